@@ -1,0 +1,215 @@
+"""Payloads to bytes and back: CBOR (RFC 8949, the default) and JSON (RFC 8259), both within limits.
+
+A body comes from the network and is data: whatever the bytes, :func:`decode` returns a value or raises
+:class:`DecodeError`, never anything else, and never takes more than linear time and memory. What :func:`encode`
+accepts, :func:`decode` accepts too.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import cbor2
+
+from eda_core.errors import LocalError, PayloadError
+
+CBOR: Final = "application/cbor"
+JSON: Final = "application/json"
+
+#: Containers that count as one level of depth. Text and bytes are leaves.
+_CONTAINERS: Final = (dict, list, tuple, set, frozenset)
+
+
+class DecodeError(ValueError):
+    """A body that is not a payload. The text says why, in one line without the body itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a payload may be, before the wire and after it.
+
+    Attributes:
+        max_bytes: largest body, bytes. RabbitMQ 4 refuses more than 16 MiB by default.
+        max_depth: deepest nesting of containers; a flat map has depth 1.
+    """
+
+    max_bytes: int = 16 * 1024 * 1024
+    max_depth: int = 32
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1 or not 1 <= self.max_depth <= 400:
+            raise LocalError(f"{self} makes no sense", hint="max_bytes is at least 1, max_depth from 1 to 400")
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+def encode(payload: object, content_type: str = CBOR, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Write ``payload`` in ``content_type``.
+
+    Raises:
+        PayloadError: it holds a value the content type has no form for, is nested too deep, or is too large.
+        LocalError: the content type is neither ``application/cbor`` nor ``application/json``.
+    """
+    writer = _WRITERS.get(content_type)
+    if writer is None:
+        raise LocalError(f"content type {content_type!r} is not supported", hint=f"use {CBOR} or {JSON}")
+    if _deeper_than(payload, limits.max_depth):
+        raise PayloadError(f"payload is nested deeper than {limits.max_depth} levels", hint="flatten it")
+    try:
+        body = writer(payload)
+    except (cbor2.CBORError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise PayloadError(f"payload cannot be written as {content_type}: {error}", hint="send plain data") from error
+    if len(body) > limits.max_bytes:
+        raise PayloadError(
+            f"payload is {len(body)} bytes as {content_type}, the limit is {limits.max_bytes}",
+            hint="send a reference to it instead",
+        )
+    return body
+
+
+def decode(body: bytes, content_type: str | None, limits: Limits = DEFAULT_LIMITS) -> Any:
+    """Read a body. An empty one is ``None``, and no content type means JSON (eventail 2.3.6 does both).
+
+    Raises:
+        DecodeError: it is too large, too deep, malformed, of another content type, or uses a construct that is refused
+            because it can be made to explode (shared references, regular expressions …).
+    """
+    if not body:
+        return None
+    if len(body) > limits.max_bytes:
+        raise DecodeError(f"body of {len(body)} bytes, the limit is {limits.max_bytes}")
+    reader = _READERS.get(content_type)
+    if reader is None:
+        # Parameters and case do not matter (RFC 9110, section 8.3.1); looked at only after the fast exact match failed.
+        reader = _READERS.get((content_type or "").partition(";")[0].strip().lower())
+        if reader is None:
+            raise DecodeError(f"content type {_short(content_type)} is neither {CBOR} nor {JSON}")
+    return reader(body, limits)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _deeper_than(value: object, limit: int) -> bool:
+    """Whether containers nest deeper than ``limit``.
+
+    It goes level by level and takes each object once per level, so that shared ones cost nothing.
+    """
+    level = [value] if isinstance(value, _CONTAINERS) else []
+    for _ in range(limit):
+        if not level:
+            return False
+        inner = {
+            id(child): child
+            for node in level
+            for child in ((*node, *node.values()) if isinstance(node, dict) else node)
+            if isinstance(child, _CONTAINERS)
+        }
+        level = list(inner.values())
+    return bool(level)
+
+
+def _write_json(payload: object) -> bytes:
+    # NaN and Infinity are not JSON: peers in other languages would dead-letter them.
+    return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _unsendable(_encoder: cbor2.CBOREncoder, value: object) -> NoReturn:
+    raise ValueError(f"a {type(value).__name__} would be refused by the receiver")
+
+
+def _write_cbor(payload: object) -> bytes:
+    return cbor2.dumps(payload, encoders=_UNSENDABLE)
+
+
+def _refusal(tag: int) -> Callable[[Any, bool], NoReturn]:
+    def refuse(_decoder: Any, _immutable: bool) -> NoReturn:
+        raise ValueError(f"CBOR tag {tag} is refused")
+
+    return refuse
+
+
+def _unknown_tag(tag: cbor2.CBORTag, _immutable: bool) -> NoReturn:
+    raise ValueError(f"CBOR tag {tag.tag} is unknown")
+
+
+#: String references, shared references (cyclic, or 2^28 leaves from 266 bytes), regular expressions, e-mail messages.
+_REFUSED_TAGS: Final = {tag: _refusal(tag) for tag in (25, 28, 29, 35, 36, 256)}
+
+
+def _read_cbor(body: bytes, limits: Limits) -> Any:
+    stream = io.BytesIO(body)
+    try:
+        payload = cbor2.CBORDecoder(
+            stream,
+            tag_hook=_unknown_tag,
+            semantic_decoders=_REFUSED_TAGS,
+            max_depth=limits.max_depth,
+            allow_duplicate_keys=False,
+        ).decode()
+    except (
+        Exception
+    ) as error:  # cbor2 documents CBORDecodeError only; bytes from the network must not find out otherwise
+        raise DecodeError(f"malformed CBOR: {_cause(error)}") from None
+    if stream.tell() != len(body):
+        raise DecodeError(f"malformed CBOR: {len(body) - stream.tell()} bytes after the end of the payload")
+    return payload
+
+
+def _cause(error: Exception) -> str:
+    inner = error.__cause__
+    return f"{error} ({inner})" if inner is not None else f"{error}"
+
+
+def _read_json(body: bytes, limits: Limits) -> Any:
+    # json's scanner recurses in C: nesting that cannot be counted out beforehand must not reach it.
+    if body.count(b"[") + body.count(b"{") > limits.max_depth and _json_depth(body) > limits.max_depth:
+        raise DecodeError(f"malformed JSON: nested deeper than {limits.max_depth} levels")
+    try:
+        return json.loads(body.decode())
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"malformed JSON: {error}") from None
+
+
+def _json_depth(body: bytes) -> int:
+    """The deepest nesting of brackets outside strings, in one pass."""
+    deepest = depth = 0
+    inside = escaped = False
+    for byte in body:
+        if inside:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                inside = False
+        elif byte == 0x22:
+            inside = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+#: What cbor2 would write with one of the refused or unknown tags.
+_UNSENDABLE: Final[dict[type, Callable[[cbor2.CBOREncoder, Any], Any]]] = {
+    re.Pattern: _unsendable,
+    cbor2.CBORTag: _unsendable,
+}
+_WRITERS: Final[dict[str, Callable[[object], bytes]]] = {CBOR: _write_cbor, JSON: _write_json}
+_READERS: Final[dict[str | None, Callable[[bytes, Limits], Any]]] = {
+    CBOR: _read_cbor,
+    JSON: _read_json,
+    None: _read_json,
+    "": _read_json,
+}

@@ -1,0 +1,119 @@
+"""The deliveries of one link that are not settled, and how their acknowledgements go out (rule R8)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from eda_core.effects import Ack, Effect, Publish
+from eda_core.values import AnyMessage, DeliveryId, Epoch, delivery_id
+
+# Where a delivery stands
+RUNNING: Final = "running"  # its handler runs
+DEFERRED: Final = "deferred"  # its handler succeeded and will acknowledge by itself
+WAITING: Final = "waiting"  # to be settled as soon as its publishes are confirmed
+
+# What a handler that settles its message by hand wants of it
+ACK: Final = "ack"
+REJECT: Final = "reject"
+REQUEUE: Final = "requeue"
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A message being handled.
+
+    Attributes:
+        tag: the broker's.
+        key: what recognizes the message when it is redelivered.
+        attempt: which attempt at it this is, from 1.
+        stage: RUNNING, DEFERRED or WAITING.
+        held: what its handler published so far, to be sent when it succeeds (rule R6).
+        unconfirmed: how many of its publishes were sent and are not confirmed.
+        verdict: how it was settled by hand: ACK, REJECT, REQUEUE, or ``None`` if it was not.
+    """
+
+    id: DeliveryId
+    tag: int
+    message: AnyMessage
+    message_id: str | None
+    key: Hashable
+    attempt: int
+    stage: str = RUNNING
+    unconfirmed: int = 0
+    verdict: str | None = None
+    held: list[Publish] = field(default_factory=list)
+
+
+class InFlight:
+    """The unsettled deliveries of one link, by identifier, in the order of delivery.
+
+    All consumers of a link share a channel, so its tags are consecutive, and the lowest unsettled one tells how far a
+    ``multiple`` acknowledgement may reach.
+    """
+
+    __slots__ = ("_base", "_by_id", "_epoch", "_low", "_newest", "_settled")
+
+    def __init__(self, epoch: Epoch) -> None:
+        self._epoch = epoch
+        self._base = delivery_id(epoch, 0)
+        self._by_id: dict[int, Delivery] = {}
+        self._low = 1
+        self._newest = 0
+        self._settled: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return iter(self._by_id.values())
+
+    def get(self, delivery: DeliveryId) -> Delivery | None:
+        """The delivery, unless it is settled or was never on this link."""
+        return self._by_id.get(delivery)
+
+    def seen(self, tag: int) -> bool:
+        """Note that the broker has used this tag; false if it had before."""
+        if tag <= self._newest:
+            return False
+        self._newest = tag
+        return True
+
+    def add(self, delivery: Delivery) -> None:
+        """A handler is about to run for it."""
+        self._by_id[delivery.id] = delivery
+
+    def remove(self, delivery: Delivery) -> None:
+        """It was settled in another way than by an acknowledgement."""
+        del self._by_id[delivery.id]
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """It is to be acknowledged with the next :meth:`flush`."""
+        del self._by_id[delivery.id]
+        self._settled.append(delivery.tag)
+
+    def flush(self, effects: list[Effect]) -> None:
+        """Acknowledge what was settled since the last flush.
+
+        What lies below every unsettled delivery goes out as one acknowledgement; what lies behind a gap goes singly, so
+        that a slow handler holds nobody up.
+        """
+        settled = self._settled
+        if not settled:
+            return
+        if len(settled) == 1:
+            effects.append(Ack(self._epoch, settled[0], False))
+        else:
+            settled.sort()
+            low = self._lowest_unsettled()
+            prefix = [tag for tag in settled if tag < low]
+            if prefix:
+                effects.append(Ack(self._epoch, prefix[-1], len(prefix) > 1))
+            effects.extend(Ack(self._epoch, tag, False) for tag in settled[len(prefix) :])
+        settled.clear()
+
+    def _lowest_unsettled(self) -> int:
+        while self._low <= self._newest and self._base + self._low not in self._by_id:
+            self._low += 1
+        return self._low

@@ -1,0 +1,250 @@
+"""Messages to AMQP properties and body, and back (``ARCHITECTURE.md``, "Envelope")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pamqp.commands import Basic
+
+from eda_core.codec import JSON, DecodeError, Limits, decode, encode
+from eda_core.errors import LocalError
+from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS, MAX_NAME_BYTES, check_name
+from eda_core.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
+
+CONVERSATION_ID: Final = "conversation_id"
+STATUS: Final = "status"
+#: Header of ours: the ``message_id`` of the message whose handler published this one. Draws the tree of a conversation.
+CAUSATION_ID: Final = "causation_id"
+
+#: RabbitMQ closes the connection over more (``FACTS.md``), and its other properties need some room beside the headers.
+MAX_HEADER_BYTES: Final = 120_000
+
+#: In ``meta`` at all times, as eventail 2.3.6 has them.
+_ALWAYS: Final = ("timestamp", "expiration", "user_id", "app_id")
+#: In ``meta`` only when the message has them.
+_SOMETIMES: Final = ("message_id", "priority", "message_type", "content_encoding")
+#: Keys of ``meta`` that a publish takes as properties …
+_SENT: Final = ("timestamp", "expiration", "app_id", "priority", "message_type", "content_encoding")
+#: … and those it leaves out: each publish has an id of its own, the broker refuses a user_id that is not the
+#: connection's, the rest is written from the message.
+_NOT_SENT: Final = ("delivery_tag", "message_id", "user_id", CAUSATION_ID, CONVERSATION_ID, STATUS)
+
+
+class InvalidEnvelope(ValueError):
+    """A message that no handler can be given. The text says why; ``conversation_id`` is what could be read of it."""
+
+    def __init__(self, reason: str, conversation_id: str = "") -> None:
+        super().__init__(reason)
+        self.conversation_id = conversation_id
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A message ready to publish."""
+
+    exchange: str
+    routing_key: str
+    properties: Basic.Properties
+    body: bytes
+
+
+# Sending
+
+
+def seal(message: AnyMessage, content_type: str, limits: Limits) -> Sealed:
+    """Write ``message`` as the architecture has it on the wire.
+
+    Raises:
+        LocalError: a field is missing, of the wrong type, or too long; the payload is refused by the codec; or it is a
+            log record, which has a way of its own.
+    """
+    check = _OUTGOING.get(type(message))
+    if check is None:
+        raise LocalError(
+            f"a {type(message).__name__} cannot be published", hint="publish an event, command, result or configuration"
+        )
+    name = check_name("the routing key", message.name)
+    exchange, reply_to, correlation_id, status = check(message)
+    if type(message.conversation_id) is not str:
+        raise LocalError(
+            f"the conversation id of {name} is {type(message.conversation_id).__name__}, not str", hint="pass text"
+        )
+    properties = Basic.Properties(content_type=content_type, delivery_mode=2)
+    headers: dict[str, Any] = {CONVERSATION_ID: message.conversation_id}
+    if message.meta:
+        _add_meta(message.meta, properties, headers)
+    if status is not None:
+        headers[STATUS] = status
+    properties.headers = headers
+    if reply_to:
+        properties.reply_to = reply_to
+    if correlation_id:
+        properties.correlation_id = correlation_id
+    body = encode(message.payload, content_type, limits)
+    if message.meta or len(message.conversation_id) > MAX_NAME_BYTES:
+        _check_headers(name, properties)
+    return Sealed(exchange, name, properties, body)
+
+
+_Checked = tuple[str, str, str, str | None]
+
+
+def _check_event(_message: Event) -> _Checked:
+    return EVENTS, "", "", None
+
+
+def _check_configuration(_message: Configuration) -> _Checked:
+    return CONFIGURATIONS, "", "", None
+
+
+def _check_command(message: Command) -> _Checked:
+    if "." not in message.name:
+        raise LocalError(f"the command {message.name!r} names no service", hint="write it as service.CommandName")
+    reply_to = check_name("reply_to", message.reply_to)
+    return COMMANDS, reply_to, check_name("correlation_id", message.correlation_id, empty=True), None
+
+
+def _check_result(message: Result) -> _Checked:
+    if message.status not in (SUCCESS, ERROR):
+        raise LocalError(f"the status of a result is {message.status!r}", hint=f"use {SUCCESS!r} or {ERROR!r}")
+    return COMMANDS, "", check_name("correlation_id", message.correlation_id, empty=True), message.status
+
+
+_OUTGOING: Final[dict[type, Callable[[Any], _Checked]]] = {
+    Event: _check_event,
+    Command: _check_command,
+    Result: _check_result,
+    Configuration: _check_configuration,
+}
+
+
+def _add_meta(meta: dict[str, Any], properties: Basic.Properties, headers: dict[str, Any]) -> None:
+    """Properties go to their places, other keys to the headers, but for those that a publish cannot take over."""
+    for key, value in meta.items():
+        if type(key) is not str:
+            raise LocalError(f"header name {key!r} is not text", hint="use str keys in meta")
+        if key in _SENT:
+            if value is not None:
+                setattr(properties, key, value)
+        elif key not in _NOT_SENT and not key.startswith("x-"):
+            headers[key] = value
+    if properties.expiration is not None and not (
+        isinstance(properties.expiration, str) and properties.expiration.isascii() and properties.expiration.isdecimal()
+    ):
+        raise LocalError(f"expiration is {properties.expiration!r}", hint="give milliseconds as text, such as '60000'")
+
+
+def _check_headers(name: str, properties: Basic.Properties) -> None:
+    try:
+        size = len(properties.marshal())
+    except Exception as error:  # pamqp raises TypeError, ValueError, struct.error … for what it cannot write
+        raise LocalError(f"the headers of {name} cannot be written: {error}", hint="use text and numbers") from error
+    if size > MAX_HEADER_BYTES:
+        raise LocalError(
+            f"properties and headers of {name} are {size} bytes, the limit is {MAX_HEADER_BYTES}",
+            hint="move data to the payload",
+        )
+
+
+# Receiving
+
+
+def open_envelope(
+    exchange: str, routing_key: str, properties: Basic.Properties, body: bytes, limits: Limits
+) -> AnyMessage:
+    """Read a delivery as the message it is, whatever its bytes.
+
+    Raises:
+        InvalidEnvelope: no conversation id (where one is required), an undecodable body, or an exchange, reply_to and
+            status that make no message.
+    """
+    headers = properties.headers
+    if type(headers) is not dict:
+        headers = {}
+    conversation_id = headers.get(CONVERSATION_ID)
+    if type(conversation_id) is not str:
+        conversation_id = _conversation_id(exchange, conversation_id)
+    reader = _INCOMING.get(exchange)
+    if reader is None:
+        raise InvalidEnvelope(f"exchange {exchange!r} is not one of the architecture", conversation_id)
+    try:
+        payload = decode(body, JSON if exchange == LOGS else properties.content_type, limits)
+    except DecodeError as error:
+        raise InvalidEnvelope(str(error), conversation_id) from None
+    return reader(routing_key, payload, conversation_id, properties, _meta(properties, headers))
+
+
+def _conversation_id(exchange: str, value: object) -> str:
+    if type(value) is int:  # eventail passes on what its caller gave
+        return str(value)
+    if value is None:
+        if exchange in (CONFIGURATIONS, LOGS):
+            return ""
+        raise InvalidEnvelope("no conversation_id in the headers")
+    raise InvalidEnvelope(f"conversation_id is {type(value).__name__}, not text")
+
+
+def _meta(properties: Basic.Properties, headers: dict[str, Any]) -> dict[str, Any]:
+    meta = {key: value for key, value in headers.items() if key not in (CONVERSATION_ID, STATUS)}
+    meta["timestamp"] = properties.timestamp
+    meta["expiration"] = properties.expiration
+    meta["user_id"] = properties.user_id
+    meta["app_id"] = properties.app_id
+    for name in _SOMETIMES:
+        value = getattr(properties, name)
+        if value is not None:
+            meta[name] = value
+    return meta
+
+
+_Properties = Basic.Properties
+
+
+def _read_event(name: str, payload: Any, conversation: str, _: _Properties, meta: dict[str, Any]) -> AnyMessage:
+    return Event(name, payload, conversation, meta)
+
+
+def _read_command(
+    name: str, payload: Any, conversation: str, properties: _Properties, meta: dict[str, Any]
+) -> AnyMessage:
+    """A command or a result: a reply_to makes it a command, whatever its status; else a status makes it a result."""
+    correlation_id = properties.correlation_id or ""
+    if properties.reply_to:
+        return Command(name, payload, conversation, properties.reply_to, correlation_id, meta)
+    status = (properties.headers or {}).get(STATUS)
+    if status in (SUCCESS, ERROR):
+        return Result(name, payload, conversation, str(status), correlation_id, meta)
+    if status is None or status == "":
+        raise InvalidEnvelope("neither reply_to nor status: not a command and not a result", conversation)
+    raise InvalidEnvelope(f"status {str(status)[:40]!r} is neither {SUCCESS!r} nor {ERROR!r}", conversation)
+
+
+def _read_configuration(name: str, payload: Any, conversation: str, _: _Properties, meta: dict[str, Any]) -> AnyMessage:
+    return Configuration(name, payload, conversation, meta)
+
+
+def _read_log(name: str, payload: Any, conversation: str, _: _Properties, meta: dict[str, Any]) -> AnyMessage:
+    if not conversation and isinstance(payload, dict):
+        found = payload.get("_conversation_id")
+        conversation = found if isinstance(found, str) else ""
+    return LogRecord(name, payload, conversation, meta)
+
+
+_INCOMING: Final[dict[str, Callable[[str, Any, str, _Properties, dict[str, Any]], AnyMessage]]] = {
+    EVENTS: _read_event,
+    COMMANDS: _read_command,
+    CONFIGURATIONS: _read_configuration,
+    LOGS: _read_log,
+}
+
+
+def envelope_of(properties: Basic.Properties) -> dict[str, Any]:
+    """What a service is told of a returned message: its headers, ``reply_to`` and ``correlation_id``."""
+    envelope: dict[str, Any] = dict(properties.headers or {})
+    if properties.reply_to:
+        envelope["reply_to"] = properties.reply_to
+    if properties.correlation_id:
+        envelope["correlation_id"] = properties.correlation_id
+    return envelope

@@ -1,0 +1,68 @@
+"""GELF 1.1 records, the bodies of the ``logs`` exchange (https://go2docs.graylog.org, "GELF payload specification")."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from eda_core.criticality import DEBUG, EMERGENCY, LABELS
+from eda_core.errors import LocalError
+
+
+def routing_key(service: str, level: int) -> str:
+    """``service.LEVEL``, the key of a record on the ``logs`` exchange."""
+    return f"{service}.{LABELS[level]}"
+
+
+def check_level(level: int) -> int:
+    """Return ``level`` if it is a syslog severity.
+
+    Raises:
+        LocalError: it is not a whole number from 0 (EMERGENCY) to 7 (DEBUG).
+    """
+    if type(level) is not int or not EMERGENCY <= level <= DEBUG:
+        raise LocalError(f"log level {level!r} is not from 0 to 7", hint="use a constant of eda_core.criticality")
+    return level
+
+
+def record(
+    *,
+    service: str,
+    hostname: str,
+    pid: int,
+    timestamp: float,
+    level: int,
+    short: str,
+    full: str = "",
+    conversation_id: str = "",
+    fields: Mapping[str, Any] | None = None,
+) -> bytes:
+    """One record as JSON bytes.
+
+    Args:
+        timestamp: seconds since the epoch.
+        fields: additional fields; each name is given its leading underscore once. Values that JSON has no form for are
+            written as text: a log must not fail because of what it reports.
+
+    Raises:
+        LocalError: a field is called ``id`` or ``_id`` (the specification reserves it), or its name is not text.
+    """
+    document: dict[str, Any] = {
+        "version": "1.1",
+        "host": f"{service}@{hostname}",
+        "short_message": short,
+        "full_message": full,
+        "timestamp": timestamp,
+        "level": level,
+        "_levelname": LABELS[level],
+        "_conversation_id": conversation_id,
+        "_logical_service": service,
+        "_worker_pid": pid,
+    }
+    for name, value in (fields or {}).items():
+        if not isinstance(name, str) or name in ("id", "_id"):
+            raise LocalError(f"GELF reserves or cannot carry the field name {name!r}", hint="rename the field")
+        document[name if name.startswith("_") else f"_{name}"] = value
+    # Lone surrogates (undecodable file names, say) must not make a log raise.
+    return json.dumps(document, ensure_ascii=False, default=str).encode(errors="replace")

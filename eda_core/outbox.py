@@ -1,0 +1,123 @@
+"""What was accepted for publishing and is not safe yet.
+
+A publish is in one place at a time: held by the delivery whose handler made it, in the backlog, unconfirmed on the
+link, or waiting to be sent again after the broker refused it. It leaves when it is confirmed, or when its delivery is
+to be redelivered and will make it again (``ARCHITECTURE.md``, "Publishing").
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from eda_core.effects import Effect, Publish
+from eda_core.errors import BufferFull
+from eda_core.ledger import Ledger
+from eda_core.values import Epoch
+
+
+class Outbox:
+    """The publishes of one service.
+
+    Attributes:
+        kept: how many publishes are accepted and not safe, those held by deliveries included.
+        starved: a caller was refused for lack of room since the last :meth:`made_room`.
+    """
+
+    __slots__ = ("_backlog", "_ledger", "_limit", "_refused", "_window", "kept", "starved")
+
+    def __init__(self, window: int, limit: int) -> None:
+        self._window = window
+        self._limit = limit
+        self._backlog: deque[Publish] = deque()
+        self._refused: deque[tuple[float, Publish]] = deque()
+        self._ledger = Ledger()
+        self.kept = 0
+        self.starved = False
+
+    def reserve(self) -> None:
+        """Take a place for one more publish.
+
+        Raises:
+            BufferFull: there is none.
+        """
+        if self.kept >= self._limit:
+            self.starved = True
+            raise BufferFull(
+                f"{self.kept} publishes are waiting for the broker",
+                hint="publish more slowly, or wait for the confirms",
+            )
+        self.kept += 1
+
+    def made_room(self) -> bool:
+        """Whether a refused caller may try again; true once."""
+        if self.starved and self.kept < self._limit:
+            self.starved = False
+            return True
+        return False
+
+    def add(self, publish: Publish) -> None:
+        """Send it as soon as the link and the window allow."""
+        self._backlog.append(publish)
+
+    def send(self, epoch: Epoch, now: float, effects: list[Effect]) -> None:
+        """Move what the window allows from the backlog to the link, which must be open and not blocked."""
+        backlog, ledger = self._backlog, self._ledger
+        while backlog and len(ledger) < self._window:
+            publish = backlog.popleft()
+            publish.epoch = epoch
+            publish.sent_at = now
+            ledger.add(publish)
+            effects.append(publish)
+
+    def confirmed(self, tag: int, multiple: bool) -> list[Publish]:
+        """The publishes that are safe now."""
+        safe = self._ledger.settle(tag, multiple)
+        self.kept -= len(safe)
+        return safe
+
+    def refused(self, tag: int, multiple: bool, due: float) -> int:
+        """Keep the refused publishes, to be sent again at ``due``; returns how many they are."""
+        refused = self._ledger.settle(tag, multiple)
+        self._refused.extend((due, publish.again()) for publish in refused)
+        return len(refused)
+
+    def retry(self, now: float) -> bool:
+        """Put the refused publishes whose time has come back in line; whether there were any."""
+        found = False
+        while self._refused and self._refused[0][0] <= now:
+            self._backlog.append(self._refused.popleft()[1])
+            found = True
+        return found
+
+    def next_retry(self) -> float | None:
+        """When the next refused publish is due, monotonic seconds."""
+        return self._refused[0][0] if self._refused else None
+
+    def waiting_since(self) -> float | None:
+        """When the oldest unconfirmed publish was sent, monotonic seconds."""
+        oldest = self._ledger.oldest()
+        return None if oldest is None else oldest.sent_at
+
+    def lose_link(self) -> None:
+        """Nothing is known of what was unconfirmed.
+
+        What is kept is sent again, in the order of acceptance; the rest is forgotten, its redeliveries make it again.
+        """
+        unsafe = [publish.again() for publish in self._ledger.drain()]
+        unsafe.extend(publish for _, publish in self._refused)
+        unsafe.extend(self._backlog)
+        self._refused.clear()
+        self._ledger = Ledger()
+        kept = sorted((publish for publish in unsafe if publish.kept), key=lambda publish: publish.pid)
+        for publish in kept:
+            publish.delivery = None
+        self._backlog = deque(kept)
+        self.kept -= len(unsafe) - len(kept)
+
+    def abandon(self) -> list[Publish]:
+        """Remove and return everything that is not safe: the service is over."""
+        unsafe = [*self._ledger.drain(), *(publish for _, publish in self._refused), *self._backlog]
+        self._refused.clear()
+        self._backlog.clear()
+        self.kept = 0
+        return unsafe

@@ -1,0 +1,107 @@
+"""The policies, as values with pure functions: what to do with a failed message, and with a lost link."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pamqp.commands import Basic
+
+from eda_core.errors import LocalError
+
+#: RabbitMQ's count on quorum queues: 0 or absent on the first delivery (``FACTS.md``, "RabbitMQ").
+DELIVERY_COUNT_HEADER: Final = "x-delivery-count"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a message is tried before it is dead-lettered.
+
+    Attributes:
+        attempts: tries in all, at least 1. The default is the architecture's: one retry, at once.
+    """
+
+    attempts: int = 2
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise LocalError(f"RetryPolicy(attempts={self.attempts})", hint="a message is tried at least once")
+
+    def gives_up(self, attempt: int) -> bool:
+        """Whether a message whose ``attempt`` (from 1) failed goes to the dead letters."""
+        return attempt >= self.attempts
+
+
+class AttemptMemory:
+    """What this worker knows of the attempts at messages that will come back to it.
+
+    ``redelivered`` says only that a message was handed out before: it may have failed, or its worker's connection may
+    have been cut. Counting every redelivery as a failure makes the first error after a lost connection a dead letter,
+    so a worker remembers what it gave back and what it lost. A redelivered message it knows nothing of is taken to have
+    failed once, elsewhere.
+    Bounded: the oldest entry goes first.
+    """
+
+    __slots__ = ("_failures", "_limit")
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._limit = limit
+        self._failures: dict[Hashable, int] = {}
+
+    def remember(self, key: Hashable, failures: int) -> None:
+        """The message will be redelivered, and has failed this many times so far."""
+        self._failures.pop(key, None)
+        self._failures[key] = failures
+        if len(self._failures) > self._limit:
+            del self._failures[next(iter(self._failures))]
+
+    def forget(self, key: Hashable) -> None:
+        """The message is settled for good."""
+        self._failures.pop(key, None)
+
+    def attempt(self, key: Hashable, headers: Mapping[str, Any], redelivered: bool) -> int:
+        """Which attempt this delivery is, from 1. The surest source first."""
+        count = headers.get(DELIVERY_COUNT_HEADER)
+        if type(count) is int and count >= 0:
+            return count + 1
+        if not redelivered:
+            return 1
+        return self._failures.get(key, 1) + 1
+
+
+def message_key(routing_key: str, properties: Basic.Properties, body: bytes) -> Hashable:
+    """What recognizes a message when it is redelivered: its id, or failing that all there is."""
+    if properties.message_id:
+        return properties.message_id
+    return (routing_key, properties.correlation_id, hash(body))
+
+
+@dataclass(frozen=True, slots=True)
+class ReconnectPolicy:
+    """When to try again after a link could not be opened or was lost.
+
+    All URLs are tried in turn, one after the other at once; then comes a delay drawn evenly between nothing and a
+    ceiling that doubles with each round ("full jitter": after a broker's restart its clients must not come back all
+    together).
+
+    Attributes:
+        base: ceiling of the first delay, seconds.
+        cap: ceiling of any delay, seconds.
+        stable_after: a link that has lasted this long clears the count of failures, seconds.
+    """
+
+    base: float = 1.0
+    cap: float = 30.0
+    stable_after: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.base <= self.cap:
+            raise LocalError(f"{self}", hint="base is more than 0 and at most cap")
+
+    def delay(self, failures: int, urls: int, random: Callable[[], float]) -> float:
+        """Seconds to wait after this many failures in a row (from 1), with this many URLs."""
+        if failures % urls:
+            return 0.0
+        doublings = min(failures // urls - 1, 32)
+        return random() * min(self.cap, self.base * 2.0**doublings)

@@ -1,0 +1,73 @@
+"""What a service declares, as AMQP 0-9-1 commands (``ARCHITECTURE.md``, "Topology").
+
+Declaring goes in two steps, because the broker names the exclusive queues: first exchanges and queues, then, with the
+names at hand, bindings and prefetch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pamqp import base
+from pamqp.commands import Basic, Exchange, Queue
+
+from eda_core.config import Config
+from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, EXCHANGES, LOGS, queue_name
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One queue of the service.
+
+    Attributes:
+        exchange: where it is bound; also the tag of its consumer.
+        queue: its name, "" for one that the broker names.
+        keys: its binding keys.
+    """
+
+    exchange: str
+    queue: str
+    keys: tuple[str, ...]
+
+
+def subscriptions(config: Config) -> tuple[Subscription, ...]:
+    """The queues that ``config`` asks for, in the order of declaration."""
+    return tuple(_subscriptions(config))
+
+
+def _subscriptions(config: Config) -> Iterator[Subscription]:
+    for exchange, keys in ((EVENTS, config.events), (COMMANDS, config.commands)):
+        if keys:
+            yield Subscription(exchange, "" if config.exclusive_queues else queue_name(config.service, exchange), keys)
+    for exchange, keys in ((CONFIGURATIONS, config.configurations), (LOGS, config.logs)):
+        if keys:
+            yield Subscription(exchange, "", keys)
+
+
+def declarations(wanted: Sequence[Subscription]) -> tuple[base.Frame, ...]:
+    """The first step: all four exchanges, since the service may publish to any, and its queues."""
+    exchanges = (Exchange.Declare(exchange=name, exchange_type="topic", durable=True) for name in EXCHANGES)
+    queues = (
+        Queue.Declare(queue=subscription.queue, durable=bool(subscription.queue), exclusive=not subscription.queue)
+        for subscription in wanted
+    )
+    return (*exchanges, *queues)
+
+
+def queue_names(wanted: Sequence[Subscription], replies: Sequence[base.Frame]) -> Mapping[str, str] | None:
+    """The queue of each exchange, read off the replies to :func:`declarations`; ``None`` if they do not fit."""
+    names = [reply.queue for reply in replies if isinstance(reply, Queue.DeclareOk) and reply.queue]
+    if len(names) != len(wanted):
+        return None
+    return {subscription.exchange: name for subscription, name in zip(wanted, names, strict=True)}
+
+
+def bindings(wanted: Sequence[Subscription], queues: Mapping[str, str], prefetch: int) -> tuple[base.Frame, ...]:
+    """The second step: bindings are only ever added; the prefetch (messages) holds for each consumer."""
+    bound = (
+        Queue.Bind(queue=queues[subscription.exchange], exchange=subscription.exchange, routing_key=key)
+        for subscription in wanted
+        for key in subscription.keys
+    )
+    return (*bound, Basic.Qos(prefetch_count=prefetch))

@@ -1,0 +1,146 @@
+"""Identifiers, the messages of the architecture, and what a handler's run came to.
+
+Identifiers are whole numbers that carry the epoch of their link in their upper bits (rule R4): one that outlives its
+link can never be mistaken for one of the next. Deliveries and publishes have types of their own (rule R5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, NewType
+
+#: Counts the links of one service, from 1. Each attempt to connect is a new one.
+Epoch = NewType("Epoch", int)
+#: A message received, unique over the life of the service. Handlers see it as ``meta["delivery_tag"]``.
+DeliveryId = NewType("DeliveryId", int)
+#: A message accepted for publishing, unique over the life of the service, in the order of acceptance.
+PublishId = NewType("PublishId", int)
+
+#: AMQP delivery tags are per channel and count from 1; 2^48 deliveries on one link take ninety years at 100,000 per
+#: second.
+TAG_BITS: Final = 48
+TAG_MASK: Final = (1 << TAG_BITS) - 1
+
+SUCCESS: Final = "success"
+ERROR: Final = "error"
+
+
+def delivery_id(epoch: Epoch, tag: int) -> DeliveryId:
+    """The identifier of the delivery with the broker's ``tag`` on link ``epoch``."""
+    return DeliveryId(epoch << TAG_BITS | tag)
+
+
+def _meta() -> dict[str, Any]:
+    return {}
+
+
+@dataclass(slots=True, repr=False)
+class Message:
+    """What all kinds of messages have.
+
+    Attributes:
+        name: the routing key (an event's name, ``service.Command``, a result's ``reply_to``, ``service.LEVEL``).
+        payload: any value of the JSON data model, and with CBOR also dates, decimals, bytes …
+        conversation_id: the one value that all messages of a conversation carry; "" where there is none.
+        meta: on receiving, every header and property without a place of its own, and ``timestamp``, ``expiration``,
+            ``user_id``, ``app_id`` and ``delivery_tag`` always. On publishing, headers to add (those four are set as
+            properties).
+    """
+
+    name: str
+    payload: Any
+    conversation_id: str
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {self.conversation_id or '-'}>"
+
+
+@dataclass(slots=True, repr=False)
+class Event(Message):
+    """A fact, in the past tense, for whoever subscribes."""
+
+    meta: dict[str, Any] = field(default_factory=_meta)
+
+
+@dataclass(slots=True, repr=False)
+class Command(Message):
+    """A request to one service.
+
+    Attributes:
+        reply_to: the routing key of its result, not empty.
+        correlation_id: pairs the result with this command.
+    """
+
+    reply_to: str
+    correlation_id: str
+    meta: dict[str, Any] = field(default_factory=_meta)
+
+
+@dataclass(slots=True, repr=False)
+class Result(Message):
+    """The answer to a command.
+
+    Attributes:
+        status: ``"success"`` or ``"error"``.
+        correlation_id: that of the command.
+    """
+
+    status: str
+    correlation_id: str
+    meta: dict[str, Any] = field(default_factory=_meta)
+
+
+@dataclass(slots=True, repr=False)
+class Configuration(Message):
+    """An event that configures every worker that subscribes; neither balanced nor stored."""
+
+    meta: dict[str, Any] = field(default_factory=_meta)
+
+
+@dataclass(slots=True, repr=False)
+class LogRecord(Message):
+    """A GELF record off the ``logs`` exchange; only tools receive them."""
+
+    meta: dict[str, Any] = field(default_factory=_meta)
+
+
+AnyMessage = Event | Command | Result | Configuration | LogRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The handler succeeded: publish what it published, then acknowledge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """The handler succeeded and will acknowledge the message itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """A configuration handler succeeded and the service is now configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The handler failed: what it published is forgotten, the retry policy decides.
+
+    Attributes:
+        reason: one line.
+        detail: the traceback, or "".
+        permanent: trying again cannot help: dead-letter at once.
+        level: criticality of the log.
+    """
+
+    reason: str
+    detail: str = ""
+    permanent: bool = False
+    level: int = 1
+
+
+Outcome = Done | Deferred | Configured | Failed
+
+DONE: Final = Done()
+DEFERRED: Final = Deferred()
+CONFIGURED: Final = Configured()

@@ -1,0 +1,68 @@
+"""The checks of the project. ``python3 -m nox`` runs lint, types and tests; ``python3 -m nox -l`` lists everything.
+
+The environments are made with the interpreter that runs nox and kept from run to run; ``python3 -m nox -R`` uses them
+as they are, without the network.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+if sys.version_info < (3, 11):  # noqa: UP036 - what runs nox need not be what the package asks for
+    sys.exit(f"eda-core needs Python 3.11 or later; nox is running on {sys.version.split()[0]} ({sys.executable})")
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+
+HERE = Path(__file__).parent
+PROJECT = nox.project.load_toml(HERE / "pyproject.toml")
+TYPED = ("eda_core", "adapters", "tools", "tests", "examples", "benchmarks")
+
+
+def install(session: nox.Session) -> None:
+    """Install the checkout (editable), all its extras and the development tools."""
+    extras = ",".join(PROJECT["project"]["optional-dependencies"])
+    session.install("-e", f".[{extras}]", *nox.project.dependency_groups(PROJECT, "dev"))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: the rules, and the format."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict of everything that is typed."""
+    install(session)
+    session.run("mypy", "--strict", *(name for name in TYPED if any((HERE / name).rglob("*.py"))))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite. Arguments after -- go to pytest: ``nox -s tests -- -k codec``."""
+    install(session)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """The test suite, and which branches it leaves out."""
+    install(session)
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "report")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The conversations demo, on EDA_AMQP_URL if set. In its environment there is only what a user would have."""
+    session.install("-e", ".[aio,tools]")
+    url = os.environ.get("EDA_AMQP_URL")
+    env = {"EDA_AMQP_URL": url} if url else None
+    session.run("python", "-m", "examples.conversations.demo", *session.posargs, env=env)

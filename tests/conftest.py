@@ -1,0 +1,77 @@
+"""Fixtures for the whole suite: RabbitMQ nodes and vhosts, and the profiles of hypothesis."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import settings
+
+from tests.support.rabbitmq import RabbitNode, VhostPool, find_server
+
+ADVICE = "RabbitMQ is not installed: apt-get update && apt-get install -y rabbitmq-server"
+RABBIT_FIXTURES = frozenset({"rabbitmq", "rabbit_node", "rabbit_vhost", "rabbit_url"})
+
+# No deadline: the time of one example says more about the machine than about the code.
+settings.register_profile("default", deadline=None)
+settings.register_profile("deep", deadline=None, max_examples=5_000, stateful_step_count=100)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server, so that ``-m "not rabbitmq"`` leaves exactly that out."""
+    for item in items:
+        if not RABBIT_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("rabbitmq")
+
+
+def _require_server() -> None:
+    """Skip the test where there is no RabbitMQ; under CI=true fail, since a skip there would hide much of the suite."""
+    if find_server() is None:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(ADVICE, pytrace=False)
+        pytest.skip(ADVICE)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitNode]:
+    """The node that tests share. A test that kills, freezes or alarms a node takes ``rabbit_node`` instead."""
+    _require_server()
+    with RabbitNode() as node:
+        yield node
+
+
+@pytest.fixture
+def rabbit_node() -> Iterator[Callable[[], RabbitNode]]:
+    """Makes started nodes (about 6 s each) that are the test's own, to mistreat; all are stopped when it ends."""
+    _require_server()
+    nodes: list[RabbitNode] = []
+
+    def make() -> RabbitNode:
+        node = RabbitNode()
+        nodes.append(node)
+        node.start()
+        return node
+
+    yield make
+    for node in nodes:
+        node.stop(grace=0.0)
+
+
+@pytest.fixture(scope="session")
+def rabbit_vhosts(rabbitmq: RabbitNode) -> VhostPool:
+    """The vhosts of the shared node."""
+    return VhostPool(rabbitmq)
+
+
+@pytest.fixture
+def rabbit_vhost(rabbit_vhosts: VhostPool) -> Iterator[str]:
+    """The name of a vhost of the shared node that is the test's own, for ``rabbitmq.ctl(..., "-p", rabbit_vhost)``."""
+    name = rabbit_vhosts.take()
+    yield name
+    rabbit_vhosts.give_back(name)
+
+
+@pytest.fixture
+def rabbit_url(rabbitmq: RabbitNode, rabbit_vhost: str) -> str:
+    """The address of ``rabbit_vhost``: an empty broker, as far as the test can see."""
+    return rabbitmq.vhost_url(rabbit_vhost)
