@@ -27,7 +27,7 @@ from eda_core.effects import (
     Stopped,
     Unconfigured,
 )
-from eda_core.errors import BufferFull, EdaError, LocalError, PayloadError, PublishError, StateError
+from eda_core.errors import BufferFull, EdaError, LocalError, PayloadError, PublishError, ServiceError, StateError
 from eda_core.handlers import Handlers, NoHandler, Reject, failure, outcome
 from eda_core.machine import Machine
 from eda_core.policy import ReconnectPolicy, RetryPolicy
@@ -102,6 +102,7 @@ __all__ = [
     "RetryPolicy",
     "Returned",
     "Room",
+    "ServiceError",
     "Settled",
     "StateError",
     "Stopped",

@@ -15,3 +15,6 @@ DEBUG: Final = 7
 
 #: ``LABELS[level]`` is the last word of a log's routing key and its ``_levelname``.
 LABELS: Final = ("EMERGENCY", "ALERT", "CRITICAL", "ERROR", "WARNING", "NOTICE", "INFO", "DEBUG")
+
+#: The level of Python's ``logging`` for each.
+LOGGING_LEVELS: Final = (50, 50, 50, 40, 30, 20, 20, 10)

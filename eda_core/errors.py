@@ -32,7 +32,20 @@ class PayloadError(LocalError):
 
 
 class BufferFull(LocalError):
-    """More unsent publishes than the service was configured to keep (rule R9). Wait for confirms, then call again."""
+    """More unsent publishes than the service was configured to keep (rule R9).
+
+    Attributes:
+        temporary: confirms will make room, and ``Room`` tells when; false for a handler, whose messages are held until
+            it ends.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", temporary: bool = True) -> None:
+        super().__init__(message, hint=hint)
+        self.temporary = temporary
+
+
+class ServiceError(EdaError):
+    """What ended a service that was not asked to stop."""
 
 
 class PublishError(EdaError):

@@ -52,6 +52,7 @@ class LinkKeeper(ABC):
         self._due: float | None = None
         self._stop_due: float | None = None
         self._blocked_since: float | None = None
+        self._error: str | None = None
 
     # What the upper half does
 
@@ -250,6 +251,8 @@ class LinkKeeper(ABC):
         self._down(reason, now, effects, False)
 
     def _down(self, reason: str, now: float, effects: list[Effect], refused: bool) -> None:
+        if self.state is link.STOPPED:
+            return
         was_over = self.state is link.CLOSING
         reason = redact(reason)
         url = self._next_url
@@ -320,4 +323,4 @@ class LinkKeeper(ABC):
         self._blocked_since = None
         self._lost()
         self._abandon(effects)
-        effects.append(Stopped(error))
+        effects.append(Stopped(error or self._error))

@@ -1,15 +1,16 @@
 """The machine of one service: inputs in, effects out, no I/O, no clock, no randomness of its own.
 
 A driver calls an input for everything that happens (each takes ``now``, monotonic seconds), performs the effects that
-it returns, in order, and calls :meth:`Machine.tick` when :meth:`Machine.deadline` has passed. The life of the link is
-kept by the lower half, :mod:`eda_core.keeper`, by the table in :mod:`eda_core.link`; what is not safe yet is in
-:mod:`eda_core.outbox`; how deliveries are acknowledged in :mod:`eda_core.consumer`. This module ties them together: it
-receives, retries and publishes.
+it returns, in order, and calls :meth:`Machine.tick` when :meth:`Machine.deadline` has passed.
+
+The machine is in three parts, each a class on top of the one before: :mod:`eda_core.keeper` keeps the link, by the
+table in :mod:`eda_core.link`; :mod:`eda_core.receiver` deals with deliveries; this module publishes, and is what
+drivers use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pamqp.commands import Basic
@@ -17,45 +18,35 @@ from pamqp.commands import Basic
 from eda_core import link
 from eda_core.codec import DecodeError, decode
 from eda_core.config import Config
-from eda_core.consumer import ACK, DEFERRED, REJECT, REQUEUE, RUNNING, WAITING, Delivery, InFlight
+from eda_core.consumer import RUNNING, WAITING, Delivery
 from eda_core.criticality import ALERT, EMERGENCY, WARNING
 from eda_core.effects import (
     ON_LINK,
     Close,
-    Consume,
     Dispatch,
     Effect,
-    Nack,
     Publish,
     Ready,
     Report,
     Returned,
-    Room,
     Settled,
     Unconfigured,
 )
-from eda_core.envelope import CAUSATION_ID, InvalidEnvelope, Sealed, envelope_of, open_envelope, seal
-from eda_core.errors import LocalError, StateError
-from eda_core.keeper import LinkKeeper
+from eda_core.envelope import CAUSATION_ID, Sealed, envelope_of, seal
+from eda_core.errors import StateError
 from eda_core.logbook import LogBook
-from eda_core.outbox import Outbox
-from eda_core.policy import AttemptMemory, message_key
-from eda_core.routing import COMMANDS, CONFIGURATIONS
+from eda_core.receiver import Receiver
+from eda_core.routing import COMMANDS
 from eda_core.values import (
-    TAG_BITS,
     AnyMessage,
-    Configured,
-    Deferred,
     DeliveryId,
     Epoch,
     Failed,
-    Outcome,
     PublishId,
-    delivery_id,
 )
 
 
-class Machine(LinkKeeper):
+class Machine(Receiver):
     """Decides everything for one service.
 
     Args:
@@ -66,16 +57,9 @@ class Machine(LinkKeeper):
     """
 
     def __init__(self, config: Config, *, random: Callable[[], float], token: str, wall_offset: float) -> None:
-        super().__init__(config, random)
+        super().__init__(config, random, LogBook(config, wall_offset))
         self._token = token
-        self._flight = InFlight(self.epoch)
-        self._outbox = Outbox(config.window, config.buffer)
-        self._memory = AttemptMemory()
-        self._logs = LogBook(config, wall_offset)
-        #: Deliveries of lost links whose handlers still run.
-        self._orphans: set[DeliveryId] = set()
         self._published = 0
-        self._configured = False
 
     def __repr__(self) -> str:
         return (
@@ -93,7 +77,23 @@ class Machine(LinkKeeper):
             return self.link_down(effect.epoch, reason, now)
         if isinstance(effect, ON_LINK):
             return self._drop(effect.epoch, f"{effect!r} failed: {reason}", now)
-        return [Report(WARNING, f"{effect!r} failed: {reason}")]
+        return self.callback_failed(effect, Failed(reason), now)
+
+    def callback_failed(self, effect: Effect | None, failure: Failed, now: float) -> list[Effect]:
+        """A hook of the service (``effect``), or a timer of its (``None``), failed outside any delivery.
+
+        A service that cannot get ready is of no use and would look alive: it stops, with the reason as its error.
+        """
+        effects: list[Effect] = []
+        fatal = isinstance(effect, (Ready, Unconfigured))
+        what = "a timer" if effect is None else type(effect).__name__.lower()
+        text = f"{what} failed: {failure.reason}"
+        effects.append(Report(ALERT, f"{text}\n{failure.detail}" if failure.detail else text))
+        self._logs.write(EMERGENCY if fatal else ALERT, text, now, effects, full=failure.detail)
+        if fatal:
+            self._error = self._error or text
+            effects += self.stop(now)
+        return effects
 
     def deadline(self) -> float | None:
         """When to call :meth:`tick` next, monotonic seconds; ``None`` if nothing is waited for. May lie in the past."""
@@ -113,83 +113,6 @@ class Machine(LinkKeeper):
                 self._give_up("a publish was not confirmed for too long", now, effects)
             elif self._outbox.retry(now):
                 self._move(now, effects)
-        return effects
-
-    # Receiving
-
-    def delivered(
-        self,
-        epoch: Epoch,
-        tag: int,
-        redelivered: bool,
-        exchange: str,
-        routing_key: str,
-        properties: Basic.Properties,
-        body: bytes,
-        now: float,
-    ) -> list[Effect]:
-        """A message from a consumer of this link. ``tag`` is the broker's delivery tag."""
-        if epoch != self.epoch or not self._serving() or not self._flight.seen(tag):
-            self.stale += 1
-            return []
-        if self.state is link.DRAINING:  # crossed our cancel: somebody else's work
-            return [Nack(epoch, tag, True)]
-        self._delivered_any = True
-        key = message_key(routing_key, properties, body)
-        try:
-            message = open_envelope(exchange, routing_key, properties, body, self.config.limits)
-        except InvalidEnvelope as invalid:
-            return self._reject(epoch, tag, f"{exchange}/{routing_key}", invalid, now)
-        attempt = self._memory.attempt(key, properties.headers or {}, redelivered)
-        number = delivery_id(epoch, tag)
-        message.meta["delivery_tag"] = number
-        self._flight.add(Delivery(number, tag, message, properties.message_id, key, attempt))
-        return [Dispatch(number, message)]
-
-    def handled(self, delivery: DeliveryId, outcome: Outcome, now: float) -> list[Effect]:
-        """The handler of a ``Dispatch`` has come to its end."""
-        effects: list[Effect] = []
-        found = self._flight.get(delivery)
-        if found is None or found.stage is not RUNNING:
-            self.stale += 1
-            self._orphans.discard(delivery)
-            self._settle(now, effects)
-            return effects
-        if isinstance(outcome, Failed):
-            self._failed(found, outcome, now, effects)
-        else:
-            self._release(found, isinstance(outcome, Deferred), effects)
-            if isinstance(outcome, Configured):
-                self._now_configured(effects)
-        self._move(now, effects)
-        return effects
-
-    def ack(self, delivery: DeliveryId, now: float, *, multiple: bool = False) -> list[Effect]:
-        """Acknowledge by hand: at once if all publishes of the delivery are confirmed, else as soon as they are.
-
-        Args:
-            multiple: also all earlier deliveries of the link whose handlers have deferred their acknowledgement.
-
-        Raises:
-            LocalError: this delivery of the present link is settled already. (One of a lost link is ignored: it will be
-                redelivered.)
-        """
-        effects: list[Effect] = []
-        for found in self._by_hand(delivery, multiple):
-            self._judge(found, ACK, effects)
-        self._settle(now, effects)
-        return effects
-
-    def nack(self, delivery: DeliveryId, now: float, *, requeue: bool = False, multiple: bool = False) -> list[Effect]:
-        """Reject by hand: back to the queue, or, once the publishes of the delivery are confirmed, to the dead letters.
-
-        Raises:
-            LocalError: as :meth:`ack`.
-        """
-        effects: list[Effect] = []
-        for found in self._by_hand(delivery, multiple):
-            self._judge(found, REQUEUE if requeue else REJECT, effects)
-        self._settle(now, effects)
         return effects
 
     # Publishing
@@ -229,7 +152,7 @@ class Machine(LinkKeeper):
         if held and found is None:  # its redelivery makes it again
             self.stale += 1
         else:
-            self._outbox.reserve()
+            self._outbox.reserve(held)
             publish = self._stamp(sealed, mandatory, found, held, ticket)
             if held and found is not None:
                 found.held.append(publish)
@@ -321,20 +244,6 @@ class Machine(LinkKeeper):
         since = self._outbox.waiting_since() if self._blocked_since is None else None
         return None if since is None else since + self.config.confirm_timeout
 
-    def _move(self, now: float, effects: list[Effect]) -> None:
-        """Send what may be sent, then settle what that allows to settle."""
-        if self._serving() and self._blocked_since is None:
-            self._outbox.send(self.epoch, now, effects)
-        self._settle(now, effects)
-
-    def _settle(self, now: float, effects: list[Effect]) -> None:
-        """The end of every input that may have finished something."""
-        self._flight.flush(effects)
-        if self._outbox.starved and self._outbox.made_room():
-            effects.append(Room())
-        if self._stop_due is not None:
-            self._finish_if_quiet(now, effects)
-
     def _stamp(
         self, sealed: Sealed, mandatory: bool, within: Delivery | None, held: bool, ticket: int | None
     ) -> Publish:
@@ -360,148 +269,3 @@ class Machine(LinkKeeper):
             not held,
             0.0,
         )
-
-    # Deliveries
-
-    def _release(self, delivery: Delivery, deferred: bool, effects: list[Effect]) -> None:
-        """The handler succeeded: publish what it held."""
-        if delivery.verdict is REQUEUE:  # its redelivery makes them again
-            self._return(delivery, True, effects)
-            return
-        for publish in delivery.held:
-            self._outbox.add(publish)
-        delivery.unconfirmed += len(delivery.held)
-        delivery.held = []
-        if deferred and delivery.verdict is None:
-            delivery.stage = DEFERRED
-        else:
-            self._succeeded(delivery, effects)
-
-    def _judge(self, delivery: Delivery, verdict: str, effects: list[Effect]) -> None:
-        """Settled by hand; while the handler runs the verdict waits for it."""
-        delivery.verdict = verdict
-        if delivery.stage is not RUNNING:
-            if verdict is REQUEUE:
-                self._return(delivery, True, effects)
-            else:
-                self._succeeded(delivery, effects)
-
-    def _succeeded(self, delivery: Delivery, effects: list[Effect]) -> None:
-        """Settle as soon as all its publishes are confirmed (invariant I1)."""
-        delivery.stage = WAITING
-        if delivery.unconfirmed:
-            return
-        if delivery.verdict is REJECT:
-            self._return(delivery, False, effects)
-        else:
-            self._memory.forget(delivery.key)
-            self._flight.acknowledge(delivery)
-
-    def _return(self, delivery: Delivery, requeue: bool, effects: list[Effect]) -> None:
-        self._outbox.kept -= len(delivery.held)
-        delivery.held = []  # forgotten: a failure publishes nothing, a redelivery makes them again
-        self._flight.remove(delivery)
-        if requeue:
-            self._memory.remember(delivery.key, delivery.attempt)
-        else:
-            self._memory.forget(delivery.key)
-        effects.append(Nack(self.epoch, delivery.tag, requeue))
-
-    def _failed(self, delivery: Delivery, outcome: Failed, now: float, effects: list[Effect]) -> None:
-        name = delivery.message.name
-        gives_up = outcome.permanent or self.config.retry.gives_up(delivery.attempt)
-        fields = {
-            "outcome": "dead-letter" if gives_up else "retry",
-            "routing_key": name,
-            "attempt": delivery.attempt,
-        }
-        self._report(outcome.level, f"{name}: {outcome.reason}", delivery, fields, now, effects, outcome.detail)
-        if gives_up:
-            text = f"giving up on {name} after {delivery.attempt} attempt(s): dead-lettered"
-            self._report(EMERGENCY, text, delivery, fields, now, effects, outcome.detail)
-        self._return(delivery, not gives_up, effects)
-
-    def _report(
-        self,
-        level: int,
-        text: str,
-        delivery: Delivery,
-        fields: Mapping[str, Any],
-        now: float,
-        effects: list[Effect],
-        full: str,
-    ) -> None:
-        """To the bus and to the local log."""
-        effects.append(Report(level, f"{text}\n{full}" if full and level == ALERT else text))
-        conversation = delivery.message.conversation_id
-        self._logs.write(level, text, now, effects, full=full, conversation_id=conversation, fields=fields)
-
-    def _reject(self, epoch: Epoch, tag: int, where: str, invalid: InvalidEnvelope, now: float) -> list[Effect]:
-        """Dead-letter what is no message (``ARCHITECTURE.md``, "Receiving", 1)."""
-        text = f"invalid message {where}: {invalid}: dead-lettered"
-        effects: list[Effect] = [Report(EMERGENCY, text)]
-        fields = {"outcome": "dead-letter", "routing_key": where.partition("/")[2]}
-        self._logs.write(EMERGENCY, text, now, effects, conversation_id=invalid.conversation_id, fields=fields)
-        effects.append(Nack(epoch, tag, False))
-        return effects
-
-    def _by_hand(self, delivery: DeliveryId, multiple: bool) -> list[Delivery]:
-        """The deliveries that a manual acknowledgement is about."""
-        if delivery >> TAG_BITS != self.epoch:
-            if delivery <= 0 or delivery >> TAG_BITS > self.epoch:
-                raise LocalError(f"{delivery!r} is not a delivery tag", hint='pass meta["delivery_tag"] as it is')
-            self.stale += 1  # its link is lost: the broker delivers it again
-            return []
-        found = self._flight.get(delivery)
-        if found is None or found.stage is WAITING or found.verdict is not None:
-            raise LocalError(f"delivery {delivery} is settled already", hint="acknowledge or reject each message once")
-        if not multiple:
-            return [found]
-        return [each for each in self._flight if each.id < delivery and each.stage is DEFERRED] + [found]
-
-    # What the life of the link brings
-
-    def _opened(self, now: float, effects: list[Effect]) -> None:
-        self._configured = not self.config.configurations
-        self._logs.opened(self.epoch, effects)
-        if self.state is link.OPEN:
-            if self._configured:
-                self._consume(self._queues, effects)
-                effects.append(Ready())
-            else:
-                self._consume((CONFIGURATIONS,), effects)
-                effects.append(Unconfigured())
-        self._move(now, effects)
-
-    def _consume(self, exchanges: Iterable[str], effects: list[Effect]) -> None:
-        for exchange in exchanges:
-            self._consuming.append(exchange)
-            effects.append(Consume(self.epoch, self._queues[exchange], exchange))
-
-    def _now_configured(self, effects: list[Effect]) -> None:
-        if not self._configured:
-            self._configured = True
-            if self.state is link.OPEN:
-                self._consume([exchange for exchange in self._queues if exchange != CONFIGURATIONS], effects)
-                effects.append(Ready())
-
-    def _lost(self) -> None:
-        for delivery in self._flight:
-            self._memory.remember(delivery.key, delivery.attempt - 1)
-            self._outbox.kept -= len(delivery.held)
-            if delivery.stage is RUNNING:
-                self._orphans.add(delivery.id)
-        self._flight = InFlight(self.epoch)
-        self._outbox.lose_link()
-        self._logs.lost()
-
-    def _busy(self) -> bool:
-        return bool(self._flight or self._orphans or self._outbox.kept)
-
-    def _abandon(self, effects: list[Effect]) -> None:
-        unsafe = self._outbox.abandon()
-        error = "the service stopped before the broker confirmed it"
-        effects.extend(Settled(publish.ticket, error) for publish in unsafe if publish.ticket is not None)
-        dropped = sum(publish.kept for publish in unsafe)
-        if dropped:
-            effects.append(Report(EMERGENCY, f"{dropped} publish(es) were never confirmed by the broker"))

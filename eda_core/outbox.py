@@ -34,17 +34,21 @@ class Outbox:
         self.kept = 0
         self.starved = False
 
-    def reserve(self) -> None:
+    def reserve(self, held: bool) -> None:
         """Take a place for one more publish.
+
+        Args:
+            held: by a delivery; its handler cannot wait for room that its own messages take.
 
         Raises:
             BufferFull: there is none.
         """
         if self.kept >= self._limit:
-            self.starved = True
+            self.starved = self.starved or not held
             raise BufferFull(
                 f"{self.kept} publishes are waiting for the broker",
-                hint="publish more slowly, or wait for the confirms",
+                hint="publish less in one handler" if held else "publish more slowly, or wait for the confirms",
+                temporary=not held,
             )
         self.kept += 1
 

@@ -1,0 +1,225 @@
+"""Services on an asyncio event loop, around the core's machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import itertools
+import logging
+import os
+import random
+import secrets
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from eda_aio.signals import stopping_on_signals
+from eda_aio.transport import Link
+from eda_core import (
+    AnyMessage,
+    BufferFull,
+    Config,
+    Connect,
+    DeliveryId,
+    Effect,
+    Handlers,
+    Machine,
+    PublishError,
+    ServiceError,
+    StateError,
+    criticality,
+    failure,
+    outcome,
+)
+from eda_core.driver import Driver
+from eda_core.service import ServiceApi
+
+LOGGER = logging.getLogger("eda_aio")
+
+#: The delivery whose handler runs in this context, and its service.
+_within: contextvars.ContextVar[tuple[Handlers, DeliveryId] | None] = contextvars.ContextVar("eda", default=None)
+
+
+class Service(ServiceApi[Coroutine[Any, Any, None]]):
+    """A service whose handlers are coroutines: ``async def on_<Name>``. Subclass it and await :meth:`run`.
+
+    Handlers run concurrently, up to the prefetch. The methods that publish are awaited: in a handler they return at
+    once, elsewhere when the broker has confirmed the message.
+    """
+
+    _driver: _Driver | None = None
+
+    async def run(self) -> None:
+        """Serve until SIGINT, SIGTERM, SIGHUP or :meth:`stop`. Being cancelled, it stops gracefully first.
+
+        A second signal stops at once, leaving unfinished messages to other workers.
+
+        Raises:
+            ServiceError: it ended otherwise: every broker refuses its credentials, or ``on_ready`` failed.
+            StateError: it was run before.
+        """
+        if self._driver is not None:
+            raise StateError("a service runs once", hint="make another one")
+        self._driver = _Driver(self, self._config)
+        await self._driver.run()
+
+    async def stop(self, timeout: float | None = None) -> None:
+        """Ask the service to stop, and return at once; :meth:`run` returns when it has.
+
+        Args:
+            timeout: seconds until what is unfinished is left to other workers, ``STOP_TIMEOUT`` by default.
+        """
+        driver = self._running()
+        driver.tell(driver.machine.stop, timeout=timeout)
+
+    def call_later(self, delay: float, callback: Callable[[], Any]) -> asyncio.TimerHandle:
+        """Call ``callback`` (a function or a coroutine function) after ``delay`` seconds, outside any handler."""
+        driver, context = self._running(), contextvars.copy_context()
+        context.run(_within.set, None)
+        return driver.loop.call_later(delay, driver.call, None, callback, context=context)
+
+    def cancel_timer(self, timer: asyncio.TimerHandle) -> None:
+        """Do not call it any more."""
+        timer.cancel()
+
+    def _running(self) -> _Driver:
+        if self._driver is None:
+            raise StateError("the service does not run", hint="await run() first, and begin in on_ready")
+        return self._driver
+
+    def _identity(self) -> tuple[str, int]:
+        return socket.gethostname(), os.getpid()
+
+    async def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
+        within = _within.get()
+        delivery = within[1] if within is not None and within[0] is self else None
+        await self._running().publish(message, mandatory, immediate, delivery)
+
+    async def _input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        driver = self._running()
+        driver.feed(call(driver.machine, driver.now()))
+
+
+class _Driver(Driver):
+    def __init__(self, service: Service, config: Config) -> None:
+        self.loop = asyncio.get_running_loop()
+        offset = time.time() - self.loop.time()
+        machine = Machine(config, random=random.random, token=secrets.token_hex(6), wall_offset=offset)
+        super().__init__(service, machine)
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tickets = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._room = asyncio.Event()
+        self._over: asyncio.Future[str | None] = self.loop.create_future()
+        self._signals = 0
+
+    async def run(self) -> None:
+        with stopping_on_signals(self._on_signal):
+            try:
+                self.tell(self.machine.start)
+                error = await asyncio.shield(self._over)
+            except asyncio.CancelledError:
+                self.tell(self.machine.stop)
+                await asyncio.wait([self._over])
+                raise
+            finally:
+                await self._tear_down()
+        if error is not None:
+            raise ServiceError(error)
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        self.tell(self.machine.stop, timeout=None if self._signals == 1 else 0.0)
+
+    async def _tear_down(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = {*self._tasks, *(link.task for link in self.links.values() if isinstance(link, Link))}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # The driver's part
+
+    def now(self) -> float:
+        return self.loop.time()
+
+    def arm(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_at(deadline, self.tick)
+
+    def open(self, effect: Connect) -> Link:
+        link = Link(effect, self, self.machine.config.close_timeout)
+        link.task.add_done_callback(lambda _: self.links.pop(effect.epoch, None))
+        return link
+
+    def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
+        self._spawn(self._handle(delivery, message))
+
+    def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
+        self._spawn(self._call(effect, function, arguments))
+
+    def settled(self, ticket: int, error: str | None) -> None:
+        waiting = self._waiting.pop(ticket, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None) if error is None else waiting.set_exception(PublishError(error))
+
+    def room(self) -> None:
+        self._room.set()
+
+    def report(self, level: int, text: str) -> None:
+        LOGGER.log(criticality.LOGGING_LEVELS[level], "%s", text)
+
+    def stopped(self, error: str | None) -> None:
+        self._over.set_result(error)
+
+    # User code, each run in a task of its own
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
+        _within.set((self.service, delivery))
+        try:
+            returned = self.service.handle(message)
+            if inspect.isawaitable(returned):
+                returned = await returned
+            result = outcome(message, returned)
+        except (Exception, asyncio.CancelledError) as error:
+            if self._over.done():  # torn down: the message stays with the broker
+                raise
+            result = failure(error)
+        self.tell(self.machine.handled, delivery, result)
+
+    async def _call(self, effect: Effect | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        try:
+            returned = function(*arguments)
+            if inspect.isawaitable(returned):
+                await returned
+        except Exception as error:
+            self.tell(self.machine.callback_failed, effect, failure(error))
+
+    async def publish(self, message: AnyMessage, mandatory: bool, immediate: bool, delivery: DeliveryId | None) -> None:
+        ticket = next(self._tickets)
+        waiting = self.loop.create_future()
+        while ticket not in self._waiting:
+            try:
+                effects = self.machine.publish(
+                    message, self.now(), within=delivery, mandatory=mandatory, immediate=immediate, ticket=ticket
+                )
+            except BufferFull as full:
+                if not full.temporary:
+                    raise
+                self._room.clear()
+                await self._room.wait()
+            else:
+                self._waiting[ticket] = waiting
+                self.feed(effects)
+                break
+        await waiting

@@ -1,0 +1,199 @@
+"""What services of all adapters offer their authors: eventail's constructor and methods, in one place.
+
+``R`` is what a method returns: ``None`` in a callback adapter, an awaitable in an async one. An adapter says how a
+publish and any other input reach the machine; everything else is here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Generic, TypeVar
+
+from eda_core.codec import JSON
+from eda_core.config import Config
+from eda_core.effects import Effect
+from eda_core.handlers import Handlers
+from eda_core.machine import Machine
+from eda_core.policy import ReconnectPolicy, RetryPolicy
+from eda_core.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, DeliveryId, Event, Result
+
+R = TypeVar("R")
+
+
+class ServiceApi(Handlers, Generic[R]):
+    """Base of the adapters' ``Service``.
+
+    What a handler publishes is held until it succeeds; then it is published, and the handler's message is acknowledged
+    when all of that is confirmed.
+
+    Args:
+        amqp_urls: brokers, tried in turn.
+        event_routing_keys: events to subscribe to.
+        command_routing_keys: commands to serve, and results to receive.
+        logical_service: its name, which all its workers share.
+        config_routing_keys: configurations to subscribe to; without them the service is ready at once.
+        log_routing_keys: logs to receive, for tools.
+
+    Raises:
+        LocalError: an argument or a class attribute is wrong; it says which and why.
+    """
+
+    #: Messages unacknowledged at once, per queue.
+    PREFETCH_COUNT: ClassVar[int] = 10
+    #: Seconds.
+    HEARTBEAT: ClassVar[int] = 20
+    #: Seconds until a publish that the broker refused is sent again.
+    RETRY_DELAY: ClassVar[float] = 15
+    #: Seconds that a resource alarm of the broker may last before another broker is tried.
+    BLOCKED_TIMEOUT: ClassVar[float] = 3600
+    #: Seconds that a stop may take before what is unfinished is left to other workers.
+    STOP_TIMEOUT: ClassVar[float] = 30
+    RETRY_POLICY: ClassVar[RetryPolicy] = RetryPolicy()
+    RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
+
+    def __init__(
+        self,
+        amqp_urls: str | Sequence[str],
+        event_routing_keys: Sequence[str],
+        command_routing_keys: Sequence[str],
+        logical_service: str,
+        config_routing_keys: Sequence[str] = (),
+        *,
+        log_routing_keys: Sequence[str] = (),
+    ) -> None:
+        hostname, pid = self._identity()
+        self.logical_service = logical_service
+        self._config = Config.make(
+            amqp_urls,
+            logical_service,
+            event_routing_keys,
+            command_routing_keys,
+            config_routing_keys,
+            log_routing_keys,
+            hostname=hostname,
+            pid=pid,
+            prefetch=self.PREFETCH_COUNT,
+            heartbeat=self.HEARTBEAT,
+            retry_delay=self.RETRY_DELAY,
+            blocked_timeout=self.BLOCKED_TIMEOUT,
+            stop_timeout=self.STOP_TIMEOUT,
+            retry=self.RETRY_POLICY,
+            reconnect=self.RECONNECT_POLICY,
+        )
+
+    # What an adapter fills in
+
+    @abstractmethod
+    def _identity(self) -> tuple[str, int]:
+        """Host name and process id of this worker."""
+
+    @abstractmethod
+    def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> R:
+        """Publish within the delivery being handled, if any."""
+
+    @abstractmethod
+    def _input(self, call: Callable[[Machine, float], list[Effect]]) -> R:
+        """Make another input to the running machine, and perform its effects."""
+
+    # Settings, before the service runs
+
+    def use_json(self) -> None:
+        """Publish payloads as JSON instead of CBOR. Call it before the service runs."""
+        self._config = replace(self._config, content_type=JSON)
+
+    def use_exclusive_queues(self) -> None:
+        """Use queues that vanish with the connection, for tools. Call it before the service runs."""
+        self._config = replace(self._config, exclusive_queues=True)
+
+    # Publishing
+
+    def publish_event(
+        self, event: str, message: Any, conversation_id: str, mandatory: bool = False, *, immediate: bool = False
+    ) -> R:
+        """Publish an event. In a handler it is held until that succeeds, elsewhere it goes out at once.
+
+        Args:
+            mandatory: hear of it by ``handle_returned_message`` if nobody subscribes.
+            immediate: do not hold it: a progress report.
+
+        Raises:
+            LocalError: the message cannot be sent; it says why.
+            PublishError: the service stopped before the broker confirmed it (where the adapter waits for that).
+        """
+        return self._publish(Event(event, message, conversation_id), mandatory, immediate)
+
+    def publish_configuration(self, event: str, message: Any, *, immediate: bool = False) -> R:
+        """Publish a configuration. See :meth:`publish_event`."""
+        return self._publish(Configuration(event, message, ""), False, immediate)
+
+    def send_command(
+        self,
+        command: str,
+        message: Any,
+        conversation_id: str,
+        reply_to: str,
+        correlation_id: str,
+        mandatory: bool = True,
+        *,
+        immediate: bool = False,
+    ) -> R:
+        """Send ``service.Command``; its result comes with the routing key ``reply_to``. See :meth:`publish_event`."""
+        command_sent = Command(command, message, conversation_id, reply_to, correlation_id)
+        return self._publish(command_sent, mandatory, immediate)
+
+    def return_success(
+        self, destination: str, message: Any, conversation_id: str, correlation_id: str, mandatory: bool = True
+    ) -> R:
+        """Answer a command; ``destination`` is its ``reply_to``. See :meth:`publish_event`."""
+        return self._publish(Result(destination, message, conversation_id, SUCCESS, correlation_id), mandatory, False)
+
+    def return_error(
+        self, destination: str, message: Any, conversation_id: str, correlation_id: str, mandatory: bool = True
+    ) -> R:
+        """Answer a command that failed in an expected way. See :meth:`publish_event`."""
+        return self._publish(Result(destination, message, conversation_id, ERROR, correlation_id), mandatory, False)
+
+    def log(
+        self,
+        criticity: int,
+        short: str,
+        full: str = "",
+        conversation_id: str = "",
+        additional_fields: Mapping[str, Any] | None = None,
+    ) -> R:
+        """Log to the bus: never held, not confirmed.
+
+        Args:
+            criticity: a constant of ``eda_core.criticality``.
+            additional_fields: more fields of the GELF record; not ``id``.
+
+        Raises:
+            LocalError: the level or a field's name is not allowed.
+        """
+        return self._input(
+            lambda machine, now: machine.log(
+                criticity, short, now, full=full, conversation_id=conversation_id, fields=additional_fields
+            )
+        )
+
+    # Acknowledging by hand
+
+    def manual_ack(self, delivery_tag: int, multiple: bool = False) -> R:
+        """Acknowledge a message whose handler has returned a truthy value, once its publishes are confirmed.
+
+        Args:
+            delivery_tag: ``meta["delivery_tag"]``.
+            multiple: also every earlier one that waits for it.
+
+        Raises:
+            LocalError: it is settled already.
+        """
+        return self._input(lambda machine, now: machine.ack(DeliveryId(delivery_tag), now, multiple=multiple))
+
+    def manual_nack(self, delivery_tag: int, requeue: bool = False, multiple: bool = False) -> R:
+        """Reject it: back to the queue, or to the dead letters. See :meth:`manual_ack`."""
+        return self._input(
+            lambda machine, now: machine.nack(DeliveryId(delivery_tag), now, requeue=requeue, multiple=multiple)
+        )

@@ -1,0 +1,1 @@
+"""Examples of services written with the toolkit."""

@@ -1,0 +1,57 @@
+"""The data-processing service ``tagger``: the command ``TagTopics`` on top of ``tagging.py``.
+
+    python -m examples.conversations.tagger [URL]
+
+Stateless, like the anonymizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from eda_aio import Service
+from examples.conversations.tagging import tag
+from examples.conversations.worker import add_url_argument, required_url, say_ready
+
+
+class Tagger(Service):
+    def __init__(self, amqp_urls: Sequence[str]) -> None:
+        super().__init__(amqp_urls, [], ["tagger.TagTopics"], "tagger")
+
+    async def on_ready(self) -> None:
+        say_ready()
+
+    async def on_TagTopics(
+        self, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: dict[str, Any]
+    ) -> None:
+        text = payload.get("text") if isinstance(payload, dict) else None
+        if not isinstance(text, str):
+            reason = {"reason": "TagTopics needs a field 'text' of type str"}
+            await self.return_error(reply_to, reason, conversation_id, correlation_id)
+            return
+        tags = tag(text)
+        result = {
+            "language": tags.language,
+            "topics": [{"name": topic.name, "score": topic.score} for topic in tags.topics],
+        }
+        await self.return_success(reply_to, result, conversation_id, correlation_id)
+
+
+async def _run(url: str) -> None:
+    await Tagger([url]).run()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m examples.conversations.tagger", description="Run one worker.")
+    add_url_argument(parser)
+    url = required_url(parser, parser.parse_args().url)
+    asyncio.run(_run(url))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,4 @@
+"""Command line tools around a bus of events and commands, each run as ``python -m eda_tools.<tool>``.
+
+``eda_tools.broker`` is the embedded broker: for trying out, demos and tests.
+"""

@@ -1,0 +1,428 @@
+"""The embedded broker: an AMQP 0-9-1 server in one process, for trying out, demos and tests. Production is RabbitMQ.
+
+It keeps everything in memory and forgets it when it stops. ``python -m eda_tools.broker`` runs it; in a program::
+
+    async with EmbeddedBroker(port=0) as broker:
+        ...  # connect any client to broker.url
+
+and, where there is no event loop, ``with EmbeddedBrokerThread() as broker``. The behaviour is that of
+``eda_core.testing.broker`` behind ``eda_core.testing.wire``; here are only sockets, the clock, and the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pamqp import commands
+
+from eda_core.testing.broker import Broker, Outgoing, Policy
+from eda_core.testing.wire import GUEST, Server, ServerConnection
+
+LOGGER: Final = logging.getLogger(__name__)
+
+# What ARCHITECTURE.md ("Dead letters") leaves to the operator.
+DEAD_LETTER_EXCHANGE: Final = "am-dlx"
+DEAD_LETTER_QUEUE: Final = "dead-letters"
+DEAD_LETTER_POLICY: Final = Policy(
+    "DLX", r".*\.events|.*\.commands", {"dead-letter-exchange": DEAD_LETTER_EXCHANGE}, priority=0
+)
+
+_SHUTDOWN_TIMEOUT: Final = 2.0  # seconds for the clients to answer Connection.Close
+_FLUSH_TIMEOUT: Final = 5.0  # seconds for a client that is being closed to read what it was sent
+
+
+def operated_broker(*, dead_letters: bool = True) -> Broker:
+    """A broker model, by default with dead letters set up as an operator of RabbitMQ would.
+
+    That is the exchange ``am-dlx`` (topic), the queue ``dead-letters`` bound with ``#``, and the policy that sends dead
+    messages of the queues ``*.events`` and ``*.commands`` there.
+    """
+    now = time.monotonic()
+    broker = Broker(
+        policies=[DEAD_LETTER_POLICY] if dead_letters else (),
+        # Names that a client kept from an earlier broker must not mean something in this one.
+        names=lambda: secrets.token_urlsafe(16),
+        epoch=time.time() - now,
+    )
+    if not dead_letters:
+        return broker
+    operator = broker.connect()
+    for method in (
+        commands.Channel.Open(),
+        commands.Exchange.Declare(exchange=DEAD_LETTER_EXCHANGE, exchange_type="topic", durable=True),
+        commands.Queue.Declare(queue=DEAD_LETTER_QUEUE, durable=True),
+        commands.Queue.Bind(queue=DEAD_LETTER_QUEUE, exchange=DEAD_LETTER_EXCHANGE, routing_key="#"),
+    ):
+        broker.receive(operator, 1, method, now=now)
+    broker.disconnect(operator, now=now)
+    return broker
+
+
+class EmbeddedBroker:
+    """A listening broker in the running event loop; an asynchronous context manager.
+
+    Args:
+        host: address to listen on.
+        port: 0 takes a free one, see ``port``.
+        users: passwords by user name.
+        dead_letters: see ``operated_broker``; ignored when ``broker`` is given.
+        heartbeat: seconds proposed to clients, 0 for none.
+        broker: the model to serve, to share it with a test.
+
+    Raises (on entering):
+        OSError: the address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        users: Mapping[str, str] = GUEST,
+        dead_letters: bool = True,
+        heartbeat: int = 60,
+        broker: Broker | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.broker = operated_broker(dead_letters=dead_letters) if broker is None else broker
+        self.server = Server(self.broker, users=users, heartbeat=heartbeat)
+        self._clients: dict[ServerConnection, _Client] = {}
+        self._listener: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """``amqp://host:port/``: the default virtual host; the clients' default user is guest."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"amqp://{host}:{self.port}/"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(lambda: _Client(self, loop), self.host, self.port)
+        self.port = self._listener.sockets[0].getsockname()[1]
+        self._arm(loop)
+
+    async def stop(self) -> None:
+        """Stop listening, close every connection with 320 CONNECTION_FORCED, wait a little for the clients' answers."""
+        if self._listener is None:
+            return
+        self._listener.close()
+        self._listener = None
+        self._empty.clear()
+        loop = asyncio.get_running_loop()
+        self.server.shutdown(now=loop.time())
+        self._turn(loop)
+        if self._clients:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), _SHUTDOWN_TIMEOUT)
+        await self._drop_clients()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def cut(self) -> None:
+        """Cut every connection without a word, as a failing network does. Clients can connect again at once."""
+        await self._drop_clients()
+
+    async def kill(self) -> None:
+        """As if the broker was killed and started again: every connection is cut, only what is durable stays."""
+        self.broker.restart(now=asyncio.get_running_loop().time())
+        await self._drop_clients()
+
+    async def operate(self, action: Callable[[Broker, float], list[Outgoing]]) -> None:
+        """Drive the model by hand (``lambda broker, now: broker.set_alarm(True, now=now)``); send what it answers."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self.server.route(action(self.broker, now), now=now)
+        self._turn(loop)
+
+    async def _drop_clients(self) -> None:
+        for client in list(self._clients.values()):
+            client.transport.abort()
+        while self._clients:
+            # connection_lost is called in the next turn of the loop.
+            await asyncio.sleep(0)
+
+    # --- one turn: everything that follows from one input ---
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        for connection in self.server.dirty():
+            client = self._clients.get(connection)
+            if client is not None:
+                client.flush(loop)
+        self._arm(loop)
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        due = self.server.deadline()
+        if self._timer is not None:
+            if due is not None and self._timer.when() <= due:
+                return  # early is allowed, and cheaper than arming anew for each message
+            self._timer.cancel()
+        self._timer = None if due is None else loop.call_at(due, self._tick, loop, due)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._timer = None
+        # Loop clocks fire up to their resolution early.
+        now = max(due, loop.time())
+        for client in self._clients.values():
+            client.vouch(now)
+        self.server.tick(now=now)
+        self._turn(loop)
+
+    def _connected(self, client: _Client, now: float) -> ServerConnection:
+        connection = self.server.accept(now=now)
+        self._clients[connection] = client
+        return connection
+
+    def _lost(self, connection: ServerConnection, now: float) -> None:
+        self.server.lost(connection, now=now)
+        self._clients.pop(connection, None)
+        if not self._clients:
+            self._empty.set()
+
+
+class _Client(asyncio.Protocol):
+    """One socket."""
+
+    transport: asyncio.Transport
+    connection: ServerConnection
+
+    def __init__(self, owner: EmbeddedBroker, loop: asyncio.AbstractEventLoop) -> None:
+        self._owner = owner
+        self._loop = loop
+        self._peer = ""
+        self._unsent = 0  # bytes, while reading is paused
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.connection = self._owner._connected(self, self._loop.time())
+        self._peer = str(transport.get_extra_info("peername"))
+        LOGGER.info("%s connected", self._peer)
+        self._owner._turn(self._loop)
+
+    def data_received(self, data: bytes) -> None:
+        self._owner.server.receive(self.connection, data, now=self._loop.time())
+        self._owner._turn(self._loop)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        LOGGER.info("%s gone%s", self._peer, f" ({exc})" if exc else "")
+        self._owner._lost(self.connection, self._loop.time())
+        self._owner._turn(self._loop)
+
+    # A client that does not read is not read from either, so what it asks for cannot fill the memory.
+    def pause_writing(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self._regulate()
+
+    def resume_writing(self) -> None:
+        self._unsent = 0
+        self._regulate()
+
+    def _regulate(self) -> None:
+        if self._unsent or self.connection.blocked:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def vouch(self, now: float) -> None:
+        """A paused client cannot be heard; that it takes what it is sent shows that it lives."""
+        if self._unsent:
+            before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+            if self._unsent < before:
+                self._owner.server.receive(self.connection, b"", now=now)
+
+    def flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.transport.is_closing():
+            return
+        self._regulate()
+        data = self.connection.data_to_send()
+        if data:
+            self.transport.write(data)
+        if self.connection.should_close:
+            self.transport.close()
+            # close() waits for ever for a peer that does not read.
+            loop.call_later(_FLUSH_TIMEOUT, self.transport.abort)
+
+
+class EmbeddedBrokerThread:
+    """An ``EmbeddedBroker`` in a thread of its own, for synchronous programs; a context manager. Same arguments.
+
+    Attributes:
+        url, port: as those of ``EmbeddedBroker``, once entered.
+
+    Raises (on entering):
+        OSError: the address cannot be listened on.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, **options: Any) -> None:
+        self._make: Callable[[], EmbeddedBroker] = lambda: EmbeddedBroker(host, port, **options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="embedded-broker", daemon=True)
+        self._broker: EmbeddedBroker | None = None
+        self.url = ""
+        self.port = port
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._broker = self._call(self._start)
+        except BaseException:
+            self._end()
+            raise
+        self.url, self.port = self._broker.url, self._broker.port
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            self._call(self._embedded().stop)
+        finally:
+            self._end()
+
+    def cut(self) -> None:
+        """See ``EmbeddedBroker.cut``."""
+        self._call(self._embedded().cut)
+
+    def kill(self) -> None:
+        """See ``EmbeddedBroker.kill``."""
+        self._call(self._embedded().kill)
+
+    def operate(self, action: Callable[[Broker, float], list[Outgoing]]) -> None:
+        """See ``EmbeddedBroker.operate``; ``action`` runs in the broker's thread."""
+        embedded = self._embedded()
+        self._call(lambda: embedded.operate(action))
+
+    async def _start(self) -> EmbeddedBroker:
+        broker = self._make()
+        await broker.start()
+        return broker
+
+    def _embedded(self) -> EmbeddedBroker:
+        if self._broker is None:
+            raise RuntimeError("the broker is not running")
+        return self._broker
+
+    def _call(self, function: Callable[[], Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(function(), self._loop).result()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+# --- the command ---
+
+
+def _user(text: str) -> tuple[str, str]:
+    name, colon, password = text.partition(":")
+    if not name or not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:PASSWORD")
+    return name, password
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is not between 0 and 65535")
+    return port
+
+
+def _seconds(text: str) -> int:
+    seconds = int(text)
+    if not 0 <= seconds <= 65535:
+        raise argparse.ArgumentTypeError(f"{seconds} is not between 0 and 65535")
+    return seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m eda_tools.broker",
+        description="An AMQP 0-9-1 broker in one process, for trying out, demos and tests. "
+        "Memory only: it forgets everything when it stops. Production is RabbitMQ.",
+        epilog="Prints 'listening on amqp://HOST:PORT/' on standard output when ready, everything else on standard "
+        "error. SIGINT or SIGTERM stops it. Exit status: 0 stopped, 1 cannot listen, 2 usage.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=5672, help="0 takes any free port (default: %(default)s)")
+    parser.add_argument(
+        "--user",
+        type=_user,
+        action="append",
+        metavar="NAME:PASSWORD",
+        help="who may log in; repeatable (default: guest:guest)",
+    )
+    parser.add_argument(
+        "--no-dead-letters",
+        dest="dead_letters",
+        action="store_false",
+        help=f"without the exchange {DEAD_LETTER_EXCHANGE}, the queue {DEAD_LETTER_QUEUE} and the policy on "
+        "*.events and *.commands",
+    )
+    parser.add_argument(
+        "--heartbeat", type=_seconds, default=60, help="seconds proposed to clients, 0: none (default: %(default)s)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="tell about connections on standard error")
+    return parser
+
+
+async def _serve(args: argparse.Namespace) -> int:
+    broker = EmbeddedBroker(
+        args.host,
+        args.port,
+        users=dict(args.user or GUEST.items()),
+        dead_letters=args.dead_letters,
+        heartbeat=args.heartbeat,
+    )
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stopped.set)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopped.set))
+    try:
+        await broker.start()
+    except OSError as error:
+        print(f"cannot listen on {args.host} port {args.port}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    print(f"listening on {broker.url}", flush=True)
+    await stopped.wait()
+    LOGGER.info("stopping")
+    await broker.stop()
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: see ``--help``. Returns the exit status."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO if args.verbose else logging.WARNING, format="%(asctime)s %(message)s"
+    )
+    return asyncio.run(_serve(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
