@@ -5,6 +5,7 @@ Use it through an adapter (``eda_aio``), or embed :class:`Machine` in a transpor
 
 from eda_core import criticality
 from eda_core._version import __version__
+from eda_core.batch import Batch
 from eda_core.codec import CBOR, JSON, Limits
 from eda_core.config import Config
 from eda_core.effects import (
@@ -61,6 +62,7 @@ __all__ = [
     "JSON",
     "Ack",
     "AnyMessage",
+    "Batch",
     "BufferFull",
     "Cancel",
     "Close",

@@ -6,6 +6,8 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from pamqp.commands import Basic
+
 from eda_core.effects import Ack, Effect, Publish
 from eda_core.values import AnyMessage, DeliveryId, Epoch, delivery_id
 
@@ -26,6 +28,7 @@ class Delivery:
 
     Attributes:
         tag: the broker's.
+        exchange, properties, body: as it was delivered, for a delayed retry.
         key: what recognizes the message when it is redelivered.
         attempt: which attempt at it this is, from 1.
         stage: RUNNING, DEFERRED or WAITING.
@@ -37,7 +40,9 @@ class Delivery:
     id: DeliveryId
     tag: int
     message: AnyMessage
-    message_id: str | None
+    exchange: str
+    properties: Basic.Properties
+    body: bytes
     key: Hashable
     attempt: int
     stage: str = RUNNING

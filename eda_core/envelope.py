@@ -10,6 +10,7 @@ from pamqp.commands import Basic
 
 from eda_core.codec import JSON, DecodeError, Limits, decode, encode
 from eda_core.errors import LocalError
+from eda_core.retry import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
 from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS, MAX_NAME_BYTES, check_name
 from eda_core.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
 
@@ -29,7 +30,17 @@ _SOMETIMES: Final = ("message_id", "priority", "message_type", "content_encoding
 _SENT: Final = ("timestamp", "expiration", "app_id", "priority", "message_type", "content_encoding")
 #: … and those it leaves out: each publish has an id of its own, the broker refuses a user_id that is not the
 #: connection's, the rest is written from the message.
-_NOT_SENT: Final = ("delivery_tag", "message_id", "user_id", CAUSATION_ID, CONVERSATION_ID, STATUS)
+_NOT_SENT: Final = (
+    "delivery_tag",
+    "message_id",
+    "user_id",
+    ATTEMPT,
+    CAUSATION_ID,
+    CONVERSATION_ID,
+    ORIGIN_EXCHANGE,
+    ORIGIN_ROUTING_KEY,
+    STATUS,
+)
 
 
 class InvalidEnvelope(ValueError):
@@ -166,6 +177,8 @@ def open_envelope(
     conversation_id = headers.get(CONVERSATION_ID)
     if type(conversation_id) is not str:
         conversation_id = _conversation_id(exchange, conversation_id)
+    if not exchange:  # put straight into the queue: a delayed retry, or a resurrected message
+        exchange, routing_key = _origin(headers, routing_key)
     reader = _INCOMING.get(exchange)
     if reader is None:
         raise InvalidEnvelope(f"exchange {exchange!r} is not one of the architecture", conversation_id)
@@ -174,6 +187,11 @@ def open_envelope(
     except DecodeError as error:
         raise InvalidEnvelope(str(error), conversation_id) from None
     return reader(routing_key, payload, conversation_id, properties, _meta(properties, headers))
+
+
+def _origin(headers: dict[str, Any], routing_key: str) -> tuple[str, str]:
+    exchange, key = headers.get(ORIGIN_EXCHANGE), headers.get(ORIGIN_ROUTING_KEY)
+    return exchange if isinstance(exchange, str) else "", key if isinstance(key, str) else routing_key
 
 
 def _conversation_id(exchange: str, value: object) -> str:

@@ -100,7 +100,7 @@ class LinkKeeper(ABC):
         self._go(link.LINK_UP)
         if self.state is not link.DECLARING:
             return []
-        return [Declare(self.epoch, declarations(self._wanted))]
+        return [Declare(self.epoch, declarations(self._wanted, self.config.retry.delays))]
 
     def declared(self, epoch: Epoch, replies: Sequence[base.Frame], now: float) -> list[Effect]:
         """The replies to a ``Declare``, in order.

@@ -42,7 +42,6 @@ from eda_core.values import (
     DeliveryId,
     Epoch,
     Failed,
-    PublishId,
 )
 
 
@@ -59,7 +58,6 @@ class Machine(Receiver):
     def __init__(self, config: Config, *, random: Callable[[], float], token: str, wall_offset: float) -> None:
         super().__init__(config, random, LogBook(config, wall_offset))
         self._token = token
-        self._published = 0
 
     def __repr__(self) -> str:
         return (
@@ -209,6 +207,8 @@ class Machine(Receiver):
         """A mandatory publish came back unroutable. Its confirm follows, so it is not sent again."""
         if self._is_stale(epoch):
             return []
+        if not exchange:  # only delayed retries go there; taking up the link again declares their queues again
+            return self._drop(epoch, f"the retry queue {routing_key} is gone", now)
         try:
             payload = decode(body, properties.content_type, self.config.limits)
         except DecodeError as error:  # not one of ours, or damaged on the way: the service hears of it all the same
@@ -248,24 +248,12 @@ class Machine(Receiver):
         self, sealed: Sealed, mandatory: bool, within: Delivery | None, held: bool, ticket: int | None
     ) -> Publish:
         """Give the publish its identity: a fresh message id, which client libraries match returns by, and its cause."""
-        self._published += 1
         properties = sealed.properties
-        properties.message_id = f"{self._token}-{self._published}"
+        properties.message_id = f"{self._token}-{self._published + 1}"
         if properties.app_id is None:
             properties.app_id = self.config.service
-        if within is not None and within.message_id is not None and properties.headers is not None:
-            properties.headers[CAUSATION_ID] = within.message_id
-        return Publish(
-            self.epoch,
-            0,
-            PublishId(self._published),
-            sealed.exchange,
-            sealed.routing_key,
-            properties,
-            sealed.body,
-            mandatory,
-            None if within is None else within.id,
-            ticket,
-            not held,
-            0.0,
-        )
+        if within is not None and within.properties.message_id and properties.headers is not None:
+            properties.headers[CAUSATION_ID] = within.properties.message_id
+        delivery = None if within is None else within.id
+        exchange, routing_key = sealed.exchange, sealed.routing_key
+        return self._new_publish(exchange, routing_key, properties, sealed.body, mandatory, delivery, ticket, not held)

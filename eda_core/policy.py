@@ -13,24 +13,45 @@ from eda_core.errors import LocalError
 #: RabbitMQ's count on quorum queues: 0 or absent on the first delivery (``FACTS.md``, "RabbitMQ").
 DELIVERY_COUNT_HEADER: Final = "x-delivery-count"
 
+#: A delay is a TTL of whole milliseconds, which RabbitMQ keeps in 32 bits.
+_LONGEST_DELAY: Final = 4_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a message is tried before it is dead-lettered.
+    """How often a message is tried before it is dead-lettered, and how long it waits in between.
 
     Attributes:
         attempts: tries in all, at least 1. The default is the architecture's: one retry, at once.
+        delays: seconds before the second, third … try; the last one also before any further. Without delays a failed
+            message goes straight back to its queue.
     """
 
     attempts: int = 2
+    delays: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise LocalError(f"RetryPolicy(attempts={self.attempts})", hint="a message is tried at least once")
+        if type(self.attempts) is not int or self.attempts < 1:
+            raise LocalError(f"RetryPolicy(attempts={self.attempts!r})", hint="a message is tried at least once")
+        if not all(0.001 <= delay <= _LONGEST_DELAY for delay in self.delays):
+            raise LocalError(f"RetryPolicy(delays={self.delays!r})", hint=f"give seconds, up to {_LONGEST_DELAY}")
+
+    @classmethod
+    def backoff(cls, attempts: int = 6, *, base: float = 1.0, factor: float = 4.0, cap: float = 3600.0) -> RetryPolicy:
+        """Delays that grow: ``base``, ``base * factor`` … up to ``cap``, seconds.
+
+        A failed message is published again, by way of a queue of the service's own from which it returns when the delay
+        is over. It counts its attempts in a header, so they are exact whoever fails, and the order of messages changes.
+        """
+        return cls(attempts, tuple(min(cap, base * factor**retry) for retry in range(attempts - 1)))
 
     def gives_up(self, attempt: int) -> bool:
         """Whether a message whose ``attempt`` (from 1) failed goes to the dead letters."""
         return attempt >= self.attempts
+
+    def delay(self, attempt: int) -> float:
+        """Seconds until the next try of a message whose ``attempt`` (from 1) failed; 0 for at once."""
+        return self.delays[min(attempt, len(self.delays)) - 1] if self.delays else 0.0
 
 
 class AttemptMemory:

@@ -11,15 +11,41 @@ from eda_core import link
 from eda_core.config import Config
 from eda_core.consumer import ACK, DEFERRED, REJECT, REQUEUE, RUNNING, WAITING, Delivery, InFlight
 from eda_core.criticality import ALERT, EMERGENCY
-from eda_core.effects import Consume, Dispatch, Effect, Nack, Ready, Report, Room, Settled, Unconfigured
+from eda_core.effects import (
+    Consume,
+    Dispatch,
+    Effect,
+    Nack,
+    Publish,
+    Ready,
+    Report,
+    Room,
+    Settled,
+    Unconfigured,
+)
 from eda_core.envelope import InvalidEnvelope, open_envelope
 from eda_core.errors import LocalError
 from eda_core.keeper import LinkKeeper
 from eda_core.logbook import LogBook
 from eda_core.outbox import Outbox
 from eda_core.policy import AttemptMemory, message_key
-from eda_core.routing import CONFIGURATIONS
-from eda_core.values import TAG_BITS, Configured, Deferred, DeliveryId, Epoch, Failed, Outcome, delivery_id
+from eda_core.retry import again, attempts_behind, retry_queue
+from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS
+from eda_core.values import (
+    TAG_BITS,
+    Command,
+    Configuration,
+    Configured,
+    Deferred,
+    DeliveryId,
+    Epoch,
+    Failed,
+    LogRecord,
+    Outcome,
+    PublishId,
+    Result,
+    delivery_id,
+)
 
 
 class Receiver(LinkKeeper):
@@ -34,6 +60,7 @@ class Receiver(LinkKeeper):
         #: Deliveries of lost links whose handlers still run.
         self._orphans: set[DeliveryId] = set()
         self._configured = False
+        self._published = 0
 
     # Inputs
 
@@ -60,11 +87,33 @@ class Receiver(LinkKeeper):
             message = open_envelope(exchange, routing_key, properties, body, self.config.limits)
         except InvalidEnvelope as invalid:
             return self._reject(epoch, tag, f"{exchange}/{routing_key}", invalid, now)
-        attempt = self._memory.attempt(key, properties.headers or {}, redelivered)
+        headers = properties.headers or {}
+        if self.config.retry.delays:
+            attempt = 1
+        else:
+            attempt = self._memory.attempt(key, headers, redelivered)
+        if not exchange:
+            attempt += attempts_behind(headers)
         number = delivery_id(epoch, tag)
         message.meta["delivery_tag"] = number
-        self._flight.add(Delivery(number, tag, message, properties.message_id, key, attempt))
+        self._flight.add(Delivery(number, tag, message, exchange, properties, body, key, attempt))
         return [Dispatch(number, message)]
+
+    def in_flight(self, delivery: DeliveryId) -> bool:
+        """Whether the delivery is on the present link and not settled."""
+        return self._flight.get(delivery) is not None
+
+    def failed(self, delivery: DeliveryId, failure: Failed, now: float) -> list[Effect]:
+        """A message whose acknowledgement was deferred has failed after all: the retry policy decides.
+
+        Raises:
+            LocalError: as :meth:`ack`.
+        """
+        effects: list[Effect] = []
+        for found in self._by_hand(delivery, False):
+            self._failed(found, failure, now, effects)
+        self._move(now, effects)
+        return effects
 
     def handled(self, delivery: DeliveryId, outcome: Outcome, now: float) -> list[Effect]:
         """The handler of a ``Dispatch`` has come to its end."""
@@ -112,6 +161,34 @@ class Receiver(LinkKeeper):
         self._settle(now, effects)
         return effects
 
+    def _new_publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: Basic.Properties,
+        body: bytes,
+        mandatory: bool,
+        delivery: DeliveryId | None,
+        ticket: int | None,
+        kept: bool,
+    ) -> Publish:
+        self._published += 1
+        number = PublishId(self._published)
+        return Publish(
+            self.epoch,
+            0,
+            number,
+            exchange,
+            routing_key,
+            properties,
+            body,
+            mandatory,
+            delivery,
+            ticket,
+            kept,
+            0.0,
+        )
+
     # Deliveries
 
     def _release(self, delivery: Delivery, deferred: bool, effects: list[Effect]) -> None:
@@ -158,6 +235,24 @@ class Receiver(LinkKeeper):
             self._memory.forget(delivery.key)
         effects.append(Nack(self.epoch, delivery.tag, requeue))
 
+    def _retry_later(self, delivery: Delivery) -> bool:
+        """Publish it again by way of its retry queue, if the policy has delays, to be acknowledged on the confirm."""
+        retry, message = self.config.retry, delivery.message
+        delay = retry.delay(delivery.attempt)
+        exchange = COMMANDS if isinstance(message, (Command, Result)) else EVENTS
+        if not delay or self.config.exclusive_queues or isinstance(message, (Configuration, LogRecord)):
+            return False
+        properties = again(delivery.properties, exchange, message.name, delivery.attempt)
+        if properties is None:
+            return False
+        self._outbox.kept += 1 - len(delivery.held)  # in the place of its source, whatever the limit
+        delivery.held = []
+        delivery.unconfirmed += 1
+        delivery.verdict, delivery.stage = ACK, WAITING
+        queue = retry_queue(self._queues[exchange], delay)
+        self._outbox.add(self._new_publish("", queue, properties, delivery.body, True, delivery.id, None, False))
+        return True
+
     def _failed(self, delivery: Delivery, outcome: Failed, now: float, effects: list[Effect]) -> None:
         name = delivery.message.name
         gives_up = outcome.permanent or self.config.retry.gives_up(delivery.attempt)
@@ -170,7 +265,8 @@ class Receiver(LinkKeeper):
         if gives_up:
             text = f"giving up on {name} after {delivery.attempt} attempt(s): dead-lettered"
             self._report(EMERGENCY, text, delivery, fields, now, effects, outcome.detail)
-        self._return(delivery, not gives_up, effects)
+        if gives_up or not self._retry_later(delivery):
+            self._return(delivery, not gives_up, effects)
 
     def _report(
         self,

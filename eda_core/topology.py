@@ -6,12 +6,13 @@ names at hand, bindings and prefetch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pamqp import base
 from pamqp.commands import Basic, Exchange, Queue
 
+from eda_core import retry
 from eda_core.config import Config
 from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, EXCHANGES, LOGS, queue_name
 
@@ -45,22 +46,32 @@ def _subscriptions(config: Config) -> Iterator[Subscription]:
             yield Subscription(exchange, "", keys)
 
 
-def declarations(wanted: Sequence[Subscription]) -> tuple[base.Frame, ...]:
-    """The first step: all four exchanges, since the service may publish to any, and its queues."""
+def declarations(wanted: Sequence[Subscription], delays: Iterable[float]) -> tuple[base.Frame, ...]:
+    """The first step: all four exchanges, since the service may publish to any, its queues, and those for retries.
+
+    Args:
+        delays: before retries, seconds.
+    """
     exchanges = (Exchange.Declare(exchange=name, exchange_type="topic", durable=True) for name in EXCHANGES)
     queues = (
         Queue.Declare(queue=subscription.queue, durable=bool(subscription.queue), exclusive=not subscription.queue)
         for subscription in wanted
     )
-    return (*exchanges, *queues)
+    retries = (
+        retry.declaration(subscription.queue, delay)
+        for subscription in wanted
+        if subscription.queue
+        for delay in dict.fromkeys(delays)
+    )
+    return (*exchanges, *queues, *retries)
 
 
 def queue_names(wanted: Sequence[Subscription], replies: Sequence[base.Frame]) -> Mapping[str, str] | None:
     """The queue of each exchange, read off the replies to :func:`declarations`; ``None`` if they do not fit."""
     names = [reply.queue for reply in replies if isinstance(reply, Queue.DeclareOk) and reply.queue]
-    if len(names) != len(wanted):
+    if len(names) < len(wanted):
         return None
-    return {subscription.exchange: name for subscription, name in zip(wanted, names, strict=True)}
+    return {subscription.exchange: name for subscription, name in zip(wanted, names, strict=False)}
 
 
 def bindings(wanted: Sequence[Subscription], queues: Mapping[str, str], prefetch: int) -> tuple[base.Frame, ...]:

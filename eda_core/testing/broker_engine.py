@@ -277,14 +277,13 @@ class Engine:
         unblocked = False
         if pendings[0].tag is not None:
             key = ConsumerKey(channel.connection, channel.number, pendings[0].tag)
-            unblocked = queue.give_credit(key, len(pendings))
+            unblocked = queue.give_credit(key, len(pendings)) and queue.unblock(channel.connection, channel.number)
         if how == REQUEUE:
-            # Before the consumer itself is unblocked: any other with credit takes the messages first.
             self._requeue(queue, [pending.entry for pending in pendings])
         elif how == DISCARD:
             for pending in pendings:
                 self.bury(queue, pending.entry.message, REJECTED)
-        if unblocked and queue.unblock(channel.connection, channel.number):
+        if unblocked:
             self.pump(queue)
 
     def _requeue(self, queue: Queue, entries: list[Entry]) -> None:

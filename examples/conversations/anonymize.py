@@ -1,16 +1,16 @@
 """Takes personal data out of a transcript: pure functions, text in, text out.
 
-What is found is replaced by a placeholder, numbered in the order of appearance and the same wherever the same thing is meant
-inside one text: ``[PERSON_1]``, ``[PHONE_1]``, ``[EMAIL_1]``, ``[CARD_1]``. A card's expiry date is generalised to its quarter
-(``2027-Q3``): that keeps what statistics need and no more. Placeholders already in the text stay as they are, so anonymizing
-twice changes nothing.
+What is found is replaced by a placeholder, numbered in the order of appearance and the same wherever the same thing is
+meant inside one text: ``[PERSON_1]``, ``[PHONE_1]``, ``[EMAIL_1]``, ``[CARD_1]``. A card's expiry date is generalised
+to its quarter (``2027-Q3``): that keeps what statistics need and no more. Placeholders already in the text stay as they
+are, so anonymizing twice changes nothing.
 
 It looks for patterns, in English and French, and knows no dictionary of names: a person is found where the conversation
-introduces one (as a speaker, after "my name is", after a title), then everywhere else in the text. Things spelled out in
-words ("zero six ...", "at example dot com") are beyond it.
+introduces one (as a speaker, after "my name is", after a title), then everywhere else in the text. Things spelled out
+in words ("zero six ...", "at example dot com") are beyond it.
 
-Every regular expression runs in linear time: repetitions are bounded, or possessive and anchored by a look-behind, for the
-text comes from outside.
+Every regular expression runs in linear time: repetitions are bounded, or possessive and anchored by a look-behind, for
+the text comes from outside.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ _NAME_GAP: Final = re.compile(rf"{_SPACE}(?:(?i:{_PARTICLE}){_SPACE})?")
 #: Capitalised words that label a speaker or follow a cue without being part of a name.
 _NOT_NAMES: Final = frozenset(
     """
-    accueil adviser advisor agent agente assistant assistante bot caller cabinet client cliente conseiller conseillère courier
-    customer docteur doctor dr driver expert experte gestionnaire i infirmier infirmière je j'ai livreur livreuse m madame
-    mademoiselle manager miss mlle mme monsieur mr mrs ms nurse opérateur opératrice operator patient patiente reception
-    receptionist répondeur secretary secrétaire secrétariat standard standardiste superviseur superviseuse supervisor support
-    svi système system technicien technicienne technician voicemail le la les the monday tuesday wednesday thursday friday
-    saturday sunday
+    accueil adviser advisor agent agente assistant assistante bot caller cabinet client cliente conseiller conseillère
+    courier customer docteur doctor dr driver expert experte gestionnaire i infirmier infirmière je j'ai livreur
+    livreuse m madame mademoiselle manager miss mlle mme monsieur mr mrs ms nurse opérateur opératrice operator patient
+    patiente reception receptionist répondeur secretary secrétaire secrétariat standard standardiste superviseur
+    superviseuse supervisor support svi système system technicien technicienne technician voicemail le la les the monday
+    tuesday wednesday thursday friday saturday sunday
     """.split()
 )
 
@@ -111,8 +111,8 @@ def anonymize(text: str) -> Anonymized:
     """Replace e-mail addresses, card numbers and their expiry dates, phone numbers and names of persons.
 
     Raises:
-        ValueError: an expiry date names no month. (A real anonymizer would cope. This one shows what becomes of a message
-            whose handler fails each time.)
+        ValueError: an expiry date names no month. (A real anonymizer would cope. This one shows what becomes of a
+            message whose handler fails each time.)
     """
     emails = _Placeholders("EMAIL", text)
     text = _EMAIL.sub(lambda found: emails(found[0].casefold()), text)
@@ -146,7 +146,8 @@ def quarter(month: int, year: int) -> str:
 
 
 def _replace_cards(run: str, cards: Callable[[str], str]) -> str:
-    # A run of digits may hold more than the card (its number, then an amount), so the card is looked for from group to group.
+    # A run of digits may hold more than the card (its number, then an amount), so the card is looked for from group to
+    # group.
     groups = list(re.finditer(r"\d+", run))
     pieces: list[str] = []
     copied = first = 0
@@ -167,7 +168,7 @@ def _replace_cards(run: str, cards: Callable[[str], str]) -> str:
 
 
 def _generalise_expiries(text: str) -> tuple[str, int]:
-    """Replace dates such as ``09/27`` near a mention of a card or an expiry; elsewhere they are days, ratios or scores."""
+    """Replace dates such as ``09/27`` near a mention of a card or an expiry; elsewhere they are days or ratios."""
     count = 0
 
     def generalise(found: re.Match[str]) -> str:
@@ -217,7 +218,8 @@ def _find_names(text: str) -> list[tuple[str, ...]]:
     for pattern in (_SPEAKER, _INTRODUCED, _TITLED):
         for found in pattern.finditer(text):
             words = [token for token in _TOKEN.findall(found[1]) if token.casefold() not in _NOT_NAMES]
-            # Particles are lower-case; speakers called "A" and "B" are not persons, and "A" is a word of English and French.
+            # Particles are lower-case; speakers called "A" and "B" are not persons, and "A" is a word of English and
+            # French.
             name = tuple(word for word in words if len(word) > 1 and (word[0].isupper() or word[1] in "'’"))
             if name:
                 names[name] = None

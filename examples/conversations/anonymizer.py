@@ -28,7 +28,7 @@ class Anonymizer(Service):
     async def on_AnonymizeText(
         self, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: dict[str, Any]
     ) -> None:
-        """Answers an error to a command that makes no sense: the caller has to know. Its own bugs are the toolkit's affair."""
+        """Answers an error to a command that makes no sense: the caller has to know. Bugs are the toolkit's affair."""
         text = payload.get("text") if isinstance(payload, dict) else None
         if not isinstance(text, str):
             reason = {"reason": "AnonymizeText needs a field 'text' of type str"}

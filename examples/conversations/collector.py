@@ -2,7 +2,8 @@
 
     python -m examples.conversations.collector DIRECTORY [URL]
 
-Once the broker has confirmed a conversation, its id and file name, separated by a tab, are printed. Ends when all are sent.
+Once the broker has confirmed a conversation, its id and file name, separated by a tab, are printed. Ends when all are
+sent.
 """
 
 from __future__ import annotations

@@ -2,16 +2,16 @@
 
     python -m examples.conversations.demo [DIRECTORY]
 
-DIRECTORY holds the transcripts, by default those that come with the example. One of them makes the anonymizer fail each time, so
-there is a retry and a dead letter to see while all the others go through.
+DIRECTORY holds the transcripts, by default those that come with the example. One of them makes the anonymizer fail each
+time, so there is a retry and a dead letter to see while all the others go through.
 
-The demo starts an embedded broker of its own, unless the environment variable ``EDA_AMQP_URL`` names one. That broker is used as
-it is: give the demo a virtual host of its own if services called archive, anonymizer, tagger or collector run there (it refuses to
-start while one does). At the end the demo deletes those of its queues that did not exist before; the four exchanges stay, and so
-does what reached a dead-letter queue, if the operator has set one up.
+The demo starts an embedded broker of its own, unless the environment variable ``EDA_AMQP_URL`` names one. That broker
+is used as it is: give the demo a virtual host of its own if services called archive, anonymizer, tagger or collector
+run there (it refuses to start while one does). At the end the demo deletes those of its queues that did not exist
+before; the four exchanges stay, and so does what reached a dead-letter queue, if the operator has set one up.
 
-Exit status: 0 when each conversation was archived, dead-lettered or failed; 1 when the demo could not be completed; 2 for a wrong
-DIRECTORY or EDA_AMQP_URL; 130 when interrupted. Its processes are ended in all cases.
+Exit status: 0 when each conversation was archived, dead-lettered or failed; 1 when the demo could not be completed; 2
+for a wrong DIRECTORY or EDA_AMQP_URL; 130 when interrupted. Its processes are ended in all cases.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -167,6 +168,8 @@ def main() -> int:
         with contextlib.suppress(AttributeError):
             # A terminal that cannot show an accent is no reason to stop.
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    # The demo says itself what goes wrong; logging's last resort would print the client library's version before it.
+    logging.getLogger().addHandler(logging.NullHandler())
     report = make_report()
     try:
         tally = asyncio.run(_main(directory, url, report))

@@ -24,8 +24,8 @@ async def guest_of(url: str) -> AsyncIterator[None]:
     """On leaving the block, delete the demo's queues, except those that were there before.
 
     Raises:
-        DemoError: the broker cannot be used, or services of the same names are running on it: they would take the demo's
-            messages, and the demo theirs.
+        DemoError: the broker cannot be used, or services of the same names are running on it: they would take the
+            demo's messages, and the demo theirs.
     """
     try:
         before = await _consumers(url)
@@ -34,7 +34,7 @@ async def guest_of(url: str) -> AsyncIterator[None]:
     busy = sorted(name for name, consumers in before.items() if consumers)
     if busy:
         raise DemoError(
-            f"the broker at {redact(url)} has consumers on {', '.join(busy)}; stop them, or give the demo a virtual host"
+            f"the broker at {redact(url)} has consumers on {', '.join(busy)}; stop them, or use another virtual host"
         )
     try:
         yield

@@ -56,7 +56,8 @@ def rows(tally: Tally) -> list[tuple[str, int]]:
 def explanation(letter: DeadLetter) -> str:
     """Why a conversation was dead-lettered."""
     cause = f" ({letter.cause})" if letter.cause and letter.cause not in letter.text else ""
-    return f"dead-lettered: {letter.file}, on {letter.source or 'an unnamed message'}: {letter.text}{cause}"
+    source = f"{letter.source}: " if letter.source and letter.source not in letter.text else ""
+    return f"dead letter {letter.file}: {source}{letter.text}{cause}"
 
 
 class _Plain:
@@ -79,7 +80,8 @@ class _Plain:
         try:
             print(line, flush=True)
         except BrokenPipeError:
-            # Nobody reads any more (``| head``). The run goes on to its end; the interpreter must not flush to the pipe again.
+            # Nobody reads any more (``| head``). The run goes on to its end; the interpreter must not flush to the pipe
+            # again.
             self._gone = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -99,7 +101,7 @@ class _Rich:
         line = Text("  ").join(
             [Text(time, "dim"), Text(service, "bold"), *(Text(cell, style) for cell in (kind, *rest))]
         )
-        self._console.print(line, no_wrap=True, overflow="ellipsis")
+        self._console.print(line, soft_wrap=True)
 
     def summary(self, tally: Tally) -> None:
         from rich.table import Table

@@ -1,8 +1,9 @@
 """The archive: what is known of each conversation, in one SQLite file that several workers may share.
 
-Each ``record_...`` method takes in one fact, in a transaction of its own, and returns the conversation as it is afterwards.
-Facts come in any order and any number of times: the first of its kind stays, so what is archived never changes, and the state
-follows from the facts that are there. The text that came in is not a fact to keep: only the anonymized one is stored.
+Each ``record_...`` method takes in one fact, in a transaction of its own, and returns the conversation as it is
+afterwards. Facts come in any order and any number of times: the first of its kind stays, so what is archived never
+changes, and the state follows from the facts that are there. The text that came in is not a fact to keep: only the
+anonymized one is stored.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Conversation:
 
     @property
     def state(self) -> str:
-        """``archived`` if everything is known, then ``failed``, ``anonymized``, ``received``: it only ever goes forward."""
+        """``archived`` if everything is known, else ``failed``, ``anonymized`` or ``received``: only ever forward."""
         if self.name is not None and self.anonymized is not None and self.topics is not None:
             return ARCHIVED
         if self.failed_step is not None:
@@ -59,8 +60,8 @@ class Store:
     """The conversations in a file. To be closed, or used as a context manager."""
 
     def __init__(self, path: Path | str) -> None:
-        # Transactions are opened by hand: the module's own would begin as readers, and two readers that both want to write
-        # end in an error that no time-out helps against.
+        # Transactions are opened by hand: the module's own would begin as readers, and two readers that both want to
+        # write end in an error that no time-out helps against.
         self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
         try:
             self._connection.execute("PRAGMA journal_mode=WAL")

@@ -31,11 +31,13 @@ def fold(text: str) -> str:
 
 _STOP_WORDS: Final[Mapping[str, frozenset[str]]] = {
     "en": _lexicon(
-        """the and is it of to you your i my we that this for with on in have has was are be can could would will not there
+        """the and is it of to you your i my we that this for with on in have has was are be can could would will not
+        there
         what when which who they he she thank thanks please yes no hello good"""
     ),
     "fr": _lexicon(
-        """le la les un une des du de et est c ce ca que qui je j vous votre vos nous mon ma mes pour avec sur dans au aux
+        """le la les un une des du de et est c ce ca que qui je j vous votre vos nous mon ma mes pour avec sur dans au
+        aux
         pas ne il elle on oui non merci bonjour plait en d l n s qu"""
     ),
 }
@@ -89,7 +91,7 @@ _TOPICS: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
             "doctor appointment surgery patient fever symptoms rash cough headache throat prescription inhaler nurse"
         ),
         "fr": _lexicon(
-            "docteur médecin médical rendez consultation ordonnance fièvre douleur patient sang cabinet vitale épaule santé"
+            "docteur médecin médical rendez consultation ordonnance fièvre douleur patient sang cabinet vitale santé"
         ),
     },
     "cancellation": {

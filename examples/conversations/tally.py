@@ -20,7 +20,8 @@ class Seen:
         service: who published it, ``-`` if unknown.
         text: a log's short message, a result's status if it is an error.
         level: a log's criticality, else -1.
-        outcome: what became of the message that a handler failed on, according to the log: ``retry`` or ``dead-letter``.
+        outcome: what became of the message that a handler failed on, according to the log: ``retry`` or
+            ``dead-letter``.
         source: the routing key of that message.
         cause: the last line of the log's traceback.
     """
@@ -80,8 +81,8 @@ class DeadLetter:
 class Tally:
     """Follows the conversations of one run; those of others on the same bus are ignored.
 
-    A conversation's first messages can arrive before the collector has told its id. They are kept until it has, or until it has
-    told all.
+    A conversation's first messages can arrive before the collector has told its id. They are kept until it has, or
+    until it has told all.
 
     Args:
         show: called for each message of this run, with the file name of its conversation.

@@ -33,8 +33,8 @@ def read_transcripts(directory: Path | str) -> list[Transcript]:
     """Read every ``*.txt`` file of ``directory`` (not of its sub-directories), in the order of their names.
 
     Raises:
-        TranscriptError: the directory is missing, is none, or cannot be read; it holds no ``*.txt`` file; or one of them
-            cannot be read.
+        TranscriptError: the directory is missing, is none, or cannot be read; it holds no ``*.txt`` file; or one of
+            them cannot be read.
     """
     root = Path(directory)
     try:

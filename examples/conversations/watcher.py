@@ -41,8 +41,8 @@ class Watcher(Service):
     async def catch_up(self, patience: float = 5.0) -> None:
         """Wait until the logs that were published before this call have come.
 
-        They stand in one queue, so a record published now comes after all of them. Logs are not confirmed: if it gets lost,
-        patience ends the wait.
+        They stand in one queue, so a record published now comes after all of them. Logs are not confirmed: if it gets
+        lost, patience ends the wait.
         """
         self._fence, self._fence_seen = str(uuid.uuid4()), asyncio.Event()
         await self.log(criticality.DEBUG, "end of the demo", conversation_id=self._fence)
@@ -53,8 +53,8 @@ class Watcher(Service):
 async def watching(url: str, tally: Tally, patience: float) -> AsyncIterator[Watcher]:
     """A watcher that listens; stopped at the end of the block.
 
-    A running service takes the signals of its process. So when it ends by itself inside the block, the demo was meant: the
-    current task is cancelled.
+    A running service takes the signals of its process. So when it ends by itself inside the block, the demo was meant:
+    the current task is cancelled.
 
     Raises:
         DemoError: it cannot be subscribed, or fails inside the block.

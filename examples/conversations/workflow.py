@@ -1,8 +1,8 @@
 """The business process of the archive, without any messaging: a message in, the next message out.
 
-Any message may come twice, at any time. What a handler publishes is only sent once it has succeeded, and may have been lost
-with the worker: so a redelivered message is recorded once, but always asks for its next message again. Whoever gets that one
-twice treats it in the same way.
+Any message may come twice, at any time. What a handler publishes is only sent once it has succeeded, and may have been
+lost with the worker: so a redelivered message is recorded once, but always asks for its next message again. Whoever
+gets that one twice treats it in the same way.
 """
 
 from __future__ import annotations

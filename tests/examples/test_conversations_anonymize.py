@@ -15,9 +15,10 @@ POISONED = "13-telecom-card-update-en.txt"
 
 #: Every word of a person's name in the transcripts: a list of its own, so that the anonymizer is not its own judge.
 NAMES = """
-    Oliver Pemberley Élodie Castagnier Grace Adeyinka Bastien Roquefeuil Rowan O'Halleran Desmond Achterberg Solène Vauquelin
-    Jean-Pierre Marchandeau Priya Ramanujar Whitcombe Fatoumata Delacroisière Ibrahim Callum Strathearn Isla Anaïs Guellaut
-    Corentin Brazidec Hippolyte Santerre Marguerite Oustalet Apolline Tabitha Fennimore Jocelyn Quillfeather
+    Oliver Pemberley Élodie Castagnier Grace Adeyinka Bastien Roquefeuil Rowan O'Halleran Desmond Achterberg Solène
+    Vauquelin Jean-Pierre Marchandeau Priya Ramanujar Whitcombe Fatoumata Delacroisière Ibrahim Callum Strathearn Isla
+    Anaïs Guellaut Corentin Brazidec Hippolyte Santerre Marguerite Oustalet Apolline Tabitha Fennimore Jocelyn
+    Quillfeather
 """.split()
 
 PHONES = [
@@ -199,11 +200,10 @@ def test_any_text_gives_a_text_or_a_value_error(text: str) -> None:
         assert isinstance(anonymize(text).text, str)
 
 
-@pytest.mark.parametrize(
-    "unit",
-    ["1", "1 ", "12 34 ", "a", "a.", "a@", "a@a.", "A", "Aa ", "A'a", "M. A", "Aa-"]
-    + ["+", "(", "0", "00 ", "[CARD_1] 0", "1/"],
-)
+UNITS = ["1", "1 ", "12 34 ", "a", "a.", "a@", "a@a.", "A", "Aa ", "A'a", "M. A", "Aa-", "+", "(", "0", "00 ", "1/"]
+
+
+@pytest.mark.parametrize("unit", [*UNITS, "[CARD_1] 0"])
 def test_time_is_linear(unit: str) -> None:
     # A quadratic pattern needs minutes for this.
     text = unit * (200_000 // len(unit))

@@ -1,4 +1,4 @@
-"""The archive's store and workflow: whatever comes twice or late, each conversation ends archived, once and unchanged."""
+"""The archive's store and workflow: whatever comes twice or late, each conversation ends archived, unchanged."""
 
 import multiprocessing
 import sqlite3
@@ -91,7 +91,8 @@ def test_once_archived_every_message_asks_for_the_same_again(kinds: list[str]) -
 
 @given(st.data())
 def test_over_a_bus_that_repeats_loses_and_reorders(data: st.DataObject) -> None:
-    """Handlers that fail lose what they sent; messages come again, also long after; services answer each command they get.
+    """Handlers that fail lose what they sent; messages come again, also long after; services answer each command they
+    get.
 
     A message is gone from the bus only once a handler has succeeded on it, and then its successors are on the bus.
     """

@@ -1,0 +1,107 @@
+"""Collecting deliveries, to handle and acknowledge them together (Enterprise Integration Patterns: Aggregator)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from eda_core.effects import Effect
+from eda_core.errors import LocalError
+from eda_core.handlers import failure
+from eda_core.machine import Machine
+from eda_core.values import DeliveryId
+
+Entry = TypeVar("Entry")
+
+
+class Batch(Generic[Entry]):
+    """Hands entries over when there are enough of them, or when the first has waited long enough.
+
+    A handler pushes its message and returns a truthy value, which defers the acknowledgement. When ``callback``
+    returns, all messages of the batch are acknowledged; when it raises, the retry policy decides about each. Messages
+    whose link was lost in the meantime leave the batch: the broker delivers them again.
+
+    An async driver, which has to await its callback, uses :meth:`add`, :meth:`take` and :meth:`settle` instead of
+    :meth:`push`.
+
+    Args:
+        max_entries: hand over at this many; no more than the prefetch, or it will always be the time that does it.
+        timeout: seconds after the first entry.
+        callback: what to do with the entries, in the order of delivery.
+
+    Raises:
+        LocalError: ``max_entries`` is less than 1 or ``timeout`` is not more than 0.
+    """
+
+    def __init__(self, max_entries: int, timeout: float, callback: Callable[[Sequence[Entry]], object]) -> None:
+        if type(max_entries) is not int or max_entries < 1:
+            raise LocalError(f"max_entries is {max_entries!r}", hint="give a whole number, at least 1")
+        if not timeout > 0:
+            raise LocalError(f"timeout is {timeout!r}", hint="give seconds, more than 0")
+        self._max_entries = max_entries
+        self._timeout = timeout
+        self._callback = callback
+        self._entries: list[tuple[DeliveryId, Entry]] = []
+        self._due: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<Batch {len(self._entries)}/{self._max_entries}>"
+
+    def push(self, machine: Machine, delivery: DeliveryId, entry: Entry, now: float) -> list[Effect]:
+        """Add the message being handled, and hand the batch over if that makes it full."""
+        return self.expire(machine, now) if self.add(delivery, entry, now) else []
+
+    def tick(self, machine: Machine, now: float) -> list[Effect]:
+        """Time has passed; early and repeated calls do no harm."""
+        return self.expire(machine, now) if self._due is not None and now >= self._due else []
+
+    def expire(self, machine: Machine, now: float) -> list[Effect]:
+        """Hand over what there is, at once."""
+        taken = self.take(machine)
+        if not taken:
+            return []
+        try:
+            self._callback([entry for _, entry in taken])
+        except Exception as error:
+            return self.settle(machine, taken, now, error)
+        return self.settle(machine, taken, now)
+
+    def deadline(self) -> float | None:
+        """When to call :meth:`tick`, monotonic seconds; ``None`` while the batch is empty."""
+        return self._due
+
+    # The single steps
+
+    def add(self, delivery: DeliveryId, entry: Entry, now: float) -> bool:
+        """Add an entry; whether the batch is full now."""
+        if self._due is None:
+            self._due = now + self._timeout
+        self._entries.append((delivery, entry))
+        return len(self._entries) >= self._max_entries
+
+    def take(self, machine: Machine) -> list[tuple[DeliveryId, Entry]]:
+        """Empty the batch; what it held, without the messages that the broker delivers again."""
+        taken = [(delivery, entry) for delivery, entry in self._entries if machine.in_flight(delivery)]
+        self._entries.clear()
+        self._due = None
+        return taken
+
+    def settle(
+        self,
+        machine: Machine,
+        taken: Sequence[tuple[DeliveryId, Entry]],
+        now: float,
+        error: Exception | None = None,
+    ) -> list[Effect]:
+        """What was taken has been dealt with, or failed with ``error``."""
+        effects: list[Effect] = []
+        for delivery, _ in taken:
+            if machine.in_flight(delivery):  # a link may be lost while an async callback runs
+                if error is None:
+                    effects += machine.ack(delivery, now)
+                else:
+                    effects += machine.failed(delivery, failure(error), now)
+        return effects
