@@ -21,8 +21,12 @@ from eda_core.errors import LocalError, PayloadError
 CBOR: Final = "application/cbor"
 JSON: Final = "application/json"
 
-#: Containers that count as one level of depth. Text and bytes are leaves.
+#: Containers that count as one level of depth.
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset)
+#: What needs no look inside.
+_LEAVES: Final = frozenset((str, int, float, bool, type(None), bytes))
+#: What cbor2 would write with one of the tags that are refused below, or may.
+_UNSENDABLE: Final = (re.Pattern, cbor2.CBORTag)
 
 
 class DecodeError(ValueError):
@@ -59,8 +63,8 @@ def encode(payload: object, content_type: str = CBOR, limits: Limits = DEFAULT_L
     writer = _WRITERS.get(content_type)
     if writer is None:
         raise LocalError(f"content type {content_type!r} is not supported", hint=f"use {CBOR} or {JSON}")
-    if _deeper_than(payload, limits.max_depth):
-        raise PayloadError(f"payload is nested deeper than {limits.max_depth} levels", hint="flatten it")
+    if type(payload) not in _LEAVES:
+        _check(payload, limits)
     try:
         body = writer(payload)
     except (cbor2.CBORError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -98,36 +102,32 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _deeper_than(value: object, limit: int) -> bool:
-    """Whether containers nest deeper than ``limit``.
+def _check(payload: object, limits: Limits) -> None:
+    """Refuse what is nested too deep or would be refused by the receiver.
 
-    It goes level by level and takes each object once per level, so that shared ones cost nothing.
+    It goes level by level and, where there are many, takes each object once, so that shared ones cost nothing.
     """
-    level = [value] if isinstance(value, _CONTAINERS) else []
-    for _ in range(limit):
-        if not level:
-            return False
-        inner = {
-            id(child): child
-            for node in level
-            for child in ((*node, *node.values()) if isinstance(node, dict) else node)
-            if isinstance(child, _CONTAINERS)
-        }
-        level = list(inner.values())
-    return bool(level)
+    level = [payload]
+    for _ in range(limits.max_depth):
+        inner: list[object] = []
+        for node in level:
+            if isinstance(node, dict):
+                inner += [child for child in node.values() if type(child) not in _LEAVES]
+                inner += [child for child in node if type(child) not in _LEAVES]
+            elif isinstance(node, _CONTAINERS):
+                inner += [child for child in node if type(child) not in _LEAVES]
+            elif isinstance(node, _UNSENDABLE):
+                raise PayloadError(f"a {type(node).__name__} in the payload would be refused", hint="send plain data")
+        if not inner:
+            return
+        level = list({id(child): child for child in inner}.values()) if len(inner) > 100 else inner
+    if any(isinstance(node, _CONTAINERS) for node in level):
+        raise PayloadError(f"payload is nested deeper than {limits.max_depth} levels", hint="flatten it")
 
 
 def _write_json(payload: object) -> bytes:
     # NaN and Infinity are not JSON: peers in other languages would dead-letter them.
     return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
-
-
-def _unsendable(_encoder: cbor2.CBOREncoder, value: object) -> NoReturn:
-    raise ValueError(f"a {type(value).__name__} would be refused by the receiver")
-
-
-def _write_cbor(payload: object) -> bytes:
-    return cbor2.dumps(payload, encoders=_UNSENDABLE)
 
 
 def _refusal(tag: int) -> Callable[[Any, bool], NoReturn]:
@@ -145,7 +145,29 @@ def _unknown_tag(tag: cbor2.CBORTag, _immutable: bool) -> NoReturn:
 _REFUSED_TAGS: Final = {tag: _refusal(tag) for tag in (25, 28, 29, 35, 36, 256)}
 
 
+#: A byte string put behind a body, to see in one fast call whether the body ends where its payload does.
+_END: Final = b"eda-core: the end"
+_END_CBOR: Final = cbor2.dumps(_END)
+
+
 def _read_cbor(body: bytes, limits: Limits) -> Any:
+    if _END_CBOR not in body:
+        try:
+            payload, end = cbor2.loads(
+                b"\x82" + body + _END_CBOR,  # an array of two
+                tag_hook=_unknown_tag,
+                semantic_decoders=_REFUSED_TAGS,
+                max_depth=limits.max_depth + 1,
+                allow_duplicate_keys=False,
+            )
+        except Exception:
+            return _read_cbor_alone(body, limits)  # it tells what is wrong with the body as it is
+        if end == _END:
+            return payload
+    return _read_cbor_alone(body, limits)
+
+
+def _read_cbor_alone(body: bytes, limits: Limits) -> Any:
     stream = io.BytesIO(body)
     try:
         payload = cbor2.CBORDecoder(
@@ -201,12 +223,7 @@ def _json_depth(body: bytes) -> int:
     return deepest
 
 
-#: What cbor2 would write with one of the refused or unknown tags.
-_UNSENDABLE: Final[dict[type, Callable[[cbor2.CBOREncoder, Any], Any]]] = {
-    re.Pattern: _unsendable,
-    cbor2.CBORTag: _unsendable,
-}
-_WRITERS: Final[dict[str, Callable[[object], bytes]]] = {CBOR: _write_cbor, JSON: _write_json}
+_WRITERS: Final[dict[str, Callable[[object], bytes]]] = {CBOR: cbor2.dumps, JSON: _write_json}
 _READERS: Final[dict[str | None, Callable[[bytes, Limits], Any]]] = {
     CBOR: _read_cbor,
     JSON: _read_json,

@@ -54,11 +54,14 @@ class Delivery:
 class InFlight:
     """The unsettled deliveries of one link, by identifier, in the order of delivery.
 
+    Attributes:
+        settled: the broker's tags of what is to be acknowledged with the next :meth:`flush`.
+
     All consumers of a link share a channel, so its tags are consecutive, and the lowest unsettled one tells how far a
     ``multiple`` acknowledgement may reach.
     """
 
-    __slots__ = ("_base", "_by_id", "_epoch", "_low", "_newest", "_settled")
+    __slots__ = ("_base", "_by_id", "_epoch", "_low", "_newest", "settled")
 
     def __init__(self, epoch: Epoch) -> None:
         self._epoch = epoch
@@ -66,7 +69,7 @@ class InFlight:
         self._by_id: dict[int, Delivery] = {}
         self._low = 1
         self._newest = 0
-        self._settled: list[int] = []
+        self.settled: list[int] = []
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -96,17 +99,15 @@ class InFlight:
     def acknowledge(self, delivery: Delivery) -> None:
         """It is to be acknowledged with the next :meth:`flush`."""
         del self._by_id[delivery.id]
-        self._settled.append(delivery.tag)
+        self.settled.append(delivery.tag)
 
     def flush(self, effects: list[Effect]) -> None:
-        """Acknowledge what was settled since the last flush.
+        """Acknowledge what was settled since the last flush; there must be something.
 
         What lies below every unsettled delivery goes out as one acknowledgement; what lies behind a gap goes singly, so
         that a slow handler holds nobody up.
         """
-        settled = self._settled
-        if not settled:
-            return
+        settled = self.settled
         if len(settled) == 1:
             effects.append(Ack(self._epoch, settled[0], False))
         else:

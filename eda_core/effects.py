@@ -4,6 +4,9 @@ An input returns a list of these, to be performed in order. Every effect that to
 that
 link: a driver that has gone on to another one drops it. An effect that could not be performed is reported by
 ``effect_failed`` (or ``link_down``), never raised.
+
+Effects are not to be changed by a driver. Those that come with each message are not frozen, all the same: freezing a data
+class makes its construction three times slower.
 """
 
 from __future__ import annotations
@@ -117,7 +120,7 @@ class Publish:
         return f"Publish(#{self.pid} {self.exchange}/{self.routing_key}, {len(self.body)} bytes, tag={self.tag})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PublishLog:
     """Publish on the logs channel: transient, not confirmed, never repeated. Failing to is not an error."""
 
@@ -130,7 +133,7 @@ class PublishLog:
         return f"PublishLog({self.routing_key}, {len(self.body)} bytes)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ack:
     """``Basic.Ack`` on the consuming channel; ``tag`` is the broker's."""
 
@@ -139,7 +142,7 @@ class Ack:
     multiple: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Nack:
     """``Basic.Nack`` of one delivery on the consuming channel: back to the queue, or to the dead letters."""
 
@@ -148,7 +151,7 @@ class Nack:
     requeue: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dispatch:
     """Run the handler for ``message`` and report ``handled`` with its outcome."""
 
@@ -189,7 +192,7 @@ class Returned:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settled:
     """The publish made with ``ticket`` is confirmed, or has failed for good with ``error``."""
 

@@ -22,10 +22,6 @@ CAUSATION_ID: Final = "causation_id"
 #: RabbitMQ closes the connection over more (``FACTS.md``), and its other properties need some room beside the headers.
 MAX_HEADER_BYTES: Final = 120_000
 
-#: In ``meta`` at all times, as eventail 2.3.6 has them.
-_ALWAYS: Final = ("timestamp", "expiration", "user_id", "app_id")
-#: In ``meta`` only when the message has them.
-_SOMETIMES: Final = ("message_id", "priority", "message_type", "content_encoding")
 #: Keys of ``meta`` that a publish takes as properties …
 _SENT: Final = ("timestamp", "expiration", "app_id", "priority", "message_type", "content_encoding")
 #: … and those it leaves out: each publish has an id of its own, the broker refuses a user_id that is not the
@@ -51,7 +47,7 @@ class InvalidEnvelope(ValueError):
         self.conversation_id = conversation_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sealed:
     """A message ready to publish."""
 
@@ -205,15 +201,22 @@ def _conversation_id(exchange: str, value: object) -> str:
 
 
 def _meta(properties: Basic.Properties, headers: dict[str, Any]) -> dict[str, Any]:
-    meta = {key: value for key, value in headers.items() if key not in (CONVERSATION_ID, STATUS)}
+    """The first four are always there, as eventail 2.3.6 has them; the others when the message has them."""
+    meta = headers.copy()
+    meta.pop(CONVERSATION_ID, None)
+    meta.pop(STATUS, None)
     meta["timestamp"] = properties.timestamp
     meta["expiration"] = properties.expiration
     meta["user_id"] = properties.user_id
     meta["app_id"] = properties.app_id
-    for name in _SOMETIMES:
-        value = getattr(properties, name)
-        if value is not None:
-            meta[name] = value
+    if properties.message_id is not None:
+        meta["message_id"] = properties.message_id
+    if properties.priority is not None:
+        meta["priority"] = properties.priority
+    if properties.message_type is not None:
+        meta["message_type"] = properties.message_type
+    if properties.content_encoding is not None:
+        meta["content_encoding"] = properties.content_encoding
     return meta
 
 

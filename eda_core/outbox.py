@@ -19,16 +19,17 @@ class Outbox:
     """The publishes of one service.
 
     Attributes:
+        backlog: what is to be sent, in order.
         kept: how many publishes are accepted and not safe, those held by deliveries included.
         starved: a caller was refused for lack of room since the last :meth:`made_room`.
     """
 
-    __slots__ = ("_backlog", "_ledger", "_limit", "_refused", "_window", "kept", "starved")
+    __slots__ = ("_ledger", "_limit", "_refused", "_window", "backlog", "kept", "starved")
 
     def __init__(self, window: int, limit: int) -> None:
         self._window = window
         self._limit = limit
-        self._backlog: deque[Publish] = deque()
+        self.backlog: deque[Publish] = deque()
         self._refused: deque[tuple[float, Publish]] = deque()
         self._ledger = Ledger()
         self.kept = 0
@@ -61,11 +62,11 @@ class Outbox:
 
     def add(self, publish: Publish) -> None:
         """Send it as soon as the link and the window allow."""
-        self._backlog.append(publish)
+        self.backlog.append(publish)
 
     def send(self, epoch: Epoch, now: float, effects: list[Effect]) -> None:
         """Move what the window allows from the backlog to the link, which must be open and not blocked."""
-        backlog, ledger = self._backlog, self._ledger
+        backlog, ledger = self.backlog, self._ledger
         while backlog and len(ledger) < self._window:
             publish = backlog.popleft()
             publish.epoch = epoch
@@ -89,7 +90,7 @@ class Outbox:
         """Put the refused publishes whose time has come back in line; whether there were any."""
         found = False
         while self._refused and self._refused[0][0] <= now:
-            self._backlog.append(self._refused.popleft()[1])
+            self.backlog.append(self._refused.popleft()[1])
             found = True
         return found
 
@@ -109,19 +110,19 @@ class Outbox:
         """
         unsafe = [publish.again() for publish in self._ledger.drain()]
         unsafe.extend(publish for _, publish in self._refused)
-        unsafe.extend(self._backlog)
+        unsafe.extend(self.backlog)
         self._refused.clear()
         self._ledger = Ledger()
         kept = sorted((publish for publish in unsafe if publish.kept), key=lambda publish: publish.pid)
         for publish in kept:
             publish.delivery = None
-        self._backlog = deque(kept)
+        self.backlog = deque(kept)
         self.kept -= len(unsafe) - len(kept)
 
     def abandon(self) -> list[Publish]:
         """Remove and return everything that is not safe: the service is over."""
-        unsafe = [*self._ledger.drain(), *(publish for _, publish in self._refused), *self._backlog]
+        unsafe = [*self._ledger.drain(), *(publish for _, publish in self._refused), *self.backlog]
         self._refused.clear()
-        self._backlog.clear()
+        self.backlog.clear()
         self.kept = 0
         return unsafe

@@ -310,13 +310,14 @@ class Receiver(LinkKeeper):
 
     def _move(self, now: float, effects: list[Effect]) -> None:
         """Send what may be sent, then settle what that allows to settle."""
-        if self._serving() and self._blocked_since is None:
+        if self._outbox.backlog and self._blocked_since is None and self._serving():
             self._outbox.send(self.epoch, now, effects)
         self._settle(now, effects)
 
     def _settle(self, now: float, effects: list[Effect]) -> None:
         """The end of every input that may have finished something."""
-        self._flight.flush(effects)
+        if self._flight.settled:
+            self._flight.flush(effects)
         if self._outbox.starved and self._outbox.made_room():
             effects.append(Room())
         if self._stop_due is not None:

@@ -15,6 +15,7 @@ from eda_core.codec import JSON
 from eda_core.config import Config
 from eda_core.effects import Effect
 from eda_core.handlers import Handlers
+from eda_core.journal import RecordingMachine
 from eda_core.machine import Machine
 from eda_core.policy import ReconnectPolicy, RetryPolicy
 from eda_core.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, DeliveryId, Event, Result
@@ -52,6 +53,8 @@ class ServiceApi(Handlers, Generic[R]):
     STOP_TIMEOUT: ClassVar[float] = 30
     RETRY_POLICY: ClassVar[RetryPolicy] = RetryPolicy()
     RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
+
+    _journal: Callable[[str], None] | None = None
 
     def __init__(
         self,
@@ -97,7 +100,22 @@ class ServiceApi(Handlers, Generic[R]):
     def _input(self, call: Callable[[Machine, float], list[Effect]]) -> R:
         """Make another input to the running machine, and perform its effects."""
 
+    def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: float) -> Machine:
+        """For adapters: the machine of a run; see :class:`Machine`."""
+        config, write = self._config, self._journal
+        if write is None:
+            return Machine(config, random=random, token=token, wall_offset=wall_offset)
+        return RecordingMachine(config, random=random, token=token, wall_offset=wall_offset, write=write)
+
     # Settings, before the service runs
+
+    def keep_journal(self, write: Callable[[str], None]) -> None:
+        """Record every input, to be replayed after the fact (:mod:`eda_core.journal`). Call it before the service runs.
+
+        Args:
+            write: takes one line of JSON; messages are in it, passwords are not.
+        """
+        self._journal = write
 
     def use_json(self) -> None:
         """Publish payloads as JSON instead of CBOR. Call it before the service runs."""

@@ -20,7 +20,6 @@ from eda_aio.transport import Link
 from eda_core import (
     AnyMessage,
     BufferFull,
-    Config,
     Connect,
     DeliveryId,
     Effect,
@@ -62,7 +61,7 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
         """
         if self._driver is not None:
             raise StateError("a service runs once", hint="make another one")
-        self._driver = _Driver(self, self._config)
+        self._driver = _Driver(self)
         await self._driver.run()
 
     async def stop(self, timeout: float | None = None) -> None:
@@ -103,10 +102,10 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
 
 
 class _Driver(Driver):
-    def __init__(self, service: Service, config: Config) -> None:
+    def __init__(self, service: Service) -> None:
         self.loop = asyncio.get_running_loop()
         offset = time.time() - self.loop.time()
-        machine = Machine(config, random=random.random, token=secrets.token_hex(6), wall_offset=offset)
+        machine = service.make_machine(random=random.random, token=secrets.token_hex(6), wall_offset=offset)
         super().__init__(service, machine)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -161,7 +160,8 @@ class _Driver(Driver):
         self._spawn(self._handle(delivery, message))
 
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
-        self._spawn(self._call(effect, function, arguments))
+        if not self._over.done():  # timers end with the service
+            self._spawn(self._call(effect, function, arguments))
 
     def settled(self, ticket: int, error: str | None) -> None:
         waiting = self._waiting.pop(ticket, None)
@@ -176,6 +176,7 @@ class _Driver(Driver):
 
     def stopped(self, error: str | None) -> None:
         self._over.set_result(error)
+        self._room.set()  # who waits for it hears that the service is over
 
     # User code, each run in a task of its own
 

@@ -76,8 +76,7 @@ class Link:
         self._closing = True
         for task in self._publishing:
             task.cancel()
-        for connection in self._connections:
-            await self._close(connection)
+        await asyncio.gather(*map(self._close, self._connections))
         self._driver.tell(self._machine.link_down, self._epoch, reason, refused=refused)
 
     async def _try(self, effect: Effect) -> None:

@@ -155,6 +155,7 @@ class Broker:
 
     def _on_closing_channel(self, connection: Connection, channel: Channel, method: base.Frame) -> None:
         if isinstance(method, commands.Channel.CloseOk):
+            self._engine.close_channels([channel])
             del connection.channels[channel.number]
         elif isinstance(method, commands.Channel.Close):
             self._engine.send(channel, commands.Channel.CloseOk())
@@ -182,8 +183,7 @@ class Broker:
             close: base.Frame = commands.Connection.Close(code, text, class_id, method_id)
         else:
             channel = connection.channels[number]
-            self._engine.close_channels([channel])
-            connection.channels[number] = Channel(connection.id, number, closing=True)
+            self._engine.fail_channel(channel)
             close = commands.Channel.Close(code, text, class_id, method_id)
         channel_number = number if isinstance(close, commands.Channel.Close) else 0
         self._engine.out.append(Outgoing(connection.id, channel_number, close))
@@ -213,7 +213,8 @@ class Broker:
         """The broker was killed and starts again. Returns the connections that were lost; they get nothing any more.
 
         Durable exchanges, queues and the bindings between them stay; of classic queues the persistent messages, of
-        quorum queues all. Unacknowledged ones are back in their places, marked as redelivered. An alarm is over.
+        quorum queues all. Unacknowledged ones are back in their places. After an unclean stop RabbitMQ does not know
+        what a classic queue had delivered: all of it is marked as redelivered. An alarm is over.
         """
         self._at(now)
         engine = self._engine
@@ -230,7 +231,7 @@ class Broker:
                 del engine.uids[queue.uid]
                 continue
             if not queue.quorum:
-                kept = [entry for entry in queue.ready if entry.message.persistent]
+                kept = [entry._replace(redelivered=True) for entry in queue.ready if entry.message.persistent]
                 queue.ready.clear()
                 queue.ready.extend(kept)
             queue.had_consumers = queue.refusing = False
@@ -242,30 +243,23 @@ class Broker:
     def set_alarm(self, on: bool, *, now: float) -> list[Outgoing]:
         """Raise or clear the memory alarm.
 
-        While it is on, connections that publish, or have published, are blocked: whatever they send is held, and dealt
-        with in order when it is cleared (RabbitMQ documentation, "Alarms" and "Blocked Connection Notifications").
+        While it is on, a connection is blocked from its next publish on: whatever it sends is held, and dealt with in
+        order when the alarm is cleared. Connections that do not publish meanwhile never notice (RabbitMQ documentation,
+        "Alarms" and "Blocked Connection Notifications").
         """
         self._at(now)
         self._alarm = on
         for connection in list(self._engine.connections.values()):
-            if on and connection.published and not connection.blocked:
-                self._block(connection)
-            elif not on and connection.blocked:
+            if not on and connection.blocked:
                 self._unblock(connection)
         return self._answers()
 
-    def _block(self, connection: Connection) -> None:
+    def _block_at(self, connection: Connection, method: base.Frame, body: bytes) -> bool:
+        """Block the connection if it publishes during an alarm. Returns whether the publish itself is held."""
+        if not self._alarm or not isinstance(method, commands.Basic.Publish):
+            return False
         connection.blocked = True
         self._engine.out.append(Outgoing(connection.id, 0, commands.Connection.Blocked(_BLOCKED_REASON)))
-
-    def _block_at(self, connection: Connection, method: base.Frame, body: bytes) -> bool:
-        """Note a publish; with an alarm on it blocks the connection. Returns whether the publish itself is held."""
-        if not isinstance(method, commands.Basic.Publish):
-            return False
-        connection.published = True
-        if not self._alarm:
-            return False
-        self._block(connection)
         # RabbitMQ stops reading after the content header: a message without body has arrived by then.
         return bool(body)
 
@@ -360,7 +354,7 @@ class Broker:
         ranks = self._ranks()
         connections = tuple(
             (
-                (c.id, c.vhost, c.user, c.published, c.blocked),
+                (c.id, c.vhost, c.user, c.blocked),
                 tuple((number, type(method).__name__, str(dict(method)), body) for number, method, _, body in c.held),
                 tuple(channel.snapshot(ranks) for _, channel in sorted(c.channels.items())),
             )

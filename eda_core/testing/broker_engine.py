@@ -369,6 +369,15 @@ class Engine:
             if uid in self.uids:
                 self._take_back(self.uids[uid], lost[uid])
 
+    def fail_channel(self, channel: Channel) -> None:
+        """A channel error. The classic queues it consumes from learn of it now, the others when the client confirms."""
+        told = {uid for uid in channel.consumers.values() if not self.uids[uid].quorum}
+        kept = {tag: pending for tag, pending in channel.unacked.items() if pending.queue not in told}
+        channel.unacked = {tag: pending for tag, pending in channel.unacked.items() if tag not in kept}
+        self.close_channels([channel])
+        channel.unacked = kept
+        channel.closing = True
+
     def _take_back(self, queue: Queue, entries: list[Entry]) -> None:
         if queue.auto_delete and queue.had_consumers and not queue.consumers:
             self.delete_queue(queue)

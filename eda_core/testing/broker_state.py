@@ -97,16 +97,15 @@ Held = tuple[int, base.Frame, commands.Basic.Properties | None, bytes]
 
 @dataclass(slots=True)
 class Connection:
-    """``held`` is what came in while ``blocked`` by a resource alarm; ``published`` whether an alarm concerns it."""
+    """``held`` is what came in while ``blocked`` by a resource alarm."""
 
     id: ConnectionId
     vhost: str
     user: str
     channels: dict[int, Channel] = field(default_factory=dict)
-    published: bool = False
     blocked: bool = False
     held: list[Held] = field(default_factory=list)
 
     def clone(self) -> Connection:
         channels = {number: channel.clone() for number, channel in self.channels.items()}
-        return Connection(self.id, self.vhost, self.user, channels, self.published, self.blocked, self.held.copy())
+        return Connection(self.id, self.vhost, self.user, channels, self.blocked, self.held.copy())

@@ -9,9 +9,12 @@ import asyncio
 import functools
 import itertools
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import aio_pika
@@ -20,7 +23,10 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from eda_aio import Service
 from eda_core import ReconnectPolicy
+from eda_tools.broker import EmbeddedBrokerThread
 from tests.support.rabbitmq import RabbitNode
+
+ROOT = Path(__file__).parents[2]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -243,24 +249,31 @@ async def peer(url: str) -> AsyncIterator[Peer]:
 
 
 @dataclass(frozen=True, slots=True)
-class TestBroker:
+class BrokerUnderTest:
     """An empty broker.
 
     Attributes:
         url: its address, with the password ``guest``.
-        node: the RabbitMQ node, and ...
-        vhost: ... the virtual host; None and "" for the embedded broker.
+        embedded: the embedded broker, or ...
+        node: ... the RabbitMQ node, and ...
+        vhost: ... the virtual host there.
     """
 
-    __test__ = False  # not what pytest takes it for
-
     url: str
+    embedded: EmbeddedBrokerThread | None = None
     node: RabbitNode | None = None
     vhost: str = ""
 
     def url_with_password(self, password: str) -> str:
         """Its address for the user guest with another password."""
         return self.url.replace("guest:guest@", f"guest:{password}@")
+
+    async def cut(self) -> None:
+        """Cut all connections, those of peers too."""
+        if self.embedded is not None:
+            await asyncio.to_thread(self.embedded.cut)
+        if self.node is not None:
+            await asyncio.to_thread(self.node.ctl, "close_all_connections", "-p", self.vhost, "a test")
 
     async def dead_letters(self, client: Peer) -> Record[AbstractIncomingMessage]:
         """What is dead-lettered, set up as an operator would (the embedded broker comes with that)."""
@@ -275,3 +288,80 @@ async def operate_dead_letters(node: RabbitNode, vhost: str, client: Peer) -> No
     queue = await client.channel.declare_queue(DEAD_LETTER_QUEUE, durable=True)
     await queue.bind(exchange, "#")
     await asyncio.to_thread(node.set_dlx_policy, vhost)
+
+
+# --- programs ---
+
+
+def environment(url: str | None = None) -> dict[str, str]:
+    """For programs of the checkout, as it is, with the broker's address where they look for it."""
+    inherited = {key: value for key, value in os.environ.items() if key != "EDA_AMQP_URL"}
+    path = os.pathsep.join(str(ROOT / part) for part in (".", "adapters", "tools"))
+    return {**inherited, "PYTHONPATH": path, "PYTHONUTF8": "1"} | ({"EDA_AMQP_URL": url} if url else {})
+
+
+class Program:
+    """A Python program in a process of its own.
+
+    Attributes:
+        lines: what it has written to stdout so far.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: Record[str] = Record("lines of the program")
+        self._reading = asyncio.gather(self._read_lines(), self._read_errors())
+        self._errors = b""
+
+    async def _read_lines(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.lines.add(line.decode().rstrip("\n"))
+
+    async def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self._errors += line
+
+    async def says(self, line: str, times: int = 1) -> None:
+        """Wait until it has written ``line``, so often."""
+        await self.lines.until(lambda lines: lines.count(line) >= times, f"the line {line!r} ({times} times)")
+
+    def tell(self, line: str) -> None:
+        """Write a line to its stdin."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n".encode())
+
+    async def end(self) -> int:
+        """Wait for its end; its exit status."""
+        try:
+            status = await within(self.process.wait(), "the end of the program")
+        finally:
+            if self.process.returncode is None:
+                self.process.kill()
+                await self.process.wait()
+            await self._reading
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+        return status
+
+    @property
+    def errors(self) -> str:
+        """Its stderr; complete once it has ended."""
+        return self._errors.decode()
+
+
+@asynccontextmanager
+async def program(*arguments: str, url: str | None = None, cwd: Path = ROOT) -> AsyncIterator[Program]:
+    """Run ``python ARGUMENTS``; killed at the end of the block if it still runs."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(url), cwd=cwd
+    )
+    started = Program(process)
+    try:
+        yield started
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await started.end()

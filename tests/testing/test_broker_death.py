@@ -9,7 +9,7 @@ import pytest
 from pamqp import commands
 
 from eda_core.errors import LocalError
-from eda_core.testing.broker import Broker, Policy
+from eda_core.testing.broker import Broker, Outgoing, Policy
 from tests.testing.broker_client import Client, bodies, closed, names
 
 WALL = 1_700_000_000.0
@@ -28,6 +28,11 @@ def headers(client: Client, queue: str = "dead") -> dict[str, Any]:
     properties = client.get(queue, no_ack=True).properties
     assert properties is not None
     return dict(properties.headers or {})
+
+
+def reject(client: Client, answer: Outgoing) -> None:
+    assert isinstance(answer.method, commands.Basic.GetOk)
+    client.do(commands.Basic.Reject(answer.method.delivery_tag, requeue=False))
 
 
 def ready(client: Client, queue: str) -> list[bytes]:
@@ -235,8 +240,7 @@ def test_a_forged_x_death_does_no_harm(client: Client) -> None:
     forged: list[Any] = ["text", [], [1, "x", {"queue": []}], [{"count": "many", "queue": "q", "reason": "rejected"}]]
     for value in forged:
         client.publish("q", headers={"x-death": value})
-        tag = dict(client.get("q").method)["delivery_tag"]
-        client.do(commands.Basic.Reject(tag, requeue=False))
+        reject(client, client.get("q"))
     for _ in forged:
         newest = headers(client)["x-death"][0]
         assert (newest["queue"], newest["count"]) == ("q", 1)
@@ -254,8 +258,7 @@ def test_the_policy_of_the_architecture() -> None:
     for queue in ("s.events", "s.commands", "other"):
         client.declare(queue)
         client.publish(queue, queue.encode())
-        tag = dict(client.get(queue).method)["delivery_tag"]
-        client.do(commands.Basic.Reject(tag, requeue=False))
+        reject(client, client.get(queue))
     assert ready(client, "dead") == [b"s.events", b"s.commands"]
 
 

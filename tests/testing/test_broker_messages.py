@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pamqp import commands
 
@@ -64,7 +66,7 @@ def test_publishing_to_what_does_not_exist_closes_the_channel(client: Client) ->
         ({"headers": {"CC": "q"}}, 'invalid message: {unacceptable_type_in_header,"CC",longstr}'),
     ],
 )
-def test_refused_properties(client: Client, properties: dict[str, object], text: str) -> None:
+def test_refused_properties(client: Client, properties: dict[str, Any], text: str) -> None:
     answer = closed(client.publish("q", **properties))
     assert answer == ("Channel.Close", 406, f"PRECONDITION_FAILED - {text}")
 
@@ -199,7 +201,9 @@ def test_acknowledging_unknown_tags(client: Client) -> None:
     client.do(commands.Basic.Ack(2))
     text = "PRECONDITION_FAILED - unknown delivery tag 2"
     assert closed(client.do(commands.Basic.Ack(2, multiple=True)))[2] == text
-    assert [m.body for m in client.broker.messages("q")] == [b"0", b"2"], "the closed channel gave its messages back"
+    assert [m.body for m in client.broker.messages("q")] == []
+    client.do(commands.Channel.CloseOk())
+    assert [m.body for m in client.broker.messages("q")] == [b"0", b"2"], "given back when the channel is gone"
 
 
 def test_acknowledging_all_when_there_is_nothing(client: Client) -> None:
@@ -268,13 +272,14 @@ def test_alarm_blocks_those_who_publish_and_holds_what_they_send(client: Client)
     consumer.consume("q", "t")
     client.publish("q", b"before")
     newcomer = Client(broker, 1)
-    answers = broker.set_alarm(True, now=0)
-    assert [(out.connection, out.channel, out.method.name) for out in answers] == [(client.id, 0, "Connection.Blocked")]
+    assert broker.set_alarm(True, now=0) == []
+    assert names(client.do(commands.Queue.Declare(queue="early"))) == ["Queue.DeclareOk"], "not before a publish"
     assert names(newcomer.all(commands.Basic.Publish(routing_key="q"), body=b"new")) == ["Connection.Blocked"]
-    assert client.publish("q", b"held") == []
+    (blocked,) = client.publish("q", b"held")
+    assert (blocked.channel, dict(blocked.method)) == (0, {"reason": "low on memory"})
     assert client.do(commands.Queue.Declare(queue="late")) == []
     assert consumer.do(commands.Basic.Ack(1)) == []
-    assert broker.queue_names() == ["q"]
+    assert broker.queue_names() == ["early", "q"]
     answers = broker.set_alarm(False, now=1)
     assert [(out.connection, out.method.name) for out in answers] == [
         (client.id, "Connection.Unblocked"),
@@ -283,6 +288,17 @@ def test_alarm_blocks_those_who_publish_and_holds_what_they_send(client: Client)
         (newcomer.id, "Connection.Unblocked"),
         (consumer.id, "Basic.Deliver"),
     ]
+
+
+def test_a_message_without_body_passes_and_blocks(client: Client) -> None:
+    client.consume("q", "t")
+    client.broker.set_alarm(True, now=0)
+    assert names(client.publish("q", b"")) == ["Connection.Blocked", "Basic.Deliver"]
+    assert client.do(commands.Basic.Ack(1)) == []
+    assert len(client.broker.unacked("q")) == 1
+    client.broker.set_alarm(False, now=0)
+    assert client.broker.unacked("q") == []
+    assert client.publish("q", b"") != [], "no longer held"
 
 
 def test_what_a_blocked_connection_held_is_lost_with_it(client: Client) -> None:
@@ -314,8 +330,8 @@ def test_restart_keeps_what_is_durable(client: Client) -> None:
     entries = list(again.broker.queue("kept").entries())
     assert [(entry.message.body, entry.redelivered) for entry in entries] == [
         (b"0", True),
-        (b"2", False),
-        (b"3", False),
+        (b"2", True),
+        (b"3", True),
     ]
 
 

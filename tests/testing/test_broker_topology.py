@@ -1,4 +1,4 @@
-"""Exchanges, queues, bindings: what may be declared, and in which words the rest is refused (checked on RabbitMQ 3.10.8)."""
+"""Exchanges, queues, bindings: what may be declared; how the rest is refused (checked on RabbitMQ 3.10.8)."""
 
 from __future__ import annotations
 
@@ -48,13 +48,15 @@ CHANNEL_ERRORS: list[tuple[base.Frame, int, str]] = [
     (
         commands.Queue.Declare(queue="q", durable=False),
         406,
-        "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': received 'false' but current is 'true'",
+        "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': "
+        "received 'false' but current is 'true'",
     ),
     (
         commands.Queue.Declare(queue="q", durable=True, exclusive=True),
         405,
-        "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'. It could be originally declared "
-        "on another connection or the exclusive property value does not match that of the original declaration.",
+        "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'. It could be originally "
+        "declared on another connection or the exclusive property value does not match that of the original "
+        "declaration.",
     ),
     (commands.Queue.Declare(queue="no", passive=True), 404, "NOT_FOUND - no queue 'no' in vhost '/'"),
     (declare_queue("amq.x"), 403, "ACCESS_REFUSED - queue name 'amq.x' contains reserved prefix 'amq.*'"),
@@ -89,7 +91,8 @@ CHANNEL_ERRORS: list[tuple[base.Frame, int, str]] = [
     (
         declare_queue("z", delivery_limit=3),
         406,
-        "PRECONDITION_FAILED - invalid arg 'x-delivery-limit' for queue 'z' in vhost '/' of queue type rabbit_classic_queue",
+        "PRECONDITION_FAILED - invalid arg 'x-delivery-limit' for queue 'z' in vhost '/' "
+        "of queue type rabbit_classic_queue",
     ),
     (
         declare_queue("z", queue_type="quorum"),

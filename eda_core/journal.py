@@ -1,0 +1,307 @@
+"""A journal of every input, to replay after the fact: ``python -m eda_core.journal replay FILE``.
+
+The machine is deterministic but for the time and the random numbers that it is given, so a record of its inputs with
+both is a record of everything it did. One JSON object per line: first the machine's configuration (without passwords),
+then each input with its arguments, the random numbers drawn and the effects that came out. A journal holds the messages
+themselves.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Any, Final
+
+import cbor2
+from pamqp import base, commands
+from pamqp.commands import Basic
+
+from eda_core import effects, policy, values
+from eda_core.codec import Limits
+from eda_core.config import Config
+from eda_core.effects import Effect
+from eda_core.errors import LocalError
+from eda_core.machine import Machine
+from eda_core.urls import redact
+
+VERSION: Final = 1
+
+#: The methods of a machine that are inputs.
+INPUTS: Final = (
+    "start",
+    "link_up",
+    "declared",
+    "link_down",
+    "channel_closed",
+    "consumer_cancelled",
+    "blocked",
+    "unblocked",
+    "effect_failed",
+    "callback_failed",
+    "stop",
+    "tick",
+    "delivered",
+    "handled",
+    "failed",
+    "ack",
+    "nack",
+    "publish",
+    "confirmed",
+    "refused",
+    "returned",
+    "log",
+)
+
+_CLASSES: Final[dict[str, Any]] = {
+    name: kind
+    for module in (effects, values, policy)
+    for name, kind in vars(module).items()
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+} | {"Config": Config, "Limits": Limits}
+
+
+class JournalError(ValueError):
+    """A file that is no journal. The text says which line and why."""
+
+
+# Writing
+
+
+class RecordingMachine(Machine):
+    """A machine that keeps a journal.
+
+    Args:
+        write: takes one line, without its end. It must not raise: a service does not stop because its journal cannot be
+            written.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        random: Callable[[], float],
+        token: str,
+        wall_offset: float,
+        write: Callable[[str], None],
+    ) -> None:
+        self._source = random
+        self._drawn: list[float] = []
+        self._write = write
+        self._nested = False
+        super().__init__(config, random=self._draw, token=token, wall_offset=wall_offset)
+        machine = {"config": plain(config), "token": token, "wall_offset": wall_offset}
+        write(json.dumps({"journal": VERSION, "machine": machine}))
+
+    def _draw(self) -> float:
+        number = self._source()
+        self._drawn.append(number)
+        return number
+
+    def record(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[Effect]:
+        """Make the input and write it down. Inputs made by other inputs are not written: they follow from those."""
+        method = getattr(super(), name)
+        if self._nested:
+            return method(*arguments, **named)  # type: ignore[no-any-return]
+        entry: dict[str, Any] = {"input": name, "arguments": plain(arguments), "named": plain(named)}
+        self._nested = True
+        try:
+            made: list[Effect] = method(*arguments, **named)
+            entry["effects"] = plain(made)
+        except LocalError as error:
+            entry["raised"] = type(error).__name__
+            raise
+        finally:
+            self._nested = False
+            entry["random"] = self._drawn.copy()
+            self._drawn.clear()
+            self._write(json.dumps(entry))
+        return made
+
+
+def _recorded(name: str) -> Callable[..., list[Effect]]:
+    @functools.wraps(getattr(Machine, name))
+    def record(self: RecordingMachine, *arguments: Any, **named: Any) -> list[Effect]:
+        return self.record(name, arguments, named)
+
+    return record
+
+
+for _name in INPUTS:
+    setattr(RecordingMachine, _name, _recorded(_name))
+
+
+# Values to JSON and back
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: objects as maps with their class's name under ``$``, URLs without passwords."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else {"$": "float", "is": repr(value)}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (bytes, bytearray)):
+        return {"$": "bytes", "is": base64.b64encode(value).decode()}
+    if isinstance(value, datetime):
+        return {"$": "datetime", "is": value.isoformat()}
+    if isinstance(value, (Basic.Properties, base.Frame)):
+        return {"$": value.name} | {name: plain(field) for name, field in value if field is not None}
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"$": type(value).__name__} | _without_passwords(fields)
+    if isinstance(value, dict):
+        if all(isinstance(key, str) for key in value) and "$" not in value:
+            return {key: plain(item) for key, item in value.items()}
+        return {"$": "map", "is": [[plain(key), plain(item)] for key, item in value.items()]}
+    try:
+        return {"$": "cbor", "is": base64.b64encode(cbor2.dumps(value)).decode()}
+    except (cbor2.CBORError, ValueError):  # the machine will refuse it too, and that is what has to be recorded
+        return {"$": "cbor", "is": "", "of": type(value).__name__}
+
+
+def _without_passwords(fields: dict[str, Any]) -> dict[str, Any]:
+    if "url" in fields:
+        fields["url"] = redact(fields["url"])
+    if "urls" in fields:
+        fields["urls"] = [redact(url) for url in fields["urls"]]
+    return fields
+
+
+_SIMPLE: Final[dict[str, Callable[[Any], Any]]] = {
+    "float": float,
+    "bytes": base64.b64decode,
+    "datetime": datetime.fromisoformat,
+    "map": lambda items: {_key(revive(key)): revive(item) for key, item in items},
+    "cbor": lambda text: cbor2.loads(base64.b64decode(text)) if text else object(),
+}
+
+
+def revive(value: Any) -> Any:
+    """What :func:`plain` was given (tuples come back as lists)."""
+    if isinstance(value, list):
+        return [revive(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$" not in value:
+        return {key: revive(item) for key, item in value.items()}
+    kind = value["$"]
+    if kind in _SIMPLE:
+        return _SIMPLE[kind](value["is"])
+    fields = {name: revive(field) for name, field in value.items() if name != "$"}
+    if kind in _CLASSES:
+        return _CLASSES[kind](**{name: _key(field) for name, field in fields.items()} if kind in _FROZEN else fields)
+    if "." not in kind:
+        raise JournalError(f"unknown class {kind!r}")
+    return _frame(kind, fields)
+
+
+#: Classes whose sequences have to be tuples.
+_FROZEN: Final = ("Config", "RetryPolicy", "Declare")
+
+
+def _key(value: Any) -> Any:
+    return tuple(_key(item) for item in value) if isinstance(value, list) else value
+
+
+def _frame(kind: str, fields: dict[str, Any]) -> Any:
+    family, _, name = kind.partition(".")
+    frame = getattr(getattr(commands, family), name)()
+    for field, value in fields.items():
+        setattr(frame, field, value)
+    return frame
+
+
+# Replaying
+
+
+def replay(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any], Any]]:
+    """Feed a journal to a new machine.
+
+    Yields:
+        For each input: the number of its line from 1, what was recorded, and the effects that came out now, both as
+        JSON values; they are equal if the machine still decides as it did. An input that raised gives the error's name
+        instead.
+
+    Raises:
+        JournalError: a line is not of a journal.
+    """
+    numbered = enumerate(lines, 1)
+    number, line = next(numbered, (1, ""))
+    draws: list[float] = []
+    machine = _machine(_parse(number, line), draws)
+    for number, line in numbered:
+        entry = _parse(number, line)
+        draws[:] = entry.get("random", [])
+        try:
+            arguments, named = revive(entry["arguments"]), revive(entry["named"])
+            method = getattr(machine, entry["input"] if entry["input"] in INPUTS else "")
+        except Exception as error:
+            raise JournalError(f"line {number} cannot be read: {error}") from error
+        try:
+            made = plain(method(*arguments, **named))
+        except LocalError as error:
+            made = type(error).__name__
+        yield number, entry, made
+
+
+def _machine(header: dict[str, Any], draws: list[float]) -> Machine:
+    if header.get("journal") != VERSION:
+        raise JournalError(f"line 1 is not the head of a journal of version {VERSION}")
+    made = header["machine"]
+
+    def draw() -> float:
+        if not draws:
+            raise JournalError("the machine draws a random number where it did not when it was recorded")
+        return draws.pop(0)
+
+    return Machine(revive(made["config"]), random=draw, token=made["token"], wall_offset=made["wall_offset"])
+
+
+def _parse(number: int, line: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise JournalError(f"line {number} is not JSON: {error}") from error
+    if not isinstance(entry, dict):
+        raise JournalError(f"line {number} is not a JSON object")
+    return entry
+
+
+def main(arguments: list[str]) -> int:
+    """The command. Status 0: replayed to identical effects; 1: they differ; 2: usage, or not a journal."""
+    if len(arguments) != 2 or arguments[0] not in ("replay", "show"):
+        print("usage: python -m eda_core.journal replay FILE   (or show FILE: print it line by line)", file=sys.stderr)
+        return 2
+    try:
+        with open(arguments[1], encoding="utf-8") as file:
+            return _replay_file(file, show=arguments[0] == "show")
+    except (OSError, JournalError, UnicodeDecodeError) as error:
+        print(f"{arguments[1]}: {error}", file=sys.stderr)
+        return 2
+
+
+def _replay_file(lines: Iterable[str], *, show: bool) -> int:
+    inputs = produced = 0
+    for number, entry, made in replay(lines):
+        inputs += 1
+        recorded = entry.get("raised", entry.get("effects"))
+        produced += len(made) if isinstance(made, list) else 0
+        if show:
+            now = entry["named"].get("now", "")
+            print(f"{number}: {now} {entry['input']}{revive(entry['arguments'])} -> {revive(made)}")
+        if made != recorded:
+            print(f"line {number}: {entry['input']} gave other effects", file=sys.stderr)
+            print(f"  recorded: {json.dumps(recorded)}\n  replayed: {json.dumps(made)}", file=sys.stderr)
+            return 1
+    print(f"replayed {inputs} inputs to {produced} identical effects")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
