@@ -1,0 +1,137 @@
+"""Batches: handed over at size or time, acknowledged together, safe when links are lost."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from pamqp.commands import Exchange, Queue
+
+from eda_core import (
+    CBOR,
+    DEFERRED,
+    Ack,
+    Batch,
+    Config,
+    DeliveryId,
+    Dispatch,
+    Epoch,
+    Event,
+    Limits,
+    LocalError,
+    Machine,
+    Nack,
+)
+from eda_core.envelope import seal
+
+EPOCH = Epoch(1)
+
+
+def an_open_machine() -> Machine:
+    machine = Machine(
+        Config.make("amqp://h/", "svc", ["Ticked"], prefetch=10), random=lambda: 0.0, token="t", wall_offset=0.0
+    )
+    machine.start(0.0)
+    open_link(machine, EPOCH)
+    return machine
+
+
+def open_link(machine: Machine, epoch: Epoch) -> None:
+    machine.link_up(epoch, 0.0)
+    machine.declared(epoch, [*[Exchange.DeclareOk()] * 4, Queue.DeclareOk("svc.events", 0, 0)], 0.0)
+    machine.declared(epoch, [], 0.0)
+
+
+def deliver(machine: Machine, tag: int, epoch: Epoch = EPOCH) -> DeliveryId:
+    message = seal(Event("Ticked", tag, "c"), CBOR, Limits())
+    (dispatch,) = machine.delivered(
+        epoch, tag, False, message.exchange, message.routing_key, message.properties, message.body, 0.0
+    )
+    assert isinstance(dispatch, Dispatch)
+    return dispatch.delivery
+
+
+def handle(machine: Machine, batch: Batch[int], tag: int, now: float, epoch: Epoch = EPOCH) -> list[object]:
+    """Deliver, push from within the handler, and end the handler deferring its acknowledgement."""
+    delivery = deliver(machine, tag, epoch)
+    return [*batch.push(machine, delivery, tag, now), *machine.handled(delivery, DEFERRED, now)]
+
+
+def collector() -> tuple[list[list[int]], Callable[[Sequence[int]], None]]:
+    got: list[list[int]] = []
+    return got, lambda entries: got.append(list(entries))
+
+
+def test_a_full_batch_is_handed_over_in_order_and_acknowledged() -> None:
+    machine, (got, callback) = an_open_machine(), collector()
+    batch = Batch(3, 60.0, callback)
+    assert handle(machine, batch, 1, 0.0) == []
+    assert handle(machine, batch, 2, 0.0) == []
+    assert repr(batch) == "<Batch 2/3>"
+    effects = handle(machine, batch, 3, 0.0)
+    assert got == [[1, 2, 3]]
+    assert {(effect.tag, effect.multiple) for effect in effects if isinstance(effect, Ack)} == {
+        (1, False),
+        (2, False),
+        (3, False),
+    }
+    assert len(batch) == 0
+    assert batch.deadline() is None
+
+
+def test_the_first_entry_sets_the_time() -> None:
+    machine, (got, callback) = an_open_machine(), collector()
+    batch = Batch(10, 5.0, callback)
+    handle(machine, batch, 1, 100.0)
+    handle(machine, batch, 2, 104.0)
+    assert batch.deadline() == 105.0
+    assert batch.tick(machine, 104.9) == []
+    assert batch.tick(machine, 105.0) == [Ack(EPOCH, 1, False), Ack(EPOCH, 2, False)]
+    assert batch.tick(machine, 106.0) == []
+    assert got == [[1, 2]]
+
+
+def test_nothing_is_handed_over_from_an_empty_batch() -> None:
+    machine, (got, callback) = an_open_machine(), collector()
+    assert Batch(1, 1.0, callback).expire(machine, 0.0) == []
+    assert got == []
+
+
+def test_a_failing_callback_leaves_each_message_to_the_retry_policy() -> None:
+    machine = an_open_machine()
+
+    def fail(_entries: Sequence[int]) -> None:
+        raise ValueError("no disk")
+
+    batch = Batch(2, 60.0, fail)
+    handle(machine, batch, 1, 0.0)
+    effects = handle(machine, batch, 2, 0.0)
+    assert [effect for effect in effects if isinstance(effect, Nack)] == [Nack(EPOCH, 1, True), Nack(EPOCH, 2, True)]
+    assert "no disk" in repr(effects)
+
+
+def test_messages_of_a_lost_link_leave_the_batch() -> None:
+    machine, (got, callback) = an_open_machine(), collector()
+    batch = Batch(3, 60.0, callback)
+    handle(machine, batch, 1, 0.0)
+    machine.link_down(EPOCH, "cut", 1.0)
+    machine.tick(1.0)
+    open_link(machine, Epoch(2))
+    effects = [effect for tag in (1, 2) for effect in handle(machine, batch, tag, 2.0, Epoch(2))]
+    assert got == [[1, 2]]
+    assert {effect.epoch for effect in effects if isinstance(effect, Ack)} == {2}
+
+
+def test_a_link_lost_while_the_batch_is_dealt_with_acknowledges_nothing() -> None:
+    machine, (_, callback) = an_open_machine(), collector()
+    batch = Batch(2, 60.0, callback)
+    delivery = deliver(machine, 1)
+    assert not batch.add(delivery, 1, 0.0)
+    machine.handled(delivery, DEFERRED, 0.0)
+    taken = batch.take(machine)
+    machine.link_down(EPOCH, "cut", 1.0)
+    assert batch.settle(machine, taken, 2.0) == []
+
+
+@pytest.mark.parametrize(("max_entries", "timeout"), [(0, 1.0), (-1, 1.0), (True, 1.0), (1, 0.0), (1, float("nan"))])
+def test_a_batch_that_could_never_be_is_refused(max_entries: int, timeout: float) -> None:
+    with pytest.raises(LocalError, match=r"max_entries|timeout"):
+        Batch(max_entries, timeout, print)

@@ -1,0 +1,216 @@
+"""The journal: whatever a machine is told is written down, and replays to the same effects."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp.commands import Basic, Exchange, Queue
+
+from eda_core import (
+    CBOR,
+    DONE,
+    Command,
+    Config,
+    Declare,
+    Dispatch,
+    Epoch,
+    Event,
+    Failed,
+    Limits,
+    LocalError,
+    Machine,
+    Ready,
+    RetryPolicy,
+)
+from eda_core.envelope import seal
+from eda_core.journal import INPUTS, RecordingMachine, main, plain, replay, revive
+
+URL = "amqp://user:s3cret@host/"
+
+
+def a_recording(lines: list[str], **settings: Any) -> RecordingMachine:
+    draws = iter(number / 10 for number in range(10))
+    config = Config.make([URL, "amqp://other/"], "svc", ["Asked"], **settings)
+    return RecordingMachine(config, random=lambda: next(draws), token="t", wall_offset=1000.0, write=lines.append)
+
+
+def open_link(machine: Machine, epoch: Epoch) -> None:
+    (declare,) = machine.link_up(epoch, now=1.0)
+    assert isinstance(declare, Declare)
+    replies = [
+        Queue.DeclareOk(command.queue, 0, 0) if isinstance(command, Queue.Declare) else Exchange.DeclareOk()
+        for command in declare.commands
+    ]
+    machine.declared(epoch, replies, now=1.0)
+    machine.declared(epoch, [], 1.0)
+
+
+def a_life(lines: list[str]) -> None:
+    """A bit of everything, with a failure, a lost link, wrong calls and odd payloads."""
+    machine = a_recording(lines, retry=RetryPolicy.backoff(2))
+    machine.start(now=0.5)
+    open_link(machine, Epoch(1))
+    message = seal(Event("Asked", {"n": 1, "when": datetime(2026, 1, 1, tzinfo=UTC)}, "c"), CBOR, Limits())
+    for tag, outcome in ((1, DONE), (2, Failed("boom", "traceback"))):
+        (dispatch,) = machine.delivered(
+            Epoch(1), tag, False, "events", "Asked", message.properties, message.body, now=2.0
+        )
+        assert isinstance(dispatch, Dispatch)
+        answer = Command("other.Do", {"d": Decimal("1.5"), 3: b"x", "set": {1}, "nan": float("nan")}, "c", "svc.R", "i")
+        machine.publish(answer, 2.0, within=dispatch.delivery)
+        machine.handled(dispatch.delivery, outcome, now=2.5)
+    with pytest.raises(LocalError):
+        machine.publish(Event("Odd", object(), "c"), 3.0)
+    with pytest.raises(LocalError):
+        machine.start(3.0)
+    machine.effect_failed(Ready(), "hook", 3.0)
+    machine.link_down(Epoch(1), "cut", now=4.0)
+    machine.tick(now=9.0)
+    machine.stop(10.0, timeout=0.0)
+    machine.tick(10.0)
+
+
+def test_a_life_replays_to_identical_effects() -> None:
+    lines: list[str] = []
+    a_life(lines)
+    replayed = list(replay(lines))
+    assert len(replayed) == len(lines) - 1 > 12
+    for number, entry, made in replayed:
+        assert made == entry.get("raised", entry.get("effects")), (number, entry)
+    assert {entry["input"] for _, entry, _ in replayed} >= {"start", "delivered", "handled", "publish", "tick"}
+
+
+def test_every_input_of_the_machine_is_recorded() -> None:
+    """A new input that is not in INPUTS would make journals that do not replay."""
+    returning_effects = {
+        name
+        for name, method in vars(Machine).items() | {item for base in Machine.__mro__ for item in vars(base).items()}
+        if not name.startswith("_") and getattr(method, "__annotations__", {}).get("return") == "list[Effect]"
+    }
+    assert returning_effects == set(INPUTS)
+
+
+def test_inputs_made_by_inputs_are_written_once() -> None:
+    lines: list[str] = []
+    machine = a_recording(lines)
+    machine.start(0.0)
+    machine.effect_failed(Ready(), "x", 0.0)  # calls callback_failed, which calls stop
+    assert [json.loads(line)["input"] for line in lines[1:]] == ["start", "effect_failed"]
+
+
+def test_no_password_is_written() -> None:
+    lines: list[str] = []
+    a_life(lines)
+    assert "s3cret" not in "".join(lines)
+
+
+plain_values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False),
+        st.text(),
+        st.binary(),
+        st.datetimes(timezones=st.just(UTC)),
+        st.decimals(allow_nan=False, allow_infinity=False, places=2),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner), st.dictionaries(st.one_of(st.text(), st.integers(), st.just("$")), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+@given(plain_values)
+def test_values_survive_the_journal(value: object) -> None:
+    assert revive(json.loads(json.dumps(plain(value)))) == value
+
+
+def test_frames_and_properties_survive_the_journal() -> None:
+    declare = Queue.Declare(queue="q", durable=True, arguments={"x-message-ttl": 5})
+    assert dict(revive(plain(declare))) == dict(declare)
+    properties = Basic.Properties(headers={"a": [1, b"x"]}, timestamp=datetime(2026, 1, 1, tzinfo=UTC))
+    assert revive(plain(properties)) == properties
+    assert repr(revive(plain(float("inf")))) == "inf"
+
+
+def changed(line: str, **changes: Any) -> str:
+    return json.dumps(json.loads(line) | changes)
+
+
+def write(path: Path, lines: list[str]) -> str:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_the_command_replays_a_file(tmp_path: Path) -> None:
+    lines: list[str] = []
+    a_life(lines)
+    file = write(tmp_path / "j", lines)
+    done = subprocess.run(
+        [sys.executable, "-m", "eda_core.journal", "replay", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"replayed {len(lines) - 1} inputs" in done.stdout
+
+
+def test_show_prints_each_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    a_life(lines)
+    assert main(["show", write(tmp_path / "j", lines)]) == 0
+    assert "2: 0.5 start" in capsys.readouterr().out
+
+
+def test_other_effects_are_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    a_life(lines)
+    lines[1] = changed(lines[1], effects=[])
+    assert main(["replay", write(tmp_path / "j", lines)]) == 1
+    assert "line 2: start gave other effects" in capsys.readouterr().err
+
+
+def broken(number: int, change: Callable[[str], str]) -> Callable[[list[str]], list[str]]:
+    return lambda lines: [change(line) if at == number else line for at, line in enumerate(lines)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda lines: [], "line 1 is not JSON"),
+        (broken(0, lambda line: changed(line, journal=99)), "line 1 is not the head"),
+        (broken(2, lambda line: line[:40]), "line 3 is not JSON"),
+        (broken(2, lambda line: "[]"), "line 3 is not a JSON object"),
+        (broken(1, lambda line: changed(line, input="__init__")), "line 2 cannot be read"),
+        (broken(1, lambda line: changed(line, arguments=[{"$": "Bomb"}])), "unknown class 'Bomb'"),
+        (lambda lines: [changed(line, random=[]) for line in lines], "draws a random number"),
+    ],
+)
+def test_a_damaged_journal_is_refused_with_the_line(
+    damage: Callable[[list[str]], list[str]], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[str] = []
+    a_life(lines)
+    lines_of_two_rounds: list[str] = []
+    machine = a_recording(lines_of_two_rounds)
+    machine.start(0.0)
+    machine.link_down(Epoch(1), "down", 0.0)
+    machine.tick(0.0)
+    machine.link_down(Epoch(2), "down", 0.0)  # the end of a round of both URLs draws a delay
+    damaged = damage(lines_of_two_rounds if "draws" in reason else lines)
+    assert main(["replay", write(tmp_path / "j", damaged)]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_usage_and_missing_files_have_their_own_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert main(["replay", "/nonexistent"]) == 2
+    assert "usage" in capsys.readouterr().err
