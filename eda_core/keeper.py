@@ -35,9 +35,9 @@ class LinkKeeper(ABC):
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
         self.config = config
-        self.state = link.IDLE
-        self.epoch = Epoch(1)
-        self.stale = 0
+        self.state: str = link.IDLE
+        self.epoch: Epoch = Epoch(1)
+        self.stale: int = 0
         self._random = random
         self._wanted = subscriptions(config)
         self._queues: Mapping[str, str] = {}

@@ -32,8 +32,8 @@ class Outbox:
         self.backlog: deque[Publish] = deque()
         self._refused: deque[tuple[float, Publish]] = deque()
         self._ledger = Ledger()
-        self.kept = 0
-        self.starved = False
+        self.kept: int = 0
+        self.starved: bool = False
 
     def reserve(self, held: bool) -> None:
         """Take a place for one more publish.
