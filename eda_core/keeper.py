@@ -231,8 +231,12 @@ class LinkKeeper(ABC):
     def _is_stale(self, epoch: Epoch) -> bool:
         if epoch == self.epoch:
             return False
-        self.stale += 1
+        self._ignore()
         return True
+
+    def _ignore(self) -> None:
+        """Count a report that is about nothing known any more."""
+        self.stale += 1
 
     def _connect(self, now: float, effects: list[Effect]) -> None:
         url = self.config.urls[self._next_url]

@@ -148,7 +148,7 @@ class Machine(Receiver):
         found = None if within is None else self._flight.get(within)
         held = not immediate and (within in self._orphans or (found is not None and found.stage is RUNNING))
         if held and found is None:  # its redelivery makes it again
-            self.stale += 1
+            self._ignore()
         else:
             self._outbox.reserve(held)
             publish = self._stamp(sealed, mandatory, found, held, ticket)

@@ -77,7 +77,7 @@ class Receiver(LinkKeeper):
     ) -> list[Effect]:
         """A message from a consumer of this link. ``tag`` is the broker's delivery tag."""
         if epoch != self.epoch or not self._serving() or not self._flight.seen(tag):
-            self.stale += 1
+            self._ignore()
             return []
         if self.state is link.DRAINING:  # crossed our cancel: somebody else's work
             return [Nack(epoch, tag, True)]
@@ -120,7 +120,7 @@ class Receiver(LinkKeeper):
         effects: list[Effect] = []
         found = self._flight.get(delivery)
         if found is None or found.stage is not RUNNING:
-            self.stale += 1
+            self._ignore()
             self._orphans.discard(delivery)
             self._settle(now, effects)
             return effects
@@ -297,7 +297,7 @@ class Receiver(LinkKeeper):
         if delivery >> TAG_BITS != self.epoch:
             if delivery <= 0 or delivery >> TAG_BITS > self.epoch:
                 raise LocalError(f"{delivery!r} is not a delivery tag", hint='pass meta["delivery_tag"] as it is')
-            self.stale += 1  # its link is lost: the broker delivers it again
+            self._ignore()  # its link is lost: the broker delivers it again
             return []
         found = self._flight.get(delivery)
         if found is None or found.stage is WAITING or found.verdict is not None:

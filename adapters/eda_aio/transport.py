@@ -47,7 +47,7 @@ class Link:
             Nack: lambda effect: self._consumer.basic_nack(effect.tag, requeue=effect.requeue, wait=False),
             PublishLog: self._log,
         }
-        self.task = asyncio.create_task(self._run(), name=f"eda link {self._epoch}")
+        self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=f"eda link {self._epoch}")
 
     def perform(self, effect: Effect) -> None:
         """Do it in its turn. Never raises: what fails is reported."""
