@@ -39,9 +39,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict of everything that is typed."""
+    """mypy --strict of everything that is typed; and that other type checkers see the public types alike."""
     install(session)
     session.run("mypy", "--strict", *(name for name in TYPED if any((HERE / name).rglob("*.py"))))
+    for package in ("eda_core", "eda_aio"):
+        session.run("pyright", "--verifytypes", package, "--ignoreexternal")
 
 
 @nox.session
@@ -57,6 +59,13 @@ def coverage(session: nox.Session) -> None:
     install(session)
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "report")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """What things cost, as ratios measured side by side. Arguments after -- go to the benchmark."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/core.py", *session.posargs)
 
 
 @nox.session

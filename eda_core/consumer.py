@@ -22,7 +22,7 @@ REJECT: Final = "reject"
 REQUEUE: Final = "requeue"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Delivery:
     """A message being handled.
 
@@ -49,6 +49,9 @@ class Delivery:
     unconfirmed: int = 0
     verdict: str | None = None
     held: list[Publish] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.tag} {self.message!r} {self.stage}, attempt {self.attempt}>"
 
 
 class InFlight:

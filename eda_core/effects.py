@@ -1,12 +1,11 @@
 """What the machine asks of its driver.
 
 An input returns a list of these, to be performed in order. Every effect that touches the link carries the ``epoch`` of
-that
-link: a driver that has gone on to another one drops it. An effect that could not be performed is reported by
+that link: a driver that has gone on to another one drops it. An effect that could not be performed is reported by
 ``effect_failed`` (or ``link_down``), never raised.
 
-Effects are not to be changed by a driver. Those that come with each message are not frozen, all the same: freezing a data
-class makes its construction three times slower.
+Effects are not to be changed by a driver. Those that come with each message are not frozen all the same: freezing makes
+the construction of a data class three times slower.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pamqp import base
 from pamqp.commands import Basic
 
 from eda_core.urls import redact
-from eda_core.values import AnyMessage, DeliveryId, Epoch, PublishId
+from eda_core.values import AnyMessage, DeliveryId, Epoch, PublishId, shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Declare:
     commands: tuple[base.Frame, ...]
 
     def __repr__(self) -> str:
-        return f"Declare(epoch={self.epoch}, {', '.join(command.name for command in self.commands)})"
+        return f"Declare(epoch={self.epoch}, {shortened(', '.join(command.name for command in self.commands))})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,8 @@ class Publish:
         )
 
     def __repr__(self) -> str:
-        return f"Publish(#{self.pid} {self.exchange}/{self.routing_key}, {len(self.body)} bytes, tag={self.tag})"
+        where = shortened(f"{self.exchange}/{self.routing_key}")
+        return f"Publish(#{self.pid} {where}, {len(self.body)} bytes, tag={self.tag})"
 
 
 @dataclass(slots=True)
@@ -130,7 +130,7 @@ class PublishLog:
     body: bytes
 
     def __repr__(self) -> str:
-        return f"PublishLog({self.routing_key}, {len(self.body)} bytes)"
+        return f"PublishLog({shortened(self.routing_key)}, {len(self.body)} bytes)"
 
 
 @dataclass(slots=True)
@@ -191,6 +191,9 @@ class Returned:
     envelope: Mapping[str, Any]
     reason: str
 
+    def __repr__(self) -> str:
+        return f"Returned({shortened(self.name)!r}, {shortened(self.reason)!r})"
+
 
 @dataclass(slots=True)
 class Settled:
@@ -215,6 +218,9 @@ class Report:
 
     level: int
     text: str
+
+    def __repr__(self) -> str:
+        return f"Report({self.level}, {shortened(self.text)!r})"
 
 
 @dataclass(frozen=True, slots=True)

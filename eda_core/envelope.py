@@ -12,7 +12,7 @@ from eda_core.codec import JSON, DecodeError, Limits, decode, encode
 from eda_core.errors import LocalError
 from eda_core.retry import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
 from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS, MAX_NAME_BYTES, check_name
-from eda_core.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
+from eda_core.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result, shortened
 
 CONVERSATION_ID: Final = "conversation_id"
 STATUS: Final = "status"
@@ -47,7 +47,7 @@ class InvalidEnvelope(ValueError):
         self.conversation_id = conversation_id
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Sealed:
     """A message ready to publish."""
 
@@ -55,6 +55,9 @@ class Sealed:
     routing_key: str
     properties: Basic.Properties
     body: bytes
+
+    def __repr__(self) -> str:
+        return f"<Sealed {self.exchange}/{shortened(self.routing_key)}, {len(self.body)} bytes>"
 
 
 # Sending

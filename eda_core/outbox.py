@@ -67,7 +67,7 @@ class Outbox:
     def send(self, epoch: Epoch, now: float, effects: list[Effect]) -> None:
         """Move what the window allows from the backlog to the link, which must be open and not blocked."""
         backlog, ledger = self.backlog, self._ledger
-        while backlog and len(ledger) < self._window:
+        for _ in range(min(len(backlog), self._window - len(ledger))):
             publish = backlog.popleft()
             publish.epoch = epoch
             publish.sent_at = now

@@ -30,6 +30,12 @@ def delivery_id(epoch: Epoch, tag: int) -> DeliveryId:
     return DeliveryId(epoch << TAG_BITS | tag)
 
 
+def shortened(text: str, width: int = 80) -> str:
+    """The first line of ``text``, of at most ``width`` characters, for a ``repr``."""
+    line = text.partition("\n")[0]
+    return line if len(line) <= width and line == text else f"{line[: width - 1]}…"
+
+
 def _meta() -> dict[str, Any]:
     return {}
 
@@ -52,7 +58,7 @@ class Message:
     conversation_id: str
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name} {self.conversation_id or '-'}>"
+        return f"<{type(self).__name__} {shortened(self.name, 60)} {shortened(self.conversation_id, 40) or '-'}>"
 
 
 @dataclass(slots=True, repr=False)
@@ -122,7 +128,7 @@ class Configured:
     """A configuration handler succeeded and the service is now configured."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Failed:
     """The handler failed: what it published is forgotten, the retry policy decides.
 
@@ -137,6 +143,9 @@ class Failed:
     detail: str = ""
     permanent: bool = False
     level: int = 1
+
+    def __repr__(self) -> str:
+        return f"Failed({shortened(self.reason)!r})"
 
 
 Outcome = Done | Deferred | Configured | Failed

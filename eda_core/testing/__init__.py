@@ -1,4 +1,4 @@
-"""Tools to test services without a broker: a faithful model of RabbitMQ, and what is built on it. Pure, like the core."""
+"""Tools to test services without a broker: a model of RabbitMQ, and what is built on it. Pure, like the core."""
 
 from __future__ import annotations
 
