@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -25,8 +24,6 @@ JSON: Final = "application/json"
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset)
 #: What needs no look inside.
 _LEAVES: Final = frozenset((str, int, float, bool, type(None), bytes))
-#: What cbor2 would write with one of the tags that are refused below, or may.
-_UNSENDABLE: Final = (re.Pattern, cbor2.CBORTag)
 
 
 class DecodeError(ValueError):
@@ -63,8 +60,7 @@ def encode(payload: object, content_type: str = CBOR, limits: Limits = DEFAULT_L
     writer = _WRITERS.get(content_type)
     if writer is None:
         raise LocalError(f"content type {content_type!r} is not supported", hint=f"use {CBOR} or {JSON}")
-    if type(payload) not in _LEAVES:
-        _check(payload, limits)
+    plain = type(payload) in _LEAVES or _is_plain(payload, limits)
     try:
         body = writer(payload)
     except (cbor2.CBORError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -74,6 +70,11 @@ def encode(payload: object, content_type: str = CBOR, limits: Limits = DEFAULT_L
             f"payload is {len(body)} bytes as {content_type}, the limit is {limits.max_bytes}",
             hint="send a reference to it instead",
         )
+    if not plain:
+        try:
+            decode(body, content_type, limits)
+        except DecodeError as error:
+            raise PayloadError(f"payload would be refused by its receiver: {error}", hint="send plain data") from None
     return body
 
 
@@ -102,27 +103,38 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _check(payload: object, limits: Limits) -> None:
-    """Refuse what is nested too deep or would be refused by the receiver.
+def _is_plain(payload: object, limits: Limits) -> bool:
+    """Whether ``payload`` is sure to be accepted by :func:`decode`; if not, only decoding it will tell.
 
-    It goes level by level and, where there are many, takes each object once, so that shared ones cost nothing.
+    It goes through the levels of containers. What is shared counts as often as it is written: 32 levels of pairs of the
+    same object are 2^32 leaves.
+
+    Raises:
+        PayloadError: it is nested too deep, or has more parts than a body has bytes.
     """
-    level = [payload]
-    for _ in range(limits.max_depth):
+    plain, level = True, [payload]
+    for depth in range(limits.max_depth):
         inner: list[object] = []
         for node in level:
-            if isinstance(node, dict):
-                inner += [child for child in node.values() if type(child) not in _LEAVES]
-                inner += [child for child in node if type(child) not in _LEAVES]
-            elif isinstance(node, _CONTAINERS):
-                inner += [child for child in node if type(child) not in _LEAVES]
-            elif isinstance(node, _UNSENDABLE):
-                raise PayloadError(f"a {type(node).__name__} in the payload would be refused", hint="send plain data")
+            kind = type(node)
+            if kind is dict:
+                inner += [child for child in node.values() if type(child) not in _LEAVES]  # type: ignore[attr-defined]
+                inner += [child for child in node if type(child) not in _LEAVES]  # type: ignore[attr-defined]
+            elif kind is list or kind is tuple:
+                inner += [child for child in node if type(child) not in _LEAVES]  # type: ignore[attr-defined]
+            else:
+                plain = False
+                if isinstance(node, _CONTAINERS):
+                    inner += [*node, *node.values()] if isinstance(node, dict) else [*node]
         if not inner:
-            return
-        level = list({id(child): child for child in inner}.values()) if len(inner) > 100 else inner
+            # Big integers have a tag, which counts as a level: near the limit it takes a decoder to know.
+            return plain and depth < limits.max_depth - 3
+        if len(inner) > limits.max_bytes:
+            raise PayloadError(f"payload has more than {limits.max_bytes} parts", hint="send a reference to it instead")
+        level = inner
     if any(isinstance(node, _CONTAINERS) for node in level):
         raise PayloadError(f"payload is nested deeper than {limits.max_depth} levels", hint="flatten it")
+    return False
 
 
 def _write_json(payload: object) -> bytes:
@@ -145,9 +157,9 @@ def _unknown_tag(tag: cbor2.CBORTag, _immutable: bool) -> NoReturn:
 _REFUSED_TAGS: Final = {tag: _refusal(tag) for tag in (25, 28, 29, 35, 36, 256)}
 
 
-#: A byte string put behind a body, to see in one fast call whether the body ends where its payload does.
-_END: Final = b"eda-core: the end"
-_END_CBOR: Final = cbor2.dumps(_END)
+#: Put behind a body, to see in one fast call whether that ends where its payload does. Simple value 255 has one form
+#: only.
+_END_CBOR: Final = b"\xf8\xff"
 
 
 def _read_cbor(body: bytes, limits: Limits) -> Any:
@@ -162,7 +174,7 @@ def _read_cbor(body: bytes, limits: Limits) -> Any:
             )
         except Exception:
             return _read_cbor_alone(body, limits)  # it tells what is wrong with the body as it is
-        if end == _END:
+        if type(end) is cbor2.CBORSimpleValue and end.value == 255:
             return payload
     return _read_cbor_alone(body, limits)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -62,6 +63,7 @@ class Config:
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
     def __post_init__(self) -> None:
+        _check_service(self.service)
         if self.content_type not in (CBOR, JSON):
             raise LocalError(f"content type {self.content_type!r} is not supported", hint=f"use {CBOR} or {JSON}")
         for name, lowest, highest in _WHOLE:
@@ -91,7 +93,7 @@ class Config:
         """
         return cls(
             check_urls(urls),
-            check_name("the logical service's name", service),
+            service,
             _keys("event_routing_keys", events),
             _keys("command_routing_keys", commands),
             _keys("config_routing_keys", configurations),
@@ -108,6 +110,10 @@ class Config:
         return f"Config({self.service!r}, {', '.join(map(redact, self.urls))})"
 
 
+_QUEUE_NAME = re.compile(r"[a-zA-Z0-9\-_.:@#,/+ ]+")
+#: A queue's name has 127 characters at most; ``.commands.retry.4000000000`` comes behind.
+_LONGEST_SERVICE = 100
+
 #: Settings that are whole numbers, with their bounds.
 _WHOLE = (
     ("prefetch", 1, 65_535),
@@ -117,6 +123,16 @@ _WHOLE = (
     ("pid", 0, 2**32),
 )
 _SECONDS = ("retry_delay", "blocked_timeout", "connect_timeout", "confirm_timeout", "stop_timeout", "close_timeout")
+
+
+def _check_service(name: str) -> None:
+    """It becomes part of names of queues, and pamqp keeps to the characters that AMQP 0-9-1 allows in those."""
+    check_name("the logical service's name", name)
+    if len(name) > _LONGEST_SERVICE or not _QUEUE_NAME.fullmatch(name):
+        raise LocalError(
+            f"the logical service's name {name[:40]!r} cannot be part of a queue's name",
+            hint=f"use letters, digits and -_.:@#,/+ and at most {_LONGEST_SERVICE} characters",
+        )
 
 
 def _keys(what: str, keys: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Final
 from pamqp.commands import Basic
 
 from eda_core.effects import Ack, Effect, Publish
-from eda_core.values import AnyMessage, DeliveryId, Epoch, delivery_id
+from eda_core.values import AnyMessage, DeliveryId, Epoch, Failed, delivery_id
 
 # Where a delivery stands
 RUNNING: Final = "running"  # its handler runs
@@ -34,7 +34,7 @@ class Delivery:
         stage: RUNNING, DEFERRED or WAITING.
         held: what its handler published so far, to be sent when it succeeds (rule R6).
         unconfirmed: how many of its publishes were sent and are not confirmed.
-        verdict: how it was settled by hand: ACK, REJECT, REQUEUE, or ``None`` if it was not.
+        verdict: how it was settled by hand: ACK, REJECT, REQUEUE, a failure, or ``None`` if it was not.
     """
 
     id: DeliveryId
@@ -47,7 +47,7 @@ class Delivery:
     attempt: int
     stage: str = RUNNING
     unconfirmed: int = 0
-    verdict: str | None = None
+    verdict: str | Failed | None = None
     held: list[Publish] = field(default_factory=list)
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +22,8 @@ CAUSATION_ID: Final = "causation_id"
 
 #: RabbitMQ closes the connection over more (``FACTS.md``), and its other properties need some room beside the headers.
 MAX_HEADER_BYTES: Final = 120_000
+#: AMQP 0-9-1, section 4.2.5.5; pamqp cuts longer ones.
+MAX_HEADER_NAME_BYTES: Final = 128
 
 #: Keys of ``meta`` that a publish takes as properties …
 _SENT: Final = ("timestamp", "expiration", "app_id", "priority", "message_type", "content_encoding")
@@ -81,6 +84,8 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> Sealed:
         raise LocalError(
             f"the conversation id of {name} is {type(message.conversation_id).__name__}, not str", hint="pass text"
         )
+    if not message.conversation_id.isascii():
+        _check_text("the conversation id", message.conversation_id)
     properties = Basic.Properties(content_type=content_type, delivery_mode=2)
     headers: dict[str, Any] = {CONVERSATION_ID: message.conversation_id}
     if message.meta:
@@ -132,9 +137,15 @@ _OUTGOING: Final[dict[type, Callable[[Any], _Checked]]] = {
 
 def _add_meta(meta: dict[str, Any], properties: Basic.Properties, headers: dict[str, Any]) -> None:
     """Properties go to their places, other keys to the headers, but for those that a publish cannot take over."""
+    if not isinstance(meta, dict):
+        raise LocalError(f"meta is {type(meta).__name__}, not dict", hint="pass a dict of headers")
     for key, value in meta.items():
         if type(key) is not str:
             raise LocalError(f"header name {key!r} is not text", hint="use str keys in meta")
+        if not 0 < len(key.encode(errors="replace")) <= MAX_HEADER_NAME_BYTES:
+            raise LocalError(
+                f"header name {key!r} cannot be sent", hint=f"use text of 1 to {MAX_HEADER_NAME_BYTES} bytes in meta"
+            )
         if key in _SENT:
             if value is not None:
                 setattr(properties, key, value)
@@ -146,11 +157,29 @@ def _add_meta(meta: dict[str, Any], properties: Basic.Properties, headers: dict[
         raise LocalError(f"expiration is {properties.expiration!r}", hint="give milliseconds as text, such as '60000'")
 
 
+def _check_text(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise LocalError(f"{what} {text!r} is not valid Unicode: {error.reason}", hint="remove surrogates") from None
+
+
+def _finite(value: object) -> bool:
+    """Whether a header holds no NaN or infinity, over which RabbitMQ closes the connection (541)."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    return not isinstance(value, list) or all(map(_finite, value))
+
+
 def _check_headers(name: str, properties: Basic.Properties) -> None:
     try:
         size = len(properties.marshal())
     except Exception as error:  # pamqp raises TypeError, ValueError, struct.error … for what it cannot write
         raise LocalError(f"the headers of {name} cannot be written: {error}", hint="use text and numbers") from error
+    if not _finite(properties.headers):
+        raise LocalError(f"a header of {name} is not a finite number", hint="send it as text")
     if size > MAX_HEADER_BYTES:
         raise LocalError(
             f"properties and headers of {name} are {size} bytes, the limit is {MAX_HEADER_BYTES}",

@@ -64,5 +64,24 @@ def record(
         if not isinstance(name, str) or name in ("id", "_id"):
             raise LocalError(f"GELF reserves or cannot carry the field name {name!r}", hint="rename the field")
         document[name if name.startswith("_") else f"_{name}"] = value
-    # Lone surrogates (undecodable file names, say) must not make a log raise.
-    return json.dumps(document, ensure_ascii=False, default=str).encode(errors="replace")
+    # Lone surrogates (undecodable file names, say) must not make a log raise, nor anything else that it reports.
+    return _dumps(document).encode(errors="replace")
+
+
+def _dumps(document: dict[str, Any]) -> str:
+    try:
+        return json.dumps(document, ensure_ascii=False, allow_nan=False, default=str)
+    except Exception:
+        return json.dumps({name: _writable(value) for name, value in document.items()}, ensure_ascii=False)
+
+
+def _writable(value: object) -> object:
+    """``value``, or as text what JSON has no form for; whatever its ``str`` does."""
+    try:
+        json.dumps(value, allow_nan=False)
+        return value
+    except Exception:
+        try:
+            return str(value)
+        except Exception:
+            return f"<{type(value).__name__}>"

@@ -166,10 +166,20 @@ def outcome(message: AnyMessage, returned: object) -> Outcome:
     return CONFIGURED if type(message) is Configuration else DEFERRED
 
 
+def _one_line(text: str) -> str:
+    """The first line; in it nothing that would break a log's lines."""
+    first = text.splitlines()[0] if text else ""
+    return "".join(character if character.isprintable() else " " for character in first)
+
+
 def failure(error: BaseException) -> Failed:
     """What a handler that raised has come to."""
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    try:
+        text = str(error)
+    except Exception:  # an exception of the user's whose __str__ fails
+        text = "it cannot be shown"
     if isinstance(error, NoHandler):
-        return Failed(str(error), permanent=True, level=ERROR)
+        return Failed(_one_line(text), permanent=True, level=ERROR)
+    reason = _one_line(f"{type(error).__name__}: {text}")
     detail = "".join(traceback.format_exception(error))
     return Failed(reason, detail, permanent=isinstance(error, Reject))

@@ -52,6 +52,7 @@ class LinkKeeper(ABC):
         self._due: float | None = None
         self._stop_due: float | None = None
         self._blocked_since: float | None = None
+        self._unblocked_at = 0.0
         self._error: str | None = None
 
     # What the upper half does
@@ -162,6 +163,7 @@ class LinkKeeper(ABC):
         effects: list[Effect] = []
         if not self._is_stale(epoch) and self._blocked_since is not None:
             self._blocked_since = None
+            self._unblocked_at = now
             effects.append(Report(NOTICE, "the broker takes publishes again"))
             self._move(now, effects)
         return effects
@@ -255,21 +257,21 @@ class LinkKeeper(ABC):
         self._down(reason, now, effects, False)
 
     def _down(self, reason: str, now: float, effects: list[Effect], refused: bool) -> None:
-        if self.state is link.STOPPED:
+        before = self.state
+        self._go(link.DOWN)
+        if self.state is before:  # nothing to lose
+            self._ignore()
             return
-        was_over = self.state is link.CLOSING
         reason = redact(reason)
         url = self._next_url
         self._next_url = (url + 1) % len(self.config.urls)
         self._note_refusal(url, refused)
-        if refused and len(self._refused_urls) == len(self.config.urls):
-            self._go(link.FATAL)
-        else:
-            self._go(link.DOWN)
         if self.state is link.STOPPED:
-            self._end(None if was_over else f"the broker refuses the credentials on every URL: {reason}", effects)
+            self._end(None, effects)
             return
-        if self.state is not link.BACKOFF:
+        if len(self._refused_urls) == len(self.config.urls):
+            self._go(link.FATAL)
+            self._end(f"the broker refuses the credentials on every URL: {reason}", effects)
             return
         delay = self._count_failure(now)
         self.epoch = Epoch(self.epoch + 1)
@@ -279,7 +281,7 @@ class LinkKeeper(ABC):
         self._blocked_since = None
         self._lost()
         effects.append(Report(WARNING, f"no link to {redact(self.config.urls[url])}: {reason}{self._hint(delay)}"))
-        self._finish_if_quiet(now, effects)
+        self._move(now, effects)
 
     def _note_refusal(self, url: int, refused: bool) -> None:
         if refused:
@@ -319,12 +321,16 @@ class LinkKeeper(ABC):
             self._end(None, effects)
         else:
             self._due = now + self.config.close_timeout
-            self._blocked_since = None
+            self._give_back(effects)
             effects.append(Close(self.epoch, "the service stops"))
 
-    def _end(self, error: str | None, effects: list[Effect]) -> None:
-        self._due = None
+    def _give_back(self, effects: list[Effect]) -> None:
+        """Nothing more is sent: what is unfinished is the broker's again, or cannot be done any more."""
         self._blocked_since = None
         self._lost()
         self._abandon(effects)
+
+    def _end(self, error: str | None, effects: list[Effect]) -> None:
+        self._due = None
+        self._give_back(effects)
         effects.append(Stopped(error or self._error))

@@ -23,9 +23,11 @@ from eda_core.criticality import ALERT, EMERGENCY, WARNING
 from eda_core.effects import (
     ON_LINK,
     Close,
+    Connect,
     Dispatch,
     Effect,
     Publish,
+    PublishLog,
     Ready,
     Report,
     Returned,
@@ -71,10 +73,12 @@ class Machine(Receiver):
         """The driver could not perform ``effect``. What was to be done on the link is lost with the link."""
         if isinstance(effect, Dispatch):
             return self.handled(effect.delivery, Failed(reason), now)
-        if isinstance(effect, Close):
+        if isinstance(effect, (Connect, Close)):
             return self.link_down(effect.epoch, reason, now)
         if isinstance(effect, ON_LINK):
             return self._drop(effect.epoch, f"{effect!r} failed: {reason}", now)
+        if isinstance(effect, (PublishLog, Report)):  # a log of it would fail as well
+            return []
         return self.callback_failed(effect, Failed(reason), now)
 
     def callback_failed(self, effect: Effect | None, failure: Failed, now: float) -> list[Effect]:
@@ -151,7 +155,7 @@ class Machine(Receiver):
             self._ignore()
         else:
             self._outbox.reserve(held)
-            publish = self._stamp(sealed, mandatory, found, held, ticket)
+            publish = self._stamp(sealed, mandatory, found, held, None if held else ticket)
             if held and found is not None:
                 found.held.append(publish)
             else:
@@ -242,7 +246,7 @@ class Machine(Receiver):
     def _end_of_patience(self) -> float | None:
         """When the oldest publish has waited too long for its confirm, unless the broker has said that it would."""
         since = self._outbox.waiting_since() if self._blocked_since is None else None
-        return None if since is None else since + self.config.confirm_timeout
+        return None if since is None else max(since, self._unblocked_at) + self.config.confirm_timeout
 
     def _stamp(
         self, sealed: Sealed, mandatory: bool, within: Delivery | None, held: bool, ticket: int | None

@@ -43,7 +43,11 @@ class RetryPolicy:
         A failed message is published again, by way of a queue of the service's own from which it returns when the delay
         is over. It counts its attempts in a header, so they are exact whoever fails, and the order of messages changes.
         """
-        return cls(attempts, tuple(min(cap, base * factor**retry) for retry in range(attempts - 1)))
+        delays, delay = [], min(base, cap)
+        for _ in range(attempts - 1):
+            delays.append(delay)
+            delay = min(cap, delay * factor)
+        return cls(attempts, tuple(delays))
 
     def gives_up(self, attempt: int) -> bool:
         """Whether a message whose ``attempt`` (from 1) failed goes to the dead letters."""
@@ -64,31 +68,37 @@ class AttemptMemory:
     Bounded: the oldest entry goes first.
     """
 
-    __slots__ = ("_failures", "_limit")
+    __slots__ = ("_known", "_limit")
 
     def __init__(self, limit: int = 4096) -> None:
         self._limit = limit
-        self._failures: dict[Hashable, int] = {}
+        #: For each message, how often it has failed and how often its link was lost.
+        self._known: dict[Hashable, tuple[int, int]] = {}
 
-    def remember(self, key: Hashable, failures: int) -> None:
-        """The message will be redelivered, and has failed this many times so far."""
-        self._failures.pop(key, None)
-        self._failures[key] = failures
-        if len(self._failures) > self._limit:
-            del self._failures[next(iter(self._failures))]
+    def remember(self, key: Hashable, failures: int, *, lost: bool = False) -> None:
+        """The message will be redelivered, having failed so often; because its link is ``lost``, or it failed."""
+        losses = self._known.pop(key, (0, 0))[1]
+        self._known[key] = (failures, losses + lost)
+        if len(self._known) > self._limit:
+            del self._known[next(iter(self._known))]
 
     def forget(self, key: Hashable) -> None:
         """The message is settled for good."""
-        self._failures.pop(key, None)
+        self._known.pop(key, None)
+
+    def failures(self, key: Hashable) -> int:
+        """How often the message is known to have failed."""
+        return self._known.get(key, (0, 0))[0]
 
     def attempt(self, key: Hashable, headers: Mapping[str, Any], redelivered: bool) -> int:
-        """Which attempt this delivery is, from 1. The surest source first."""
+        """Which attempt this delivery is, from 1. A quorum queue's count is the surest, lost links taken off."""
+        known = self._known.get(key)
         count = headers.get(DELIVERY_COUNT_HEADER)
         if type(count) is int and count >= 0:
-            return count + 1
+            return max(1, count + 1 - (known[1] if known else 0))
         if not redelivered:
             return 1
-        return self._failures.get(key, 1) + 1
+        return known[0] + 1 if known else 2
 
 
 def message_key(routing_key: str, properties: Basic.Properties, body: bytes) -> Hashable:

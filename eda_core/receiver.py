@@ -88,8 +88,8 @@ class Receiver(LinkKeeper):
         except InvalidEnvelope as invalid:
             return self._reject(epoch, tag, f"{exchange}/{routing_key}", invalid, now)
         headers = properties.headers or {}
-        if self.config.retry.delays:
-            attempt = 1
+        if self.config.retry.delays:  # attempts are counted in a header of ours
+            attempt = self._memory.failures(key) + 1
         else:
             attempt = self._memory.attempt(key, headers, redelivered)
         if not exchange:
@@ -111,7 +111,10 @@ class Receiver(LinkKeeper):
         """
         effects: list[Effect] = []
         for found in self._by_hand(delivery, False):
-            self._failed(found, failure, now, effects)
+            if found.stage is RUNNING:
+                found.verdict = failure
+            else:
+                self._failed(found, failure, now, effects)
         self._move(now, effects)
         return effects
 
@@ -124,6 +127,8 @@ class Receiver(LinkKeeper):
             self._orphans.discard(delivery)
             self._settle(now, effects)
             return effects
+        if isinstance(found.verdict, Failed):
+            outcome = found.verdict
         if isinstance(outcome, Failed):
             self._failed(found, outcome, now, effects)
         else:
@@ -240,7 +245,8 @@ class Receiver(LinkKeeper):
         retry, message = self.config.retry, delivery.message
         delay = retry.delay(delivery.attempt)
         exchange = COMMANDS if isinstance(message, (Command, Result)) else EVENTS
-        if not delay or self.config.exclusive_queues or isinstance(message, (Configuration, LogRecord)):
+        queue = self._queues.get(exchange)
+        if not delay or not queue or self.config.exclusive_queues or isinstance(message, (Configuration, LogRecord)):
             return False
         properties = again(delivery.properties, exchange, message.name, delivery.attempt)
         if properties is None:
@@ -249,8 +255,9 @@ class Receiver(LinkKeeper):
         delivery.held = []
         delivery.unconfirmed += 1
         delivery.verdict, delivery.stage = ACK, WAITING
-        queue = retry_queue(self._queues[exchange], delay)
-        self._outbox.add(self._new_publish("", queue, properties, delivery.body, True, delivery.id, None, False))
+        self._outbox.add(
+            self._new_publish("", retry_queue(queue, delay), properties, delivery.body, True, delivery.id, None, False)
+        )
         return True
 
     def _failed(self, delivery: Delivery, outcome: Failed, now: float, effects: list[Effect]) -> None:
@@ -294,8 +301,9 @@ class Receiver(LinkKeeper):
 
     def _by_hand(self, delivery: DeliveryId, multiple: bool) -> list[Delivery]:
         """The deliveries that a manual acknowledgement is about."""
-        if delivery >> TAG_BITS != self.epoch:
-            if delivery <= 0 or delivery >> TAG_BITS > self.epoch:
+        epoch = delivery >> TAG_BITS if type(delivery) is int else 0
+        if epoch != self.epoch or self._over():
+            if not 0 < epoch <= self.epoch:
                 raise LocalError(f"{delivery!r} is not a delivery tag", hint='pass meta["delivery_tag"] as it is')
             self._ignore()  # its link is lost: the broker delivers it again
             return []
@@ -339,7 +347,7 @@ class Receiver(LinkKeeper):
 
     def _lost(self) -> None:
         for delivery in self._flight:
-            self._memory.remember(delivery.key, delivery.attempt - 1)
+            self._memory.remember(delivery.key, delivery.attempt - 1, lost=True)
             self._outbox.kept -= len(delivery.held)
             if delivery.stage is RUNNING:
                 self._orphans.add(delivery.id)

@@ -9,12 +9,26 @@ from urllib.parse import urlsplit
 
 from eda_core.errors import LocalError
 
-_PASSWORD: Final = re.compile(r"(?P<user>//[^/@:\s]*):[^/\s]*@")
+#: How passwords are found, from the well-formed to the botched; hiding too much does no harm.
+_PASSWORDS: Final = (
+    # in a URL as it should be
+    re.compile(r"(//[^/@:\s]*):[^/\s]*@"),
+    # in one with characters that should have been escaped; but host:port, with an @ further on, is none
+    re.compile(
+        r"(\bamqps?:/{0,2}|//)([^:\s]*):(?!\*\*\*@)(?!\d{1,5}(?:/[^\s@]*)?(?:\s|$)).+?@(?:\S*@)?",
+        re.IGNORECASE | re.DOTALL,
+    ),
+    # where the scheme was forgotten
+    re.compile(r"(?<![\w/:])([^\s:/@]*):(?!\*\*\*@|/)[^\s@]+@(?:\S*@)?"),
+)
+_REPLACEMENTS: Final = (r"\1:***@", r"\1\2:***@", r"\1:***@")
 
 
 def redact(text: str) -> str:
     """``text`` (a URL, or a message that may quote one) with every password replaced by ``***``."""
-    return _PASSWORD.sub(r"\g<user>:***@", text)
+    for pattern, replacement in zip(_PASSWORDS, _REPLACEMENTS, strict=True):
+        text = pattern.sub(replacement, text)
+    return text
 
 
 def check_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
@@ -45,7 +59,8 @@ def _problem(url: str) -> str:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        return redact(str(error))
+        # The reason quotes what was taken for host or port, which may be half a password.
+        return "it has a character that must be written as %XX, perhaps in the password" if "@" in url else str(error)
     if parts.scheme not in ("amqp", "amqps"):
         return "the scheme is not amqp or amqps"
     return "" if parts.hostname else "there is no host"
