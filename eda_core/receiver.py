@@ -88,12 +88,11 @@ class Receiver(LinkKeeper):
         except InvalidEnvelope as invalid:
             return self._reject(epoch, tag, f"{exchange}/{routing_key}", invalid, now)
         headers = properties.headers or {}
-        if self.config.retry.delays:  # attempts are counted in a header of ours
-            attempt = self._memory.failures(key) + 1
+        behind = 0 if exchange else attempts_behind(headers)
+        if self.config.retry.delays:  # attempts are counted in that header, lost links are not
+            attempt = max(behind, self._memory.failures(key)) + 1
         else:
-            attempt = self._memory.attempt(key, headers, redelivered)
-        if not exchange:
-            attempt += attempts_behind(headers)
+            attempt = max(behind + 1, self._memory.attempt(key, headers, redelivered))
         number = delivery_id(epoch, tag)
         message.meta["delivery_tag"] = number
         self._flight.add(Delivery(number, tag, message, exchange, properties, body, key, attempt))
@@ -272,7 +271,10 @@ class Receiver(LinkKeeper):
         if gives_up:
             text = f"giving up on {name} after {delivery.attempt} attempt(s): dead-lettered"
             self._report(EMERGENCY, text, delivery, fields, now, effects, outcome.detail)
-        if gives_up or not self._retry_later(delivery):
+        if gives_up and delivery.stage is DEFERRED:  # nobody makes again what it had published: only when that is safe
+            delivery.verdict = REJECT
+            self._succeeded(delivery, effects)
+        elif gives_up or not self._retry_later(delivery):
             self._return(delivery, not gives_up, effects)
 
     def _report(
