@@ -4,7 +4,7 @@ The environments are made with the interpreter that runs nox and kept from run t
 as they are, without the network.
 """
 
-import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,6 +54,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def deep(session: nox.Session) -> None:
+    """What takes too long for each run: larger searches, more examples of everything random."""
+    install(session)
+    session.run("pytest", "-m", "deep", *session.posargs, env={"HYPOTHESIS_PROFILE": "deep"})
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """The test suite, and which branches it leaves out."""
     install(session)
@@ -72,6 +79,9 @@ def bench(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """The conversations demo, on EDA_AMQP_URL if set. In its environment there is only what a user would have."""
     session.install("-e", ".[aio,tools]")
-    url = os.environ.get("EDA_AMQP_URL")
-    env = {"EDA_AMQP_URL": url} if url else None
-    session.run("python", "-m", "examples.conversations.demo", *session.posargs, env=env)
+    command = [str(Path(session.bin) / "python"), "-m", "examples.conversations.demo", *session.posargs]
+    session.log(" ".join(["python", *command[1:]]))
+    # Not by session.run, which has but one status for all failures: the demo's own says what went wrong.
+    status = subprocess.call(command, cwd=HERE)
+    if status:
+        sys.exit(status)
