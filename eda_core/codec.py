@@ -1,8 +1,9 @@
 """Payloads to bytes and back: CBOR (RFC 8949, the default) and JSON (RFC 8259), both within limits.
 
 A body comes from the network and is data: whatever the bytes, :func:`decode` returns a value or raises
-:class:`DecodeError`, never anything else, and never takes more than linear time and memory. What :func:`encode`
-accepts, :func:`decode` accepts too.
+:class:`DecodeError`, never anything else. It takes linear time and memory, but for maps whose integer keys are made to
+collide (which peers need to use, and whose cost ``max_bytes`` bounds). What :func:`encode` accepts, :func:`decode`
+accepts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ JSON: Final = "application/json"
 
 #: Containers that count as one level of depth.
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset)
+#: From so many containers on one level on, those that are the same object are looked at only once.
+_MANY: Final = 200
 #: What needs no look inside.
 _LEAVES: Final = frozenset((str, int, float, bool, type(None), bytes))
 
@@ -106,8 +109,7 @@ def _short(value: object) -> str:
 def _is_plain(payload: object, limits: Limits) -> bool:
     """Whether ``payload`` is sure to be accepted by :func:`decode`; if not, only decoding it will tell.
 
-    It goes through the levels of containers. What is shared counts as often as it is written: 32 levels of pairs of the
-    same object are 2^32 leaves.
+    It goes through the levels of containers.
 
     Raises:
         PayloadError: it is nested too deep, or has more parts than a body has bytes.
@@ -124,17 +126,49 @@ def _is_plain(payload: object, limits: Limits) -> bool:
                 inner += [child for child in node if type(child) not in _LEAVES]  # type: ignore[attr-defined]
             else:
                 plain = False
-                if isinstance(node, _CONTAINERS):
-                    inner += [*node, *node.values()] if isinstance(node, dict) else [*node]
+                inner += _children(node)
         if not inner:
             # Big integers have a tag, which counts as a level: near the limit it takes a decoder to know.
             return plain and depth < limits.max_depth - 3
-        if len(inner) > limits.max_bytes:
-            raise PayloadError(f"payload has more than {limits.max_bytes} parts", hint="send a reference to it instead")
+        if len(inner) > _MANY:
+            _check_shared(inner, limits.max_depth - depth - 1, limits)
+            return False
         level = inner
+    _too_deep(level, limits)
+    return False
+
+
+def _children(node: object) -> list[object]:
+    if isinstance(node, dict):
+        return [*node, *node.values()]
+    return [*node] if isinstance(node, _CONTAINERS) else []
+
+
+def _too_deep(level: list[object], limits: Limits) -> None:
     if any(isinstance(node, _CONTAINERS) for node in level):
         raise PayloadError(f"payload is nested deeper than {limits.max_depth} levels", hint="flatten it")
-    return False
+
+
+def _check_shared(level: list[object], depth: int, limits: Limits) -> None:
+    """Go on with what has many parts, looking once at what is shared but counting it as often as it is written.
+
+    32 levels of pairs of the same object are 2^32 leaves, of which none must be written before the size is seen.
+    """
+    size = 0
+    counted = [(node, 1) for node in level]
+    for _ in range(depth):
+        inner: dict[int, tuple[object, int]] = {}
+        for node, times in counted:
+            for child in _children(node):
+                if type(child) in _LEAVES:
+                    size += times * (len(child) if isinstance(child, (str, bytes)) else 1)
+                else:
+                    inner[id(child)] = (child, inner.get(id(child), (child, 0))[1] + times)
+        size += sum(times for _, times in inner.values())
+        if size > limits.max_bytes:
+            raise PayloadError(f"payload has more than {limits.max_bytes} parts", hint="send a reference to it instead")
+        counted = list(inner.values())
+    _too_deep([node for node, _ in counted], limits)
 
 
 def _write_json(payload: object) -> bytes:
@@ -143,7 +177,7 @@ def _write_json(payload: object) -> bytes:
 
 
 def _refusal(tag: int) -> Callable[[Any, bool], NoReturn]:
-    def refuse(_decoder: Any, _immutable: bool) -> NoReturn:
+    def refuse(_value: Any, _immutable: bool) -> NoReturn:
         raise ValueError(f"CBOR tag {tag} is refused")
 
     return refuse
@@ -153,8 +187,25 @@ def _unknown_tag(tag: cbor2.CBORTag, _immutable: bool) -> NoReturn:
     raise ValueError(f"CBOR tag {tag.tag} is unknown")
 
 
+def _big_integer(digits: Any, _immutable: bool) -> int:
+    """Tag 2. Decimals and fractions of longer integers take quadratic time."""
+    if not isinstance(digits, bytes) or len(digits) > _LONGEST_INTEGER:
+        raise ValueError(f"CBOR tag 2 or 3 is not on a byte string of at most {_LONGEST_INTEGER} bytes")
+    return int.from_bytes(digits, "big")
+
+
+def _negative_big_integer(digits: Any, immutable: bool) -> int:
+    return -1 - _big_integer(digits, immutable)
+
+
+_LONGEST_INTEGER: Final = 1024
+
 #: String references, shared references (cyclic, or 2^28 leaves from 266 bytes), regular expressions, e-mail messages.
-_REFUSED_TAGS: Final = {tag: _refusal(tag) for tag in (25, 28, 29, 35, 36, 256)}
+_OWN_TAGS: Final[dict[int, Callable[[Any, bool], Any]]] = {
+    2: _big_integer,
+    3: _negative_big_integer,
+    **{tag: _refusal(tag) for tag in (25, 28, 29, 35, 36, 256)},
+}
 
 
 #: Put behind a body, to see in one fast call whether that ends where its payload does. Simple value 255 has one form
@@ -168,7 +219,7 @@ def _read_cbor(body: bytes, limits: Limits) -> Any:
             payload, end = cbor2.loads(
                 b"\x82" + body + _END_CBOR,  # an array of two
                 tag_hook=_unknown_tag,
-                semantic_decoders=_REFUSED_TAGS,
+                semantic_decoders=_OWN_TAGS,
                 max_depth=limits.max_depth + 1,
                 allow_duplicate_keys=False,
             )
@@ -185,7 +236,7 @@ def _read_cbor_alone(body: bytes, limits: Limits) -> Any:
         payload = cbor2.CBORDecoder(
             stream,
             tag_hook=_unknown_tag,
-            semantic_decoders=_REFUSED_TAGS,
+            semantic_decoders=_OWN_TAGS,
             max_depth=limits.max_depth,
             allow_duplicate_keys=False,
         ).decode()

@@ -89,7 +89,8 @@ class Config:
         """Check and normalize what a user passed; ``settings`` are the other attributes.
 
         Raises:
-            LocalError: something is wrong with a URL, a name, a binding key or a setting.
+            LocalError: something is wrong with a URL, a name, a binding key or the value of a setting.
+            TypeError: there is no such setting.
         """
         return cls(
             check_urls(urls),
@@ -138,4 +139,6 @@ def _check_service(name: str) -> None:
 def _keys(what: str, keys: Sequence[str]) -> tuple[str, ...]:
     if isinstance(keys, str):
         raise LocalError(f"{what} is the text {keys!r}", hint=f"pass a list: [{keys!r}]")
+    if not isinstance(keys, Sequence):
+        raise LocalError(f"{what} is {type(keys).__name__}", hint="pass a list of routing keys")
     return tuple(check_name(f"a key of {what}", key, empty=True) for key in keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ def _add_meta(meta: dict[str, Any], properties: Basic.Properties, headers: dict[
             if value is not None:
                 setattr(properties, key, value)
         elif key not in _NOT_SENT and not key.startswith("x-"):
-            headers[key] = value
+            headers[key] = copy.deepcopy(value) if isinstance(value, (list, dict)) else value  # it may be held a while
     if properties.expiration is not None and not (
         isinstance(properties.expiration, str) and properties.expiration.isascii() and properties.expiration.isdecimal()
     ):
@@ -219,7 +220,9 @@ def open_envelope(
 
 def _origin(headers: dict[str, Any], routing_key: str) -> tuple[str, str]:
     exchange, key = headers.get(ORIGIN_EXCHANGE), headers.get(ORIGIN_ROUTING_KEY)
-    return exchange if isinstance(exchange, str) else "", key if isinstance(key, str) else routing_key
+    if exchange in (EVENTS, COMMANDS) and isinstance(key, str) and 0 < len(key) <= MAX_NAME_BYTES:
+        return str(exchange), key
+    return "", routing_key
 
 
 def _conversation_id(exchange: str, value: object) -> str:

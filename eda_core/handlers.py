@@ -107,7 +107,9 @@ def _find(service: Handlers, kind: str, name: str) -> Any:
     handler = None if method in _HOOKS else getattr(service, method, None)
     if not callable(handler):
         known = sorted(
-            attribute[3:] for attribute in dir(service) if attribute.startswith("on_") and attribute not in _HOOKS
+            attribute[3:]
+            for attribute in dir(service)
+            if attribute.startswith("on_") and attribute not in _HOOKS and callable(getattr(service, attribute))
         )
         raise NoHandler(
             f"unexpected {kind} {name}: {type(service).__name__} has handlers for {', '.join(known) or 'nothing'}",
@@ -161,8 +163,11 @@ _BY_KIND: Final[dict[type[Message], Any]] = {
 
 def outcome(message: AnyMessage, returned: object) -> Outcome:
     """What a handler that returned has come to."""
-    if not returned or type(message) is LogRecord:
-        return DONE
+    try:
+        if not returned or type(message) is LogRecord:
+            return DONE
+    except Exception as error:  # whether an array is true, say, is an error
+        return failure(error)
     return CONFIGURED if type(message) is Configuration else DEFERRED
 
 

@@ -127,7 +127,7 @@ class ReconnectPolicy:
     stable_after: float = 10.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.base <= self.cap:
+        if not 0 < self.base <= self.cap < float("inf"):
             raise LocalError(f"{self}", hint="base is more than 0 and at most cap")
 
     def delay(self, failures: int, urls: int, random: Callable[[], float]) -> float:

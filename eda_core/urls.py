@@ -40,6 +40,8 @@ def check_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         LocalError: there is none, or one has another scheme, no host or a bad port. Passwords are not shown.
     """
+    if not isinstance(urls, Sequence):
+        raise LocalError(f"the broker URLs are {type(urls).__name__}", hint="pass a URL, or a list of them")
     several = (urls,) if isinstance(urls, str) else tuple(urls)
     if not several:
         raise LocalError("no broker URL was given", hint="for example amqp://guest:guest@127.0.0.1:5672/")

@@ -1,0 +1,246 @@
+"""A bench for machines: time, the replies of a broker that agrees to everything, and effects by kind."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pamqp import base
+from pamqp.commands import Basic, Exchange, Queue
+
+from eda_core import link
+from eda_core.codec import encode
+from eda_core.config import Config
+from eda_core.effects import Connect, Declare, Dispatch, Effect, Publish
+from eda_core.machine import Machine
+from eda_core.urls import redact
+from eda_core.values import DONE, AnyMessage, DeliveryId, Epoch, Event, Outcome, PublishId
+
+Kind = TypeVar("Kind")
+
+URLS = ("amqp://user:secret@one/", "amqp://user:secret@two/")
+#: The same, as they may be shown.
+SHOWN = tuple(map(redact, URLS))
+#: Wall clock time at monotonic time 0.
+WALL = 1_000_000.0
+
+
+def config(**settings: Any) -> Config:
+    """A service with events and commands on one broker, unless ``settings`` say otherwise."""
+    settings = {"urls": URLS[0], "service": "svc", "events": ["Happened"], "commands": ["svc.#"], **settings}
+    return Config.make(hostname="box", pid=7, **settings)
+
+
+def of(kind: type[Kind], effects: Iterable[object]) -> list[Kind]:
+    """The effects of one kind, in order."""
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def only(kind: type[Kind], effects: Iterable[object]) -> Kind:
+    """The one effect of its kind."""
+    (found,) = of(kind, effects)
+    return found
+
+
+def kinds(effects: Iterable[object]) -> list[str]:
+    """The names of the effects' types, in order."""
+    return [type(effect).__name__ for effect in effects]
+
+
+def replies(declare: Declare) -> list[base.Frame]:
+    """What a broker answers to the commands, all of which it accepts."""
+    answers: list[base.Frame] = []
+    for number, command in enumerate(declare.commands):
+        if isinstance(command, Exchange.Declare):
+            answers.append(Exchange.DeclareOk())
+        elif isinstance(command, Queue.Declare):
+            answers.append(Queue.DeclareOk(command.queue or f"amq.gen-{number}", 0, 0))
+        elif isinstance(command, Queue.Bind):
+            answers.append(Queue.BindOk())
+        else:
+            answers.append(Basic.QosOk())
+    return answers
+
+
+def make_publish(number: int, *, kept: bool = True, ticket: int | None = None, **fields: Any) -> Publish:
+    """A publish that is not sent yet."""
+    return Publish(
+        fields.pop("epoch", Epoch(1)),
+        0,
+        PublishId(number),
+        fields.pop("exchange", "events"),
+        fields.pop("routing_key", "Happened"),
+        fields.pop("properties", Basic.Properties()),
+        fields.pop("body", b""),
+        fields.pop("mandatory", False),
+        fields.pop("delivery", None),
+        ticket,
+        kept,
+        0.0,
+    )
+
+
+def snapshot(value: object) -> object:
+    """All that an object is made of, as plain values that can be compared."""
+    if value is None or isinstance(value, (int, float, str, bytes)) or callable(value):
+        return value
+    if isinstance(value, Config):  # immutable
+        return id(value)
+    if isinstance(value, Mapping):
+        return {"of": type(value).__name__, "items": [(snapshot(key), snapshot(each)) for key, each in value.items()]}
+    if isinstance(value, (set, frozenset)):
+        return {"of": "set", "items": sorted(map(repr, value))}
+    if isinstance(value, (list, tuple, deque)):
+        return {"of": type(value).__name__, "items": [snapshot(each) for each in value]}
+    names = {name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())}
+    names |= set(getattr(value, "__dict__", {}))
+    return {"of": type(value).__name__, **{name: snapshot(getattr(value, name, None)) for name in sorted(names)}}
+
+
+class Bench:
+    """One machine with a clock, and short forms of its inputs.
+
+    Attributes:
+        jitter: what the machine's random source gives.
+        seen: every effect so far.
+    """
+
+    def __init__(self, *, jitter: float = 0.5, **settings: Any) -> None:
+        self.config = config(**settings)
+        self.jitter = jitter
+        self.machine = Machine(self.config, random=lambda: self.jitter, token="tok", wall_offset=WALL)
+        self.now = 100.0
+        self.seen: list[Effect] = []
+        self._tags: dict[Epoch, int] = {}
+
+    def did(self, effects: list[Effect]) -> list[Effect]:
+        """Note the effects of an input."""
+        self.seen += effects
+        return effects
+
+    @property
+    def epoch(self) -> Epoch:
+        return self.machine.epoch
+
+    @property
+    def state(self) -> str:
+        return self.machine.state
+
+    # Time
+
+    def wait(self, seconds: float) -> list[Effect]:
+        """Let time pass, without waking up in between."""
+        self.now += seconds
+        return self.did(self.machine.tick(self.now))
+
+    def due(self) -> list[Effect]:
+        """Wait for the deadline, and tick."""
+        deadline = self.machine.deadline()
+        assert deadline is not None
+        return self.wait(max(0.0, deadline - self.now))
+
+    # The link
+
+    def connect(self) -> Connect:
+        """Start, or wait for the next attempt; the machine is then connecting."""
+        if self.state is link.IDLE:
+            return only(Connect, self.did(self.machine.start(self.now)))
+        return only(Connect, self.due())
+
+    def link_up(self) -> Declare:
+        return only(Declare, self.did(self.machine.link_up(self.epoch, self.now)))
+
+    def declared(self, declare: Declare) -> list[Effect]:
+        return self.did(self.machine.declared(self.epoch, replies(declare), self.now))
+
+    def open(self) -> list[Effect]:
+        """Connect as far as it goes; the effects of the last step."""
+        self.connect()
+        return self.declared(only(Declare, self.declared(self.link_up())))
+
+    def lose(self, reason: str = "cut", *, refused: bool = False) -> list[Effect]:
+        return self.did(self.machine.link_down(self.epoch, reason, self.now, refused=refused))
+
+    def stop(self, timeout: float | None = None) -> list[Effect]:
+        return self.did(self.machine.stop(self.now, timeout))
+
+    # Deliveries
+
+    def deliver(
+        self,
+        name: str = "Happened",
+        payload: object = None,
+        *,
+        exchange: str = "events",
+        tag: int | None = None,
+        epoch: Epoch | None = None,
+        redelivered: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        **properties: Any,
+    ) -> list[Effect]:
+        """A message arrives, with the next tag of its link and a message id of its own unless told otherwise."""
+        epoch = self.epoch if epoch is None else epoch
+        if tag is None:
+            tag = self._tags.get(epoch, 0) + 1
+        self._tags[epoch] = max(tag, self._tags.get(epoch, 0))
+        properties.setdefault("message_id", f"id-{epoch}-{tag}")
+        properties.setdefault("content_type", self.config.content_type)
+        given: dict[str, Any] = {"conversation_id": "c-1"} if headers is None else dict(headers)
+        written = Basic.Properties(headers=given, **properties)
+        body = encode(payload, self.config.content_type) if body is None else body
+        return self.did(self.machine.delivered(epoch, tag, redelivered, exchange, name, written, body, self.now))
+
+    def take(self, name: str = "Happened", payload: object = None, **fields: Any) -> DeliveryId:
+        """A message arrives and is dispatched."""
+        return only(Dispatch, self.deliver(name, payload, **fields)).delivery
+
+    def handled(self, delivery: DeliveryId, outcome: Outcome = DONE) -> list[Effect]:
+        return self.did(self.machine.handled(delivery, outcome, self.now))
+
+    def ack(self, delivery: DeliveryId, *, multiple: bool = False) -> list[Effect]:
+        return self.did(self.machine.ack(delivery, self.now, multiple=multiple))
+
+    def nack(self, delivery: DeliveryId, *, requeue: bool = False, multiple: bool = False) -> list[Effect]:
+        return self.did(self.machine.nack(delivery, self.now, requeue=requeue, multiple=multiple))
+
+    # Publishing
+
+    def publish(self, message: AnyMessage | None = None, **named: Any) -> list[Effect]:
+        """Publish an event, unless ``message`` is something else."""
+        message = Event("Told", {"n": 1}, "c-1") if message is None else message
+        return self.did(self.machine.publish(message, self.now, **named))
+
+    def send(self, message: AnyMessage | None = None, **named: Any) -> Publish:
+        """Publish, and get it sent at once."""
+        return only(Publish, self.publish(message, **named))
+
+    def confirm(self, *publishes: Publish, multiple: bool = False) -> list[Effect]:
+        """The broker confirms them, one after the other."""
+        effects: list[Effect] = []
+        for publish in publishes:
+            effects += self.machine.confirmed(publish.epoch, publish.tag, self.now, multiple=multiple)
+        return self.did(effects)
+
+    def refuse(self, publish: Publish, *, multiple: bool = False) -> list[Effect]:
+        return self.did(self.machine.refused(publish.epoch, publish.tag, self.now, multiple=multiple))
+
+
+def opened(**settings: Any) -> Bench:
+    """A bench whose machine is open."""
+    bench = Bench(**settings)
+    bench.open()
+    return bench
+
+
+def acknowledged(effects: Sequence[object], unacked: set[int]) -> set[int]:
+    """What a broker with these unacknowledged tags takes as acknowledged; ``unacked`` is left without them."""
+    covered: set[int] = set()
+    for effect in effects:
+        tag, multiple = getattr(effect, "tag", 0), getattr(effect, "multiple", False)
+        found = {each for each in unacked if each <= tag} if multiple else {tag} & unacked
+        assert found, f"{effect!r} would close the channel: the tag is unknown"
+        covered |= found
+        unacked -= found
+    return covered

@@ -1,0 +1,59 @@
+"""The tree of exceptions, and what their texts say."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import eda_core
+from eda_core import errors
+from eda_core.errors import BufferFull, EdaError, LocalError, PayloadError, PublishError, ServiceError, StateError
+
+ALL = [EdaError, LocalError, StateError, PayloadError, BufferFull, ServiceError, PublishError]
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_the_text_ends_with_the_remedy(kind: type[EdaError]) -> None:
+    error = kind("the name is empty", hint="give it one")
+    assert str(error) == "the name is empty; give it one"
+    assert error.hint == "give it one"
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_without_a_remedy_the_text_is_the_message(kind: type[EdaError]) -> None:
+    assert str(kind("the name is empty")) == "the name is empty"
+    assert kind("the name is empty").hint == ""
+
+
+def test_all_are_listed_here() -> None:
+    defined = {value for value in vars(errors).values() if isinstance(value, type)}
+    assert defined == set(ALL)
+
+
+@pytest.mark.parametrize("kind", [StateError, PayloadError, BufferFull])
+def test_what_the_caller_could_have_known_is_local(kind: type[EdaError]) -> None:
+    assert issubclass(kind, LocalError)
+
+
+@pytest.mark.parametrize("kind", [ServiceError, PublishError])
+def test_what_the_caller_could_not_know_is_not_local(kind: type[EdaError]) -> None:
+    assert not issubclass(kind, LocalError)
+
+
+def test_a_full_buffer_says_whether_waiting_helps() -> None:
+    assert BufferFull("full").temporary is True
+    assert BufferFull("full", temporary=False).temporary is False
+
+
+def test_the_base_is_never_raised() -> None:
+    """Nor constructed: outside its own module it is only caught and subclassed."""
+    root = Path(eda_core.__file__).parent
+    calls = [
+        path.name
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "EdaError"
+    ]
+    assert calls == []

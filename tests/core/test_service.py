@@ -1,0 +1,202 @@
+"""The methods that services of all adapters offer: what each of them asks of the machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eda_core import ReconnectPolicy, RetryPolicy, criticality
+from eda_core.effects import Ack, Connect, Effect, Nack, PublishLog
+from eda_core.errors import LocalError
+from eda_core.machine import Machine
+from eda_core.service import ServiceApi
+from eda_core.values import DEFERRED, AnyMessage, Command, Configuration, Event, Result
+
+from .kit import URLS, Bench, only, opened
+
+
+class Service(ServiceApi[str]):
+    """An adapter that only notes what it is asked."""
+
+    published: list[tuple[AnyMessage, bool, bool]]
+    bench: Bench
+
+    def _identity(self) -> tuple[str, int]:
+        return "box", 7
+
+    def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> str:
+        self.__dict__.setdefault("published", []).append((message, mandatory, immediate))
+        return "published"
+
+    def _input(self, call: Callable[[Machine, float], list[Effect]]) -> str:
+        self.bench.did(call(self.bench.machine, self.bench.now))
+        return "told"
+
+
+def service(**named: Any) -> Service:
+    return Service([URLS[0]], ["Happened"], ["svc.Do"], "svc", **named)
+
+
+def on_bench() -> tuple[Service, Bench]:
+    made = service()
+    made.bench = opened()
+    return made, made.bench
+
+
+def test_the_constructor_takes_what_eventails_does_in_the_same_order() -> None:
+    made = Service([*URLS], ["Happened"], ["svc.Do"], "svc", ["Settings"])
+    config = made._config
+    assert made.logical_service == config.service == "svc"
+    assert (config.urls, config.events, config.commands) == (URLS, ("Happened",), ("svc.Do",))
+    assert (config.configurations, config.logs) == (("Settings",), ())
+    assert (config.hostname, config.pid) == ("box", 7)
+
+
+def test_tools_subscribe_to_logs() -> None:
+    assert service(log_routing_keys=["#"])._config.logs == ("#",)
+
+
+def test_the_defaults_of_the_class_attributes_are_those_of_the_configuration() -> None:
+    config = service()._config
+    assert (config.prefetch, config.heartbeat, config.retry_delay) == (10, 20, 15)
+    assert (config.blocked_timeout, config.stop_timeout) == (3600, 30)
+    assert (config.retry, config.reconnect) == (RetryPolicy(), ReconnectPolicy())
+
+
+def test_class_attributes_are_settings() -> None:
+    class Tuned(Service):
+        PREFETCH_COUNT = 3
+        HEARTBEAT = 11
+        RETRY_DELAY = 2.5
+        BLOCKED_TIMEOUT = 60
+        STOP_TIMEOUT = 4
+        RETRY_POLICY = RetryPolicy(5)
+        RECONNECT_POLICY = ReconnectPolicy(2, 8)
+
+    config = Tuned(URLS[0], [], [], "svc")._config
+    assert (config.prefetch, config.heartbeat, config.retry_delay) == (3, 11, 2.5)
+    assert (config.blocked_timeout, config.stop_timeout) == (60, 4)
+    assert (config.retry, config.reconnect) == (RetryPolicy(5), ReconnectPolicy(2, 8))
+
+
+def test_a_wrong_argument_is_refused_when_the_service_is_made() -> None:
+    with pytest.raises(LocalError, match="the logical service's name is empty"):
+        Service(URLS[0], [], [], "")
+
+
+def test_settings_before_the_run() -> None:
+    made = service()
+    assert made._config.content_type == "application/cbor"
+    assert not made._config.exclusive_queues
+    made.use_json()
+    made.use_exclusive_queues()
+    assert made._config.content_type == "application/json"
+    assert made._config.exclusive_queues
+
+
+def test_the_machine_of_a_run_has_the_settings_made_so_far() -> None:
+    made = service()
+    made.use_json()
+    machine = made.make_machine(random=lambda: 0.5, token="tok", wall_offset=0.0)
+    assert type(machine) is Machine
+    assert machine.config is made._config
+
+
+def test_a_journal_has_every_input_and_no_password() -> None:
+    made, lines = service(), list[str]()
+    made.keep_journal(lines.append)
+    machine = made.make_machine(random=lambda: 0.5, token="tok", wall_offset=0.0)
+    assert only(Connect, machine.start(1.0)).url == URLS[0]
+    first, second = map(json.loads, lines)
+    assert first["machine"]["token"] == "tok"
+    assert second["input"] == "start"
+    assert "secret" in URLS[0]
+    assert not any("secret" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("call", "message", "mandatory", "immediate"),
+    [
+        (lambda s: s.publish_event("Told", 1, "c-1"), Event("Told", 1, "c-1"), False, False),
+        (lambda s: s.publish_event("Told", 1, "c-1", True, immediate=True), Event("Told", 1, "c-1"), True, True),
+        (lambda s: s.publish_configuration("Settings", 1), Configuration("Settings", 1, ""), False, False),
+        (
+            lambda s: s.publish_configuration("Settings", 1, immediate=True),
+            Configuration("Settings", 1, ""),
+            False,
+            True,
+        ),
+        (
+            lambda s: s.send_command("svc.Do", 1, "c-1", "me.DoReturn", "k"),
+            Command("svc.Do", 1, "c-1", "me.DoReturn", "k"),
+            True,
+            False,
+        ),
+        (
+            lambda s: s.send_command("svc.Do", 1, "c-1", "me.DoReturn", "k", False, immediate=True),
+            Command("svc.Do", 1, "c-1", "me.DoReturn", "k"),
+            False,
+            True,
+        ),
+        (
+            lambda s: s.return_success("me.DoReturn", 1, "c-1", "k"),
+            Result("me.DoReturn", 1, "c-1", "success", "k"),
+            True,
+            False,
+        ),
+        (
+            lambda s: s.return_error("me.DoReturn", 1, "c-1", "k", False),
+            Result("me.DoReturn", 1, "c-1", "error", "k"),
+            False,
+            False,
+        ),
+    ],
+)
+def test_each_method_publishes_its_kind_of_message(
+    call: Callable[[Service], str], message: AnyMessage, mandatory: bool, immediate: bool
+) -> None:
+    made = service()
+    assert call(made) == "published"
+    assert made.published == [(message, mandatory, immediate)]
+
+
+def test_log_writes_a_record() -> None:
+    made, bench = on_bench()
+    assert made.log(criticality.INFO, "short", "full", "c-1", {"k": 1}) == "told"
+    record = only(PublishLog, bench.seen)
+    assert record.routing_key == "svc.INFO"
+    for part in (b'"short"', b'"full"', b'"c-1"', b'"_k": 1'):
+        assert part in record.body
+
+
+def test_log_refuses_what_is_no_level() -> None:
+    made, _ = on_bench()
+    with pytest.raises(LocalError, match="log level 9"):
+        made.log(9, "short")
+
+
+def test_manual_ack_acknowledges_one_or_all_before_it() -> None:
+    made, bench = on_bench()
+    tags = [bench.take() for _ in range(3)]
+    for tag in tags:
+        bench.handled(tag, DEFERRED)
+    assert made.manual_ack(tags[0]) == "told"
+    assert bench.seen[-1] == Ack(bench.epoch, 1, False)
+    made.manual_ack(tags[2], multiple=True)
+    assert bench.seen[-1] == Ack(bench.epoch, 3, True)
+
+
+def test_manual_nack_rejects_or_requeues_one_or_all_before_it() -> None:
+    made, bench = on_bench()
+    tags = [bench.take() for _ in range(4)]
+    for tag in tags:
+        bench.handled(tag, DEFERRED)
+    assert made.manual_nack(tags[0]) == "told"
+    assert bench.seen[-1] == Nack(bench.epoch, 1, False)
+    made.manual_nack(tags[1], True)
+    assert bench.seen[-1] == Nack(bench.epoch, 2, True)
+    made.manual_nack(tags[3], multiple=True)
+    assert bench.seen[-2:] == [Nack(bench.epoch, 3, False), Nack(bench.epoch, 4, False)]

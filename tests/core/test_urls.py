@@ -1,0 +1,153 @@
+"""Broker URLs: which are accepted, and that no password is ever shown."""
+
+from __future__ import annotations
+
+import traceback
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from eda_core.config import Config
+from eda_core.effects import Connect
+from eda_core.errors import LocalError
+from eda_core.urls import check_urls, redact
+from eda_core.values import Epoch
+
+#: What stands at both ends of each password, so that a part of one is noticed too.
+HEAD, TAIL = "HeadOfSecret", "TailOfSecret"
+
+
+def everything_shown(url: str) -> list[str]:
+    """All texts that may be made of the URL."""
+    shown = [redact(url), redact(f"cannot connect to {url}: refused"), repr(Connect(Epoch(1), url, "name", 20))]
+    shown.append(repr(Config((url, url), "service")))
+    for urls in (url, [url], ["amqp://localhost", url]):
+        try:
+            check_urls(urls)
+        except LocalError as error:
+            shown += traceback.format_exception_only(error)
+    return shown
+
+
+def leaks(url: str) -> list[str]:
+    return [text for text in everything_shown(url) if HEAD in text or TAIL in text]
+
+
+#: Characters that end the authority of a URL, or the URL itself, or become such when normalized, have their test below.
+odd = st.text(st.characters(exclude_categories=["Z", "Cc", "Cs"], exclude_characters="/?#"), max_size=20).filter(
+    lambda text: unicodedata.is_normalized("NFKC", text)
+)
+users = st.text(st.characters(categories=["L", "N"], include_characters="-._~!$&'()*+,;=%"), max_size=10)
+TEMPLATES = [
+    "amqp://{}@localhost/",
+    "amqps://{}@broker.example.org:5671/%2F?heartbeat=10",
+    "amqp://{}@",
+    "amqp://{}@[::1]:5672/vhost",
+    "amqp://{}@localhost:port/",
+    "amqp://{}@localhost:99999/",
+    "http://{}@localhost/",
+    "//{}@localhost",
+]
+
+
+@given(st.sampled_from(TEMPLATES), users, odd)
+@example(template=TEMPLATES[0], user="guest", middle=":")
+@example(template=TEMPLATES[0], user="guest", middle="@")
+@example(template=TEMPLATES[0], user="guest", middle="[")
+@example(template=TEMPLATES[0], user="guest", middle="]")
+@example(template=TEMPLATES[0], user="guest", middle="%2F%40")
+@example(template=TEMPLATES[0], user="", middle="")
+def test_a_password_is_never_shown(template: str, user: str, middle: str) -> None:
+    assert leaks(template.format(f"{user}:{HEAD}{middle}{TAIL}")) == []
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        f"guest:{HEAD}/{TAIL}",
+        f"guest:12/{TAIL}",
+        f"guest:{HEAD} {TAIL}",
+        f"guest:{HEAD}\t{TAIL}",
+        f"guest:{HEAD}\n{TAIL}",
+        f"guest:{HEAD}\u00a0{TAIL}",
+        f"guest@example.org:{HEAD}{TAIL}",
+        f"guest/me:{HEAD}{TAIL}",
+        f"guest:{HEAD}?{TAIL}",
+        f"guest:{HEAD}#{TAIL}",
+        f"guest:[{HEAD}{TAIL}]",
+        f"guest:{HEAD}\u2100{TAIL}",
+    ],
+    ids=repr,
+)
+def test_a_password_is_never_shown_even_where_it_should_have_been_escaped(credentials: str) -> None:
+    assert leaks(f"amqp://{credentials}@localhost/") == []
+
+
+@pytest.mark.parametrize("start", ["", "amqp:", "amqp:/"], ids=repr)
+def test_a_password_is_never_shown_even_where_the_slashes_were_forgotten(start: str) -> None:
+    assert leaks(f"{start}guest:{HEAD}{TAIL}@localhost/") == []
+
+
+def test_what_is_no_password_stays() -> None:
+    text = "amqp://guest:secret@a.example.org:5672/%2F and amqps://b.example.org:5671/x: refused (user@host)"
+    assert redact(text) == text.replace("secret", "***")
+    assert redact("nothing to hide") == "nothing to hide"
+    assert redact("amqp://guest@localhost/") == "amqp://guest@localhost/"
+
+
+def test_several_passwords_in_one_text_are_hidden() -> None:
+    text = " ".join(f"amqp://guest:{HEAD}{number}@host{number}/" for number in range(3))
+    assert redact(text) == " ".join(f"amqp://guest:***@host{number}/" for number in range(3))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://localhost",
+        "amqps://guest:guest@broker.example.org:5671/%2Fvhost?heartbeat=10",
+        "AMQP://localhost:5672/",
+        "amqp://[::1]:5672/",
+        "amqp://:secret@localhost/",
+    ],
+)
+def test_urls_come_back_as_they_were(url: str) -> None:
+    assert check_urls(url) == (url,)
+    assert check_urls([url, url]) == (url, url)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://localhost", "the scheme is not amqp or amqps"),
+        ("localhost", "the scheme is not amqp or amqps"),
+        ("", "the scheme is not amqp or amqps"),
+        ("amqp://", "there is no host"),
+        ("amqp:///vhost", "there is no host"),
+        ("amqp://:5672/", "there is no host"),
+        ("amqp://guest@/", "there is no host"),
+        ("amqp://localhost:65536/", "Port out of range 0-65535"),
+        ("amqp://localhost:x/", "Port could not be cast to integer value as 'x'"),
+        ("amqp://[::1/", "Invalid IPv6 URL"),
+    ],
+)
+def test_a_bad_url_is_refused_with_the_reason_and_an_example(url: str, problem: str) -> None:
+    for urls in (url, ["amqp://localhost", url]):
+        with pytest.raises(LocalError) as caught:
+            check_urls(urls)
+        assert str(caught.value) == (f"broker URL {url!r}: {problem}; write it as amqp://user:password@host:5672/vhost")
+
+
+@pytest.mark.parametrize("urls", [[], (), ["amqp://localhost", None], b"amqp://localhost", [7]])
+def test_no_url_or_no_text_is_refused(urls: Any) -> None:
+    reason = "a broker URL must be str, not " if urls else "no broker URL was given; for example amqp://"
+    with pytest.raises(LocalError, match=reason):
+        check_urls(urls)
+
+
+@pytest.mark.parametrize("urls", [None, 7, {"amqp://localhost"}])
+def test_what_is_no_sequence_of_urls_is_refused(urls: Any) -> None:
+    with pytest.raises(LocalError, match="pass a URL, or a list of them"):
+        check_urls(urls)
