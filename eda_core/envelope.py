@@ -298,7 +298,7 @@ _INCOMING: Final[dict[str, Callable[[str, Any, str, _Properties, dict[str, Any]]
 
 def envelope_of(properties: Basic.Properties) -> dict[str, Any]:
     """What a service is told of a returned message: its headers, ``reply_to`` and ``correlation_id``."""
-    envelope: dict[str, Any] = dict(properties.headers or {})
+    envelope: dict[str, Any] = dict(properties.headers) if isinstance(properties.headers, dict) else {}
     if properties.reply_to:
         envelope["reply_to"] = properties.reply_to
     if properties.correlation_id:

@@ -64,8 +64,7 @@ class AttemptMemory:
     ``redelivered`` says only that a message was handed out before: it may have failed, or its worker's connection may
     have been cut. Counting every redelivery as a failure makes the first error after a lost connection a dead letter,
     so a worker remembers what it gave back and what it lost. A redelivered message it knows nothing of is taken to have
-    failed once, elsewhere.
-    Bounded: the oldest entry goes first.
+    failed once, elsewhere. Bounded: the oldest entry goes first.
     """
 
     __slots__ = ("_known", "_limit")

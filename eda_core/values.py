@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, NewType
 
+from eda_core.criticality import ALERT
+from eda_core.gelf import check_level
+
 #: Counts the links of one service, from 1. Each attempt to connect is a new one.
 Epoch = NewType("Epoch", int)
 #: A message received, unique over the life of the service. Handlers see it as ``meta["delivery_tag"]``.
@@ -137,12 +140,18 @@ class Failed:
         detail: the traceback, or "".
         permanent: trying again cannot help: dead-letter at once.
         level: criticality of the log.
+
+    Raises:
+        LocalError: the level is not a syslog severity.
     """
 
     reason: str
     detail: str = ""
     permanent: bool = False
-    level: int = 1
+    level: int = ALERT
+
+    def __post_init__(self) -> None:
+        check_level(self.level)
 
     def __repr__(self) -> str:
         return f"Failed({shortened(self.reason)!r})"

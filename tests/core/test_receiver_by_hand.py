@@ -267,7 +267,7 @@ def test_a_deferred_delivery_that_fails_may_be_tried_later() -> None:
 
 
 def test_what_a_delivery_had_published_before_it_failed_after_all_is_not_lost() -> None:
-    """Invariant I3: its handler had succeeded, the publishes were on their way, and no redelivery makes them again."""
+    """Invariant I3: its handler had succeeded, the publishes were on their way, and no redelivery will make them."""
     bench = opened(retry=RetryPolicy(1))
     delivery = bench.take()
     bench.publish(within=delivery)

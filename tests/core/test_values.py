@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eda_core.errors import LocalError
 from eda_core.testing import strategies
 from eda_core.values import (
     CONFIGURED,
@@ -127,3 +129,9 @@ def test_a_failure_is_an_alert_that_may_be_tried_again_unless_it_says_otherwise(
     assert (failed.detail, failed.permanent, failed.level) == ("", False, 1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         failed.permanent = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("level", [-1, 8, True, 1.0, "ALERT"])
+def test_a_failure_has_a_level_of_the_log_bus(level: Any) -> None:
+    with pytest.raises(LocalError, match="log level"):
+        Failed("boom", level=level)
