@@ -31,6 +31,7 @@ HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 MAX_TABLE_DEPTH: Final = 100
 _MILLISECONDS_FROM: Final = 0xFFFFFFFF  # as pamqp: a later second than the year 2106 is taken for milliseconds
 _CLASS_BASIC: Final = commands.Basic.frame_id
+_PUBLISH: Final = divmod(commands.Basic.Publish.index, 1 << 16)  # the only method of a client with content
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 _EPOCH: Final = datetime.datetime.fromtimestamp(0, datetime.UTC)
 
@@ -327,8 +328,8 @@ def decode_method(payload: bytes) -> base.Frame:
     """The method in the payload of a method frame.
 
     Raises:
-        WireError: 501 for a payload without a method, 540 for a method that AMQP 0-9-1 does not have, 502 for arguments
-            that do not decode. A short string that is not UTF-8 and a timestamp beyond the year 9999 count as such.
+        WireError: 501 for a payload without a method or arguments that do not decode, 540 for a method that AMQP 0-9-1
+            does not have. A short string that is not UTF-8 and a timestamp beyond the year 9999 count as such.
     """
     if len(payload) < 4:
         raise WireError(501, "FRAME_ERROR - method frame without a method")
@@ -341,7 +342,7 @@ def decode_method(payload: bytes) -> base.Frame:
     try:
         _read_arguments(method, payload, _STEPS[kind])
     except _MALFORMED:
-        raise WireError(502, f"SYNTAX_ERROR - malformed arguments of {method.name}", *ids) from None
+        raise WireError(501, f"FRAME_ERROR - cannot decode the arguments of {method.name}", *ids) from None
     return method
 
 
@@ -378,11 +379,11 @@ def frame(kind: int, channel: int, payload: bytes) -> bytes:
 
 
 def decode_table(entries: bytes) -> dict[str, Any]:
-    """A field table given without its length, as AMQPLAIN sends it. Raises WireError 502."""
+    """A field table given without its length, as AMQPLAIN sends it. Raises WireError 501."""
     try:
         return _read_table(_LONG.pack(len(entries)) + entries, 0)[0]
     except _MALFORMED:
-        raise WireError(502, "SYNTAX_ERROR - malformed table") from None
+        raise WireError(501, "FRAME_ERROR - cannot decode a table") from None
 
 
 # --- content ---------------------------------------------------------------------------------------------------------
@@ -398,14 +399,15 @@ def decode_content_header(payload: bytes) -> tuple[int, ReceivedProperties]:
     """Body size in bytes and properties of a content header frame (section 4.2.6.1).
 
     Raises:
-        WireError: 505 for another class than Basic, 502 for properties that do not decode.
+        WireError: 505 for another class than Basic, 541 (as RabbitMQ) for properties that do not decode.
     """
     try:
         class_id, _, size, flags = _CONTENT_FLAGS.unpack_from(payload)
     except struct.error:
         raise WireError(501, "FRAME_ERROR - truncated content header") from None
     if class_id != _CLASS_BASIC:
-        raise WireError(505, f"UNEXPECTED_FRAME - content header of class {class_id}", class_id)
+        text = f"UNEXPECTED_FRAME - expected content header for class 60, got one for class {class_id} instead"
+        raise WireError(505, text, *_PUBLISH)
     properties = ReceivedProperties()
     at = _CONTENT_FLAGS.size
     try:
@@ -418,7 +420,7 @@ def decode_content_header(payload: bytes) -> tuple[int, ReceivedProperties]:
         if at != len(payload):
             raise ValueError("octets after the last property")
     except _MALFORMED:
-        raise WireError(502, "SYNTAX_ERROR - malformed properties", _CLASS_BASIC) from None
+        raise WireError(541, "INTERNAL_ERROR - malformed properties") from None
     properties.wire = payload[_CONTENT.size :]
     return size, properties
 

