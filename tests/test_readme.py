@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import re
 import signal
@@ -64,10 +63,12 @@ def test_the_service_of_the_readme_has_fifteen_lines() -> None:
 
 
 def test_the_two_commands() -> None:
-    commands = re.findall(r"(?:\S+ +-m +)?\bnox\b(?: +-\S+(?: +[\w.]+)?)*", README)
-    spelled = {command for command in commands if not re.search(rf"pip install {command}\b", README)}
-    assert spelled
-    sessions = set(re.findall(r"^@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE))
+    text = " ".join(README.split())
+    before = {text[: match.start()].rpartition(" && ")[2][-12:] for match in re.finditer(r"\bnox\b", text)}
+    assert all(words.endswith(("python3 -m ", "pip install ")) for words in before), "nox is run as python3 -m nox"
+    commands = set(re.findall(r"python3 -m nox(?: -\w+ \w+)*", text))
+    assert commands == {"python3 -m nox -s demo", "python3 -m nox"}
+    sessions = re.findall(r"^@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
     assert "demo" in sessions
 
 

@@ -198,4 +198,4 @@ class Link:
 
 
 def _reason(error: BaseException | None) -> str:
-    return "closed" if error is None else f"{type(error).__name__}: {error}".splitlines()[0]
+    return "closed" if error is None else f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")

@@ -33,11 +33,27 @@ ACK: Final = "ack"
 REQUEUE: Final = "requeue"
 DISCARD: Final = "discard"
 
+#: Dead letters that circle through full queues, with a client's reject somewhere in their past, do so for ever in
+#: RabbitMQ, which takes them for wanted. Here they are dropped after that many deaths in one go.
+MAX_DEATHS: Final = 1_000
+
 
 class Engine:
     """The state of the broker and what changes it. ``now`` is in seconds, ``epoch + now`` the time of day."""
 
-    __slots__ = ("_dead", "connections", "epoch", "next_uid", "now", "out", "policies", "queues", "topologies", "uids")
+    __slots__ = (
+        "_dead",
+        "_deaths",
+        "connections",
+        "epoch",
+        "next_uid",
+        "now",
+        "out",
+        "policies",
+        "queues",
+        "topologies",
+        "uids",
+    )
 
     def __init__(self, vhosts: Iterable[str], policies: Sequence[Policy], epoch: float) -> None:
         self.now = 0.0
@@ -50,7 +66,9 @@ class Engine:
         self.connections: dict[ConnectionId, Connection] = {}
         self.out: list[Outgoing] = []
         # Dead letters wait here until the operation at hand is done: each queue is its own process in RabbitMQ.
-        self._dead: deque[tuple[int, Message]] = deque()
+        # With each, how often it has died since; of the one at hand, that number is ``_deaths``.
+        self._dead: deque[tuple[int, Message, int]] = deque()
+        self._deaths = 0
 
     def clone(self) -> Engine:
         copy = Engine.__new__(Engine)
@@ -61,6 +79,7 @@ class Engine:
         copy.connections = {id_: connection.clone() for id_, connection in self.connections.items()}
         copy.out = []
         copy._dead = deque()
+        copy._deaths = 0
         return copy
 
     def send(self, channel: Channel, method: base.Frame) -> None:
@@ -158,15 +177,16 @@ class Engine:
         routing_key = queue.limits.dead_letter_routing_key
         dead = die(message, reason, queue.name, exchange.name, routing_key, self.epoch + self.now)
         for target in self._targets(exchange, queue.vhost, dead):
-            if not is_cycle(dead, target.name, reason):
-                self._dead.append((target.uid, dead))
+            if not is_cycle(dead, target.name, reason) and self._deaths < MAX_DEATHS:
+                self._dead.append((target.uid, dead, self._deaths + 1))
 
     def settle_dead(self) -> None:
         """Put the dead letters where they go, those that die of it included."""
         while self._dead:
-            uid, message = self._dead.popleft()
+            uid, message, self._deaths = self._dead.popleft()
             if uid in self.uids:
                 self.enqueue(self.uids[uid], message)
+        self._deaths = 0
 
     # -- delivering ---------------------------------------------------------------------------------------------------
 

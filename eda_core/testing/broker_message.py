@@ -265,7 +265,7 @@ def is_cycle(message: Message, queue: str, reason: str) -> bool:
         return False
     for table in deaths:
         died_in, why = _cause(table)
-        if why == REJECTED:
+        if why == REJECTED or not isinstance(table, dict):  # what is no table a client put there
             return False
         if died_in == queue:
             return True

@@ -41,13 +41,31 @@ class Listener(Probe):
         def complete(seen: list[int]) -> bool:
             return len(seen) >= len(numbers) and set(seen) >= set(numbers)
 
-        await self.seen.until(complete, f"all {len(numbers)} events", seconds)
+        try:
+            await self.seen.until(complete, f"all {len(numbers)} events", seconds)
+        except pytest.fail.Exception as failed:
+            missing = sorted(set(numbers) - set(self.seen.all))
+            pytest.fail(f"{self.logical_service}: {failed}; {len(missing)} are missing: {missing[:20]}")
 
 
 class Relay(Listener):
     async def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Meta) -> None:
         self.seen.add(payload)
         await self.publish_event("Relayed", payload, conversation_id)
+
+
+class Slow(Listener):
+    """Its handlers note that they began, and wait at the gate before they publish."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, ["Happened"], name="slow")
+        self.gate = asyncio.Event()
+
+    async def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Meta) -> None:
+        self.seen.add("begun")
+        await self.gate.wait()
+        await self.publish_event("Relayed", payload, conversation_id)
+        self.seen.add("done")
 
 
 async def publish_all(source: Probe, numbers: range, at_once: int = 50) -> None:
@@ -81,8 +99,8 @@ async def test_nothing_is_lost_when_connections_are_cut() -> None:
                 await relay.seen.count(handled)
                 await broker.cut()
             await within(publishing, "the confirms of all publishes")
+            await relay.has_all(numbers)
             await collector.has_all(numbers)
-            assert set(relay.seen.all) == set(numbers)
             assert not any(run.done() for run in runs)
             assert all(len(service.ready.all) > 1 for service in (source, relay, collector)), "they had to reconnect"
 
@@ -143,6 +161,31 @@ async def test_urls_are_tried_in_turn() -> None:
             await service.has_all(range(1, 3))
 
 
+class OneByOne(Slow):
+    PREFETCH_COUNT = 1
+
+    async def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Meta) -> None:
+        self.seen.add(payload)
+        await self.gate.wait()
+
+
+@asynchronous
+async def test_an_alarm_stops_publishing_and_not_consuming() -> None:
+    """The broker then reads nothing from connections that publish, so acknowledgements come by another one."""
+    async with EmbeddedBroker() as broker:
+        service = OneByOne(broker.url)
+        async with running(service):
+            await publish_all(service, range(3))
+            await service.seen.count(1)
+            await broker.operate(lambda model, now: model.set_alarm(True, now=now))
+            publish = asyncio.create_task(service.publish_event("Other", 1, "c"))
+            service.gate.set()
+            await service.has_all(range(3))  # each comes when the one before is acknowledged
+            assert not publish.done()
+            await broker.operate(lambda model, now: model.set_alarm(False, now=now))
+            await within(publish, "the confirm after the alarm")
+
+
 # --- either broker ---
 
 
@@ -172,6 +215,19 @@ async def test_a_publish_survives_the_loss_of_its_exchange(broker: BrokerUnderTe
 
 
 @asynchronous
+async def test_a_closed_channel_is_noticed_where_nothing_is_confirmed(broker: BrokerUnderTest) -> None:
+    """Logs have a channel of their own, which the broker closes when their exchange is gone."""
+    service = Listener(broker.url, ["Happened"])
+    async with running(service), peer(broker.url) as client:
+        await client.channel.exchange_delete("logs")
+        await service.log(6, "into the void")
+        await service.ready.count(2)
+        logs = await client.tap("logs")
+        await service.log(6, "heard")
+        assert b"heard" in (await logs.next()).body
+
+
+@asynchronous
 async def test_a_queue_with_other_arguments_is_told_and_waited_for(broker: BrokerUnderTest) -> None:
     """An operator's mistake: the service says so and serves as soon as it is corrected."""
     service = Listener(broker.url, ["Happened"])
@@ -184,20 +240,6 @@ async def test_a_queue_with_other_arguments_is_told_and_waited_for(broker: Broke
                 await service.ready.next()
                 await service.publish_event("Happened", 1, "c")
                 await service.seen.count(1)
-
-
-class Slow(Listener):
-    """Its handlers note that they began, and wait at the gate before they publish."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url, ["Happened"], name="slow")
-        self.gate = asyncio.Event()
-
-    async def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Meta) -> None:
-        self.seen.add("begun")
-        await self.gate.wait()
-        await self.publish_event("Relayed", payload, conversation_id)
-        self.seen.add("done")
 
 
 @asynchronous
@@ -231,10 +273,12 @@ class Hasty(Listener):
 
 @asynccontextmanager
 async def with_a_broker_to_freeze(kind: type[Listener]) -> AsyncIterator[tuple[Listener, asyncio.Task[None], Program]]:
-    """A service, its ``run()``, and its broker, the embedded one in a process of its own."""
+    """A service that consumes, its ``run()``, and its broker, the embedded one in a process of its own."""
     async with program("-m", "eda_tools.broker", "--port", "0") as process:
         service = kind((await process.lines.next()).removeprefix("listening on "), ["Happened"])
         async with running(service) as (run,):
+            await service.publish_event("Happened", 0, "c")
+            await service.seen.count(1)
             yield service, run, process
 
 
@@ -248,7 +292,7 @@ async def test_a_frozen_broker_is_noticed_by_its_silence() -> None:
             assert not publish.done()
             broker.process.send_signal(signal.SIGCONT)
             await within(publish, "the confirm on the next connection")
-            await service.has_all(range(1, 2))
+            await service.has_all(range(2))
 
 
 @asynchronous
@@ -275,15 +319,20 @@ def test_nothing_is_lost_when_rabbitmq_is_killed(rabbit_node: Callable[[], Rabbi
     async def scenario() -> None:
         source, relay, collector = three(node.url)
         async with running(source, relay, collector) as runs:
-            publishing = asyncio.create_task(publish_all(source, numbers))
+            # RabbitMQ answers BindOk before the binding is on the disk; killed within the next second it may come back
+            # without it, and drop events that nobody is bound for. Messages are what this test is about.
+            await asyncio.to_thread(node.eval, "ok = mnesia:sync_log().")
+            first = asyncio.create_task(publish_all(source, numbers[:300]))
             await relay.seen.count(150)
+            publishing = asyncio.gather(first, publish_all(source, numbers[300:]))
+            await asyncio.sleep(0)  # the last 200 are handed over, and no confirm of theirs can have been read
             node.kill()
             assert not publishing.done(), "killed too late to show anything"
             assert len(collector.seen.all) < len(numbers)
             await asyncio.to_thread(node.start)
             await within(publishing, "the confirms of all publishes", 40)
+            await relay.has_all(numbers, 40)
             await collector.has_all(numbers, 40)
-            assert set(relay.seen.all) == set(numbers)
             assert not any(run.done() for run in runs)
             assert all(len(service.ready.all) > 1 for service in (source, relay, collector))
 

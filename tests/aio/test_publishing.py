@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import cbor2
@@ -116,20 +117,40 @@ async def test_what_cannot_be_sent_is_refused_at_once(broker: BrokerUnderTest) -
         assert cbor2.loads((await events.next()).body) == "fine"
 
 
+class Narrow(Probe):
+    """Accepts few publishes that are not confirmed yet; further ones wait."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._config = replace(self._config, buffer=10)
+
+    async def publish_all(self, number: int) -> list[asyncio.Task[None]]:
+        """Begin so many publishes."""
+        tasks = [asyncio.create_task(self.publish_event("Happened", n, conversation())) for n in range(number)]
+        await asyncio.sleep(0)  # each has run once
+        assert not any(task.done() for task in tasks)
+        return tasks
+
+
+@asynchronous
+async def test_publishes_wait_for_room_and_then_go_out(broker: BrokerUnderTest) -> None:
+    source = Narrow(broker.url)
+    async with running(source), peer(broker.url) as client:
+        queue = await bound_queue(client, "events", "Happened")
+        await within(asyncio.gather(*await source.publish_all(35)), "the confirms of all publishes")
+        assert await client.waiting_in(queue) == 35
+
+
 @asynchronous
 async def test_who_waits_with_a_publish_when_the_service_stops_hears_of_it() -> None:
-    """Also those that wait for room in the buffer of 10,000."""
-    source = Probe("amqp://guest:guest@127.0.0.1:1/")
+    """Also those that wait for room."""
+    source = Narrow("amqp://guest:guest@127.0.0.1:1/")
     async with running(source, ready=False):
-        await asyncio.sleep(0)
-        publishes = [
-            asyncio.create_task(source.publish_event("Happened", number, "c")) for number in range(10_003)
-        ]
-        await asyncio.sleep(0)  # each task has run once
-        assert not any(task.done() for task in publishes)
+        await asyncio.sleep(0)  # run() has begun
+        publishes = await source.publish_all(13)
         await source.stop(0.0)
         results = await within(asyncio.gather(*publishes, return_exceptions=True), "the end of all publishes")
-    assert [type(result) for result in results] == [PublishError] * 10_000 + [StateError] * 3
+    assert [type(result) for result in results] == [PublishError] * 10 + [StateError] * 3
 
 
 # --- in handlers ---
@@ -216,12 +237,19 @@ async def test_a_task_that_outlives_its_handler_publishes_outside(broker: Broker
 
 
 class Timed(Probe):
+    """Its handler sets a timer and waits at the gate."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, ["Happened"])
+        self.gate = asyncio.Event()
+
     async def on_Happened(self, payload: Any, conversation_id: str, meta: Meta) -> None:
-        self.call_later(0.01, self.later)
-        await self.publish_event("Begun", payload, conversation_id)
+        self.call_later(0, self.later)
+        await self.gate.wait()
+        self.seen.add("handled")
 
     async def later(self) -> None:
-        await self.publish_event("Elapsed", "confirmed", "c")
+        await self.publish_event("Elapsed", 1, "c")
         self.seen.add("elapsed")
 
 
@@ -247,19 +275,21 @@ async def test_timers_call_functions_and_coroutine_functions_in_time(broker: Bro
 
 @asynchronous
 async def test_a_timer_set_in_a_handler_publishes_outside(broker: BrokerUnderTest) -> None:
-    service = Timed(broker.url, ["Happened"])
+    service = Timed(broker.url)
     async with running(service), peer(broker.url) as client:
         queue = await bound_queue(client, "events", "Elapsed")
         await service.publish_event("Happened", 1, "c")
-        await service.seen.next()
-        (message,) = await client.drain(queue)
+        assert await service.seen.next() == "elapsed"
+        (message,) = await client.drain(queue)  # while the handler still runs
         assert "causation_id" not in message.headers
+        service.gate.set()
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine function"])
 @asynchronous
 async def test_a_failing_timer_is_logged_and_the_service_lives(broker: BrokerUnderTest, kind: str) -> None:
-    service = Timed(broker.url, ["Happened"])
+    service = Timed(broker.url)
+    service.gate.set()
 
     def fail() -> None:
         raise LookupError("nothing there")
@@ -274,7 +304,7 @@ async def test_a_failing_timer_is_logged_and_the_service_lives(broker: BrokerUnd
         assert log.routing_key == "probe.ALERT"
         assert b"a timer failed: LookupError: nothing there" in log.body
         await service.publish_event("Happened", 1, "c")
-        assert await service.seen.next() == "elapsed"
+        await service.seen.until(lambda all: "handled" in all, "the handler's end")
         assert len(service.ready.all) == 1, "on the same connection"
 
 

@@ -11,8 +11,18 @@ from typing import Any
 import cbor2
 import pytest
 
-from eda_core import CBOR, JSON, Message, ReconnectPolicy, ServiceError, StateError
-from tests.support.services import BrokerUnderTest, Probe, asynchronous, conversation, peer, reports, running, within
+from eda_core import CBOR, JSON, LocalError, Message, ReconnectPolicy, ServiceError, StateError
+from tests.support.services import (
+    BrokerUnderTest,
+    Peer,
+    Probe,
+    asynchronous,
+    conversation,
+    peer,
+    reports,
+    running,
+    within,
+)
 
 Meta = dict[str, Any]
 
@@ -30,7 +40,12 @@ class Listener(Probe):
 @pytest.mark.parametrize("content_type", [CBOR, JSON])
 @asynchronous
 async def test_an_event_comes_with_payload_conversation_and_meta(broker: BrokerUnderTest, content_type: str) -> None:
-    payload = {"text": "Été à la plage", "numbers": [1, 2.5, -(2**40)], "none": None, "deep": {"yes": True}}
+    payload: dict[str, Any] = {
+        "text": "Été à la plage",
+        "numbers": [1, 2.5, -(2**40)],
+        "none": None,
+        "deep": {"yes": True},
+    }
     if content_type == CBOR:
         payload["bytes"] = b"\x00\xff"
     source, listener = Probe(broker.url, name="source"), Listener(broker.url, ["Happened"])
@@ -57,9 +72,8 @@ async def test_headers_and_properties_of_a_peer_come_in_meta(broker: BrokerUnder
     listener = Listener(broker.url, ["Happened"])
     async with running(listener), peer(broker.url) as client:
         headers = {"conversation_id": "c", "traceparent": "00-1-2-01", "shard": 3}
-        await client.publish(
-            "events", "Happened", b"[1]", content_type=JSON, headers=headers, app_id="old", expiration=60, user_id="guest"
-        )
+        properties = {"content_type": JSON, "app_id": "old", "expiration": 60, "user_id": "guest"}
+        await client.publish("events", "Happened", b"[1]", headers=headers, **properties)
         payload, conversation_id, meta = await listener.seen.next()
     assert (payload, conversation_id) == ([1], "c")
     expected = {"traceparent": "00-1-2-01", "shard": 3, "app_id": "old", "expiration": "60000", "user_id": "guest"}
@@ -67,9 +81,7 @@ async def test_headers_and_properties_of_a_peer_come_in_meta(broker: BrokerUnder
 
 
 class Adder(Probe):
-    async def on_Add(
-        self, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: Meta
-    ) -> None:
+    async def on_Add(self, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: Meta) -> None:
         if all(isinstance(number, int) for number in payload):
             await self.return_success(reply_to, sum(payload), conversation_id, correlation_id)
         else:
@@ -241,20 +253,23 @@ class Deferring(Probe):
 
 
 @asynchronous
-async def test_a_deferred_message_is_acknowledged_by_hand(broker: BrokerUnderTest) -> None:
+async def test_deferred_messages_are_acknowledged_by_hand(broker: BrokerUnderTest) -> None:
     service = Deferring(broker.url, ["Happened"])
     async with running(service), peer(broker.url) as client:
-        for payload in ("acknowledged", "left"):
+        for payload in ("one", "two", "three", "left"):
             await service.publish_event("Happened", payload, conversation())
-        (_, tag), _ = await service.seen.count(2)
-        await service.manual_ack(tag)
+        (_, first), _, (_, third), _ = await service.seen.count(4)
+        await service.manual_ack(first)
+        with pytest.raises(LocalError, match="settled already"):
+            await service.manual_ack(first)
+        await service.manual_ack(third, multiple=True)
         await service.stop(0.0)
-        await client_sees(client, "probe.events", 1)
+        await holds(client, "probe.events", 1)
         (message,) = await client.drain("probe.events")
     assert (cbor2.loads(message.body), message.redelivered) == ("left", True)
 
 
-async def client_sees(client: Any, queue: str, number: int) -> None:
+async def holds(client: Peer, queue: str, number: int) -> None:
     """Wait until ``queue`` holds ``number`` messages."""
 
     async def look() -> None:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 import aio_pika
 import pytest
@@ -52,8 +52,9 @@ def asynchronous(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, No
 
 async def within(awaitable: Awaitable[T], what: str, seconds: float = PATIENCE) -> T:
     """Wait for ``awaitable``; the test fails with ``what`` if that takes too long."""
+    limit = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with limit:
             return await awaitable
     except TimeoutError:
         if not limit.expired():
@@ -110,7 +111,7 @@ class Probe(Service):
 
     RECONNECT_POLICY = ReconnectPolicy(base=0.05, cap=0.4)
     RETRY_DELAY = 0.05
-    STOP_TIMEOUT = 5
+    STOP_TIMEOUT: ClassVar[float] = 5
 
     def __init__(
         self,

@@ -338,3 +338,16 @@ def test_quorum_refuses_global_prefetch_and_conditional_deletion(client: Client)
     assert closed(client.consume("qq", "t")) == ("Connection.Close", 540, text)
     again = Client(client.broker, 1)
     assert closed(again.do(commands.Queue.Delete(queue="qq", if_unused=True)))[:2] == ("Connection.Close", 540)
+
+
+def test_a_circle_of_dead_letters_comes_to_an_end(client: Client) -> None:
+    """Found by tests/differential: RabbitMQ lets a rejected letter go round full queues for ever, and so did we."""
+    client.declare("c0", x_max_length=0, x_dead_letter_exchange="", x_dead_letter_routing_key="c1")
+    client.declare("c1", x_max_length=0, x_dead_letter_exchange="", x_dead_letter_routing_key="c0")
+    rejected = {"count": 1, "reason": "rejected", "queue": "c1", "exchange": "", "routing-keys": ["c1"]}
+    client.publish("c0", headers={"x-death": [rejected]})
+    assert ready(client, "c0") == ready(client, "c1") == []
+    client.publish("c0")
+    client.declare("last")
+    client.publish("last", b"lives")
+    assert ready(client, "last") == [b"lives"]
