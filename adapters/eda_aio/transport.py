@@ -48,6 +48,9 @@ class Link:
             PublishLog: self._log,
         }
         self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=f"eda link {self._epoch}")
+        self._end, self._refused = "given up", False
+        # Not at the end of the task, which does not even begin when it is cancelled at once.
+        self.task.add_done_callback(self._report_end)
 
     def perform(self, effect: Effect) -> None:
         """Do it in its turn. Never raises: what fails is reported."""
@@ -61,7 +64,6 @@ class Link:
             self._effects.put_nowait(effect)
 
     async def _run(self) -> None:
-        reason, refused = "closed", False
         try:
             await self._connect()
             self._open = True
@@ -69,15 +71,19 @@ class Link:
             while not isinstance(effect := await self._effects.get(), Close):
                 await self._try(effect)
             await self._flush()
+            self._end = "closed"
         except asyncio.CancelledError:
-            reason = "given up"
+            pass
         except Exception as error:
-            reason, refused = _reason(error), isinstance(error, (AuthenticationError, ProbableAuthenticationError))
+            self._end = _reason(error)
+            self._refused = isinstance(error, (AuthenticationError, ProbableAuthenticationError))
         self._closing = True
         for task in self._publishing:
             task.cancel()
         await asyncio.gather(*map(self._close, self._connections))
-        self._driver.tell(self._machine.link_down, self._epoch, reason, refused=refused)
+
+    def _report_end(self, _task: asyncio.Task[None]) -> None:
+        self._driver.tell(self._machine.link_down, self._epoch, self._end, refused=self._refused)
 
     async def _try(self, effect: Effect) -> None:
         try:

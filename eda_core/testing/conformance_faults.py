@@ -231,11 +231,11 @@ def a_stop_has_a_deadline() -> Script:
 
 
 def a_stop_ends_though_the_peer_is_frozen() -> Script:
-    """Nobody answers a farewell: the sockets are dropped after ``Config.close_timeout``, 5 seconds."""
+    """Nobody answers a farewell: the service is over soon after ``Config.close_timeout``, 5 seconds."""
     service = _listener()
     yield Start(service)
     yield Freeze()
-    yield from stop(service, seconds=8)
+    yield from stop(service, seconds=10)
 
 
 def a_service_without_a_broker_can_be_stopped() -> Script:

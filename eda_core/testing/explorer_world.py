@@ -49,7 +49,8 @@ class WorldState:
         left: how often each of ``BOUNDED`` may still happen.
         promised: labels of messages that the broker has taken on for one of the services.
         done: labels of those that were handled, and acknowledged with all that they published safe.
-        settled: labels of those that a worker has acknowledged or dead-lettered, as far as it is concerned.
+        settled: labels of those that a worker has acknowledged or dead-lettered, as far as it is concerned, or would
+            have, had its link not been lost first.
         failures: of handlers, by label, while the delivery counted.
         todo: what follows from the step that is being taken: the number of a node, and what to do with it.
         notes: what the machines did since it was last emptied, in words; ``None`` to keep no notes.
@@ -170,7 +171,7 @@ class WorldState:
                 within=within,
                 mandatory=post.mandatory,
                 immediate=post.immediate,
-                ticket=None if within is not None else ticket,
+                ticket=ticket,
             )
         except BufferFull as full:
             # Delayed retries that wait for the window are the machine's own; nobody has seen them yet.
@@ -186,12 +187,14 @@ class WorldState:
         except Exception as error:
             raise Violation("I6", f"publish raised {error!r}") from error
         if machine._published != before:
-            piece = Piece(post, held, within if held and within else DeliveryId(0), "" if track is None else cause)
-            piece = piece._replace(ticket=0 if within is not None else ticket)
+            delivery = within if held and within else DeliveryId(0)
+            piece = Piece(post, held, delivery, "" if track is None else cause, 0 if held else ticket)
             node.pieces[machine._published] = piece
             if track is not None:
                 pieces = (*track.pieces, machine._published)
                 node.tracks[track.id & TAG_MASK] = track._replace(pieces=pieces)
+        if held or machine._published == before:  # nobody has to wait for it
+            node.told |= {ticket}
         if self.notes is not None:
             self.notes.append(f"  {machine.config.service}.publish({post.label}, within={within})")
         self._perform(index, epoch, effects)
@@ -226,6 +229,7 @@ class WorldState:
             self._unseen(self.nodes.index(node), link)
             if not link.connection:
                 del node.links[epoch]
+        self.settled |= {track.label for track in node.tracks.values() if track.end is FAILED}
         self._forget(node)
 
     def _forget(self, node: Node) -> None:
@@ -335,11 +339,6 @@ class WorldState:
         if request is not None:
             self.todo.append((index, lambda index: void(self._publish(index, request, None, ""))))
 
-    def _on_report(self, index: int, node: Node, effect: fx.Report) -> None:
-        """The last word on publishes that no caller waits for: those from handlers, sent at once."""
-        if effect.level == 0 and "never confirmed" in effect.text:
-            node.pieces = {key: piece for key, piece in node.pieces.items() if piece.ticket}
-
     def _on_room(self, index: int, node: Node, effect: fx.Room) -> None:
         if not node.starved:
             raise Violation("R9", "Room, but nobody waits for it")
@@ -378,7 +377,6 @@ _EFFECTS: Final[dict[type, Callable[[Any, int, Node, Any], None]]] = {
     fx.Dispatch: WorldState._on_dispatch,
     fx.Settled: WorldState._on_settled,
     fx.Unconfigured: WorldState._on_unconfigured,
-    fx.Report: WorldState._on_report,
     fx.Room: WorldState._on_room,
     fx.Close: WorldState._on_close,
     fx.Stopped: WorldState._on_stopped,

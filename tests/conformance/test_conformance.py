@@ -1,0 +1,52 @@
+"""Every check of the conformance kit, against each adapter, on each broker."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import eda_aio
+from eda_core.testing.conformance import CHECKS, Check
+from eda_tools.broker import EmbeddedBroker
+from examples import custom_service
+from tests.conformance.brokers import Embedded, Rabbit, Vhosts
+from tests.conformance.runner import Runner, no_task_is_left
+from tests.conformance.subjects import subjects_of
+from tests.support.rabbitmq import RabbitNode
+
+ADAPTERS = {"eda_aio": subjects_of(eda_aio.Service), "custom": subjects_of(custom_service.Service)}
+
+#: Checks of what the proxy does: the broker behind it makes no difference, and they take their time.
+ON_ONE_BROKER = {"a_stop_ends_though_the_peer_is_frozen"}
+
+
+def cases() -> Iterator[Any]:
+    """Check, adapter, broker."""
+    for check, adapter, broker in itertools.product(CHECKS, ADAPTERS, ("embedded", "rabbitmq")):
+        if broker == "rabbitmq" and check.name in ON_ONE_BROKER:
+            continue
+        marks = [pytest.mark.rabbitmq] if broker == "rabbitmq" else []
+        yield pytest.param(check, adapter, broker, marks=marks, id=f"{check}-{adapter}-{broker}")
+
+
+@pytest.mark.parametrize(("check", "adapter", "broker"), list(cases()))
+def test_conformance(check: Check, adapter: str, broker: str, request: pytest.FixtureRequest) -> None:
+    async def on_embedded() -> None:
+        async with EmbeddedBroker() as embedded, Embedded(embedded) as under_test:
+            await Runner(under_test, ADAPTERS[adapter]).run(check)
+        await no_task_is_left()
+
+    async def on_rabbitmq(node: RabbitNode, vhost: str) -> None:
+        async with Rabbit(node, vhost) as under_test:
+            await Runner(under_test, ADAPTERS[adapter]).run(check)
+        await no_task_is_left()
+
+    if broker == "embedded":
+        asyncio.run(on_embedded())
+    else:
+        vhosts: Vhosts = request.getfixturevalue("vhosts")
+        asyncio.run(on_rabbitmq(request.getfixturevalue("mistreated_node"), vhosts.take()))

@@ -1,0 +1,130 @@
+"""The kit itself: its checks find the faults that they are there for. (That it is pure: tests/core/test_purity.py.)
+
+The faults are planted in the custom transport, whose tables of effects and inputs invite to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pamqp.commands import Basic, Channel
+
+from eda_core import Ack, Nack, Publish, PublishLog
+from eda_core.outbox import Outbox
+from eda_core.receiver import Receiver
+from eda_core.testing.conformance import CHECKS, NotConforming
+from eda_tools.broker import EmbeddedBroker
+from examples import custom_service, custom_transport
+from tests.conformance.brokers import Embedded
+from tests.conformance.runner import Runner
+from tests.conformance.subjects import subjects_of
+
+Patch = pytest.MonkeyPatch
+Plant = Callable[[Patch], None]
+
+
+def test_every_check_has_a_name_of_its_own_and_says_why() -> None:
+    assert len({check.name for check in CHECKS}) == len(CHECKS) > 30
+    assert all(check.why for check in CHECKS)
+
+
+def _ignore(table: dict[type, Any], kind: type) -> Plant:
+    return lambda patch: patch.setitem(table, kind, lambda *_: None)
+
+
+def _change(kind: type, attribute: str, value: Any) -> Plant:
+    """An effect is performed with another value of an attribute."""
+    perform: Any = custom_transport.EFFECTS[kind]
+
+    def changed(link: Any, effect: Any) -> None:
+        fields = {name: getattr(effect, name) for name in effect.__dataclass_fields__}
+        perform(link, type(effect)(**fields | {attribute: value}))
+
+    return lambda patch: patch.setitem(custom_transport.EFFECTS, kind, changed)
+
+
+def _confirm_what_is_refused(patch: Patch) -> None:
+    patch.setitem(custom_transport.INPUTS, Basic.Nack, custom_transport.INPUTS[Basic.Ack])
+
+
+def _acknowledge_at_once(patch: Patch) -> None:
+    def succeeded(self: Any, delivery: Any, effects: list[Any]) -> None:
+        if delivery.id in self._flight._by_id:
+            self._flight.acknowledge(delivery)
+
+    patch.setattr(Receiver, "_succeeded", succeeded)
+
+
+def _publish_at_once(patch: Patch) -> None:
+    publish = custom_service.AsyncioDriver.publish
+
+    async def unheld(self: Any, message: Any, **options: Any) -> None:
+        await publish(self, message, **options | {"within": None})
+
+    patch.setattr(custom_service.AsyncioDriver, "publish", unheld)
+
+
+def _forget_with_the_link(patch: Patch) -> None:
+    patch.setattr(Outbox, "lose_link", Outbox.abandon)
+
+
+def _forget_properties(patch: Patch) -> None:
+    again = Publish.again
+
+    def bare(self: Publish) -> Publish:
+        publish = again(self)
+        publish.properties = Basic.Properties(content_type="application/cbor", delivery_mode=2)
+        return publish
+
+    patch.setattr(Publish, "again", bare)
+
+
+def _wait_for_ever(patch: Patch) -> None:
+    handshake = custom_transport.Wire.handshake
+
+    async def without_patience(self: Any, asked: Any) -> None:
+        await handshake(self, asked)
+        self.patience = None
+
+    patch.setattr(custom_transport.Wire, "handshake", without_patience)
+
+
+INPUTS, EFFECTS = custom_transport.INPUTS, custom_transport.EFFECTS
+
+#: The fault, and the check that finds it.
+FAULTS: dict[str, tuple[Plant, str]] = {
+    "returns are ignored": (_ignore(INPUTS, Basic.Return), "unroutable_commands_come_back"),
+    "mandatory is dropped": (_change(Publish, "mandatory", False), "unroutable_commands_come_back"),
+    "logs are dropped": (_ignore(EFFECTS, PublishLog), "logs_go_to_the_bus"),
+    "rejected messages are requeued": (_change(Nack, "requeue", True), "invalid_messages_are_dead_lettered"),
+    "requeued messages are rejected": (_change(Nack, "requeue", False), "a_retry_may_succeed"),
+    "acknowledgements are dropped": (_ignore(EFFECTS, Ack), "prefetch_bounds_what_is_handled_at_once"),
+    "acknowledgements before the confirms": (_acknowledge_at_once, "sources_are_acknowledged_after_the_confirms"),
+    "handlers publish at once": (_publish_at_once, "failing_handlers_publish_nothing"),
+    "refused publishes are ignored": (_ignore(INPUTS, Basic.Nack), "refused_publishes_are_sent_again_whole"),
+    "refused publishes count as confirmed": (_confirm_what_is_refused, "refused_publishes_are_sent_again_whole"),
+    "refused publishes lose their properties": (_forget_properties, "refused_publishes_are_sent_again_whole"),
+    "publishes are lost with the link": (_forget_with_the_link, "cut_connections_lose_nothing"),
+    "consumer cancels are ignored": (_ignore(INPUTS, Basic.Cancel), "a_deleted_queue_is_declared_again"),
+    "closed channels are ignored": (_ignore(INPUTS, Channel.Close), "a_refused_declaration_is_tried_again"),
+    "silence is borne": (_wait_for_ever, "a_frozen_peer_is_noticed"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant, name = FAULTS[fault]
+    (check,) = [check for check in CHECKS if check.name == name]
+    patience = 5.0 if fault == "silence is borne" else 1.0  # seconds; the heartbeat is 2
+
+    async def run() -> None:
+        async with EmbeddedBroker() as embedded, Embedded(embedded) as under_test:
+            plant(monkeypatch)
+            runner = Runner(under_test, subjects_of(custom_service.Service), patience)
+            with pytest.raises(NotConforming):
+                await runner.run(check)
+
+    asyncio.run(run())
