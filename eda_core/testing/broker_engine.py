@@ -56,13 +56,13 @@ class Engine:
     )
 
     def __init__(self, vhosts: Iterable[str], policies: Sequence[Policy], epoch: float) -> None:
-        self.now = 0.0
-        self.epoch = epoch
+        self.now: float = 0.0
+        self.epoch: float = epoch
         self.policies: tuple[Policy, ...] = tuple(policies)
-        self.topologies = {vhost: Topology(vhost) for vhost in vhosts}
+        self.topologies: dict[str, Topology] = {vhost: Topology(vhost) for vhost in vhosts}
         self.queues: dict[tuple[str, str], Queue] = {}
         self.uids: dict[int, Queue] = {}
-        self.next_uid = 1
+        self.next_uid: int = 1
         self.connections: dict[ConnectionId, Connection] = {}
         self.out: list[Outgoing] = []
         # Dead letters wait here until the operation at hand is done: each queue is its own process in RabbitMQ.

@@ -74,9 +74,9 @@ class Call:
     __slots__ = ("arguments", "method", "named")
 
     def __init__(self, method: str, *arguments: Any, **named: Any) -> None:
-        self.method = method
-        self.arguments = arguments
-        self.named = named
+        self.method: str = method
+        self.arguments: tuple[Any, ...] = arguments
+        self.named: dict[str, Any] = named
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Do(Call):
 
     def __init__(self, worker: Worker, method: str, *arguments: Any, **named: Any) -> None:
         super().__init__(method, *arguments, **named)
-        self.worker = worker
+        self.worker: Worker = worker
 
 
 class Begin(Do):

@@ -30,7 +30,7 @@ class Counterexample(AssertionError):
     """
 
     def __init__(self, scenario: Scenario, violation: Violation, steps: list[Step]) -> None:
-        self.rule = violation.rule
+        self.rule: str = violation.rule
         self.steps = steps
         super().__init__(f"{violation}\nscenario {scenario.name!r}, {len(steps)} step(s):\n{tell(scenario, steps)}")
 

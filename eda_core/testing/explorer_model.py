@@ -217,16 +217,16 @@ class Link:
     )
 
     def __init__(self, epoch: Epoch) -> None:
-        self.epoch = epoch
-        self.connection = 0
-        self.connecting = True
-        self.attended = True
-        self.closing = False
+        self.epoch: Epoch = epoch
+        self.connection: int = 0
+        self.connecting: bool = True
+        self.attended: bool = True
+        self.closing: bool = False
         self.up: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
         self.down: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
-        self.newest = 0
-        self.told = 0
-        self.last = 0
+        self.newest: int = 0
+        self.told: int = 0
+        self.last: int = 0
         self.sent: dict[int, int] = {}
 
     def clone(self) -> Link:
@@ -305,22 +305,22 @@ class Node:
     )
 
     def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+        self.machine: Machine = machine
         self.links: dict[Epoch, Link] = {}
         self.runs: dict[DeliveryId, Run] = {}
         self.tracks: dict[int, Track] = {}
         self.pieces: dict[int, Piece] = {}
-        self.tickets = 0
-        self.outside = 0
+        self.tickets: int = 0
+        self.outside: int = 0
         self.known: frozenset[str] = frozenset()
         self.unseen: frozenset[str] = frozenset()
         self.told: frozenset[int] = frozenset()
-        self.starved = False
-        self.over = False
+        self.starved: bool = False
+        self.over: bool = False
         self.stop_due: float | None = None
-        self.wants_configuration = False
-        self.configured = False
-        self.url = ""
+        self.wants_configuration: bool = False
+        self.configured: bool = False
+        self.url: str = ""
         self.image: tuple[float, int] | None = None
 
     def clone(self) -> Node:

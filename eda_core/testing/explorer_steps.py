@@ -182,7 +182,7 @@ class Steps(WorldState):
     def _promise(self, piece: Any) -> None:
         """A message that goes to another service of the scenario has been taken on by the broker."""
         if piece.post.label in self.scenario.plans and not piece.retry:
-            self.promised |= {piece.post.label}
+            self._expect(piece.post.label)
 
     def _told_cancelled(self, index: int, node: Node, link: Link, tag: str) -> None:
         self._tell(index, "consumer_cancelled", link.epoch, tag)
@@ -277,7 +277,8 @@ class Steps(WorldState):
         node = self._node(index)
         run = node.runs.pop(delivery)
         if self._mark(node, delivery, end) and end is FAILED:
-            self.failures = {**self.failures, run.label: self.failures.get(run.label, 0) + 1}
+            failures: dict[str, int] = {**self.failures, run.label: self.failures.get(run.label, 0) + 1}
+            self.failures = failures
             if self.plan(run.label).configures and not node.configured:
                 node.wants_configuration = True  # somebody will send another one
             if not run.deferred:  # a failure publishes nothing
@@ -330,7 +331,7 @@ class Steps(WorldState):
 
     def _alarm(self, _: int) -> None:
         self._spend("alarm")
-        self.alarm = True
+        self.alarm: bool = True
         self._route(self._own_broker().set_alarm(True, now=self.now))
 
     def _alarm_ends(self, _: int) -> None:
@@ -358,7 +359,7 @@ class Steps(WorldState):
         """Time jumps to the next deadline, and whoever waited for it is told, twice (R7)."""
         deadline = self.deadline()
         assert deadline is not None
-        self.now = max(self.now, deadline)
+        self.now: float = max(self.now, deadline)
         due = self.broker.deadline()
         if due is not None and due <= self.now:
             self._route(self._own_broker().tick(now=self.now))
@@ -400,7 +401,7 @@ class Steps(WorldState):
         if self.scenario.message_ids:
             sealed.properties.message_id = str(message.payload)
         if sealed.exchange != CONFIGURATIONS:  # those are not stored for who is not there
-            self.promised |= {str(message.payload)}
+            self._expect(str(message.payload))
         method = commands.Basic.Publish(exchange=sealed.exchange, routing_key=sealed.routing_key)
         self._operate([(method, sealed.properties, sealed.body)])
         judge_lost(self.broker, self.promised, self.done)

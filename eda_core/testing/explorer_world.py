@@ -76,18 +76,18 @@ class WorldState:
     )
 
     def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
-        self.now = 0.0
-        self.left = (0,) * len(scenario.left())
+        self.scenario: Scenario = scenario
+        self.now: float = 0.0
+        self.left: tuple[int, ...] = (0,) * len(scenario.left())
         self.promised: frozenset[str] = frozenset()
         self.done: frozenset[str] = frozenset()
         self.settled: frozenset[str] = frozenset()
         self.failures: dict[str, int] = {}
-        self.alarm = False
+        self.alarm: bool = False
         self.notes: list[str] | None = None
         self.todo: list[tuple[int, Callable[[int], None]]] = []
-        self.broker = Broker(auto_confirm=False, policies=[_POLICY])
-        self.nodes = [
+        self.broker: Broker = Broker(auto_confirm=False, policies=[_POLICY])
+        self.nodes: list[Node] = [
             Node(Machine(config, random=_half, token=f"t{index}", wall_offset=0.0))
             for index, config in enumerate(scenario.services)
         ]
@@ -130,6 +130,10 @@ class WorldState:
             self._owns_broker = True
         self._broker_image = None
         return self.broker
+
+    def _expect(self, label: str) -> None:
+        """The broker has been given a message that must not be lost."""
+        self.promised = self.promised | {label}
 
     def _may(self, kind: str) -> bool:
         return self.left[BOUND[kind]] > 0

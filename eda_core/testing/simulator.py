@@ -37,7 +37,7 @@ class World(Steps):
         self.settle()
         for message in scenario.inputs:
             self._arrive(message)
-        self.left = scenario.left()
+        self.left: tuple[int, ...] = scenario.left()
 
     def fork(self) -> World:
         """An independent copy."""

@@ -89,8 +89,8 @@ class Server:
         channel_max: int = 2047,
     ) -> None:
         self.broker = broker
-        self.server_properties = dict(_SERVER_PROPERTIES)
-        self.mechanisms = " ".join(_MECHANISMS)
+        self.server_properties: dict[str, Any] = dict(_SERVER_PROPERTIES)
+        self.mechanisms: str = " ".join(_MECHANISMS)
         self._users = dict(users)
         self.heartbeat = heartbeat
         self.frame_max = frame_max

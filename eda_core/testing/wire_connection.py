@@ -102,10 +102,10 @@ class ServerConnection:
     """
 
     def __init__(self, host: Host, now: float) -> None:
-        self.should_close = False
-        self.blocked = False
-        self.user = ""
-        self.vhost = ""
+        self.should_close: bool = False
+        self.blocked: bool = False
+        self.user: str = ""
+        self.vhost: str = ""
         self.client_properties: Mapping[str, Any] = {}
         self._host = host
         self._state = _HEADER

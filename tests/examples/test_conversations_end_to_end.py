@@ -26,8 +26,17 @@ POISON = "the card expires 13/27"
 def run_demo(
     *arguments: object, url: str | None = None, program: Sequence[str] = DEMO
 ) -> subprocess.CompletedProcess[str]:
-    command, env = [*program, *map(str, arguments)], environment(url)
-    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    command, pipe = [*program, *map(str, arguments)], subprocess.PIPE
+    with subprocess.Popen(command, env=environment(url), cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as demo:
+        try:
+            output, errors = demo.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            demo.terminate()  # killed at once, it could not end its workers
+            output, errors = demo.communicate(timeout=60)
+            pytest.fail(f"the demo did not end within 60 s: {output[-2000:]}\n{errors[-1000:]}")
+        finally:
+            demo.kill()
+    return subprocess.CompletedProcess(command, demo.returncode, output, errors)
 
 
 def table(output: str) -> dict[str, int]:
