@@ -19,6 +19,8 @@ from eda_core.testing.simulator import World, describe
 
 _QUIET = -1
 _UNKNOWN = -2
+_OUT = -3  # where the search broke off
+_SAMPLE = 10
 
 
 class Counterexample(AssertionError):
@@ -45,8 +47,8 @@ class Exploration:
         merged: steps that led to a state that was known already.
         depth: steps on the shortest way to the state that is farthest away.
         quiet: states in which nothing happens any more by itself.
-        complete: whether these are all states of the scenario; if not, those where the search broke off were still
-            followed, by the usual steps, until they were quiet.
+        complete: whether these are all states of the scenario; if not, of those where the search broke off every tenth
+            was still followed, by the usual steps, until it was quiet.
         kinds: of steps that were taken.
     """
 
@@ -100,8 +102,10 @@ class _Search:
         while self.frontier and len(self.parents) < self.limit:
             self._visit(*self.frontier.popleft())
         complete = not self.frontier
-        for number, world in self.frontier:
-            self._follow(number, world)
+        for place, (number, world) in enumerate(self.frontier):
+            if place % _SAMPLE == 0:
+                self._follow(number, world)
+            self.following[number] = _OUT
         self._judge_ends()
         states = len(self.parents)
         quiet = self.following.count(_QUIET)
@@ -114,6 +118,7 @@ class _Search:
         usual, other = world.steps()
         if not usual:
             self._follow(number, world)
+            self.following[number] = _QUIET
         for place, step in enumerate((*usual, *other)):
             child = world.fork()
             try:
@@ -143,7 +148,6 @@ class _Search:
             world.settle()
         except Violation as violation:
             raise Counterexample(self.scenario, violation, self._way(number)) from None
-        self.following[number] = _QUIET
 
     def _judge_ends(self) -> None:
         """I5: from every state the usual steps come to an end."""
@@ -151,10 +155,10 @@ class _Search:
         for start in range(len(self.following)):
             chain: dict[int, None] = {}
             here = start
-            while here != _QUIET and not ends[here] and here not in chain:
+            while here >= 0 and not ends[here] and here not in chain:
                 chain[here] = None
                 here = self.following[here]
-            if here != _QUIET and not ends[here]:
+            if here >= 0 and not ends[here]:
                 livelock = Violation(
                     "I5", "nothing goes wrong, and yet it never becomes quiet: a circle of usual steps"
                 )

@@ -92,7 +92,16 @@ class Images:
                     for _, p in sorted(node.pieces.items())
                 ]
             ),
-            (node.outside, node.known, node.unseen, node.starved, node.over, node.wants_configuration, node.configured),
+            (
+                node.outside,
+                node.known,
+                node.unseen,
+                node.starved,
+                node.over,
+                node.wants_configuration,
+                node.configured,
+                node.refused,
+            ),
             None if node.stop_due is None else max(node.stop_due - now, 0.0),
         )
 
@@ -102,7 +111,7 @@ def _link(link: Link, age: int, connection: int | None, order: dict[int, int]) -
     return (
         age,
         connection,
-        (link.connecting, link.attended, link.closing),
+        (link.connecting, link.attended, link.closing, link.blocked),
         tuple([_settling(item, newest) for item in link.up[0]]),
         tuple([_publish(item, last) for item in link.up[1]]),
         tuple([_delivery(item, newest) for item in link.down[0]]),

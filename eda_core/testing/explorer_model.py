@@ -46,7 +46,8 @@ class Violation(Exception):
     """Something that must hold does not.
 
     Attributes:
-        rule: an invariant of ``ARCHITECTURE.md`` (I1 to I6) or a rule of the design (R1 to R9).
+        rule: an invariant of ``ARCHITECTURE.md`` (I1 to I6), a rule of the design (R1 to R9), or "life": what
+            ``ARCHITECTURE.md`` says in "Life of a service".
     """
 
     def __init__(self, rule: str, text: str) -> None:
@@ -196,6 +197,8 @@ class Link:
         connecting: the driver was asked to open it and has not reported.
         attended: the machine counts on it; else it is an earlier one that the broker has not missed yet.
         closing: the machine has asked to close it.
+        refused: the broker refused the credentials.
+        blocked: the machine was told that the broker takes no publishes.
         up, down: towards the broker and back; of each, the channel to consume on and the one to publish on.
         newest: the last delivery tag the broker used, ``told`` the last one the machine knows of.
         last: the tag of the last publish.
@@ -204,6 +207,7 @@ class Link:
 
     __slots__ = (
         "attended",
+        "blocked",
         "closing",
         "connecting",
         "connection",
@@ -211,6 +215,7 @@ class Link:
         "epoch",
         "last",
         "newest",
+        "refused",
         "sent",
         "told",
         "up",
@@ -222,6 +227,8 @@ class Link:
         self.connecting: bool = True
         self.attended: bool = True
         self.closing: bool = False
+        self.refused: bool = False
+        self.blocked: bool = False
         self.up: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
         self.down: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
         self.newest: int = 0
@@ -236,6 +243,8 @@ class Link:
         copy.connecting = self.connecting
         copy.attended = self.attended
         copy.closing = self.closing
+        copy.refused = self.refused
+        copy.blocked = self.blocked
         copy.up = self.up
         copy.down = self.down
         copy.newest = self.newest
@@ -280,6 +289,7 @@ class Node:
         told: tickets whose ``Settled`` is due in the present input.
         configured: whether a configuration handler has said so on this link.
         url: where it connected last.
+        refused: the URLs where its credentials were refused the last time.
         stop_due: when a stop may cut things short; ``None`` if it was not asked to stop.
         image: of the machine, and the time at which it was taken; ``None`` if it may have changed.
     """
@@ -293,6 +303,7 @@ class Node:
         "outside",
         "over",
         "pieces",
+        "refused",
         "runs",
         "starved",
         "stop_due",
@@ -321,6 +332,7 @@ class Node:
         self.wants_configuration: bool = False
         self.configured: bool = False
         self.url: str = ""
+        self.refused: frozenset[str] = frozenset()
         self.image: tuple[float, int] | None = None
 
     def clone(self) -> Node:
@@ -342,6 +354,7 @@ class Node:
         copy.wants_configuration = self.wants_configuration
         copy.configured = self.configured
         copy.url = self.url
+        copy.refused = self.refused
         copy.image = self.image
         return copy
 

@@ -73,6 +73,9 @@ class Steps(WorldState):
 
     def _bad_login(self, index: int, epoch: Epoch) -> None:
         self._spend("bad_login")
+        node = self._node(index)
+        node.link(epoch).refused = True
+        node.refused |= {node.url}
         self._tell(index, "link_down", epoch, "access refused", refused=True)
 
     def _up(self, index: int, epoch: Epoch, channel: int) -> None:
@@ -164,6 +167,7 @@ class Steps(WorldState):
         before = node.machine.state
         self._tell(index, "declared", link.epoch, replies)
         if before is not life.OPEN and node.machine.state is life.OPEN:
+            node.refused = frozenset()
             again = list(node.links[link.epoch].sent.values())
             if again != sorted(again):
                 raise Violation("I3", f"publishes kept over the loss of a link go out of order: {again}")
@@ -191,9 +195,11 @@ class Steps(WorldState):
         self._tell(index, "returned", link.epoch, *content)
 
     def _told_blocked(self, index: int, node: Node, link: Link, reason: str) -> None:
+        link.blocked = link.attended
         self._tell(index, "blocked", link.epoch, reason)
 
     def _told_unblocked(self, index: int, node: Node, link: Link) -> None:
+        link.blocked = False
         self._tell(index, "unblocked", link.epoch)
 
     # -- links that end -----------------------------------------------------------------------------------------------

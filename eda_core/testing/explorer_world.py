@@ -197,6 +197,9 @@ class WorldState:
             if track is not None:
                 pieces = (*track.pieces, machine._published)
                 node.tracks[track.id & TAG_MASK] = track._replace(pieces=pieces)
+            made = sum(not piece.retry for piece in node.pieces.values())
+            if made > machine.config.buffer:
+                raise Violation("R9", f"{made} publishes in a buffer of {machine.config.buffer}")
         if held or machine._published == before:  # nobody has to wait for it
             node.told |= {ticket}
         if self.notes is not None:
@@ -224,12 +227,23 @@ class WorldState:
         elif node.machine.state is life.CLOSING and (node.tracks or node.pieces):
             self._forget(node)
 
+    def _judge_closing(self, node: Node) -> None:
+        """A stop lets running handlers finish, and settles their messages, unless its time is up."""
+        if node.stop_due is not None and self.now >= node.stop_due:
+            return
+        unfinished = [run.label for run in node.runs.values() if not run.deferred]
+        unfinished += [track.label for track in node.tracks.values()]
+        if unfinished:
+            raise Violation("life", f"it closes before {sorted(unfinished)} are finished")
+
     def _lost(self, node: Node, epoch: Epoch) -> None:
         """The machine has given up link ``epoch``; what is left of it is for the broker to notice."""
         if epoch in node.links:
             link = node.link(epoch)
             link.attended = False
             link.sent.clear()
+            if not link.refused:
+                node.refused -= {node.url}
             self._unseen(self.nodes.index(node), link)
             if not link.connection:
                 del node.links[epoch]
@@ -295,6 +309,8 @@ class WorldState:
         if effect.pid not in node.pieces and not effect.exchange and effect.delivery is not None:
             self._own_retry(node, effect, effect.delivery)
         judge_publish(node, link, effect)
+        if link.blocked:
+            raise Violation("life", f"{effect!r} while the broker takes no publishes")
         link.last = effect.tag
         link.sent[effect.tag] = effect.pid
         method = commands.Basic.Publish(
@@ -321,6 +337,8 @@ class WorldState:
         config = node.machine.config
         if config.configurations and not node.configured and not isinstance(effect.message, Configuration):
             raise Violation("life", f"{effect!r} while the service is not configured")
+        if node.stop_due is not None:
+            raise Violation("life", f"{effect!r} although the service stops")
         node.known |= {label}
         node.runs[effect.delivery] = Run(label, 0, False, str(effect.message.meta.get("message_id") or ""))
 
@@ -353,12 +371,16 @@ class WorldState:
             self.todo.append((index, lambda index: self._tell(index, "link_down", effect.epoch, "closed")))
             return
         node.link(effect.epoch).closing = True
+        if node.machine.state is life.CLOSING:
+            self._judge_closing(node)
 
     def _on_stopped(self, index: int, node: Node, effect: fx.Stopped) -> None:
         node.over = True
         node.starved = node.wants_configuration = False
         if node.stop_due is None and effect.error is None:
             raise Violation("I5", "Stopped, but nobody asked for it and there is no error")
+        if node.stop_due is None and node.refused != frozenset(node.machine.config.urls):
+            raise Violation("life", f"it gives up, and was refused only at {sorted(node.refused)}")
 
 
 def void(_: object) -> None:

@@ -24,6 +24,10 @@ __all__ = ["Scenario", "Violation", "World", "describe"]
 _CHANNELS: Final = ("consuming", "publishing")
 
 
+#: A broker may take minutes to miss a client that is gone; in the meantime it is back.
+SLOW: Final = frozenset(("dead link noticed",))
+
+
 class World(Steps):
     """See the module."""
 
@@ -65,6 +69,8 @@ class World(Steps):
         if self.deadline() is not None:
             if not usual:
                 usual.append(("time passes", -1))
+            elif all(step[0] in SLOW for step in usual):
+                other.append(("time passes", -1))
             elif self._may("haste"):
                 other.append(("haste", -1))
         return usual, other

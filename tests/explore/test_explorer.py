@@ -81,7 +81,7 @@ def test_deeper(capsys: pytest.CaptureFixture[str]) -> None:
     """Ten times as many states: larger bounds, broken off where they have no end within a night."""
     total = 0
     for scenario in DEEP:
-        found, seconds = timed(scenario, 150_000)
+        found, seconds = timed(scenario, 100_000)
         total += found.states
         show(capsys, f"{found}, {seconds:.1f} s")
     show(capsys, f"explored {total:,} states")

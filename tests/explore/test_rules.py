@@ -23,7 +23,6 @@ from hypothesis.stateful import (
 
 from eda_core.config import Config
 from eda_core.policy import RetryPolicy
-from eda_core.testing.explorer_images import Images
 from eda_core.testing.explorer_model import BOUNDED, Plan, Post, Scenario, Step
 from eda_core.testing.explorer_scenarios import ONE_URL, TWO_URLS, answered, asked, command, event, said, service
 from eda_core.testing.simulator import World, describe
@@ -189,13 +188,9 @@ class Company(RuleBasedStateMachine):
             for node in self.world.nodes:
                 assert not node.over or node.stop_due is not None or self.world._spent("bad_login")
 
-    def teardown(self) -> None:
-        if self.world is not None:
-            assert len(Images().world(self.world)) == 2 + len(self.world.nodes)
-
 
 def test_random_histories() -> None:
-    run_state_machine_as_test(Company, settings=settings(max_examples=800, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(Company, settings=settings(max_examples=700, stateful_step_count=40, deadline=None))
 
 
 @pytest.mark.deep
