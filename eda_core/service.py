@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from eda_core.codec import JSON
 from eda_core.config import Config
@@ -19,6 +19,9 @@ from eda_core.journal import RecordingMachine
 from eda_core.machine import Machine
 from eda_core.policy import ReconnectPolicy, RetryPolicy
 from eda_core.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, DeliveryId, Event, Result
+
+if TYPE_CHECKING:
+    from ssl import SSLContext  # the core loads no ssl, and only passes it on
 
 R = TypeVar("R")
 
@@ -36,6 +39,8 @@ class ServiceApi(Handlers, Generic[R]):
         logical_service: its name, which all its workers share.
         config_routing_keys: configurations to subscribe to; without them the service is ready at once.
         log_routing_keys: logs to receive, for tools.
+        ssl: how to check the broker's certificate and which to show, for ``amqps://`` URLs; by default the chain and
+            the host name are checked against the system's authorities.
 
     Raises:
         LocalError: an argument or a class attribute is wrong; it says which and why.
@@ -65,8 +70,10 @@ class ServiceApi(Handlers, Generic[R]):
         config_routing_keys: Sequence[str] = (),
         *,
         log_routing_keys: Sequence[str] = (),
+        ssl: SSLContext | None = None,
     ) -> None:
         hostname, pid = self._identity()
+        self._ssl = ssl
         self.logical_service = logical_service
         self._config = Config.make(
             amqp_urls,

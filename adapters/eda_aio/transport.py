@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from ssl import SSLContext
 from typing import Any, cast
 
 import aio_pika
@@ -27,14 +28,16 @@ class Link:
 
     Args:
         timeout: seconds for an AMQP command to be answered, and for a connection to close.
+        ssl: for ``amqps://``; ``None`` checks the chain and the host name.
     """
 
-    def __init__(self, connect: Connect, driver: Driver, timeout: float) -> None:
+    def __init__(self, connect: Connect, driver: Driver, timeout: float, ssl: SSLContext | None) -> None:
         self._epoch = connect.epoch
         self._asked = connect
         self._driver = driver
         self._machine = driver.machine
         self._timeout = timeout
+        self._ssl = ssl
         self._connections: list[AbstractConnection] = []
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
         self._publishing: set[asyncio.Task[None]] = set()
@@ -106,7 +109,9 @@ class Link:
 
     async def _connection(self) -> AbstractConnection:
         asked = self._asked
-        connection = await aio_pika.connect(asked.url, heartbeat=asked.heartbeat, name=asked.name)
+        connection = await aio_pika.connect(
+            asked.url, heartbeat=asked.heartbeat, name=asked.name, ssl_context=self._ssl
+        )
         self._connections.append(connection)
         connection.close_callbacks.add(self._on_connection_closed)
         return connection
