@@ -21,6 +21,7 @@ from eda_core.effects import (
     Publish,
     PublishLog,
     Ready,
+    Replied,
     Report,
     Returned,
     Room,
@@ -28,7 +29,17 @@ from eda_core.effects import (
     Stopped,
     Unconfigured,
 )
-from eda_core.errors import BufferFull, EdaError, LocalError, PayloadError, PublishError, ServiceError, StateError
+from eda_core.errors import (
+    BufferFull,
+    CommandError,
+    CommandTimeout,
+    EdaError,
+    LocalError,
+    PayloadError,
+    PublishError,
+    ServiceError,
+    StateError,
+)
 from eda_core.handlers import Handlers, NoHandler, Reject, failure, outcome
 from eda_core.machine import Machine
 from eda_core.policy import ReconnectPolicy, RetryPolicy
@@ -67,6 +78,8 @@ __all__ = [
     "Cancel",
     "Close",
     "Command",
+    "CommandError",
+    "CommandTimeout",
     "Config",
     "Configuration",
     "Configured",
@@ -99,6 +112,7 @@ __all__ = [
     "Ready",
     "ReconnectPolicy",
     "Reject",
+    "Replied",
     "Report",
     "Result",
     "RetryPolicy",

@@ -16,6 +16,7 @@ from eda_core.effects import (
     Dispatch,
     Effect,
     Ready,
+    Replied,
     Report,
     Returned,
     Room,
@@ -55,6 +56,7 @@ class Driver(ABC):
             Unconfigured: lambda effect: self.call(effect, service.on_unconfigured),
             Returned: self._returned,
             Settled: lambda effect: self.settled(effect.ticket, effect.error),
+            Replied: self.replied,
             Room: lambda effect: self.room(),
             Report: lambda effect: self.report(effect.level, effect.text),
             Stopped: lambda effect: self.stopped(effect.error),
@@ -85,6 +87,9 @@ class Driver(ABC):
     @abstractmethod
     def settled(self, ticket: int, error: str | None) -> None:
         """Tell the caller that waits with ``ticket``."""
+
+    def replied(self, effect: Replied) -> None:  # noqa: B027 - optional
+        """Tell the caller; :func:`eda_core.calls.answer` says what. Only adapters that make calls fill it in."""
 
     @abstractmethod
     def room(self) -> None:

@@ -18,7 +18,7 @@ from pamqp import base
 from pamqp.commands import Basic
 
 from eda_core.urls import redact
-from eda_core.values import AnyMessage, DeliveryId, Epoch, PublishId, shortened
+from eda_core.values import AnyMessage, DeliveryId, Epoch, PublishId, Result, shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +203,22 @@ class Settled:
     error: str | None = None
 
 
+@dataclass(slots=True)
+class Replied:
+    """The call made with ``ticket`` is over; :func:`eda_core.calls.answer` is what to tell the caller.
+
+    Attributes:
+        result: ``None`` if there is none, and then ``error`` says why.
+        timed_out: because it did not come in time.
+    """
+
+    ticket: int
+    command: str
+    result: Result | None
+    error: str = ""
+    timed_out: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """There is room in the buffer again, after a publish was refused with ``BufferFull``."""
@@ -248,6 +264,7 @@ Effect = (
     | Unconfigured
     | Returned
     | Settled
+    | Replied
     | Room
     | Report
     | Stopped

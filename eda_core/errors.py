@@ -6,6 +6,11 @@ Only wrong local calls raise (rule R1): what the broker, the network or a handle
 
 from __future__ import annotations
 
+from typing import Any, Final
+
+#: Characters of a text that shows a peer's payload.
+_LONGEST: Final = 500
+
 
 class EdaError(Exception):
     """Base of everything this toolkit raises on purpose. Never raised itself.
@@ -49,4 +54,22 @@ class ServiceError(EdaError):
 
 
 class PublishError(EdaError):
-    """A publish that was accepted and can no longer be confirmed: the service stopped before the broker answered."""
+    """A publish that was accepted and cannot be confirmed any more, or, of a call, that no queue is bound for."""
+
+
+class CommandError(EdaError):
+    """A call whose result is an error.
+
+    Attributes:
+        command: ``service.Command``.
+        payload: of the result.
+    """
+
+    def __init__(self, command: str, payload: Any) -> None:
+        super().__init__(f"{command}: {payload!r}"[:_LONGEST])
+        self.command = command
+        self.payload = payload
+
+
+class CommandTimeout(EdaError, TimeoutError):
+    """A call whose result did not come in time. The command may still be done, or have been done."""

@@ -51,6 +51,8 @@ INPUTS: Final = (
     "ack",
     "nack",
     "publish",
+    "call",
+    "forget_call",
     "confirmed",
     "refused",
     "returned",

@@ -15,7 +15,7 @@ from eda_core import link
 from eda_core.config import Config
 from eda_core.criticality import NOTICE, WARNING
 from eda_core.effects import Cancel, Close, Connect, Declare, Effect, Report, Stopped
-from eda_core.topology import bindings, declarations, queue_names, subscriptions
+from eda_core.topology import Subscription, bindings, declarations, queue_names, subscriptions
 from eda_core.urls import redact
 from eda_core.values import Epoch
 
@@ -41,6 +41,8 @@ class LinkKeeper(ABC):
         self._random = random
         self._wanted = subscriptions(config)
         self._queues: Mapping[str, str] = {}
+        #: Queues that are being declared; on an open link, those it did not begin with.
+        self._adding: tuple[Subscription, ...] = ()
         self._consuming: list[str] = []
         self._failures = 0
         self._next_url = 0
@@ -60,6 +62,10 @@ class LinkKeeper(ABC):
     @abstractmethod
     def _opened(self, now: float, effects: list[Effect]) -> None:
         """The link is open: start to consume and to publish."""
+
+    @abstractmethod
+    def _added(self, now: float, effects: list[Effect]) -> None:
+        """What :meth:`_want` asked for on an open link is declared."""
 
     @abstractmethod
     def _lost(self) -> None:
@@ -101,7 +107,8 @@ class LinkKeeper(ABC):
         self._go(link.LINK_UP)
         if self.state is not link.DECLARING:
             return []
-        return [Declare(self.epoch, declarations(self._wanted, self.config.retry.delays))]
+        self._adding = self._wanted
+        return [Declare(self.epoch, declarations(self._adding, self.config.retry.delays))]
 
     def declared(self, epoch: Epoch, replies: Sequence[base.Frame], now: float) -> list[Effect]:
         """The replies to a ``Declare``, in order.
@@ -112,14 +119,12 @@ class LinkKeeper(ABC):
         effects: list[Effect] = []
         if self._is_stale(epoch):
             return effects
+        if self._adding and self._serving():
+            self._add_further(replies, now, effects)
+            return effects
         self._go(link.DECLARED)
         if self.state is link.BINDING:
-            queues = queue_names(self._wanted, replies)
-            if queues is None:
-                self._give_up("the broker did not name the queues it declared", now, effects)
-            else:
-                self._queues = queues
-                effects.append(Declare(self.epoch, bindings(self._wanted, queues, self.config.prefetch)))
+            self._bind(replies, now, effects)
         elif self.state is link.OPEN:
             self._due = None
             self._open_since = now
@@ -127,6 +132,7 @@ class LinkKeeper(ABC):
             self._refused_urls.clear()
             if self._stop_due is not None:
                 self._go(link.STOP)
+            self._add(effects)
             self._opened(now, effects)
         return effects
 
@@ -278,10 +284,40 @@ class LinkKeeper(ABC):
         self._due = now + delay
         self._open_since = None
         self._consuming.clear()
+        self._queues = {}
+        self._adding = ()
         self._blocked_since = None
         self._lost()
         effects.append(Report(WARNING, f"no link to {redact(self.config.urls[url])}: {reason}{self._hint(delay)}"))
         self._move(now, effects)
+
+    def _bind(self, replies: Sequence[base.Frame], now: float, effects: list[Effect]) -> None:
+        """The second step of declaring, with the names from the first."""
+        queues = queue_names(self._adding, replies)
+        if queues is None:
+            self._give_up("the broker did not name the queues it declared", now, effects)
+        else:
+            self._queues = {**self._queues, **queues}
+            effects.append(Declare(self.epoch, bindings(self._adding, queues, self.config.prefetch)))
+
+    def _want(self, subscription: Subscription, effects: list[Effect]) -> None:
+        """One more queue, on this link and all later ones."""
+        self._wanted += (subscription,)
+        if self._serving():
+            self._add(effects)
+
+    def _add(self, effects: list[Effect]) -> None:
+        """Declare, on an open link, what was not wanted yet when it was opened. State and table are as they were."""
+        self._adding = tuple(each for each in self._wanted if each.tag not in self._queues)
+        if self._adding:
+            effects.append(Declare(self.epoch, declarations(self._adding, ())))
+
+    def _add_further(self, replies: Sequence[base.Frame], now: float, effects: list[Effect]) -> None:
+        if self._adding[0].tag in self._queues:
+            self._adding = ()
+            self._added(now, effects)
+        else:
+            self._bind(replies, now, effects)
 
     def _note_refusal(self, url: int, refused: bool) -> None:
         if refused:

@@ -16,6 +16,7 @@ from typing import Any
 from pamqp.commands import Basic
 
 from eda_core import link
+from eda_core.calls import Call, Calls
 from eda_core.codec import DecodeError, decode
 from eda_core.config import Config
 from eda_core.consumer import RUNNING, WAITING, Delivery
@@ -29,6 +30,7 @@ from eda_core.effects import (
     Publish,
     PublishLog,
     Ready,
+    Replied,
     Report,
     Returned,
     Settled,
@@ -39,12 +41,8 @@ from eda_core.errors import StateError
 from eda_core.logbook import LogBook
 from eda_core.receiver import Receiver
 from eda_core.routing import COMMANDS
-from eda_core.values import (
-    AnyMessage,
-    DeliveryId,
-    Epoch,
-    Failed,
-)
+from eda_core.topology import REPLIES, replies
+from eda_core.values import AnyMessage, Command, DeliveryId, Epoch, Failed, Result
 
 
 class Machine(Receiver):
@@ -60,6 +58,7 @@ class Machine(Receiver):
     def __init__(self, config: Config, *, random: Callable[[], float], token: str, wall_offset: float) -> None:
         super().__init__(config, random, LogBook(config, wall_offset))
         self._token = token
+        self._calls = Calls(f"{config.service}.{token}", config.buffer)
 
     def __repr__(self) -> str:
         return (
@@ -100,6 +99,9 @@ class Machine(Receiver):
     def deadline(self) -> float | None:
         """When to call :meth:`tick` next, monotonic seconds; ``None`` if nothing is waited for. May lie in the past."""
         first = super().deadline()
+        due = self._calls.deadline()
+        if due is not None and (first is None or due < first):
+            first = due
         if self._serving():
             for time in (self._outbox.next_retry(), self._end_of_patience()):
                 if time is not None and (first is None or time < first):
@@ -109,6 +111,8 @@ class Machine(Receiver):
     def tick(self, now: float) -> list[Effect]:
         """Time has passed. Early, late and repeated calls do no harm (rule R7)."""
         effects = super().tick(now)
+        for call in self._calls.overdue(now):
+            effects.append(Replied(call.ticket, call.command, None, "no result came in time", timed_out=True))
         if self._serving():
             patience = self._end_of_patience()
             if patience is not None and now >= patience:
@@ -159,15 +163,65 @@ class Machine(Receiver):
             if held and found is not None:
                 found.held.append(publish)
             else:
-                if found is not None and found.stage is not WAITING:
-                    found.unconfirmed += 1
-                else:
-                    publish.delivery = None
+                self._count(publish, found)
                 self._outbox.add(publish)
                 self._move(now, effects)
         if held and ticket is not None:
             effects.append(Settled(ticket))
         return effects
+
+    def call(
+        self,
+        command: str,
+        payload: Any,
+        now: float,
+        *,
+        ticket: int,
+        timeout: float,
+        conversation_id: str = "",
+        within: DeliveryId | None = None,
+    ) -> list[Effect]:
+        """Send a command at once, and bring its result in ``Replied``. The first call makes the queue for the results.
+
+        Args:
+            ticket: comes back in ``Replied``; like all tickets, it is used once.
+            timeout: seconds until it is over without a result. A result that comes later is dropped.
+            conversation_id: by default that of ``within``, else a new one.
+            within: the delivery whose handler calls; its acknowledgement waits for the command's confirm.
+
+        Raises:
+            LocalError: the command is not one that can be sent (see :func:`eda_core.envelope.seal`).
+            BufferFull: too many publishes wait for the broker, or too many calls for results.
+            StateError: the service has stopped.
+        """
+        effects: list[Effect] = []
+        if self._over():
+            raise StateError(f"the service is {self.state}", hint="call before it stops")
+        found = None if within is None else self._flight.get(within)
+        correlation_id = f"{self._token}-call-{ticket}"
+        if not conversation_id:
+            conversation_id = correlation_id if found is None else found.message.conversation_id
+        message = Command(command, payload, conversation_id, self._calls.key, correlation_id)
+        sealed = seal(message, self.config.content_type, self.config.limits)
+        self._calls.reserve(timeout)
+        self._outbox.reserve(False)
+        publish = self._stamp(sealed, True, found, False, None)
+        self._count(publish, found)
+        self._calls.add(correlation_id, Call(ticket, command, now + timeout))
+        if self._reply_key is None:
+            self._reply_key = self._calls.key
+            self._want(replies(self._calls.key), effects)
+        if self._serving() and REPLIES in self._queues and not self._adding:
+            self._outbox.add(publish)
+            self._move(now, effects)
+        else:
+            self._calls.held.append(publish)
+        return effects
+
+    def forget_call(self, ticket: int, now: float) -> list[Effect]:
+        """Nobody waits for it any more: its result will be dropped."""
+        self._calls.forget(ticket)
+        return []
 
     def confirmed(self, epoch: Epoch, tag: int, now: float, *, multiple: bool = False) -> list[Effect]:
         """The broker has taken the publish with this confirm tag (and all open ones below, if ``multiple``)."""
@@ -213,6 +267,9 @@ class Machine(Receiver):
             return []
         if not exchange:  # only delayed retries go there; taking up the link again declares their queues again
             return self._drop(epoch, f"the retry queue {routing_key} is gone", now)
+        call = self._calls.take(properties.correlation_id) if properties.reply_to == self._reply_key else None
+        if call is not None:
+            return [Replied(call.ticket, call.command, None, f"no service is bound to it ({reason})")]
         try:
             payload = decode(body, properties.content_type, self.config.limits)
         except DecodeError as error:  # not one of ours, or damaged on the way: the service hears of it all the same
@@ -241,7 +298,43 @@ class Machine(Receiver):
         self._logs.write(level, short, now, effects, full=full, conversation_id=conversation_id, fields=fields)
         return effects
 
+    # Calls
+
+    def _added(self, now: float, effects: list[Effect]) -> None:
+        super()._added(now, effects)
+        for publish in self._calls.held:
+            self._outbox.add(publish)
+        self._calls.held.clear()
+        self._move(now, effects)
+
+    def _replied(self, message: AnyMessage, now: float, effects: list[Effect]) -> None:
+        call = self._calls.take(message.correlation_id) if isinstance(message, Result) else None
+        if call is not None and isinstance(message, Result):
+            effects.append(Replied(call.ticket, call.command, message))
+            return
+        self._calls.late += 1
+        text = f"a result that nobody waits for (any more) is dropped: the {self._calls.late}. so far"
+        effects.append(Report(WARNING, text))
+        self._logs.write(WARNING, text, now, effects, conversation_id=message.conversation_id)
+
+    def _lost(self) -> None:
+        super()._lost()
+        for publish in self._calls.held:
+            publish.delivery = None
+
+    def _abandon(self, effects: list[Effect]) -> None:
+        super()._abandon(effects)
+        error = "the service stopped before its result came"
+        effects.extend(Replied(call.ticket, call.command, None, error) for call in self._calls.abandon())
+
     # Steps
+
+    def _count(self, publish: Publish, within: Delivery | None) -> None:
+        """Let the acknowledgement of the delivery wait for the confirm, if it still can."""
+        if within is not None and within.stage is not WAITING:
+            within.unconfirmed += 1
+        else:
+            publish.delivery = None
 
     def _end_of_patience(self) -> float | None:
         """When the oldest publish has waited too long for its confirm, unless the broker has said that it would."""

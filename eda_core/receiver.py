@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from eda_core.config import Config
 from eda_core.consumer import ACK, DEFERRED, REJECT, REQUEUE, RUNNING, WAITING, Delivery, InFlight
 from eda_core.criticality import ALERT, EMERGENCY
 from eda_core.effects import (
+    Ack,
     Consume,
     Dispatch,
     Effect,
@@ -31,8 +33,10 @@ from eda_core.outbox import Outbox
 from eda_core.policy import AttemptMemory, message_key
 from eda_core.retry import again, attempts_behind, retry_queue
 from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS
+from eda_core.topology import REPLIES
 from eda_core.values import (
     TAG_BITS,
+    AnyMessage,
     Command,
     Configuration,
     Configured,
@@ -61,6 +65,12 @@ class Receiver(LinkKeeper):
         self._orphans: set[DeliveryId] = set()
         self._configured = False
         self._published = 0
+        #: The routing key of the results that callers of this worker wait for.
+        self._reply_key: str | None = None
+
+    @abstractmethod
+    def _replied(self, message: AnyMessage, now: float, effects: list[Effect]) -> None:
+        """A message came to the queue for the results of calls."""
 
     # Inputs
 
@@ -79,7 +89,8 @@ class Receiver(LinkKeeper):
         if epoch != self.epoch or not self._serving() or not self._flight.seen(tag):
             self._ignore()
             return []
-        if self.state is link.DRAINING:  # crossed our cancel: somebody else's work
+        for_caller = routing_key == self._reply_key
+        if self.state is link.DRAINING and not for_caller:  # crossed our cancel: somebody else's work
             return [Nack(epoch, tag, True)]
         self._delivered_any = True
         key = message_key(routing_key, properties, body)
@@ -87,6 +98,10 @@ class Receiver(LinkKeeper):
             message = open_envelope(exchange, routing_key, properties, body, self.config.limits)
         except InvalidEnvelope as invalid:
             return self._reject(epoch, tag, f"{exchange}/{routing_key}", invalid, now)
+        if for_caller:
+            effects: list[Effect] = [Ack(epoch, tag, False)]
+            self._replied(message, now, effects)
+            return effects
         headers = properties.headers or {}
         behind = 0 if exchange else attempts_behind(headers)
         if self.config.retry.delays:  # attempts are counted in that header, lost links are not
@@ -338,6 +353,8 @@ class Receiver(LinkKeeper):
     def _opened(self, now: float, effects: list[Effect]) -> None:
         self._configured = not self.config.configurations
         self._logs.opened(self.epoch, effects)
+        if REPLIES in self._queues:
+            self._added(now, effects)
         if self.state is link.OPEN:
             if self._configured:
                 self._consume(self._queues, effects)
@@ -368,14 +385,19 @@ class Receiver(LinkKeeper):
         if dropped:
             effects.append(Report(EMERGENCY, f"{dropped} publish(es) were never confirmed by the broker"))
 
-    def _consume(self, exchanges: Iterable[str], effects: list[Effect]) -> None:
-        for exchange in exchanges:
-            self._consuming.append(exchange)
-            effects.append(Consume(self.epoch, self._queues[exchange], exchange))
+    def _added(self, now: float, effects: list[Effect]) -> None:
+        # Not among those that a stop cancels: handlers that still run wait for results.
+        effects.append(Consume(self.epoch, self._queues[REPLIES], REPLIES))
+
+    def _consume(self, tags: Iterable[str], effects: list[Effect]) -> None:
+        for tag in tags:
+            if tag != REPLIES:
+                self._consuming.append(tag)
+                effects.append(Consume(self.epoch, self._queues[tag], tag))
 
     def _now_configured(self, effects: list[Effect]) -> None:
         if not self._configured:
             self._configured = True
             if self.state is link.OPEN:
-                self._consume([exchange for exchange in self._queues if exchange != CONFIGURATIONS], effects)
+                self._consume([tag for tag in self._queues if tag != CONFIGURATIONS], effects)
                 effects.append(Ready())

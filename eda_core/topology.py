@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pamqp import base
 from pamqp.commands import Basic, Exchange, Queue
@@ -16,20 +17,33 @@ from eda_core import retry
 from eda_core.config import Config
 from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, EXCHANGES, LOGS, queue_name
 
+#: The consumer tag of results of calls. The other consumers are called after their exchanges.
+REPLIES: Final = "replies"
+
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """One queue of the service.
 
     Attributes:
-        exchange: where it is bound; also the tag of its consumer.
+        exchange: where it is bound.
         queue: its name, "" for one that the broker names.
         keys: its binding keys.
+        tag: of its consumer, the exchange's name unless given.
     """
 
     exchange: str
     queue: str
     keys: tuple[str, ...]
+    tag: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tag", self.tag or self.exchange)
+
+
+def replies(key: str) -> Subscription:
+    """The queue of this worker alone for the results of its calls, which come under the routing key ``key``."""
+    return Subscription(COMMANDS, "", (key,), REPLIES)
 
 
 def subscriptions(config: Config) -> tuple[Subscription, ...]:
@@ -67,17 +81,17 @@ def declarations(wanted: Sequence[Subscription], delays: Iterable[float]) -> tup
 
 
 def queue_names(wanted: Sequence[Subscription], replies: Sequence[base.Frame]) -> Mapping[str, str] | None:
-    """The queue of each exchange, read off the replies to :func:`declarations`; ``None`` if they do not fit."""
+    """The queue of each consumer tag, read off the replies to :func:`declarations`; ``None`` if they do not fit."""
     names = [reply.queue for reply in replies if isinstance(reply, Queue.DeclareOk) and reply.queue]
     if len(names) < len(wanted):
         return None
-    return {subscription.exchange: name for subscription, name in zip(wanted, names, strict=False)}
+    return {subscription.tag: name for subscription, name in zip(wanted, names, strict=False)}
 
 
 def bindings(wanted: Sequence[Subscription], queues: Mapping[str, str], prefetch: int) -> tuple[base.Frame, ...]:
     """The second step: bindings are only ever added; the prefetch (messages) holds for each consumer."""
     bound = (
-        Queue.Bind(queue=queues[subscription.exchange], exchange=subscription.exchange, routing_key=key)
+        Queue.Bind(queue=queues[subscription.tag], exchange=subscription.exchange, routing_key=key)
         for subscription in wanted
         for key in subscription.keys
     )

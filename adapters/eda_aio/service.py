@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import itertools
 import logging
@@ -22,16 +23,19 @@ from eda_core import (
     BufferFull,
     Connect,
     DeliveryId,
+    EdaError,
     Effect,
     Handlers,
     Machine,
     PublishError,
+    Replied,
     ServiceError,
     StateError,
     criticality,
     failure,
     outcome,
 )
+from eda_core.calls import answer
 from eda_core.driver import Driver
 from eda_core.service import ServiceApi
 
@@ -73,6 +77,28 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
         driver = self._running()
         driver.tell(driver.machine.stop, timeout=timeout)
 
+    async def call(self, command: str, message: Any, timeout: float = 30.0, conversation_id: str = "") -> Any:
+        """Send ``service.Command`` at once and wait for its result; returns the payload of that.
+
+        The result comes to this worker only, and only while its link lasts: what must survive a lost link or a dead
+        worker is sent with :meth:`send_command`.
+
+        Args:
+            timeout: seconds, in all.
+            conversation_id: by default that of the message being handled, else a new one.
+
+        Raises:
+            CommandError: the result is an error; its payload is in it.
+            CommandTimeout: no result came in time. If one comes later it is dropped, with a log.
+            PublishError: no service is bound to the command, or this one stopped.
+            LocalError: the command cannot be sent; it says why.
+        """
+        driver = self._running()
+        make = functools.partial(
+            driver.machine.call, command, message, timeout=timeout, conversation_id=conversation_id
+        )
+        return await driver.ask(functools.partial(make, within=self._delivery()), driver.machine.forget_call)
+
     def call_later(self, delay: float, callback: Callable[[], Any]) -> asyncio.TimerHandle:
         """Call ``callback`` (a function or a coroutine function) after ``delay`` seconds, outside any handler."""
         driver, context = self._running(), contextvars.copy_context()
@@ -91,10 +117,14 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
     def _identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
 
-    async def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
+    def _delivery(self) -> DeliveryId | None:
         within = _within.get()
-        delivery = within[1] if within is not None and within[0] is self else None
-        await self._running().publish(message, mandatory, immediate, delivery)
+        return within[1] if within is not None and within[0] is self else None
+
+    async def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
+        driver, within = self._running(), self._delivery()
+        publish = driver.machine.publish
+        await driver.ask(functools.partial(publish, message, within=within, mandatory=mandatory, immediate=immediate))
 
     async def _input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         driver = self._running()
@@ -111,7 +141,7 @@ class _Driver(Driver):
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._tickets = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._room = asyncio.Event()
         self._over: asyncio.Future[str | None] = self.loop.create_future()
         self._signals = 0
@@ -169,6 +199,14 @@ class _Driver(Driver):
         if waiting is not None and not waiting.done():
             waiting.set_result(None) if error is None else waiting.set_exception(PublishError(error))
 
+    def replied(self, effect: Replied) -> None:
+        waiting = self._waiting.pop(effect.ticket, None)
+        if waiting is not None and not waiting.done():
+            try:
+                waiting.set_result(answer(effect))
+            except EdaError as error:
+                waiting.set_exception(error)
+
     def room(self) -> None:
         self._room.set()
 
@@ -207,21 +245,29 @@ class _Driver(Driver):
         except Exception as error:
             self.tell(self.machine.callback_failed, effect, failure(error))
 
-    async def publish(self, message: AnyMessage, mandatory: bool, immediate: bool, delivery: DeliveryId | None) -> None:
+    async def ask(self, make: Callable[..., list[Effect]], forget: Callable[..., list[Effect]] | None = None) -> Any:
+        """Make an input with a ticket, once there is room for it, and wait for what comes of it.
+
+        Args:
+            forget: the input that says, with the ticket, that nobody waits any more.
+        """
         ticket = next(self._tickets)
-        waiting = self.loop.create_future()
-        while ticket not in self._waiting:
-            try:
-                effects = self.machine.publish(
-                    message, self.now(), within=delivery, mandatory=mandatory, immediate=immediate, ticket=ticket
-                )
-            except BufferFull as full:
-                if not full.temporary:
-                    raise
-                self._room.clear()
-                await self._room.wait()
-            else:
-                self._waiting[ticket] = waiting
-                self.feed(effects)
-                break
-        await waiting
+        while (effects := self._unless_full(make, ticket)) is None:
+            self._room.clear()
+            await self._room.wait()
+        waiting = self._waiting[ticket] = self.loop.create_future()
+        self.feed(effects)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if self._waiting.pop(ticket, None) is not None and forget is not None:
+                self.tell(forget, ticket)
+            raise
+
+    def _unless_full(self, make: Callable[..., list[Effect]], ticket: int) -> list[Effect] | None:
+        try:
+            return make(now=self.now(), ticket=ticket)
+        except BufferFull as full:
+            if not full.temporary:
+                raise
+            return None

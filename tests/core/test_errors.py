@@ -9,9 +9,19 @@ import pytest
 
 import eda_core
 from eda_core import errors
-from eda_core.errors import BufferFull, EdaError, LocalError, PayloadError, PublishError, ServiceError, StateError
+from eda_core.errors import (
+    BufferFull,
+    CommandError,
+    CommandTimeout,
+    EdaError,
+    LocalError,
+    PayloadError,
+    PublishError,
+    ServiceError,
+    StateError,
+)
 
-ALL = [EdaError, LocalError, StateError, PayloadError, BufferFull, ServiceError, PublishError]
+ALL = [EdaError, LocalError, StateError, PayloadError, BufferFull, ServiceError, PublishError, CommandTimeout]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -28,8 +38,15 @@ def test_without_a_remedy_the_text_is_the_message(kind: type[EdaError]) -> None:
 
 
 def test_all_are_listed_here() -> None:
-    defined = {value for value in vars(errors).values() if isinstance(value, type)}
-    assert defined == set(ALL)
+    defined = {
+        value for value in vars(errors).values() if isinstance(value, type) and value.__module__ == errors.__name__
+    }
+    assert defined == {*ALL, CommandError}
+
+
+def test_the_error_of_a_command_has_its_payload() -> None:
+    error = CommandError("svc.Do", {"why": "no"})
+    assert (error.command, error.payload, str(error)) == ("svc.Do", {"why": "no"}, "svc.Do: {'why': 'no'}")
 
 
 @pytest.mark.parametrize("kind", [StateError, PayloadError, BufferFull])
@@ -37,7 +54,7 @@ def test_what_the_caller_could_have_known_is_local(kind: type[EdaError]) -> None
     assert issubclass(kind, LocalError)
 
 
-@pytest.mark.parametrize("kind", [ServiceError, PublishError])
+@pytest.mark.parametrize("kind", [ServiceError, PublishError, CommandError, CommandTimeout])
 def test_what_the_caller_could_not_know_is_not_local(kind: type[EdaError]) -> None:
     assert not issubclass(kind, LocalError)
 
