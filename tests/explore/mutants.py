@@ -67,8 +67,8 @@ MUTANTS = (
     Mutant(
         "a publish after the acknowledgement was deferred is not waited for",
         "machine",
-        "found.unconfirmed += 1",
-        "found.unconfirmed += 0",
+        "within.unconfirmed += 1",
+        "within.unconfirmed += 0",
         "manual acknowledgement",
         "I1",
     ),
@@ -249,8 +249,8 @@ MUTANTS = (
     Mutant(
         "a message that crosses the cancel is handled",
         "receiver",
-        "        if self.state is link.DRAINING:",
-        "        if self.state is link.CLOSING:",
+        "        if self.state is link.DRAINING and not",
+        "        if self.state is link.CLOSING and not",
         "stop with work in flight",
         "life",
     ),
