@@ -167,10 +167,12 @@ class _Driver(Driver):
     async def _tear_down(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        tasks = {*self._tasks, *(link.task for link in self.links.values() if isinstance(link, Link))}
-        for task in tasks:
+        links = [link for link in self.links.values() if isinstance(link, Link)]
+        for link in links:
+            link.abandon()
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *(link.task for link in links), return_exceptions=True)
 
     # The driver's part
 

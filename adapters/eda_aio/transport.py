@@ -1,33 +1,53 @@
-"""One link to the broker on aio-pika: performs the machine's effects on it and tells the machine what comes of them.
+"""One link to the broker: performs the machine's effects on it and tells the machine what comes of them.
 
 Two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing more from a
-connection that has published, not even acknowledgements (``FACTS.md``, "RabbitMQ"). Commands go to the channels of
-aiormq, below aio-pika's: they take pamqp's commands as the core makes them.
+connection that has published, not even acknowledgements (``FACTS.md``, "RabbitMQ"). They are aiormq's, the layer below
+aio-pika, which takes pamqp's commands as the core makes them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from ssl import SSLContext
 from typing import Any, cast
 
-import aio_pika
-from aio_pika.abc import AbstractConnection
+from aiormq import Channel
+from aiormq import Connection as Aiormq
 from aiormq.abc import DeliveredMessage
-from aiormq.channel import Channel
 from aiormq.exceptions import AuthenticationError, DeliveryError, ProbableAuthenticationError
 from pamqp.commands import Basic
+from pamqp.commands import Connection as Method
+from yarl import URL
 
 from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
 from eda_core.driver import Driver
+
+#: Seconds that a connection has to close by itself once the link is lost.
+_GRACE = 0.5
+
+
+class Connection(Aiormq):
+    """aiormq only logs that the broker blocks publishing; this one calls ``on_blocked`` with the reason, or ``None``.
+
+    The methods are private to aiormq, and replaced by having the same class name; a test sees that they are called.
+    """
+
+    on_blocked: Callable[[str | None], None] = staticmethod(lambda reason: None)
+
+    async def __handle_connection_blocked(self, frame: Method.Blocked) -> None:
+        self.on_blocked(frame.reason)
+
+    async def __handle_connection_unblocked(self, _: Method.Unblocked) -> None:
+        self.on_blocked(None)
 
 
 class Link:
     """The connections and channels of one epoch. Made with what the machine asked for, it begins to open.
 
     Args:
-        timeout: seconds for an AMQP command to be answered, and for a connection to close.
+        timeout: seconds for an AMQP command to be answered, and for the link to close.
         ssl: for ``amqps://``; ``None`` checks the chain and the host name.
     """
 
@@ -38,10 +58,10 @@ class Link:
         self._machine = driver.machine
         self._timeout = timeout
         self._ssl = ssl
-        self._connections: list[AbstractConnection] = []
+        self._connections: list[Connection] = []
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
         self._publishing: set[asyncio.Task[None]] = set()
-        self._open = self._closing = False
+        self._open = self._closing = self._abandoned = False
         self._actions: dict[type, Callable[[Any], Awaitable[Any]]] = {
             Declare: self._declare,
             Consume: self._consume,
@@ -53,7 +73,7 @@ class Link:
         self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=f"eda link {self._epoch}")
         self._end, self._refused = "given up", False
         # Not at the end of the task, which does not even begin when it is cancelled at once.
-        self.task.add_done_callback(self._report_end)
+        self.task.add_done_callback(lambda _: self._tell("link_down", self._end, refused=self._refused))
 
     def perform(self, effect: Effect) -> None:
         """Do it in its turn. Never raises: what fails is reported."""
@@ -62,43 +82,49 @@ class Link:
             self._publishing.add(task)
             task.add_done_callback(self._publishing.discard)
         elif isinstance(effect, Close) and not self._open:
-            self.task.cancel()
+            self.abandon()
         else:
             self._effects.put_nowait(effect)
+            if isinstance(effect, Close):
+                self.task.get_loop().call_later(max(0.0, self._timeout - 2 * _GRACE), self.abandon)
 
-    async def _run(self) -> None:
-        try:
-            await self._connect()
-            self._open = True
-            self._driver.tell(self._machine.link_up, self._epoch)
-            while not isinstance(effect := await self._effects.get(), Close):
-                await self._try(effect)
-            await self._flush()
-            self._end = "closed"
-        except asyncio.CancelledError:
-            pass
-        except Exception as error:
-            self._end = _reason(error)
-            self._refused = isinstance(error, (AuthenticationError, ProbableAuthenticationError))
-        self._closing = True
-        for task in self._publishing:
-            task.cancel()
-        await asyncio.gather(*map(self._close, self._connections))
+    def abandon(self) -> None:
+        """Close by force."""
+        if not self._abandoned:
+            self._abandoned = True  # aiormq turns some cancellations into other errors
+            self.task.cancel()
 
-    def _report_end(self, _task: asyncio.Task[None]) -> None:
-        self._driver.tell(self._machine.link_down, self._epoch, self._end, refused=self._refused)
-
-    async def _try(self, effect: Effect) -> None:
-        try:
-            await self._actions[type(effect)](effect)
-        except Exception as error:
-            self._failed(effect, _reason(error))
+    def _tell(self, what: str, *arguments: Any, **named: Any) -> None:
+        self._driver.tell(getattr(self._machine, what), self._epoch, *arguments, **named)
 
     def _failed(self, effect: Effect, reason: str) -> None:
         if not self._closing:
             self._driver.tell(self._machine.effect_failed, effect, reason)
 
     # Opening and closing
+
+    async def _run(self) -> None:
+        try:
+            await self._connect()
+            self._open = True
+            self._tell("link_up")
+            while not self._abandoned and not isinstance(effect := await self._effects.get(), Close):
+                try:
+                    await self._actions[type(effect)](effect)
+                except Exception as error:
+                    self._failed(effect, _reason(error))
+            if not self._abandoned:
+                await self._leave()
+                self._end = "closed"
+        except asyncio.CancelledError:
+            pass
+        except Exception as error:
+            self._end = _reason(error)
+            self._refused = isinstance(error, (AuthenticationError, ProbableAuthenticationError))
+        self._closing = self._abandoned = True
+        for task in self._publishing:
+            task.cancel()
+        await asyncio.gather(*map(_drop, self._connections))
 
     async def _connect(self) -> None:
         consuming, publishing = await self._connection(), await self._connection()
@@ -107,69 +133,56 @@ class Link:
         self._publisher = await self._channel(publishing, confirms=True)
         self._logger = await self._channel(publishing, confirms=False)
 
-    async def _connection(self) -> AbstractConnection:
+    async def _connection(self) -> Connection:
         asked = self._asked
-        connection = await aio_pika.connect(
-            asked.url, heartbeat=asked.heartbeat, name=asked.name, ssl_context=self._ssl
-        )
+        url = URL(asked.url).update_query(heartbeat=asked.heartbeat, name=asked.name)
+        connection = Connection(url, context=self._ssl)
+        connection.on_blocked = self._on_blocked
+        await connection.connect()
         self._connections.append(connection)
-        connection.close_callbacks.add(self._on_connection_closed)
+        connection.closing.add_done_callback(self._on_connection_closed)
         return connection
 
-    async def _channel(self, connection: AbstractConnection, *, confirms: bool) -> Channel:
-        channel = connection.channel(publisher_confirms=confirms)
-        await channel.initialize()
-        underlay = cast(Channel, await channel.get_underlay_channel())
-        underlay.closing.add_done_callback(self._on_channel_closed)
-        return underlay
+    async def _channel(self, connection: Connection, *, confirms: bool) -> Channel:
+        channel = cast(Channel, await connection.channel(publisher_confirms=confirms, on_return_raises=False))
+        channel.closing.add_done_callback(self._on_channel_closed)
+        return channel
 
-    def _on_connection_closed(self, _connection: object, error: BaseException | None) -> None:
+    def _on_cancelled(self, frame: Basic.Cancel) -> None:
+        self._tell("consumer_cancelled", frame.consumer_tag)
+
+    def _on_blocked(self, reason: str | None) -> None:
+        self._tell("unblocked") if reason is None else self._tell("blocked", reason)
+
+    def _on_connection_closed(self, closing: asyncio.Future[Any]) -> None:
         if not self._closing:
-            self._driver.tell(self._machine.link_down, self._epoch, _reason(error))
-            self.task.cancel()
+            self._tell("link_down", _reason(closing.exception()))
+            self.abandon()
 
     def _on_channel_closed(self, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
         if not self._closing and isinstance(error, Exception):
-            self._driver.tell(self._machine.channel_closed, self._epoch, _reason(error))
+            self._tell("channel_closed", _reason(error))
 
-    def _on_cancelled(self, frame: Basic.Cancel) -> None:
-        self._driver.tell(self._machine.consumer_cancelled, self._epoch, frame.consumer_tag)
-
-    async def _flush(self) -> None:
+    async def _leave(self) -> None:
         """A channel's close is answered after all that was sent before it; a connection's close may overtake that."""
         self._closing = True
-        for channel in (self._consumer, self._logger):
-            await asyncio.wait_for(channel.close(), self._timeout)
-
-    async def _close(self, connection: AbstractConnection) -> None:
-        try:
-            await asyncio.wait_for(connection.close(), self._timeout)
-        except Exception as error:  # given up in any case: the heartbeat ends what does not answer
-            self._driver.report(7, f"closing a connection: {_reason(error)}")
+        for end in (self._consumer, self._logger, *self._connections):
+            await end.close()
 
     # Effects
 
     async def _declare(self, effect: Declare) -> None:
-        replies = [await self._consumer.rpc(command, timeout=self._timeout) for command in effect.commands]
-        self._driver.tell(self._machine.declared, self._epoch, replies)
+        self._tell("declared", [await self._consumer.rpc(each, timeout=self._timeout) for each in effect.commands])
 
     async def _consume(self, effect: Consume) -> None:
         tag = effect.consumer_tag
         await self._consumer.basic_consume(effect.queue, self._on_message, consumer_tag=tag, timeout=self._timeout)
 
     async def _on_message(self, message: DeliveredMessage) -> None:
-        got = cast(Basic.Deliver, message.delivery)
-        self._driver.tell(
-            self._machine.delivered,
-            self._epoch,
-            got.delivery_tag,
-            got.redelivered,
-            got.exchange,
-            got.routing_key,
-            message.header.properties,
-            message.body,
-        )
+        got, properties = cast(Basic.Deliver, message.delivery), message.header.properties
+        where = (got.exchange, got.routing_key)
+        self._tell("delivered", got.delivery_tag, got.redelivered, *where, properties, message.body)
 
     async def _log(self, effect: PublishLog) -> None:
         key, properties = effect.routing_key, effect.properties
@@ -188,7 +201,7 @@ class Link:
                 wait=False,
             )
         except DeliveryError:
-            self._driver.tell(self._machine.refused, self._epoch, effect.tag)
+            self._tell("refused", effect.tag)
         except asyncio.CancelledError:  # aiormq cancels what waits on a connection that died
             self._failed(effect, "the connection was lost")
         except Exception as error:
@@ -196,16 +209,15 @@ class Link:
         else:
             if isinstance(answer, DeliveredMessage):  # a returned message instead of its confirm
                 back, properties = answer.delivery, answer.header.properties
-                self._driver.tell(
-                    self._machine.returned,
-                    self._epoch,
-                    back.exchange,
-                    back.routing_key,
-                    properties,
-                    answer.body,
-                    back.reply_text,
-                )
-            self._driver.tell(self._machine.confirmed, self._epoch, effect.tag)
+                self._tell("returned", back.exchange, back.routing_key, properties, answer.body, back.reply_text)
+            self._tell("confirmed", effect.tag)
+
+
+async def _drop(connection: Connection) -> None:
+    """Close it within :data:`_GRACE`, by force if need be: aiormq's second ``close`` does not wait for the peer."""
+    for _ in range(2):
+        with suppress(Exception):
+            await asyncio.wait_for(connection.close(), _GRACE)
 
 
 def _reason(error: BaseException | None) -> str:

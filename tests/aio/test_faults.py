@@ -174,16 +174,19 @@ async def test_an_alarm_stops_publishing_and_not_consuming() -> None:
     """The broker then reads nothing from connections that publish, so acknowledgements come by another one."""
     async with EmbeddedBroker() as broker:
         service = OneByOne(broker.url)
-        async with running(service):
-            await publish_all(service, range(3))
-            await service.seen.count(1)
-            await broker.operate(lambda model, now: model.set_alarm(True, now=now))
-            publish = asyncio.create_task(service.publish_event("Other", 1, "c"))
-            service.gate.set()
-            await service.has_all(range(3))  # each comes when the one before is acknowledged
-            assert not publish.done()
-            await broker.operate(lambda model, now: model.set_alarm(False, now=now))
-            await within(publish, "the confirm after the alarm")
+        with reports() as log:
+            async with running(service):
+                await publish_all(service, range(3))
+                await service.seen.count(1)
+                await broker.operate(lambda model, now: model.set_alarm(True, now=now))
+                publish = asyncio.create_task(service.publish_event("Other", 1, "c"))
+                service.gate.set()
+                await service.has_all(range(3))  # each comes when the one before is acknowledged
+                assert not publish.done()
+                await broker.operate(lambda model, now: model.set_alarm(False, now=now))
+                await within(publish, "the confirm after the alarm")
+        lines = [text for text in log.all if "publish" in text]
+        assert lines[:2] == ["the broker blocks publishing: low on memory", "the broker takes publishes again"]
 
 
 # --- either broker ---
