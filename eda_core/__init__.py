@@ -5,7 +5,7 @@ Use it through an adapter (``eda_aio``), or embed :class:`Machine` in a transpor
 
 from eda_core import criticality
 from eda_core._version import __version__
-from eda_core.batch import Batch
+from eda_core.batch import Batch, RawEvent
 from eda_core.codec import CBOR, JSON, Limits
 from eda_core.config import Config
 from eda_core.effects import (
@@ -109,6 +109,7 @@ __all__ = [
     "PublishError",
     "PublishId",
     "PublishLog",
+    "RawEvent",
     "Ready",
     "ReconnectPolicy",
     "Reject",

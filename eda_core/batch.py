@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from eda_core.effects import Effect
 from eda_core.errors import LocalError
 from eda_core.handlers import failure
 from eda_core.machine import Machine
-from eda_core.values import DeliveryId
+from eda_core.values import TAG_BITS, DeliveryId, shortened
 
 Entry = TypeVar("Entry")
+
+
+@dataclass(slots=True)
+class RawEvent:
+    """An event as a handler was given it, for the batches of adapters."""
+
+    payload: Any
+    conversation_id: str
+    meta: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<RawEvent {shortened(self.conversation_id, 40)}>"
 
 
 class Batch(Generic[Entry]):
     """Hands entries over when there are enough of them, or when the first has waited long enough.
 
     A handler pushes its message and returns a truthy value, which defers the acknowledgement. When ``callback``
-    returns, all messages of the batch are acknowledged; when it raises, the retry policy decides about each. Messages
-    whose link was lost in the meantime leave the batch: the broker delivers them again.
+    returns, all messages of the batch that it has not settled by hand are acknowledged, none before all their publishes
+    are confirmed; when it raises, the retry policy decides about each. Messages whose link was lost in the meantime
+    leave the batch: the broker delivers them again.
 
     An async driver, which has to await its callback, uses :meth:`add`, :meth:`take` and :meth:`settle` instead of
     :meth:`push`.
@@ -77,7 +91,9 @@ class Batch(Generic[Entry]):
 
     def add(self, delivery: DeliveryId, entry: Entry, now: float) -> bool:
         """Add an entry; whether the batch is full now."""
-        if self._due is None:
+        if self._entries and self._entries[0][0] >> TAG_BITS < delivery >> TAG_BITS:  # of a lost link: they come again
+            self._entries.clear()
+        if not self._entries:
             self._due = now + self._timeout
         self._entries.append((delivery, entry))
         return len(self._entries) >= self._max_entries
@@ -89,19 +105,23 @@ class Batch(Generic[Entry]):
         self._due = None
         return taken
 
+    def publisher(self, taken: Sequence[tuple[DeliveryId, Entry]], handled: DeliveryId | None) -> DeliveryId:
+        """Within which delivery the callback publishes: the one being handled if it is of the batch, else the last."""
+        deliveries = [delivery for delivery, _ in taken]
+        return handled if handled is not None and handled in deliveries else deliveries[-1]
+
     def settle(
         self,
         machine: Machine,
         taken: Sequence[tuple[DeliveryId, Entry]],
         now: float,
-        error: Exception | None = None,
+        error: BaseException | None = None,
     ) -> list[Effect]:
         """What was taken has been dealt with, or failed with ``error``."""
+        if error is None:
+            return machine.ack_together([delivery for delivery, _ in taken], now)
         effects: list[Effect] = []
         for delivery, _ in taken:
-            if machine.in_flight(delivery):  # a link may be lost while an async callback runs
-                if error is None:
-                    effects += machine.ack(delivery, now)
-                else:
-                    effects += machine.failed(delivery, failure(error), now)
+            if machine.in_flight(delivery):  # a link may be lost while the callback runs, and that may settle by hand
+                effects += machine.failed(delivery, failure(error), now)
         return effects

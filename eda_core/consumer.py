@@ -35,6 +35,7 @@ class Delivery:
         held: what its handler published so far, to be sent when it succeeds (rule R6).
         unconfirmed: how many of its publishes were sent and are not confirmed.
         verdict: how it was settled by hand: ACK, REJECT, REQUEUE, a failure, or ``None`` if it was not.
+        group: those it is to be acknowledged together with.
     """
 
     id: DeliveryId
@@ -49,9 +50,28 @@ class Delivery:
     unconfirmed: int = 0
     verdict: str | Failed | None = None
     held: list[Publish] = field(default_factory=list)
+    group: Group | None = None
 
     def __repr__(self) -> str:
         return f"<Delivery {self.tag} {self.message!r} {self.stage}, attempt {self.attempt}>"
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Deliveries of which none is acknowledged before all can be.
+
+    Attributes:
+        missing: how many cannot be yet.
+        ready: the others.
+    """
+
+    missing: int
+    ready: list[Delivery] = field(default_factory=list)
+
+    def one_less(self) -> list[Delivery]:
+        """One is no longer waited for; what can be acknowledged now."""
+        self.missing -= 1
+        return [] if self.missing else self.ready
 
 
 class InFlight:

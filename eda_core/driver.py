@@ -40,12 +40,14 @@ class Driver(ABC):
 
     Attributes:
         links: by epoch; an adapter may forget those that are closed.
+        at_stop: called when the service is asked to stop, each under a key of its owner.
     """
 
     def __init__(self, service: Handlers, machine: Machine) -> None:
         self.service = service
         self.machine = machine
         self.links: dict[Epoch, LinkLike] = {}
+        self.at_stop: dict[object, Callable[[], Any]] = {}
         self._todo: deque[Effect] = deque()
         self._pumping = False
         self._armed: float | None = None
@@ -108,6 +110,12 @@ class Driver(ABC):
     def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
         """Make an input to the machine, now, and perform its effects."""
         self.feed(method(*arguments, now=self.now(), **named))
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Ask the service to stop, within ``timeout`` seconds instead of the configured ones."""
+        self.tell(self.machine.stop, timeout=timeout)
+        for function in self.at_stop.values():
+            self.call(None, function)
 
     def feed(self, effects: Iterable[Effect]) -> None:
         """Perform effects in order; those that their performance brings about come after them."""

@@ -49,6 +49,7 @@ INPUTS: Final = (
     "handled",
     "failed",
     "ack",
+    "ack_together",
     "nack",
     "publish",
     "call",

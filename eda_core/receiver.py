@@ -10,7 +10,7 @@ from pamqp.commands import Basic
 
 from eda_core import link
 from eda_core.config import Config
-from eda_core.consumer import ACK, DEFERRED, REJECT, REQUEUE, RUNNING, WAITING, Delivery, InFlight
+from eda_core.consumer import ACK, DEFERRED, REJECT, REQUEUE, RUNNING, WAITING, Delivery, Group, InFlight
 from eda_core.criticality import ALERT, EMERGENCY
 from eda_core.effects import (
     Ack,
@@ -114,8 +114,9 @@ class Receiver(LinkKeeper):
         return [Dispatch(number, message)]
 
     def in_flight(self, delivery: DeliveryId) -> bool:
-        """Whether the delivery is on the present link and not settled."""
-        return self._flight.get(delivery) is not None
+        """Whether the delivery is on the present link, and neither settled nor to be settled."""
+        found = self._flight.get(delivery)
+        return found is not None and found.verdict is None and found.stage is not WAITING
 
     def failed(self, delivery: DeliveryId, failure: Failed, now: float) -> list[Effect]:
         """A message whose acknowledgement was deferred has failed after all: the retry policy decides.
@@ -180,6 +181,18 @@ class Receiver(LinkKeeper):
         self._settle(now, effects)
         return effects
 
+    def ack_together(self, deliveries: Iterable[DeliveryId], now: float) -> list[Effect]:
+        """Acknowledge those that are :meth:`in_flight`, none before all publishes of all of them are confirmed."""
+        effects: list[Effect] = []
+        found = [each for each in map(self._flight.get, filter(self.in_flight, deliveries)) if each is not None]
+        group = Group(len(found))
+        for delivery in found:
+            delivery.group = group
+        for delivery in found:
+            self._judge(delivery, ACK, effects)
+        self._settle(now, effects)
+        return effects
+
     def _new_publish(
         self,
         exchange: str,
@@ -240,14 +253,23 @@ class Receiver(LinkKeeper):
             return
         if delivery.verdict is REJECT:
             self._return(delivery, False, effects)
-        else:
+        elif delivery.group is None:
             self._memory.forget(delivery.key)
             self._flight.acknowledge(delivery)
+        else:
+            delivery.group.ready.append(delivery)
+            self._leave_group(delivery)
+
+    def _leave_group(self, delivery: Delivery) -> None:
+        for ready in delivery.group.one_less() if delivery.group is not None else ():
+            self._memory.forget(ready.key)
+            self._flight.acknowledge(ready)
 
     def _return(self, delivery: Delivery, requeue: bool, effects: list[Effect]) -> None:
         self._outbox.kept -= len(delivery.held)
         delivery.held = []  # forgotten: a failure publishes nothing, a redelivery makes them again
         self._flight.remove(delivery)
+        self._leave_group(delivery)
         if requeue:
             self._memory.remember(delivery.key, delivery.attempt)
         else:

@@ -7,7 +7,9 @@ publish and any other input reach the machine; everything else is here.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -24,6 +26,19 @@ if TYPE_CHECKING:
     from ssl import SSLContext  # the core loads no ssl, and only passes it on
 
 R = TypeVar("R")
+
+#: The delivery being handled in this context, and by which service.
+_handled: ContextVar[tuple[Handlers, DeliveryId | None] | None] = ContextVar("eda_handled", default=None)
+
+
+@contextmanager
+def handling(service: Handlers, delivery: DeliveryId | None) -> Iterator[None]:
+    """For adapters: what ``service`` publishes in the block, and in tasks begun there, is part of ``delivery``."""
+    token = _handled.set((service, delivery))
+    try:
+        yield
+    finally:
+        _handled.reset(token)
 
 
 class ServiceApi(Handlers, Generic[R]):
@@ -113,6 +128,11 @@ class ServiceApi(Handlers, Generic[R]):
         if write is None:
             return Machine(config, random=random, token=token, wall_offset=wall_offset)
         return RecordingMachine(config, random=random, token=token, wall_offset=wall_offset, write=write)
+
+    def delivery(self) -> DeliveryId | None:
+        """For adapters: the delivery whose handler this is called from."""
+        service, delivery = _handled.get() or (None, None)
+        return delivery if service is self else None
 
     # Settings, before the service runs
 

@@ -61,7 +61,7 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
             driver.tell(driver.machine.start)
             error = await asyncio.shield(driver.over)
         except asyncio.CancelledError:
-            driver.tell(driver.machine.stop)
+            driver.stop()
             await asyncio.wait([driver.over])
             raise
         finally:
@@ -72,7 +72,7 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
     async def stop(self, timeout: float | None = None) -> None:
         """Ask the service to stop within ``timeout`` seconds (``STOP_TIMEOUT``); :meth:`run` returns when it has."""
         driver = self._running()
-        driver.tell(driver.machine.stop, timeout=timeout)
+        driver.stop(timeout)
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> asyncio.TimerHandle:
         """Call ``callback`` (a function or a coroutine function) after ``delay`` seconds, outside any handler."""

@@ -1,5 +1,6 @@
-"""Services on aio-pika: the core decides, asyncio carries."""
+"""Services on asyncio: the core decides, aiormq (the layer below aio-pika) carries."""
 
+from eda_aio.batch import Batch
 from eda_aio.service import Service
 
-__all__ = ["Service"]
+__all__ = ["Batch", "Service"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import itertools
@@ -25,7 +24,6 @@ from eda_core import (
     DeliveryId,
     EdaError,
     Effect,
-    Handlers,
     Machine,
     PublishError,
     Replied,
@@ -37,12 +35,9 @@ from eda_core import (
 )
 from eda_core.calls import answer
 from eda_core.driver import Driver
-from eda_core.service import ServiceApi
+from eda_core.service import ServiceApi, handling
 
 LOGGER = logging.getLogger("eda_aio")
-
-#: The delivery whose handler runs in this context, and its service.
-_within: contextvars.ContextVar[tuple[Handlers, DeliveryId] | None] = contextvars.ContextVar("eda", default=None)
 
 
 class Service(ServiceApi[Coroutine[Any, Any, None]]):
@@ -74,8 +69,8 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
         Args:
             timeout: seconds until what is unfinished is left to other workers, ``STOP_TIMEOUT`` by default.
         """
-        driver = self._running()
-        driver.tell(driver.machine.stop, timeout=timeout)
+        driver = self.running()
+        driver.stop(timeout)
 
     async def call(self, command: str, message: Any, timeout: float = 30.0, conversation_id: str = "") -> Any:
         """Send ``service.Command`` at once and wait for its result; returns the payload of that.
@@ -93,23 +88,24 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
             PublishError: no service is bound to the command, or this one stopped.
             LocalError: the command cannot be sent; it says why.
         """
-        driver = self._running()
+        driver = self.running()
         make = functools.partial(
             driver.machine.call, command, message, timeout=timeout, conversation_id=conversation_id
         )
-        return await driver.ask(functools.partial(make, within=self._delivery()), driver.machine.forget_call)
+        return await driver.ask(functools.partial(make, within=self.delivery()), driver.machine.forget_call)
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> asyncio.TimerHandle:
         """Call ``callback`` (a function or a coroutine function) after ``delay`` seconds, outside any handler."""
-        driver, context = self._running(), contextvars.copy_context()
-        context.run(_within.set, None)
-        return driver.loop.call_later(delay, driver.call, None, callback, context=context)
+        driver = self.running()
+        with handling(self, None):
+            return driver.loop.call_later(delay, driver.call, None, callback)
 
     def cancel_timer(self, timer: asyncio.TimerHandle) -> None:
         """Do not call it any more."""
         timer.cancel()
 
-    def _running(self) -> _Driver:
+    def running(self) -> _Driver:
+        """For the rest of this package: the driver."""
         if self._driver is None:
             raise StateError("the service does not run", hint="await run() first, and begin in on_ready")
         return self._driver
@@ -117,17 +113,13 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
     def _identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
 
-    def _delivery(self) -> DeliveryId | None:
-        within = _within.get()
-        return within[1] if within is not None and within[0] is self else None
-
     async def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
-        driver, within = self._running(), self._delivery()
+        driver, within = self.running(), self.delivery()
         publish = driver.machine.publish
         await driver.ask(functools.partial(publish, message, within=within, mandatory=mandatory, immediate=immediate))
 
     async def _input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        driver = self._running()
+        driver = self.running()
         driver.feed(call(driver.machine, driver.now()))
 
 
@@ -152,7 +144,7 @@ class _Driver(Driver):
                 self.tell(self.machine.start)
                 error = await asyncio.shield(self._over)
             except asyncio.CancelledError:
-                self.tell(self.machine.stop)
+                self.stop()
                 await asyncio.wait([self._over])
                 raise
             finally:
@@ -162,7 +154,7 @@ class _Driver(Driver):
 
     def _on_signal(self) -> None:
         self._signals += 1
-        self.tell(self.machine.stop, timeout=None if self._signals == 1 else 0.0)
+        self.stop(None if self._signals == 1 else 0.0)
 
     async def _tear_down(self) -> None:
         if self._timer is not None:
@@ -227,11 +219,11 @@ class _Driver(Driver):
         task.add_done_callback(self._tasks.discard)
 
     async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        _within.set((self.service, delivery))
         try:
-            returned = self.service.handle(message)
-            if inspect.isawaitable(returned):
-                returned = await returned
+            with handling(self.service, delivery):
+                returned = self.service.handle(message)
+                if inspect.isawaitable(returned):
+                    returned = await returned
             result = outcome(message, returned)
         except (Exception, asyncio.CancelledError) as error:
             if self._over.done():  # torn down: the message stays with the broker

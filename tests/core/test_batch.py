@@ -13,12 +13,14 @@ from eda_core import (
     Config,
     DeliveryId,
     Dispatch,
+    Effect,
     Epoch,
     Event,
     Limits,
     LocalError,
     Machine,
     Nack,
+    RawEvent,
 )
 from eda_core.envelope import seal
 
@@ -68,11 +70,8 @@ def test_a_full_batch_is_handed_over_in_order_and_acknowledged() -> None:
     assert repr(batch) == "<Batch 2/3>"
     effects = handle(machine, batch, 3, 0.0)
     assert got == [[1, 2, 3]]
-    assert {(effect.tag, effect.multiple) for effect in effects if isinstance(effect, Ack)} == {
-        (1, False),
-        (2, False),
-        (3, False),
-    }
+    acks = [(effect.tag, effect.multiple) for effect in effects if isinstance(effect, Ack)]
+    assert acks == [(3, True)]
     assert len(batch) == 0
     assert batch.deadline() is None
 
@@ -84,7 +83,7 @@ def test_the_first_entry_sets_the_time() -> None:
     handle(machine, batch, 2, 104.0)
     assert batch.deadline() == 105.0
     assert batch.tick(machine, 104.9) == []
-    assert batch.tick(machine, 105.0) == [Ack(EPOCH, 1, False), Ack(EPOCH, 2, False)]
+    assert batch.tick(machine, 105.0) == [Ack(EPOCH, 2, True)]
     assert batch.tick(machine, 106.0) == []
     assert got == [[1, 2]]
 
@@ -108,6 +107,51 @@ def test_a_failing_callback_leaves_each_message_to_the_retry_policy() -> None:
     assert "no disk" in repr(effects)
 
 
+def test_messages_settled_by_the_callback_are_left_alone() -> None:
+    machine = an_open_machine()
+    effects: list[Effect] = []
+    deliveries = [deliver(machine, tag) for tag in (1, 2, 3)]
+
+    def settle(entries: Sequence[int]) -> None:
+        effects.extend(machine.ack(deliveries[0], 0.0))
+        effects.extend(machine.nack(deliveries[1], 0.0))
+
+    batch: Batch[int] = Batch(10, 60.0, settle)
+    for number, delivery in enumerate(deliveries):
+        batch.push(machine, delivery, number, 0.0)
+        machine.handled(delivery, DEFERRED, 0.0)
+    effects += batch.expire(machine, 0.0)
+    assert effects == [Ack(EPOCH, 1, False), Nack(EPOCH, 2, False), Ack(EPOCH, 3, False)]
+
+
+def test_messages_of_a_lost_link_do_not_fill_the_batch() -> None:
+    machine, (got, callback) = an_open_machine(), collector()
+    batch = Batch(2, 60.0, callback)
+    handle(machine, batch, 1, 0.0)
+    machine.link_down(EPOCH, "cut", 1.0)
+    machine.tick(1.0)
+    open_link(machine, Epoch(2))
+    handle(machine, batch, 1, 5.0, Epoch(2))
+    assert got == []
+    assert batch.deadline() == 65.0
+    handle(machine, batch, 2, 6.0, Epoch(2))
+    assert got == [[1, 2]]
+
+
+def test_what_the_callback_publishes_is_of_the_message_being_handled_or_the_last() -> None:
+    batch: Batch[str] = Batch(9, 1.0, len)
+    taken = [(DeliveryId(number), "x") for number in (1, 2, 3)]
+    assert batch.publisher(taken, None) == 3
+    assert batch.publisher(taken, DeliveryId(2)) == 2
+    assert batch.publisher(taken, DeliveryId(7)) == 3, "of another batch, or of none: not its business"
+
+
+def test_an_event_in_a_batch_is_short_to_show() -> None:
+    event = RawEvent({"secret": "x" * 1000}, "c-1", {"delivery_tag": 7})
+    assert repr(event) == "<RawEvent c-1>"
+    assert (event.payload, event.conversation_id, event.meta) == ({"secret": "x" * 1000}, "c-1", {"delivery_tag": 7})
+
+
 def test_messages_of_a_lost_link_leave_the_batch() -> None:
     machine, (got, callback) = an_open_machine(), collector()
     batch = Batch(3, 60.0, callback)
@@ -115,9 +159,8 @@ def test_messages_of_a_lost_link_leave_the_batch() -> None:
     machine.link_down(EPOCH, "cut", 1.0)
     machine.tick(1.0)
     open_link(machine, Epoch(2))
-    effects = [effect for tag in (1, 2) for effect in handle(machine, batch, tag, 2.0, Epoch(2))]
-    assert got == [[1, 2]]
-    assert {effect.epoch for effect in effects if isinstance(effect, Ack)} == {2}
+    assert batch.expire(machine, 2.0) == []
+    assert got == []
 
 
 def test_a_link_lost_while_the_batch_is_dealt_with_acknowledges_nothing() -> None:

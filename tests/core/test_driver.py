@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pamqp.commands import Basic
 
+from eda_core import link
 from eda_core.driver import Driver, LinkLike
 from eda_core.effects import (
     Ack,
@@ -19,6 +20,7 @@ from eda_core.effects import (
     Effect,
     Publish,
     Ready,
+    Replied,
     Report,
     Returned,
     Room,
@@ -89,6 +91,10 @@ class Carrier(Driver):
     def settled(self, ticket: int, error: str | None) -> None:
         self._note("settled", ticket, error)
 
+    def replied(self, effect: Replied) -> None:
+        self._note("replied", effect.ticket)
+        super().replied(effect)  # for those that call nobody
+
     def room(self) -> None:
         self._note("room")
 
@@ -125,6 +131,7 @@ def test_each_effect_goes_to_its_method() -> None:
             unconfigured,
             returned,
             Settled(3, "gone"),
+            Replied(4, "peer.Do", None, "late"),
             Room(),
             Report(4, "text"),
             Stopped("error"),
@@ -137,10 +144,22 @@ def test_each_effect_goes_to_its_method() -> None:
         ("call", unconfigured, service.on_unconfigured),
         ("call", returned, service.handle_returned_message, "Told", {"n": 1}, {"conversation_id": "c-1"}),
         ("settled", 3, "gone"),
+        ("replied", 4),
         ("room",),
         ("report", 4, "text"),
         ("stopped", "error"),
     ]
+
+
+def test_a_stop_calls_those_who_collect() -> None:
+    carrier = willing(Carrier())
+    carrier.tell(carrier.machine.start)
+    carrier.done.clear()
+    carrier.at_stop["a batch"] = carrier.at_stop["another"] = print
+    carrier.stop(7.0)
+    assert carrier.machine.state in (link.DRAINING, link.CLOSING)
+    assert [what for what in carrier.done if what[0] == "call"] == [("call", None, print)] * 2
+    assert carrier.machine.deadline() is not None
 
 
 def test_the_service_gets_an_envelope_of_its_own_to_change() -> None:

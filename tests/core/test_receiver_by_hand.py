@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from eda_core.effects import Ack, Nack, Publish
+from eda_core.effects import Ack, Effect, Nack, Publish
 from eda_core.errors import LocalError
 from eda_core.policy import RetryPolicy
 from eda_core.values import DEFERRED, DeliveryId, Failed, delivery_id
@@ -92,6 +92,56 @@ def test_an_acknowledgement_by_hand_waits_for_the_confirms_of_its_delivery(verdi
     assert bench.confirm(held) == []
     settled = bench.confirm(later)
     assert settled == [Ack(bench.epoch, 1, False) if verdict == "ack" else Nack(bench.epoch, 1, False)]
+
+
+# TOGETHER
+
+
+def together(bench: Bench, *deliveries: DeliveryId) -> list[Effect]:
+    return bench.did(bench.machine.ack_together(deliveries, bench.now))
+
+
+def test_none_is_acknowledged_before_all_publishes_of_all_are_confirmed() -> None:
+    bench = opened()
+    first, second, third = deferred(bench, 3)
+    publishes = [bench.send(within=first), bench.send(within=first), bench.send(within=third)]
+    assert together(bench, first, second, third) == []
+    assert bench.confirm(publishes[2], publishes[0]) == []
+    assert bench.confirm(publishes[1]) == [Ack(bench.epoch, 3, True)]
+
+
+def test_one_whose_handler_still_runs_is_waited_for() -> None:
+    bench = opened()
+    first, running = *deferred(bench), bench.take()
+    assert together(bench, first, running) == []
+    assert bench.handled(running) == [Ack(bench.epoch, 2, True)]
+
+
+@pytest.mark.parametrize("first_ready", [False, True])
+def test_one_that_fails_is_not_waited_for(first_ready: bool) -> None:
+    bench = opened()
+    first, running = *deferred(bench), bench.take()
+    publish = bench.send(within=first)
+    assert together(bench, first, running) == []
+    effects = bench.confirm(publish) if first_ready else []
+    effects += bench.handled(running, Failed("no"))
+    assert of(Nack, effects) == [Nack(bench.epoch, 2, True)]
+    effects += [] if first_ready else bench.confirm(publish)
+    assert of(Ack, effects) == [Ack(bench.epoch, 1, False)]
+
+
+def test_those_settled_and_those_of_lost_links_are_left_out() -> None:
+    bench = opened()
+    first, second, third = deferred(bench, 3)
+    bench.ack(first)
+    publish = bench.send(within=second)
+    assert bench.ack(second) == []
+    assert not bench.machine.in_flight(second), "it is to be settled"
+    assert together(bench, first, second, third) == [Ack(bench.epoch, 3, False)]
+    assert bench.confirm(publish) == [Ack(bench.epoch, 2, False)]
+    assert together(bench) == []
+    bench.lose()
+    assert together(bench, third) == []
 
 
 def test_what_goes_back_to_the_queue_waits_for_nothing() -> None:
