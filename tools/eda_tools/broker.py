@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from ssl import Purpose, SSLContext, create_default_context
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -79,6 +80,7 @@ class EmbeddedBroker:
         dead_letters: see ``operated_broker``; ignored when ``broker`` is given.
         heartbeat: seconds proposed to clients, 0 for none.
         broker: the model to serve, to share it with a test.
+        ssl: a server's context, to speak TLS only.
 
     Raises (on entering):
         OSError: the address cannot be listened on.
@@ -93,11 +95,13 @@ class EmbeddedBroker:
         dead_letters: bool = True,
         heartbeat: int = 60,
         broker: Broker | None = None,
+        ssl: SSLContext | None = None,
     ) -> None:
         self.host = host
         self.port = port
         self.broker = operated_broker(dead_letters=dead_letters) if broker is None else broker
         self.server = Server(self.broker, users=users, heartbeat=heartbeat)
+        self._ssl = ssl
         self._clients: dict[ServerConnection, _Client] = {}
         self._listener: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -105,9 +109,9 @@ class EmbeddedBroker:
 
     @property
     def url(self) -> str:
-        """``amqp://host:port/``: the default virtual host; the clients' default user is guest."""
+        """``amqp://host:port/`` or ``amqps:``: the default virtual host; the clients' default user is guest."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"amqp://{host}:{self.port}/"
+        return f"{'amqps' if self._ssl else 'amqp'}://{host}:{self.port}/"
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -121,7 +125,7 @@ class EmbeddedBroker:
     async def start(self) -> None:
         """Listen. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: _Client(self, loop), self.host, self.port)
+        self._listener = await loop.create_server(lambda: _Client(self, loop), self.host, self.port, ssl=self._ssl)
         self.port = self._listener.sockets[0].getsockname()[1]
         self._arm(loop)
 
@@ -363,7 +367,7 @@ def _parser() -> argparse.ArgumentParser:
         description="An AMQP 0-9-1 broker in one process, for trying out, demos and tests. "
         "Memory only: it forgets everything when it stops. Production is RabbitMQ.",
         epilog="Prints 'listening on amqp://HOST:PORT/' on standard output when ready, everything else on standard "
-        "error. SIGINT or SIGTERM stops it. Exit status: 0 stopped, 1 cannot listen, 2 usage.",
+        "error. SIGINT or SIGTERM stops it. Exit status: 0 stopped, 1 cannot listen or read the certificate, 2 usage.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=5672, help="0 takes any free port (default: %(default)s)")
@@ -384,17 +388,33 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--heartbeat", type=_seconds, default=60, help="seconds proposed to clients, 0: none (default: %(default)s)"
     )
+    parser.add_argument("--certificate", metavar="FILE", help="speak TLS, with this chain of certificates (PEM)")
+    parser.add_argument("--key", metavar="FILE", help="its private key, if the other file does not hold it")
     parser.add_argument("--verbose", action="store_true", help="tell about connections on standard error")
     return parser
 
 
+def _tls(args: argparse.Namespace) -> SSLContext | None:
+    if args.certificate is None:
+        return None
+    context = create_default_context(Purpose.CLIENT_AUTH)
+    context.load_cert_chain(args.certificate, args.key)
+    return context
+
+
 async def _serve(args: argparse.Namespace) -> int:
+    try:
+        tls = _tls(args)
+    except OSError as error:  # ssl.SSLError is one
+        print(f"cannot read the certificate {args.certificate} and its key: {error}", file=sys.stderr)
+        return 1
     broker = EmbeddedBroker(
         args.host,
         args.port,
         users=dict(args.user or GUEST.items()),
         dead_letters=args.dead_letters,
         heartbeat=args.heartbeat,
+        ssl=tls,
     )
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
