@@ -1,5 +1,5 @@
-"""Services on pika: the core decides, callbacks on pika's own loop carry."""
+"""Services on pika: the core decides, callbacks carry."""
 
-from eda_pika.service import ReconnectingSupervisor, Service, Timer
+from eda_pika.service import ReconnectingSupervisor, Service
 
-__all__ = ["ReconnectingSupervisor", "Service", "Timer"]
+__all__ = ["ReconnectingSupervisor", "Service"]

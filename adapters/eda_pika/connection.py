@@ -1,14 +1,11 @@
-"""Connections of pika with what the core asks of them beyond pika's API.
+"""Connections of pika with what the core asks of them and pika's public methods have not.
 
-The methods that begin with an underscore are pika's private ones, of 1.4: ``pyproject.toml`` asks for that, and
-``tests/pika/test_connection.py`` notices when another version has none of them any more.
+Those that begin with an underscore are of pika 1.4, which ``pyproject.toml`` asks for; tests/pika checks what they do.
 """
-
-from __future__ import annotations
 
 import ssl
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pika
 from pamqp.commands import Basic
@@ -22,7 +19,7 @@ _HEADER, _END = 2, 0xCE  # AMQP 0-9-1, section 4.2.3: a frame's type, and its la
 
 
 class Properties(pika.BasicProperties):  # type: ignore[misc]  # pika publishes no types
-    """Properties to publish with, as pamqp encodes them: pika would refuse floats and cut decimals."""
+    """Encoded by pamqp: pika refuses floats in headers."""
 
     def __init__(self, properties: Basic.Properties) -> None:
         self._encoded = properties.marshal()
@@ -32,59 +29,45 @@ class Properties(pika.BasicProperties):  # type: ignore[misc]  # pika publishes 
 
 
 class Connection(pika.SelectConnection):  # type: ignore[misc]
-    """Hands over properties as pamqp decodes them, and can be aborted."""
+    """Gives properties as pamqp has them, writes once per turn of the loop, and can be aborted."""
 
     _aborted = False
 
-    @property
-    def unsent(self) -> int:
-        """Bytes that wait to be sent."""
-        return int(self._get_write_buffer_size()) if self._transport is not None else 0
-
     def abort(self) -> None:
-        """Drop the socket, whatever the state. The callback for errors or for the close is called soon after."""
+        """Drop the socket, in whatever state; the callback for errors or for the close comes soon after."""
         if not self._aborted and not self.is_closed:
-            self._aborted = True
-            # By another error than ConnectionOpenAborted, over which pika's own workflow fails an assertion.
+            self._aborted = True  # and not by ConnectionOpenAborted, over which pika fails an assertion of its own
             self._terminate_stream(AMQPConnectionError("aborted"))
 
     def _read_frame(self) -> tuple[int, Any]:
-        """Headers that pika would change (floats), or die of and get again for ever (dates beyond 9999)."""
+        """pika cuts floats in headers, and dies of dates beyond the year 9999, only to be given them again."""
         data: bytes = self._frame_buffer
-        end = 7 + int.from_bytes(data[3:7]) + 1
+        end = 8 + int.from_bytes(data[3:7])
         if data[0] != _HEADER or not 19 < end <= len(data) or data[end - 1] != _END:
             return super()._read_frame()  # type: ignore[no-any-return]
         header = ContentHeader()
         try:
             header.unmarshal(data[7 : end - 1])
-        except Exception:  # a message without properties is dead-lettered
+        except Exception:  # without properties the message is dead-lettered
             header = ContentHeader(0, int.from_bytes(data[11:19]))
         return end, Header(int.from_bytes(data[1:3]), header.body_size, header.properties)
 
 
 def parameters(asked: Connect, context: ssl.SSLContext | None, timeout: float) -> Any:
-    """What pika needs to connect. The URL means what it means to eda_aio, which is not what pika reads in it.
-
-    Args:
-        context: for ``amqps://``; ``None`` checks the chain and the host name.
-        timeout: seconds for all of it.
-    """
+    """For pika, from a URL that means what it means to eda_aio; pika itself would read it otherwise."""
     url = urlsplit(asked.url)
-    query = {key: values[-1] for key, values in parse_qs(url.query).items()}
-    options = None
-    if url.scheme == "amqps":
-        if context is None:
-            context = ssl.create_default_context(cafile=query.get("cafile"), capath=query.get("capath"))
-            if "certfile" in query:
-                context.load_cert_chain(query["certfile"], query.get("keyfile"))
-        options = pika.SSLOptions(context, url.hostname)
+    query = dict(parse_qsl(url.query))
+    if context is None and url.scheme == "amqps":
+        context = ssl.create_default_context(cafile=query.get("cafile"), capath=query.get("capath"))
+        if "certfile" in query:
+            context.load_cert_chain(query["certfile"], query.get("keyfile"))
     return pika.ConnectionParameters(
-        host=url.hostname,
-        port=url.port or (5671 if options else 5672),
-        virtual_host=unquote(url.path[1:]) or "/",
-        credentials=pika.PlainCredentials(unquote(url.username or "guest"), unquote(url.password or "guest")),
+        url.hostname,
+        url.port or (5671 if url.scheme == "amqps" else 5672),
+        unquote(url.path[1:]) or "/",
+        pika.PlainCredentials(unquote(url.username or "guest"), unquote(url.password or "guest")),
         heartbeat=asked.heartbeat,
-        ssl_options=options,
+        ssl_options=pika.SSLOptions(context, url.hostname) if context and url.scheme == "amqps" else None,
         stack_timeout=timeout,
         blocked_connection_timeout=None,  # the core decides
         client_properties={"connection_name": asked.name},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import itertools
 import logging
 import os
 import queue
@@ -19,58 +20,30 @@ from typing import Any, ClassVar, TypeVar
 
 from pika.adapters.select_connection import IOLoop
 
-from eda_core import (
-    AnyMessage,
-    Connect,
-    DeliveryId,
-    Effect,
-    Epoch,
-    Handlers,
-    LocalError,
-    Machine,
-    ServiceError,
-    StateError,
-    criticality,
-    failure,
-    outcome,
-)
+from eda_core.criticality import LOGGING_LEVELS
 from eda_core.driver import Driver
+from eda_core.effects import Connect, Effect
+from eda_core.errors import LocalError, ServiceError, StateError
+from eda_core.handlers import Handlers, failure, outcome
+from eda_core.machine import Machine
 from eda_core.service import ServiceApi
-from eda_pika.signals import stopping_on_signals
+from eda_core.values import AnyMessage, DeliveryId, Epoch
+from eda_pika.signals import on_signals
 from eda_pika.transport import Link
 
 T = TypeVar("T")
 LOGGER = logging.getLogger("eda_pika")
-
-#: The delivery whose handler runs in this thread, and its service.
+_TURN, _FAREWELL = 0.01, 1.0  # seconds: for handlers until the network has its turn; for sockets to close at the end
+#: The delivery whose handler runs in this context, and its service.
 _within: contextvars.ContextVar[tuple[Handlers, DeliveryId] | None] = contextvars.ContextVar("eda", default=None)
-#: Seconds that handlers may run one after another before the network has its turn.
-_TURN = 0.01
-#: Seconds that sockets have to close after the end.
-_FAREWELL = 1.0
-
-
-class Timer:
-    """What ``call_later`` returns, for ``cancel_timer``."""
-
-    def __init__(self, callback: Callable[[], Any]) -> None:
-        self._callback: Callable[[], Any] | None = callback
-        self._timeout: Any = None
-
-    def _fire(self) -> None:
-        if self._callback is not None:
-            self._callback()
 
 
 class Service(ServiceApi[None]):
     """A service whose handlers are plain methods, ``def on_<Name>``. Subclass it and call :meth:`run`.
 
-    Handlers, hooks and timers run in the thread of :meth:`run`, one after another; while one runs nothing else does,
-    heartbeats included, so none may take longer than ``HEARTBEAT`` seconds. With ``HANDLER_THREADS`` they may.
-
-    The methods may be called from any thread once the service runs; from another one they wait for that of
-    :meth:`run`, except :meth:`stop`. Those that publish return when the message is accepted; over the bound of the
-    buffer they raise ``BufferFull``.
+    Handlers, hooks and timers run in the thread of :meth:`run`, one after another, while everything else waits: none
+    may take as long as ``HEARTBEAT``, unless there are ``HANDLER_THREADS``. Methods may be called from any thread; they
+    return when a message is accepted, and raise ``BufferFull`` when too many wait.
     """
 
     #: Run handlers, hooks and timers in so many threads of their own; 0 for the thread of ``run``.
@@ -79,14 +52,14 @@ class Service(ServiceApi[None]):
     _driver: _Driver | None = None
 
     def run(self) -> None:
-        """Serve until SIGINT, SIGTERM, SIGHUP (in the main thread) or :meth:`stop`.
+        """Serve until :meth:`stop`, SIGINT, SIGTERM or SIGHUP (those in the main thread only).
 
-        A second signal stops at once, leaving unfinished messages to other workers. So does an exception that is no
-        ``Exception``, such as ``SystemExit``, raised by a handler; it comes out of here.
+        A second signal stops at once, leaving unfinished messages to other workers; so does what is no ``Exception``
+        (SystemExit), raised in a handler, and comes out of here.
 
         Raises:
-            LocalError: ``HANDLER_THREADS`` is wrong.
-            ServiceError: it ended otherwise: every broker refuses its credentials, or ``on_ready`` failed.
+            LocalError: ``HANDLER_THREADS`` is no number of threads.
+            ServiceError: every broker refuses the credentials, or ``on_ready`` failed.
             StateError: it was run before.
         """
         if self._driver is not None:
@@ -97,25 +70,19 @@ class Service(ServiceApi[None]):
         self._driver.run()
 
     def stop(self, timeout: float | None = None) -> None:
-        """Ask the service to stop, and return at once; :meth:`run` returns when it has.
-
-        Args:
-            timeout: seconds until what is unfinished is left to other workers, ``STOP_TIMEOUT`` by default.
-        """
+        """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once."""
         driver = self._running()
         driver.post(driver.tell, driver.machine.stop, timeout=timeout)
 
-    def call_later(self, delay: float, callback: Callable[[], Any]) -> Timer:
-        """Call ``callback`` after ``delay`` seconds, outside any handler."""
-        driver, timer = self._running(), Timer(callback)
-        driver.ask(partial(driver.set_timer, timer, delay))
-        return timer
+    def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
+        """Call ``callback`` after ``delay`` seconds, outside any handler. Returns what :meth:`cancel_timer` takes."""
+        driver = self._running()
+        return driver.ask(partial(driver.call_later, delay, callback))
 
-    def cancel_timer(self, timer: Timer) -> None:
+    def cancel_timer(self, timer: int) -> None:
         """Do not call it any more."""
         driver = self._running()
-        timer._callback = None
-        driver.post(driver.loop.remove_timeout, timer._timeout)
+        driver.ask(partial(driver.cancel_timer, timer))
 
     def _running(self) -> _Driver:
         if self._driver is None:
@@ -126,13 +93,9 @@ class Service(ServiceApi[None]):
         return socket.gethostname(), os.getpid()
 
     def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
-        within = _within.get()
-        delivery = within[1] if within is not None and within[0] is self else None
-        self._input(
-            lambda machine, now: machine.publish(
-                message, now, within=delivery, mandatory=mandatory, immediate=immediate
-            )
-        )
+        service, delivery = _within.get() or (None, None)
+        within = delivery if service is self else None
+        self._input(lambda it, now: it.publish(message, now, within=within, mandatory=mandatory, immediate=immediate))
 
     def _input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         driver = self._running()
@@ -140,17 +103,13 @@ class Service(ServiceApi[None]):
 
 
 class ReconnectingSupervisor:
-    """Runs a service, as in eventail. There it reconnected; here the service does so by itself.
-
-    Attributes:
-        service: made of ``factory(*args, **kwargs)``; what that raises comes out.
-    """
+    """As in eventail, where it reconnected; here ``service``, which is ``factory(*args, **kwargs)``, does so itself."""
 
     def __init__(self, factory: Callable[..., Service], *args: Any, **kwargs: Any) -> None:
         self.service: Service = factory(*args, **kwargs)
 
     def run(self) -> None:
-        """Run it; returns when it has stopped, also by KeyboardInterrupt. See :meth:`Service.run`."""
+        """Run the service: see :meth:`Service.run`. A KeyboardInterrupt only ends it."""
         with suppress(KeyboardInterrupt):
             self.service.run()
 
@@ -158,56 +117,50 @@ class ReconnectingSupervisor:
 class _Driver(Driver):
     def __init__(self, service: Service) -> None:
         offset = time.time() - self.now()
-        machine = service.make_machine(random=random.random, token=secrets.token_hex(6), wall_offset=offset)
-        super().__init__(service, machine)
-        self.loop = IOLoop()
-        self._thread = threading.get_ident()
-        self._ssl = service._ssl
+        super().__init__(
+            service, service.make_machine(random=random.random, token=secrets.token_hex(6), wall_offset=offset)
+        )
+        self.loop, self._thread, self._context = IOLoop(), threading.get_ident(), service._ssl
         self._timer: Any = None
+        self._timers: dict[int, Any] = {}
+        self._numbers, self._signals = itertools.count(1), itertools.count(1)
         self._threads = service.HANDLER_THREADS
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._working = False
         self._asked: set[Future[Any]] = set()
-        self._over = self._ended = False
-        self._error: str | None = None
-        self._interrupt: BaseException | None = None
-        self._signals = 0
+        self._working = self._over = self._ended = False
+        self._error: BaseException | None = None
 
     def run(self) -> None:
-        for number in range(self._threads):
-            # Daemons: a handler that does not end must not keep the process from it.
-            threading.Thread(target=self._serve, name=f"eda handler {number}", daemon=True).start()
+        for _ in range(self._threads):  # daemons: a handler without end must not keep the process from it
+            threading.Thread(target=self._serve, name="eda handlers", daemon=True).start()
         try:
-            with stopping_on_signals(self.loop, self._on_signal):
+            with on_signals(self.loop, self._on_signal):
                 self.tell(self.machine.start)
                 while not self._ended:
-                    self._turn()
+                    try:
+                        self.loop.start()
+                    except Exception as error:  # of pika's own making: nothing of ours raises in its loop
+                        LOGGER.exception("pika failed")
+                        for link in self._links():
+                            link.lose(repr(error))
         finally:
             self._over = self._ended = True
-            self._release()
+            for _ in range(self._threads):
+                self._jobs.put(None)
+            while self._asked:
+                self._asked.pop().cancel()
             self.loop.close()
-        if self._interrupt is not None:
-            raise self._interrupt
         if self._error is not None:
-            raise ServiceError(self._error)
+            raise self._error
 
-    def _turn(self) -> None:
-        try:
-            self.loop.start()
-        except Exception as error:  # pika's own: nothing of ours raises in its callbacks
-            LOGGER.exception("pika failed")
-            for link in tuple(self.links.values()):
-                if isinstance(link, Link):
-                    link.lose(repr(error))
+    def _links(self) -> list[Link]:
+        return [link for link in self.links.values() if isinstance(link, Link)]
 
     def _on_signal(self) -> None:
-        self._signals += 1
-        self.tell(self.machine.stop, timeout=None if self._signals == 1 else 0.0)
-
-    # Other threads
+        self.tell(self.machine.stop, timeout=None if next(self._signals) == 1 else 0.0)
 
     def post(self, call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-        """Have it called in the loop's thread: now, if this is it."""
+        """Have it called in the loop's thread; now, if this is it."""
         if threading.get_ident() == self._thread:
             call(*arguments, **named)
         else:
@@ -218,31 +171,36 @@ class _Driver(Driver):
         if threading.get_ident() == self._thread:
             return call()
         answer: Future[T] = Future()
-
-        def work() -> None:
-            self._asked.discard(answer)
-            try:
-                answer.set_result(call())
-            except Exception as error:
-                answer.set_exception(error)
-
         self._asked.add(answer)
-        self.loop.add_callback_threadsafe(work)
-        if self._ended:  # nobody may get to it any more
+        self.loop.add_callback_threadsafe(partial(self._answer, answer, call))
+        if self._ended:  # perhaps it had ended before it could know of this
             answer.cancel()
         try:
             return answer.result()
         except CancelledError:
-            raise StateError("the service has stopped", hint="publish before it stops") from None
+            raise StateError("the service has stopped", hint="call this before") from None
 
-    def _release(self) -> None:
-        """Whoever waits in another thread hears that nothing is to come."""
-        for _ in range(self._threads):
-            self._jobs.put(None)
-        while self._asked:
-            self._asked.pop().cancel()
+    def _answer(self, answer: Future[T], call: Callable[[], T]) -> None:
+        self._asked.discard(answer)
+        try:
+            answer.set_result(call())
+        except Exception as error:
+            answer.set_exception(error)
 
-    # The driver's part
+    def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
+        number = next(self._numbers)
+
+        def due() -> None:
+            if self._timers.pop(number, None) is not None:  # not cancelled while it waited for its turn
+                callback()
+
+        self._timers[number] = self.loop.call_later(max(0.0, delay), partial(self.call, None, due))
+        return number
+
+    def cancel_timer(self, number: int) -> None:
+        timer = self._timers.pop(number, None)
+        if timer is not None:
+            self.loop.remove_timeout(timer)
 
     def now(self) -> float:
         return time.monotonic()
@@ -253,33 +211,27 @@ class _Driver(Driver):
         self._timer = self.loop.call_later(max(0.0, deadline - self.now()), self.tick)
 
     def open(self, effect: Connect) -> Link:
-        return Link(effect, self, self._ssl, self.loop, partial(self._forget, effect.epoch))
+        return Link(effect, self, self._context, self.loop, partial(self._forget, effect.epoch))
 
     def _forget(self, epoch: Epoch) -> None:
         self.links.pop(epoch, None)
         if self._over and not self.links:
             self._end()
 
-    def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        self._spawn(partial(self._handle, delivery, message))
-
-    def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
-        self._spawn(partial(self._call, effect, function, arguments))
-
     def settled(self, ticket: int, error: str | None) -> None:
-        """Nobody waits: publishes are made without tickets."""
+        """Nobody has a ticket."""
 
     def room(self) -> None:
-        """Nobody waits: who met BufferFull was told."""
+        """Nobody waits for it."""
 
     def report(self, level: int, text: str) -> None:
-        LOGGER.log(criticality.LOGGING_LEVELS[level], "%s", text)
+        LOGGER.log(LOGGING_LEVELS[level], "%s", text)
 
     def stopped(self, error: str | None) -> None:
-        self._error, self._over = error, True
-        for link in tuple(self.links.values()):
-            if isinstance(link, Link):
-                link.close(at_once=True)
+        self._over = True
+        self._error = self._error or (ServiceError(error) if error is not None else None)
+        for link in self._links():
+            link.close(at_once=True)
         if self.links:
             self.loop.call_later(_FAREWELL, self._end)
         else:
@@ -289,10 +241,13 @@ class _Driver(Driver):
         self._ended = True
         self.loop.stop()
 
-    def set_timer(self, timer: Timer, delay: float) -> None:
-        timer._timeout = self.loop.call_later(max(0.0, delay), partial(self.call, None, timer._fire))
-
     # User code, never in the stack of a callback from pika's sockets
+
+    def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
+        self._spawn(partial(self._handle, delivery, message))
+
+    def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
+        self._spawn(partial(self._call, effect, partial(function, *arguments)))
 
     def _spawn(self, job: Callable[[], None]) -> None:
         self._jobs.put(job)
@@ -301,7 +256,6 @@ class _Driver(Driver):
             self.loop.add_callback_threadsafe(self._work)
 
     def _work(self) -> None:
-        """Run jobs in the loop's thread."""
         until = self.now() + _TURN
         while not self._jobs.empty() and self.now() < until:
             self._run_next()
@@ -310,13 +264,12 @@ class _Driver(Driver):
             self.loop.add_callback_threadsafe(self._work)
 
     def _serve(self) -> None:
-        """Run jobs in a thread of their own."""
         while self._run_next():
             pass
 
     def _run_next(self) -> bool:
         job = self._jobs.get()
-        if job is not None and not self._over:  # timers and handlers end with the service
+        if job is not None and not self._over:  # handlers and timers end with the service
             try:
                 job()
             except BaseException as error:
@@ -324,7 +277,7 @@ class _Driver(Driver):
         return job is not None
 
     def _break_off(self, error: BaseException) -> None:
-        self._interrupt = self._interrupt or error
+        self._error = self._error or error
         self.tell(self.machine.stop, timeout=0.0)
 
     def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
@@ -337,8 +290,8 @@ class _Driver(Driver):
             _within.reset(token)
         self.post(self.tell, self.machine.handled, delivery, result)
 
-    def _call(self, effect: Effect | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    def _call(self, effect: Effect | None, function: Callable[[], Any]) -> None:
         try:
-            function(*arguments)
+            function()
         except Exception as error:
             self.post(self.tell, self.machine.callback_failed, effect, failure(error))

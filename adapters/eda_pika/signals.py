@@ -1,6 +1,4 @@
-"""Stopping on SIGINT, SIGTERM and SIGHUP, as an event of pika's loop."""
-
-from __future__ import annotations
+"""SIGINT, SIGTERM and SIGHUP as events of pika's loop."""
 
 import signal
 import socket
@@ -13,32 +11,27 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def stopping_on_signals(loop: Any, stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` in ``loop`` on each signal; outside the main thread, where there are none, do nothing.
-
-    A signal handler may interrupt anything, even what holds the lock of ``add_callback_threadsafe``. So none does
-    anything here: Python writes the number of the signal to a socket, and the loop reads it.
-    """
+def on_signals(loop: Any, call: Callable[[], None]) -> Iterator[None]:
+    """Call in ``loop``, not in a handler, which may come while a lock is held. Does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     reader, writer = socket.socketpair()
     with reader, writer:
-        reader.setblocking(False)
         writer.setblocking(False)
 
         def read(_descriptor: int, _events: int) -> None:
-            for number in reader.recv(512):
+            for number in reader.recv(99):
                 if number in _SIGNALS:
-                    stop()
+                    call()
 
         loop.add_handler(reader.fileno(), read, loop.READ)
-        descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)  # Python writes their numbers
         handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
         try:
             yield
         finally:
             for number, handler in handlers.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+                signal.signal(number, handler or signal.SIG_DFL)
             signal.set_wakeup_fd(descriptor)
             loop.remove_handler(reader.fileno())
