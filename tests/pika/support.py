@@ -38,6 +38,12 @@ class Probe(Service):
         self.seen: Record[Any] = Record("things seen")
         self.loop = asyncio.get_running_loop()
         self.end: asyncio.Future[None] = self.loop.create_future()
+        self._begun = threading.Event()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "_driver":  # from now on it may be asked
+            self._begun.set()
 
     def on_ready(self) -> None:
         self.loop.call_soon_threadsafe(self.ready.add, len(self.ready.all) + 1)
@@ -102,6 +108,7 @@ async def running(*services: Probe, ready: bool = True) -> AsyncIterator[None]:
         service.in_thread()
     try:
         for service in services:
+            await asyncio.to_thread(service._begun.wait)
             first = asyncio.ensure_future(service.ready.count(1))
             if ready:
                 await asyncio.wait((first, service.end), return_when=asyncio.FIRST_COMPLETED)
