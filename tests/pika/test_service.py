@@ -19,6 +19,7 @@ import trustme
 
 from eda_core import BufferFull, LocalError, PublishError, ServiceError, StateError
 from eda_pika import ReconnectingSupervisor, Service
+from eda_pika.connection import Properties
 from eda_tools.broker import EmbeddedBroker
 from tests.pika.support import Broken, Listener, Probe, running
 from tests.support.rabbitmq import RabbitNode
@@ -417,3 +418,67 @@ async def test_a_wrong_certificate_is_refused(wrong: str, caplog: pytest.LogCapt
             service.stop()
             await service.ended()
         assert service.ready.all == []
+
+
+# --- peers that do not answer, and pika's own failures ---
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+@asynchronous
+async def test_a_peer_that_accepts_and_says_nothing_is_given_up(scheme: str) -> None:
+    """After ``connect_timeout``, in the middle of the handshake of AMQP or TLS; then the next one has its turn."""
+    accepted: list[asyncio.StreamWriter] = []
+
+    async def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+
+    async with EmbeddedBroker() as broker, await asyncio.start_server(accept, "127.0.0.1", 0) as mute:
+        service = Probe([f"{scheme}://127.0.0.1:{mute.sockets[0].getsockname()[1]}/", broker.url])
+        service._config = replace(service._config, connect_timeout=0.2)
+        async with running(service):
+            pass
+        assert len(accepted) == 1
+        for writer in accepted:
+            writer.close()
+
+
+@asynchronous
+async def test_a_failure_inside_pika_costs_the_link_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    async with EmbeddedBroker() as broker:
+        service = Listener(broker.url, ["Happened"])
+        async with running(service):
+            driver: Any = service._driver
+            driver.loop.add_callback_threadsafe(lambda: [][1])
+            await service.ready.count(2)
+            await publish(service, 1)
+            await service.seen.count(1)
+    assert "pika failed" in caplog.text
+
+
+@asynchronous
+async def test_a_link_that_cannot_even_begin_is_given_up() -> None:
+    async with EmbeddedBroker() as broker:
+        service = Probe(["amqps://127.0.0.1/?cafile=/nowhere/ca.pem", broker.url])
+        async with running(service):
+            pass
+
+
+@asynchronous
+async def test_an_effect_that_fails_costs_the_link_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[str] = []
+
+    class Failing(Properties):
+        def encode(self) -> list[bytes]:
+            if not times:
+                times.append("failed")
+                raise ValueError("as asked")
+            return super().encode()
+
+    monkeypatch.setattr("eda_pika.transport.Properties", Failing)
+    async with EmbeddedBroker() as broker:
+        service = Listener(broker.url, ["Happened"])
+        async with running(service):
+            await publish(service, 1)
+            await service.ready.count(2)
+            await service.has_all(range(1, 2))
+    assert times == ["failed"]
