@@ -72,7 +72,7 @@ class Service(ServiceApi[None]):
     def stop(self, timeout: float | None = None) -> None:
         """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once."""
         driver = self._running()
-        driver.post(driver.tell, driver.machine.stop, timeout=timeout)
+        driver.loop.add_callback_threadsafe(partial(driver.tell, driver.machine.stop, timeout=timeout))
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
         """Call ``callback`` after ``delay`` seconds, outside any handler. Returns what :meth:`cancel_timer` takes."""
@@ -159,13 +159,6 @@ class _Driver(Driver):
     def _on_signal(self) -> None:
         self.tell(self.machine.stop, timeout=None if next(self._signals) == 1 else 0.0)
 
-    def post(self, call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-        """Have it called in the loop's thread; now, if this is it."""
-        if threading.get_ident() == self._thread:
-            call(*arguments, **named)
-        else:
-            self.loop.add_callback_threadsafe(partial(call, *arguments, **named))
-
     def ask(self, call: Callable[[], T]) -> T:
         """Call it in the loop's thread, and return or raise what that does."""
         if threading.get_ident() == self._thread:
@@ -232,10 +225,7 @@ class _Driver(Driver):
         self._error = self._error or (ServiceError(error) if error is not None else None)
         for link in self._links():
             link.close(at_once=True)
-        if self.links:
-            self.loop.call_later(_FAREWELL, self._end)
-        else:
-            self._end()
+        self.loop.call_later(_FAREWELL if self.links else 0.0, self._end)
 
     def _end(self) -> None:
         self._ended = True
@@ -269,11 +259,12 @@ class _Driver(Driver):
 
     def _run_next(self) -> bool:
         job = self._jobs.get()
-        if job is not None and not self._over:  # handlers and timers end with the service
+        if job is not None and not self._over and self._error is None:  # handlers and timers end with the service
             try:
                 job()
             except BaseException as error:
-                self.post(self._break_off, error)
+                with suppress(StateError):  # it has ended meanwhile
+                    self.ask(partial(self._break_off, error))
         return job is not None
 
     def _break_off(self, error: BaseException) -> None:
@@ -288,10 +279,10 @@ class _Driver(Driver):
             result = failure(error)
         finally:
             _within.reset(token)
-        self.post(self.tell, self.machine.handled, delivery, result)
+        self.ask(partial(self.tell, self.machine.handled, delivery, result))
 
     def _call(self, effect: Effect | None, function: Callable[[], Any]) -> None:
         try:
             function()
         except Exception as error:
-            self.post(self.tell, self.machine.callback_failed, effect, failure(error))
+            self.ask(partial(self.tell, self.machine.callback_failed, effect, failure(error)))

@@ -25,7 +25,7 @@ class Link:
         self._asked, self._driver, self._machine, self._loop = asked, driver, driver.machine, loop
         self._context, self._forget = context, forget
         self._connections: list[Connection] = []
-        self._open = self._closing = self._reported = False
+        self._open = self._closing = False
         self._steps = self._opening()
         self._actions: dict[type, Callable[[Any], Any]] = {
             Declare: self._declare,
@@ -65,18 +65,13 @@ class Link:
     def lose(self, reason: str, refused: bool = False) -> None:
         """Report the link as lost, and close what is left of it."""
         if not self._closing:
-            self._report_down(reason, refused)
-            self.close()
-
-    def _report_down(self, reason: str, refused: bool = False) -> None:
-        if not self._reported:
-            self._reported = True
             self._tell(self._machine.link_down, reason, refused=refused)
+            self.close()
 
     def _end_if_closed(self) -> None:
         if self._closing and not self._connections:
             self._forget()
-            self._report_down("closed")
+            self._tell(self._machine.link_down, "closed")
 
     def _tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
         self._driver.tell(method, self._asked.epoch, *arguments, **named)
@@ -85,7 +80,9 @@ class Link:
         """Yields what to begin next, and is sent what it calls back with."""
         consuming, publishing = (yield self._connect), (yield self._connect)
         self._consumer = yield partial(self._channel, consuming)
-        self._consumer.add_on_cancel_callback(self._on_cancelled)
+        self._consumer.add_on_cancel_callback(
+            lambda frame: self._tell(self._machine.consumer_cancelled, _text(frame.method.consumer_tag))
+        )
         self._publisher = yield partial(self._channel, publishing)
         self._publisher.add_on_return_callback(self._on_returned)
         yield partial(self._publisher.confirm_delivery, self._on_confirm)
@@ -122,9 +119,6 @@ class Link:
         if isinstance(error, ChannelClosedByBroker):  # otherwise its connection was closed, and says so
             self._tell(self._machine.channel_closed, _line(error))
 
-    def _on_cancelled(self, frame: Any) -> None:
-        self._tell(self._machine.consumer_cancelled, _text(frame.method.consumer_tag))
-
     def _on_confirm(self, frame: Any) -> None:
         got = frame.method
         answer = self._machine.confirmed if isinstance(got, pika.spec.Basic.Ack) else self._machine.refused
@@ -158,7 +152,7 @@ class Link:
             self._consumer._rpc(method, replied, [known[command.index + 1]])
 
     def _log(self, it: PublishLog) -> None:
-        if self._logger.connection._get_write_buffer_size() < _MAX_UNSENT:
+        if self._logger.connection.unsent < _MAX_UNSENT:
             self._logger.basic_publish("logs", it.routing_key, it.body, Properties(it.properties))
 
 

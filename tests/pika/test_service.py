@@ -176,7 +176,10 @@ async def test_a_timer_that_fails_is_told_and_harms_nobody() -> None:
 class Quitter(Listener):
     """Raises what its payload names."""
 
+    calls = 0
+
     def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Meta) -> None:
+        self.calls += 1
         raise {"exit": SystemExit(3), "interrupt": KeyboardInterrupt()}[payload]
 
 
@@ -191,13 +194,16 @@ async def test_what_is_no_exception_ends_the_service_and_comes_out(
         quitter = type("Quitter", (Quitter,), {"HANDLER_THREADS": threads})(broker.url, ["Happened"])
         quitter.in_thread()
         await quitter.ready.count(1)
-        await publish(quitter, payload)
+        source = Probe(broker.url, name="source")
+        async with running(source):
+            await publish(source, payload, payload)
         with pytest.raises(Broken) as raised:
             await quitter.ended()
         assert type(raised.value.error) is kind
+        assert quitter.calls <= max(threads, 1), "no other handler is begun"
         heir = Listener(broker.url, ["Happened"])
         async with running(heir):
-            assert await heir.seen.next() == payload
+            assert await heir.seen.count(2) == [payload, payload]
 
 
 @asynchronous
