@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import itertools
 import logging
 import os
@@ -24,9 +23,9 @@ from eda_core.criticality import LOGGING_LEVELS
 from eda_core.driver import Driver
 from eda_core.effects import Connect, Effect
 from eda_core.errors import LocalError, ServiceError, StateError
-from eda_core.handlers import Handlers, failure, outcome
+from eda_core.handlers import failure, outcome
 from eda_core.machine import Machine
-from eda_core.service import ServiceApi
+from eda_core.service import ServiceApi, handling
 from eda_core.values import AnyMessage, DeliveryId, Epoch
 from eda_pika.signals import on_signals
 from eda_pika.transport import Link
@@ -34,8 +33,6 @@ from eda_pika.transport import Link
 T = TypeVar("T")
 LOGGER = logging.getLogger("eda_pika")
 _TURN, _FAREWELL = 0.01, 1.0  # seconds: for handlers until the network has its turn; for sockets to close at the end
-#: The delivery whose handler runs in this context, and its service.
-_within: contextvars.ContextVar[tuple[Handlers, DeliveryId] | None] = contextvars.ContextVar("eda", default=None)
 
 
 class Service(ServiceApi[None]):
@@ -71,20 +68,21 @@ class Service(ServiceApi[None]):
 
     def stop(self, timeout: float | None = None) -> None:
         """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once."""
-        driver = self._running()
-        driver.loop.add_callback_threadsafe(partial(driver.tell, driver.machine.stop, timeout=timeout))
+        driver = self.running()
+        driver.loop.add_callback_threadsafe(partial(driver.stop, timeout))
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
         """Call ``callback`` after ``delay`` seconds, outside any handler. Returns what :meth:`cancel_timer` takes."""
-        driver = self._running()
+        driver = self.running()
         return driver.ask(partial(driver.call_later, delay, callback))
 
     def cancel_timer(self, timer: int) -> None:
         """Do not call it any more."""
-        driver = self._running()
+        driver = self.running()
         driver.ask(partial(driver.cancel_timer, timer))
 
-    def _running(self) -> _Driver:
+    def running(self) -> _Driver:
+        """For the rest of this package: the driver."""
         if self._driver is None:
             raise StateError("the service does not run", hint="call run() first, and begin in on_ready")
         return self._driver
@@ -93,12 +91,11 @@ class Service(ServiceApi[None]):
         return socket.gethostname(), os.getpid()
 
     def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
-        service, delivery = _within.get() or (None, None)
-        within = delivery if service is self else None
+        within = self.delivery()
         self._input(lambda it, now: it.publish(message, now, within=within, mandatory=mandatory, immediate=immediate))
 
     def _input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        driver = self._running()
+        driver = self.running()
         driver.ask(lambda: driver.feed(call(driver.machine, driver.now())))
 
 
@@ -157,7 +154,7 @@ class _Driver(Driver):
         return [link for link in self.links.values() if isinstance(link, Link)]
 
     def _on_signal(self) -> None:
-        self.tell(self.machine.stop, timeout=None if next(self._signals) == 1 else 0.0)
+        self.stop(None if next(self._signals) == 1 else 0.0)
 
     def ask(self, call: Callable[[], T]) -> T:
         """Call it in the loop's thread, and return or raise what that does."""
@@ -269,16 +266,14 @@ class _Driver(Driver):
 
     def _break_off(self, error: BaseException) -> None:
         self._error = self._error or error
-        self.tell(self.machine.stop, timeout=0.0)
+        self.stop(0.0)
 
     def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        token = _within.set((self.service, delivery))
         try:
-            result = outcome(message, self.service.handle(message))
+            with handling(self.service, delivery):
+                result = outcome(message, self.service.handle(message))
         except Exception as error:
             result = failure(error)
-        finally:
-            _within.reset(token)
         self.ask(partial(self.tell, self.machine.handled, delivery, result))
 
     def _call(self, effect: Effect | None, function: Callable[[], Any]) -> None:
