@@ -32,7 +32,7 @@ from eda_pika.transport import Link
 
 T = TypeVar("T")
 LOGGER = logging.getLogger("eda_pika")
-_TURN, _FAREWELL = 0.01, 1.0  # seconds: for handlers until the network has its turn; for sockets to close at the end
+_TURN, _FAREWELL = 0.002, 1.0  # seconds: for handlers until the network has its turn; for sockets to close at the end
 
 
 class Service(ServiceApi[None]):
@@ -79,7 +79,8 @@ class Service(ServiceApi[None]):
     def cancel_timer(self, timer: int) -> None:
         """Do not call it any more."""
         driver = self.running()
-        driver.ask(partial(driver.cancel_timer, timer))
+        with suppress(StateError):  # it has ended, and its timers with it
+            driver.ask(partial(driver.cancel_timer, timer))
 
     def running(self) -> _Driver:
         """For the rest of this package: the driver."""
@@ -117,7 +118,8 @@ class _Driver(Driver):
         super().__init__(
             service, service.make_machine(random=random.random, token=secrets.token_hex(6), wall_offset=offset)
         )
-        self.loop, self._thread, self._context = IOLoop(), threading.get_ident(), service._ssl
+        self.loop: Any = IOLoop()
+        self._thread, self._context = threading.get_ident(), service._ssl
         self._timer: Any = None
         self._timers: dict[int, Any] = {}
         self._numbers, self._signals = itertools.count(1), itertools.count(1)
@@ -158,12 +160,12 @@ class _Driver(Driver):
 
     def ask(self, call: Callable[[], T]) -> T:
         """Call it in the loop's thread, and return or raise what that does."""
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() == self._thread and not self._ended:
             return call()
         answer: Future[T] = Future()
         self._asked.add(answer)
         self.loop.add_callback_threadsafe(partial(self._answer, answer, call))
-        if self._ended:  # perhaps it had ended before it could know of this
+        if self._ended:  # perhaps before it could know of this
             answer.cancel()
         try:
             return answer.result()
@@ -172,10 +174,11 @@ class _Driver(Driver):
 
     def _answer(self, answer: Future[T], call: Callable[[], T]) -> None:
         self._asked.discard(answer)
-        try:
-            answer.set_result(call())
-        except Exception as error:
-            answer.set_exception(error)
+        if answer.set_running_or_notify_cancel():
+            try:
+                answer.set_result(call())
+            except Exception as error:
+                answer.set_exception(error)
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
         number = next(self._numbers)
@@ -240,15 +243,20 @@ class _Driver(Driver):
         self._jobs.put(job)
         if not self._threads and not self._working:
             self._working = True
-            self.loop.add_callback_threadsafe(self._work)
+            self._work_soon()
+
+    def _work_soon(self) -> None:
+        """In the turn after the next: what there is to send goes first, since a handler may take long."""
+        self.loop.add_callback_threadsafe(partial(self.loop.add_callback_threadsafe, self._work))
 
     def _work(self) -> None:
         until = self.now() + _TURN
+        self._run_next()
         while not self._jobs.empty() and self.now() < until:
             self._run_next()
         self._working = not self._jobs.empty()
         if self._working:
-            self.loop.add_callback_threadsafe(self._work)
+            self._work_soon()
 
     def _serve(self) -> None:
         while self._run_next():

@@ -133,9 +133,16 @@ class Link:
 
     def _answer_to(self, effect: Effect) -> Callable[[Any], None]:
         """For what the broker has to answer in time; a command behind one that failed is never answered."""
-        failed = partial(self._driver.tell, self._machine.effect_failed, effect, "no answer")
-        timer = self._loop.call_later(self._machine.config.close_timeout, failed)
-        return lambda _: self._loop.remove_timeout(timer)
+        awaited = [effect]
+
+        def look() -> None:
+            for each in awaited:
+                self._driver.tell(self._machine.effect_failed, each, "no answer")
+
+        # Not at once: a handler may have kept the loop from reading until now.
+        late = partial(self._loop.add_callback_threadsafe, look)
+        self._loop.call_later(self._machine.config.close_timeout, late)
+        return lambda _: awaited.clear()
 
     def _declare(self, effect: Declare) -> None:
         replies: list[base.Frame] = []

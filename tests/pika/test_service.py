@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+import pika.channel
 import pytest
 import trustme
 
@@ -23,7 +24,7 @@ from eda_pika.connection import Properties
 from eda_tools.broker import EmbeddedBroker
 from tests.pika.support import Broken, Listener, Probe, running
 from tests.support.rabbitmq import RabbitNode
-from tests.support.services import Record, asynchronous, conversation, within
+from tests.support.services import PATIENCE, Record, asynchronous, conversation, peer, within
 
 Meta = dict[str, Any]
 NOWHERE = "amqp://guest:guest@127.0.0.1:1/"
@@ -488,3 +489,84 @@ async def test_an_effect_that_fails_costs_the_link_and_loses_nothing(monkeypatch
             await service.ready.count(2)
             await service.has_all(range(1, 2))
     assert times == ["failed"]
+
+
+class SlowStart(Listener):
+    """Keeps the loop from reading the answer to its Basic.Consume for longer than that may take."""
+
+    def on_ready(self) -> None:
+        super().on_ready()
+        time.sleep(0.3)
+
+
+@asynchronous
+async def test_an_answer_that_only_waits_for_a_handler_is_not_late() -> None:
+    async with EmbeddedBroker() as broker:
+        service = SlowStart(broker.url, ["Happened"])
+        service._config = replace(service._config, close_timeout=0.1)
+        async with running(service):
+            await publish(service, 1)
+            await service.has_all(range(1, 2))
+        assert service.ready.all == [1]
+
+
+@asynchronous
+async def test_a_consume_that_is_not_answered_costs_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which pika would wait for without end."""
+    consume, times = pika.channel.Channel.basic_consume, []
+
+    def unanswered(self: Any, *arguments: Any, **named: Any) -> None:
+        times.append(1)
+        if len(times) > 1:
+            consume(self, *arguments, **named)
+
+    monkeypatch.setattr(pika.channel.Channel, "basic_consume", unanswered)
+    async with EmbeddedBroker() as broker:
+        service = Listener(broker.url, ["Happened"])
+        service._config = replace(service._config, close_timeout=0.1)
+        async with running(service):
+            await service.ready.count(2)
+            await publish(service, 1)
+            await service.has_all(range(1, 2))
+
+
+def test_after_its_end_timers_are_no_more() -> None:
+    """In the thread of ``run()`` as well."""
+
+    class Brief(Service):
+        def make_machine(self, **named: Any) -> Any:
+            machine = super().make_machine(**named)
+            threading.Timer(0.05, self.stop).start()
+            return machine
+
+    service = Brief(NOWHERE, [], [], "brief")
+    service.run()
+    with pytest.raises(StateError, match="stopped"):
+        service.call_later(0.0, print)
+    service.cancel_timer(1)
+    service.stop()
+
+
+class Slow(Listener):
+    """The second message is handled for as long as nobody has heard of the first one."""
+
+    heard = threading.Event()
+
+    def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Meta) -> None:
+        time.sleep(0.01)
+        if payload == 2:
+            assert self.heard.wait(PATIENCE)
+        self.publish_event("Other", payload, conversation_id)
+        self.note(payload)
+
+
+@asynchronous
+async def test_what_a_handler_has_published_does_not_wait_for_the_next_one() -> None:
+    async with EmbeddedBroker() as broker, peer(broker.url) as client:
+        service = Slow(broker.url, ["Happened"])
+        async with running(service):
+            others = await client.tap("events", "Other")
+            await publish(service, 1, 2)
+            await others.count(1)
+            service.heard.set()
+            await service.has_all(range(1, 3))
