@@ -19,10 +19,10 @@ README = (ROOT / "README.rst").read_text(encoding="utf-8")
 THEIRS = {"greeter.py", "path/to/texts"}
 
 
-def pasted_service() -> str:
-    """The first code block with a class on eda_aio, as a reader would paste it."""
+def pasted_service(adapter: str = "eda_aio") -> str:
+    """The first code block with a class on this adapter, as a reader would paste it."""
     blocks = re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", README, re.MULTILINE)
-    (first, *_) = [block for block in map(textwrap.dedent, blocks) if "class " in block and "eda_aio" in block]
+    (first, *_) = [block for block in map(textwrap.dedent, blocks) if "class " in block and adapter in block]
     return str(first).strip() + "\n"
 
 
@@ -44,9 +44,10 @@ class Caller(Probe):
         self.seen.add((payload, conversation_id, status, correlation_id))
 
 
+@pytest.mark.parametrize("adapter", ["eda_aio", "eda_pika"])
 @asynchronous
-async def test_the_service_of_the_readme_runs_as_pasted(tmp_path: Path) -> None:
-    (tmp_path / "greeter.py").write_text(pasted_service(), encoding="utf-8")
+async def test_the_services_of_the_readme_run_as_pasted(tmp_path: Path, adapter: str) -> None:
+    (tmp_path / "greeter.py").write_text(pasted_service(adapter), encoding="utf-8")
     async with EmbeddedBroker() as broker:
         caller = Caller(broker.url)
         async with program("greeter.py", url=broker.url, cwd=tmp_path) as greeter, running(caller):

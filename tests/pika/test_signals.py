@@ -1,0 +1,120 @@
+"""Signals: a worker that is asked to stop, or killed, in the middle of its work."""
+
+from __future__ import annotations
+
+import signal
+
+import cbor2
+import pytest
+
+from eda_tools.broker import EmbeddedBroker
+from tests.support.services import Peer, Program, asynchronous, conversation, peer, program
+
+WORKER = ("-m", "tests.pika.worker")
+
+
+async def send_jobs(client: Peer, numbers: range, *, wait: bool) -> None:
+    for number in numbers:
+        body = cbor2.dumps({"number": number, "waits": wait})
+        headers = {"conversation_id": conversation()}
+        await client.publish("events", "Job", body, content_type="application/cbor", headers=headers)
+
+
+async def jobs_left(client: Peer) -> list[int]:
+    return sorted(cbor2.loads(message.body)["number"] for message in await client.drain("worker.events"))
+
+
+def numbers(worker: Program, verb: str) -> list[int]:
+    return sorted(int(line.split()[1]) for line in worker.lines.all if line.startswith(f"{verb} "))
+
+
+@asynchronous
+async def test_sigterm_lets_a_handler_that_blocks_the_loop_finish() -> None:
+    """Those that were handed over and wait for their turn run too; what the broker still has is left."""
+    async with EmbeddedBroker() as broker, peer(broker.url) as client, program(*WORKER, url=broker.url) as worker:
+        await worker.says("ready")
+        await send_jobs(client, range(1), wait=True)
+        await send_jobs(client, range(1, 12), wait=False)
+        await worker.says("begun 0")
+        worker.process.send_signal(signal.SIGTERM)
+        worker.tell("")
+        assert (await worker.end(), worker.errors) == (0, "")
+        assert "stopping" in worker.lines.all
+        assert worker.lines.all[-1] == "restored"
+        done = numbers(worker, "done")
+        assert 0 in done
+        assert sorted(await jobs_left(client) + done) == list(range(12)), "each job is either done or left"
+
+
+@asynchronous
+async def test_sigterm_lets_handlers_in_threads_finish_and_leaves_the_rest() -> None:
+    async with EmbeddedBroker() as broker, peer(broker.url) as client, program(*WORKER, "5", url=broker.url) as worker:
+        await worker.says("ready")
+        await send_jobs(client, range(12), wait=True)
+        await worker.lines.until(lambda _: len(numbers(worker, "begun")) == 5, "five jobs begun")
+        worker.process.send_signal(signal.SIGTERM)
+        await worker.says("stopping")
+        for _ in range(5):
+            worker.tell("")
+        assert (await worker.end(), worker.errors) == (0, "")
+        assert numbers(worker, "done") == numbers(worker, "begun")
+        left = await jobs_left(client)
+        assert (sorted(left + numbers(worker, "done")), len(left)) == (list(range(12)), 7)
+
+
+@asynchronous
+async def test_a_second_signal_leaves_unfinished_messages_to_other_workers() -> None:
+    """And the process ends, though threads of its handlers never do."""
+    async with EmbeddedBroker() as broker, peer(broker.url) as client, program(*WORKER, "3", url=broker.url) as worker:
+        await worker.says("ready")
+        await send_jobs(client, range(3), wait=True)
+        await worker.lines.until(lambda _: len(numbers(worker, "begun")) == 3, "three jobs begun")
+        worker.process.send_signal(signal.SIGTERM)
+        await worker.says("stopping")
+        worker.process.send_signal(signal.SIGTERM)
+        await worker.says("restored")
+        assert await jobs_left(client) == [0, 1, 2]
+        assert (await worker.end(), worker.errors) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+@asynchronous
+async def test_the_other_signals_stop_a_worker_too(number: signal.Signals) -> None:
+    async with EmbeddedBroker() as broker, program(*WORKER, url=broker.url) as worker:
+        await worker.says("ready")
+        worker.process.send_signal(number)
+        assert (await worker.end(), worker.errors, worker.lines.all[-1]) == (0, "", "restored")
+
+
+@asynchronous
+async def test_sigterm_ends_a_worker_that_has_no_broker() -> None:
+    async with program(*WORKER, url="amqp://guest:secret@127.0.0.1:1/") as worker:
+        await worker.lines.until(lambda lines: any("no link to" in line for line in lines), "a failed connection")
+        worker.process.send_signal(signal.SIGTERM)
+        assert (await worker.end(), worker.errors) == (0, "")
+    assert not [line for line in worker.lines.all if "secret" in line]
+
+
+@pytest.mark.parametrize("threads", ["0", "3"])
+@asynchronous
+async def test_another_worker_takes_over_from_one_that_was_killed(threads: str) -> None:
+    async with EmbeddedBroker() as broker, peer(broker.url) as client:
+        async with program(*WORKER, threads, url=broker.url) as victim:
+            await victim.says("ready")
+            done = await client.tap("events", "JobDone")
+            await send_jobs(client, range(5), wait=False)
+            await victim.says("done 4")
+            await send_jobs(client, range(5, 15), wait=True)
+            await victim.says("begun 5")
+            victim.process.kill()
+            assert await victim.end() == -signal.SIGKILL
+        async with program(*WORKER, threads, url=broker.url) as heir:
+            await heir.says("ready")
+            for _ in range(10):
+                heir.tell("")
+            await done.until(lambda all: {cbor2.loads(message.body) for message in all} == set(range(15)), "all jobs")
+            heir.process.send_signal(signal.SIGTERM)
+            assert (await heir.end(), heir.errors) == (0, "")
+        assert numbers(victim, "done") == [0, 1, 2, 3, 4]
+        assert set(numbers(heir, "done")) >= set(range(5, 15))
+        assert await jobs_left(client) == []
