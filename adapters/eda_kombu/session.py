@@ -39,7 +39,8 @@ class Session(Driver):
         offset = time.time() - self.now()
         machine = Machine(config, random=random.random, token=secrets.token_hex(6), wall_offset=offset)
         super().__init__(Handlers(), machine)
-        self.graceful = self.aborted = False
+        self.graceful: bool = False
+        self.aborted: bool = False
         self._ssl = ssl
         self._confirm_timeout = confirm_timeout
         self._connection_max_retries = connection_max_retries

@@ -81,7 +81,7 @@ class Link:
     """
 
     def __init__(self, asked: Connect, session: Session, timeout: float, ssl: SSLContext | None) -> None:
-        self.is_open = False
+        self.is_open: bool = False
         self._asked, self._epoch, self._timeout = asked, asked.epoch, timeout
         self._session, self._machine = session, session.machine
         self._blocked = self._ended = False
