@@ -12,7 +12,7 @@ from ssl import SSLContext
 from typing import Any, ClassVar, Self
 
 from eda_core import JSON, AnyMessage, Config, Configuration, Event, LocalError, ReconnectPolicy, StateError
-from eda_kombu.errors import PartlyPublished
+from eda_core.waiting import PartlyPublished, Patience, Waiting
 from eda_kombu.session import Session
 
 
@@ -66,12 +66,14 @@ class Endpoint:
             heartbeat=self.HEARTBEAT,
             retry_delay=self.RETRY_DELAY,
             window=self.WINDOW,
+            buffer=self.WINDOW,
             connect_timeout=connect_timeout,
             # Of a link. The session's ends before, and goes for what is not the fault of a link too.
             confirm_timeout=300.0 if confirm_timeout is None else 2 * confirm_timeout,
             reconnect=self.RECONNECT_POLICY,
         )
-        self._limits = (confirm_timeout, _check(connection_max_retries), ssl)
+        self._patience = Patience(confirm_timeout, connection_max_retries, None, self.RETRY_DELAY)
+        self._ssl = ssl
         self._closed = False
         self._processes: dict[int, _Process] = {}
 
@@ -126,11 +128,10 @@ class Endpoint:
             PartlyPublished: it tells which are confirmed and which are not, and why. After the first that fails no
                 more are taken from the iterable.
         """
-        with self._session() as session:
-            taken, failed = session.publish(map(_event, events), mandatory, _check(max_retries))
-        if failed:
-            raise PartlyPublished(taken, failed)
-        return taken
+        call = self._publish(map(_event, events), mandatory, max_retries)
+        if call.failed:
+            raise PartlyPublished(call.taken, call.failed)
+        return call.taken
 
     def log(
         self,
@@ -165,12 +166,17 @@ class Endpoint:
     def close(self) -> None:
         """Send what is left of logs, and close the connection, within ``STOP_TIMEOUT`` seconds. Again: nothing happens.
 
-        A publish that another thread waits for gets half of that time, and then fails.
+        A publish that goes on in another thread gets half of that time; then it fails, at the latest when its attempt
+        to connect ends.
         """
         process = self._process()
-        if not process.lock.acquire(timeout=self.STOP_TIMEOUT / 2):
+        within = process.user == threading.get_ident()  # in a handler of signals
+        if within or not process.lock.acquire(timeout=self.STOP_TIMEOUT / 2):
+            self._closed = True
             if process.session is not None:
                 process.session.aborted = True
+            if within:
+                return
             process.lock.acquire()
         self._closed = True
         try:
@@ -192,10 +198,13 @@ class Endpoint:
     # Steps
 
     def _publish_one(self, message: AnyMessage, mandatory: bool, max_retries: int | None) -> None:
+        for error in self._publish((message,), mandatory, max_retries).failed.values():
+            raise error
+
+    def _publish(self, messages: Iterable[AnyMessage], mandatory: bool, max_retries: int | None) -> Waiting:
+        patience = replace(self._patience, max_retries=max_retries)
         with self._session() as session:
-            _, failed = session.publish((message,), mandatory, _check(max_retries))
-        if failed:
-            raise failed[0]
+            return session.publish(messages, mandatory, patience)
 
     def _process(self) -> _Process:
         return self._processes.setdefault(os.getpid(), _Process())
@@ -214,7 +223,7 @@ class Endpoint:
                 if session is not None:
                     session.drop()
                 config = replace(self._config, pid=os.getpid())
-                session = process.session = Session(config, *self._limits)
+                session = process.session = Session(config, self._ssl)
             process.user = threading.get_ident()
             try:
                 yield session
@@ -251,9 +260,3 @@ def _event(given: tuple[str, Any, str]) -> Event:
 def _text(conversation_id: Any) -> Any:
     """eventail took a UUID or a number too. ``None`` is left for the core to refuse."""
     return conversation_id if conversation_id is None else str(conversation_id)
-
-
-def _check(retries: int | None) -> int | None:
-    if retries is not None and (type(retries) is not int or retries < 0):
-        raise LocalError(f"the number of retries is {retries!r}", hint="give a whole number, or None for any number")
-    return retries

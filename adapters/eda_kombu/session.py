@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from ssl import SSLContext
 from typing import Any
 
-from eda_core import AnyMessage, Config, Connect, DeliveryId, Effect, Handlers, Machine, Publish, Ready, criticality
+from eda_core import AnyMessage, Config, Connect, DeliveryId, Effect, Handlers, Machine, Ready, criticality, link
 from eda_core.driver import Driver
-from eda_kombu.errors import NotConfirmed, Unroutable
+from eda_core.waiting import Patience, Waiting
 from eda_kombu.transport import Link
 
 LOGGER = logging.getLogger("eda_kombu")
@@ -24,70 +24,48 @@ _LOOK_UP = 0.5
 class Session(Driver):
     """From a first publish until a close, or until a publish fails.
 
-    Args:
-        confirm_timeout: seconds without progress until publishing is given up; ``None`` for never.
-        connection_max_retries: attempts to connect in a row, after the first; ``None`` for any number.
-
     Attributes:
+        waiting: the running call, or the last one.
         graceful: a link is closed in good order, not by force.
         aborted: somebody wants it to end.
     """
 
-    def __init__(
-        self, config: Config, confirm_timeout: float | None, connection_max_retries: int | None, ssl: SSLContext | None
-    ) -> None:
+    def __init__(self, config: Config, ssl: SSLContext | None) -> None:
         offset = time.time() - self.now()
         machine = Machine(config, random=random.random, token=secrets.token_hex(6), wall_offset=offset)
         super().__init__(Handlers(), machine)
+        self.waiting: Waiting = Waiting(Patience(), self.now())
         self.graceful: bool = False
         self.aborted: bool = False
         self._ssl = ssl
-        self._confirm_timeout = confirm_timeout
-        self._connection_max_retries = connection_max_retries
         self._link: Link | None = None
         self._over = False
-        self._used = self._progress = self._refusals_until = self.now()
-        # Of the running call
-        self._max_retries: int | None = None
-        self._failed_links = self._failures = 0
-        self._trouble = ""
-        #: What is not confirmed, with its message id once it was sent; and what has failed.
-        self._open: dict[int, str | None] = {}
-        self._failed: dict[int, Exception] = {}
+        self._used = self.now()
 
     # What an endpoint does
 
-    def publish(
-        self, messages: Iterable[AnyMessage], mandatory: bool, max_retries: int | None
-    ) -> tuple[int, dict[int, Exception]]:
-        """Publish, with at most the configuration's ``window`` in flight, and wait for the confirms.
-
-        Returns:
-            How many messages were taken, and for each that is not confirmed its place and why.
-        """
-        self._max_retries, self._failed_links, self._failures, self._trouble = max_retries, 0, 0, ""
-        self._open, self._failed = {}, {}
-        window, source, taken, more = self.machine.config.window, iter(messages), 0, True
+    def publish(self, messages: Iterable[AnyMessage], mandatory: bool, patience: Patience) -> Waiting:
+        """Publish, with at most the configuration's ``window`` in flight, and wait for the confirms."""
+        call = self.waiting = Waiting(patience, self.now())
+        window, source, more = self.machine.config.window, iter(messages), True
         while more:
             try:
-                effects = self.machine.publish(next(source), self.now(), mandatory=mandatory, ticket=taken)
+                effects = self.machine.publish(next(source), self.now(), mandatory=mandatory, ticket=call.taken)
             except StopIteration:
                 more = False
             except Exception as error:  # of the iterable, or because the message cannot be sent
-                self._failed[taken] = error
-                taken += 1
+                call.wrong(error)
             else:
-                self._open[taken] = None
-                taken += 1
-                self._progress = self.now()
+                call.accepted(self.now())
                 self.feed(effects)
                 self._start()
-            if len(self._open) >= window:
+            if len(call.open) >= window:
                 self._wait(window // 2)
-            if self._failed or not more:
+            if call.failed or not more:
                 self._wait(0)
-                more = more and not self._failed  # a message that came back may have been sent again
-        return taken, self._failed
+                more = more and not call.failed  # a message that came back may have been sent again
+        self._used = self.now()
+        return call
 
     def log(self, *arguments: Any, **fields: Any) -> None:
         """Log; without a link one attempt is made to get one, unless the last one was a moment ago."""
@@ -95,13 +73,13 @@ class Session(Driver):
         self._start()
         self._tick_if_due()
         if self._link is not None and self._link.is_open:
-            self._link.flush()
+            self._link.look()
 
     def is_fit(self) -> bool:
         """Whether it can be used once more: after a pause the broker takes us for dead, and the other way round."""
         pause, self._used = self.now() - self._used, self.now()
-        heartbeat, link = self.machine.config.heartbeat, self._link
-        return not (self._over or (link is not None and link.is_open and 0 < heartbeat <= pause))
+        is_open = self._link is not None and self._link.is_open
+        return not self._over and not (is_open and 0 < self.machine.config.heartbeat <= pause)
 
     def close(self, timeout: float) -> None:
         """Close in good order, within ``timeout`` seconds and what a connection takes to close."""
@@ -119,27 +97,25 @@ class Session(Driver):
             self._link.abort()
 
     def _start(self) -> None:
-        if self.machine.state == "idle":
+        if self.machine.state is link.IDLE:
             self.tell(self.machine.start)
 
     # Waiting
 
     def _wait(self, most: int) -> None:
         """Until at most so many are open, or there is no hope."""
-        while len(self._open) > most:
-            hopeless = self._hopeless()
-            if hopeless:
-                self._trouble = f"{hopeless} ({self._trouble})" if self._trouble else hopeless
+        call = self.waiting
+        while len(call.open) > most:
+            if self.aborted:
+                call.give_up("the endpoint was closed")
+            if self.aborted or call.hopeless(self.now()):
                 self.drop()
                 return
-            patience = self._confirm_timeout
-            limit = self.now() + _LOOK_UP
-            self._step(limit if patience is None else min(limit, self._progress + patience))
+            self._step(min(self.now() + _LOOK_UP, call.deadline() or float("inf")))
 
     def _step(self, until: float) -> None:
         """Let something happen, or the time pass."""
-        due = self.machine.deadline()
-        pause = (until if due is None else min(until, due)) - self.now()
+        pause = min(until, self.machine.deadline() or until) - self.now()
         if self._link is not None and self._link.is_open:
             self._link.read(pause)
         elif pause > 0:
@@ -150,42 +126,6 @@ class Session(Driver):
         while not self._over and (due := self.machine.deadline()) is not None and due <= self.now():
             self.tick()
 
-    def _hopeless(self) -> str:
-        timeout, connects, retries = self._confirm_timeout, self._connection_max_retries, self._max_retries
-        if self.aborted:
-            return "the endpoint was closed"
-        if timeout is not None and self.now() >= self._progress + timeout:
-            return f"no confirm within {timeout:g} s"
-        if connects is not None and self._failed_links > connects:
-            return f"no connection after {connects} retries"
-        return f"given up after {retries} retries" if retries is not None and self._failures > retries else ""
-
-    # What a link tells
-
-    def sending(self, effect: Publish) -> None:
-        """It may arrive from now on; that it came back on an earlier link, unconfirmed, does not count."""
-        if effect.ticket is not None:
-            self._open[effect.ticket] = effect.properties.message_id
-            self._failed.pop(effect.ticket, None)
-
-    def failed(self, reason: str) -> None:
-        """No link, or not any more."""
-        self._failed_links += 1
-        self._failures += 1
-        self._trouble = reason
-
-    def refused(self) -> None:
-        """The broker does not take a message. It is sent again after a delay; more refusals until then count as one."""
-        self._trouble = "the broker refuses it: is a queue full?"
-        if self.now() >= self._refusals_until:
-            self._refusals_until = self.now() + self.machine.config.retry_delay
-            self._failures += 1
-
-    def came_back(self, message_id: str | None, reason: str) -> None:
-        """A message was returned; its confirm follows."""
-        for ticket in (ticket for ticket, each in self._open.items() if each == message_id):
-            self._failed[ticket] = Unroutable(f"the message came back: {reason}", hint="nobody subscribes to it")
-
     # The driver's part
 
     def now(self) -> float:
@@ -195,7 +135,12 @@ class Session(Driver):
         """Nothing: who waits looks at the machine's deadline."""
 
     def open(self, effect: Connect) -> Link:
-        self._link = Link(effect, self, self.machine.config.connect_timeout, self._ssl)
+        self.links.clear()  # there is one at a time
+        timeout, call = self.machine.config.connect_timeout, self.waiting
+        deadline = call.deadline() if call.open else None
+        if deadline is not None:
+            timeout = max(0.01, min(timeout, deadline - self.now()))
+        self._link = Link(effect, self, timeout, self._ssl)
         self._link.open()
         return self._link
 
@@ -204,16 +149,13 @@ class Session(Driver):
 
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         if isinstance(effect, Ready):
-            self._failed_links = 0
+            self.waiting.link_open()
 
     def settled(self, ticket: int, error: str | None) -> None:
-        message_id = self._open.pop(ticket, None)
-        self._progress = self.now()
-        if error is not None:
-            self._failed[ticket] = NotConfirmed(self._trouble or error, may_arrive=message_id is not None)
+        self.waiting.settled(ticket, error, self.now())
 
     def room(self) -> None:
-        """Nothing: the window is smaller than the buffer."""
+        """Nothing: the window is no larger than the buffer."""
 
     def report(self, level: int, text: str) -> None:
         LOGGER.log(criticality.LOGGING_LEVELS[level], "%s", text)

@@ -73,7 +73,7 @@ class Link:
     """The connection of one epoch. Its methods tell the machine what happens, and raise nothing.
 
     Args:
-        timeout: seconds for each thing that the broker is asked, and for a write.
+        timeout: seconds to connect.
         ssl: for ``amqps://``; ``None`` checks the chain and the host name.
 
     Attributes:
@@ -84,6 +84,7 @@ class Link:
         self.is_open: bool = False
         self._asked, self._epoch, self._timeout = asked, asked.epoch, timeout
         self._session, self._machine = session, session.machine
+        self._write_timeout = session.machine.config.connect_timeout
         self._blocked = self._ended = False
         self._next_beat = self._next_write = 0.0
         self._unsent = bytearray()
@@ -91,7 +92,9 @@ class Link:
         host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
         tls = url.scheme == "amqps"
         # py-amqp's own is 1 s: an alarm of the broker, or a hiccup of the network, would cut the connection.
-        patience = {socket.TCP_USER_TIMEOUT: int(timeout * 1000)} if hasattr(socket, "TCP_USER_TIMEOUT") else {}
+        patience = (
+            {socket.TCP_USER_TIMEOUT: int(self._write_timeout * 1000)} if hasattr(socket, "TCP_USER_TIMEOUT") else {}
+        )
         self._connection = _Connection(
             f"{host}:{url.port or (5671 if tls else 5672)}",
             url.username or "guest",
@@ -114,7 +117,7 @@ class Link:
         try:
             connection.connect()
             logged_in = True
-            connection.sock.settimeout(self._timeout)  # of a write; reading has its own
+            connection.sock.settimeout(self._write_timeout)  # reading has its own
             self._channel, self._logs = connection.channel(), connection.channel()
             self._channel.confirm_select()
             self._channel.events["basic_ack"].add(self._on_ack)
@@ -137,7 +140,7 @@ class Link:
             elif not self.is_open:
                 return
             elif isinstance(effect, Publish):
-                self._session.sending(effect)
+                self._session.waiting.sent(effect)
                 self._send(self._channel.channel_id, effect, effect.exchange, effect.mandatory)
             elif isinstance(effect, PublishLog):
                 if not self._blocked:  # the broker does not read, and a log is not worth to wait
@@ -157,6 +160,13 @@ class Link:
                 self._next_write = time.monotonic() + _TOGETHER
         except Exception as error:
             self._lose(error)
+
+    def look(self) -> None:
+        """Send what waits, and see what has come if that was not done for a while."""
+        if time.monotonic() >= self._next_beat:
+            self.read(0.0)
+        else:
+            self.flush()
 
     def read(self, timeout: float) -> None:
         """Take in what the broker has sent, waiting for it at most ``timeout`` seconds; keep up the heartbeat."""
@@ -181,9 +191,9 @@ class Link:
     # Effects
 
     def _declare(self, effect: Declare) -> None:
+        self._connection.deadline = time.monotonic() + self._write_timeout
         for command in effect.commands:
             if isinstance(command, Exchange.Declare):  # the rest is for consumers
-                self._connection.deadline = time.monotonic() + self._timeout
                 self._logs.exchange_declare(command.exchange, "topic", durable=True, auto_delete=False)
         self._session.tell(self._machine.declared, self._epoch, [])
 
@@ -211,14 +221,14 @@ class Link:
         self._session.tell(self._machine.confirmed, self._epoch, tag, multiple=multiple)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
-        self._session.refused()
+        self._session.waiting.refused(time.monotonic())
         self._session.tell(self._machine.refused, self._epoch, tag, multiple=multiple)
 
     def _on_return(self, error: Any, exchange: str, key: str, message: Any) -> None:
         properties = Basic.Properties()
         for name, value in message.properties.items():
             setattr(properties, _NAMES.get(name, name), value)
-        self._session.came_back(properties.message_id, error.reply_text)
+        self._session.waiting.returned(properties.message_id, error.reply_text)
         content = (properties, bytes(message.body), error.reply_text)
         self._session.tell(self._machine.returned, self._epoch, exchange, key, *content)
 
@@ -231,7 +241,7 @@ class Link:
     def _lose(self, error: Exception, refused: bool = False) -> None:
         if not self._ended:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            self._session.failed(f"{redact(self._asked.url)}: {reason}")
+            self._session.waiting.link_failed(f"{redact(self._asked.url)}: {reason}")
             if isinstance(error, ChannelError) and self.is_open:
                 self._session.tell(self._machine.channel_closed, self._epoch, reason)
             self._end(reason, refused)

@@ -197,7 +197,7 @@ def test_wrong_calls_raise_before_anything_is_sent() -> None:
         for arguments in ((("x" * 300), 1, "c"), ("", 1, "c"), ("Happened", 1, None), (3, 1, "c")):
             with pytest.raises(LocalError):
                 endpoint.publish_event(*arguments)
-        with pytest.raises(LocalError, match="retries is -1"):
+        with pytest.raises(LocalError, match="max_retries is -1"):
             endpoint.publish_event("Happened", 1, "c", -1)
         with pytest.raises(LocalError, match="from 0 to 7"):
             endpoint.log(9, "short")
