@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -183,7 +184,39 @@ def test_logs_wait_for_the_broker_and_raise_nothing() -> None:
     assert texts == ["first", "second", "last"]
 
 
+def test_a_channel_that_the_broker_closes_is_opened_again(broker: BrokerUnderTest) -> None:
+    with witness(broker.url) as seen, Publisher(broker.url, "source") as endpoint:
+        endpoint.publish_event("Happened", 1, "c")
+        seen.channel.exchange_delete("events")
+        endpoint.publish_event("Happened", 2, "c")  # 404, and the exchange is declared anew
+        queue = seen.queue("events", name="kept")
+        endpoint.publish_event("Happened", 3, "c")
+        assert [cbor2.loads(body) for body in seen.all(queue)] == [3]
+
+
+def test_an_exchange_of_another_type_is_a_clear_error(broker: BrokerUnderTest) -> None:
+    with witness(broker.url) as seen, Publisher(broker.url, "source") as endpoint:
+        seen.channel.exchange_declare("events", "fanout", durable=True)
+        with pytest.raises(NotConfirmed, match=r"given up after 1 retries.*PRECONDITION_FAILED"):
+            endpoint.publish_event("Happened", 1, "c", 1)
+
+
 # --- brokers that do not answer ---
+
+
+def test_a_peer_that_takes_connections_and_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"amqp://127.0.0.1:{silent.getsockname()[1]}/"
+        with (
+            Publisher(url, "source", 1, connect_timeout=0.2) as endpoint,
+            pytest.raises(NotConfirmed, match=r"no connection after 1 retries \(.*no answer from the broker"),
+        ):
+            endpoint.publish_event("Happened", 1, "c")
+        with (
+            Publisher(url, "source", confirm_timeout=0.2) as endpoint,  # it ends an attempt to connect too
+            pytest.raises(NotConfirmed, match=r"no confirm within 0\.2 s \(.*no answer"),
+        ):
+            Background(endpoint.publish_event, "Happened", 1, "c").get()
 
 
 def test_a_frozen_peer_is_noticed_by_its_heartbeat(broker: BrokerUnderTest) -> None:
@@ -277,6 +310,19 @@ def test_close_does_not_wait_for_ever(broker: BrokerUnderTest) -> None:
         Background(endpoint.close).get()
         with pytest.raises(NotConfirmed, match="the endpoint was closed"):
             publish.get()
+
+
+def test_a_handler_of_signals_may_close(embedded: EmbeddedBrokerThread) -> None:
+    with alarmed(embedded), Patient(embedded.url, "source") as endpoint:
+        before = signal.signal(signal.SIGUSR1, lambda *_: endpoint.close())
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        try:
+            with pytest.raises(NotConfirmed, match="the endpoint was closed"):
+                endpoint.publish_event("Happened", 1, "c")
+        finally:
+            timer.join()
+            signal.signal(signal.SIGUSR1, before)
 
 
 # --- brokers that refuse ---
