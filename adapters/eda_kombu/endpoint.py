@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from ssl import SSLContext
 from typing import Any, ClassVar, Self
 
@@ -169,21 +169,19 @@ class Endpoint:
         A publish that goes on in another thread gets half of that time; then it fails, at the latest when its attempt
         to connect ends.
         """
-        process = self._process()
-        within = process.user == threading.get_ident()  # in a handler of signals
-        if within or not process.lock.acquire(timeout=self.STOP_TIMEOUT / 2):
-            self._closed = True
-            if process.session is not None:
-                process.session.aborted = True
-            if within:
-                return
-            process.lock.acquire()
+        process, half = self._process(), self.STOP_TIMEOUT / 2
+        mine = process.user == threading.get_ident()  # in a handler of signals
+        locked = not mine and process.lock.acquire(timeout=half)
         self._closed = True
+        if not locked and process.session is not None:
+            process.session.aborted = True
+        if mine or not (locked or process.lock.acquire()):
+            return
         try:
             if process.session is not None:
-                process.session.close(self.STOP_TIMEOUT / 2)
-                process.session = None
+                process.session.close(half)
         finally:
+            process.session = None
             process.lock.release()
 
     def __enter__(self) -> Self:
@@ -191,9 +189,6 @@ class Endpoint:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"<Endpoint of {self._config!r}>"
 
     # Steps
 
@@ -236,6 +231,7 @@ class Endpoint:
                 process.user = None
 
 
+@dataclass
 class _Process:
     """What belongs to one process, and is never touched by another: a fork copies memory, but shares the sockets.
 
@@ -243,10 +239,9 @@ class _Process:
         user: the thread that uses the session.
     """
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.user: int | None = None
-        self.session: Session | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    user: int | None = None
+    session: Session | None = None
 
 
 def _event(given: tuple[str, Any, str]) -> Event:

@@ -34,6 +34,8 @@ _INSTANT = 0.001
 #: What is sent within so many seconds may go out in one write, up to so many bytes: it halves the cost of each message.
 _TOGETHER = 0.01
 _ENOUGH = 65536
+#: The option of sockets, where there is one. py-amqp's is 1 s: an alarm, or a hiccup, would cut the connection.
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 #: Where py-amqp's names of properties are others than pamqp's.
 _NAMES = {"application_headers": "headers", "type": "message_type"}
 
@@ -59,13 +61,12 @@ class _Connection(pyamqp.Connection):
     def blocking_read(self, timeout: float | None = None) -> Any:
         if self._transport is None:  # py-amqp would connect again
             raise RecoverableConnectionError("the connection is closed")
-        left = self.deadline - time.monotonic()
-        if left > 0:
-            try:
+        try:
+            if (left := self.deadline - time.monotonic()) > 0:
                 return super().blocking_read(left)
-            except TimeoutError as error:
-                if error.errno is not None:  # ETIMEDOUT, the system's: the peer is gone
-                    raise
+        except TimeoutError as error:
+            if error.errno is not None:  # ETIMEDOUT, the system's: the peer is gone
+                raise
         raise _Silence("no answer from the broker")
 
 
@@ -82,19 +83,14 @@ class Link:
 
     def __init__(self, asked: Connect, session: Session, timeout: float, ssl: SSLContext | None) -> None:
         self.is_open: bool = False
-        self._asked, self._epoch, self._timeout = asked, asked.epoch, timeout
-        self._session, self._machine = session, session.machine
-        self._write_timeout = session.machine.config.connect_timeout
+        self._asked, self._session, self._machine = asked, session, session.machine
+        self._timeout = self._machine.config.connect_timeout
         self._blocked = self._ended = False
         self._next_beat = self._next_write = 0.0
         self._unsent = bytearray()
         url = url_to_parts(asked.url)
         host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
         tls = url.scheme == "amqps"
-        # py-amqp's own is 1 s: an alarm of the broker, or a hiccup of the network, would cut the connection.
-        patience = (
-            {socket.TCP_USER_TIMEOUT: int(self._write_timeout * 1000)} if hasattr(socket, "TCP_USER_TIMEOUT") else {}
-        )
         self._connection = _Connection(
             f"{host}:{url.port or (5671 if tls else 5672)}",
             url.username or "guest",
@@ -104,7 +100,7 @@ class Link:
             heartbeat=asked.heartbeat,
             connect_timeout=timeout,
             ssl={"context": ssl or create_default_context(), "server_hostname": url.hostname} if tls else False,
-            socket_settings=patience,
+            socket_settings={_USER_TIMEOUT: int(self._timeout * 1000)} if _USER_TIMEOUT else {},
             client_properties={"connection_name": asked.name, "capabilities": {"basic.nack": True}},
             on_blocked=lambda reason: self._on_blocked(True, self._machine.blocked, reason),
             on_unblocked=lambda: self._on_blocked(False, self._machine.unblocked),
@@ -113,11 +109,11 @@ class Link:
     def open(self) -> None:
         """Connect, and open the channels."""
         connection, logged_in = self._connection, False
-        connection.deadline = time.monotonic() + self._timeout
+        connection.deadline = time.monotonic() + connection.connect_timeout
         try:
             connection.connect()
             logged_in = True
-            connection.sock.settimeout(self._write_timeout)  # reading has its own
+            connection.sock.settimeout(self._timeout)  # of a write; reading has its own
             self._channel, self._logs = connection.channel(), connection.channel()
             self._channel.confirm_select()
             self._channel.events["basic_ack"].add(self._on_ack)
@@ -130,23 +126,20 @@ class Link:
             raise
         else:
             self.is_open = True
-            self._session.tell(self._machine.link_up, self._epoch)
+            self._tell(self._machine.link_up)
 
     def perform(self, effect: Any) -> None:
         """Do it at once; what is published may wait for the next :meth:`flush` or :meth:`read`."""
         try:
             if isinstance(effect, Close):
                 self._close()
-            elif not self.is_open:
-                return
-            elif isinstance(effect, Publish):
+            elif self.is_open and isinstance(effect, Publish):
                 self._session.waiting.sent(effect)
                 self._send(self._channel.channel_id, effect, effect.exchange, effect.mandatory)
-            elif isinstance(effect, PublishLog):
-                if not self._blocked:  # the broker does not read, and a log is not worth to wait
-                    self._send(self._logs.channel_id, effect, "logs", False)
-            else:
+            elif self.is_open and isinstance(effect, Declare):
                 self._declare(effect)
+            elif self.is_open and not self._blocked:  # the broker does not read, and a log is not worth to wait
+                self._send(self._logs.channel_id, effect, "logs", False)
         except Exception as error:  # in the middle of a frame, perhaps: there is no going on
             self._lose(error)
 
@@ -191,11 +184,11 @@ class Link:
     # Effects
 
     def _declare(self, effect: Declare) -> None:
-        self._connection.deadline = time.monotonic() + self._write_timeout
+        self._connection.deadline = time.monotonic() + self._timeout
         for command in effect.commands:
             if isinstance(command, Exchange.Declare):  # the rest is for consumers
                 self._logs.exchange_declare(command.exchange, "topic", durable=True, auto_delete=False)
-        self._session.tell(self._machine.declared, self._epoch, [])
+        self._tell(self._machine.declared, [])
 
     def _send(self, channel: int, effect: Publish | PublishLog, exchange: str, mandatory: bool) -> None:
         data, step = effect.body, self._connection.frame_max - 8  # the frame's own bytes
@@ -218,23 +211,22 @@ class Link:
     # What the broker sends
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
-        self._session.tell(self._machine.confirmed, self._epoch, tag, multiple=multiple)
+        self._tell(self._machine.confirmed, tag, multiple=multiple)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         self._session.waiting.refused(time.monotonic())
-        self._session.tell(self._machine.refused, self._epoch, tag, multiple=multiple)
+        self._tell(self._machine.refused, tag, multiple=multiple)
 
     def _on_return(self, error: Any, exchange: str, key: str, message: Any) -> None:
         properties = Basic.Properties()
         for name, value in message.properties.items():
             setattr(properties, _NAMES.get(name, name), value)
         self._session.waiting.returned(properties.message_id, error.reply_text)
-        content = (properties, bytes(message.body), error.reply_text)
-        self._session.tell(self._machine.returned, self._epoch, exchange, key, *content)
+        self._tell(self._machine.returned, exchange, key, properties, bytes(message.body), error.reply_text)
 
-    def _on_blocked(self, blocked: bool, method: Callable[..., Any], *reason: str) -> None:
+    def _on_blocked(self, blocked: bool, *told: Any) -> None:
         self._blocked = blocked
-        self._session.tell(method, self._epoch, *reason)
+        self._tell(*told)
 
     # The end
 
@@ -243,10 +235,13 @@ class Link:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             self._session.waiting.link_failed(f"{redact(self._asked.url)}: {reason}")
             if isinstance(error, ChannelError) and self.is_open:
-                self._session.tell(self._machine.channel_closed, self._epoch, reason)
+                self._tell(self._machine.channel_closed, reason)
             self._end(reason, refused)
 
     def _end(self, reason: str, refused: bool) -> None:
         self._ended = True
         self.abort()
-        self._session.tell(self._machine.link_down, self._epoch, reason, refused=refused)
+        self._tell(self._machine.link_down, reason, refused=refused)
+
+    def _tell(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        self._session.tell(method, self._asked.epoch, *arguments, **named)
