@@ -42,7 +42,7 @@ def types(session: nox.Session) -> None:
     """mypy --strict of everything that is typed; and that other type checkers see the public types alike."""
     install(session)
     session.run("mypy", "--strict", *(name for name in TYPED if any((HERE / name).rglob("*.py"))))
-    for package in ("eda_core", "eda_aio", "eda_pika"):
+    for package in ("eda_core", "eda_aio", "eda_kombu", "eda_pika"):
         session.run("pyright", "--verifytypes", package, "--ignoreexternal")
 
 
@@ -70,15 +70,16 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What things cost, as ratios measured side by side. Arguments after -- go to the benchmark."""
-    session.install("-e", ".")
+    """What things cost, as ratios measured side by side. Arguments after -- go to the core's benchmark."""
+    session.install("-e", ".[kombu,tools]")
     session.run("python", "benchmarks/core.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.endpoint", *(each for each in session.posargs if each == "--check"))
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """The conversations demo, on EDA_AMQP_URL if set. In its environment there is only what a user would have."""
-    session.install("-e", ".[aio,tools]")
+    session.install("-e", ".[aio,kombu,tools]")
     command = [str(Path(session.bin) / "python"), "-m", "examples.conversations.demo", *session.posargs]
     session.log(" ".join(["python", *command[1:]]))
     # Not by session.run, which has but one status for all failures: the demo's own says what went wrong.

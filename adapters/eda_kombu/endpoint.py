@@ -1,0 +1,257 @@
+"""What synchronous programs publish with: eventail's constructor and methods, and a few more."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from ssl import SSLContext
+from typing import Any, ClassVar, Self
+
+from eda_core import JSON, AnyMessage, Config, Configuration, Event, LocalError, ReconnectPolicy, StateError
+from eda_core.waiting import PartlyPublished, Patience, Waiting
+from eda_kombu.session import Session
+
+
+class Endpoint:
+    """Publishes events, configurations and logs, and returns when the broker has confirmed them.
+
+    It connects at the first publish or log, and anew when the connection was lost since the last one. Threads may share
+    it: they publish one after the other. After a fork the child gets a connection of its own, and leaves its parent's
+    alone. A context manager: :meth:`close` is called at the end.
+
+    Args:
+        amqp_urls: brokers, tried in turn.
+        logical_service: the name of the service that publishes.
+        connection_max_retries: attempts to connect, after the first that fails, before a publish fails; each URL counts
+            as one. ``None``: as many as the time allows.
+        confirm_timeout: seconds that a publish may take until it is confirmed, reconnecting and trying again included,
+            before it fails. ``None``: any time, as with eventail.
+        connect_timeout: seconds for an attempt to connect, and for a single write.
+        ssl: how to check the broker's certificate and which to show, for ``amqps://`` URLs; by default the chain and
+            the host name are checked against the system's authorities.
+
+    Raises:
+        LocalError: an argument is wrong; it says which and why.
+    """
+
+    #: Seconds. An endpoint that pauses for longer is disconnected by the broker, and connects again when it is used.
+    HEARTBEAT: ClassVar[int] = 30
+    #: Seconds until a publish that the broker refused is sent again.
+    RETRY_DELAY: ClassVar[float] = 1
+    #: Publishes of ``publish_many`` unconfirmed at once.
+    WINDOW: ClassVar[int] = 500
+    #: Seconds for :meth:`close`.
+    STOP_TIMEOUT: ClassVar[float] = 10
+    RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
+
+    def __init__(
+        self,
+        amqp_urls: str | Sequence[str],
+        logical_service: str,
+        connection_max_retries: int | None = None,
+        *,
+        confirm_timeout: float | None = 300.0,
+        connect_timeout: float = 30.0,
+        ssl: SSLContext | None = None,
+    ) -> None:
+        self.logical_service = logical_service
+        self._config = Config.make(
+            amqp_urls,
+            logical_service,
+            hostname=socket.gethostname(),
+            heartbeat=self.HEARTBEAT,
+            retry_delay=self.RETRY_DELAY,
+            window=self.WINDOW,
+            buffer=self.WINDOW,
+            connect_timeout=connect_timeout,
+            # Of a link. The session's ends before, and goes for what is not the fault of a link too.
+            confirm_timeout=300.0 if confirm_timeout is None else 2 * confirm_timeout,
+            reconnect=self.RECONNECT_POLICY,
+        )
+        self._patience = Patience(confirm_timeout, connection_max_retries, None, self.RETRY_DELAY)
+        self._ssl = ssl
+        self._closed = False
+        self._processes: dict[int, _Process] = {}
+
+    def force_json(self) -> None:
+        """From now on, publish payloads as JSON instead of CBOR."""
+        self._config = replace(self._config, content_type=JSON)
+        session = self._process().session
+        if session is not None:
+            session.machine.config = replace(session.machine.config, content_type=JSON)
+
+    def publish_event(
+        self, event: str, message: Any, conversation_id: str, max_retries: int | None = None, *, mandatory: bool = False
+    ) -> None:
+        """Publish an event; return when the broker has confirmed it.
+
+        Args:
+            max_retries: how often to try again, after the first failure (no connection, a lost one, a refusal by the
+                broker), before this fails. ``None``: as often as ``confirm_timeout`` allows.
+            mandatory: fail if nobody subscribes.
+
+        Raises:
+            LocalError: the message cannot be sent; it says why.
+            StateError: the endpoint is closed.
+            NotConfirmed: no confirm in the time or the attempts allowed; it says whether the message may arrive.
+            Unroutable: it was mandatory, and no queue is bound for it.
+        """
+        self._publish_one(Event(event, message, _text(conversation_id)), mandatory, max_retries)
+
+    def publish_configuration(
+        self, event: str, message: Any, max_retries: int | None = None, *, mandatory: bool = False
+    ) -> None:
+        """Publish a configuration, for all workers that subscribe to it now. See :meth:`publish_event`."""
+        self._publish_one(Configuration(event, message, ""), mandatory, max_retries)
+
+    def publish_many(
+        self, events: Iterable[tuple[str, Any, str]], max_retries: int | None = None, *, mandatory: bool = False
+    ) -> int:
+        """Publish many events, without waiting for the confirm of one before sending the next.
+
+        At most ``WINDOW`` are unconfirmed at once, so the iterable may be a generator of any length.
+        ``confirm_timeout`` is for each step forward, not for all of them.
+
+        Args:
+            events: each one's name, message and conversation id.
+            max_retries, mandatory: see :meth:`publish_event`.
+
+        Returns:
+            How many there were. All are confirmed.
+
+        Raises:
+            StateError: the endpoint is closed.
+            PartlyPublished: it tells which are confirmed and which are not, and why. After the first that fails no
+                more are taken from the iterable.
+        """
+        call = self._publish(map(_event, events), mandatory, max_retries)
+        if call.failed:
+            raise PartlyPublished(call.taken, call.failed)
+        return call.taken
+
+    def log(
+        self,
+        criticity: int,
+        short: str,
+        full: str = "",
+        conversation_id: str = "",
+        additional_fields: Mapping[str, Any] = {},  # eventail's, and only read
+    ) -> None:
+        """Log to the bus: not confirmed, not repeated, and no failure of the network is raised.
+
+        Without a connection it makes one attempt to connect, unless the last one has just failed; the latest 100
+        records wait for the next connection.
+
+        Args:
+            criticity: a constant of ``eda_core.criticality``.
+            additional_fields: more fields of the GELF record; not ``id``.
+
+        Raises:
+            LocalError: the level or a field's name is not allowed.
+            StateError: the endpoint is closed.
+        """
+        named = {"full": full, "conversation_id": conversation_id, "fields": additional_fields}
+        process = self._process()
+        if process.user == threading.get_ident() and process.session is not None:
+            # A handler of Python's logging, which passes on what is logged here.
+            process.session.tell(process.session.machine.log, criticity, short, **named)
+            return
+        with self._session() as session:
+            session.log(criticity, short, **named)
+
+    def close(self) -> None:
+        """Send what is left of logs, and close the connection, within ``STOP_TIMEOUT`` seconds. Again: nothing happens.
+
+        A publish that goes on in another thread gets half of that time; then it fails, at the latest when its attempt
+        to connect ends.
+        """
+        process, half = self._process(), self.STOP_TIMEOUT / 2
+        mine = process.user == threading.get_ident()  # in a handler of signals
+        locked = not mine and process.lock.acquire(timeout=half)
+        self._closed = True
+        if not locked and process.session is not None:
+            process.session.aborted = True
+        if mine or not (locked or process.lock.acquire()):
+            return
+        try:
+            if process.session is not None:
+                process.session.close(half)
+        finally:
+            process.session = None
+            process.lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    # Steps
+
+    def _publish_one(self, message: AnyMessage, mandatory: bool, max_retries: int | None) -> None:
+        for error in self._publish((message,), mandatory, max_retries).failed.values():
+            raise error
+
+    def _publish(self, messages: Iterable[AnyMessage], mandatory: bool, max_retries: int | None) -> Waiting:
+        patience = replace(self._patience, max_retries=max_retries)
+        with self._session() as session:
+            return session.publish(messages, mandatory, patience)
+
+    def _process(self) -> _Process:
+        return self._processes.setdefault(os.getpid(), _Process())
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """This process's session, for one thread, with nothing in it that may be unsound."""
+        process = self._process()
+        if process.user == threading.get_ident():
+            raise StateError("the endpoint is in use", hint="do not publish in a handler of signals or of logging")
+        with process.lock:
+            if self._closed:
+                raise StateError("the endpoint is closed", hint="make another one")
+            session = process.session
+            if session is None or not session.is_fit():
+                if session is not None:
+                    session.drop()
+                config = replace(self._config, pid=os.getpid())
+                session = process.session = Session(config, self._ssl)
+            process.user = threading.get_ident()
+            try:
+                yield session
+            except LocalError:  # nothing has changed
+                raise
+            except BaseException:
+                session.drop()
+                raise
+            finally:
+                process.user = None
+
+
+@dataclass
+class _Process:
+    """What belongs to one process, and is never touched by another: a fork copies memory, but shares the sockets.
+
+    Attributes:
+        user: the thread that uses the session.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    user: int | None = None
+    session: Session | None = None
+
+
+def _event(given: tuple[str, Any, str]) -> Event:
+    try:
+        name, message, conversation_id = given
+    except (TypeError, ValueError):
+        raise LocalError(f"an event is {type(given).__name__}", hint="pass (name, message, conversation_id)") from None
+    return Event(name, message, _text(conversation_id))
+
+
+def _text(conversation_id: Any) -> Any:
+    """eventail took a UUID or a number too. ``None`` is left for the core to refuse."""
+    return conversation_id if conversation_id is None else str(conversation_id)
