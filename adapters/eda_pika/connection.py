@@ -71,7 +71,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         return end, Header(int.from_bytes(data[1:3]), header.body_size, header.properties)
 
 
-def parameters(asked: Connect, context: ssl.SSLContext | None, timeout: float) -> Any:
+def parameters(asked: Connect, context: ssl.SSLContext | None) -> Any:
     """For pika, from a URL that means what it means to eda_aio; pika itself would read it otherwise."""
     url = urlsplit(asked.url)
     query = dict(parse_qsl(url.query))
@@ -86,7 +86,7 @@ def parameters(asked: Connect, context: ssl.SSLContext | None, timeout: float) -
         pika.PlainCredentials(unquote(url.username or "guest"), unquote(url.password or "guest")),
         heartbeat=asked.heartbeat,
         ssl_options=pika.SSLOptions(context, url.hostname) if context and url.scheme == "amqps" else None,
-        stack_timeout=timeout,
-        blocked_connection_timeout=None,  # the core decides
+        stack_timeout=None,  # the core decides
+        blocked_connection_timeout=None,
         client_properties={"connection_name": asked.name},
     )

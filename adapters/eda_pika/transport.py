@@ -103,7 +103,7 @@ class Link:
                 self.lose(_line(error))
 
     def _connect(self, then: Callable[..., None]) -> None:
-        asked = parameters(self._asked, self._context, self._machine.config.connect_timeout)
+        asked = parameters(self._asked, self._context)
         self._connections.append(Connection(asked, then, self._on_closed, self._on_closed, self._loop))
 
     def _channel(self, connection: Connection, then: Callable[..., None]) -> None:

@@ -184,31 +184,31 @@ def test_a_url_means_what_it_means_to_eda_aio(url: str) -> None:
         return aiormq.connection.Connection(url)
 
     wanted = asyncio.run(other())
-    got = parameters(Connect(Epoch(1), url, "name@host:1", 17), None, 3.0)
+    got = parameters(Connect(Epoch(1), url, "name@host:1", 17), None)
     assert (got.host, got.port) == (wanted.url.host, wanted.url.port)
     assert got.virtual_host == wanted.vhost
     assert got.credentials.username == (wanted.url.user or "guest")
     assert got.credentials.password == (wanted.url.password or "guest")
     assert (got.ssl_options is not None) == url.startswith("amqps:")
-    assert (got.heartbeat, got.blocked_connection_timeout, got.stack_timeout) == (17, None, 3.0)
+    assert (got.heartbeat, got.blocked_connection_timeout, got.stack_timeout) == (17, None, None)
     assert got.client_properties == {"connection_name": "name@host:1"}
 
 
 def test_tls_checks_the_chain_and_the_host_unless_told_otherwise() -> None:
     asked = Connect(Epoch(1), "amqps://broker.example/", "name", 20)
-    options = parameters(asked, None, 3.0).ssl_options
+    options = parameters(asked, None).ssl_options
     assert (options.context.verify_mode, options.context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert options.server_hostname == "broker.example"
     own = ssl.create_default_context()
-    assert parameters(asked, own, 3.0).ssl_options.context is own
-    assert parameters(Connect(Epoch(1), "amqp://broker.example/", "name", 20), own, 3.0).ssl_options is None
+    assert parameters(asked, own).ssl_options.context is own
+    assert parameters(Connect(Epoch(1), "amqp://broker.example/", "name", 20), own).ssl_options is None
 
 
 @pytest.mark.parametrize("query", ["cafile=/nowhere/ca.pem", "certfile=/nowhere/cert.pem&keyfile=/nowhere/key.pem"])
 def test_certificates_may_be_named_in_the_url(query: str) -> None:
     url = f"amqps://h/?{query}"
     with pytest.raises(FileNotFoundError):
-        parameters(Connect(Epoch(1), url, "name", 20), None, 3.0)
+        parameters(Connect(Epoch(1), url, "name", 20), None)
 
 
 def test_what_is_sent_in_one_turn_of_the_loop_is_one_write(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,6 +244,20 @@ async def test_who_waits_for_the_loop_when_it_ends_hears_of_it() -> None:
     assert all(answer is None or isinstance(answer, (StateError, PublishError)) for answer in answers)
 
 
+@asynchronous
+async def test_who_asks_too_late_for_the_loop_to_get_to_it_hears_of_the_end() -> None:
+    service = Probe(NOWHERE)
+    async with running(service, ready=False):
+        loop: Any = service.running().loop
+        add, loop.add_callback_threadsafe = loop.add_callback_threadsafe, lambda call: None
+        asking = asyncio.create_task(asyncio.to_thread(service.publish_event, "Happened", 1, "c"))
+        await within(_until(lambda: bool(service.running()._asked)), "the call")
+        loop.add_callback_threadsafe = add
+        service.stop()
+        with pytest.raises(StateError, match="has stopped"):
+            await within(asking, "the answer")
+
+
 # --- the supervisor ---
 
 
@@ -432,7 +446,7 @@ async def test_a_wrong_certificate_is_refused(wrong: str, caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("scheme", ["amqp", "amqps"])
 @asynchronous
-async def test_a_peer_that_accepts_and_says_nothing_is_given_up(scheme: str) -> None:
+async def test_a_peer_that_accepts_and_says_nothing_is_given_up(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
     """After ``connect_timeout``, in the middle of the handshake of AMQP or TLS; then the next one has its turn."""
     accepted: list[asyncio.StreamWriter] = []
 
@@ -445,6 +459,7 @@ async def test_a_peer_that_accepts_and_says_nothing_is_given_up(scheme: str) -> 
         async with running(service):
             pass
         assert len(accepted) == 1
+        assert "pika failed" not in caplog.text
         for writer in accepted:
             writer.close()
 
@@ -548,12 +563,12 @@ def test_after_its_end_timers_are_no_more() -> None:
 
 
 class Slow(Listener):
-    """The second message is handled for as long as nobody has heard of the first one."""
+    """The last message is handled for as long as nobody has heard of the one before; both wait for the first one."""
 
     heard = threading.Event()
 
     def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Meta) -> None:
-        time.sleep(0.01)
+        time.sleep(0.2 if payload == 0 else 0.01)
         if payload == 2:
             assert self.heard.wait(PATIENCE)
         self.publish_event("Other", payload, conversation_id)
@@ -566,7 +581,7 @@ async def test_what_a_handler_has_published_does_not_wait_for_the_next_one() -> 
         service = Slow(broker.url, ["Happened"])
         async with running(service):
             others = await client.tap("events", "Other")
-            await publish(service, 1, 2)
-            await others.count(1)
+            await publish(service, 0, 1, 2)
+            await others.count(2)
             service.heard.set()
-            await service.has_all(range(1, 3))
+            await service.has_all(range(3))
