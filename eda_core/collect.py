@@ -1,0 +1,108 @@
+"""Batches of events as in eventail, for adapters: what is left to them is to wait for the callback.
+
+:class:`eda_core.Batch` is what they are made of, and what transports of your own may use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+from eda_core.batch import Batch, RawEvent
+from eda_core.driver import Driver
+from eda_core.service import ServiceApi, handling
+from eda_core.values import DeliveryId
+
+T = TypeVar("T")
+
+Taken = Sequence[tuple[DeliveryId, RawEvent]]
+
+
+class _Timers(Protocol):
+    def running(self) -> Driver: ...
+    def call_later(self, delay: float, callback: Callable[[], Any]) -> Any: ...
+    def cancel_timer(self, timer: Any) -> None: ...
+
+
+class EventBatch:
+    """Collects the events that handlers push, and hands them to ``callback`` together.
+
+    The handler returns true after ``push``, and its event is acknowledged with the others of its batch. A service that
+    stops hands over what there is.
+
+    Args:
+        endpoint: the service.
+        max_entries: hand over at this many; no more than its ``PREFETCH_COUNT``.
+        timeout: seconds after the first event.
+        callback: what it publishes is confirmed before the events are acknowledged. If it raises, the retry policy
+            decides about each event.
+
+    Raises:
+        LocalError: ``max_entries`` is less than 1 or ``timeout`` is not more than 0.
+    """
+
+    expire: Callable[[], Any]
+
+    def __init__(
+        self, endpoint: ServiceApi[Any], max_entries: int, timeout: float, callback: Callable[[list[RawEvent]], Any]
+    ) -> None:
+        self._service = endpoint
+        self._timers: _Timers = endpoint  # type: ignore[assignment]  # as every adapter's has
+        self._callback = callback
+        # Its own way to call back is neither for coroutines nor for threads.
+        self._events: Batch[RawEvent] = Batch(max_entries, timeout, lambda _: None)
+        self._timeout = timeout
+        self._timer: Any = None
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def _at_machine(self, call: Callable[[], T]) -> T:
+        """Call it where the machine may be used; an adapter with threads says where."""
+        return call()
+
+    def _add(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> bool:
+        """Add the event being handled; whether the batch is full now."""
+
+        def add() -> bool:
+            driver = self._timers.running()
+            event = RawEvent(payload, conversation_id, meta)
+            full = self._events.add(DeliveryId(meta["delivery_tag"]), event, driver.now())
+            if len(self._events) == 1:
+                self._cancel_timer()
+                self._timer = self._timers.call_later(self._timeout, self.expire)
+                driver.at_stop[self] = self.expire
+            return full
+
+        return self._at_machine(add)
+
+    @contextmanager
+    def _taken(self) -> Iterator[list[RawEvent]]:
+        """What the batch held, to be dealt with in the block; none if it was empty."""
+        taken = self._at_machine(self._take)
+        if not taken:
+            yield []
+            return
+        failed: BaseException | None = None
+        try:
+            with handling(self._service, self._events.publisher(taken, self._service.delivery())):
+                yield [event for _, event in taken]
+        except BaseException as error:
+            failed = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._at_machine(lambda: self._settle(taken, failed))
+
+    def _take(self) -> Taken:
+        self._cancel_timer()
+        return self._events.take(self._timers.running().machine)
+
+    def _settle(self, taken: Taken, failed: BaseException | None) -> None:
+        driver = self._timers.running()
+        driver.feed(self._events.settle(driver.machine, taken, driver.now(), failed))
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timers.cancel_timer(self._timer)
