@@ -228,7 +228,7 @@ class Endpoint:
                 session.drop()
                 raise
             finally:
-                process.user = None
+                process.user, session.used = None, session.now()
 
 
 @dataclass
