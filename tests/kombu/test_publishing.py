@@ -185,6 +185,22 @@ def test_what_fails_before_the_wire_ends_many(broker: BrokerUnderTest) -> None:
         assert seen.waiting(queue) == 2
 
 
+def test_an_iterable_may_log_but_not_publish(broker: BrokerUnderTest) -> None:
+    with witness(broker.url) as seen, Publisher(broker.url, "source") as endpoint:
+        queue = seen.queue("logs")
+
+        def events() -> Iterator[tuple[str, Any, str]]:
+            yield "Happened", 1, "c"
+            endpoint.log(6, "half way")
+            yield "Happened", 2, "c"
+            endpoint.publish_event("Happened", 3, "c")
+
+        with pytest.raises(PartlyPublished, match="do not publish in its own iterable") as caught:
+            endpoint.publish_many(events())
+        assert caught.value.confirmed == [0, 1]
+        assert json.loads(seen.take(queue, 1)[0][2])["short_message"] == "half way"
+
+
 # --- wrong calls ---
 
 
