@@ -44,6 +44,15 @@ def test_an_event_on_the_wire(broker: BrokerUnderTest, content_type: str) -> Non
         assert "déjà vu".encode() in body, "non-ASCII characters are kept"
 
 
+def test_json_may_be_forced_at_any_time(broker: BrokerUnderTest) -> None:
+    with witness(broker.url) as seen, Publisher([broker.url], "source") as endpoint:
+        queue = seen.queue("events")
+        endpoint.publish_event("Happened", 1, "c")
+        endpoint.force_json()
+        endpoint.publish_event("Happened", 2, "c")
+        assert [properties.content_type for _, properties, _ in seen.take(queue, 2)] == [CBOR, JSON]
+
+
 def test_a_configuration_on_the_wire(broker: BrokerUnderTest) -> None:
     with witness(broker.url) as seen, Publisher([broker.url], "source") as endpoint:
         queue = seen.queue("configurations")
