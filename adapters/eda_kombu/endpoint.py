@@ -68,6 +68,7 @@ class Endpoint:
             window=self.WINDOW,
             buffer=self.WINDOW,
             connect_timeout=connect_timeout,
+            close_timeout=self.STOP_TIMEOUT / 2,
             # Of a link. The session's ends before, and goes for what is not the fault of a link too.
             confirm_timeout=300.0 if confirm_timeout is None else 2 * confirm_timeout,
             reconnect=self.RECONNECT_POLICY,
@@ -144,7 +145,7 @@ class Endpoint:
         """Log to the bus: not confirmed, not repeated, and no failure of the network is raised.
 
         Without a connection it makes one attempt to connect, unless the last one has just failed; the latest 100
-        records wait for the next connection.
+        records wait for the next connection, or get lost with a publish that fails.
 
         Args:
             criticity: a constant of ``eda_core.criticality``.
@@ -209,7 +210,7 @@ class Endpoint:
         """This process's session, for one thread, with nothing in it that may be unsound."""
         process = self._process()
         if process.user == threading.get_ident():
-            raise StateError("the endpoint is in use", hint="do not publish in a handler of signals or of logging")
+            raise StateError("the endpoint is in use", hint="do not publish in its own iterable or in a handler")
         with process.lock:
             if self._closed:
                 raise StateError("the endpoint is closed", hint="make another one")
@@ -228,7 +229,7 @@ class Endpoint:
                 session.drop()
                 raise
             finally:
-                process.user = None
+                process.user, session.used = None, session.now()
 
 
 @dataclass

@@ -73,7 +73,9 @@ def test_connections_cut_while_publishing_lose_nothing(broker: BrokerUnderTest, 
         assert {cbor2.loads(body) for body in seen.all(queue)} == set(range(500))
 
 
-def test_a_broker_killed_while_publishing_500_events_loses_none(rabbit_node: Callable[[], RabbitNode]) -> None:
+def test_a_broker_killed_while_publishing_500_events_loses_none_and_an_alarm_is_waited_for(
+    rabbit_node: Callable[[], RabbitNode],
+) -> None:
     node = rabbit_node()
     with witness(node.url) as seen:
         queue = seen.queue("events", name="kept")
@@ -86,8 +88,14 @@ def test_a_broker_killed_while_publishing_500_events_loses_none(rabbit_node: Cal
             endpoint.publish_event("Happened", number, "c")
         assert restarting is not None
         restarting.result(60)
+        node.set_memory_alarm(True)
+        publish = Background(endpoint.publish_event, "Happened", 500, "c")
+        with pytest.raises(TimeoutError):
+            publish.result(0.7)
+        node.set_memory_alarm(False)
+        publish.get()
     with witness(node.url) as seen:
-        assert {cbor2.loads(body) for body in seen.all(queue)} == set(range(500))
+        assert {cbor2.loads(body) for body in seen.all(queue)} == set(range(501))
 
 
 def test_a_connection_lost_in_a_pause_costs_nothing(broker: BrokerUnderTest) -> None:
@@ -230,6 +238,19 @@ def test_a_frozen_peer_is_noticed_by_its_heartbeat(broker: BrokerUnderTest) -> N
         endpoint.publish_event("Happened", 2, "c")
         assert front.proxy.accepted == 2
         assert [cbor2.loads(body) for body in seen.all(queue)] == [1, 2]
+
+
+def test_a_peer_that_reads_nothing_does_not_hold_up_a_write(broker: BrokerUnderTest) -> None:
+    with (
+        witness(broker.url) as seen,
+        ProxyThread(broker.url) as front,
+        Patient(front.url, "source", connect_timeout=0.5) as endpoint,
+    ):
+        queue = seen.queue("events", name="kept")
+        endpoint.publish_event("Happened", 1, "c")
+        front.call(front.proxy.freeze)
+        endpoint.publish_event("Happened", b"x" * (12 << 20), "c")  # more than the system's buffers take
+        assert (seen.waiting(queue), front.proxy.accepted) == (2, 2)
 
 
 def test_without_a_confirm_in_time_it_raises_and_connects_anew(broker: BrokerUnderTest) -> None:

@@ -44,6 +44,15 @@ def test_an_event_on_the_wire(broker: BrokerUnderTest, content_type: str) -> Non
         assert "déjà vu".encode() in body, "non-ASCII characters are kept"
 
 
+def test_json_may_be_forced_at_any_time(broker: BrokerUnderTest) -> None:
+    with witness(broker.url) as seen, Publisher([broker.url], "source") as endpoint:
+        queue = seen.queue("events")
+        endpoint.publish_event("Happened", 1, "c")
+        endpoint.force_json()
+        endpoint.publish_event("Happened", 2, "c")
+        assert [properties.content_type for _, properties, _ in seen.take(queue, 2)] == [CBOR, JSON]
+
+
 def test_a_configuration_on_the_wire(broker: BrokerUnderTest) -> None:
     with witness(broker.url) as seen, Publisher([broker.url], "source") as endpoint:
         queue = seen.queue("configurations")
@@ -183,6 +192,22 @@ def test_what_fails_before_the_wire_ends_many(broker: BrokerUnderTest) -> None:
             endpoint.publish_many(["Happened"])  # type: ignore[list-item]
         assert isinstance(caught.value.failed[0], LocalError)
         assert seen.waiting(queue) == 2
+
+
+def test_an_iterable_may_log_but_not_publish(broker: BrokerUnderTest) -> None:
+    with witness(broker.url) as seen, Publisher(broker.url, "source") as endpoint:
+        queue = seen.queue("logs")
+
+        def events() -> Iterator[tuple[str, Any, str]]:
+            yield "Happened", 1, "c"
+            endpoint.log(6, "half way")
+            yield "Happened", 2, "c"
+            endpoint.publish_event("Happened", 3, "c")
+
+        with pytest.raises(PartlyPublished, match="do not publish in its own iterable") as caught:
+            endpoint.publish_many(events())
+        assert caught.value.confirmed == [0, 1]
+        assert json.loads(seen.take(queue, 1)[0][2])["short_message"] == "half way"
 
 
 # --- wrong calls ---

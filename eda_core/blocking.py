@@ -1,0 +1,141 @@
+"""A driver for programs without an event loop, that only publish: nothing happens but while a caller waits.
+
+An adapter fills in how to open a link, how to let time pass, and how to drop the link. Like all of the core this does
+no I/O itself.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from eda_core import link
+from eda_core.driver import Driver
+from eda_core.effects import Effect, Ready
+from eda_core.handlers import Handlers
+from eda_core.machine import Machine
+from eda_core.values import AnyMessage, DeliveryId
+from eda_core.waiting import Patience, Waiting
+
+#: Seconds until a wait looks up, for heartbeats and for who wants it to end.
+LOOK_UP = 0.5
+
+
+class BlockingDriver(Driver):
+    """From a first publish until a close, or until a publish fails. One call at a time.
+
+    Attributes:
+        waiting: the running call, or the last one.
+        over: the machine has stopped: there is nothing more to do with this driver.
+        graceful: a link is to be closed in good order, not by force.
+        aborted: somebody wants the running call to end.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(Handlers(), machine)
+        self.waiting: Waiting = Waiting(Patience(), self.now())
+        self.over: bool = False
+        self.graceful: bool = False
+        self.aborted: bool = False
+
+    # What an adapter fills in besides. None of these raises.
+
+    @abstractmethod
+    def pause(self, seconds: float) -> None:
+        """Take in what the broker sends; return with the first of it, or when the time has passed (at once if < 0)."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Drop the link, if there is one, and tell nobody."""
+
+    # What a caller does
+
+    def begin(self) -> None:
+        """Start the machine, the first time."""
+        if self.machine.state is link.IDLE:
+            self.tell(self.machine.start)
+
+    def publish(self, messages: Iterable[AnyMessage], mandatory: bool, patience: Patience) -> Waiting:
+        """Publish, with at most the configuration's ``window`` in flight, and wait for the confirms.
+
+        After the first message that fails no more are taken.
+        """
+        call = self.waiting = Waiting(patience, self.now())
+        window, source, more = self.machine.config.window, iter(messages), True
+        while more:
+            try:
+                effects = self.machine.publish(next(source), self.now(), mandatory=mandatory, ticket=call.taken)
+            except StopIteration:
+                more = False
+            except Exception as error:  # of the iterable, or because the message cannot be sent
+                call.wrong(error)
+            else:
+                call.accepted(self.now())
+                self.feed(effects)
+                self.begin()
+            if len(call.open) >= window:
+                self._wait(window // 2)
+            if call.failed or not more:
+                self._wait(0)
+                more = more and not call.failed  # a message that came back may have been sent again
+        return call
+
+    def close(self, timeout: float) -> None:
+        """Close in good order, within ``timeout`` seconds and what a link takes to close."""
+        self.graceful = True
+        self.tell(self.machine.stop, timeout=timeout)
+        while not self.over:
+            self._step(self.now() + LOOK_UP)
+
+    def drop(self) -> None:
+        """End it at once. What is not confirmed never will be."""
+        self._todo.clear()  # of a call that was interrupted
+        self.tell(self.machine.stop, timeout=0.0)
+        self.tell(self.machine.tick)
+        self.abort()
+
+    def tick_if_due(self) -> None:
+        """Let happen what is due, without waiting."""
+        while not self.over and (due := self.machine.deadline()) is not None and due <= self.now():
+            self.tick()
+
+    def _wait(self, most: int) -> None:
+        """Until at most so many are open, or there is no hope."""
+        call = self.waiting
+        while len(call.open) > most:
+            if self.aborted:
+                call.give_up("the endpoint was closed")
+            if self.aborted or call.hopeless(self.now()):
+                self.drop()
+                return
+            limit, deadline = self.now() + LOOK_UP, call.deadline()
+            self._step(limit if deadline is None else min(limit, deadline))
+
+    def _step(self, until: float) -> None:
+        due = self.machine.deadline()
+        self.pause((until if due is None else min(until, due)) - self.now())
+        self.tick_if_due()
+
+    # The driver's part
+
+    def arm(self, deadline: float) -> None:
+        """Nothing: who waits looks at the machine's deadline."""
+
+    def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
+        """Nothing is subscribed to."""
+        raise NotImplementedError("a blocking driver only publishes")
+
+    def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
+        """There are no hooks; that the machine is ready says that there is a link."""
+        if isinstance(effect, Ready):
+            self.waiting.link_open()
+
+    def settled(self, ticket: int, error: str | None) -> None:
+        self.waiting.settled(ticket, error, self.now())
+
+    def room(self) -> None:
+        """Nothing: the window is not larger than the buffer, so nobody waits for room."""
+
+    def stopped(self, error: str | None) -> None:
+        self.over = True

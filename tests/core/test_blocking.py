@@ -1,0 +1,283 @@
+"""The blocking driver: what happens while a caller waits, in virtual time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pamqp.commands import Basic
+
+from eda_core import link
+from eda_core.blocking import BlockingDriver
+from eda_core.effects import Close, Connect, Declare, Effect, Publish
+from eda_core.errors import LocalError, PayloadError
+from eda_core.machine import Machine
+from eda_core.policy import ReconnectPolicy
+from eda_core.values import DeliveryId, Epoch, Event
+from eda_core.waiting import NotConfirmed, Patience, Unroutable
+
+from .kit import WALL, config
+
+ALWAYS = Patience()
+
+
+class Caller(BlockingDriver):
+    """Its broker answers when the caller pauses, a second later; its clock goes when nothing else does.
+
+    Attributes:
+        attempts: how many links were asked for.
+        up: whether there is somebody to connect to.
+        answers: what the broker makes of a publish; by default it confirms.
+        sent: what it was sent, in order.
+        pauses: how long the caller would have waited each time.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = 1000.0
+        fields = {
+            "events": (),
+            "commands": (),
+            "window": 4,
+            "buffer": 4,
+            "reconnect": ReconnectPolicy(base=1.0, cap=1.0),
+        } | settings
+        super().__init__(Machine(config(**fields), random=lambda: 0.5, token="tok", wall_offset=WALL))
+        self.attempts = 0
+        self.up = True
+        self.answers: Callable[[Publish], None] = self.confirm
+        self.sent: list[Publish] = []
+        self.coming: deque[Callable[[], None]] = deque()
+        self.aborts = 0
+        self.closed: list[bool] = []
+        self.pauses: list[float] = []
+
+    def confirm(self, publish: Publish) -> None:
+        self.tell(self.machine.confirmed, publish.epoch, publish.tag)
+
+    def lose(self, publish: Publish) -> None:
+        self.waiting.link_failed("cut")
+        self.tell(self.machine.link_down, publish.epoch, "cut")
+
+    def perform(self, effect: Effect) -> None:
+        if isinstance(effect, Declare):
+            self.tell(self.machine.declared, effect.epoch, [])
+        elif isinstance(effect, Publish):
+            self.waiting.sent(effect)
+            self.sent.append(effect)
+            self.coming.append(lambda: self.answers(effect))
+        elif isinstance(effect, Close):
+            self.closed.append(self.graceful)
+            self.tell(self.machine.link_down, effect.epoch, "closed")
+
+    def now(self) -> float:
+        return self.clock
+
+    def open(self, effect: Connect) -> Caller:
+        self.attempts += 1
+        assert self.attempts < 100, "it goes on and on"
+        self.coming.clear()
+        if self.up:
+            self.tell(self.machine.link_up, effect.epoch)
+        else:
+            self.waiting.link_failed("nobody there")
+            self.tell(self.machine.link_down, effect.epoch, "nobody there")
+        return self
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        if self.coming:
+            self.coming.popleft()()
+        else:
+            self.clock += max(seconds, 0.0)
+
+    def abort(self) -> None:
+        self.aborts += 1
+
+    def report(self, level: int, text: str) -> None:
+        """Nobody reads it."""
+
+
+def events(*payloads: Any) -> Iterator[Event]:
+    for payload in payloads:
+        yield Event("Happened", payload, "c")
+
+
+def test_it_returns_when_all_are_confirmed() -> None:
+    caller = Caller()
+    call = caller.publish(events(*range(10)), False, ALWAYS)
+    assert (call.taken, call.open, call.failed) == (10, {}, {})
+    assert [publish.ticket for publish in caller.sent] == list(range(10))
+    assert caller.publish([], False, ALWAYS).taken == 0
+    assert caller.attempts == 1
+
+
+def test_no_more_than_the_window_is_taken_ahead() -> None:
+    caller, ahead = Caller(), []
+
+    def counted() -> Iterator[Event]:
+        for number in range(12):
+            ahead.append(len(caller.waiting.open))
+            yield Event("Happened", number, "c")
+
+    caller.publish(counted(), False, ALWAYS)
+    assert max(ahead) == 3, "with the one that is taken now, four"
+    assert ahead.count(2) > 1, "half of it is confirmed before more are taken"
+
+
+def test_nothing_is_connected_for_a_message_that_cannot_be_sent() -> None:
+    caller = Caller()
+    call = caller.publish(events(object()), False, ALWAYS)
+    assert isinstance(call.failed[0], PayloadError)
+    assert caller.attempts == 0
+    assert caller.machine.state is link.IDLE
+
+
+def test_what_the_iterable_raises_has_its_place_and_ends_it() -> None:
+    def broken() -> Iterator[Event]:
+        yield Event("Happened", 1, "c")
+        raise LocalError("no more")
+
+    call = Caller().publish(broken(), False, ALWAYS)
+    assert (call.taken, list(call.failed), call.open) == (2, [1], {})
+
+
+def test_it_waits_for_a_broker_that_comes_back() -> None:
+    caller = Caller()
+    caller.up = False
+
+    def answered(publish: Publish) -> None:
+        caller.confirm(publish)
+
+    caller.answers = answered
+    before = caller.pause
+
+    def pause(seconds: float) -> None:
+        caller.up = caller.attempts >= 4
+        before(seconds)
+
+    caller.pause = pause  # type: ignore[method-assign]
+    call = caller.publish(events(1), False, ALWAYS)
+    assert (call.failed, caller.attempts) == ({}, 5)
+    assert 0 < max(caller.pauses) <= 0.5, "it looks up in between"
+
+
+def test_a_lost_link_loses_nothing() -> None:
+    caller = Caller()
+    fates = iter([caller.confirm, caller.lose])
+    caller.answers = lambda publish: next(fates, caller.confirm)(publish)
+    call = caller.publish(events(1, 2, 3), False, ALWAYS)
+    assert (call.taken, call.failed, caller.attempts) == (3, {}, 2)
+
+
+def test_when_hope_is_lost_everything_is_dropped() -> None:
+    caller = Caller()
+    caller.answers = lambda publish: None
+    call = caller.publish(events(1, 2), False, Patience(timeout=3.0))
+    assert caller.clock == 1003.0
+    assert call.open == {}
+    for error in call.failed.values():
+        assert isinstance(error, NotConfirmed)
+        assert error.may_arrive
+    assert caller.over
+    assert (caller.aborts, caller.closed) == (1, [False])
+
+
+def test_retries_end_while_there_is_no_link() -> None:
+    caller = Caller()
+    caller.up = False
+    call = caller.publish(events(1), False, Patience(max_retries=2))
+    assert caller.attempts == 3
+    assert str(call.failed[0]).startswith("given up after 2 retries (nobody there); it was never sent")
+
+
+def test_a_link_that_opens_begins_the_count_of_attempts_anew() -> None:
+    caller = Caller()
+    fates = iter([caller.lose] * 3)
+    caller.answers = lambda publish: next(fates, caller.confirm)(publish)
+    assert caller.publish(events(1), False, Patience(connection_max_retries=1)).failed == {}
+    assert caller.attempts == 4
+
+
+def test_a_call_can_be_made_to_end() -> None:
+    caller = Caller()
+    caller.answers = lambda publish: setattr(caller, "aborted", True)
+    call = caller.publish(events(1), False, ALWAYS)
+    assert str(call.failed[0]).startswith("the endpoint was closed; ")
+
+
+def test_a_returned_message_fails_and_ends_the_taking() -> None:
+    caller = Caller()
+
+    def returned(publish: Publish) -> None:
+        properties: Basic.Properties = publish.properties
+        caller.waiting.returned(properties.message_id, "NO_ROUTE")
+        arguments = (publish.exchange, publish.routing_key, properties, publish.body, "NO_ROUTE")
+        caller.tell(caller.machine.returned, publish.epoch, *arguments)
+        caller.confirm(publish)
+
+    caller.answers = returned
+    call = caller.publish(events(*range(9)), True, ALWAYS)
+    assert call.taken == 4
+    assert {type(error) for error in call.failed.values()} == {Unroutable}
+    assert all(publish.mandatory for publish in caller.sent)
+
+
+def test_a_return_that_was_never_confirmed_is_no_failure_if_the_second_try_goes_through() -> None:
+    caller = Caller()
+
+    def returned_and_lost(publish: Publish) -> None:
+        caller.waiting.returned(publish.properties.message_id, "NO_ROUTE")
+        caller.lose(publish)
+
+    fates = iter([returned_and_lost])
+    caller.answers = lambda publish: next(fates, caller.confirm)(publish)
+    call = caller.publish(events(*range(9)), True, ALWAYS)
+    assert (call.taken, call.failed) == (9, {}), "and the rest was taken too"
+
+
+def test_close_is_orderly() -> None:
+    caller = Caller()
+    caller.publish(events(1), False, ALWAYS)
+    caller.close(5.0)
+    assert (caller.over, caller.closed, caller.aborts) == (True, [True], 0)
+
+
+def test_close_has_a_deadline_of_its_own() -> None:
+    caller = Caller(close_timeout=5.0)
+    caller.publish(events(1), False, ALWAYS)
+    caller.links[Epoch(1)] = type("Deaf", (), {"perform": lambda self, effect: None})()
+    caller.close(1.0)
+    assert caller.over
+    assert 1005.0 <= caller.clock <= 1006.5
+
+
+def test_close_of_one_that_never_began() -> None:
+    caller = Caller()
+    caller.close(5.0)
+    assert (caller.over, caller.attempts, caller.closed) == (True, 0, [])
+
+
+def test_what_an_interrupted_call_has_left_is_not_done_any_more() -> None:
+    caller = Caller()
+
+    def interrupt(effect: Connect) -> Caller:
+        raise KeyboardInterrupt
+
+    caller.open = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        caller.publish(events(1), False, ALWAYS)
+    caller._todo.append(Connect(Epoch(9), "amqp://elsewhere/", "name", 20))
+    caller.drop()
+    assert caller.over
+    assert list(caller.waiting.failed) == [0]
+
+
+def test_nothing_is_dispatched_and_nothing_armed() -> None:
+    caller = Caller()
+    with pytest.raises(NotImplementedError, match="only publishes"):
+        caller.dispatch(DeliveryId(1), Event("Happened", 1, "c"))
+    caller.arm(1.0)
+    caller.room()
+    assert caller.pauses == []
