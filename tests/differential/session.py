@@ -7,12 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from pamqp import base, commands
 
+from tests.differential import writing
 from tests.differential.client import Client, Received
+from tests.differential.known_differences import in_any_order
 from tests.differential.operations import Call, Leave, Operation, Place, Publish, Settle, SettleUnknown
 
 #: What was seen, by where it was seen: one list of lines for each order that is certain.
@@ -23,9 +24,6 @@ Probe = tuple[str, int | None]
 MONITOR = 9  # the channel on which a connection looks at its exclusive queues
 GET = "get"  # the source of what was fetched
 _SYMBOL = re.compile(r"[qx][0-9]|none[0-9]")
-# An integer loses its width when the model decodes it, so the model guesses the type that it names in an error.
-_INTEGER_TYPES = re.compile(r"\b(signedint|unsignedint|short|unsignedshort|byte|unsignedbyte|long)\b")
-_UNSEEN_NAMES = re.compile(r"amq\.gen-[\w-]+")  # the server made it up and then refused the queue
 _METHODS: dict[str, type[base.Frame]] = {str(vars(kind)["name"]): kind for kind in commands.INDEX_MAPPING.values()}
 
 
@@ -305,7 +303,7 @@ class Session:
             while shared:
                 answers = [item.method for item in self._observer.until(lambda received: True)]
                 for answer in answers:
-                    counts[f"queue {shared.pop(0)}"] = [_count(answer)]
+                    counts[f"queue {shared.pop(0)}"] = [writing.count(answer)]
                 if isinstance(answers[-1], commands.Channel.Close):
                     self._observer.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
                     break
@@ -331,7 +329,7 @@ class Session:
         self._take(owner, found)
         if isinstance(answer, commands.Channel.Close):
             self._monitored.discard(owner)
-        return _count(answer)
+        return writing.count(answer)
 
     # -- writing down -------------------------------------------------------------------------------------------------
 
@@ -351,7 +349,7 @@ class Session:
     def _on_connection(self, connection: int, method: base.Frame) -> None:
         if isinstance(method, commands.Connection.Close):
             self._write(
-                f"connection {connection}", f"closed: {_error(method)}", f"connection closed {method.reply_code}"
+                f"connection {connection}", f"closed: {writing.error(method)}", f"connection closed {method.reply_code}"
             )
             self._forget(connection)
 
@@ -364,7 +362,7 @@ class Session:
         elif isinstance(answer, commands.Basic.Return):
             number = state.mandatory.get(received.body)
             moment = "unconfirmed" if number is None else "after" if number in state.confirmed else "before"
-            line = f"{answer.reply_code} {answer.reply_text} ({moment} the confirm): {_message(received)}"
+            line = f"{answer.reply_code} {answer.reply_text} ({moment} the confirm): {writing.message(received)}"
             outcome = "returned unconfirmed" if number is None else f"returned {moment} the confirm"
             self._write(f"{where} returns", line, outcome)
         elif isinstance(answer, commands.Basic.Ack | commands.Basic.Nack):
@@ -372,10 +370,10 @@ class Session:
         elif isinstance(answer, commands.Basic.Cancel):
             tag = self._alias("%", answer.consumer_tag or "")
             self._write(f"{where} cancelled", tag, "consumer cancelled by the server")
-            self._seen[f"{where} cancelled"].sort()
+            self._seen[f"{where} cancelled"] = in_any_order(self._seen[f"{where} cancelled"])
             state.consumers.pop(tag, None)
         elif isinstance(answer, commands.Channel.Close):
-            self._write(where, f"closed: {_error(answer)}", f"channel closed {answer.reply_code}")
+            self._write(where, f"closed: {writing.error(answer)}", f"channel closed {answer.reply_code}")
             del self.channels[place]
         elif not isinstance(answer, commands.Channel.FlowOk | commands.Channel.OpenOk):
             self._on_reply(where, state, answer)
@@ -399,7 +397,7 @@ class Session:
         if not no_ack:
             state.pending.append(pending)
         redelivered = "redelivered" if values["redelivered"] else "delivered"
-        self._write(where, f"{redelivered} {_message(received)}", redelivered)
+        self._write(where, f"{redelivered} {writing.message(received)}", redelivered)
         headers: dict[str, Any] = (received.properties.headers if received.properties else None) or {}
         deaths: list[dict[str, Any]] = headers.get("x-death", [])
         for death in deaths:
@@ -413,8 +411,8 @@ class Session:
             if tag not in state.confirmed:
                 state.confirmed.add(tag)
                 self._write(f"{where} confirms", f"{tag} {verb}", f"publish {verb}")
-        # Whether several are confirmed at once, and which first, is RabbitMQ's affair.
-        self._seen.get(f"{where} confirms", []).sort()
+        # Nor does it matter whether several are confirmed at once.
+        self._seen[f"{where} confirms"] = in_any_order(self._seen.get(f"{where} confirms", []))
 
     def _on_reply(self, where: str, state: ChannelState, answer: base.Frame) -> None:
         values: dict[str, Any] = dict(answer)
@@ -432,33 +430,3 @@ class Session:
         elif isinstance(answer, commands.Confirm.SelectOk):
             state.confirming = True
         self._write(where, " ".join([answer.name, *(f"{key}={value}" for key, value in values.items())]))
-
-
-def _count(answer: base.Frame) -> str:
-    if isinstance(answer, commands.Queue.DeclareOk):
-        return f"{answer.message_count} ready, {answer.consumer_count} consumers"
-    assert isinstance(answer, commands.Channel.Close)
-    return f"closed {answer.reply_code}"
-
-
-def _error(close: commands.Channel.Close | commands.Connection.Close) -> str:
-    text = _UNSEEN_NAMES.sub("amq.gen-", _INTEGER_TYPES.sub("integer", close.reply_text or ""))
-    return f"{close.reply_code} {text} (method {close.class_id}.{close.method_id})"
-
-
-def _message(received: Received) -> str:
-    values = dict(received.method)
-    properties = received.properties or commands.Basic.Properties()
-    written = [f"{name}={_plain(value)}" for name, value in properties if value not in (None, "")]
-    return (
-        f"{received.body.decode()} from {values['exchange']!r} by {values['routing_key']!r} {' '.join(written)}".strip()
-    )
-
-
-def _plain(value: Any, key: str = "") -> str:
-    """A value as text: tables by key, and no times of death."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {_plain(value[name], name)}" for name in sorted(value)) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_plain, value)) + "]"
-    return "a time" if key == "time" and isinstance(value, datetime) else f"{type(value).__name__} {value!r}"

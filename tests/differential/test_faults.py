@@ -10,6 +10,7 @@ from pamqp import commands
 from eda_core.testing import frames
 from tests.differential.client import Client, SilenceError
 from tests.differential.comparison import Model, Rabbit
+from tests.differential.known_differences import without_octets
 
 
 def method_frame(channel: int, payload: bytes) -> bytes:
@@ -82,10 +83,7 @@ def last_words(client: Client) -> str:
     client.until(lambda received: client.ended is not None)
     close = client.ended
     assert isinstance(close, commands.Connection.Close)
-    text = close.reply_text
-    # RabbitMQ goes on with the octets in question, in the notation of Erlang; the model tells in words what is wrong.
-    if close.reply_code in (501, 541) or "octets" in text or " channel " in text:
-        text = text.partition(" - ")[0]
+    text = without_octets(close.reply_code or 0, close.reply_text)
     return f"{close.reply_code} {text} ({close.class_id}.{close.method_id})"
 
 
