@@ -139,7 +139,6 @@ class Limits:
     dead_letter_exchange: str | None = None
     dead_letter_routing_key: str | None = None
     delivery_limit: int | None = None
-    lazy: bool = False
 
 
 def effective_limits(queue: str, kind: str, arguments: Arguments, policies: Iterable[Policy]) -> Limits:
@@ -172,7 +171,6 @@ def effective_limits(queue: str, kind: str, arguments: Arguments, policies: Iter
         dead_letter_exchange=text("dead-letter-exchange"),
         dead_letter_routing_key=text("dead-letter-routing-key"),
         delivery_limit=smaller("delivery-limit") if kind == QUORUM else None,
-        lazy=kind == CLASSIC and text("queue-mode") == "lazy",
     )
 
 

@@ -179,9 +179,8 @@ class Engine:
         exchange = topology.exchanges.get(name) if name is not None else None
         if exchange is None:
             return
-        limits, wall = queue.limits, self.epoch + self.now
-        key = limits.dead_letter_routing_key
-        dead = die(message, reason, queue.name, exchange.name, key, wall, lazy=limits.lazy)
+        routing_key = queue.limits.dead_letter_routing_key
+        dead = die(message, reason, queue.name, exchange.name, routing_key, self.epoch + self.now)
         for target in self._targets(exchange, queue.vhost, dead):
             if not is_cycle(dead, target.name, reason) and self._deaths < MAX_DEATHS:
                 self._dead.append((target.uid, dead, self._deaths + 1))

@@ -192,21 +192,11 @@ def _carbon_copies(headers: Any) -> list[str]:
     return keys
 
 
-def die(
-    message: Message,
-    reason: str,
-    queue: str,
-    exchange: str,
-    routing_key: str | None,
-    wall: float,
-    *,
-    lazy: bool = False,
-) -> Message:
+def die(message: Message, reason: str, queue: str, exchange: str, routing_key: str | None, wall: float) -> Message:
     """The message that is published to the dead-letter exchange ``exchange`` in place of ``message``.
 
-    ``wall`` is the time of death in seconds since the epoch. A ``lazy`` queue has its messages on disk only, and
-    RabbitMQ 3.10 does not decode those again to see the expiration that they had. Format: RabbitMQ documentation, "Dead
-    Letter Exchanges", "Effects on messages"; the order and the fields were checked against RabbitMQ 3.10.8.
+    ``wall`` is the time of death in seconds since the epoch. Format: RabbitMQ documentation, "Dead Letter Exchanges",
+    "Effects on messages"; the order and the fields were checked against RabbitMQ 3.10.8.
     """
     headers = dict(message.properties.headers or {})
     death: dict[str, Any] = {
@@ -216,7 +206,7 @@ def die(
         "exchange": message.exchange,
         "routing-keys": [message.routing_keys[0], *_carbon_copies(headers)],
     }
-    if message.properties.expiration is not None and not lazy:
+    if message.properties.expiration is not None:
         death["original-expiration"] = message.properties.expiration
     _record_death(headers, death)
     keys = message.routing_keys

@@ -69,21 +69,6 @@ def test_rejected_message_and_its_headers(client: Client) -> None:
     }
 
 
-@pytest.mark.parametrize("by_policy", [False, True])
-def test_a_lazy_queue_does_not_tell_the_original_expiration(client: Client, by_policy: bool) -> None:
-    """Found by tests/differential."""
-    if by_policy:
-        client.broker.set_policy(Policy("lazy", "^q$", {"queue-mode": "lazy"}), now=0)
-        client.declare("q", x_dead_letter_exchange="dlx")
-    else:
-        client.declare("q", x_dead_letter_exchange="dlx", x_queue_mode="lazy")
-    client.publish("q", expiration="60000")
-    client.get("q")
-    client.do(commands.Basic.Reject(1, requeue=False))
-    (death,) = headers(client)["x-death"]
-    assert "original-expiration" not in death
-
-
 def test_deaths_are_merged_by_queue_and_reason_and_the_newest_comes_first(client: Client) -> None:
     for number in range(5):
         client.declare(f"c{number}", x_dead_letter_exchange="", x_dead_letter_routing_key=f"c{(number + 1) % 5}")
