@@ -165,6 +165,29 @@ def test_integers_of_changed_messages_are_written_anew(rabbitmq: RabbitNode) -> 
     assert seen[1][1][:3] == b"s\0\7"
 
 
+def test_lazy_queues_forget_the_expiration_of_what_they_read_from_disk(rabbit: Rabbit) -> None:
+    """In RabbitMQ, which does not decode it again; the model has no disk."""
+    seen = []
+    for client in (Model("").connect(0), rabbit.connect()):
+        client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
+        client.call(1, commands.Queue.Declare(queue="dead", exclusive=True), commands.Queue.DeclareOk)
+        arguments: Any = {"x-queue-mode": "lazy", "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+        declared = commands.Queue.Declare(queue="lazy", exclusive=True, arguments=arguments)
+        client.call(1, declared, commands.Queue.DeclareOk)
+        expiring = commands.Basic.Properties(expiration="3600000")
+        client.send(1, commands.Basic.Publish(routing_key="lazy"), expiring, b"")
+        client.call(1, commands.Basic.Get(queue="lazy"), commands.Basic.GetOk)
+        client.send(1, commands.Basic.Reject(1, requeue=False))
+        client.send(1, commands.Basic.Consume(queue="dead", consumer_tag="t"))
+        delivered = client.until(lambda received: isinstance(received.method, commands.Basic.Deliver))[-1]
+        assert delivered.properties is not None
+        headers: dict[str, Any] = delivered.properties.headers or {}
+        (death,) = headers["x-death"]
+        seen.append(death.get("original-expiration"))
+        client.close()
+    assert seen == ["3600000", None]
+
+
 def test_faults_before_the_connection_is_open(rabbitmq: RabbitNode) -> None:
     """The model says what is wrong; RabbitMQ hangs up without a word."""
     closes = []
