@@ -241,12 +241,15 @@ class Comparison:
         rivals = model.session.has_rivals(operation.at.connection)
         model.engine.forget()
         model.session.start()
-        model.session.perform(operation)
-        model.let_time_pass()
-        after = model.queues()
-        known = {name for name, _ in after}
-        probes = sorted(after | {(name, None) for name, _ in before if name not in known}, key=str)
-        expected = model.session.observe(probes)
+        try:
+            model.session.perform(operation)
+            model.let_time_pass()
+            after = model.queues()
+            known = {name for name, _ in after}
+            probes = sorted(after | {(name, None) for name, _ in before if name not in known}, key=str)
+            expected = model.session.observe(probes)
+        except SilenceError as error:
+            return (str(operation), {"client": [str(error)]}, {})
         if rivals and not model.session.alive(operation.at.connection):
             return None
         if any(len(origins) > 1 for origins in model.engine.origins.values()):
