@@ -163,8 +163,13 @@ class Engine:
         """Drop what is too much and what has expired from the head of the queue."""
         if queue.quorum:
             self._drop_expired(queue)
+        dropped: list[Message] = []
         while queue.overflows():
-            self.bury(queue, queue.pop().message, MAXLEN)
+            dropped.append(queue.pop().message)
+        if queue.quorum:  # RabbitMQ 3.10 gets to them backwards
+            dropped.reverse()
+        for message in dropped:
+            self.bury(queue, message, MAXLEN)
         self._drop_expired(queue)
         queue.watch_length()
 

@@ -344,6 +344,17 @@ def test_quorum_drops_what_is_too_much_only_when_its_consumers_have_enough(clien
     assert bodies(client.do(commands.Channel.Close())) == [b"0", b"1", b"2", b"3"]
 
 
+def test_quorum_buries_what_is_too_much_at_once_backwards(client: Client) -> None:
+    """Found by tests/differential."""
+    quorum(client, 0, x_max_length=1, x_dead_letter_exchange="dlx")
+    client.consume("qq", "t")
+    for number in range(4):
+        client.publish("qq", b"%d" % number)
+    client.do(commands.Channel.Close())
+    assert ready(client, "qq") == [b"3"]
+    assert ready(client, "dead") == [b"2", b"1", b"0"]
+
+
 def test_quorum_counts_what_is_about_to_expire_unless_the_message_is_settled_at_once(client: Client) -> None:
     """Found by tests/differential."""
     for no_ack, left in ((False, 1), (True, 0)):
