@@ -146,6 +146,18 @@ class Model:
                 return name
         return None
 
+    def would_compete(self, consume: Call) -> bool:
+        """Whether a consumer of a quorum queue, without acknowledgement, and another one would get its messages.
+
+        A limit of length competes as well.
+        """
+        name = self.session.real(consume.arguments["queue"])
+        if name not in self.broker.queue_names(self.vhost):
+            return False
+        queue = self.broker.queue(name, self.vhost)
+        no_ack = consume.arguments.get("no_ack") or any(consumer.no_ack for consumer in queue.consumers.values())
+        return bool(queue.quorum and no_ack and (queue.consumers or queue.limits.max_length is not None))
+
     def queues(self) -> set[Probe]:
         found: set[Probe] = set()
         for name in self.broker.queue_names(self.vhost):
@@ -232,7 +244,7 @@ class Comparison:
         try:
             for operation in itertools.chain(sequence, _leftovers(model)):
                 operation = _same_for_both(_adapted(operation, model), model.session, session)
-                if _is_idle(operation, model.session) or _is_left_to_chance(operation, model.session):
+                if _is_idle(operation, model.session) or _is_left_to_chance(operation, model):
                     continue
                 page = self._step(operation, model, session)
                 if page is None:
@@ -334,13 +346,19 @@ def _is_idle(operation: Operation, session: Session) -> bool:
     return isinstance(operation, Leave) and not session.knows(operation)
 
 
-def _is_left_to_chance(operation: Operation, session: Session) -> bool:
-    """A prefetch that is shared by the consumers of several queues: which gets its message first?"""
+def _is_left_to_chance(operation: Operation, model: Model) -> bool:
+    """Whether it would share, between several, what is given to whoever happens to be first.
+
+    That is a prefetch shared by the consumers of several queues; and the messages of a quorum queue between consumers
+    of which one does not acknowledge: in RabbitMQ it has a prefetch too, and gets it back when the channel sees to it.
+    """
+    session = model.session
     if not isinstance(operation, Call) or operation.at not in session.channels:
         return False
     queues = session.consumed(operation.at)
-    if operation.name == "Basic.Consume" and session.channels[operation.at].shared_prefetch:
-        return bool(queues - {operation.arguments["queue"]})
+    if operation.name == "Basic.Consume":
+        shared = session.channels[operation.at].shared_prefetch
+        return bool(shared and queues - {operation.arguments["queue"]}) or model.would_compete(operation)
     return operation.name == "Basic.Qos" and bool(operation.arguments.get("global_")) and len(queues) > 1
 
 
