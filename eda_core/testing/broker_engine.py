@@ -161,9 +161,19 @@ class Engine:
 
     def shorten(self, queue: Queue) -> None:
         """Drop what is too much and what has expired from the head of the queue."""
+        if queue.quorum:
+            self._drop_expired(queue)
+        dropped: list[Message] = []
         while queue.overflows():
-            self.bury(queue, queue.pop().message, MAXLEN)
+            dropped.append(queue.pop().message)
+        if queue.quorum:  # RabbitMQ 3.10 gets to them backwards
+            dropped.reverse()
+        for message in dropped:
+            self.bury(queue, message, MAXLEN)
+        self._drop_expired(queue)
         queue.watch_length()
+
+    def _drop_expired(self, queue: Queue) -> None:
         while (head := queue.head()) is not None and head.expires_at is not None and head.expires_at <= self.now:
             self.bury(queue, queue.pop().message, EXPIRED)
 
@@ -192,12 +202,14 @@ class Engine:
 
     def pump(self, queue: Queue) -> None:
         """Deliver ready messages to the consumers whose turn it is, until one of both runs out."""
+        if queue.quorum:  # a classic queue looks at what it takes back before, and not at what comes anew
+            self._drop_expired(queue)
         while len(queue):
             consumer = self._next_consumer(queue)
             if consumer is None:
                 return
             self._deliver(queue, consumer, queue.pop())
-            self.shorten(queue)
+            self._drop_expired(queue)
 
     def _next_consumer(self, queue: Queue) -> Consumer | None:
         while queue.line:
@@ -259,14 +271,17 @@ class Engine:
             self.send(channel, commands.Basic.GetEmpty())
             return
         entry = queue.pop()
+        left = len(queue)
         self.shorten(queue)
+        if not queue.quorum or no_ack:  # else RabbitMQ counts what is about to expire
+            left = len(queue)
         method = frame(
             commands.Basic.GetOk,
             delivery_tag=self._hand_out(channel, queue, entry, None, no_ack=no_ack),
             redelivered=entry.redelivered,
             exchange=entry.message.exchange,
             routing_key=entry.message.routing_keys[0],
-            message_count=len(queue),
+            message_count=left,
         )
         self._send_content(channel, method, entry, counted=queue.quorum)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import math
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -98,6 +99,19 @@ def _structure(layout: struct.Struct) -> _Reader:
         return unpack(data, at)[0], at + size
 
     return read
+
+
+def _finite(layout: struct.Struct) -> _Reader:
+    """RabbitMQ cannot read a float that is no number, or infinite: Erlang has none."""
+    read = _structure(layout)
+
+    def read_finite(data: bytes, at: int) -> tuple[float, int]:
+        value, at = read(data, at)
+        if not math.isfinite(value):
+            raise ValueError("not a number, or infinite")
+        return value, at
+
+    return read_finite
 
 
 def _read_octet(data: bytes, at: int) -> tuple[int, int]:
@@ -205,8 +219,8 @@ _VALUE_READERS: Final[dict[int, _Reader]] = {
     ord("i"): _structure(_LONG),
     ord("l"): _structure(_LONGLONG_SIGNED),
     ord("L"): _structure(_LONGLONG_SIGNED),
-    ord("f"): _structure(_FLOAT),
-    ord("d"): _structure(_DOUBLE),
+    ord("f"): _finite(_FLOAT),
+    ord("d"): _finite(_DOUBLE),
     ord("D"): _read_decimal,
     ord("S"): _read_longstr,
     ord("T"): _read_timestamp,

@@ -323,6 +323,51 @@ def test_quorum_counts_the_loss_of_a_connection(client: Client) -> None:
     assert ready(client, "dead") == [b"0"]
 
 
+def test_quorum_drops_what_expired_in_the_hands_of_a_consumer(client: Client) -> None:
+    """Found by tests/differential: it went to the consumer again."""
+    quorum(client, 0)
+    client.consume("qq", "t")
+    client.publish("qq", b"old", expiration="5")
+    client.publish("qq", b"new")
+    client.now = 1.0
+    assert bodies(client.do(commands.Basic.Recover(requeue=True))) == [b"new"]
+    assert ready(client, "qq") == []
+
+
+def test_quorum_drops_what_is_too_much_only_when_its_consumers_have_enough(client: Client) -> None:
+    quorum(client, 0, x_max_length=2, x_delivery_limit=9)
+    client.consume("qq", "t")
+    client.do(commands.Channel.Open(), channel=2)
+    for number in range(4):
+        client.publish("qq", b"%d" % number)
+    client.consume("qq", "other", channel=2)
+    assert bodies(client.do(commands.Channel.Close())) == [b"0", b"1", b"2", b"3"]
+
+
+def test_quorum_buries_what_is_too_much_at_once_backwards(client: Client) -> None:
+    """Found by tests/differential."""
+    quorum(client, 0, x_max_length=1, x_dead_letter_exchange="dlx")
+    client.consume("qq", "t")
+    for number in range(4):
+        client.publish("qq", b"%d" % number)
+    client.do(commands.Channel.Close())
+    assert ready(client, "qq") == [b"3"]
+    assert ready(client, "dead") == [b"2", b"1", b"0"]
+
+
+def test_quorum_counts_what_is_about_to_expire_unless_the_message_is_settled_at_once(client: Client) -> None:
+    """Found by tests/differential."""
+    for no_ack, left in ((False, 1), (True, 0)):
+        quorum(client, 2)
+        client.publish("qq", b"short", expiration="5")
+        client.get("qq", no_ack=True)
+        client.now += 1.0
+        answer = client.get("qq", no_ack=no_ack)
+        assert dict(answer.method)["message_count"] == left
+        assert ready(client, "qq") == []
+        client.do(commands.Queue.Delete(queue="qq"))
+
+
 def test_quorum_survives_a_restart_with_transient_messages(client: Client) -> None:
     quorum(client, 2)
     client.get("qq")

@@ -1,0 +1,384 @@
+"""Runs a sequence of operations on the model and on RabbitMQ, side by side, and tells the first difference."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pamqp import commands
+
+from eda_core.testing.broker import Broker, ConnectionId, Message
+from eda_core.testing.broker_engine import Engine
+from eda_core.testing.broker_queue import Entry, Queue
+from eda_core.testing.broker_state import Channel
+from eda_core.testing.broker_topology import Exchange
+from eda_core.testing.wire import Server
+from tests.differential.client import Client, Clock, MemoryPipe, SilenceError, TcpPipe
+from tests.differential.operations import (
+    CONSUMED,
+    EXCHANGES,
+    FILLED,
+    FOREIGN,
+    PLACES,
+    QUEUES,
+    TINY,
+    Call,
+    Leave,
+    Operation,
+    Place,
+    Publish,
+    Settle,
+)
+from tests.differential.session import Observation, Probe, Session
+
+#: RabbitMQ is asynchronous: seconds it gets to arrive where the model is, before that counts as a difference.
+DEADLINE = 1.5
+#: The same once a difference was found, while hypothesis tries many shorter sequences that may show it.
+SHORT_DEADLINE = 0.4
+#: A difference must show itself each time. What does not is chance in RabbitMQ, such as a time to live that a busy
+#: machine let pass in the midst of an operation.
+ATTEMPTS = 3
+_WIDTH = 88
+#: Messages that no operation enqueues, unless dead letters go round in a circle, which RabbitMQ would never leave.
+_CIRCLE = 300
+#: How many messages of each queue are looked at when a sequence is over.
+_LEFTOVERS = 3
+
+
+class DifferenceError(AssertionError):
+    """The model and RabbitMQ differ; the text shows both."""
+
+
+class WatchedEngine(Engine):
+    """Notes what is chance, and what takes time.
+
+    Attributes:
+        origins: from where each queue got messages, by name: the order between two origins is chance.
+        raced: a letter came to a queue from which, with the channel that ended, a consumer had gone: which of the two
+            was first is chance.
+        arrivals: how many messages the queues got.
+        ageing: one of them has a tiny time to live.
+    """
+
+    __slots__ = ("_left", "_publishing", "ageing", "arrivals", "origins", "raced")
+
+    def __init__(self, vhost: str) -> None:
+        super().__init__([vhost], (), 0.0)
+        self.forget()
+
+    def forget(self) -> None:
+        self.origins: dict[str, set[str]] = {}
+        self.raced = False
+        self._left: set[int] = set()
+        self.ageing = False
+        self.arrivals = 0
+        self._publishing = False
+
+    def publish(self, exchange: Exchange, vhost: str, message: Message) -> tuple[bool, bool]:
+        self._publishing = True
+        answer = super().publish(exchange, vhost, message)
+        self._publishing = False
+        return answer
+
+    def enqueue(self, queue: Queue, message: Message) -> bool:
+        # A client may send this header as well.
+        headers: dict[str, Any] = {} if self._publishing else message.properties.headers or {}
+        deaths = headers.get("x-death")
+        self.origins.setdefault(queue.name, set()).add(deaths[0]["queue"] if deaths else "")
+        self.arrivals += 1
+        self.raced |= queue.uid in self._left
+        self.ageing |= TINY in (message.ttl, queue.limits.message_ttl)
+        return super().enqueue(queue, message)
+
+    def close_channels(self, channels: list[Channel]) -> None:
+        self._left.update(uid for channel in channels for uid in channel.consumers.values())
+        super().close_channels(channels)
+
+    def _requeue(self, queue: Queue, entries: list[Entry]) -> None:
+        if entries:
+            self.origins.setdefault(queue.name, set()).add("returned")
+        super()._requeue(queue, entries)
+
+    def _return_limited(self, queue: Queue, entries: list[Entry]) -> int:
+        if entries:
+            self.origins.setdefault(queue.name, set()).add("returned")
+        return super()._return_limited(queue, entries)
+
+
+class Model:
+    """The side of the model: a new broker for each sequence, in virtual time."""
+
+    def __init__(self, prefix: str, vhost: str = "/") -> None:
+        self.vhost = vhost
+        numbers = itertools.count(1)
+        self.broker = Broker(vhosts=[vhost], names=lambda: f"{next(numbers):08d}")
+        self.engine = self.broker._engine = WatchedEngine(vhost)
+        self.clock = Clock()
+        self.server = Server(self.broker)
+        self._numbers: dict[ConnectionId, int] = {}
+        observer = Client(MemoryPipe(self.server, self.clock), vhost)
+        observer.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
+        self.session = Session(self.connect, observer, prefix)
+
+    def connect(self, number: int, channel_max: int | None = None) -> Client:
+        client = Client(MemoryPipe(self.server, self.clock), self.vhost, channel_max)
+        self._numbers[max(self.broker.connections())] = number
+        return client
+
+    def let_time_pass(self) -> None:
+        """Long enough for every tiny time to live, one after the other."""
+        self.clock.now += 1.0
+        self.server.tick(now=self.clock.now)
+
+    def some_queue(self, wanted: str, connection: int) -> str | None:
+        """The first queue that a name like FILLED stands for, seen from a connection; None if there is none."""
+        suits: Callable[[Queue], int] = len if wanted == FILLED else lambda queue: len(queue.consumers)
+        for name, owner in sorted(self.queues(), key=str):
+            if wanted == FOREIGN and owner == 1 - connection:
+                return name
+            queue = self.broker.queue(self.session.real(name), self.vhost)
+            if wanted != FOREIGN and owner in (None, connection) and suits(queue):
+                return name
+        return None
+
+    def would_compete(self, consume: Call) -> bool:
+        """Whether a consumer of a quorum queue, without acknowledgement, and another one would get its messages.
+
+        A limit of length competes as well.
+        """
+        name = self.session.real(consume.arguments["queue"])
+        if name not in self.broker.queue_names(self.vhost):
+            return False
+        queue = self.broker.queue(name, self.vhost)
+        no_ack = consume.arguments.get("no_ack") or any(consumer.no_ack for consumer in queue.consumers.values())
+        return bool(queue.quorum and no_ack and (queue.consumers or queue.limits.max_length is not None))
+
+    def queues(self) -> set[Probe]:
+        found: set[Probe] = set()
+        for name in self.broker.queue_names(self.vhost):
+            owner = self.broker.queue(name, self.vhost).owner
+            found.add((self.session.symbolic(name), None if owner is None else self._numbers[owner]))
+        return found
+
+
+class Rabbit:
+    """The side of RabbitMQ: the observer stays from sequence to sequence."""
+
+    def __init__(self, host: str, port: int, vhost: str) -> None:
+        self.vhost = vhost
+        self._address = (host, port)
+        self._observer = self.connect()
+        self._observer.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
+
+    def connect(self, channel_max: int | None = None) -> Client:
+        return Client(TcpPipe(*self._address), self.vhost, channel_max)
+
+    def session(self, prefix: str) -> Session:
+        return Session(lambda number: self.connect(), self._observer, prefix)
+
+    def close(self) -> None:
+        self._observer.close()
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What was compared."""
+
+    sequences: int = 0
+    cut_short: int = 0
+    observations: int = 0
+    chance: int = 0
+    operations: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        total = sum(self.operations.values())
+        lines = [
+            f"{self.sequences} sequences ({self.cut_short} cut short where the order is chance, {self.chance} repeated)"
+            f", {total} operations, {self.observations} observations in {self.seconds:.1f} s"
+        ]
+        for title, counter in (("operations", self.operations), ("outcomes", self.outcomes)):
+            words = ", ".join(f"{name} {count}" for name, count in sorted(counter.items()))
+            lines += textwrap.wrap(f"{title}: {words}", 118, subsequent_indent="    ")
+        return "\n".join(lines)
+
+
+Page = tuple[str, Observation, Observation]
+
+
+class Comparison:
+    """Compares sequences, one by one."""
+
+    def __init__(self, rabbit: Rabbit) -> None:
+        self.statistics = Statistics()
+        self._rabbit = rabbit
+        self._numbers = itertools.count(1)
+        self._deadline = DEADLINE
+
+    def run(self, sequence: Sequence[Operation]) -> None:
+        """Raises DifferenceError."""
+        begin = time.monotonic()
+        for attempt in range(ATTEMPTS):
+            try:
+                self._attempt(sequence)
+                self.statistics.chance += attempt > 0
+                break
+            except DifferenceError:
+                if attempt == ATTEMPTS - 1:
+                    self._deadline = SHORT_DEADLINE
+                    raise
+        self.statistics.seconds += time.monotonic() - begin
+
+    def _attempt(self, sequence: Sequence[Operation]) -> None:
+        prefix = f"s{next(self._numbers):06d}."
+        model = Model(prefix, self._rabbit.vhost)
+        session = self._rabbit.session(prefix)
+        pages: list[Page] = []
+        done: Counter[str] = Counter()
+        try:
+            for operation in itertools.chain(sequence, _leftovers(model)):
+                operation = _same_for_both(_adapted(operation, model), model.session, session)
+                if _is_idle(operation, model.session) or _is_left_to_chance(operation, model):
+                    continue
+                page = self._step(operation, model, session)
+                if page is None:
+                    self.statistics.cut_short += 1
+                    break
+                pages.append(page)
+                done[operation.label] += 1
+                if page[1] != page[2]:
+                    raise DifferenceError(render(pages))
+        finally:
+            session.finish(QUEUES, EXCHANGES)
+        self.statistics.sequences += 1
+        self.statistics.operations += done
+        self.statistics.outcomes += model.session.outcomes
+        self.statistics.observations += sum(len(lines) for _, seen, _ in pages for lines in seen.values())
+
+    def _step(self, operation: Operation, model: Model, session: Session) -> Page | None:
+        """Both observations, which differ or not; None if what comes of it is left to chance."""
+        before = model.queues()
+        rivals = model.session.has_rivals(operation.at.connection)
+        model.engine.forget()
+        model.session.start()
+        try:
+            model.session.perform(operation)
+            model.let_time_pass()
+            after = model.queues()
+            known = {name for name, _ in after}
+            probes = sorted(after | {(name, None) for name, _ in before if name not in known}, key=str)
+            expected = model.session.observe(probes)
+        except SilenceError as error:
+            return (str(operation), {"client": [str(error)]}, {})
+        if rivals and not model.session.alive(operation.at.connection):
+            return None
+        if any(len(origins) > 1 for origins in model.engine.origins.values()):
+            return None
+        if model.engine.raced or model.engine.arrivals > _CIRCLE:
+            return None
+        session.start()
+        try:
+            session.perform(operation)
+            actual = _await(session, probes, expected, self._deadline)
+        except SilenceError as error:
+            actual = {"client": [str(error)]}
+        if model.engine.ageing:
+            time.sleep((TINY + 3) / 1000)  # what was delivered at once has to grow old as well
+        return (str(operation), expected, actual)
+
+
+def _await(session: Session, probes: Sequence[Probe], expected: Observation, deadline: float) -> Observation:
+    """What RabbitMQ shows: as soon as it is what was expected, else when the time is up."""
+    give_up = time.monotonic() + deadline
+    pause = 0.0
+    while (actual := session.observe(probes)) != expected and time.monotonic() < give_up:
+        time.sleep(pause)
+        pause = min(pause + 0.001, 0.01)
+    return actual
+
+
+def _adapted(operation: Operation, model: Model) -> Operation:
+    """The operation where there is something to do; if that is nowhere, one that brings it about."""
+    if isinstance(operation, Settle) and _is_idle(operation, model.session):
+        busy = [place for place, state in sorted(model.session.channels.items()) if state.pending]
+        if busy:
+            return replace(operation, at=busy[0])
+        if queue := model.some_queue(FILLED, operation.at.connection):
+            return Call("get", operation.at, "Basic.Get", {"queue": queue, "no_ack": False})
+        return Publish("publish", operation.at, "", f"q{operation.pick % 3}", operation.pick + 1)
+    if isinstance(operation, Publish) and operation.key == CONSUMED:
+        return replace(operation, key=model.some_queue(CONSUMED, operation.at.connection) or "q0")
+    wanted = operation.arguments.get("queue") if isinstance(operation, Call) else None
+    if isinstance(operation, Call) and wanted in (FILLED, CONSUMED, FOREIGN):
+        queue = model.some_queue(wanted, operation.at.connection)
+        if queue is None and wanted == FOREIGN:
+            arguments = {"queue": "q3", "exclusive": True}
+            return Call("declare exclusive queue", Place(1 - operation.at.connection, 1), "Queue.Declare", arguments)
+        return replace(operation, arguments={**operation.arguments, "queue": queue or "q0"})
+    return operation
+
+
+def _leftovers(model: Model) -> Iterator[Operation]:
+    """Look at the messages that are left at the end."""
+    for name, owner in sorted(model.queues(), key=str):
+        if owner in (None, 0):
+            for _ in range(min(_LEFTOVERS, len(model.broker.queue(model.session.real(name), model.vhost)))):
+                yield Call("get what is left", PLACES[0], "Basic.Get", {"queue": name, "no_ack": True})
+
+
+def _same_for_both(operation: Operation, one: Session, other: Session) -> Operation:
+    """``multiple`` covers all tags below, and those depend on the order between queues: then settle a single one."""
+    if isinstance(operation, Settle) and operation.multiple and one.coverage(operation) != other.coverage(operation):
+        return replace(operation, label=operation.label.replace(" multiple", ""), multiple=False)
+    return operation
+
+
+def _is_idle(operation: Operation, session: Session) -> bool:
+    """Whether there is nothing that it could be done to."""
+    if isinstance(operation, Settle):
+        return not session.coverage(operation)
+    return isinstance(operation, Leave) and not session.knows(operation)
+
+
+def _is_left_to_chance(operation: Operation, model: Model) -> bool:
+    """Whether it would share, between several, what is given to whoever happens to be first.
+
+    That is a prefetch shared by the consumers of several queues; and the messages of a quorum queue between consumers
+    of which one does not acknowledge: in RabbitMQ it has a prefetch too, and gets it back when the channel sees to it.
+    """
+    session = model.session
+    if not isinstance(operation, Call) or operation.at not in session.channels:
+        return False
+    queues = session.consumed(operation.at)
+    if operation.name == "Basic.Consume":
+        shared = session.channels[operation.at].shared_prefetch
+        return bool(shared and queues - {operation.arguments["queue"]}) or model.would_compete(operation)
+    return operation.name == "Basic.Qos" and bool(operation.arguments.get("global_")) and len(queues) > 1
+
+
+# -- showing a difference ----------------------------------------------------------------------------------------------
+
+
+def render(pages: Sequence[Page]) -> str:
+    """Both traces, side by side; the first difference is marked."""
+    lines = ["the model and RabbitMQ differ", f"{'MODEL':<{_WIDTH}} | RABBITMQ"]
+    marked = False
+    for operation, expected, actual in pages:
+        lines.append(f"=== {operation}")
+        for where in sorted(expected.keys() | actual.keys()):
+            for one, other in itertools.zip_longest(expected.get(where, []), actual.get(where, []), fillvalue="-"):
+                mark = "  "
+                if one != other:
+                    mark = ".." if marked else ">>"
+                    marked = True
+                left = textwrap.wrap(f"{where}: {one}", _WIDTH - 3, subsequent_indent="   ") or [""]
+                right = textwrap.wrap(f"{where}: {other}", _WIDTH - 3, subsequent_indent="   ") or [""]
+                for begin, (a, b) in enumerate(itertools.zip_longest(left, right, fillvalue="")):
+                    lines.append(f"{mark if not begin else '  '} {a:<{_WIDTH - 3}} | {b}")
+    return "\n".join(lines)

@@ -1,0 +1,96 @@
+"""What a client may do, as values.
+
+Names are symbolic: ``q0`` and ``x0`` get the prefix of the sequence when they are sent, ``@1`` is the first queue that
+the server named. Deliveries are meant by their place among those that wait for an acknowledgement, never by tag: which
+tag a delivery gets depends on the order between queues, and RabbitMQ leaves that to chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+#: Times to live in milliseconds: over before the next operation, or never in a test.
+TINY: Final = 8
+NEVER: Final = 3_600_000
+
+QUEUES: Final = ("q0", "q1", "q2", "q3")
+EXCHANGES: Final = ("x0", "x1", "x2")
+#: Stands for the first queue that has messages, of those that the connection may use.
+FILLED: Final = "a filled queue"
+#: Stands for a queue that has a consumer, if there is one.
+CONSUMED: Final = "a consumed queue"
+#: Stands for a queue that is exclusive to the other connection; where there is none, one is declared instead.
+FOREIGN: Final = "a foreign queue"
+
+
+class Place(NamedTuple):
+    """A channel of one of the two connections."""
+
+    connection: int
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One method as it is, ``name`` as pamqp names it."""
+
+    label: str
+    at: Place
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """``count`` messages in one go. Their bodies are numbered through the sequence."""
+
+    label: str
+    at: Place
+    exchange: str
+    key: str
+    count: int = 1
+    mandatory: bool = False
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Acknowledge the delivery at place ``pick`` (modulo their number).
+
+    Where none waits on the channel one that waits on another is meant; where none waits at all, a message is fetched
+    instead, or published.
+    """
+
+    label: str
+    at: Place
+    how: str
+    pick: int
+    multiple: bool = False
+    requeue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SettleUnknown:
+    """Acknowledge what was never delivered (``future``), what is settled already (``past``), or tag 0."""
+
+    label: str
+    at: Place
+    how: str
+    tag: str
+    multiple: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """End a channel or a connection: ``channel``, ``connection``, or ``hang up`` (cut the connection)."""
+
+    label: str
+    at: Place
+    what: str
+
+
+Operation = Call | Publish | Settle | SettleUnknown | Leave
+
+PLACES: Final = tuple(Place(connection, channel) for connection in (0, 1) for channel in (1, 2))

@@ -1,0 +1,231 @@
+"""The broker model agrees with RabbitMQ on all that a client can observe.
+
+Everything that the explorer and the simulator prove rests on that model. ``docs/broker-model.rst`` lists what is
+knowingly different. The default run takes the same sequences each time, the deep one new ones; a failure prints the
+shortest sequence that was found and a line to put over the test that runs it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from eda_core.testing import broker_methods
+from eda_core.testing.broker_engine import Engine
+from eda_core.testing.broker_queue import Queue
+from eda_core.testing.broker_topology import Topology
+from tests.differential.comparison import Comparison, DifferenceError, Rabbit
+from tests.differential.operations import Operation
+from tests.differential.strategies import sequences
+
+#: What each run must have done and seen, and how often at least in 300 sequences: a test of nothing agrees with all.
+OPERATIONS: Final = {
+    "ack": 20,
+    "ack multiple": 20,
+    "bind": 100,
+    "bind exchange": 10,
+    "break the connection": 30,
+    "cancel": 10,
+    "close: channel": 5,
+    "close: connection": 5,
+    "close: hang up": 2,
+    "confirm.select": 100,
+    "consume": 100,
+    "consume without acknowledgement": 50,
+    "declare exchange": 300,
+    "declare exchange passively": 5,
+    "declare exclusive queue": 10,
+    "declare queue": 500,
+    "declare queue passively": 5,
+    "declare reserved name": 1,
+    "declare server-named queue": 5,
+    "declare unknown exchange type": 1,
+    "declare wrong queue": 1,
+    "delete exchange": 5,
+    "delete queue": 10,
+    "delete a consumed queue": 5,
+    "get": 100,
+    "nack": 20,
+    "nack multiple": 10,
+    "nack multiple requeue": 10,
+    "nack requeue": 20,
+    "publish": 500,
+    "publish mandatory": 100,
+    "publish to a missing exchange": 5,
+    "publish what is refused": 10,
+    "purge": 10,
+    "qos": 50,
+    "qos of the channel": 5,
+    "recover": 5,
+    "redeclare queue": 10,
+    "reject": 20,
+    "reject requeue": 20,
+    "use a foreign queue": 5,
+    "unbind": 5,
+    "unbind exchange": 5,
+    "unknown tag (future)": 2,
+    "unknown tag (past)": 2,
+    "unknown tag (zero)": 1,
+}
+OUTCOMES: Final = {
+    "channel closed 403": 20,
+    "channel closed 404": 20,
+    "channel closed 405": 5,
+    "channel closed 406": 50,
+    "connection closed 503": 2,
+    "connection closed 504": 2,
+    "connection closed 505": 1,
+    "connection closed 530": 5,
+    "connection closed 540": 2,
+    "consumer cancelled by the server": 2,
+    "delivered": 500,
+    "redelivered": 100,
+    "died: expired": 10,
+    "died: maxlen": 10,
+    "died: rejected": 20,
+    "died more than once": 10,
+    "got a message": 100,
+    "got nothing": 20,
+    "publish acked": 200,
+    "publish nacked": 10,
+    "returned before the confirm": 20,
+    "returned unconfirmed": 50,
+}
+QUORUM_OUTCOMES: Final = {"delivered": 50, "redelivered": 20, "died: rejected": 5, "died: delivery_limit": 2}
+
+pytestmark = pytest.mark.usefixtures("varied")
+
+
+def compare(rabbit: Rabbit, number: int, *, quorum: bool = False, fixed: bool = True) -> Comparison:
+    """Compare that many sequences; raises DifferenceError."""
+    comparison = Comparison(rabbit)
+
+    @settings(
+        max_examples=number,
+        deadline=None,
+        derandomize=fixed,
+        print_blob=True,
+        # Each is a whole session with two brokers: what hypothesis finds slow or large is meant.
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(sequences(quorum=quorum))
+    def model_and_rabbitmq_agree(sequence: Sequence[Operation]) -> None:
+        comparison.run(sequence)
+
+    model_and_rabbitmq_agree()
+    return comparison
+
+
+def demand(comparison: Comparison, operations: dict[str, int], outcomes: dict[str, int]) -> None:
+    """The run must have done and seen enough, and chance must have been rare."""
+    statistics = comparison.statistics
+    done = {name: statistics.operations[name] for name in operations}
+    seen = {name: statistics.outcomes[name] for name in outcomes}
+    assert not {name: count for name, count in {**done, **seen}.items() if count < {**operations, **outcomes}[name]}
+    assert statistics.chance <= statistics.sequences // 50
+    assert statistics.cut_short <= statistics.sequences // 5
+
+
+def test_random_sequences(rabbit: Rabbit, capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = compare(rabbit, 340)
+    with capsys.disabled():
+        print(f"\n{comparison.statistics}")
+    demand(comparison, OPERATIONS, OUTCOMES)
+    assert comparison.statistics.sequences - comparison.statistics.cut_short >= 300
+
+
+def test_random_sequences_on_a_quorum_queue(rabbit: Rabbit, capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = compare(rabbit, 100, quorum=True)
+    with capsys.disabled():
+        print(f"\nquorum queue: {comparison.statistics}")
+    demand(comparison, {}, QUORUM_OUTCOMES)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(("quorum", "number"), [(False, 5_600), (True, 500)])
+def test_many_random_sequences(rabbit: Rabbit, quorum: bool, number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = compare(rabbit, number, quorum=quorum, fixed=False)
+    with capsys.disabled():
+        print(f"\n{'quorum queue: ' * quorum}{comparison.statistics}")
+    assert comparison.statistics.sequences - comparison.statistics.cut_short >= (400 if quorum else 5_000)
+    demand(comparison, {} if quorum else OPERATIONS, QUORUM_OUTCOMES if quorum else OUTCOMES)
+
+
+# -- the comparison sees what it should --------------------------------------------------------------------------------
+
+
+def requeue_at_the_end(queue: Queue, entries: list[Any]) -> None:
+    queue.ready.extend(entry._replace(redelivered=True) for entry in entries)
+
+
+def forget_redelivered(queue: Queue, entries: list[Any], original: Callable[..., None]) -> None:
+    original(queue, entries)
+    queue.ready = type(queue.ready)(entry._replace(redelivered=False) for entry in queue.ready)
+
+
+PLANTED: Final[dict[str, tuple[Any, str, Callable[[Any], Any]]]] = {
+    "requeued at the end": (Queue, "put_back", lambda original: requeue_at_the_end),
+    "not marked as redelivered": (
+        Queue,
+        "put_back",
+        lambda original: lambda queue, entries: forget_redelivered(queue, entries, original),
+    ),
+    "the prefetch does not count": (
+        Engine,
+        "_may_send",
+        lambda original: lambda engine, queue, consumer: True,
+    ),
+    "a full queue takes what it should refuse": (Queue, "refuses", lambda original: lambda queue, message: False),
+    "a full queue drops nothing": (Queue, "overflows", lambda original: lambda queue: False),
+    "dead letters vanish": (Engine, "bury", lambda original: lambda engine, queue, message, reason: None),
+    "a rejected message is expired": (
+        Engine,
+        "bury",
+        lambda original: lambda engine, queue, message, reason: original(engine, queue, message, "expired"),
+    ),
+    "returned after the confirm": (broker_methods, "_return", lambda original: lambda call, message: None),
+    "exclusive queues are not": (broker_methods.Call, "demand_access", lambda original: lambda call, queue: None),
+    "a consumer is not told that its queue is gone": (
+        Engine,
+        "delete_queue",
+        lambda original: lambda engine, queue: (original(engine, queue), engine.out.clear())[0],
+    ),
+    "a fanout exchange forgets one queue": (
+        Topology,
+        "route",
+        lambda original: lambda topology, exchange, message: original(topology, exchange, message)[:1],
+    ),
+    "an unknown tag is ignored": (
+        broker_methods,
+        "_settled_tags",
+        lambda original: (
+            lambda call, tag, multiple: original(call, tag, multiple) if tag in call.channel.unacked else []
+        ),
+    ),
+    "a channel error keeps the channel": (Engine, "fail_channel", lambda original: lambda engine, channel: None),
+}
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_of_the_model_is_found(rabbit: Rabbit, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, attribute, mutate = PLANTED[name]
+    monkeypatch.setattr(owner, attribute, mutate(getattr(owner, attribute)))
+    comparison = Comparison(rabbit)
+
+    @settings(
+        max_examples=300,
+        deadline=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(sequences())
+    def model_and_rabbitmq_agree(sequence: Sequence[Operation]) -> None:
+        comparison.run(sequence)
+
+    with pytest.raises(DifferenceError, match="the model and RabbitMQ differ"):
+        model_and_rabbitmq_agree()

@@ -1,0 +1,204 @@
+"""Where the model knowingly does otherwise than RabbitMQ 3.10.8: the table of ``docs/broker-model.rst``, line by line.
+
+Each test shows both answers. When one fails because the two agree, the line can leave the table.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import pytest
+from pamqp import base, commands
+
+from eda_core.testing import frames
+from eda_core.testing.broker import Broker
+from eda_core.testing.wire import PROTOCOL_HEADER, Server
+from tests.differential.client import Client, Clock, MemoryPipe, Pipe, TcpPipe
+from tests.differential.comparison import Model, Rabbit
+from tests.support.rabbitmq import RabbitNode
+
+ACCEPTED: Final = "accepted"
+_HEADERS: Final = 0x2000  # flags of the content header (section 4.2.6.1)
+_CONTENT_TYPE: Final = 0x8000
+_TIMESTAMP: Final = 0x0040
+_HUGE: Final = b"\x7f" + b"\xff" * 7
+
+
+def method(value: base.Frame) -> bytes:
+    return frames.encode_method(1, value)
+
+
+def table(entries: bytes) -> bytes:
+    return struct.pack(">I", len(entries)) + entries
+
+
+def publish(flag: int, value: bytes) -> bytes:
+    """A message without body to the queue ``q``, with one property as it is on the wire."""
+    content = struct.pack(">HHQH", 60, 0, 0, flag) + value
+    return method(commands.Basic.Publish(routing_key="q")) + frames.frame(frames.FRAME_HEADER, 1, content)
+
+
+def nested(depth: int) -> bytes:
+    entries = b""
+    for _ in range(depth):
+        entries = b"\1tF" + table(entries)
+    return entries
+
+
+def declare(**arguments: Any) -> bytes:
+    named = {key.replace("_", "-"): value for key, value in arguments.items()}
+    return method(commands.Queue.Declare(queue="other", durable=True, arguments=named))
+
+
+#: What is sent on an open channel, what the model answers (the begin of it) and what RabbitMQ does.
+ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
+    "exchange type that is a word of Erlang": (
+        method(commands.Exchange.Declare(exchange="x", exchange_type="queue")),
+        "503 COMMAND_INVALID - unknown exchange type 'queue'",
+        "503 COMMAND_INVALID - invalid exchange type 'queue'",
+    ),
+    "timestamp after the year 9999 in a header": (publish(_HEADERS, table(b"\1tT" + _HUGE)), "541", ACCEPTED),
+    "timestamp after the year 9999": (publish(_TIMESTAMP, _HUGE), "541", ACCEPTED),
+    "property that is not UTF-8": (publish(_CONTENT_TYPE, b"\2\xff\xfe"), "541", ACCEPTED),
+    "name of a header that is not UTF-8": (publish(_HEADERS, table(b"\2\xff\xfet\1")), "541", ACCEPTED),
+    "routing key that is not UTF-8": (
+        frames.frame(frames.FRAME_METHOD, 1, b"\0\x3c\0\x28\0\0\0\2\xff\xfe\0")
+        + frames.encode_content(1, None, b"", 4096),
+        "501 FRAME_ERROR - cannot decode the arguments of Basic.Publish",
+        ACCEPTED,
+    ),
+    "name of a queue that is not UTF-8": (
+        frames.frame(frames.FRAME_METHOD, 1, b"\0\x32\0\x0a\0\0\2\xff\xfe\0" + table(b"")),
+        "501 FRAME_ERROR - cannot decode the arguments of Queue.Declare",
+        "501 FRAME_ERROR - Malformed UTF-8 in shortstr",
+    ),
+    "tables in tables, 150 deep": (publish(_HEADERS, table(nested(150))), "541", ACCEPTED),
+    "priority queue": (declare(x_max_priority=5), "540", ACCEPTED),
+    "single active consumer": (declare(x_single_active_consumer=True), "540", ACCEPTED),
+    "stream": (declare(x_queue_type="stream"), "540", ACCEPTED),
+    "dead letters at least once": (
+        declare(x_queue_type="quorum", x_dead_letter_strategy="at-least-once"),
+        "540",
+        ACCEPTED,
+    ),
+    "negative delivery limit": (declare(x_queue_type="quorum", x_delivery_limit=-1), "540", ACCEPTED),
+    "transactions": (method(commands.Tx.Select()), "540", ACCEPTED),
+    "direct reply-to": (
+        method(commands.Basic.Consume(queue="amq.rabbitmq.reply-to", no_ack=True)),
+        "540",
+        ACCEPTED,
+    ),
+    "consumer credit": (
+        method(commands.Basic.Consume(queue="q", arguments={"x-credit": {"credit": 1, "drain": False}})),
+        "540",
+        ACCEPTED,
+    ),
+    "new secret": (frames.encode_method(0, commands.Connection.UpdateSecret("new", "old")), "540", ACCEPTED),
+}
+
+
+def answer(client: Client, sent: bytes) -> str:
+    """ACCEPTED, or the error."""
+    try:
+        client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
+        client.call(1, commands.Queue.Declare(queue="q", exclusive=True), commands.Queue.DeclareOk)
+        client.send_raw(sent)
+        client.send(1, commands.Channel.Flow(True))
+        client.until(lambda received: isinstance(received.method, commands.Channel.FlowOk) or client.ended is not None)
+        if isinstance(client.ended, commands.Connection.Close):
+            return f"{client.ended.reply_code} {client.ended.reply_text}"
+        client.call(1, commands.Queue.Delete(queue="other"), commands.Queue.DeleteOk)
+        return ACCEPTED
+    finally:
+        client.hang_up()
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answer(rabbit: Rabbit, name: str) -> None:
+    sent, ours, theirs = ANSWERS[name]
+    assert answer(Model("").connect(0), sent).startswith(ours)
+    assert answer(rabbit.connect(), sent) == theirs
+
+
+class Recorder:
+    """A pipe that keeps what it received."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self.received = b""
+        self._pipe = pipe
+        self.send = pipe.send
+        self.close = pipe.close
+
+    def receive(self, timeout: float) -> bytes | None:
+        data = self._pipe.receive(timeout)
+        self.received += data or b""
+        return data
+
+
+def pipes(rabbitmq: RabbitNode) -> list[Pipe]:
+    """To the model, and to RabbitMQ."""
+    return [MemoryPipe(Server(Broker()), Clock()), TcpPipe("127.0.0.1", rabbitmq.port)]
+
+
+def test_integers_of_changed_messages_are_written_anew(rabbitmq: RabbitNode) -> None:
+    """What is passed on unchanged is passed on exactly; the headers of a dead letter are changed."""
+    seen = []
+    for pipe in map(Recorder, pipes(rabbitmq)):
+        client = Client(pipe, "/")
+        client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
+        client.call(1, commands.Queue.Declare(queue="dead", exclusive=True), commands.Queue.DeclareOk)
+        arguments: Any = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+        declared = commands.Queue.Declare(queue="q", exclusive=True, arguments=arguments)
+        client.call(1, declared, commands.Queue.DeclareOk)
+        client.send_raw(publish(_HEADERS, table(b"\5widths\0\7")))
+        client.call(1, commands.Basic.Get(queue="q"), commands.Basic.GetOk)
+        before = pipe.received.partition(b"\5width")[2]
+        client.send(1, commands.Basic.Reject(1, requeue=False))
+        client.send(1, commands.Basic.Consume(queue="dead", consumer_tag="t"))
+        client.until(lambda received: isinstance(received.method, commands.Basic.Deliver))
+        after = pipe.received.rpartition(b"\5width")[2]
+        seen.append((before[:3], after[:5]))
+        client.close()
+    assert seen[0] == (b"s\0\7", b"I\0\0\0\7")
+    assert seen[1][0] == b"s\0\7"
+    assert seen[1][1][:3] == b"s\0\7"
+
+
+def test_lazy_queues_forget_the_expiration_of_what_they_read_from_disk(rabbit: Rabbit) -> None:
+    """In RabbitMQ, which does not decode it again; the model has no disk."""
+    seen = []
+    for client in (Model("").connect(0), rabbit.connect()):
+        client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
+        client.call(1, commands.Queue.Declare(queue="dead", exclusive=True), commands.Queue.DeclareOk)
+        arguments: Any = {"x-queue-mode": "lazy", "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+        declared = commands.Queue.Declare(queue="lazy", exclusive=True, arguments=arguments)
+        client.call(1, declared, commands.Queue.DeclareOk)
+        expiring = commands.Basic.Properties(expiration="3600000")
+        client.send(1, commands.Basic.Publish(routing_key="lazy"), expiring, b"")
+        client.call(1, commands.Basic.Get(queue="lazy"), commands.Basic.GetOk)
+        client.send(1, commands.Basic.Reject(1, requeue=False))
+        client.send(1, commands.Basic.Consume(queue="dead", consumer_tag="t"))
+        delivered = client.until(lambda received: isinstance(received.method, commands.Basic.Deliver))[-1]
+        assert delivered.properties is not None
+        headers: dict[str, Any] = delivered.properties.headers or {}
+        (death,) = headers["x-death"]
+        seen.append(death.get("original-expiration"))
+        client.close()
+    assert seen == ["3600000", None]
+
+
+def test_faults_before_the_connection_is_open(rabbitmq: RabbitNode) -> None:
+    """The model says what is wrong; RabbitMQ hangs up without a word."""
+    closes = []
+    for pipe in pipes(rabbitmq):
+        pipe.send(PROTOCOL_HEADER + frames.encode_method(0, commands.Connection.Open("/")))
+        received = b""
+        while commands.Connection.Close.index.to_bytes(4, "big") not in received:
+            data = pipe.receive(20.0)
+            if not data:
+                break
+            received += data
+        closes.append(b"CHANNEL_ERROR - unexpected method" in received)
+        pipe.close()
+    assert closes == [True, False]

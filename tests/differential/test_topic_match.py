@@ -1,0 +1,78 @@
+"""The topic match of the core against RabbitMQ's: every pattern with every key, up to four words.
+
+The words are ``a``, ``b``, ``*`` and ``#`` in patterns and in keys alike (in a key the last two are words like any
+other), and in a second, shorter set also the empty word, which a key has between two dots that follow each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+from pamqp import commands
+
+from eda_core.routing import TopicPattern
+from tests.differential.client import Properties, Received
+from tests.differential.comparison import Rabbit
+
+WORDS = ("a", "b", "*", "#")
+SETS = {
+    "up to four words": (WORDS, 4),
+    "up to three words, empty ones among them": (("a", "*", "#", ""), 3),
+}
+
+
+def texts(words: Sequence[str], longest: int) -> list[str]:
+    """All distinct texts of up to ``longest`` words, the empty text among them."""
+    found = (".".join(chosen) for length in range(longest + 1) for chosen in itertools.product(words, repeat=length))
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_pattern_with_every_key(rabbit: Rabbit, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = texts(*SETS[name])
+    routed = routed_by_rabbitmq(rabbit, keys, keys)
+    for pattern in keys:
+        compiled = TopicPattern(pattern)
+        assert routed[pattern] == {key for key in keys if compiled.matches(key)}, pattern
+    with capsys.disabled():
+        matches = sum(map(len, routed.values()))
+        print(f"\ntopic match, {name}: {len(keys)} patterns x {len(keys)} keys, {matches} matches")
+
+
+def routed_by_rabbitmq(rabbit: Rabbit, patterns: Sequence[str], keys: Sequence[str]) -> dict[str, set[str]]:
+    """The keys that each pattern lets through: one queue for each pattern, one message for each key."""
+    client = rabbit.connect()
+    client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
+    exchange = "topic-match"
+    declare = commands.Exchange.Declare(exchange=exchange, exchange_type="topic")
+    client.call(1, declare, commands.Exchange.DeclareOk)
+    for number, pattern in enumerate(patterns):
+        queue = f"topic-match-{number}"
+        client.send(1, commands.Queue.Declare(queue=queue, exclusive=True, nowait=True))
+        client.send(1, commands.Queue.Bind(queue=queue, exchange=exchange, routing_key=pattern, nowait=True))
+        client.send(1, commands.Basic.Consume(queue=queue, consumer_tag=str(number), no_ack=True, nowait=True))
+    client.call(1, commands.Confirm.Select(), commands.Confirm.SelectOk)
+    for key in keys:
+        client.send(1, commands.Basic.Publish(exchange=exchange, routing_key=key), Properties(), b"")
+    routed: dict[str, set[str]] = {pattern: set() for pattern in patterns}
+    unconfirmed = set(range(1, len(keys) + 1))
+
+    def take(received: Received) -> None:
+        method = received.method
+        if isinstance(method, commands.Basic.Deliver):
+            routed[patterns[int(method.consumer_tag or "")]].add(method.routing_key or "")
+        elif isinstance(method, commands.Basic.Ack):
+            unconfirmed.difference_update(range(1 if method.multiple else method.delivery_tag, method.delivery_tag + 1))
+
+    while unconfirmed:
+        for received in client.until(lambda received: True):
+            take(received)
+    # Now all are routed and consumed: what the server has still to send comes before this answer.
+    client.send(1, commands.Channel.Flow(True))
+    for received in client.until(lambda received: isinstance(received.method, commands.Channel.FlowOk)):
+        take(received)
+    client.call(1, commands.Exchange.Delete(exchange=exchange), commands.Exchange.DeleteOk)
+    client.close()
+    return routed
