@@ -61,6 +61,17 @@ def deep(session: nox.Session) -> None:
 
 
 @nox.session
+def interop(session: nox.Session) -> None:
+    """With eventail 2.3.6, from PyPI, in an environment of its own."""
+    install(session)
+    theirs = Path(session.virtualenv.location) / "eventail"
+    session.run("python", "-m", "venv", str(theirs))
+    python = str(theirs / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "-q", "eventail[synchronous]==2.3.6", external=True)
+    session.run("pytest", "-m", "interop", *session.posargs, env={"EDA_EVENTAIL_PYTHON": python})
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """The test suite, and which branches it leaves out."""
     install(session)

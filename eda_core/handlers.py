@@ -7,7 +7,6 @@ or coroutines is the adapter's business; here their results are only passed on.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
 from typing import Any, Final
 
 from eda_core.criticality import ERROR
@@ -88,7 +87,7 @@ class Handlers:
     def handle_log(self, key: str, payload: Any, meta: dict[str, Any]) -> Any:
         """Handle a log record (tools only); by default does nothing."""
 
-    def handle_returned_message(self, key: str, payload: Any, envelope: Mapping[str, Any]) -> Any:
+    def handle_returned_message(self, key: str, payload: Any, envelope: dict[str, Any]) -> Any:
         """A mandatory message came back: no queue is bound for it. By default does nothing more than the log has."""
 
     def on_ready(self) -> Any:

@@ -7,7 +7,7 @@ link can never be mistaken for one of the next. Deliveries and publishes have ty
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, NewType
+from typing import Any, Final, NewType, TypeAlias
 
 from eda_core.criticality import ALERT
 from eda_core.gelf import check_level
@@ -18,6 +18,10 @@ Epoch = NewType("Epoch", int)
 DeliveryId = NewType("DeliveryId", int)
 #: A message accepted for publishing, unique over the life of the service, in the order of acceptance.
 PublishId = NewType("PublishId", int)
+
+#: eventail's names for the types of payloads and of headers.
+JSON_MODEL: TypeAlias = dict[str, Any]
+HEADER: TypeAlias = dict[str, Any]
 
 #: AMQP delivery tags are per channel and count from 1; 2^48 deliveries on one link take ninety years at 100,000 per
 #: second.

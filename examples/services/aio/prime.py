@@ -1,0 +1,33 @@
+"""Computes: answers the command ``prime.FindPrimes`` with the primes of a range. Start several to share the work.
+
+python -m examples.services.aio.prime
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from eda_aio import JSON_MODEL, Service
+from examples.services.common import broker_url, primes_between, say
+
+
+class Prime(Service):
+    PREFETCH_COUNT = 2  # work that takes long is better left for a worker who is free
+
+    async def on_ready(self) -> None:
+        say("prime: ready")
+
+    async def on_FindPrimes(
+        self, payload: JSON_MODEL, conversation_id: str, reply_to: str, correlation_id: str, meta: JSON_MODEL
+    ) -> None:
+        try:
+            # In a thread, so that heartbeats and other handlers go on meanwhile.
+            primes = await asyncio.to_thread(primes_between, payload["low"], payload["high"])
+        except (KeyError, TypeError, ValueError) as error:
+            await self.return_error(reply_to, {"reason": repr(error)}, conversation_id, correlation_id)
+        else:
+            await self.return_success(reply_to, {"primes": primes}, conversation_id, correlation_id)
+
+
+if __name__ == "__main__":
+    asyncio.run(Prime(broker_url(), [], ["prime.FindPrimes"], "prime").run())

@@ -1,0 +1,40 @@
+"""Waits for its configuration, the event ``GreetingChosen``; then it answers the command ``greeter.Greet``.
+
+python -m examples.services.pika.greeter
+
+While it waits it publishes the event ``GreetingWanted``. To configure it, in another terminal:
+
+python -m examples.services.configure "Good morning"
+"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from eda_pika import JSON_MODEL, ReconnectingSupervisor, Service
+from examples.services.common import broker_url, say
+
+
+class Greeter(Service):
+    greeting = ""
+
+    def on_unconfigured(self) -> None:
+        say("greeter: waits for its configuration")
+        self.publish_event("GreetingWanted", {"by": self.logical_service}, str(uuid4()))
+
+    def on_GreetingChosen(self, payload: JSON_MODEL, meta: JSON_MODEL) -> bool:
+        self.greeting = str(payload.get("greeting", ""))
+        return self.greeting != ""  # whether it can begin
+
+    def on_ready(self) -> None:
+        say("greeter: ready")
+
+    def on_Greet(
+        self, payload: JSON_MODEL, conversation_id: str, reply_to: str, correlation_id: str, meta: JSON_MODEL
+    ) -> None:
+        text = f"{self.greeting}, {payload.get('name', 'stranger')}!"
+        self.return_success(reply_to, {"greeting": text}, conversation_id, correlation_id)
+
+
+if __name__ == "__main__":
+    ReconnectingSupervisor(Greeter, broker_url(), [], ["greeter.Greet"], "greeter", ["GreetingChosen"]).run()

@@ -1,0 +1,30 @@
+"""Answers the command ``pong.Ping`` of ``ping``.
+
+python -m examples.services.pika.pong
+"""
+
+from __future__ import annotations
+
+import os
+
+from eda_pika import JSON_MODEL, ReconnectingSupervisor, Service
+from examples.services.common import broker_url, say
+
+
+class Pong(Service):
+    def on_ready(self) -> None:
+        say("pong: ready")
+
+    def on_Ping(
+        self, payload: JSON_MODEL, conversation_id: str, reply_to: str, correlation_id: str, meta: JSON_MODEL
+    ) -> None:
+        try:
+            answer = {"sent": payload["sent"], "worker": os.getpid()}
+        except (KeyError, TypeError):  # the sender's mistake is for the sender; what is raised from here is ours
+            self.return_error(reply_to, {"reason": "a ping tells when it was sent"}, conversation_id, correlation_id)
+        else:
+            self.return_success(reply_to, answer, conversation_id, correlation_id)
+
+
+if __name__ == "__main__":
+    ReconnectingSupervisor(Pong, broker_url(), [], ["pong.Ping"], "pong").run()

@@ -1,0 +1,1 @@
+"""With services that run on eventail itself: nox -s interop."""
