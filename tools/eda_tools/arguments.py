@@ -14,8 +14,8 @@ from eda_tools.status import DONE, USAGE
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells of wrong usage in one line. Finds the URL also behind an option that takes any number of values, as in
-    ``monitor.py --events A B amqp://host/``."""
+    """Tells of wrong usage in one line. Finds the URL also behind an option that takes any number of values, or
+    none, as in ``monitor.py --events A B amqp://host/``."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {redact(message)} (see {self.prog} --help)\n")
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(self._positionals_first(arguments), namespace)
 
     def _positionals_first(self, arguments: list[str]) -> list[str]:
-        greedy = any(action.option_strings and action.nargs == "*" for action in self._actions)
+        greedy = any(action.option_strings and action.nargs in ("*", "?") for action in self._actions)
         positionals = [action for action in self._actions if not action.option_strings]
         if not greedy or not positionals or positionals[0].dest != "urls" or "--" in arguments:
             return arguments

@@ -35,7 +35,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from eda_core._version import __version__
-from eda_core.errors import LocalError, ServiceError
+from eda_core.errors import EdaError, LocalError, ServiceError
 from eda_tools.arguments import (
     Parser,
     PrintCompletion,
@@ -155,6 +155,8 @@ def _explained(error: BaseException) -> tuple[str, int]:
         return str(error), NO_CONNECTION if "credentials" in str(error) else FAILED
     if isinstance(error, LocalError):
         return str(error), USAGE
+    if isinstance(error, EdaError):
+        return str(error), FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", FAILED
     return f"unexpected {type(error).__name__}: {error} (EDA_DEBUG=1 shows where)", FAILED

@@ -10,7 +10,7 @@ Publishing::
 
     service = ToolService(args.urls, "publish_event", output)
     async with running(service):
-        await service.publish_event(...)  # returns when the broker has confirmed it
+        routed = await service.publish(Event(...))  # returns when the broker has confirmed it
 
 A tool's queues are exclusive and named by the broker: nothing stays behind.
 """
@@ -22,12 +22,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from pamqp.commands import Basic
 
 from eda_aio import Service
-from eda_core import Ack, Effect, Epoch, Machine
+from eda_core import Ack, AnyMessage, Effect, Epoch, Machine
+from eda_core.envelope import CONVERSATION_ID, envelope_of
 from eda_core.errors import ServiceError
 from eda_tools.connect import CONNECT_TIMEOUT, answering
 from eda_tools.delivery import Delivery
@@ -39,16 +40,72 @@ T = TypeVar("T")
 _ACK_EVERY: Final = 50
 
 
+class _ToolMachine(Machine):
+    """A machine that tells of returned messages at once, and logs nothing about them."""
+
+    owner: Any
+
+    def returned(
+        self,
+        epoch: Epoch,
+        exchange: str,
+        routing_key: str,
+        properties: Basic.Properties,
+        body: bytes,
+        reason: str,
+        now: float,
+    ) -> list[Effect]:
+        if epoch == self.epoch:
+            self.owner.returned.add((routing_key, str(envelope_of(properties).get(CONVERSATION_ID, ""))))
+        return []
+
+
+class _WatchingMachine(_ToolMachine):
+    """A machine that does not read messages, and for which configurations are messages as others are."""
+
+    def delivered(
+        self,
+        epoch: Epoch,
+        tag: int,
+        redelivered: bool,
+        exchange: str,
+        routing_key: str,
+        properties: Basic.Properties,
+        body: bytes,
+        now: float,
+    ) -> list[Effect]:
+        if epoch == self.epoch and self._serving():
+            self._delivered_any = True
+            self.owner.seen(epoch, tag, Delivery(exchange, routing_key, properties, body, redelivered))
+        return []
+
+    def settle(self, epoch: Epoch, tag: int) -> list[Effect]:
+        """Acknowledge it and all before it."""
+        return [Ack(epoch, tag, True)] if epoch == self.epoch and self._serving() else []
+
+    def _opened(self, now: float, effects: list[Effect]) -> None:
+        super()._opened(now, effects)
+        self._now_configured(effects)
+
+
+def _settle(machine: Machine, epoch: Epoch, tag: int) -> list[Effect]:
+    assert isinstance(machine, _WatchingMachine)
+    return machine.settle(epoch, tag)
+
+
 class ToolService(Service):
     """A service that leaves no queue behind. Run it by :func:`running`.
 
     Attributes:
-        returned: the keys of mandatory messages that no queue was bound for, in order.
+        returned: routing key and conversation id of the mandatory messages that no queue was bound for. A message is
+            there before the publish of it is confirmed.
     """
 
     PREFETCH_COUNT = 200
     RETRY_DELAY = 1.0
     STOP_TIMEOUT = 5.0
+
+    _machine_class: ClassVar[type[_ToolMachine]] = _ToolMachine
 
     def __init__(
         self,
@@ -65,7 +122,7 @@ class ToolService(Service):
         self.use_exclusive_queues()
         self.tool = tool
         self.output = output
-        self.returned: list[str] = []
+        self.returned: set[tuple[str, str]] = set()
         self.ready = asyncio.Event()
         self.running: asyncio.Task[None] | None = None
 
@@ -74,8 +131,20 @@ class ToolService(Service):
             self.output.note("connected again")
         self.ready.set()
 
-    async def handle_returned_message(self, key: str, payload: Any, envelope: Any) -> None:
-        self.returned.append(key)
+    def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: float) -> Machine:
+        machine = self._machine_class(self._config, random=random, token=token, wall_offset=wall_offset)
+        machine.owner = self
+        return machine
+
+    async def publish(self, message: AnyMessage) -> bool:
+        """Publish it; when the broker has confirmed it, whether a queue was bound for it.
+
+        Raises:
+            LocalError: it cannot be sent.
+            PublishError: the service stopped before.
+        """
+        await self._publish(message, mandatory=True, immediate=False)
+        return (message.name, message.conversation_id) not in self.returned
 
     async def start(self) -> None:
         """Connect, to any of the URLs, once; return when it is ready.
@@ -136,6 +205,8 @@ async def running(service: ToolService) -> AsyncIterator[ToolService]:
 class Watch(ToolService):
     """A service that is given each message as it is, valid or not, and settles it when the next one is asked for."""
 
+    _machine_class = _WatchingMachine
+
     def __init__(self, *args: Any, **keys: Any) -> None:
         super().__init__(*args, **keys)
         self._arrived: deque[tuple[Epoch, int, Delivery]] = deque()
@@ -170,58 +241,26 @@ class Watch(ToolService):
         self._unsettled += 1
         return delivery
 
-    def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: float) -> Machine:
-        machine = _WatchingMachine(self._config, random=random, token=token, wall_offset=wall_offset)
-        machine.seen = self._seen
-        return machine
-
-    def _seen(self, epoch: Epoch, tag: int, delivery: Delivery) -> None:
+    def seen(self, epoch: Epoch, tag: int, delivery: Delivery) -> None:
+        """For the machine."""
         self._arrived.append((epoch, tag, delivery))  # at most PREFETCH_COUNT for each queue
         self._some.set()
 
 
 @asynccontextmanager
-async def watching(urls: Sequence[str], tool: str, output: Output, **keys: Sequence[str]) -> AsyncIterator[Watch]:
+async def watching(
+    urls: Sequence[str], tool: str, output: Output, *, as_json: bool = False, **keys: Sequence[str]
+) -> AsyncIterator[Watch]:
     """A subscribed :class:`Watch`; ``keys`` are binding keys by ``events``, ``commands``, ``configurations``, ``logs``.
+
+    Args:
+        as_json: what it publishes is JSON, not CBOR.
 
     Raises:
         ToolError: no URL answers (status 4). Later losses are mended, for ever.
     """
     watch = Watch(urls, tool, output, **keys)
+    if as_json:
+        watch.use_json()
     async with running(watch):
         yield watch
-
-
-class _WatchingMachine(Machine):
-    """A machine that does not read messages, and for which configurations are messages as others are."""
-
-    seen: Callable[[Epoch, int, Delivery], None]
-
-    def delivered(
-        self,
-        epoch: Epoch,
-        tag: int,
-        redelivered: bool,
-        exchange: str,
-        routing_key: str,
-        properties: Basic.Properties,
-        body: bytes,
-        now: float,
-    ) -> list[Effect]:
-        if epoch == self.epoch and self._serving():
-            self._delivered_any = True
-            self.seen(epoch, tag, Delivery(exchange, routing_key, properties, body, redelivered))
-        return []
-
-    def settle(self, epoch: Epoch, tag: int) -> list[Effect]:
-        """Acknowledge it and all before it."""
-        return [Ack(epoch, tag, True)] if epoch == self.epoch and self._serving() else []
-
-    def _opened(self, now: float, effects: list[Effect]) -> None:
-        super()._opened(now, effects)
-        self._now_configured(effects)
-
-
-def _settle(machine: Machine, epoch: Epoch, tag: int) -> list[Effect]:
-    assert isinstance(machine, _WatchingMachine)
-    return machine.settle(epoch, tag)
