@@ -108,7 +108,7 @@ class Output:
         self._tell(text, "bold red")
 
     def _tell(self, text: str, style: str) -> None:
-        line = Text(f"{self.prog}: ", style="dim") + Text(safe(redact(" ".join(text.split()))), style=style)
+        line = Text().append(f"{self.prog}: ", style="dim").append(safe(redact(" ".join(text.split()))), style=style)
         with contextlib.suppress(BrokenPipeError):
             self.err.print(line, soft_wrap=True)
 
