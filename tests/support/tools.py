@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from eda_tools.cli import Tool
 from tests.support.services import PATIENCE, Program, environment, program, within
 
 
@@ -80,6 +83,14 @@ async def run_tool(
             await process.wait()
     assert process.returncode is not None
     return Ran(process.returncode, out.decode(), err.decode())
+
+
+def run_here(tool: Tool, capsys: pytest.CaptureFixture[str], *arguments: str) -> Ran:
+    """Run a tool in this process: a twentieth of a second instead of half a one."""
+    capsys.readouterr()
+    status = tool.main(arguments, prog=tool.name)
+    written = capsys.readouterr()
+    return Ran(status, written.out, written.err)
 
 
 @asynccontextmanager

@@ -26,12 +26,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
-import threading
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from eda_core._version import __version__
@@ -122,8 +122,8 @@ class Tool:
             except SystemExit as over:
                 return over.code if isinstance(over.code, int) else FAILED
             output.configure(json=getattr(args, "json", False), color=getattr(args, "color", "auto"))
-            _quiet_libraries(output)
-            return self._run(args, output)
+            with _quiet_libraries(output):
+                return self._run(args, output)
         finally:
             output.close()
 
@@ -201,12 +201,21 @@ class _Notes(logging.Handler):
         self._output.note(record.getMessage())
 
 
-def _quiet_libraries(output: Output) -> None:
+@contextlib.contextmanager
+def _quiet_libraries(output: Output) -> Iterator[None]:
     """What the adapter reports goes to standard error; of what the libraries log, users learn by status and line."""
+    root, adapter, silent, notes = (
+        logging.getLogger(),
+        logging.getLogger("eda_aio"),
+        logging.NullHandler(),
+        _Notes(output),
+    )
     if os.environ.get("EDA_DEBUG"):
         logging.basicConfig(stream=sys.stderr, level=logging.DEBUG)
-    elif threading.current_thread() is threading.main_thread():
-        logging.getLogger().addHandler(logging.NullHandler())
-        logger = logging.getLogger("eda_aio")
-        logger.handlers[:] = [_Notes(output)]
-        logger.propagate = False
+    root.addHandler(silent)
+    adapter.addHandler(notes)
+    try:
+        yield
+    finally:
+        root.removeHandler(silent)
+        adapter.removeHandler(notes)

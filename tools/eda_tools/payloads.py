@@ -62,7 +62,7 @@ def read_payload(args: argparse.Namespace) -> Payload:
         return parse_payload(args.data.encode(errors="surrogateescape"), JSON, "--data")
     if args.payload == "-":
         body = sys.stdin.buffer.read()
-        return parse_payload(body, JSON if _begins_like_json(body) else CBOR, "standard input")
+        return parse_payload(body, JSON if _is_json(body) else CBOR, "standard input")
     return read_file(args.payload)
 
 
@@ -85,7 +85,7 @@ def parse_payload(body: bytes, content_type: str, where: str) -> Payload:
         ToolError: it is none; it tells ``where``, and where in it.
     """
     kind = content_type.rpartition("/")[2].upper()
-    if not body.strip():
+    if not (body.strip() if content_type == JSON else body):
         raise ToolError(f"{where}: it is empty, not {kind}")
     try:
         if content_type == JSON:
@@ -112,17 +112,15 @@ def _check_json(body: bytes, where: str) -> None:
         raise ToolError(f"{where}: malformed JSON: {error}") from None
 
 
-def _begins_like_json(body: bytes) -> bool:
-    """Whether a body from standard input is JSON. CBOR documents that begin with these bytes are small integers or
-    short byte strings, or text and maps that then are not valid JSON."""
-    start = body.lstrip()[:1]
-    if not start or start not in b'{["-0123456789tfn':
-        return False
-    try:
-        decode(body, CBOR, LIMITS)
-    except DecodeError:
-        return True
-    return False
+def _is_json(body: bytes) -> bool:
+    """Whether a body from standard input is JSON, or is meant to be. (A single digit is a CBOR document, too.)"""
+    for content_type in (JSON, CBOR):
+        try:
+            decode(body, content_type, LIMITS)
+            return content_type == JSON
+        except DecodeError:
+            continue
+    return body.lstrip()[:1] in (b"{", b"[", b'"')
 
 
 def write_payload(directory: Path, stem: str, payload: Any, content_type: str) -> Path:
