@@ -70,7 +70,7 @@ class Output:
         if json:
             reconfigure = getattr(self._stdout, "reconfigure", None)
             if reconfigure is not None:
-                reconfigure(encoding="utf-8")  # RFC 8259, section 8.1
+                reconfigure(encoding="utf-8", errors="backslashreplace")  # RFC 8259, section 8.1
         self.out = _console(sys.stdout, color)
         self.err = _console(sys.stderr, color)
 
