@@ -43,7 +43,8 @@ class Parser(argparse.ArgumentParser):
 _LOOKS_LIKE_URL: Final = re.compile(r"amqps?://", re.IGNORECASE)
 
 
-def _urls(text: str) -> tuple[str, ...]:
+def broker_urls(text: str) -> tuple[str, ...]:
+    """An argument's type: URLs of brokers, checked; ``-`` takes them from EDA_AMQP_URL."""
     where = ""
     if text == "-":
         where, text = "from EDA_AMQP_URL: ", os.environ.get("EDA_AMQP_URL", "")
@@ -60,7 +61,7 @@ def url_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "urls",
         metavar="amqp_url",
-        type=_urls,
+        type=broker_urls,
         help="broker, as amqp://user:password@host:5672/vhost or amqps://…; several, separated by commas, are tried in "
         "turn; '-' takes it from the environment variable EDA_AMQP_URL, so that the password stands in no process list",
     )
