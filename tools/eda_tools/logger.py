@@ -84,6 +84,8 @@ async def run(args: argparse.Namespace, output: Output) -> int:
 def _source(found: Fields) -> tuple[str, int | None]:
     """The service that logged, and how grave it is (None where that cannot be told)."""
     service, _, label = str(found["name"]).rpartition(".")
+    if label not in LABELS:
+        service = found["name"]
     record = found.get("payload")
     if not isinstance(record, Mapping):
         record = {}
@@ -97,15 +99,15 @@ def as_text(found: Fields) -> Text:
     """A GELF record for people: time, level, service and short message; below, what else it has."""
     record: Mapping[str, Any] = found["payload"]
     service, level = _source(found)
-    text = Text(f"{_time(record.get('timestamp'), found['received'])} ", style="dim")
+    text = Text().append(f"{_time(record.get('timestamp'), found['received'])} ", style="dim")
     label = str(record.get("_levelname") or (LABELS[level] if level is not None else "?"))
     text.append(f"{safe(label):<9}", style=_STYLES[level] if level is not None else "bold")
     text.append(f" {safe(service)} ", style="bold")
     text.append(safe(record.get("short_message", "")), style=_STYLES[level] if level is not None and level < 5 else "")
     if record.get("_conversation_id"):
         text.append(f"\n    conversation: {safe(record['_conversation_id'])}", style="dim")
-    origin = f"{record.get('host', '')} pid {record.get('_worker_pid', '?')}"
-    text.append(f"\n    from: {safe(origin)}", style="dim")
+    if record.get("host"):
+        text.append(f"\n    from: {safe(record['host'])} pid {safe(record.get('_worker_pid', '?'))}", style="dim")
     for name, value in record.items():
         if name not in _LAID_OUT:
             shown = value if isinstance(value, str) else str(jsonable(value))

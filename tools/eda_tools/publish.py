@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -11,6 +12,7 @@ from eda_core.codec import JSON
 from eda_core.routing import check_name
 from eda_core.values import Configuration, Event
 from eda_tools.cli import DONE, FAILED, PARTLY, Output, ToolError, common_options, positive, rate, url_argument
+from eda_tools.output import OutputClosed
 from eda_tools.payloads import payload_arguments, read_payload
 
 #: Publishes under way at once.
@@ -45,13 +47,14 @@ async def publish(args: argparse.Namespace, output: Output, tool: str, make: typ
         conversation_id = args.conversation_id if args.conversation_id is not None else str(uuid.uuid4())
         routed = await service.publish(make(args.event, payload.value, conversation_id))
         unrouted += not routed
-        if output.json:
-            told = {"kind": kind, "name": args.event, "conversation_id": conversation_id, "routed": routed}
-            output.record(told)
-        else:
-            output.print(conversation_id)
-        if args.rate:
-            output.flush()
+        with contextlib.suppress(OutputClosed):  # that nobody reads the ids is no reason to publish less
+            if output.json:
+                told = {"kind": kind, "name": args.event, "conversation_id": conversation_id, "routed": routed}
+                output.record(told)
+            else:
+                output.print(conversation_id)
+            if args.rate:
+                output.flush()
 
     async with running(service):
         output.doing = f"publishing the {kind} {args.event}"

@@ -72,7 +72,7 @@ def as_text(fields: Mapping[str, Any], *, payload: bool = True, body: bytes | No
 def as_line(fields: Mapping[str, Any]) -> Text:
     """A message in one line: time, kind, key, conversation, and the beginning of the payload."""
     kind = fields["kind"]
-    text = Text(f"{_clock(fields['received'])} ", style="dim")
+    text = Text().append(f"{_clock(fields['received'])} ", style="dim")
     text.append(f"{kind:<7} ", style=STYLES.get(kind, ""))
     text.append(safe(fields["name"]), style="bold")
     if "status" in fields:
