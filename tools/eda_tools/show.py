@@ -80,8 +80,13 @@ def as_line(fields: Mapping[str, Any]) -> Text:
     if fields.get("conversation_id"):
         text.append(f" {safe(fields['conversation_id'])}", style="dim")
     if "payload" in fields:
-        text.append(f" {_shortened(safe(_compact(fields['payload'])))}")
+        text.append(f" {summary(fields['payload'])}")
     return text
+
+
+def summary(payload: Any) -> str:
+    """The beginning of a payload, in one line."""
+    return _shortened(safe(_compact(payload)))
 
 
 def payload_text(payload: Any) -> Text:
