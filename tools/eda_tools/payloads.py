@@ -113,7 +113,7 @@ def _check_json(body: bytes, where: str) -> None:
 
 
 def _is_json(body: bytes) -> bool:
-    """Whether a body from standard input is JSON, or is meant to be. (A single digit is a CBOR document, too.)"""
+    """Whether a body from standard input is JSON, or is meant to be. (Up to three digits are a CBOR document, too.)"""
     for content_type in (JSON, CBOR):
         try:
             decode(body, content_type, LIMITS)
