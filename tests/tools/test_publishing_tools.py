@@ -179,6 +179,21 @@ async def test_refused_credentials_and_virtual_hosts(
     assert ran.line.endswith("the broker refuses the virtual host 'no/vhost', or is no AMQP 0-9-1 broker")
 
 
+@pytest.mark.parametrize("name", ["monitor", "publish_event"])
+@asynchronous
+async def test_exchanges_of_another_type(
+    name: str, broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A service would try again for ever; a tool says what is wrong."""
+    async with peer(broker.url) as client:
+        await client.channel.declare_exchange("events", "fanout", durable=True)
+        ran = await here(name, capsys, broker.url, *needed(name))
+    assert (ran.status, ran.out) == (cli.FAILED, "")
+    assert " refuses it: PRECONDITION_FAILED - " in ran.line
+    assert "'events'" in ran.line
+    assert "guest:***@" in ran.line
+
+
 @pytest.mark.parametrize("name", TOOLS)
 @asynchronous
 async def test_no_broker(name: str) -> None:

@@ -18,6 +18,7 @@ A tool's queues are exclusive and named by the broker: nothing stays behind.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,21 +28,26 @@ from typing import Any, ClassVar, Final, TypeVar
 from pamqp.commands import Basic
 
 from eda_aio import Service
-from eda_core import Ack, AnyMessage, Effect, Epoch, Machine
+from eda_core import Ack, AnyMessage, Effect, Epoch, Machine, Report
 from eda_core.envelope import CONVERSATION_ID, envelope_of
 from eda_core.errors import ServiceError
+from eda_core.urls import redact
 from eda_tools.connect import CONNECT_TIMEOUT, answering
 from eda_tools.delivery import Delivery
 from eda_tools.output import Output
+from eda_tools.status import FAILED, ToolError
 
 T = TypeVar("T")
 
+#: What a broker gives as its reason for closing a channel.
+_REPLY_TEXT: Final = re.compile(r"[A-Z]+_[A-Z_]+ - .*")
 #: Messages acknowledged at once, while more are waiting.
 _ACK_EVERY: Final = 50
 
 
 class _ToolMachine(Machine):
-    """A machine that tells of returned messages at once, and logs nothing about them."""
+    """A machine that tells of returned messages at once, and logs nothing about them; and that tells when the broker
+    refuses what it declares, which a service would try again for ever."""
 
     owner: Any
 
@@ -58,6 +64,13 @@ class _ToolMachine(Machine):
         if epoch == self.epoch:
             self.owner.returned.add((routing_key, str(envelope_of(properties).get(CONVERSATION_ID, ""))))
         return []
+
+    def _drop(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
+        effects = super()._drop(epoch, reason, now)
+        if not effects or self.owner.ready.is_set():
+            return effects
+        self.owner.refused(reason)
+        return [effect for effect in effects if not isinstance(effect, Report)]
 
 
 class _WatchingMachine(_ToolMachine):
@@ -124,6 +137,7 @@ class ToolService(Service):
         self.output = output
         self.returned: set[tuple[str, str]] = set()
         self.ready = asyncio.Event()
+        self._refusal = ""
         self.running: asyncio.Task[None] | None = None
 
     async def on_ready(self) -> None:
@@ -150,13 +164,21 @@ class ToolService(Service):
         """Connect, to any of the URLs, once; return when it is ready.
 
         Raises:
-            ToolError: no URL answers (status 4).
+            ToolError: no URL answers (status 4), or the broker refuses to set the tool up (status 1).
             ServiceError: it ended.
         """
         urls = await answering(self._config.urls, self.tool, self.output)
         self._config = replace(self._config, urls=urls, connect_timeout=CONNECT_TIMEOUT)
         self.running = asyncio.create_task(self.run())
         await self.until(self.ready.wait())
+        if self._refusal:
+            raise ToolError(f"{redact(urls[0])} refuses it: {self._refusal}", FAILED)
+
+    def refused(self, reason: str) -> None:
+        """For the machine: what it declares is refused."""
+        answer = _REPLY_TEXT.search(reason)  # without what the client library and the core say around it
+        self._refusal = answer[0] if answer else reason
+        self.ready.set()
 
     async def until(self, awaited: Awaitable[T], timeout: float | None = None) -> T:
         """What ``awaited`` comes to, while the service runs.
