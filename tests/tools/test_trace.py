@@ -20,7 +20,7 @@ from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.conversation import Step, build, walk
 from eda_tools.delivery import Delivery, fields
 from eda_tools.trace import TOOL, as_json, tree
-from tests.support.services import BrokerUnderTest, Probe, asynchronous, running
+from tests.support.services import BrokerUnderTest, Probe, asynchronous, peer, running
 from tests.support.tools import Ran, interrupted, on_terminal, run_here, run_tool, watching
 from tests.tools.messages import command, event, message, recording, result
 
@@ -426,10 +426,10 @@ async def test_it_survives_a_lost_connection(broker: BrokerUnderTest) -> None:
 
 @asynchronous
 async def test_it_ends_when_nothing_more_comes(broker: BrokerUnderTest) -> None:
-    async with watching("trace", broker.url, "conv-1", "--idle-timeout", "1") as live:
-        async with peer(broker.url) as client:
+    async with peer(broker.url) as client:
+        async with watching("trace", broker.url, "conv-1", "--idle-timeout", "1") as live:
             await client.publish("events", "Broken", b"{", headers={"conversation_id": "conv-1"})
-        status = await live.end()
+            status = await live.end()
     assert status == 0, live.errors
     assert re.fullmatch(
         r"conversation conv-1\n└── invalid Broken  \+0\.000 s  malformed CBOR: .*", "\n".join(live.lines.all)
