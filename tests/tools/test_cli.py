@@ -134,6 +134,42 @@ def test_types_of_numbers() -> None:
             kind(wrong)
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("logger {url}", {"filter": []}),
+        ("logger --filter a.* b.ERROR {url}", {"filter": ["a.*", "b.ERROR"]}),
+        ("monitor {url}", {"events": None, "commands": None, "configurations": None, "save": None}),
+        (
+            "monitor --events A B --commands c.D --configurations E --save --json --filter_fields k=v l=w {url}",
+            {
+                "events": ["A", "B"],
+                "commands": ["c.D"],
+                "configurations": ["E"],
+                "save": ".",
+                "json": True,
+                "filter_fields": [("k", "v"), ("l", "w")],
+            },
+        ),
+        ("publish_event {url} Name p.json", {"event": "Name", "payload": "p.json"}),
+        ("publish_configuration {url} Name p.cbor", {"event": "Name", "payload": "p.cbor"}),
+        ("send_command {url} a.B p.json", {"command": "a.B", "payload": "p.json", "timeout": 30}),
+        ("inspect_queue {url} q", {"queue": "q", "count": 0, "save": None}),
+        ("inspect_queue --count 5 --save {url} q", {"queue": "q", "count": 5}),
+        ("resurrect {url} q", {"queue": "q", "count": 0, "batch_size": 1}),
+        (
+            "resurrect --count 5 --batch_size 2 --filter A B {url} q",
+            {"count": 5, "batch_size": 2, "filter": ["A", "B"]},
+        ),
+    ],
+)
+def test_eventails_usage_stays_valid(words: str, meant: dict[str, Any]) -> None:
+    name, *rest = words.format(url=URL).split()
+    args = vars(eda.load(name).parser().parse_args(rest))
+    assert args["urls"] == (URL,)
+    assert {key: args[key] or None if key == "save" else args[key] for key in meant} == meant
+
+
 # --- exit statuses ---
 
 

@@ -8,6 +8,8 @@ import re
 import sys
 from typing import Any, Final, NoReturn
 
+import shtab
+
 from eda_core.errors import LocalError
 from eda_core.urls import check_urls, redact
 from eda_tools.status import DONE, USAGE
@@ -118,11 +120,14 @@ def _number(text: str, wanted: str, *, above: float, whole: bool = False) -> flo
     return value
 
 
+def completes_files(action: argparse.Action) -> None:
+    """Let the shell complete the names of files for this argument."""
+    action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks
+
+
 class PrintCompletion(argparse.Action):
     """``--print-completion bash``: a script that completes the command's words, for the shell to source."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None) -> NoReturn:
-        import shtab  # not needed otherwise
-
         print(shtab.complete(parser, values))
         parser.exit(DONE)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from eda_core.codec import CBOR, JSON, DecodeError, Limits, decode, encode
 from eda_core.errors import LocalError
+from eda_tools.arguments import completes_files
 from eda_tools.output import jsonable
 from eda_tools.status import FAILED, USAGE, ToolError
 
@@ -39,12 +40,13 @@ class Payload:
 
 def payload_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``payload`` and ``--data``; :func:`read_payload` takes ``args``."""
-    parser.add_argument(
+    payload = parser.add_argument(
         "payload",
         nargs="?",
         help="path of a JSON or CBOR file, told apart by its extension (.json, .cbor), and published in the same "
         "format; '-' reads standard input, JSON or CBOR",
     )
+    completes_files(payload)
     parser.add_argument("--data", metavar="JSON", help="the payload itself, instead of a file")
 
 
