@@ -432,7 +432,7 @@ async def test_it_ends_when_nothing_more_comes(broker: BrokerUnderTest) -> None:
             status = await live.end()
     assert status == 0, live.errors
     assert re.fullmatch(
-        r"conversation conv-1\n└── invalid Broken  \+0\.000 s  malformed CBOR: .*", "\n".join(live.lines.all)
+        r"conversation conv-1\n└── invalid Broken  \+0\.000 s  malformed JSON: .*", "\n".join(live.lines.all)
     )
 
 
