@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from eda_core.errors import LocalError, PublishError, ServiceError
 from eda_tools import cli, eda
 from eda_tools.arguments import Parser, common_options, natural, positive, rate, seconds, url_argument
 from eda_tools.cli import Output, Tool, ToolError
+from eda_tools.delivery import FIELDS
 from eda_tools.output import OutputClosed
 from tests.support.tools import run_here
 
@@ -331,6 +333,26 @@ def test_every_tool_is_there_under_its_name(name: str, capsys: pytest.CaptureFix
     assert found.name == name
     assert run_here(found, capsys, "--help").status == cli.DONE
     assert run_here(found, capsys, "--print-completion", "bash").status == cli.DONE
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "tools.rst").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", eda.TOOLS)
+def test_the_docs_have_every_tool_and_option(name: str) -> None:
+    section = DOCS.partition(f"``{name}``")[2]
+    assert section, f"docs/tools.rst does not have ``{name}``"
+    parser = eda.load(name).parser()
+    options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+    assert {option for option in options - {"--help", "--version"} if option not in DOCS} == set()
+
+
+def test_the_docs_have_every_status_and_field() -> None:
+    for name, status in vars(cli).items():
+        if name in cli.__all__ and type(status) is int:
+            assert re.search(rf"^{status}  +\S", DOCS, re.MULTILINE), f"docs/tools.rst does not have status {status}"
+    for field in FIELDS:
+        assert DOCS.count(f"``{field}``") >= 2, f"docs/tools.rst does not have {field} in both tables"
 
 
 def test_completion_is_a_script_that_the_shell_takes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -244,6 +244,14 @@ async def test_a_payload_that_cannot_be_saved_ends_it(
     assert ran.err.splitlines()[-1].startswith(f"monitor: {tmp_path / 'file'}: ")
 
 
+@asynchronous
+async def test_a_star_within_a_word_is_warned_of(broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = await ended(capsys, broker.url, "--events", "*.x", "Transcript*", "#", "--idle-timeout", "0.1")
+    assert ran.status == cli.DONE
+    warning, _ = ran.err.splitlines()
+    assert warning.startswith("monitor: in Transcript*, * and # stand for whole words only")
+
+
 # --- rates ---
 
 

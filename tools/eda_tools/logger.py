@@ -16,7 +16,7 @@ from eda_core.criticality import LABELS
 from eda_tools import show
 from eda_tools.cli import DONE, Output, Tool, url_argument
 from eda_tools.output import jsonable, safe
-from eda_tools.watch import Fields, matching, watch_options
+from eda_tools.watch import Fields, matching, warn_of_stars, watch_options
 
 _STYLES: Final = ("bold white on red", "bold white on red", "bold red", "red", "yellow", "cyan", "green", "dim")
 #: Shown in places of their own, or of no use to people.
@@ -67,6 +67,7 @@ async def run(args: argparse.Namespace, output: Output) -> int:
         return args.level is None or level is None or level <= args.level
 
     keys = args.filter or ["#"]
+    warn_of_stars(keys, output)
     async with watching(args.urls, "logger", output, logs=keys) as watch:
         output.note(f"watching logs {' '.join(keys)}; Ctrl-C ends")
         async for delivery, found in matching(watch, args, wanted):

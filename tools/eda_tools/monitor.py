@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from eda_tools.delivery import Delivery
 from eda_tools.payloads import write_new, write_payload
 from eda_tools.rates import Statistics
 from eda_tools.recording import Recorder
-from eda_tools.watch import Fields, matching, watch_options
+from eda_tools.watch import Fields, matching, warn_of_stars, watch_options
 from eda_tools.where import follow
 
 _EXCHANGES = ("events", "commands", "configurations")
@@ -74,6 +75,7 @@ async def run(args: argparse.Namespace, output: Output) -> int:
     asked = [getattr(args, name) for name in _EXCHANGES]
     keys: list[list[str]] = [["#"] if asked == [None] * 3 else each or [] for each in asked]
     events, commands, configurations = keys
+    warn_of_stars(itertools.chain(*keys), output)
     with contextlib.ExitStack() as stack:
         recorder = stack.enter_context(Recorder(args.record)) if args.record else None
         async with watching(

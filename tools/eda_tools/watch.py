@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from eda_tools.cli import TIMED_OUT, ToolError, common_options, positive, seconds
+from eda_tools.cli import TIMED_OUT, Output, ToolError, common_options, positive, seconds
 from eda_tools.delivery import Delivery, fields
 from eda_tools.where import where
 
@@ -33,6 +33,13 @@ def watch_options(parser: argparse.ArgumentParser, json: str) -> None:
         help="end when nothing has been shown for so long; with --count, status 124",
     )
     common_options(parser, json=json)
+
+
+def warn_of_stars(keys: Iterable[str], output: Output) -> None:
+    """Say so where a pattern is probably meant, and is none."""
+    for key in keys:
+        if any(len(word) > 1 and set(word) & set("*#") for word in key.split(".")):
+            output.note(f"in {key}, * and # stand for whole words only, between dots; for parts of words use --where")
 
 
 async def matching(
