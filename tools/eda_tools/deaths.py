@@ -67,6 +67,11 @@ def _death(entry: dict[str, Any]) -> Death:
     )
 
 
+def has_died(headers: Mapping[str, Any]) -> bool:
+    """Whether it is a dead letter, or was one that nobody has made anew."""
+    return bool(deaths(headers)) or isinstance(headers.get("x-first-death-exchange"), str)
+
+
 def first_death(headers: Mapping[str, Any]) -> Death | None:
     """Where its way as a dead letter began."""
     found = deaths(headers)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hashlib
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +29,9 @@ QUORUM: Final = "quorum"
 _NO_SUCH: Final = "eda-probe"
 #: The argument that is compared after the delivery limit.
 _BEHIND_THE_LIMIT: Final = "x-queue-leader-locator"
+#: Seconds for which messages are held: RabbitMQ closes a channel that leaves one unacknowledged for half an hour.
+HOLD = 15 * 60.0
+
 _PROBES: Final = 20
 _DIFFERS: Final = re.compile(
     r"inequivalent arg '(?P<name>[^']+)' for queue .*: received .* but current is "
@@ -145,49 +151,82 @@ def _quorum_risk(told: QueueKind) -> str:
 class Reader:
     """Takes messages from a queue, one after the other, and keeps them from others until it is closed.
 
+    Args:
+        counted: whether the queue may count deliveries.
+
     Attributes:
         held: how many it has that are not acknowledged.
     """
 
-    def __init__(self, channel: Channel, queue: str, *, counted: bool) -> None:
-        self._channel = channel
+    def __init__(self, session: Session, queue: str, *, counted: bool) -> None:
+        self._session = session
         self._queue = queue
         self._counted = counted
-        self._last = 0
-        self.held = 0
+        self._channel: Channel | None = None
+        self._held: dict[int, bytes] = {}
+        self._given_back: Counter[bytes] = Counter()
+        self._opened = 0.0
+
+    @property
+    def held(self) -> int:
+        return len(self._held)
 
     async def next(self) -> tuple[int, Delivery] | None:
-        """The next message, with its delivery tag; ``None`` if nobody but us has any.
+        """The next message, with its delivery tag; ``None`` if there is none that nobody has.
 
         Raises:
             ToolError: it shows that this is a quorum queue after all, and that was not forced (status 2).
         """
-        got = await self._channel.basic_get(self._queue, timeout=RPC_TIMEOUT)
-        if not isinstance(got.delivery, Basic.GetOk):
-            return None
-        frame, properties = got.delivery, got.header.properties
-        self._last = int(frame.delivery_tag or 0)
-        self.held += 1
-        delivery = Delivery(
-            frame.exchange or "", frame.routing_key or "", properties, got.body, bool(frame.redelivered)
-        )
-        if not self._counted and DELIVERY_COUNT_HEADER in delivery.headers:
-            raise ToolError(f"{self._queue!r} counts delivery attempts; nothing more was read (--force does)", USAGE)
-        return self._last, delivery
+        while True:
+            if self._channel is None:
+                self._channel, self._opened = await self._session.channel(), asyncio.get_running_loop().time()
+            got = await self._channel.basic_get(self._queue, timeout=RPC_TIMEOUT)
+            frame = got.delivery
+            if not isinstance(frame, Basic.GetOk):
+                return None
+            properties, tag = got.header.properties, int(frame.delivery_tag or 0)
+            exchange, key = frame.exchange or "", frame.routing_key or ""
+            delivery = Delivery(exchange, key, properties, got.body, bool(frame.redelivered))
+            self._held[tag] = image = _image(delivery)
+            if not self._counted and DELIVERY_COUNT_HEADER in delivery.headers:
+                raise ToolError(f"{self._queue!r} counts delivery attempts; no more was read (--force does)", USAGE)
+            if not self._given_back[image]:
+                return tag, delivery
+            self._given_back[image] -= 1
 
     async def ack(self, tag: int) -> None:
         """Take a message out of the queue."""
+        assert self._channel is not None
         await self._channel.basic_ack(tag)
-        self.held -= 1
+        del self._held[tag]
+
+    async def renew(self) -> None:
+        """Give back what is held before the broker loses patience; :meth:`next` will pass over these messages. All
+        tags are void then."""
+        if self._held and asyncio.get_running_loop().time() - self._opened > HOLD:
+            held = Counter(self._held.values())
+            await self.give_back()
+            self._given_back = held
 
     async def give_back(self) -> None:
         """Put all that is not acknowledged back to its place; returns when the broker has done it."""
-        if self.held:
-            await self._channel.basic_nack(self._last, multiple=True, requeue=True)
-            self.held = 0
+        channel, self._channel = self._channel, None
+        if channel is None:
+            return
+        if self._held:
+            await channel.basic_nack(max(self._held), multiple=True, requeue=True)
+            self._held.clear()
         # The answer comes after all before it.
-        await self._channel.queue_declare(self._queue, passive=True, timeout=RPC_TIMEOUT)
-        await self._channel.close()
+        await channel.queue_declare(self._queue, passive=True, timeout=RPC_TIMEOUT)
+        await channel.close()
+
+
+def _image(delivery: Delivery) -> bytes:
+    """Tells messages apart, also from one connection to the next."""
+    properties = [(name, value) for name, value in delivery.properties if name != "headers"]
+    headers = sorted((str(name), repr(value)) for name, value in delivery.headers.items())
+    told = repr((delivery.exchange, delivery.routing_key, properties, headers)).encode(errors="surrogatepass")
+    return hashlib.blake2b(told + delivery.body, digest_size=16).digest()
 
 
 @asynccontextmanager
@@ -197,7 +236,7 @@ async def reading(session: Session, queue: str, *, force: bool = False) -> Async
     Args:
         force: also if messages turn out to count their deliveries.
     """
-    reader = Reader(await session.channel(), queue, counted=force)
+    reader = Reader(session, queue, counted=force)
     try:
         yield reader
     except BaseException:
