@@ -13,9 +13,9 @@ from pamqp.commands import Basic
 
 from eda_core.codec import DEFAULT_LIMITS, DecodeError, decode
 from eda_core.envelope import InvalidEnvelope, open_envelope
-from eda_core.retry import ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
 from eda_core.routing import EXCHANGES
 from eda_core.values import AnyMessage, Command, Result
+from eda_tools.deaths import published
 
 #: Names that AMQP gives the properties, and pamqp's where that differs; headers have a place of their own.
 PROPERTIES: Final = {
@@ -85,15 +85,7 @@ class Delivery:
         """Exchange and routing key that its publisher gave it, before it died, as far as its headers tell."""
         if self.exchange in EXCHANGES:
             return self.exchange, self.routing_key
-        headers = self.headers
-        if isinstance(headers.get(ORIGIN_EXCHANGE), str) and isinstance(headers.get(ORIGIN_ROUTING_KEY), str):
-            return str(headers[ORIGIN_EXCHANGE]), str(headers[ORIGIN_ROUTING_KEY])
-        first = headers.get("x-first-death-exchange")
-        deaths = [death for death in _list(headers.get("x-death")) if isinstance(death, dict)]
-        if isinstance(first, str):
-            keys = _list(deaths[-1].get("routing-keys")) if deaths else []  # the newest comes first
-            return first, keys[0] if keys and isinstance(keys[0], str) else self.routing_key
-        return self.exchange, self.routing_key
+        return published(self.headers, self.routing_key) or (self.exchange, self.routing_key)
 
     def opened(self) -> AnyMessage | InvalidEnvelope:
         """The message it is, or why it is none."""
@@ -102,10 +94,6 @@ class Delivery:
             return open_envelope(exchange, key, self.properties, self.body, DEFAULT_LIMITS)
         except InvalidEnvelope as invalid:
             return invalid
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def fields(delivery: Delivery) -> dict[str, Any]:
