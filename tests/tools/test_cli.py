@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import importlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ import pytest
 from eda_core.errors import LocalError, PublishError, ServiceError
 from eda_tools import cli, eda
 from eda_tools.arguments import Parser, common_options, natural, positive, rate, seconds, url_argument
+from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.cli import Output, Tool, ToolError
 from eda_tools.delivery import FIELDS
 from eda_tools.output import OutputClosed
+from tests.support.services import ROOT, environment
 from tests.support.tools import run_here
 
 URL = "amqp://guest:sekret@127.0.0.1:1/"
@@ -306,7 +310,33 @@ def test_colour_without_a_terminal(
     assert ("\x1b[1;31m" in ran.err) == coloured
 
 
+@pytest.mark.parametrize(
+    ("redirection", "status", "told"),
+    [
+        (">/dev/full", cli.FAILED, "standard output: No space left on device"),
+        (">/dev/full --json", cli.FAILED, "standard output: No space left on device"),
+        (">&-", cli.FAILED, "no queue is bound for the event Done"),
+    ],
+)
+def test_standard_output_that_cannot_be_written(redirection: str, status: int, told: str) -> None:
+    with EmbeddedBrokerThread() as broker:
+        command = f"{sys.executable} -m eda_tools publish_event {broker.url} Done --data 1 {redirection}"
+        ran = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, text=True, timeout=20)
+    assert (ran.returncode, ran.stdout) == (status, "")
+    assert ran.stderr.startswith(f"eda publish_event: {told}")
+    assert ran.stderr.count("\n") == 1
+
+
 # --- eda, and completion ---
+
+
+def test_eventails_names_are_commands() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    eventails = "logger monitor publish_event publish_configuration send_command inspect_queue resurrect".split()
+    commands = {"eda": "eda_tools.eda:main"} | {f"{name}.py": f"eda_tools.{name}:main" for name in eventails}
+    assert pyproject["project"]["scripts"] == commands
+    for name in eventails:
+        assert importlib.import_module(f"eda_tools.{name}").main == eda.load(name).main
 
 
 def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
@@ -335,7 +365,7 @@ def test_every_tool_is_there_under_its_name(name: str, capsys: pytest.CaptureFix
     assert run_here(found, capsys, "--print-completion", "bash").status == cli.DONE
 
 
-DOCS = (Path(__file__).parents[2] / "docs" / "tools.rst").read_text("utf-8")
+DOCS = (ROOT / "docs" / "tools.rst").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", eda.TOOLS)

@@ -71,9 +71,15 @@ def test_properties_have_their_names_in_amqp_and_headers_a_place_of_their_own() 
 
 
 def test_a_dead_letter_is_shown_as_what_it_was() -> None:
-    death = {"count": 1, "reason": "rejected", "exchange": "commands", "routing-keys": ["echo.Echo"]}
-    again = {"count": 1, "reason": "expired", "exchange": "other", "routing-keys": ["other-key"]}
-    headers = {"conversation_id": "c", "x-first-death-exchange": "commands", "x-death": [again, death]}
+    death = {"count": 1, "queue": "echo.commands", "reason": "rejected", "exchange": "commands"}
+    again = {"count": 1, "queue": "again", "reason": "expired", "exchange": "other", "routing-keys": ["other-key"]}
+    headers = {
+        "conversation_id": "c",
+        "x-first-death-exchange": "commands",
+        "x-first-death-queue": "echo.commands",
+        "x-first-death-reason": "rejected",
+        "x-death": [again, {**death, "routing-keys": ["echo.Echo"]}],
+    }
     found = fields(raw("am-dlx", "changed", b"{}", headers, reply_to="me.R"))
     assert (found["kind"], found["name"], found["exchange"]) == ("command", "echo.Echo", "commands")
 
@@ -186,13 +192,13 @@ def test_rates_are_those_of_the_last_ten_seconds() -> None:
     many, few = fields(MESSAGES["event"]), fields(MESSAGES["command"])
     for second in range(20):
         now[0] = float(second)
-        for _ in range(30 if second >= 10 else 10):
+        for _ in range(3000 if second >= 10 else 1000):
             statistics.add(many)
     statistics.add(few)
     now[0] = 20.0
     size = many["size"]
     assert list(statistics.rows()) == [
-        {"kind": "event", "name": "Done", "count": 400, "bytes": 400 * size, "rate": 30.0},
+        {"kind": "event", "name": "Done", "count": 40_000, "bytes": 40_000 * size, "rate": 3000.0},
         {"kind": "command", "name": "echo.Echo", "count": 1, "bytes": few["size"], "rate": 0.1},
     ]
     now[0] = 100.0

@@ -104,7 +104,12 @@ class Tool:
         parser = Parser(prog, description=self.summary, epilog=f"{self.epilog} {STATUSES}.".strip(), allow_abbrev=False)
         self.arguments(parser)
         parser.add_argument("--version", action="version", version=f"eda-core {__version__}")
-        parser.add_argument("--print-completion", action=PrintCompletion, choices=("bash", "zsh", "tcsh"))
+        parser.add_argument(
+            "--print-completion",
+            action=PrintCompletion,
+            choices=("bash", "zsh", "tcsh"),
+            help="print a script that completes the command's words in this shell",
+        )
         return parser
 
     def main(self, argv: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -124,6 +129,8 @@ class Tool:
             output.configure(json=getattr(args, "json", False), color=getattr(args, "color", "auto"))
             with _quiet_libraries(output):
                 return self._run(args, output)
+        except KeyboardInterrupt:
+            return INTERRUPTED
         finally:
             output.close()
 

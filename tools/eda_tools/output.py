@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.text import Text
 
 from eda_core.urls import redact
+from eda_tools.status import ToolError
 
 #: Columns when standard output is no terminal: lines are not broken.
 _ENDLESS: Final = 10_000
@@ -57,6 +58,9 @@ class Output:
         self.prog = prog
         self.json = False
         self.doing = ""
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by whoever started us
+                setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
         self._stdout = sys.stdout
         for stream in (sys.stdout, sys.stderr):
             reconfigure = getattr(stream, "reconfigure", None)
@@ -96,6 +100,8 @@ class Output:
             action()
         except BrokenPipeError:
             raise OutputClosed from None
+        except OSError as error:
+            raise ToolError(f"standard output: {error.strerror}") from None
 
     # Everything else
 
@@ -109,7 +115,7 @@ class Output:
 
     def _tell(self, text: str, style: str) -> None:
         line = Text().append(f"{self.prog}: ", style="dim").append(safe(redact(" ".join(text.split()))), style=style)
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             self.err.print(line, soft_wrap=True)
 
     def close(self) -> None:
@@ -117,7 +123,7 @@ class Output:
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
-            except (BrokenPipeError, ValueError):
+            except (OSError, ValueError):
                 with contextlib.suppress(OSError, ValueError):
                     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

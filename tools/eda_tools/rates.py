@@ -22,7 +22,8 @@ class _Row:
     name: str
     count: int = 0
     bytes: int = 0
-    latest: deque[float] = field(default_factory=lambda: deque[float](maxlen=10_000))
+    #: Second, and how many came in it.
+    latest: deque[list[int]] = field(default_factory=deque)
 
 
 class Statistics:
@@ -43,7 +44,10 @@ class Statistics:
         row = self._rows.setdefault(key, _Row(*key))
         row.count += 1
         row.bytes += fields["size"]
-        row.latest.append(self._clock())
+        second = int(self._clock())
+        if not row.latest or row.latest[-1][0] != second:
+            row.latest.append([second, 0])
+        row.latest[-1][1] += 1
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """``kind``, ``name``, ``count``, ``bytes``, ``rate`` (per second, over the last 10 s); the most frequent
@@ -51,9 +55,9 @@ class Statistics:
         now = self._clock()
         lasted = max(min(WINDOW, now - self._begun), 1.0)
         for row in sorted(self._rows.values(), key=lambda row: (-row.count, row.kind, row.name)):
-            while row.latest and row.latest[0] < now - WINDOW:
+            while row.latest and row.latest[0][0] < now - WINDOW:
                 row.latest.popleft()
-            rate = len(row.latest) / lasted
+            rate = sum(count for _, count in list(row.latest)) / lasted
             yield {"kind": row.kind, "name": row.name, "count": row.count, "bytes": row.bytes, "rate": round(rate, 1)}
 
     def table(self) -> Table:

@@ -14,7 +14,7 @@ TIMED_OUT: Final = 124
 INTERRUPTED: Final = 130
 
 STATUSES: Final = (
-    "exit status: 0 done, 1 failed, 2 usage or refused as unsafe, 3 partly, 4 no connection or refused credentials, "
+    "Exit status: 0 done, 1 failed, 2 usage or refused as unsafe, 3 partly, 4 no connection or refused credentials, "
     "5 the command's result was an error, 124 time-out, 130 interrupted"
 )
 
