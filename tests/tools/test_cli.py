@@ -165,7 +165,7 @@ def test_types_of_numbers() -> None:
         ("resurrect {url} q", {"queue": "q", "count": 0, "batch_size": 1}),
         (
             "resurrect --count 5 --batch_size 2 --filter A B {url} q",
-            {"count": 5, "batch_size": 2, "filter": ["A", "B"]},
+            {"count": 5, "batch_size": 2},
         ),
     ],
 )

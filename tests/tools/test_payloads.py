@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime
-import io
 import os
-import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eda_core.codec import CBOR, JSON
-from eda_tools.payloads import parse_payload, payload_arguments, read_file, read_payload, write_new, write_payload
+from eda_tools.payloads import (
+    Payload,
+    parse_payload,
+    payload_arguments,
+    read_file,
+    read_payload,
+    write_new,
+    write_payload,
+)
 from eda_tools.status import FAILED, USAGE, ToolError
 
 
@@ -26,8 +34,18 @@ def asked(*arguments: str) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def piped(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(body)))
+def read(*arguments: str, stdin: bytes = b"") -> Payload:
+    """What the arguments say, with that on standard input."""
+    with tempfile.TemporaryFile() as file:
+        file.write(stdin)
+        file.seek(0)
+        before = os.dup(0)
+        os.dup2(file.fileno(), 0)
+        try:
+            return asyncio.run(read_payload(asked(*arguments)))
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
 
 
 @pytest.mark.parametrize(("name", "content_type"), [("p.json", JSON), ("p.cbor", CBOR), ("p.JSON", JSON)])
@@ -35,8 +53,7 @@ def test_the_extension_tells_the_format(tmp_path: Path, name: str, content_type:
     value = {"é": [1, 2.5, None]}
     body = b'\n{"\xc3\xa9": [1, 2.5, null]}\n' if content_type == JSON else cbor2.dumps(value)
     (tmp_path / name).write_bytes(body)
-    read = read_file(str(tmp_path / name))
-    assert (read.value, read.content_type) == (value, content_type)
+    assert read_file(str(tmp_path / name)) == Payload(value, content_type)
 
 
 @pytest.mark.parametrize(
@@ -83,41 +100,35 @@ def test_a_directory_is_no_payload(tmp_path: Path) -> None:
         (cbor2.dumps(-1), -1, CBOR),
     ],
 )
-def test_standard_input_is_either(monkeypatch: pytest.MonkeyPatch, body: bytes, value: Any, content_type: str) -> None:
-    piped(monkeypatch, body)
-    read = read_payload(asked("-"))
-    assert (read.value, read.content_type) == (value, content_type)
+def test_standard_input_is_either(body: bytes, value: Any, content_type: str) -> None:
+    assert read("-", stdin=body) == Payload(value, content_type)
 
 
 @pytest.mark.parametrize(
     ("body", "told"), [(b"{a", ":1:2: malformed JSON"), (b"\xff", ": malformed CBOR"), (b"", ": it is empty")]
 )
-def test_standard_input_that_is_neither(monkeypatch: pytest.MonkeyPatch, body: bytes, told: str) -> None:
-    piped(monkeypatch, body)
+def test_standard_input_that_is_neither(body: bytes, told: str) -> None:
     with pytest.raises(ToolError) as caught:
-        read_payload(asked("-"))
+        read("-", stdin=body)
     assert str(caught.value).startswith(f"standard input{told}")
 
 
 @given(st.recursive(st.integers(-(2**70), 2**70) | st.text() | st.none(), lambda inner: st.lists(inner), max_leaves=5))
 def test_cbor_documents_are_not_taken_for_json(value: Any) -> None:
     body = cbor2.dumps(value)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        piped(monkeypatch, body)
-        assert body.isdigit() or read_payload(asked("-")).value == value  # -49 is the bytes "80"
+    assert body.isdigit() or read("-", stdin=body).value == value  # -49 is the bytes "80"
 
 
 def test_data_stands_on_the_command_line() -> None:
-    read = read_payload(asked("--data", '{"é": 1}'))
-    assert (read.value, read.content_type) == ({"é": 1}, JSON)
+    assert read("--data", '{"é": 1}') == Payload({"é": 1}, JSON)
     with pytest.raises(ToolError, match=r"^--data:1:2: malformed JSON"):
-        read_payload(asked("--data", "{a: 1}"))
+        read("--data", "{a: 1}")
 
 
 @pytest.mark.parametrize("arguments", [(), ("p.json", "--data", "{}")])
 def test_one_payload_is_needed(arguments: tuple[str, ...]) -> None:
     with pytest.raises(ToolError) as caught:
-        read_payload(asked(*arguments))
+        read(*arguments)
     assert caught.value.status == USAGE
 
 

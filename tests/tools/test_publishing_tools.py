@@ -263,6 +263,14 @@ def test_payload_files_that_are_wrong(
     assert ran.line.startswith(f"{name}: {told}")
 
 
+@asynchronous
+async def test_waiting_for_standard_input_can_be_ended() -> None:
+    command = ("-m", "eda_tools.publish_event", "amqp://127.0.0.1:1/", "Done", "-")
+    async with program(*command, "--timeout", "0.2") as started:
+        assert await started.end() == cli.TIMED_OUT
+        assert started.errors == "publish_event.py: reading the payload: timed out after 0.2 s\n"
+
+
 @pytest.mark.parametrize("name", ["", "x" * 256])
 def test_names_that_cannot_be_sent(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     ran = run_here(publish_event.TOOL, capsys, "amqp://127.0.0.1:1/", name, "--data", "{}")

@@ -29,6 +29,7 @@ from rich.text import Text
 from eda_core.urls import redact
 from eda_tools.status import ToolError
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 #: Columns when standard output is no terminal: lines are not broken.
 _ENDLESS: Final = 10_000
 
@@ -82,7 +83,7 @@ class Output:
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Write one JSON object, one line."""
-        line = json.dumps(jsonable(values), ensure_ascii=False, separators=(", ", ": "))
+        line = _ENCODER.encode(jsonable(values))
         self._write(lambda: print(line, file=self._stdout))
 
     def print(self, renderable: Any = "", *, end: str = "\n") -> None:

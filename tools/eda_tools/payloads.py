@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import json
+import os
 import re
-import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +53,7 @@ def payload_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="JSON", help="the payload itself, instead of a file")
 
 
-def read_payload(args: argparse.Namespace) -> Payload:
+async def read_payload(args: argparse.Namespace) -> Payload:
     """The payload that ``args.payload`` or ``args.data`` says.
 
     Raises:
@@ -63,9 +66,31 @@ def read_payload(args: argparse.Namespace) -> Payload:
     if args.data is not None:
         return parse_payload(args.data.encode(errors="surrogateescape"), JSON, "--data")
     if args.payload == "-":
-        body = sys.stdin.buffer.read()
+        body = await _standard_input()
         return parse_payload(body, JSON if _is_json(body) else CBOR, "standard input")
     return read_file(args.payload)
+
+
+async def _standard_input() -> bytes:
+    """All of it. The event loop goes on, so that time-outs and Ctrl-C are heard while nothing is written there."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[bytes] = loop.create_future()
+
+    def read() -> None:
+        try:
+            # Not sys.stdin: its lock, held by a thread that waits, would abort the interpreter when that ends.
+            body, error = b"".join(iter(lambda: os.read(0, 65_536), b"")), None
+        except OSError as failed:
+            body, error = b"", ToolError(f"standard input: {failed.strerror}")
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, body, error)
+
+    def settle(body: bytes, error: ToolError | None) -> None:
+        if not found.done():
+            found.set_result(body) if error is None else found.set_exception(error)
+
+    threading.Thread(target=read, daemon=True).start()  # cannot be interrupted, and must not be waited for
+    return await found
 
 
 def read_file(path: str) -> Payload:

@@ -35,7 +35,8 @@ async def publish(args: argparse.Namespace, output: Output, tool: str, make: typ
     from eda_tools.service import ToolService, running
 
     check_name("the name", args.event)
-    payload = read_payload(args)
+    output.doing = "reading the payload"
+    payload = await read_payload(args)
     service = ToolService(args.urls, tool, output)
     if payload.content_type == JSON:
         service.use_json()

@@ -31,7 +31,8 @@ async def run(args: argparse.Namespace, output: Output) -> int:
     check_name("the command", args.command)
     if "." not in args.command:
         raise ToolError(f"the command {args.command!r} names no service; write it as service.command", USAGE)
-    payload = read_payload(args)
+    output.doing = "reading the payload"
+    payload = await read_payload(args)
     # Nobody else can be bound for this key, so whatever comes by it is the answer.
     reply_to = f"eda-send_command.{uuid.uuid4().hex}"
     conversation_id = args.conversation_id if args.conversation_id is not None else str(uuid.uuid4())
