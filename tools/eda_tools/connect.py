@@ -157,7 +157,7 @@ def explain(error: BaseException, url: str = "") -> str:
     if isinstance(error, InvalidFrameError):  # what becomes of a virtual host that is missing or not permitted
         return f"the broker refuses the virtual host {_vhost(url)!r}, or is no AMQP 0-9-1 broker"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or error}"
+        return f"TLS failed: {getattr(error, 'verify_message', '') or error.reason or error}"
     if isinstance(error, ChannelClosed):
         return " ".join(str(part) for part in error.args) or "the broker closed the channel"
     if isinstance(error, socket.gaierror):
