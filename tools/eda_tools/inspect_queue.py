@@ -91,7 +91,9 @@ async def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _taken(consumers: int | None) -> str:
-    return f"; {consumers} consumers take messages from it meanwhile" if consumers else ""
+    if not consumers:
+        return ""
+    return f"; {consumers} consumer{' takes' if consumers == 1 else 's take'} messages from it meanwhile"
 
 
 def _counter(groups: Groups) -> See:
@@ -145,7 +147,7 @@ def _object(position: int, delivery: Delivery, found: Fields, saved: Path | None
 def _text(position: int, delivery: Delivery, found: Fields, saved: Path | None, *, payload: bool) -> Text:
     """The envelope, a line for each cause of death, the size, and the payload."""
     headers = {name: value for name, value in found["headers"].items() if not name.startswith(_BROKERS)}
-    text = Text(f"{position}. ", style="dim")
+    text = Text().append(f"{position}. ", style="dim")
     text.append_text(show.as_text({**found, "headers": headers}, payload=False))
     exchange = found["exchange"] or "the default exchange"
     _row(text, "published", f"to {exchange} with the key {found['routing_key']}")

@@ -84,7 +84,9 @@ class Tally:
         elif self._dry_run and outcome == REPLAYED and item.copy is not None:
             target = item.copy.exchange or f"the queue {item.copy.routing_key}"
             with contextlib.suppress(OutputClosed):
-                line = Text(f"to {safe(target)}: ", style="dim").append_text(show.as_line(fields(item.delivery)))
+                line = (
+                    Text().append(f"to {safe(target)}: ", style="dim").append_text(show.as_line(fields(item.delivery)))
+                )
                 self._output.print(line)
 
     def show(self) -> None:
