@@ -285,7 +285,7 @@ class Echo(Probe):
     """Returns what it gets, as it is asked to."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, [], ["echo.Echo", "echo.Mute", "echo.Babble"], "echo")
+        super().__init__(url, [], ["echo.Echo", "echo.Mute", "echo.Babble", "echo.Forget"], "echo")
         self.commands: list[Command] = []
 
     async def handle(self, message: Any) -> None:
@@ -295,6 +295,8 @@ class Echo(Probe):
         answer = message.reply_to, message.payload, message.conversation_id, message.correlation_id
         if message.name == "echo.Echo":
             await (self.return_error if message.payload == "fail" else self.return_success)(*answer)
+        elif message.name == "echo.Forget":
+            await self.return_success(message.reply_to, message.payload, "another", "8")
         elif message.name == "echo.Babble":  # a service in another language, and in trouble
             async with peer(self._config.urls[0]) as babbler:
                 await babbler.publish("commands", message.reply_to, b"\xff", headers=message.payload)
@@ -355,6 +357,19 @@ async def test_an_answer_that_is_no_result_is_shown(
         assert ran.status == cli.FAILED
         assert ran.objects[0]["body"] == "/w=="
         assert ran.line.startswith("send_command: what came back is not a result: malformed JSON")
+
+
+@asynchronous
+async def test_a_result_that_forgets_what_it_answers_is_shown_with_a_warning(
+    broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(echo := Echo(broker.url)):
+        ran = await here("send_command", capsys, broker.url, "echo.Forget", "--data", "1", "--conversation-id", "mine")
+    assert (ran.status, ran.out.splitlines()[-1]) == (cli.DONE, "1")
+    first, second = ran.err.splitlines()
+    sent = echo.commands[0].correlation_id
+    assert first == f"send_command: the result's correlation_id is '8', the command's was '{sent}'"
+    assert second == "send_command: the result's conversation_id is 'another', the command's was 'mine'"
 
 
 @asynchronous
