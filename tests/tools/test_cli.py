@@ -310,6 +310,7 @@ def test_colour_without_a_terminal(
     assert ("\x1b[1;31m" in ran.err) == coloured
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.parametrize(
     ("redirection", "status", "told"),
     [
