@@ -110,6 +110,8 @@ def test_one_that_is_cut_off_is_read_up_to_there(tmp_path: Path) -> None:
         ({"properties": []}, "TypeError: headers and properties must be maps"),
         ({"received": "now"}, "TypeError"),
         ({"received": 1e300}, "OverflowError"),
+        ({"properties": {"reply_to": ["a"]}}, "TypeError: the property reply_to is list, not str"),
+        ({"properties": {"timestamp": 12}}, "TypeError: the property timestamp is int, not datetime"),
     ],
 )
 def test_items_that_are_no_messages_are_told(tmp_path: Path, change: dict[str, Any], told: str) -> None:

@@ -30,6 +30,8 @@ from eda_tools.delivery import PROPERTIES, Delivery, fields, properties_of
 from eda_tools.status import ToolError
 
 _DEPTH: Final = 100
+#: Properties that are no text.
+_TYPES: Final = {"delivery_mode": int, "priority": int, "timestamp": datetime.datetime}
 
 
 class Recorder:
@@ -111,8 +113,12 @@ def _delivery(item: Any) -> Delivery:
         raise TypeError("headers and properties must be maps, body a byte string")
     properties = Basic.Properties()
     for name, value in item["properties"].items():
-        if name in PROPERTIES:
-            setattr(properties, PROPERTIES[name], value)
+        if name not in PROPERTIES:
+            continue
+        wanted = _TYPES.get(name, str)
+        if value is not None and type(value) is not wanted:  # on the wire they have these types and no others
+            raise TypeError(f"the property {name} is {type(value).__name__}, not {wanted.__name__}")
+        setattr(properties, PROPERTIES[name], value)
     properties.headers = headers
     return Delivery(
         str(item["exchange"]),
