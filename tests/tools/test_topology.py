@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,7 +23,7 @@ from eda_tools.survey import Binding
 from eda_tools.topology import TOOL, flowchart
 from tests.support.rabbitmq import RabbitNode
 from tests.support.services import PATIENCE, BrokerUnderTest, Probe, asynchronous, running
-from tests.support.tools import Ran, run_here, run_tool, watching
+from tests.support.tools import Ran, on_terminal, run_here, run_tool, watching
 from tests.tools.messages import command, event, message, recording, result
 
 MESSAGES = (
@@ -235,6 +236,16 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ["commands", "worker.Do", "desk", "worker ~", "1"],
         ["configurations", "Limits", "operator", "–", "1"],
     ]
+
+
+def test_on_a_terminal_no_name_can_steer_it(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r.cbors", event(HOSTILE, 0, app_id="[red]inbox[/red]"))
+    status, sent = on_terminal(sys.executable, "-m", "eda_tools.topology", "--from", path)
+    assert status == 0
+    plain = re.sub(r"\x1b\[[\d;]*m", "", sent)
+    assert "\x1b" not in plain
+    assert "[red]inbox[/red]" in plain
+    assert max(map(len, plain.splitlines())) <= 100
 
 
 def test_drawn_as_mermaid_as_json_and_as_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

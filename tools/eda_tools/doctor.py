@@ -30,6 +30,7 @@ from eda_tools.survey import (
 )
 
 DEAD_LETTER_EXCHANGE: Final = "am-dlx"
+_TIMEOUT: Final = 10.0  # seconds for an answer of the broker
 _STYLES: Final = {PROBLEM: "bold red"}
 
 
@@ -124,6 +125,8 @@ class _Look:
                 exists = await self._broker.exchange(name) is not None
             except ChannelClosed:  # access refused: it is there
                 exists = True
+            except TimeoutError:
+                raise ToolError(f"exchange {name}: the broker does not tell of it within {_TIMEOUT:g} s") from None
             if exists:
                 wrong = await self._wrong(name) if name in EXCHANGES else ""
                 self._survey.exchanges[name] = Exchange(name, wrong=wrong)
@@ -170,8 +173,10 @@ class _Look:
         for queue in self._relevant():
             try:
                 answer = await self._broker.queue(queue)
-            except (ChannelClosed, TimeoutError):  # not permitted, exclusive, its node is down
+            except ChannelClosed:  # not permitted, exclusive, its node is down
                 continue
+            except TimeoutError:
+                raise ToolError(f"queue {queue}: the broker does not tell of it within {_TIMEOUT:g} s") from None
             if answer is None:
                 del self._survey.queues[queue]
             else:
@@ -186,9 +191,6 @@ class _Look:
             for name, queue in survey.queues.items()
             if not queue.exclusive and (service_of(name) or retried(name) or name in bound)
         ]
-
-
-_TIMEOUT: Final = 10.0
 
 
 def _version(text: object) -> tuple[int, int] | None:
