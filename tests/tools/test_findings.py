@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -262,6 +264,15 @@ def test_commands_are_safe_to_paste(name: str) -> None:
     said = subprocess.run(["bash", "-c", f'rabbitmqctl() {{ printf "%s|" "$@"; }}; {line}'], capture_output=True)
     assert said.stdout.decode() == f"delete_queue|-p|/|{name}.events|--if-unused|"
     assert shell("plain") == "plain"
+
+
+def test_every_check_is_in_the_docs() -> None:
+    root = Path(__file__).parents[2]
+    source = (root / "tools/eda_tools/findings.py").read_text()
+    checks = set(re.findall(r'(?:Finding\((?:PROBLEM|NOTE),|check =|else) "([a-z-]+)"', source.replace("\n", "")))
+    assert {"exchange-wrong", "commands-unserved", "queue-without-consumers", "not-checked"} < checks
+    documented = (root / "docs/tools-conversations.rst").read_text()
+    assert {check for check in checks if check not in documented} == set()
 
 
 def test_rows_of_the_api_are_read_whatever_they_hold() -> None:
