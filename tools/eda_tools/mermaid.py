@@ -9,7 +9,9 @@ from typing import Final
 from eda_tools.conversation import Step
 from eda_tools.output import safe
 
-_LONGEST: Final = 120
+#: Characters of a name; and of a label, which is a name and some words.
+_LONGEST: Final = 80
+_LABEL: Final = 160
 #: What stays as it is; everything else but letters and digits is written as an entity.
 _PLAIN: Final = frozenset(" ._-/,()*")
 #: Words that end a diagram, wherever they stand.
@@ -18,12 +20,15 @@ _KEYWORD: Final = re.compile(r"\b(end)\b", re.IGNORECASE)
 
 def text(value: object) -> str:
     """``value`` in a label."""
-    shown = safe(value)
-    shown = shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
+    shown = _shortened(safe(value), _LABEL)
     escaped = "".join(
         character if character.isalnum() or character in _PLAIN else f"#{ord(character)};" for character in shown
     )
     return _KEYWORD.sub(lambda found: f"#{ord(found[1][0])};{found[1][1:]}", escaped.strip()) or "#32;"
+
+
+def _shortened(shown: str, length: int) -> str:
+    return shown if len(shown) <= length else f"{shown[: length - 1]}…"
 
 
 class Names:
@@ -57,7 +62,7 @@ def sequence(steps: Sequence[Step]) -> Iterator[str]:
 
 def _arrows(step: Step, participants: Names) -> Iterator[str]:
     sender = participants[step.service or "unknown"]
-    label = f"{step.number}. {step.kind} {step.name}"
+    label = f"{step.number}. {step.kind} {_shortened(safe(step.name), _LONGEST)}"
     if step.text("status"):
         label += f" {step.text('status')}"
     if step.cause is not None:
