@@ -192,7 +192,7 @@ HOSTILE = "end;\n%%{init: {}}%%<img src=x onerror=alert(1)>#35;\x1b[31m[bold]x[/
 def test_the_mark_of_what_is_inferred_outlives_any_name() -> None:
     first, *more = (event("\x1b[" * 40 + "end" * 20 + str(n), n) for n in range(3))
     *_, last = mermaid.sequence(built(first, *more))
-    assert last.endswith("… (after 2, inferred)")
+    assert last.endswith("#8230; (after 2, inferred)")
 
 
 def test_names_cannot_steer_mermaid_a_terminal_or_markup() -> None:
