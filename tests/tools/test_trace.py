@@ -41,9 +41,9 @@ def test_inferred_edges_are_marked_in_all_three_outputs(tmp_path: Path, capsys: 
     assert run_here(TOOL, capsys, "--from", path, "conv").out == (
         "conversation conv\n"
         '└── event Received  +0.000 s  {"n": 1}\n'
-        "    └── ~ command worker.Do  +0.100 s  by desk  (inferred by time)  null\n"
-        "        └── ~ result desk.DoReturn success  +0.200 s  by worker  (inferred by correlation id)  null\n"
-        "            └── ~ event Done  +0.300 s  by desk  (inferred by time)  null\n"
+        "    └── ~ command worker.Do  +0.100 s  by ~desk  (inferred by time)  null\n"
+        "        └── ~ result desk.DoReturn success  +0.200 s  by ~worker  (inferred by correlation id)  null\n"
+        "            └── ~ event Done  +0.300 s  by ~desk  (inferred by time)  null\n"
     )
     assert run_here(TOOL, capsys, "--from", path, "--mermaid").out.splitlines() == [
         "sequenceDiagram",

@@ -245,7 +245,7 @@ def _line(step: Step) -> Text:
 
 def _append_origin(line: Text, step: Step) -> None:
     if step.service:
-        line.append("  by ", style="dim").append(safe(step.service), style="italic" if step.service_inferred else "")
+        line.append("  by ", style="dim").append("~" * step.service_inferred + safe(step.service))
     if step.inferred:
         line.append(f"  (inferred by {'correlation id' if step.edge == 'correlation' else 'time'})", style="yellow")
     if step.unseen:
