@@ -112,6 +112,22 @@ async def test_refused_credentials(broker: BrokerUnderTest) -> None:
     assert "wr0ng" not in ran.line
 
 
+@asynchronous
+async def test_a_user_who_may_not_declare_is_told_what_is_not_known(
+    rabbitmq: RabbitNode, rabbit_url: str, rabbit_vhost: str
+) -> None:
+    user = f"reader-{rabbit_vhost}"
+    async with running(Probe(rabbit_url, ["Ev"], [], "desk")):
+        await asyncio.to_thread(rabbitmq.ctl, "add_user", user, "pass-w0rd")
+        await asyncio.to_thread(rabbitmq.ctl, "set_permissions", "-p", rabbit_vhost, user, "^$", ".*", ".*")
+        ran = await run_tool("doctor", rabbit_url.replace("guest:guest", f"{user}:pass-w0rd"), "--json")
+    notes = [each["subjects"] for each in ran.objects if each["check"] == "exchange-unknown"]
+    assert notes == [["events"], ["commands"], ["configurations"], ["logs"]]
+    assert [each["check"] for each in ran.objects if each["severity"] == "problem"] == ["dead-letter-exchange-missing"]
+    assert ran.status == 1
+    assert "pass-w0rd" not in ran.out + ran.err
+
+
 # With the management API
 
 
