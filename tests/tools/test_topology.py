@@ -66,15 +66,15 @@ def test_a_recording_tells_who_publishes_and_hints_at_who_consumes() -> None:
 def test_bindings_tell_who_consumes_and_patterns_fall_to_the_keys_seen() -> None:
     bound = [
         Subscription("events", "Received", "desk.events", "desk", 2),
+        Subscription("events", "Never", "old.events", "old", 0),
         Subscription("events", "#", "audit.events", "audit", 0),
-        Subscription("events", "Never", "audit.events", "audit", 0),
         Subscription("events", "x.*", "audit.events", "audit", 0),
         Subscription("configurations", "Limits", "amq.gen-1", "desk", 1),
         Subscription("configurations", "Limits", "amq.gen-2", "desk", 1),
     ]
     found = routes(bound, recorded(*MESSAGES))
     assert told(found) == [
-        ("events", "Never", [], [("audit", False)]),
+        ("events", "Never", [], [("old", False)]),
         ("events", "Received", [("inbox", False)], [("desk", False), ("audit", False)]),
         ("events", "x.*", [], [("audit", False)]),
         ("commands", "desk.DoReturn", [("worker", True)], [("desk", True)]),
@@ -221,6 +221,19 @@ def test_fifty_services_are_drawn_without_crossing_more_than_they_have_to() -> N
     ends = [re.findall(r"(\d+) (\d+)(?=C|$)", curve) for curve in curves]
     assert len(ends) == 100
     assert all(abs(int(first[1]) - int(last[1])) <= 2 for first, last in ends)
+
+
+def test_keys_of_one_service_are_brought_together() -> None:
+    """Whatever their names: those of service n are the keys n and n + 25."""
+    found = [Route("events", f"E{n:02}", messages=1) for n in range(50)]
+    for n, route in enumerate(found):
+        route.publishers[f"s{n % 25}"] = Publisher(f"s{n % 25}", 1)
+    drawing = ElementTree.fromstring("\n".join(svg(found)))
+    places: dict[str, list[float]] = {}
+    for path in drawing.iter("{http://www.w3.org/2000/svg}path"):
+        places.setdefault(path.attrib["data-service"], []).append(float(path.attrib["d"].rpartition(" ")[2]))
+    assert len(places) == 25
+    assert {high - low for low, high in map(sorted, places.values())} == {26.0}
 
 
 # As a program
