@@ -22,8 +22,8 @@ from eda_tools.routes import Consumer, Publisher, Route, Subscription, routes, s
 from eda_tools.survey import Binding
 from eda_tools.topology import TOOL, flowchart
 from tests.support.rabbitmq import RabbitNode
-from tests.support.services import PATIENCE, BrokerUnderTest, Probe, asynchronous, running
-from tests.support.tools import Ran, on_terminal, run_here, run_tool, watching
+from tests.support.services import PATIENCE, BrokerUnderTest, Probe, Record, asynchronous, program, running, within
+from tests.support.tools import Ran, interrupted, on_terminal, run_here, run_tool, watching
 from tests.tools.messages import command, event, message, recording, result
 
 MESSAGES = (
@@ -326,6 +326,28 @@ def test_a_recording_that_is_cut_off_is_drawn_so_far(tmp_path: Path, capsys: pyt
     assert "cut off in message 5" in ran.line
     path.write_bytes(b"")
     assert run_here(TOOL, capsys, "--from", str(path)).line.startswith("topology: there is nothing to draw")
+
+
+@asynchronous
+async def test_a_management_api_that_does_not_answer_holds_nobody_up() -> None:
+    asked, gone = asyncio.Event(), Record[bytes]("clients gone")
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        gone.add(await reader.read())
+        writer.close()
+
+    quiet = await asyncio.start_server(listen, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{quiet.sockets[0].getsockname()[1]}"
+    async with quiet:
+        timed = await run_tool("topology", "--management", url, "--timeout", "0.3")
+        assert (timed.status, timed.out) == (124, "")
+        assert timed.line.endswith(": asking the management API at 127.0.0.1: timed out after 0.3 s")
+        asked.clear()
+        async with program("-m", "eda_tools.topology", "--management", url) as waiting:
+            await within(asked.wait(), "the tool asks")
+            assert await interrupted(waiting) == Ran(130, "", "")
+        await gone.count(2)
 
 
 class Desk(Probe):
