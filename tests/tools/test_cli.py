@@ -366,7 +366,7 @@ def test_every_tool_is_there_under_its_name(name: str, capsys: pytest.CaptureFix
     assert run_here(found, capsys, "--print-completion", "bash").status == cli.DONE
 
 
-DOCS = (ROOT / "docs" / "tools.rst").read_text("utf-8")
+DOCS = "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("tools*.rst")))
 
 
 @pytest.mark.parametrize("name", eda.TOOLS)
