@@ -4,6 +4,8 @@ queues as they are."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,13 +91,19 @@ class Operator:
         channel.close()
 
     def kill(self, queue: str = EVENTS_QUEUE) -> None:
-        """Reject all that waits in a queue, without requeue."""
-        tag = 0
+        """Reject all that waits in a queue, without requeue; returns when the dead letters are in their queue."""
+        before, count, tag = self.waiting(), 0, 0
         while (got := self.channel.basic_get(queue))[0] is not None:
-            tag = got[0].delivery_tag
+            tag, count = got[0].delivery_tag, count + 1
         if tag:
             self.channel.basic_nack(tag, multiple=True, requeue=False)
-        self.channel.queue_declare(queue, passive=True)
+        self.await_waiting(before + count)
+
+    def await_waiting(self, count: int, patience: float = 20.0) -> None:
+        """Until so many are among the dead letters: RabbitMQ puts them there in its own time, and tells nobody."""
+        deadline = time.monotonic() + patience
+        while (found := self.waiting()) != count:
+            assert time.monotonic() < deadline, f"{found} dead letters instead of {count} after {patience} s"
 
     def waiting(self, queue: str = DEAD_LETTER_QUEUE) -> int:
         """How many messages are in a queue that nobody has."""
@@ -131,7 +139,7 @@ def operator(url: str) -> Iterator[Operator]:
     try:
         yield made
     finally:
-        if made.connection.is_open:
+        with contextlib.suppress(pika.exceptions.AMQPError):  # a test may have cut it
             made.connection.close()
 
 

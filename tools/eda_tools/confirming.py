@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.channel import Channel
+from pamqp import commands as spec
 from pamqp.body import ContentBody
 from pamqp.commands import Basic, Confirm
 from pamqp.header import ContentHeader
@@ -107,29 +108,37 @@ class _ConfirmingChannel:
         self._last = 0
         self._open: dict[int, tuple[Copy, asyncio.Future[Answer]]] = {}
         self._returned: dict[int, str] = {}
+        self._close_frame = channel._on_close_frame
+        self.closed = False
         channel.publisher_confirms = True
+        channel._on_close_frame = self._on_close  # type: ignore[method-assign]
         channel._on_confirm_frame = self._on_confirm  # type: ignore[method-assign]
         channel._on_return_frame = self._on_return  # type: ignore[method-assign]
         channel.closing.add_done_callback(self._on_closed)
-
-    @property
-    def closed(self) -> bool:
-        return self._channel.is_closed
 
     async def select(self) -> None:
         await self._channel.rpc(Confirm.Select(), timeout=RPC_TIMEOUT)
 
     async def publish(self, copy: Copy) -> asyncio.Future[Answer]:
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        """Write it; returns when it is written, which takes its time when the broker does not read."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        written: asyncio.Future[None] = loop.create_future()
         frames = copy.frames(self._channel.max_content_size)
-        made = ChannelFrame.marshall(channel_number=self._channel.number, frames=frames)
         self._last += 1
         self._open[self._last] = copy, answer
-        try:
-            await asyncio.wait_for(self._channel.write_queue.put(made), CONFIRM_TIMEOUT)
-        except TimeoutError:
+        self._channel.write_queue.put_nowait(
+            ChannelFrame.marshall(channel_number=self._channel.number, frames=frames, drain_future=written)
+        )
+        await asyncio.wait((written, answer), timeout=CONFIRM_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if not written.done():
             self._settle(self._last, Answer(None, "the broker takes no more publishes", late=True))
         return answer
+
+    async def _on_close(self, frame: spec.Channel.Close) -> None:
+        """The broker closes it. What is written from now on would be taken for an error of the whole connection."""
+        self.closed = True
+        await self._close_frame(frame)
 
     async def _on_return(self, frame: Basic.Return) -> None:
         """A return comes before its confirm and carries no tag. Identical messages have the same fate, so that it does
@@ -163,6 +172,7 @@ class _ConfirmingChannel:
             found[1].set_result(answer)
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
+        self.closed = True
         error = None if closing.cancelled() else closing.exception()
         reason = "the channel was closed" if error is None else explain(error)
         for tag in list(self._open):

@@ -29,6 +29,7 @@ from aiormq.exceptions import (
     AMQPError,
     AuthenticationError,
     ChannelClosed,
+    ChannelInvalidStateError,
     ChannelNotFoundEntity,
     InvalidFrameError,
     ProbableAuthenticationError,
@@ -63,8 +64,11 @@ class Session:
     async def channel(self, *, confirms: bool = False) -> Channel:
         """A new channel, aiormq's. With ``confirms``, ``basic_publish`` returns when the broker has confirmed, raises
         ``DeliveryError`` when it refused, and returns the ``DeliveredMessage`` that came back as unroutable."""
-        channel = self.connection.channel(publisher_confirms=confirms)
-        await channel.initialize(timeout=RPC_TIMEOUT)
+        try:
+            channel = self.connection.channel(publisher_confirms=confirms)
+            await channel.initialize(timeout=RPC_TIMEOUT)
+        except RuntimeError as error:  # aio-pika's, for a connection that is closed
+            raise ConnectionResetError("the connection was lost") from error
         return cast(Channel, await channel.get_underlay_channel())
 
     async def queue(self, name: str) -> Queue.DeclareOk | None:
@@ -108,7 +112,7 @@ async def session(urls: Sequence[str], tool: str, output: Output) -> AsyncIterat
     opened = await _first(urls, tool, output)
     try:
         yield opened
-    except (AMQPError, ConnectionError) as error:
+    except (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError) as error:
         raise ToolError(f"{redact(opened.url)}: {explain(error, opened.url)}", FAILED) from error
     finally:
         await _close(opened.connection)

@@ -181,6 +181,7 @@ class Reader:
             if self._channel is None:
                 self._channel, self._opened = await self._session.channel(), asyncio.get_running_loop().time()
             got = await self._channel.basic_get(self._queue, timeout=RPC_TIMEOUT)
+            _be_cancelled()
             frame = got.delivery
             if not isinstance(frame, Basic.GetOk):
                 return None
@@ -219,6 +220,13 @@ class Reader:
         # The answer comes after all before it.
         await channel.queue_declare(self._queue, passive=True, timeout=RPC_TIMEOUT)
         await channel.close()
+
+
+def _be_cancelled() -> None:
+    """asyncio.wait_for of Python 3.11, by which aiormq waits, loses a cancellation that meets the answer."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _image(delivery: Delivery) -> bytes:
