@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from eda_core.batch import Batch, RawEvent
 from eda_core.driver import Driver
+from eda_core.effects import Effect
 from eda_core.service import ServiceApi, handling
 from eda_core.values import DeliveryId
 
@@ -20,7 +22,7 @@ Taken = Sequence[tuple[DeliveryId, RawEvent]]
 
 
 class _Timers(Protocol):
-    def running(self) -> Driver: ...
+    def _eda_driver(self) -> Driver: ...
     def call_later(self, delay: float, callback: Callable[[], Any]) -> Any: ...
     def cancel_timer(self, timer: Any) -> None: ...
 
@@ -65,17 +67,23 @@ class EventBatch:
     def _add(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> bool:
         """Add the event being handled; whether the batch is full now."""
 
-        def add() -> bool:
-            driver = self._timers.running()
-            event = RawEvent(payload, conversation_id, meta)
-            full = self._events.add(DeliveryId(meta["delivery_tag"]), event, driver.now())
-            if len(self._events) == 1:
-                self._cancel_timer()
-                self._timer = self._timers.call_later(self._timeout, self.expire)
-                driver.at_stop[self] = self.expire
-            return full
+        event, full = RawEvent(payload, conversation_id, meta), False
 
-        return self._at_machine(add)
+        def add(*, now: float) -> list[Effect]:
+            nonlocal full
+            full = self._events.add(DeliveryId(meta["delivery_tag"]), event, now)
+            return []
+
+        self._at_machine(lambda: self._begin(add))
+        return full
+
+    def _begin(self, add: Callable[..., list[Effect]]) -> None:
+        driver = self._timers._eda_driver()
+        driver.tell(add)
+        if len(self._events) == 1:
+            self._cancel_timer()
+            self._timer = self._timers.call_later(self._timeout, self.expire)
+            driver.at_stop[self] = self.expire
 
     @contextmanager
     def _taken(self) -> Iterator[list[RawEvent]]:
@@ -86,7 +94,7 @@ class EventBatch:
             return
         failed: BaseException | None = None
         try:
-            with handling(self._service, self._events.publisher(taken, self._service.delivery())):
+            with handling(self._service, self._events.publisher(taken, self._service._eda_delivery())):
                 yield [event for _, event in taken]
         except BaseException as error:
             failed = error
@@ -97,11 +105,11 @@ class EventBatch:
 
     def _take(self) -> Taken:
         self._cancel_timer()
-        return self._events.take(self._timers.running().machine)
+        return self._events.take(self._timers._eda_driver().machine)
 
     def _settle(self, taken: Taken, failed: BaseException | None) -> None:
-        driver = self._timers.running()
-        driver.feed(self._events.settle(driver.machine, taken, driver.now(), failed))
+        driver = self._timers._eda_driver()
+        driver.tell(partial(self._events.settle, driver.machine, taken), error=failed)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -74,7 +74,7 @@ class ServiceApi(Handlers, Generic[R]):
     RETRY_POLICY: ClassVar[RetryPolicy] = RetryPolicy()
     RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
 
-    _journal: Callable[[str], None] | None = None
+    _eda_journal: Callable[[str], None] | None = None
 
     def __init__(
         self,
@@ -87,10 +87,10 @@ class ServiceApi(Handlers, Generic[R]):
         log_routing_keys: Sequence[str] = (),
         ssl: SSLContext | None = None,
     ) -> None:
-        hostname, pid = self._identity()
-        self._ssl = ssl
+        hostname, pid = self._eda_identity()
+        self._eda_ssl = ssl
         self.logical_service = logical_service
-        self._config = Config.make(
+        self._eda_config = Config.make(
             amqp_urls,
             logical_service,
             event_routing_keys,
@@ -111,25 +111,25 @@ class ServiceApi(Handlers, Generic[R]):
     # What an adapter fills in
 
     @abstractmethod
-    def _identity(self) -> tuple[str, int]:
+    def _eda_identity(self) -> tuple[str, int]:
         """Host name and process id of this worker."""
 
     @abstractmethod
-    def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> R:
+    def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> R:
         """Publish within the delivery being handled, if any."""
 
     @abstractmethod
-    def _input(self, call: Callable[[Machine, float], list[Effect]]) -> R:
+    def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> R:
         """Make another input to the running machine, and perform its effects."""
 
     def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: float) -> Machine:
         """For adapters: the machine of a run; see :class:`Machine`."""
-        config, write = self._config, self._journal
+        config, write = self._eda_config, self._eda_journal
         if write is None:
             return Machine(config, random=random, token=token, wall_offset=wall_offset)
         return RecordingMachine(config, random=random, token=token, wall_offset=wall_offset, write=write)
 
-    def delivery(self) -> DeliveryId | None:
+    def _eda_delivery(self) -> DeliveryId | None:
         """For adapters: the delivery whose handler this is called from."""
         service, delivery = _handled.get() or (None, None)
         return delivery if service is self else None
@@ -142,15 +142,15 @@ class ServiceApi(Handlers, Generic[R]):
         Args:
             write: takes one line of JSON; messages are in it, passwords are not.
         """
-        self._journal = write
+        self._eda_journal = write
 
     def use_json(self) -> None:
         """Publish payloads as JSON instead of CBOR. Call it before the service runs."""
-        self._config = replace(self._config, content_type=JSON)
+        self._eda_config = replace(self._eda_config, content_type=JSON)
 
     def use_exclusive_queues(self) -> None:
         """Use queues that vanish with the connection, for tools. Call it before the service runs."""
-        self._config = replace(self._config, exclusive_queues=True)
+        self._eda_config = replace(self._eda_config, exclusive_queues=True)
 
     # Publishing
 
@@ -167,11 +167,11 @@ class ServiceApi(Handlers, Generic[R]):
             LocalError: the message cannot be sent; it says why.
             PublishError: the service stopped before the broker confirmed it (where the adapter waits for that).
         """
-        return self._publish(Event(event, message, conversation_id), mandatory, immediate)
+        return self._eda_publish(Event(event, message, conversation_id), mandatory, immediate)
 
     def publish_configuration(self, event: str, message: Any, *, immediate: bool = False) -> R:
         """Publish a configuration. See :meth:`publish_event`."""
-        return self._publish(Configuration(event, message, ""), False, immediate)
+        return self._eda_publish(Configuration(event, message, ""), False, immediate)
 
     def send_command(
         self,
@@ -186,19 +186,21 @@ class ServiceApi(Handlers, Generic[R]):
     ) -> R:
         """Send ``service.Command``; its result comes with the routing key ``reply_to``. See :meth:`publish_event`."""
         command_sent = Command(command, message, conversation_id, reply_to, correlation_id)
-        return self._publish(command_sent, mandatory, immediate)
+        return self._eda_publish(command_sent, mandatory, immediate)
 
     def return_success(
         self, destination: str, message: Any, conversation_id: str, correlation_id: str, mandatory: bool = True
     ) -> R:
         """Answer a command; ``destination`` is its ``reply_to``. See :meth:`publish_event`."""
-        return self._publish(Result(destination, message, conversation_id, SUCCESS, correlation_id), mandatory, False)
+        return self._eda_publish(
+            Result(destination, message, conversation_id, SUCCESS, correlation_id), mandatory, False
+        )
 
     def return_error(
         self, destination: str, message: Any, conversation_id: str, correlation_id: str, mandatory: bool = True
     ) -> R:
         """Answer a command that failed in an expected way. See :meth:`publish_event`."""
-        return self._publish(Result(destination, message, conversation_id, ERROR, correlation_id), mandatory, False)
+        return self._eda_publish(Result(destination, message, conversation_id, ERROR, correlation_id), mandatory, False)
 
     def log(
         self,
@@ -217,7 +219,7 @@ class ServiceApi(Handlers, Generic[R]):
         Raises:
             LocalError: the level or a field's name is not allowed.
         """
-        return self._input(
+        return self._eda_input(
             lambda machine, now: machine.log(
                 criticity, short, now, full=full, conversation_id=conversation_id, fields=additional_fields
             )
@@ -235,10 +237,10 @@ class ServiceApi(Handlers, Generic[R]):
         Raises:
             LocalError: it is settled already.
         """
-        return self._input(lambda machine, now: machine.ack(DeliveryId(delivery_tag), now, multiple=multiple))
+        return self._eda_input(lambda machine, now: machine.ack(DeliveryId(delivery_tag), now, multiple=multiple))
 
     def manual_nack(self, delivery_tag: int, requeue: bool = False, multiple: bool = False) -> R:
         """Reject it: back to the queue, or to the dead letters. See :meth:`manual_ack`."""
-        return self._input(
+        return self._eda_input(
             lambda machine, now: machine.nack(DeliveryId(delivery_tag), now, requeue=requeue, multiple=multiple)
         )

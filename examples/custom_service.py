@@ -56,7 +56,7 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
         """
         if self._driver is not None:
             raise StateError("a service runs once", hint="make another one")
-        self._driver = driver = AsyncioDriver(self, self._config)
+        self._driver = driver = AsyncioDriver(self, self._eda_config)
         try:
             driver.tell(driver.machine.start)
             error = await asyncio.shield(driver.over)
@@ -86,15 +86,15 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
 
     # What ServiceApi asks for
 
-    def _identity(self) -> tuple[str, int]:
+    def _eda_identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
 
-    async def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
+    async def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
         handled = within.get()
         delivery = handled[1] if handled is not None and handled[0] is self else None
         await self._running().publish(message, within=delivery, mandatory=mandatory, immediate=immediate)
 
-    async def _input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+    async def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         driver = self._running()
         driver.feed(call(driver.machine, driver.now()))
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 from tests.support.rabbitmq import RabbitNode, VhostPool, find_server
 
 ADVICE = "RabbitMQ is not installed: apt-get update && apt-get install -y rabbitmq-server"
-RABBIT_FIXTURES = frozenset({"rabbitmq", "rabbit_node", "rabbit_vhost", "rabbit_url"})
+RABBIT_FIXTURES = frozenset({"rabbitmq", "rabbit_node", "rabbit_vhost", "rabbit_url", "rabbit_management"})
 
 # No deadline: the time of one example says more about the machine than about the code.
 settings.register_profile("default", deadline=None)
@@ -38,6 +38,18 @@ def rabbitmq() -> Iterator[RabbitNode]:
     _require_server()
     with RabbitNode() as node:
         yield node
+
+
+@pytest.fixture(scope="session")
+def rabbit_management() -> Iterator[RabbitNode]:
+    """A second node that tests share, with the management plugin; kept apart, since few tests need to wait for it."""
+    _require_server()
+    node = RabbitNode(management=True)
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop(grace=0.0)  # in good order it takes 6 s, and nobody asks for its data
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,3 +175,18 @@ def test_the_directory_of_the_server_can_be_chosen(tmp_path: Path, monkeypatch: 
     script.touch()
     os.chmod(script, 0o755)
     assert find_server() == script
+
+
+def test_a_node_with_management_answers_its_api(rabbit_management: RabbitNode) -> None:
+    login = urllib.request.HTTPPasswordMgrWithPriorAuth()
+    login.add_password(None, rabbit_management.management_url, "guest", "guest", is_authenticated=True)
+    api = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(login))
+    with api.open(f"{rabbit_management.management_url}/api/whoami", timeout=10) as answer:
+        assert b'"name":"guest"' in answer.read()
+
+
+def test_a_node_without_management_has_no_address_for_it() -> None:
+    node = RabbitNode()
+    with pytest.raises(RabbitNodeError, match="has no management plugin"):
+        node.management_url  # noqa: B018
+    node.stop()

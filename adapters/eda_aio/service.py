@@ -69,7 +69,7 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
         Args:
             timeout: seconds until what is unfinished is left to other workers, ``STOP_TIMEOUT`` by default.
         """
-        driver = self.running()
+        driver = self._eda_driver()
         driver.stop(timeout)
 
     async def call(self, command: str, message: Any, timeout: float = 30.0, conversation_id: str = "") -> Any:
@@ -88,15 +88,15 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
             PublishError: no service is bound to the command, or this one stopped.
             LocalError: the command cannot be sent; it says why.
         """
-        driver = self.running()
+        driver = self._eda_driver()
         make = functools.partial(
             driver.machine.call, command, message, timeout=timeout, conversation_id=conversation_id
         )
-        return await driver.ask(functools.partial(make, within=self.delivery()), driver.machine.forget_call)
+        return await driver.ask(functools.partial(make, within=self._eda_delivery()), driver.machine.forget_call)
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> asyncio.TimerHandle:
         """Call ``callback`` (a function or a coroutine function) after ``delay`` seconds, outside any handler."""
-        driver = self.running()
+        driver = self._eda_driver()
         with handling(self, None):
             return driver.loop.call_later(delay, driver.call, None, callback)
 
@@ -104,22 +104,22 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
         """Do not call it any more."""
         timer.cancel()
 
-    def running(self) -> _Driver:
+    def _eda_driver(self) -> _Driver:
         """For the rest of this package: the driver."""
         if self._driver is None:
             raise StateError("the service does not run", hint="await run() first, and begin in on_ready")
         return self._driver
 
-    def _identity(self) -> tuple[str, int]:
+    def _eda_identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
 
-    async def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
-        driver, within = self.running(), self.delivery()
+    async def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
+        driver, within = self._eda_driver(), self._eda_delivery()
         publish = driver.machine.publish
         await driver.ask(functools.partial(publish, message, within=within, mandatory=mandatory, immediate=immediate))
 
-    async def _input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        driver = self.running()
+    async def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        driver = self._eda_driver()
         driver.feed(call(driver.machine, driver.now()))
 
 
@@ -129,7 +129,7 @@ class _Driver(Driver):
         offset = time.time() - self.loop.time()
         machine = service.make_machine(random=random.random, token=secrets.token_hex(6), wall_offset=offset)
         super().__init__(service, machine)
-        self._ssl = service._ssl
+        self._eda_ssl = service._eda_ssl
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._tickets = itertools.count(1)
@@ -177,7 +177,7 @@ class _Driver(Driver):
         self._timer = self.loop.call_at(deadline, self.tick)
 
     def open(self, effect: Connect) -> Link:
-        link = Link(effect, self, self.machine.config.close_timeout, self._ssl)
+        link = Link(effect, self, self.machine.config.close_timeout, self._eda_ssl)
         link.task.add_done_callback(lambda _: self.links.pop(effect.epoch, None))
         return link
 

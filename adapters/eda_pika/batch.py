@@ -23,6 +23,6 @@ class Batch(EventBatch):
                 self._callback(events)
 
     def _at_machine(self, call: Callable[[], T]) -> T:
-        driver: Any = self._timers.running()
+        driver: Any = self._timers._eda_driver()
         answer: T = driver.ask(call)
         return answer

@@ -68,35 +68,37 @@ class Service(ServiceApi[None]):
 
     def stop(self, timeout: float | None = None) -> None:
         """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once."""
-        driver = self.running()
+        driver = self._eda_driver()
         driver.loop.add_callback_threadsafe(partial(driver.stop, timeout))
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
         """Call ``callback`` after ``delay`` seconds, outside any handler. Returns what :meth:`cancel_timer` takes."""
-        driver = self.running()
+        driver = self._eda_driver()
         return driver.ask(partial(driver.call_later, delay, callback))
 
     def cancel_timer(self, timer: int) -> None:
         """Do not call it any more."""
-        driver = self.running()
+        driver = self._eda_driver()
         with suppress(StateError):  # it has ended, and its timers with it
             driver.ask(partial(driver.cancel_timer, timer))
 
-    def running(self) -> _Driver:
+    def _eda_driver(self) -> _Driver:
         """For the rest of this package: the driver."""
         if self._driver is None:
             raise StateError("the service does not run", hint="call run() first, and begin in on_ready")
         return self._driver
 
-    def _identity(self) -> tuple[str, int]:
+    def _eda_identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
 
-    def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
-        within = self.delivery()
-        self._input(lambda it, now: it.publish(message, now, within=within, mandatory=mandatory, immediate=immediate))
+    def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
+        within = self._eda_delivery()
+        self._eda_input(
+            lambda it, now: it.publish(message, now, within=within, mandatory=mandatory, immediate=immediate)
+        )
 
-    def _input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        driver = self.running()
+    def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        driver = self._eda_driver()
         driver.ask(lambda: driver.feed(call(driver.machine, driver.now())))
 
 
@@ -119,7 +121,7 @@ class _Driver(Driver):
             service, service.make_machine(random=random.random, token=secrets.token_hex(6), wall_offset=offset)
         )
         self.loop: Any = IOLoop()
-        self._thread, self._context = threading.get_ident(), service._ssl
+        self._thread, self._context = threading.get_ident(), service._eda_ssl
         self._timer: Any = None
         self._timers: dict[int, Any] = {}
         self._numbers, self._signals = itertools.count(1), itertools.count(1)

@@ -122,7 +122,7 @@ class Narrow(Probe):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._config = replace(self._config, buffer=10)
+        self._eda_config = replace(self._eda_config, buffer=10)
 
     async def publish_all(self, number: int) -> list[asyncio.Task[None]]:
         """Begin so many publishes."""

@@ -24,14 +24,14 @@ class Service(ServiceApi[str]):
     published: list[tuple[AnyMessage, bool, bool]]
     bench: Bench
 
-    def _identity(self) -> tuple[str, int]:
+    def _eda_identity(self) -> tuple[str, int]:
         return "box", 7
 
-    def _publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> str:
+    def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> str:
         self.__dict__.setdefault("published", []).append((message, mandatory, immediate))
         return "published"
 
-    def _input(self, call: Callable[[Machine, float], list[Effect]]) -> str:
+    def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> str:
         self.bench.did(call(self.bench.machine, self.bench.now))
         return "told"
 
@@ -48,7 +48,7 @@ def on_bench() -> tuple[Service, Bench]:
 
 def test_the_constructor_takes_what_eventails_does_in_the_same_order() -> None:
     made = Service([*URLS], ["Happened"], ["svc.Do"], "svc", ["Settings"])
-    config = made._config
+    config = made._eda_config
     assert made.logical_service == config.service == "svc"
     assert (config.urls, config.events, config.commands) == (URLS, ("Happened",), ("svc.Do",))
     assert (config.configurations, config.logs) == (("Settings",), ())
@@ -56,11 +56,11 @@ def test_the_constructor_takes_what_eventails_does_in_the_same_order() -> None:
 
 
 def test_tools_subscribe_to_logs() -> None:
-    assert service(log_routing_keys=["#"])._config.logs == ("#",)
+    assert service(log_routing_keys=["#"])._eda_config.logs == ("#",)
 
 
 def test_the_defaults_of_the_class_attributes_are_those_of_the_configuration() -> None:
-    config = service()._config
+    config = service()._eda_config
     assert (config.prefetch, config.heartbeat, config.retry_delay) == (10, 20, 15)
     assert (config.blocked_timeout, config.stop_timeout) == (3600, 30)
     assert (config.retry, config.reconnect) == (RetryPolicy(), ReconnectPolicy())
@@ -76,7 +76,7 @@ def test_class_attributes_are_settings() -> None:
         RETRY_POLICY = RetryPolicy(5)
         RECONNECT_POLICY = ReconnectPolicy(2, 8)
 
-    config = Tuned(URLS[0], [], [], "svc")._config
+    config = Tuned(URLS[0], [], [], "svc")._eda_config
     assert (config.prefetch, config.heartbeat, config.retry_delay) == (3, 11, 2.5)
     assert (config.blocked_timeout, config.stop_timeout) == (60, 4)
     assert (config.retry, config.reconnect) == (RetryPolicy(5), ReconnectPolicy(2, 8))
@@ -89,12 +89,12 @@ def test_a_wrong_argument_is_refused_when_the_service_is_made() -> None:
 
 def test_settings_before_the_run() -> None:
     made = service()
-    assert made._config.content_type == "application/cbor"
-    assert not made._config.exclusive_queues
+    assert made._eda_config.content_type == "application/cbor"
+    assert not made._eda_config.exclusive_queues
     made.use_json()
     made.use_exclusive_queues()
-    assert made._config.content_type == "application/json"
-    assert made._config.exclusive_queues
+    assert made._eda_config.content_type == "application/json"
+    assert made._eda_config.exclusive_queues
 
 
 def test_the_machine_of_a_run_has_the_settings_made_so_far() -> None:
@@ -102,7 +102,7 @@ def test_the_machine_of_a_run_has_the_settings_made_so_far() -> None:
     made.use_json()
     machine = made.make_machine(random=lambda: 0.5, token="tok", wall_offset=0.0)
     assert type(machine) is Machine
-    assert machine.config is made._config
+    assert machine.config is made._eda_config
 
 
 def test_a_journal_has_every_input_and_no_password() -> None:

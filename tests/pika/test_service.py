@@ -107,7 +107,7 @@ async def test_a_wrong_publish_raises_where_it_is_made(threads: int) -> None:
 @asynchronous
 async def test_over_the_bound_of_the_buffer_a_publish_is_refused_at_once() -> None:
     service = Probe(NOWHERE)
-    service._config = replace(service._config, buffer=2)
+    service._eda_config = replace(service._eda_config, buffer=2)
     async with running(service, ready=False):
         await publish(service, 1, 2)
         with pytest.raises(BufferFull):
@@ -248,10 +248,10 @@ async def test_who_waits_for_the_loop_when_it_ends_hears_of_it() -> None:
 async def test_who_asks_too_late_for_the_loop_to_get_to_it_hears_of_the_end() -> None:
     service = Probe(NOWHERE)
     async with running(service, ready=False):
-        loop: Any = service.running().loop
+        loop: Any = service._eda_driver().loop
         add, loop.add_callback_threadsafe = loop.add_callback_threadsafe, lambda call: None
         asking = asyncio.create_task(asyncio.to_thread(service.publish_event, "Happened", 1, "c"))
-        await within(_until(lambda: bool(service.running()._asked)), "the call")
+        await within(_until(lambda: bool(service._eda_driver()._asked)), "the call")
         loop.add_callback_threadsafe = add
         service.stop()
         with pytest.raises(StateError, match="has stopped"):
@@ -455,7 +455,7 @@ async def test_a_peer_that_accepts_and_says_nothing_is_given_up(scheme: str, cap
 
     async with EmbeddedBroker() as broker, await asyncio.start_server(accept, "127.0.0.1", 0) as mute:
         service = Probe([f"{scheme}://127.0.0.1:{mute.sockets[0].getsockname()[1]}/", broker.url])
-        service._config = replace(service._config, connect_timeout=0.2)
+        service._eda_config = replace(service._eda_config, connect_timeout=0.2)
         async with running(service):
             pass
         assert len(accepted) == 1
@@ -518,7 +518,7 @@ class SlowStart(Listener):
 async def test_an_answer_that_only_waits_for_a_handler_is_not_late() -> None:
     async with EmbeddedBroker() as broker:
         service = SlowStart(broker.url, ["Happened"])
-        service._config = replace(service._config, close_timeout=0.1)
+        service._eda_config = replace(service._eda_config, close_timeout=0.1)
         async with running(service):
             await publish(service, 1)
             await service.has_all(range(1, 2))
@@ -538,7 +538,7 @@ async def test_a_consume_that_is_not_answered_costs_the_link(monkeypatch: pytest
     monkeypatch.setattr(pika.channel.Channel, "basic_consume", unanswered)
     async with EmbeddedBroker() as broker:
         service = Listener(broker.url, ["Happened"])
-        service._config = replace(service._config, close_timeout=0.1)
+        service._eda_config = replace(service._eda_config, close_timeout=0.1)
         async with running(service):
             await service.ready.count(2)
             await publish(service, 1)

@@ -306,13 +306,14 @@ class Program:
 
     Attributes:
         lines: what it has written to stdout so far.
+        notes: what it has written to stderr so far.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.lines: Record[str] = Record("lines of the program")
+        self.notes: Record[str] = Record("lines of the program on stderr")
         self._reading = asyncio.gather(self._read_lines(), self._read_errors())
-        self._errors = b""
 
     async def _read_lines(self) -> None:
         assert self.process.stdout is not None
@@ -322,7 +323,7 @@ class Program:
     async def _read_errors(self) -> None:
         assert self.process.stderr is not None
         async for line in self.process.stderr:
-            self._errors += line
+            self.notes.add(line.decode().rstrip("\n"))
 
     async def says(self, line: str, times: int = 1) -> None:
         """Wait until it has written ``line``, so often."""
@@ -349,7 +350,7 @@ class Program:
     @property
     def errors(self) -> str:
         """Its stderr; complete once it has ended."""
-        return self._errors.decode()
+        return "".join(f"{line}\n" for line in self.notes.all)
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ class Listener(Probe):
 
 def service(url: str, context: ssl.SSLContext | None) -> Listener:
     made = Listener(url, ["Happened"])
-    made._ssl = context
+    made._eda_ssl = context
     return made
 
 

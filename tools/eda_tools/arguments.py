@@ -1,0 +1,133 @@
+"""Arguments that tools have in common, and a parser that tells in one line what is wrong with them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from typing import Any, Final, NoReturn
+
+import shtab
+
+from eda_core.errors import LocalError
+from eda_core.urls import check_urls, redact
+from eda_tools.status import DONE, USAGE
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells of wrong usage in one line. Finds the URL also behind an option that takes any number of values, or
+    none, as in ``monitor.py --events A B amqp://host/``."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {redact(message)} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        arguments = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(self._positionals_first(arguments), namespace)
+
+    def _positionals_first(self, arguments: list[str]) -> list[str]:
+        greedy = any(action.option_strings and action.nargs in ("*", "?") for action in self._actions)
+        positionals = [action for action in self._actions if not action.option_strings]
+        if not greedy or not positionals or positionals[0].dest != "urls" or "--" in arguments:
+            return arguments
+        url = next((place for place, word in enumerate(arguments) if _LOOKS_LIKE_URL.match(word)), None)
+        if url is None:
+            url = next((place for place, word in enumerate(arguments) if word == "-"), None)
+        if url is None:
+            return arguments
+        end = url + 1
+        while end < len(arguments) and end - url < len(positionals) and not arguments[end].startswith("-"):
+            end += 1
+        return arguments[url:end] + arguments[:url] + arguments[end:]
+
+
+_LOOKS_LIKE_URL: Final = re.compile(r"amqps?://", re.IGNORECASE)
+
+
+def broker_urls(text: str) -> tuple[str, ...]:
+    """An argument's type: URLs of brokers, checked; ``-`` takes them from EDA_AMQP_URL."""
+    where = ""
+    if text == "-":
+        where, text = "from EDA_AMQP_URL: ", os.environ.get("EDA_AMQP_URL", "")
+        if not text:
+            raise argparse.ArgumentTypeError("the broker's URL is '-', but EDA_AMQP_URL is not set")
+    try:
+        return check_urls([url.strip() for url in re.split(r",\s*(?=amqps?://)", text, flags=re.IGNORECASE)])
+    except LocalError as error:
+        raise argparse.ArgumentTypeError(f"{where}{error}") from None
+
+
+def url_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``amqp_url``; the checked URLs are ``args.urls``."""
+    parser.add_argument(
+        "urls",
+        metavar="amqp_url",
+        type=broker_urls,
+        help="broker, as amqp://user:password@host:5672/vhost or amqps://…; several, separated by commas, are tried in "
+        "turn; '-' takes it from the environment variable EDA_AMQP_URL, so that the password stands in no process list",
+    )
+
+
+def common_options(
+    parser: argparse.ArgumentParser, *, timeout: float | None = None, json: str = "one JSON object per line"
+) -> None:
+    """Add ``--json`` (``args.json``), ``--timeout`` (``args.timeout``, seconds or None) and ``--color``."""
+    parser.add_argument("--json", action="store_true", help=json)
+    default = "none" if timeout is None else f"{timeout:g}"
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=timeout,
+        metavar="SECONDS",
+        help=f"end after so long, with status 124 (default: {default})",
+    )
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="auto: on a terminal, unless NO_COLOR is set (default: %(default)s)",
+    )
+
+
+def seconds(text: str) -> float:
+    """An argument's type: seconds, more than 0."""
+    return _number(text, "a number of seconds, more than 0", above=0)
+
+
+def positive(text: str) -> int:
+    """An argument's type: a whole number, more than 0."""
+    return int(_number(text, "a whole number, more than 0", above=0, whole=True))
+
+
+def natural(text: str) -> int:
+    """An argument's type: a whole number, 0 or more."""
+    return int(_number(text, "a whole number, 0 or more", above=-1, whole=True))
+
+
+def rate(text: str) -> float:
+    """An argument's type: so many per second, more than 0."""
+    return _number(text, "a number per second, more than 0", above=0)
+
+
+def _number(text: str, wanted: str, *, above: float, whole: bool = False) -> float:
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        value = float("nan")
+    if not above < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value
+
+
+def completes_files(action: argparse.Action) -> None:
+    """Let the shell complete the names of files for this argument."""
+    action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks
+
+
+class PrintCompletion(argparse.Action):
+    """``--print-completion bash``: a script that completes the command's words, for the shell to source."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None) -> NoReturn:
+        print(shtab.complete(parser, values))
+        parser.exit(DONE)

@@ -1,0 +1,80 @@
+"""``eda TOOL …``: all tools under one name. Each is loaded when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from eda_core._version import __version__
+from eda_tools.arguments import PrintCompletion
+from eda_tools.cli import DONE, STATUSES, USAGE, Tool
+from eda_tools.output import Output, OutputClosed
+
+#: Name of the subcommand, which is that of its module, and what it is for.
+TOOLS: Final = {
+    "logger": "show logs as they are written",
+    "monitor": "show events, commands, results and configurations as they pass",
+    "publish_event": "publish an event",
+    "publish_configuration": "publish a configuration",
+    "send_command": "send a command and wait for its result",
+    "inspect_queue": "show a queue without consuming it",
+    "resurrect": "send dead letters again",
+    "trace": "draw one conversation",
+    "doctor": "check a broker for what the architecture needs",
+    "topology": "draw who publishes and who consumes what",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command ``eda``. Returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0].replace("-", "_") in TOOLS:
+        name = arguments[0].replace("-", "_")
+        return load(name).main(arguments[1:], prog=f"eda {name}")
+    output = Output("eda")
+    try:
+        return _own(arguments)
+    except OutputClosed:
+        return DONE
+    finally:
+        output.close()
+
+
+def load(name: str) -> Tool:
+    """The tool of that name in :data:`TOOLS`."""
+    tool = importlib.import_module(f"eda_tools.{name}").TOOL
+    assert isinstance(tool, Tool)
+    return tool
+
+
+def _own(arguments: list[str]) -> int:
+    """Help, version, completion, and what is none of these."""
+    parser = argparse.ArgumentParser(
+        "eda",
+        usage="eda [-h] [--version] [--print-completion SHELL] TOOL …",
+        description="Tools for services on a bus of events and commands. 'eda TOOL --help' tells about each.",
+        epilog="\n".join(["tools:", *(f"  {name:<22} {what}" for name, what in TOOLS.items()), "", STATUSES + "."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"eda-core {__version__}")
+    parser.add_argument("--print-completion", action=PrintCompletion, choices=("bash", "zsh", "tcsh"))
+    if any(argument.startswith("--print-completion") for argument in arguments):
+        tools = parser.add_subparsers(metavar="TOOL")
+        for name, what in TOOLS.items():
+            load(name).arguments(tools.add_parser(name, help=what))
+    try:
+        if not arguments:
+            parser.print_help(sys.stderr)
+            return USAGE
+        _, unknown = parser.parse_known_args(arguments)
+    except SystemExit as over:
+        return over.code if isinstance(over.code, int) else USAGE
+    sys.stderr.write(f"eda: there is no tool {' '.join(unknown)!r}; there are {', '.join(TOOLS)}\n")
+    return USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""``inspect_queue.py [--count COUNT] [--save] amqp_url queue``: show a queue without consuming it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from eda_tools import show
+from eda_tools.cli import DONE, Output, Tool, common_options, natural, url_argument
+from eda_tools.deaths import deaths, died_at, place_of_death
+from eda_tools.delivery import Delivery, fields
+from eda_tools.groups import GROUPS, Groups
+from eda_tools.output import safe
+from eda_tools.payloads import EXTENSION, write_new
+from eda_tools.where import where
+
+Fields = dict[str, Any]
+See = Callable[[int, Delivery, Fields], None]
+
+_BROKERS = ("x-death", "x-first-death", "x-last-death")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    url_argument(parser)
+    parser.add_argument("queue", help="name of the queue")
+    parser.add_argument(
+        "--count", type=natural, default=0, help="show so many messages, from the head (default: 0 = all there are)"
+    )
+    parser.add_argument(
+        "--save",
+        nargs="?",
+        const=".",
+        metavar="DIR",
+        help="save payloads in their original format, in files of DIR (default: here), instead of showing them",
+    )
+    parser.add_argument("--headers-only", action="store_true", help="show no payloads")
+    parser.add_argument(
+        "--where",
+        type=where,
+        metavar="CONDITION",
+        help="only messages for which it holds, such as 'payload.client_id == 123'; see docs/tools.rst",
+    )
+    parser.add_argument(
+        "--group-by", choices=tuple(GROUPS), help="count messages by routing key, reason of death or age, instead"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="also quorum queues, on which reading spends delivery attempts"
+    )
+    common_options(parser)
+
+
+async def run(args: argparse.Namespace, output: Output) -> int:
+    """Show it."""
+    from eda_tools.connect import session
+    from eda_tools.queues import CLASSIC, reading, safe_to_read
+
+    groups = Groups(args.group_by) if args.group_by else None
+    see = _counter(groups) if groups is not None else _shower(args, output)
+    async with session(args.urls, "inspect_queue", output) as broker:
+        kind, found = await safe_to_read(broker, args.queue, output, force=args.force)
+        if not found.message_count:
+            output.note(f"no message waits in {args.queue!r}{_taken(found.consumer_count)}")
+            return DONE
+        if kind == CLASSIC:
+            output.note(
+                f"each message read will be marked as redelivered: if it fails in a service on eventail, it is not "
+                f"tried again{_taken(found.consumer_count)}"
+            )
+        output.doing = f"reading {args.queue!r}"
+        shown = read = 0
+        async with reading(broker, args.queue, force=args.force) as reader:
+            while read < found.message_count and (not args.count or shown < args.count):
+                got = await reader.next()
+                if got is None:
+                    break
+                read += 1
+                parts = fields(got[1])
+                if args.where is None or args.where(parts):
+                    shown += 1
+                    see(read, got[1], parts)
+            if groups is not None:
+                _show_groups(groups, output)
+    output.note(f"{shown} shown of {found.message_count} in {args.queue!r}; all {read} that were read are back")
+    return DONE
+
+
+def _taken(consumers: int | None) -> str:
+    if not consumers:
+        return ""
+    return f"; {consumers} consumer{' takes' if consumers == 1 else 's take'} messages from it meanwhile"
+
+
+def _counter(groups: Groups) -> See:
+    return lambda _position, delivery, _found: groups.add(delivery)
+
+
+def _show_groups(groups: Groups, output: Output) -> None:
+    if not output.json:
+        return output.print(groups.table())
+    for row in groups.rows():
+        output.record(row)
+    return None
+
+
+def _shower(args: argparse.Namespace, output: Output) -> See:
+    def see(position: int, delivery: Delivery, found: Fields) -> None:
+        saved = _save(Path(args.save), delivery, found) if args.save else None
+        if output.json:
+            output.record(_object(position, delivery, found, saved, payload=not args.headers_only))
+        else:
+            output.print(_text(position, delivery, found, saved, payload=not args.headers_only))
+            output.print()
+
+    return see
+
+
+def _save(directory: Path, delivery: Delivery, found: Fields) -> Path:
+    kind = (delivery.properties.content_type or "").partition(";")[0].strip().lower()
+    stem = f"{found['name']}.{found['conversation_id'] or 'na'}"
+    return write_new(directory, stem, EXTENSION.get(kind, "bin"), delivery.body)
+
+
+def _object(position: int, delivery: Delivery, found: Fields, saved: Path | None, *, payload: bool) -> dict[str, Any]:
+    made = {"position": position, **show.as_json(found, body=delivery.body)}
+    if not payload or saved is not None:
+        made.pop("payload", None)
+        made.pop("body", None)
+    death = place_of_death(delivery.headers)
+    if death is not None:
+        made["death"] = {
+            "queue": death.queue,
+            "reason": death.reason,
+            "time": died_at(delivery.headers),
+            "count": sum(each.count for each in deaths(delivery.headers) if each.waited is None),
+        }
+    if saved is not None:
+        made["saved"] = str(saved)
+    return made
+
+
+def _text(position: int, delivery: Delivery, found: Fields, saved: Path | None, *, payload: bool) -> Text:
+    """The envelope, a line for each cause of death, the size, and the payload."""
+    headers = {name: value for name, value in found["headers"].items() if not name.startswith(_BROKERS)}
+    text = Text().append(f"{position}. ", style="dim")
+    text.append_text(show.as_text({**found, "headers": headers}, payload=False))
+    exchange = found["exchange"] or "the default exchange"
+    _row(text, "published", f"to {exchange} with the key {found['routing_key']}")
+    for death in deaths(delivery.headers):
+        times = "" if death.count == 1 else f", {death.count} times"
+        when = "" if death.time is None else f" at {show.local_time(death.time)[:19]}"
+        if death.waited is not None:
+            _row(text, "waited", f"in {death.queue} to be tried again{when}")
+        else:
+            _row(text, "died", f"{death.reason} in {death.queue}{when}{times}", "red")
+    _row(text, "size", f"{found['size']} bytes{', redelivered' if found['redelivered'] else ''}")
+    if saved is not None:
+        _row(text, "saved", f"as {saved}")
+    elif payload and "payload" in found:
+        text.append("\n").append_text(show.payload_text(found["payload"]))
+    elif payload:
+        text.append(f"\n{delivery.body[:200]!r}", style="dim")
+    return text
+
+
+def _row(text: Text, name: str, value: str, style: str = "") -> None:
+    text.append(f"\n  {safe(name)}: ", style="dim").append(safe(value), style=style)
+
+
+TOOL = Tool(
+    "inspect_queue",
+    "Show the messages that wait in a queue, without consuming them: they are read, kept while the tool runs, and "
+    "given back to their places, whatever ends it.",
+    arguments,
+    run,
+    "On classic queues reading sets the flag 'redelivered'. On quorum queues it spends a delivery attempt, so they are "
+    "refused (status 2) without --force. Messages that consumers have, or take meanwhile, are not shown.",
+)
+main = TOOL.main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""``monitor.py [--events [E ...]] [--commands [C ...]] [--configurations [C ...]] amqp_url``: show what passes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.live import Live
+
+from eda_core.codec import CBOR, JSON
+from eda_tools import show
+from eda_tools.arguments import completes_files
+from eda_tools.cli import DONE, Output, Tool, url_argument
+from eda_tools.comparisons import COMPARISONS, MISSING
+from eda_tools.delivery import Delivery
+from eda_tools.payloads import write_new, write_payload
+from eda_tools.rates import Statistics
+from eda_tools.recording import Recorder
+from eda_tools.watch import Fields, matching, warn_of_stars, watch_options
+from eda_tools.where import follow
+
+_EXCHANGES = ("events", "commands", "configurations")
+
+
+def _field(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE")
+    return name, value
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    url_argument(parser)
+    for exchange, what in zip(_EXCHANGES, ("events", "commands and results", "configurations"), strict=True):
+        parser.add_argument(
+            f"--{exchange}",
+            nargs="*",
+            metavar=exchange[0].upper(),
+            help=f"keys of {what}; * is one word, # any number (default: all, if none of the three is given)",
+        )
+    parser.add_argument(
+        "--filter_fields",
+        nargs="*",
+        type=_field,
+        default=[],
+        metavar="K=V",
+        help="only payloads with these values, such as client_id=123; the value is text or JSON",
+    )
+    parser.add_argument("--conversation", metavar="ID", help="only this conversation")
+    completes_files(
+        parser.add_argument(
+            "--save", nargs="?", const=".", metavar="DIR", help="save payloads in files of DIR (default: here) instead"
+        )
+    )
+    completes_files(
+        parser.add_argument(
+            "--record", metavar="FILE", help="append what is shown to a recording, for trace and topology"
+        )
+    )
+    parser.add_argument("--stats", action="store_true", help="show rates by key instead of messages")
+    watch_options(parser, json="one JSON object per line; with --save, files are JSON instead of CBOR")
+
+
+async def run(args: argparse.Namespace, output: Output) -> int:
+    """Show them."""
+    from eda_tools.service import watching
+
+    asked = [getattr(args, name) for name in _EXCHANGES]
+    keys: list[list[str]] = [["#"] if asked == [None] * 3 else each or [] for each in asked]
+    events, commands, configurations = keys
+    warn_of_stars(itertools.chain(*keys), output)
+    with contextlib.ExitStack() as stack:
+        recorder = stack.enter_context(Recorder(args.record)) if args.record else None
+        async with watching(
+            args.urls, "monitor", output, events=events, commands=commands, configurations=configurations
+        ) as watch:
+            told = ", ".join(f"{name} {' '.join(each)}" for name, each in zip(_EXCHANGES, keys, strict=True) if each)
+            output.note(f"watching {told or 'nothing'}; Ctrl-C ends")
+            see = stack.enter_context(_statistics(output)) if args.stats else _shower(args, output)
+            async for delivery, found in matching(watch, args, _selector(args)):
+                if recorder is not None:
+                    recorder.write(delivery, found["kind"])
+                see(delivery, found)
+    return DONE
+
+
+def _selector(args: argparse.Namespace) -> Callable[[Fields], bool]:
+    def wanted(found: Fields) -> bool:
+        if args.conversation is not None and found["conversation_id"] != args.conversation:
+            return False
+        return all(_has(found, name, value) for name, value in args.filter_fields)
+
+    return wanted
+
+
+def _has(found: Fields, name: str, wanted: str) -> bool:
+    """Whether the payload has this value under a key, or at the end of a dotted path."""
+    payload = found.get("payload")
+    if not isinstance(payload, dict):
+        return False
+    value = payload[name] if name in payload else follow(tuple(name.split(".")), payload, MISSING)
+    if COMPARISONS["=="](value, wanted):
+        return True
+    try:
+        return COMPARISONS["=="](value, json.loads(wanted))
+    except ValueError:
+        return False
+
+
+@contextlib.contextmanager
+def _statistics(output: Output) -> Iterator[Callable[[Delivery, Fields], None]]:
+    """Rates: on a terminal live, else once at the end, however that comes."""
+    statistics = Statistics()
+
+    def see(_delivery: Delivery, found: Fields) -> None:
+        statistics.add(found)
+
+    if output.json or not output.out.is_terminal:
+        try:
+            yield see
+        finally:
+            if output.json:
+                for row in statistics.rows():
+                    output.record(row)
+            else:
+                output.print(statistics.table())
+    else:
+        with Live(get_renderable=statistics.table, console=output.out, refresh_per_second=2):
+            yield see
+
+
+def _shower(args: argparse.Namespace, output: Output) -> Callable[[Delivery, Fields], None]:
+    def see(delivery: Delivery, found: Fields) -> None:
+        saved = _save(args, delivery, found) if args.save else None
+        if output.json:
+            shown: dict[str, Any] = show.as_json(found, body=delivery.body)
+            output.record(shown if saved is None else {**shown, "saved": str(saved)})
+        else:
+            text = show.as_text(found, payload=saved is None, body=delivery.body)
+            output.print(text.append(f"\n  payload saved as {saved}") if saved is not None else text)
+            output.print()
+
+    return see
+
+
+def _save(args: argparse.Namespace, delivery: Delivery, found: Fields) -> Path:
+    name = f"{found['name']}-result" if found["kind"] == "result" else found["name"]
+    stem = f"{name}.{found['conversation_id'] or 'na'}"
+    if "payload" not in found:
+        return write_new(Path(args.save), stem, "bin", delivery.body)
+    return write_payload(Path(args.save), stem, found["payload"], JSON if args.json else CBOR)
+
+
+TOOL = Tool(
+    "monitor",
+    "Show events, commands, results and configurations as they pass, without taking part.",
+    arguments,
+    run,
+    "While it runs, every message has somebody bound for it, so that others do not hear of unroutable ones.",
+)
+main = TOOL.main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""``send_command.py amqp_url command payload``: send a command, wait for its result and show it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import uuid
+
+from eda_core.codec import JSON
+from eda_core.routing import check_name
+from eda_core.values import ERROR, Command
+from eda_tools import show
+from eda_tools.cli import DONE, ERROR_RESULT, FAILED, USAGE, Output, Tool, ToolError, common_options, url_argument
+from eda_tools.delivery import Delivery, fields
+from eda_tools.payloads import payload_arguments, read_payload
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    url_argument(parser)
+    parser.add_argument("command", help="service.command")
+    payload_arguments(parser)
+    parser.add_argument("--conversation-id", metavar="ID", help="by default a new one")
+    common_options(parser, timeout=30, json="the result as one JSON object")
+
+
+async def run(args: argparse.Namespace, output: Output) -> int:
+    """Send it and wait."""
+    from eda_tools.service import watching
+
+    check_name("the command", args.command)
+    if "." not in args.command:
+        raise ToolError(f"the command {args.command!r} names no service; write it as service.command", USAGE)
+    output.doing = "reading the payload"
+    payload = await read_payload(args)
+    # Nobody else can be bound for this key, so whatever comes by it is the answer.
+    reply_to = f"eda-send_command.{uuid.uuid4().hex}"
+    conversation_id = args.conversation_id if args.conversation_id is not None else str(uuid.uuid4())
+    command = Command(args.command, payload.value, conversation_id, reply_to, uuid.uuid4().hex)
+    as_json = payload.content_type == JSON
+    async with watching(args.urls, "send_command", output, as_json=as_json, commands=[reply_to]) as watch:
+        output.doing = f"sending the command {args.command}"
+        if not await watch.publish(command):
+            raise ToolError(f"no service is bound to {args.command}: nobody gets the command", FAILED)
+        output.doing = f"waiting for the result of {args.command} (conversation {conversation_id})"
+        while (result := await watch.next()) is None:
+            continue
+        return _shown(result, command, output)
+
+
+def _shown(result: Delivery, command: Command, output: Output) -> int:
+    found = fields(result)
+    if output.json:
+        output.record(show.as_json(found, body=result.body))
+    else:
+        output.print(show.as_text(found, body=result.body))
+    if found["kind"] != "result":
+        raise ToolError(f"what came back is not a result: {found.get('error', found['kind'])}", FAILED)
+    for name, sent in (("correlation_id", command.correlation_id), ("conversation_id", command.conversation_id)):
+        if found[name] != sent:
+            output.note(f"the result's {name} is {found[name]!r}, the command's was {sent!r}")
+    return ERROR_RESULT if found["status"] == ERROR else DONE
+
+
+TOOL = Tool(
+    "send_command",
+    "Send a command to a service, wait for its result and show it.",
+    arguments,
+    run,
+    "A command that no service is bound for ends at once, with status 1.",
+)
+main = TOOL.main
+
+if __name__ == "__main__":
+    sys.exit(main())

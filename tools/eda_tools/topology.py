@@ -1,0 +1,171 @@
+"""``topology [--management URL] [--from FILE] [amqp_url]``: draw who publishes and who consumes what."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rich.table import Table
+from rich.text import Text
+
+from eda_tools import mermaid
+from eda_tools.arguments import broker_urls, common_options
+from eda_tools.cli import DONE, PARTLY, USAGE, Output, Tool, ToolError
+from eda_tools.management import Management, management_option, vhost_of
+from eda_tools.output import safe
+from eda_tools.page import page, told_consumer, told_publisher
+from eda_tools.routes import UNKNOWN, Route, Subscription, routes, subscriptions
+from eda_tools.survey import bindings_of
+from eda_tools.trace import read_conversations
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument(
+        "urls",
+        nargs="?",
+        metavar="amqp_url",
+        type=broker_urls,
+        help="whose virtual host, user and password --management is asked with; nothing is connected to it; '-' takes "
+        "it from the environment variable EDA_AMQP_URL",
+    )
+    management_option(parser)
+    parser.add_argument("--vhost", metavar="NAME", help="another virtual host than that of amqp_url, or than /")
+    parser.add_argument(
+        "--from",
+        dest="recording",
+        metavar="FILE",
+        help="what monitor --record has written: tells who publishes, which the management API does not",
+    )
+    drawn = parser.add_mutually_exclusive_group()
+    drawn.add_argument("--mermaid", action="store_true", help="draw it as a Mermaid flowchart")
+    drawn.add_argument("--html", metavar="FILE", help="draw it in a page that needs nothing else; '-': standard output")
+    common_options(parser, json="one JSON object per exchange and key, one line each")
+
+
+async def run(args: argparse.Namespace, output: Output) -> int:
+    """Draw it."""
+    if args.management is None and args.recording is None:
+        raise ToolError("give --management URL, --from FILE, or both", USAGE)
+    if args.json and (args.mermaid or args.html):
+        raise ToolError("--json or a drawing, not both", USAGE)
+    bound: Sequence[Subscription] = ()
+    if args.management is not None:
+        output.doing = f"asking the management API at {urlsplit(args.management).hostname}"
+        bound = await _bound(args)
+    recorded, broken = read_conversations(args.recording) if args.recording is not None else ({}, None)
+    found = routes(bound, recorded)
+    if not found:
+        raise broken or ToolError("there is nothing to draw: no binding on the exchanges, and no message")
+    _draw(found, args, output)
+    if broken is None:
+        return DONE
+    output.error(str(broken))
+    return PARTLY
+
+
+async def _bound(args: argparse.Namespace) -> list[Subscription]:
+    url = args.urls[0] if args.urls else None
+    vhost = args.vhost or (vhost_of(url) if url else "/")
+    api = Management(args.management, url)
+    bindings = await api.list("bindings", vhost)
+    if bindings is None:
+        raise ToolError(f"{api.url}: it does not tell of virtual host {vhost!r}; may this user see it?")
+    consumers = await api.list("consumers", vhost)
+    connections = await api.list("vhosts", vhost, "connections")
+    return subscriptions(bindings_of(bindings), consumers or (), connections or ())
+
+
+# Drawing
+
+
+def _draw(found: Sequence[Route], args: argparse.Namespace, output: Output) -> None:
+    if args.json:
+        for route in found:
+            output.record(route.as_json())
+    elif args.mermaid:
+        _print(flowchart(found), output)
+    elif args.html == "-":
+        _print(page(found, _source(args)), output)
+    elif args.html:
+        text = "".join(f"{line}\n" for line in page(found, _source(args)))
+        try:
+            Path(args.html).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ToolError(f"{args.html}: {error.strerror}") from None
+        output.note(f"drawn in {args.html}")
+    else:
+        output.print(table(found))
+
+
+def _print(lines: Iterable[str], output: Output) -> None:
+    for line in lines:
+        output.print(line)
+
+
+def _source(args: argparse.Namespace) -> str:
+    """What it is drawn from, without user and password."""
+    parts = []
+    if args.management is not None:
+        parts.append(f"the bindings of {Management(args.management).url}")
+    if args.recording is not None:
+        parts.append(f"the recording {Path(args.recording).name}")
+    return " and ".join(parts)
+
+
+def table(found: Iterable[Route]) -> Table:
+    """For people; ``~`` marks what is inferred."""
+    drawn = Table("exchange", "key", "published by", "consumed by")
+    drawn.add_column("messages", justify="right")
+    for route in found:
+        publishers = Text("\n").join(Text(safe(told_publisher(each))) for each in route.publishers.values())
+        consumers = Text("\n").join(
+            Text(safe(told_consumer(each)), style="bold red" if each.workers == 0 else "")
+            for each in route.consumers.values()
+        )
+        counted = f"{route.messages:,}" if route.messages else "–"
+        drawn.add_row(safe(route.exchange), safe(route.key), publishers or "–", consumers or "–", counted)
+    return drawn
+
+
+def flowchart(found: Sequence[Route]) -> Iterator[str]:
+    """The lines of a Mermaid flowchart; dotted arrows are inferred."""
+    left, right = mermaid.Names("p"), mermaid.Names("c")
+    keys = {(route.exchange, route.key): f"k{number}" for number, route in enumerate(found, 1)}
+    arrows = []
+    for route in found:
+        key = keys[route.exchange, route.key]
+        for publisher in route.publishers.values():
+            arrows.append(f"{left[publisher.service or UNKNOWN]} {_arrow(publisher.inferred)} {key}")
+        for consumer in route.consumers.values():
+            arrows.append(f"{key} {_arrow(consumer.inferred)} {right[consumer.service]}")
+    yield "flowchart LR"
+    for number, exchange in enumerate(dict.fromkeys(route.exchange for route in found), 1):
+        yield f'    subgraph x{number}["{mermaid.text(exchange or "(default exchange)")}"]'
+        for route in found:
+            if route.exchange == exchange:
+                yield f'        {keys[exchange, route.key]}(["{mermaid.text(route.key or "(empty)")}"])'
+        yield "    end"
+    for names in (left, right):
+        yield from (f'    {identifier}["{mermaid.text(name)}"]' for name, identifier in names.items())
+    yield from (f"    {arrow}" for arrow in arrows)
+
+
+def _arrow(inferred: bool) -> str:
+    return "-.->" if inferred else "-->"
+
+
+TOOL = Tool(
+    "topology",
+    "Draw who publishes and who consumes what.",
+    arguments,
+    run,
+    "What is inferred is marked with ~, or drawn dotted.",
+)
+main = TOOL.main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""``trace amqp_url CONVERSATION_ID`` or ``trace --from FILE [CONVERSATION_ID]``: draw one conversation."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from eda_tools import mermaid, show
+from eda_tools.arguments import broker_urls
+from eda_tools.cli import DONE, FAILED, PARTLY, TIMED_OUT, USAGE, Output, Tool, ToolError
+from eda_tools.conversation import Step, build, walk
+from eda_tools.delivery import fields
+from eda_tools.output import safe
+from eda_tools.recording import read_recording
+from eda_tools.watch import Fields, matching, watch_options
+from eda_tools.where import Predicate
+
+#: Levels of a tree that are drawn as such; what is deeper stands at the last of them.
+_DEEPEST: Final = 30
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.usage = (
+        "%(prog)s [options] amqp_url CONVERSATION_ID\n       %(prog)s [options] --from FILE [CONVERSATION_ID]"
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="amqp_url CONVERSATION_ID",
+        help="broker to watch, as in the other tools ('-' takes it from EDA_AMQP_URL), and the conversation; with "
+        "--from only the conversation, and without it, those of the recording are listed",
+    )
+    parser.add_argument(
+        "--from", dest="recording", metavar="FILE", help="draw it from what monitor --record has written"
+    )
+    parser.add_argument("--mermaid", action="store_true", help="draw it as a Mermaid sequence diagram")
+    watch_options(parser, json="one JSON object per message, one line each")
+
+
+async def run(args: argparse.Namespace, output: Output) -> int:
+    """Draw it."""
+    if args.mermaid and args.json:
+        raise ToolError("--mermaid or --json, not both", USAGE)
+    if args.recording is not None:
+        return _recorded(args, output)
+    if len(args.words) != 2:
+        raise ToolError(f"give amqp_url and CONVERSATION_ID, or --from FILE; these are {len(args.words)} words", USAGE)
+    try:
+        urls = broker_urls(args.words[0])
+    except argparse.ArgumentTypeError as error:
+        raise ToolError(str(error), USAGE) from None
+    return await _live(urls, args.words[1], args, output)
+
+
+# Live
+
+
+async def _live(urls: tuple[str, ...], conversation: str, args: argparse.Namespace, output: Output) -> int:
+    """Whatever ends it, what has been seen is drawn."""
+    seen: list[Fields] = []
+    interactive = output.out.is_terminal and not args.json and not args.mermaid
+    try:
+        with _watched(seen, output) if interactive else contextlib.nullcontext():
+            async for found in _messages(urls, conversation, args, output):
+                seen.append(found)
+    finally:
+        if seen:
+            _draw(build(seen), args, output)
+    if not seen:
+        waited = f"within {args.idle_timeout:g} s"
+        raise ToolError(f"no message of conversation {conversation} came {waited}", TIMED_OUT)
+    return DONE
+
+
+@contextlib.contextmanager
+def _watched(seen: list[Fields], output: Output) -> Iterator[None]:
+    """Show the tree while it grows."""
+    with Live(
+        get_renderable=lambda: tree(build(list(seen))) if seen else Text(),
+        console=output.out,
+        refresh_per_second=4,
+        transient=True,
+    ):
+        yield
+
+
+async def _messages(
+    urls: tuple[str, ...], conversation: str, args: argparse.Namespace, output: Output
+) -> AsyncIterator[Fields]:
+    from eda_tools.service import watching  # slow to load, and not needed for recordings
+
+    everything = ["#"]
+    async with watching(
+        urls, "trace", output, events=everything, commands=everything, configurations=everything
+    ) as watch:
+        output.doing = f"watching for messages of conversation {conversation}"
+        output.note(f"{output.doing}; Ctrl-C ends")
+        async for _, found in matching(watch, args, lambda found: bool(found["conversation_id"] == conversation)):
+            yield found
+
+
+# From a recording
+
+
+def _recorded(args: argparse.Namespace, output: Output) -> int:
+    if len(args.words) > 1:
+        raise ToolError("with --from, give no more than a conversation", USAGE)
+    if args.count is not None or args.idle_timeout is not None:
+        raise ToolError("--count and --idle-timeout are for watching, not for --from", USAGE)
+    by_conversation, broken = read_conversations(args.recording, args.where)
+    if not by_conversation:
+        raise broken or ToolError(f"{args.recording}: there is no{' such' if args.where else ''} message in it")
+    if args.words:
+        _draw_one(args.words[0], by_conversation, args, output, complete=broken is None)
+    elif len(by_conversation) == 1:
+        _draw_one(next(iter(by_conversation)), by_conversation, args, output, complete=broken is None)
+    elif args.mermaid:
+        raise ToolError(f"{args.recording} has {len(by_conversation)} conversations; name one to draw", USAGE)
+    else:
+        _list(by_conversation, output)
+    if broken is None:
+        return DONE
+    output.error(str(broken))
+    return PARTLY
+
+
+def read_conversations(path: str, where: Predicate | None = None) -> tuple[dict[str, list[Fields]], ToolError | None]:
+    """The messages of a recording by conversation, in the order in which those began; and what ended the reading
+    before the end of the file, if something did."""
+    found: dict[str, list[Fields]] = {}
+    try:
+        for delivery in read_recording(path):
+            message = fields(delivery)
+            if where is None or where(message):
+                found.setdefault(message["conversation_id"], []).append(message)
+    except ToolError as error:
+        return found, error
+    return found, None
+
+
+def _draw_one(
+    name: str, by_conversation: dict[str, list[Fields]], args: argparse.Namespace, output: Output, *, complete: bool
+) -> None:
+    if name not in by_conversation:
+        some = ", ".join(each or "(none)" for each in list(by_conversation)[:3])
+        more = f" and {len(by_conversation) - 3} more" if len(by_conversation) > 3 else ""
+        part = "" if complete else " as far as it can be read"
+        raise ToolError(f"{args.recording}: conversation {name} is not in it{part}; there are {some}{more}", FAILED)
+    _draw(build(by_conversation[name]), args, output)
+
+
+def _list(by_conversation: dict[str, list[Fields]], output: Output) -> None:
+    table = Table("conversation", "began", "lasted", "messages", "first message", title=None)
+    for name, messages in by_conversation.items():
+        times = [message["received"] for message in messages]
+        first = min(messages, key=lambda message: message["received"])
+        row = {
+            "conversation_id": name,
+            "began": min(times),
+            "seconds": (max(times) - min(times)).total_seconds(),
+            "messages": len(messages),
+            "first": {"kind": first["kind"], "name": first["name"]},
+        }
+        if output.json:
+            output.record(row)
+        else:
+            cells = show.local_time(row["began"]), f"{row['seconds']:.3f} s", f"{len(messages):,}"
+            table.add_row(safe(name) or "(none)", *cells, f"{first['kind']} {safe(first['name'])}")
+    if not output.json:
+        output.print(table)
+
+
+# Drawing
+
+
+def _draw(steps: list[Step], args: argparse.Namespace, output: Output) -> None:
+    if args.json:
+        for step in steps:
+            output.record(as_json(step))
+    elif args.mermaid:
+        for line in mermaid.sequence(steps):
+            output.print(line)
+    else:
+        output.print(tree(steps))
+
+
+def as_json(step: Step) -> dict[str, Any]:
+    """What ``--json`` writes of a message: what the other tools do, and its place in the conversation."""
+    return {
+        "number": step.number,
+        "elapsed": step.elapsed,
+        "service": step.service or None,
+        "service_inferred": step.service_inferred,
+        "cause": None if step.cause is None else step.cause.number,
+        "edge": step.edge or None,
+        "inferred": step.inferred,
+        "unseen_cause": step.unseen or None,
+        "repeats": None if step.repeats is None else step.repeats.number,
+        **show.as_json(step.fields),
+    }
+
+
+def tree(steps: list[Step]) -> Tree:
+    """A conversation for people: each message below the one that caused it."""
+    conversation = Text("conversation ", style="dim").append(
+        safe(steps[0].text("conversation_id")), style="bold not dim"
+    )
+    root = Tree(conversation, guide_style="dim")
+    nodes: list[Tree] = [root]  # by level
+    for step in walk(steps):
+        level = min(step.level, _DEEPEST)
+        del nodes[level + 1 :]
+        nodes.append(nodes[level].add(_line(step)))
+    return root
+
+
+def _line(step: Step) -> Text:
+    line = Text(no_wrap=True, overflow="ellipsis")
+    if step.inferred:
+        line.append("~ ", style="yellow")
+    if step.level > _DEEPEST:
+        line.append(f"(level {step.level}) ", style="dim")
+    line.append(f"{step.kind} ", style=show.STYLES.get(step.kind, ""))
+    line.append(safe(step.name), style="bold")
+    status = step.text("status")
+    if status:
+        line.append(f" {status}", style="green" if status == "success" else "bold red")
+    line.append(f"  +{step.elapsed:.3f} s", style="dim")
+    _append_origin(line, step)
+    if "error" in step.fields:
+        line.append(f"  {safe(step.fields['error'])}", style="red")
+    if "payload" in step.fields:
+        line.append(f"  {show.summary(step.fields['payload'])}")
+    return line
+
+
+def _append_origin(line: Text, step: Step) -> None:
+    if step.service:
+        line.append("  by ", style="dim").append("~" * step.service_inferred + safe(step.service))
+    if step.inferred:
+        line.append(f"  (inferred by {'correlation id' if step.edge == 'correlation' else 'time'})", style="yellow")
+    if step.unseen:
+        line.append(f"  (its cause {safe(step.unseen)} was not seen)", style="yellow")
+    if step.repeats is not None:
+        line.append(f"  (again: same id as {step.repeats.number})", style="yellow")
+
+
+TOOL = Tool(
+    "trace",
+    "Draw one conversation: which message caused which.",
+    arguments,
+    run,
+    "Messages whose cause is not known but inferred are marked with ~.",
+)
+main = TOOL.main
+
+if __name__ == "__main__":
+    sys.exit(main())
