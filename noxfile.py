@@ -48,9 +48,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test suite. Arguments after -- go to pytest: ``nox -s tests -- -k codec``."""
+    """The test suite, two files at a time. Arguments after -- go to pytest: ``nox -s tests -- -k codec``."""
     install(session)
-    session.run("pytest", *session.posargs)
+    # By files: some tests look at what the others of their file have done, and each worker starts a RabbitMQ of its own.
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session

@@ -121,6 +121,7 @@ class Model:
         self.clock = Clock()
         self.server = Server(self.broker)
         self._numbers: dict[ConnectionId, int] = {}
+        self._were_quorum: set[str] = set()
         observer = Client(MemoryPipe(self.server, self.clock), vhost)
         observer.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
         self.session = Session(self.connect, observer, prefix)
@@ -145,6 +146,16 @@ class Model:
             if wanted != FOREIGN and owner in (None, connection) and suits(queue):
                 return name
         return None
+
+    def would_change_type(self, declare: Call) -> bool:
+        """Whether a classic queue would get the name of a deleted quorum queue.
+
+        A channel of RabbitMQ 3.10.8 that had used that one remembers it, and may crash over the new one.
+        """
+        present = self.broker.queue_names(self.vhost)
+        self._were_quorum.update(name for name in present if self.broker.queue(name, self.vhost).quorum)
+        name = self.session.real(declare.arguments.get("queue", ""))
+        return name in self._were_quorum and name not in present
 
     def would_compete(self, consume: Call) -> bool:
         """Whether a consumer of a quorum queue, without acknowledgement, and another one would get its messages.
@@ -355,6 +366,8 @@ def _is_left_to_chance(operation: Operation, model: Model) -> bool:
     session = model.session
     if not isinstance(operation, Call) or operation.at not in session.channels:
         return False
+    if operation.name == "Queue.Declare" and model.would_change_type(operation):
+        return True
     queues = session.consumed(operation.at)
     if operation.name == "Basic.Consume":
         shared = session.channels[operation.at].shared_prefetch
