@@ -50,7 +50,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The test suite, two files at a time. Arguments after -- go to pytest: ``nox -s tests -- -k codec``."""
     install(session)
-    # By files: some tests look at what the others of their file have done, and each worker starts a RabbitMQ of its own.
+    # By files: some tests look at what the others of their file have done. Each worker starts a RabbitMQ of its own.
     session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
 
 

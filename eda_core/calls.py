@@ -41,7 +41,7 @@ class Calls:
     __slots__ = ("_by_correlation", "_due", "_limit", "held", "key", "late")
 
     def __init__(self, key: str, limit: int) -> None:
-        self.key = key
+        self.key: str = key
         self.held: list[Publish] = []
         self.late: int = 0
         self._limit = limit

@@ -80,7 +80,7 @@ def test_both_content_types_carry_the_same(payload: object) -> None:
         -(2**80),
         1 + 2j,
         b"bytes",
-        frozenset({1, "a"}),
+        frozenset({"a"}),
         {(1, (2,)): "tuples as keys"},
         cbor2.undefined,
         cbor2.CBORSimpleValue(99),
