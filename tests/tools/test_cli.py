@@ -334,6 +334,7 @@ def test_standard_output_that_cannot_be_written(redirection: str, status: int, t
 def test_eventails_names_are_commands() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     eventails = "logger monitor publish_event publish_configuration send_command inspect_queue resurrect".split()
+    eventails += ["trace", "doctor", "topology"]
     commands = {"eda": "eda_tools.eda:main"} | {f"{name}.py": f"eda_tools.{name}:main" for name in eventails}
     assert pyproject["project"]["scripts"] == commands
     for name in eventails:

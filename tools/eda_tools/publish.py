@@ -60,6 +60,8 @@ async def publish(args: argparse.Namespace, output: Output, tool: str, make: typ
     async with running(service):
         output.doing = f"publishing the {kind} {args.event}"
         await _repeat(one, args.count, args.rate)
+    with contextlib.suppress(OutputClosed):  # before the other error: which one is told must not be chance
+        output.flush()
     if unrouted:
         several = f" ({unrouted} of {args.count})" if args.count > 1 else ""
         raise ToolError(
