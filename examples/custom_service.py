@@ -6,7 +6,6 @@ Nothing here knows about AMQP. What an author of services sees is the core's ``S
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import itertools
 import logging
@@ -20,11 +19,9 @@ from typing import Any
 from eda_core import (
     AnyMessage,
     BufferFull,
-    Config,
     Connect,
     DeliveryId,
     Effect,
-    Handlers,
     Machine,
     PublishError,
     ServiceError,
@@ -34,12 +31,10 @@ from eda_core import (
     outcome,
 )
 from eda_core.driver import Driver
-from eda_core.service import ServiceApi
+from eda_core.service import ServiceApi, handling
 from examples.custom_transport import Link
 
 LOGGER = logging.getLogger(__name__)
-#: The delivery whose handler runs in this context, and its service.
-within: contextvars.ContextVar[tuple[Handlers, DeliveryId] | None] = contextvars.ContextVar("within", default=None)
 
 
 class Service(ServiceApi[Coroutine[Any, Any, None]]):
@@ -56,7 +51,7 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
         """
         if self._driver is not None:
             raise StateError("a service runs once", hint="make another one")
-        self._driver = driver = AsyncioDriver(self, self._eda_config)
+        self._driver = driver = AsyncioDriver(self)
         try:
             driver.tell(driver.machine.start)
             error = await asyncio.shield(driver.over)
@@ -76,9 +71,9 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> asyncio.TimerHandle:
         """Call ``callback`` (a function or a coroutine function) after ``delay`` seconds, outside any handler."""
-        driver, context = self._running(), contextvars.copy_context()
-        context.run(within.set, None)
-        return driver.loop.call_later(delay, driver.call, None, callback, context=context)
+        driver = self._running()
+        with handling(self, None):
+            return driver.loop.call_later(delay, driver.call, None, callback)
 
     def cancel_timer(self, timer: asyncio.TimerHandle) -> None:
         """Do not call it any more."""
@@ -90,9 +85,8 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
         return socket.gethostname(), os.getpid()
 
     async def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
-        handled = within.get()
-        delivery = handled[1] if handled is not None and handled[0] is self else None
-        await self._running().publish(message, within=delivery, mandatory=mandatory, immediate=immediate)
+        within = self._eda_delivery()
+        await self._running().publish(message, within=within, mandatory=mandatory, immediate=immediate)
 
     async def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         driver = self._running()
@@ -107,14 +101,10 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
 class AsyncioDriver(Driver):
     """The core's driver, filled in: a clock, a timer, a task for each call of user code, futures for confirms."""
 
-    def __init__(self, service: Service, config: Config) -> None:
+    def __init__(self, service: Service) -> None:
         self.loop = asyncio.get_running_loop()
-        machine = Machine(
-            config,
-            random=random.random,
-            token=f"{random.getrandbits(48):x}",
-            wall_offset=time.time() - self.loop.time(),
-        )
+        offset, token = time.time() - self.loop.time(), f"{random.getrandbits(48):x}"
+        machine = service.make_machine(random=random.random, token=token, wall_offset=offset)
         super().__init__(service, machine)
         self.over: asyncio.Future[str | None] = self.loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -144,10 +134,10 @@ class AsyncioDriver(Driver):
         self._spawn(self._handle(delivery, message))
 
     async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        within.set((self.service, delivery))
         try:
-            returned = self.service.handle(message)
-            result = outcome(message, await returned if inspect.isawaitable(returned) else returned)
+            with handling(self.service, delivery):
+                returned = self.service.handle(message)
+                result = outcome(message, await returned if inspect.isawaitable(returned) else returned)
         except (Exception, asyncio.CancelledError) as error:
             if self.over.done():  # torn down: the message stays with the broker
                 raise

@@ -129,7 +129,7 @@ class _Driver(Driver):
         offset = time.time() - self.loop.time()
         machine = service.make_machine(random=random.random, token=secrets.token_hex(6), wall_offset=offset)
         super().__init__(service, machine)
-        self._eda_ssl = service._eda_ssl
+        self._ssl = service._eda_ssl
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._tickets = itertools.count(1)
@@ -177,7 +177,7 @@ class _Driver(Driver):
         self._timer = self.loop.call_at(deadline, self.tick)
 
     def open(self, effect: Connect) -> Link:
-        link = Link(effect, self, self.machine.config.close_timeout, self._eda_ssl)
+        link = Link(effect, self, self.machine.config.close_timeout, self._ssl)
         link.task.add_done_callback(lambda _: self.links.pop(effect.epoch, None))
         return link
 

@@ -73,7 +73,7 @@ class Link:
         self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=f"eda link {self._epoch}")
         self._end, self._refused = "given up", False
         # Not at the end of the task, which does not even begin when it is cancelled at once.
-        self.task.add_done_callback(lambda _: self._tell("link_down", self._end, refused=self._refused))
+        self.task.add_done_callback(lambda _: self._tell(self._machine.link_down, self._end, refused=self._refused))
 
     def perform(self, effect: Effect) -> None:
         """Do it in its turn. Never raises: what fails is reported."""
@@ -94,8 +94,8 @@ class Link:
             self._abandoned = True  # aiormq turns some cancellations into other errors
             self.task.cancel()
 
-    def _tell(self, what: str, *arguments: Any, **named: Any) -> None:
-        self._driver.tell(getattr(self._machine, what), self._epoch, *arguments, **named)
+    def _tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
+        self._driver.tell(method, self._epoch, *arguments, **named)
 
     def _failed(self, effect: Effect, reason: str) -> None:
         if not self._closing:
@@ -107,7 +107,7 @@ class Link:
         try:
             await self._connect()
             self._open = True
-            self._tell("link_up")
+            self._tell(self._machine.link_up)
             while not self._abandoned and not isinstance(effect := await self._effects.get(), Close):
                 try:
                     await self._actions[type(effect)](effect)
@@ -149,20 +149,20 @@ class Link:
         return channel
 
     def _on_cancelled(self, frame: Basic.Cancel) -> None:
-        self._tell("consumer_cancelled", frame.consumer_tag)
+        self._tell(self._machine.consumer_cancelled, frame.consumer_tag)
 
     def _on_blocked(self, reason: str | None) -> None:
-        self._tell("unblocked") if reason is None else self._tell("blocked", reason)
+        self._tell(self._machine.unblocked) if reason is None else self._tell(self._machine.blocked, reason)
 
     def _on_connection_closed(self, closing: asyncio.Future[Any]) -> None:
         if not self._closing:
-            self._tell("link_down", _reason(closing.exception()))
+            self._tell(self._machine.link_down, _reason(closing.exception()))
             self.abandon()
 
     def _on_channel_closed(self, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
         if not self._closing and isinstance(error, Exception):
-            self._tell("channel_closed", _reason(error))
+            self._tell(self._machine.channel_closed, _reason(error))
 
     async def _leave(self) -> None:
         """A channel's close is answered after all that was sent before it; a connection's close may overtake that."""
@@ -173,7 +173,9 @@ class Link:
     # Effects
 
     async def _declare(self, effect: Declare) -> None:
-        self._tell("declared", [await self._consumer.rpc(each, timeout=self._timeout) for each in effect.commands])
+        self._tell(
+            self._machine.declared, [await self._consumer.rpc(each, timeout=self._timeout) for each in effect.commands]
+        )
 
     async def _consume(self, effect: Consume) -> None:
         tag = effect.consumer_tag
@@ -182,7 +184,7 @@ class Link:
     async def _on_message(self, message: DeliveredMessage) -> None:
         got, properties = cast(Basic.Deliver, message.delivery), message.header.properties
         where = (got.exchange, got.routing_key)
-        self._tell("delivered", got.delivery_tag, got.redelivered, *where, properties, message.body)
+        self._tell(self._machine.delivered, got.delivery_tag, got.redelivered, *where, properties, message.body)
 
     async def _log(self, effect: PublishLog) -> None:
         key, properties = effect.routing_key, effect.properties
@@ -201,7 +203,7 @@ class Link:
                 wait=False,
             )
         except DeliveryError:
-            self._tell("refused", effect.tag)
+            self._tell(self._machine.refused, effect.tag)
         except asyncio.CancelledError:  # aiormq cancels what waits on a connection that died
             self._failed(effect, "the connection was lost")
         except Exception as error:
@@ -209,8 +211,10 @@ class Link:
         else:
             if isinstance(answer, DeliveredMessage):  # a returned message instead of its confirm
                 back, properties = answer.delivery, answer.header.properties
-                self._tell("returned", back.exchange, back.routing_key, properties, answer.body, back.reply_text)
-            self._tell("confirmed", effect.tag)
+                self._tell(
+                    self._machine.returned, back.exchange, back.routing_key, properties, answer.body, back.reply_text
+                )
+            self._tell(self._machine.confirmed, effect.tag)
 
 
 async def _drop(connection: Connection) -> None:
