@@ -27,7 +27,6 @@ class BlockingDriver(Driver):
 
     Attributes:
         waiting: the running call, or the last one.
-        over: the machine has stopped: there is nothing more to do with this driver.
         graceful: a link is to be closed in good order, not by force.
         aborted: somebody wants the running call to end.
     """
@@ -35,7 +34,6 @@ class BlockingDriver(Driver):
     def __init__(self, machine: Machine) -> None:
         super().__init__(Handlers(), machine)
         self.waiting: Waiting = Waiting(Patience(), self.now())
-        self.over: bool = False
         self.graceful: bool = False
         self.aborted: bool = False
 
@@ -119,8 +117,9 @@ class BlockingDriver(Driver):
 
     # The driver's part
 
-    def arm(self, deadline: float) -> None:
+    def arm(self, deadline: float) -> Callable[[], object]:
         """Nothing: who waits looks at the machine's deadline."""
+        return lambda: None
 
     def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
         """Nothing is subscribed to."""
@@ -133,9 +132,3 @@ class BlockingDriver(Driver):
 
     def settled(self, ticket: int, error: str | None) -> None:
         self.waiting.settled(ticket, error, self.now())
-
-    def room(self) -> None:
-        """Nothing: the window is not larger than the buffer, so nobody waits for room."""
-
-    def stopped(self, error: str | None) -> None:
-        self.over = True

@@ -8,23 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from eda_core.batch import Batch, RawEvent
-from eda_core.driver import Driver
 from eda_core.effects import Effect
 from eda_core.service import ServiceApi, handling
 from eda_core.values import DeliveryId
 
-T = TypeVar("T")
-
 Taken = Sequence[tuple[DeliveryId, RawEvent]]
-
-
-class _Timers(Protocol):
-    def _eda_driver(self) -> Driver: ...
-    def call_later(self, delay: float, callback: Callable[[], Any]) -> Any: ...
-    def cancel_timer(self, timer: Any) -> None: ...
 
 
 class EventBatch:
@@ -50,19 +41,14 @@ class EventBatch:
         self, endpoint: ServiceApi[Any], max_entries: int, timeout: float, callback: Callable[[list[RawEvent]], Any]
     ) -> None:
         self._service = endpoint
-        self._timers: _Timers = endpoint  # type: ignore[assignment]  # as every adapter's has
         self._callback = callback
         # Its own way to call back is neither for coroutines nor for threads.
         self._events: Batch[RawEvent] = Batch(max_entries, timeout, lambda _: None)
         self._timeout = timeout
-        self._timer: Any = None
+        self._timer: int | None = None
 
     def __len__(self) -> int:
         return len(self._events)
-
-    def _at_machine(self, call: Callable[[], T]) -> T:
-        """Call it where the machine may be used; an adapter with threads says where."""
-        return call()
 
     def _add(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> bool:
         """Add the event being handled; whether the batch is full now."""
@@ -74,21 +60,21 @@ class EventBatch:
             full = self._events.add(DeliveryId(meta["delivery_tag"]), event, now)
             return []
 
-        self._at_machine(lambda: self._begin(add))
+        self._service._eda_driver().ask(lambda: self._begin(add))
         return full
 
     def _begin(self, add: Callable[..., list[Effect]]) -> None:
-        driver = self._timers._eda_driver()
+        driver = self._service._eda_driver()
         driver.tell(add)
         if len(self._events) == 1:
             self._cancel_timer()
-            self._timer = self._timers.call_later(self._timeout, self.expire)
+            self._timer = self._service.call_later(self._timeout, self.expire)
             driver.at_stop[self] = self.expire
 
     @contextmanager
     def _taken(self) -> Iterator[list[RawEvent]]:
         """What the batch held, to be dealt with in the block; none if it was empty."""
-        taken = self._at_machine(self._take)
+        taken = self._service._eda_driver().ask(self._take)
         if not taken:
             yield []
             return
@@ -101,16 +87,16 @@ class EventBatch:
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._at_machine(lambda: self._settle(taken, failed))
+            self._service._eda_driver().ask(lambda: self._settle(taken, failed))
 
     def _take(self) -> Taken:
         self._cancel_timer()
-        return self._events.take(self._timers._eda_driver().machine)
+        return self._events.take(self._service._eda_driver().machine)
 
     def _settle(self, taken: Taken, failed: BaseException | None) -> None:
-        driver = self._timers._eda_driver()
+        driver = self._service._eda_driver()
         driver.tell(partial(self._events.settle, driver.machine, taken), error=failed)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
-            self._timers.cancel_timer(self._timer)
+            self._service.cancel_timer(self._timer)

@@ -1,11 +1,8 @@
 """Batches of events, as in eventail."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from eda_core.collect import EventBatch
-
-T = TypeVar("T")
 
 
 class Batch(EventBatch):
@@ -21,8 +18,3 @@ class Batch(EventBatch):
         with self._taken() as events:
             if events:
                 self._callback(events)
-
-    def _at_machine(self, call: Callable[[], T]) -> T:
-        driver: Any = self._timers._eda_driver()
-        answer: T = driver.ask(call)
-        return answer

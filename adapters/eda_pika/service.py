@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import queue
@@ -46,8 +45,6 @@ class Service(ServiceApi[None]):
     #: Run handlers, hooks and timers in so many threads of their own; 0 for the thread of ``run``.
     HANDLER_THREADS: ClassVar[int] = 0
 
-    _driver: _Driver | None = None
-
     def run(self) -> None:
         """Serve until :meth:`stop`, SIGINT, SIGTERM or SIGHUP (those in the main thread only).
 
@@ -59,43 +56,17 @@ class Service(ServiceApi[None]):
             ServiceError: every broker refuses the credentials, or ``on_ready`` failed.
             StateError: it was run before.
         """
-        if self._driver is not None:
-            raise StateError("a service runs once", hint="make another one")
         if type(self.HANDLER_THREADS) is not int or self.HANDLER_THREADS < 0:
             raise LocalError(f"HANDLER_THREADS is {self.HANDLER_THREADS!r}", hint="give a whole number, 0 for none")
-        self._driver = _Driver(self)
-        self._driver.run()
+        self._eda_begin(_Driver).run()
 
     def stop(self, timeout: float | None = None) -> None:
         """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once."""
-        driver = self._eda_driver()
+        driver: Any = self._eda_driver()
         driver.loop.add_callback_threadsafe(partial(driver.stop, timeout))
-
-    def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
-        """Call ``callback`` after ``delay`` seconds, outside any handler. Returns what :meth:`cancel_timer` takes."""
-        driver = self._eda_driver()
-        return driver.ask(partial(driver.call_later, delay, callback))
-
-    def cancel_timer(self, timer: int) -> None:
-        """Do not call it any more."""
-        driver = self._eda_driver()
-        with suppress(StateError):  # it has ended, and its timers with it
-            driver.ask(partial(driver.cancel_timer, timer))
-
-    def _eda_driver(self) -> _Driver:
-        """For the rest of this package: the driver."""
-        if self._driver is None:
-            raise StateError("the service does not run", hint="call run() first, and begin in on_ready")
-        return self._driver
 
     def _eda_identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
-
-    def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
-        within = self._eda_delivery()
-        self._eda_input(
-            lambda it, now: it.publish(message, now, within=within, mandatory=mandatory, immediate=immediate)
-        )
 
     def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         driver = self._eda_driver()
@@ -116,26 +87,23 @@ class ReconnectingSupervisor:
 
 class _Driver(Driver):
     def __init__(self, service: Service) -> None:
-        offset = time.time() - self.now()
-        super().__init__(
-            service, service.make_machine(random=random.random, token=secrets.token_hex(6), wall_offset=offset)
+        machine = service.make_machine(
+            random=random.random, token=secrets.token_hex(6), wall_offset=time.time() - self.now()
         )
+        super().__init__(service, machine)
         self.loop: Any = IOLoop()
         self._thread, self._context = threading.get_ident(), service._eda_ssl
-        self._timer: Any = None
-        self._timers: dict[int, Any] = {}
-        self._numbers, self._signals = itertools.count(1), itertools.count(1)
         self._threads = service.HANDLER_THREADS
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._asked: set[Future[Any]] = set()
-        self._working = self._over = self._ended = False
-        self._error: BaseException | None = None
+        self._working = self._ended = False
+        self._exit: BaseException | None = None
 
     def run(self) -> None:
         for _ in range(self._threads):  # daemons: a handler without end must not keep the process from it
             threading.Thread(target=self._serve, name="eda handlers", daemon=True).start()
         try:
-            with on_signals(self.loop, self._on_signal):
+            with on_signals(self.loop, self.interrupt):
                 self.tell(self.machine.start)
                 while not self._ended:
                     try:
@@ -145,23 +113,22 @@ class _Driver(Driver):
                         for link in self._links():
                             link.lose(repr(error))
         finally:
-            self._over = self._ended = True
+            self.over = self._ended = True
             for _ in range(self._threads):
                 self._jobs.put(None)
             while self._asked:
                 self._asked.pop().cancel()
             self.loop.close()
-        if self._error is not None:
-            raise self._error
+        if self._exit is not None:
+            raise self._exit
+        if self.error is not None:
+            raise ServiceError(self.error)
 
     def _links(self) -> list[Link]:
         return [link for link in self.links.values() if isinstance(link, Link)]
 
-    def _on_signal(self) -> None:
-        self.stop(None if next(self._signals) == 1 else 0.0)
-
     def ask(self, call: Callable[[], T]) -> T:
-        """Call it in the loop's thread, and return or raise what that does."""
+        """In the loop's thread."""
         if threading.get_ident() == self._thread and not self._ended:
             return call()
         answer: Future[T] = Future()
@@ -182,49 +149,25 @@ class _Driver(Driver):
             except Exception as error:
                 answer.set_exception(error)
 
-    def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
-        number = next(self._numbers)
-
-        def due() -> None:
-            if self._timers.pop(number, None) is not None:  # not cancelled while it waited for its turn
-                callback()
-
-        self._timers[number] = self.loop.call_later(max(0.0, delay), partial(self.call, None, due))
-        return number
-
-    def cancel_timer(self, number: int) -> None:
-        timer = self._timers.pop(number, None)
-        if timer is not None:
-            self.loop.remove_timeout(timer)
-
     def now(self) -> float:
         return time.monotonic()
 
-    def arm(self, deadline: float) -> None:
-        if self._timer is not None:
-            self.loop.remove_timeout(self._timer)
-        self._timer = self.loop.call_later(max(0.0, deadline - self.now()), self.tick)
+    def arm(self, deadline: float) -> Callable[[], object]:
+        timer = self.loop.call_later(max(0.0, deadline - self.now()), self.tick)
+        return partial(self.loop.remove_timeout, timer)
 
     def open(self, effect: Connect) -> Link:
         return Link(effect, self, self._context, self.loop, partial(self._forget, effect.epoch))
 
     def _forget(self, epoch: Epoch) -> None:
         self.links.pop(epoch, None)
-        if self._over and not self.links:
+        if self.over and not self.links:
             self._end()
-
-    def settled(self, ticket: int, error: str | None) -> None:
-        """Nobody has a ticket."""
-
-    def room(self) -> None:
-        """Nobody waits for it."""
 
     def report(self, level: int, text: str) -> None:
         LOGGER.log(LOGGING_LEVELS[level], "%s", text)
 
     def stopped(self, error: str | None) -> None:
-        self._over = True
-        self._error = self._error or (ServiceError(error) if error is not None else None)
         for link in self._links():
             link.close(at_once=True)
         self.loop.call_later(_FAREWELL if self.links else 0.0, self._end)
@@ -266,7 +209,7 @@ class _Driver(Driver):
 
     def _run_next(self) -> bool:
         job = self._jobs.get()
-        if job is not None and not self._over and self._error is None:  # handlers and timers end with the service
+        if job is not None and not self.over and self._exit is None:  # handlers and timers end with the service
             try:
                 job()
             except BaseException as error:
@@ -275,7 +218,7 @@ class _Driver(Driver):
         return job is not None
 
     def _break_off(self, error: BaseException) -> None:
-        self._error = self._error or error
+        self._exit = self._exit or error
         self.stop(0.0)
 
     def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:

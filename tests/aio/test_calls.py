@@ -170,7 +170,7 @@ async def test_a_publish_of_a_task_that_outlives_its_handler_is_made_outside_it(
         late = await client.tap("events", "Late")
         await service.publish_event("Begun", 1, conversation())
         await client.waiting_in("outliving.events")
-        while service._driver is None or len(service._driver.machine._flight):  # the handler is over
+        while service._eda_running is None or len(service._eda_driver().machine._flight):  # the handler is over
             await client.waiting_in("outliving.events")
         service.seen.add("go on")
         assert (await late.next()).body

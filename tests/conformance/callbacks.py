@@ -52,7 +52,7 @@ class CallbackSubject:
 
         def set_attribute(service: Any, name: str, value: Any) -> None:
             base.__setattr__(service, name, value)
-            if name == "_driver":
+            if name == "_eda_running":
                 self._loop.call_soon_threadsafe(self._begun.set)
 
         return set_attribute
