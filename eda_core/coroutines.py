@@ -72,6 +72,8 @@ class CoroutineDriver(Driver):
             self.tell(self.machine.start)
             try:
                 await self._end()
+            except GeneratorExit:  # the loop is gone, and nothing can be waited for
+                raise
             except BaseException:
                 self.stop()
                 await self._end()

@@ -24,6 +24,9 @@ class Runs:
         self.machine = bench.machine
         self.at_stop: dict[object, Callable[[], Any]] = {}
 
+    def ask(self, call: Callable[[], Any]) -> Any:
+        return call()
+
     def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
         self.bench.did(method(*arguments, now=self.bench.now, **named))
 
@@ -36,7 +39,7 @@ class Service(Plain):
         self.runs = Runs(bench)
         self.timers: dict[int, tuple[float, Callable[[], Any]]] = {}
 
-    def _eda_driver(self) -> Runs:
+    def _eda_driver(self) -> Any:
         return self.runs
 
     def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> str:
