@@ -221,5 +221,4 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         await driver.request(partial(publish, message, within=within, mandatory=mandatory, immediate=immediate))
 
     async def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        driver = self._eda_driver()
-        driver.feed(call(driver.machine, driver.now()))
+        self._eda_driver().make(call)

@@ -132,6 +132,10 @@ class Driver(ABC):
         """Make an input to the machine, now, and perform its effects."""
         self.feed(method(*arguments, now=self.now(), **named))
 
+    def make(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        """Make the input that ``call`` makes of the machine and the time, and perform its effects."""
+        self.feed(call(self.machine, self.now()))
+
     def stop(self, timeout: float | None = None) -> None:
         """Ask the service to stop, within ``timeout`` seconds instead of the configured ones."""
         self.tell(self.machine.stop, timeout=timeout)

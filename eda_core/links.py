@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from pamqp import base
+
 from eda_core.driver import Driver
 from eda_core.effects import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
 
@@ -31,7 +33,7 @@ class Link:
         self.up: bool = False
         self.closing: bool = False
         self.actions: dict[type, Callable[[Any], Any]] = {
-            Declare: self.declare,
+            Declare: self._declare,
             Consume: self.consume,
             Cancel: self.cancel,
             Ack: self.ack,
@@ -39,6 +41,8 @@ class Link:
             Publish: self.publish,
             PublishLog: self.log,
         }
+        self._replies: list[base.Frame] = []
+        self._awaited = 0
 
     # What a transport fills in. Any of these may raise: the machine hears of it.
 
@@ -47,7 +51,8 @@ class Link:
         raise NotImplementedError
 
     def declare(self, effect: Declare) -> Any:
-        """Send its commands on the consuming channel, in order, and tell ``declared`` with the replies."""
+        """Send its commands on the consuming channel, in order. What :meth:`received` does not get of the replies, if
+        the library keeps them to itself, is told by ``declared``."""
         raise NotImplementedError
 
     def consume(self, effect: Consume) -> Any:
@@ -101,16 +106,30 @@ class Link:
         self.tell(self.machine.link_up)
 
     def received(self, name: str, method: Any, *content: Any) -> None:
-        """Make the input that a method of the broker's is; all others are ignored.
+        """Make the input that a method of the broker's is.
 
         Args:
             name: as AMQP 0-9-1 names it, ``Basic.Deliver``.
-            method: with the attributes that AMQP 0-9-1 gives it: pamqp's, or another library's.
+            method: with the attributes that AMQP 0-9-1 gives it: pamqp's, or another library's; a reply to a command
+                of ``Declare`` is pamqp's.
             content: the properties, pamqp's or with the same attributes, and the body, if a message comes with it.
+
+        Raises:
+            ValueError: no broker sends it to a link that is open.
         """
-        meaning = _MEANINGS.get(name)
-        if meaning is not None:
-            meaning(self, method, *content)
+        meaning = MEANINGS.get(name)
+        if meaning is None:
+            raise ValueError(f"unexpected {name}")
+        meaning(self, method, *content)
+
+    def _declare(self, effect: Declare) -> Any:
+        self._replies, self._awaited = [], len(effect.commands)
+        return self.declare(effect)
+
+    def _replied(self, reply: base.Frame) -> None:
+        self._replies.append(reply)
+        if len(self._replies) == self._awaited:
+            self.tell(self.machine.declared, self._replies)
 
 
 def reason(error: BaseException) -> str:
@@ -134,7 +153,8 @@ def _returned(link: Link, it: Any, *content: Any) -> None:
     link.tell(link.machine.returned, exchange, key, *content, _text(it.reply_text))
 
 
-_MEANINGS: Final[dict[str, Callable[..., None]]] = {
+#: For each method of the broker what it means.
+MEANINGS: Final[dict[str, Callable[..., None]]] = {
     "Basic.Deliver": _delivered,
     "Basic.Return": _returned,
     "Basic.Ack": lambda link, it: link.tell(link.machine.confirmed, it.delivery_tag, multiple=it.multiple),
@@ -143,4 +163,6 @@ _MEANINGS: Final[dict[str, Callable[..., None]]] = {
     "Channel.Close": lambda link, it: link.tell(link.machine.channel_closed, _text(it.reply_text)),
     "Connection.Blocked": lambda link, it: link.tell(link.machine.blocked, _text(it.reason)),
     "Connection.Unblocked": lambda link, it: link.tell(link.machine.unblocked),
+    **dict.fromkeys(("Exchange.DeclareOk", "Queue.DeclareOk", "Queue.BindOk", "Basic.QosOk"), Link._replied),
+    **dict.fromkeys(("Basic.ConsumeOk", "Basic.CancelOk"), lambda link, it: None),
 }

@@ -70,7 +70,7 @@ class Service(ServiceApi[None]):
 
     def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         driver = self._eda_driver()
-        driver.ask(lambda: driver.feed(call(driver.machine, driver.now())))
+        driver.ask(partial(driver.make, call))
 
 
 class ReconnectingSupervisor:

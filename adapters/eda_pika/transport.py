@@ -6,7 +6,7 @@ from ssl import SSLContext
 from typing import Any
 
 import pika
-from pamqp import base, commands
+from pamqp import commands
 from pika.exceptions import ChannelClosedByBroker
 
 from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog, links
@@ -102,13 +102,9 @@ class Link(links.Link):
     # Effects
 
     def declare(self, effect: Declare) -> None:
-        replies: list[base.Frame] = []
-
         def replied(frame: Any) -> None:
             kind: Any = commands.INDEX_MAPPING[frame.method.INDEX]
-            replies.append(kind(*(getattr(frame.method, name) for name in kind.__slots__)))
-            if len(replies) == len(effect.commands):
-                self.tell(self.machine.declared, replies)
+            self.received(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)))
 
         known = pika.spec.methods
         for command in effect.commands:  # pika sends each when the one before is answered

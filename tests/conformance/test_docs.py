@@ -19,6 +19,7 @@ SOURCES = [
     for name in (
         "examples/custom_transport.py",
         "examples/custom_service.py",
+        "adapters/eda_pika/service.py",
         "tests/conformance/test_conformance.py",
     )
 ]

@@ -284,6 +284,18 @@ def test_tell_gives_the_time_and_all_arguments() -> None:
     assert carrier.done == [("room",)]
 
 
+def test_an_input_may_be_made_of_the_machine_and_the_time() -> None:
+    carrier, got = Carrier(), list[Any]()
+
+    def call(machine: Machine, now: float) -> list[Effect]:
+        got.extend((machine, now))
+        return [Room()]
+
+    carrier.make(call)
+    assert got == [carrier.machine, 100.0]
+    assert carrier.done == [("room",)]
+
+
 def test_a_relay_goes_through_the_pump_in_order() -> None:
     carrier = willing(Carrier())
     carrier.tell(carrier.machine.start)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pamqp import base, commands
-from pamqp.commands import Basic, Channel, Connection
+from pamqp import base
+from pamqp.commands import Basic, Channel, Connection, Exchange, Queue
 
 from eda_core.effects import (
     Ack,
@@ -143,11 +143,41 @@ def test_each_method_of_the_broker_is_an_input(method: base.Frame, told: tuple[A
     assert inputs == [told]
 
 
-def test_other_methods_are_ignored() -> None:
+def test_that_a_consumer_is_there_or_gone_is_no_news() -> None:
     link, told = made()
-    for name in ("Basic.ConsumeOk", "Basic.CancelOk", "Basic.Nonsense", ""):
-        link.received(name, commands.Basic.ConsumeOk("events"))
+    link.received("Basic.ConsumeOk", Basic.ConsumeOk("events"))
+    link.received("Basic.CancelOk", Basic.CancelOk("events"))
     assert told == []
+
+
+@pytest.mark.parametrize("name", ["Basic.Recover", "Basic.Publish", ""])
+def test_what_no_broker_sends_is_refused(name: str) -> None:
+    link, told = made()
+    with pytest.raises(ValueError, match=f"unexpected {name}"):
+        link.received(name, Basic.Recover())
+    assert told == []
+
+
+def test_the_replies_to_a_declare_are_one_input_each_time() -> None:
+    link, told = willing()
+    link.up = True
+    for names in (["q1", "q2"], ["q3"]):
+        asked = tuple(Queue.Declare(queue=name) for name in names)
+        replies = [Queue.DeclareOk(name, 0, 0) for name in names]
+        link.perform(Declare(EPOCH, asked))
+        for reply in replies:
+            assert told == []
+            link.received(reply.name, reply)
+        assert told.pop() == ("declared", EPOCH, replies)
+
+
+@pytest.mark.parametrize("reply", [Exchange.DeclareOk(), Queue.DeclareOk("q", 0, 0), Queue.BindOk(), Basic.QosOk()])
+def test_each_kind_of_reply_is_one(reply: base.Frame) -> None:
+    link, told = willing()
+    link.up = True
+    link.perform(Declare(EPOCH, (Basic.Qos(),)))
+    link.received(reply.name, reply)
+    assert told == [("declared", EPOCH, [reply])]
 
 
 def test_what_is_not_utf_8_becomes_text() -> None:
