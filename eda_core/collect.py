@@ -12,6 +12,7 @@ from typing import Any
 
 from eda_core.batch import Batch, RawEvent
 from eda_core.effects import Effect
+from eda_core.errors import Abandoned
 from eda_core.service import ServiceApi, handling
 from eda_core.values import DeliveryId
 
@@ -79,15 +80,19 @@ class EventBatch:
             yield []
             return
         failed: BaseException | None = None
+        driver = self._service._eda_driver()
         try:
             with handling(self._service, self._events.publisher(taken, self._service._eda_delivery())):
                 yield [event for _, event in taken]
+        except Abandoned:
+            taken = []  # they stay with the broker
+            raise
         except BaseException as error:
             failed = error
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._service._eda_driver().ask(lambda: self._settle(taken, failed))
+            driver.ask(lambda: self._settle(taken, failed))
 
     def _take(self) -> Taken:
         self._cancel_timer()

@@ -13,9 +13,10 @@ from inspect import isawaitable
 from typing import Any, Protocol, cast
 
 from eda_core.calls import answer
+from eda_core.collect import EventBatch
 from eda_core.driver import Driver
 from eda_core.effects import Effect, Replied
-from eda_core.errors import BufferFull, EdaError, PublishError, ServiceError
+from eda_core.errors import BufferFull, EdaError, PublishError
 from eda_core.handlers import Handlers, failure, outcome
 from eda_core.machine import Machine
 from eda_core.service import ServiceApi, handling
@@ -80,8 +81,7 @@ class CoroutineDriver(Driver):
                 raise
         finally:
             await self.tear_down()
-        if self.error is not None:
-            raise ServiceError(self.error)
+        self.raise_end()
 
     async def _end(self) -> None:
         if not self.over:
@@ -222,3 +222,20 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
 
     async def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         self._eda_driver().make(call)
+
+
+class Batch(EventBatch):
+    __doc__ = EventBatch.__doc__
+
+    async def push(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+        """Add the event being handled; if that makes the batch full, hand it over and wait until it is dealt with."""
+        if self._add(payload, conversation_id, meta):
+            await self.expire()
+
+    async def expire(self) -> None:
+        """Hand over what there is, at once, and wait until it is dealt with."""
+        with self._taken() as events:
+            if events:
+                returned = self._callback(events)
+                if isawaitable(returned):
+                    await returned

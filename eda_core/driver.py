@@ -25,7 +25,7 @@ from eda_core.effects import (
     Stopped,
     Unconfigured,
 )
-from eda_core.errors import StateError
+from eda_core.errors import ServiceError, StateError
 from eda_core.handlers import Handlers
 from eda_core.machine import Machine
 from eda_core.timers import Timers
@@ -211,6 +211,15 @@ class Driver(ABC):
     def _returned(self, effect: Returned) -> None:
         service = self.service
         self.call(effect, service.handle_returned_message, effect.name, effect.payload, dict(effect.envelope))
+
+    def raise_end(self) -> None:
+        """At the end of a run.
+
+        Raises:
+            ServiceError: the service was not asked to stop.
+        """
+        if self.error is not None:
+            raise ServiceError(self.error)
 
     def _stopped(self, effect: Stopped) -> None:
         self.over, self.error = True, effect.error

@@ -18,15 +18,12 @@ from typing import Any, ClassVar, TypeVar
 
 from pika.adapters.select_connection import IOLoop
 
+from eda_core.callbacks import CallbackDriver, CallbackService
 from eda_core.criticality import LOGGING_LEVELS
-from eda_core.driver import Driver
-from eda_core.effects import Connect, Effect
-from eda_core.errors import LocalError, ServiceError, StateError
-from eda_core.handlers import failure, outcome
-from eda_core.machine import Machine
-from eda_core.service import ServiceApi, handling
-from eda_core.values import AnyMessage, DeliveryId, Epoch
-from eda_pika.signals import on_signals
+from eda_core.effects import Connect
+from eda_core.errors import LocalError, StateError
+from eda_core.values import Epoch
+from eda_pika.signals import Signals
 from eda_pika.transport import Link
 
 T = TypeVar("T")
@@ -34,7 +31,7 @@ LOGGER = logging.getLogger("eda_pika")
 _TURN, _FAREWELL = 0.002, 1.0  # seconds: for handlers until the network has its turn; for sockets to close at the end
 
 
-class Service(ServiceApi[None]):
+class Service(CallbackService):
     """A service whose handlers are plain methods, ``def on_<Name>``. Subclass it and call :meth:`run`.
 
     Handlers, hooks and timers run in the thread of :meth:`run`, one after another, while everything else waits: none
@@ -48,8 +45,12 @@ class Service(ServiceApi[None]):
     def run(self) -> None:
         """Serve until :meth:`stop`, SIGINT, SIGTERM or SIGHUP (those in the main thread only).
 
-        A second signal stops at once, leaving unfinished messages to other workers; so does what is no ``Exception``
-        (SystemExit), raised in a handler, and comes out of here.
+        After ``STOP_TIMEOUT`` unfinished messages are left to other workers, and after a second signal at once. In the
+        main thread, without ``HANDLER_THREADS``, a handler that goes on then is ended by :class:`Abandoned`, raised
+        within it; unless it is in a call to C code that does not look at signals, catches that, or has the handlers of
+        all three signals replaced. In another thread nothing but its end ends a handler.
+
+        What is no ``Exception`` (SystemExit), raised in a handler, stops at once too, and comes out of here.
 
         Raises:
             LocalError: ``HANDLER_THREADS`` is no number of threads.
@@ -63,14 +64,10 @@ class Service(ServiceApi[None]):
     def stop(self, timeout: float | None = None) -> None:
         """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once."""
         driver: Any = self._eda_driver()
-        driver.loop.add_callback_threadsafe(partial(driver.stop, timeout))
+        driver.request_stop(timeout)
 
     def _eda_identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
-
-    def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        driver = self._eda_driver()
-        driver.ask(partial(driver.make, call))
 
 
 class ReconnectingSupervisor:
@@ -85,7 +82,7 @@ class ReconnectingSupervisor:
             self.service.run()
 
 
-class _Driver(Driver):
+class _Driver(CallbackDriver):
     def __init__(self, service: Service) -> None:
         machine = service.make_machine(
             random=random.random, token=secrets.token_hex(6), wall_offset=time.time() - self.now()
@@ -94,16 +91,16 @@ class _Driver(Driver):
         self.loop: Any = IOLoop()
         self._thread, self._context = threading.get_ident(), service._eda_ssl
         self._threads = service.HANDLER_THREADS
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._signals = Signals(self.loop, self.interrupt, machine.config.stop_timeout)
+        self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._asked: set[Future[Any]] = set()
         self._working = self._ended = False
-        self._exit: BaseException | None = None
 
     def run(self) -> None:
         for _ in range(self._threads):  # daemons: a handler without end must not keep the process from it
             threading.Thread(target=self._serve, name="eda handlers", daemon=True).start()
         try:
-            with on_signals(self.loop, self.interrupt):
+            with self._signals.heard():
                 self.tell(self.machine.start)
                 while not self._ended:
                     try:
@@ -119,10 +116,7 @@ class _Driver(Driver):
             while self._asked:
                 self._asked.pop().cancel()
             self.loop.close()
-        if self._exit is not None:
-            raise self._exit
-        if self.error is not None:
-            raise ServiceError(self.error)
+        self.raise_end()
 
     def _links(self) -> list[Link]:
         return [link for link in self.links.values() if isinstance(link, Link)]
@@ -130,7 +124,7 @@ class _Driver(Driver):
     def ask(self, call: Callable[[], T]) -> T:
         """In the loop's thread."""
         if threading.get_ident() == self._thread and not self._ended:
-            return call()
+            return self._signals.run(call, False)
         answer: Future[T] = Future()
         self._asked.add(answer)
         self.loop.add_callback_threadsafe(partial(self._answer, answer, call))
@@ -140,6 +134,15 @@ class _Driver(Driver):
             return answer.result()
         except CancelledError:
             raise StateError("the service has stopped", hint="call this before") from None
+
+    def request_stop(self, timeout: float | None) -> None:
+        """Soon, from any thread."""
+        call = partial(self.loop.add_callback_threadsafe, partial(self.stop, timeout))
+        if threading.get_ident() == self._thread:
+            self._signals.run(call, False)
+        else:
+            self._signals.hurry(self.machine.config.stop_timeout if timeout is None else timeout)
+            call()
 
     def _answer(self, answer: Future[T], call: Callable[[], T]) -> None:
         self._asked.discard(answer)
@@ -178,13 +181,10 @@ class _Driver(Driver):
 
     # User code, never in the stack of a callback from pika's sockets
 
-    def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        self._spawn(partial(self._handle, delivery, message))
+    def user(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._signals.run(partial(function, *arguments), not self._threads)
 
-    def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
-        self._spawn(partial(self._call, effect, partial(function, *arguments)))
-
-    def _spawn(self, job: Callable[[], None]) -> None:
+    def spawn(self, job: Callable[[], None]) -> None:
         self._jobs.put(job)
         if not self._threads and not self._working:
             self._working = True
@@ -196,41 +196,13 @@ class _Driver(Driver):
 
     def _work(self) -> None:
         until = self.now() + _TURN
-        self._run_next()
+        self.run_job(self._jobs.get())
         while not self._jobs.empty() and self.now() < until:
-            self._run_next()
+            self.run_job(self._jobs.get())
         self._working = not self._jobs.empty()
         if self._working:
             self._work_soon()
 
     def _serve(self) -> None:
-        while self._run_next():
-            pass
-
-    def _run_next(self) -> bool:
-        job = self._jobs.get()
-        if job is not None and not self.over and self._exit is None:  # handlers and timers end with the service
-            try:
-                job()
-            except BaseException as error:
-                with suppress(StateError):  # it has ended meanwhile
-                    self.ask(partial(self._break_off, error))
-        return job is not None
-
-    def _break_off(self, error: BaseException) -> None:
-        self._exit = self._exit or error
-        self.stop(0.0)
-
-    def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        try:
-            with handling(self.service, delivery):
-                result = outcome(message, self.service.handle(message))
-        except Exception as error:
-            result = failure(error)
-        self.ask(partial(self.tell, self.machine.handled, delivery, result))
-
-    def _call(self, effect: Effect | None, function: Callable[[], Any]) -> None:
-        try:
-            function()
-        except Exception as error:
-            self.ask(partial(self.tell, self.machine.callback_failed, effect, failure(error)))
+        while (job := self._jobs.get()) is not None:
+            self.run_job(job)
