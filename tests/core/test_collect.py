@@ -10,6 +10,7 @@ import pytest
 from eda_core import DEFERRED, Ack, LocalError, Nack, Publish, RawEvent
 from eda_core.collect import EventBatch
 from eda_core.effects import Connect, Effect
+from eda_core.errors import Abandoned
 from eda_core.values import AnyMessage, DeliveryId
 
 from .kit import Bench, of, only, opened
@@ -138,3 +139,18 @@ def test_what_is_no_exception_comes_out_and_the_events_have_failed() -> None:
 def test_a_batch_that_could_never_be_is_refused() -> None:
     with pytest.raises(LocalError, match="max_entries is 0"):
         made(print, 0)
+
+
+def test_what_is_abandoned_stays_with_the_broker() -> None:
+    """Neither acknowledged nor failed: another worker gets it as if this one had never seen it."""
+
+    def abandoned(_events: object) -> None:
+        raise Abandoned("the time is over")
+
+    bench, _, batch = made(abandoned, 9)
+    push(bench, batch, 1)
+    before = len(bench.seen)
+    with pytest.raises(Abandoned):
+        batch.expire()
+    assert bench.seen[before:] == []
+    assert len(batch) == 0

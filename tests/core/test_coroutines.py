@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pamqp.commands import Basic
 
-from eda_core.coroutines import CoroutineDriver, CoroutineService
+from eda_core.batch import RawEvent
+from eda_core.coroutines import Batch, CoroutineDriver, CoroutineService
 from eda_core.effects import Connect, Declare, Dispatch, Effect, Publish, PublishLog, Ready, Replied, Settled, Stopped
 from eda_core.errors import BufferFull, CommandError, LocalError, PublishError, ServiceError, StateError
 from eda_core.machine import Machine
@@ -120,7 +121,7 @@ class Runs(CoroutineDriver):
         self.ended = True
 
     def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
-        if method.__name__ in ("handled", "callback_failed", "forget_call"):
+        if getattr(method, "__name__", "") in ("handled", "callback_failed", "forget_call"):
             self.told.append((method.__name__, *arguments))
         super().tell(method, *arguments, **named)
 
@@ -488,3 +489,35 @@ def test_a_service_whose_event_loop_is_gone_does_not_wait_for_anything() -> None
     driver, run = running(made())
     run.work.close()
     assert driver.ended
+
+
+# Batches
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["a function", "a coroutine function"])
+def test_a_batch_is_handed_over_when_it_is_full_or_its_time_is_over(waits: bool) -> None:
+    got: list[int] = []
+
+    async def later(events: list[RawEvent]) -> None:
+        got.append(len(events))
+
+    class Collector(Service):
+        async def on_Happened(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> bool:
+            await batch.push(payload, conversation_id, meta)
+            return True
+
+    service = Collector(URLS[0], ["Happened"], [], "svc")
+    driver, _ = running(service)
+    batch = Batch(service, 2, 5.0, later if waits else lambda events: got.append(len(events)))
+    properties = Basic.Properties(headers={"conversation_id": "c-1"}, content_type="application/json")
+    for tag in (1, 2, 3):
+        epoch = driver.machine.epoch
+        driver.tell(driver.machine.delivered, epoch, tag, False, "events", "Happened", properties, b"1")
+        driver.turn()
+    assert got == [2]
+    driver.clock = 105.0
+    driver.tick()
+    driver.turn()
+    assert got == [2, 1]
+    assert driver.begin(batch.expire()).done
+    assert got == [2, 1], "an empty batch is not handed over"
