@@ -90,13 +90,18 @@ class AttemptMemory:
         return self._known.get(key, (0, 0))[0]
 
     def attempt(self, key: Hashable, headers: Mapping[str, Any], redelivered: bool) -> int:
-        """Which attempt this delivery is, from 1. A quorum queue's count is the surest, lost links taken off."""
-        known = self._known.get(key)
-        count = headers.get(DELIVERY_COUNT_HEADER)
-        if type(count) is int and count >= 0:
-            return max(1, count + 1 - (known[1] if known else 0))
+        """Which attempt this delivery is, from 1. A quorum queue's count is the surest, lost links taken off.
+
+        It counts redeliveries: on a first one, or standing still, it is a header that the message brought along from
+        another queue (when it was moved by a shovel, say), and going by that a poison message would be tried for ever.
+        """
         if not redelivered:
             return 1
+        known = self._known.get(key)
+        count = headers.get(DELIVERY_COUNT_HEADER)
+        if type(count) is int and count > 0:
+            failures, losses = known or (0, 0)
+            return max(failures + 1, count + 1 - losses)
         return known[0] + 1 if known else 2
 
 

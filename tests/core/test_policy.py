@@ -96,7 +96,6 @@ def test_a_quorum_queue_counts_lost_links_which_are_no_failures() -> None:
     memory.remember("key", 1)
     memory.remember("key", 1, lost=True)
     assert memory.attempt("key", {DELIVERY_COUNT_HEADER: 3}, redelivered=True) == 2
-    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: 0}, redelivered=True) == 1
     assert memory.failures("key") == 1
     assert memory.failures("other") == 0
 
@@ -111,12 +110,27 @@ def test_the_latest_count_is_the_one_that_holds_until_it_is_forgotten() -> None:
     memory.forget("key")
 
 
-@pytest.mark.parametrize("redelivered", [False, True])
-@pytest.mark.parametrize("count", [0, 1, 19])
-def test_the_count_of_a_quorum_queue_is_the_surest_source(count: int, redelivered: bool) -> None:
+@pytest.mark.parametrize("known", [None, 0, 1])
+@pytest.mark.parametrize("count", [1, 19])
+def test_the_count_of_a_quorum_queue_is_the_surest_source(count: int, known: int | None) -> None:
     memory = AttemptMemory()
-    memory.remember("key", 7)
-    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered) == count + 1
+    if known is not None:
+        memory.remember("key", known)
+    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered=True) == count + 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 19])
+def test_a_count_on_a_first_delivery_is_no_count_of_this_queue(count: int) -> None:
+    assert AttemptMemory().attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered=False) == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_count_that_stands_still_does_not_keep_a_message_going_for_ever(count: int) -> None:
+    memory, attempts = AttemptMemory(), list[int]()
+    for _ in range(6):
+        attempts.append(memory.attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered=bool(attempts)))
+        memory.remember("key", attempts[-1])
+    assert attempts == sorted(set(attempts))
 
 
 @pytest.mark.parametrize("count", [-1, True, "3", 2.0, None, [1]])
