@@ -183,7 +183,8 @@ class Receiver(LinkKeeper):
     def ack_together(self, deliveries: Iterable[DeliveryId], now: float) -> list[Effect]:
         """Acknowledge those that are :meth:`in_flight`, none before all publishes of all of them are confirmed."""
         effects: list[Effect] = []
-        found = [each for each in map(self._flight.get, filter(self.in_flight, deliveries)) if each is not None]
+        distinct = dict.fromkeys(filter(self.in_flight, deliveries))
+        found = [each for each in map(self._flight.get, distinct) if each is not None]
         group = Group(len(found))
         for delivery in found:
             delivery.group = group
