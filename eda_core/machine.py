@@ -42,6 +42,7 @@ from eda_core.logbook import LogBook
 from eda_core.receiver import Receiver
 from eda_core.routing import COMMANDS
 from eda_core.topology import REPLIES, replies
+from eda_core.urls import redact
 from eda_core.values import AnyMessage, Command, DeliveryId, Epoch, Failed, Result
 
 
@@ -70,6 +71,7 @@ class Machine(Receiver):
 
     def effect_failed(self, effect: Effect, reason: str, now: float) -> list[Effect]:
         """The driver could not perform ``effect``. What was to be done on the link is lost with the link."""
+        reason = redact(reason)
         if isinstance(effect, Dispatch):
             return self.handled(effect.delivery, Failed(reason), now)
         if isinstance(effect, (Connect, Close)):
