@@ -65,6 +65,9 @@ class AttemptMemory:
     have been cut. Counting every redelivery as a failure makes the first error after a lost connection a dead letter,
     so a worker remembers what it gave back and what it lost. A redelivered message it knows nothing of is taken to have
     failed once, elsewhere. Bounded: the oldest entry goes first.
+
+    Args:
+        limit: entries to keep; at least as many as deliveries may be in flight.
     """
 
     __slots__ = ("_known", "_limit")
@@ -109,7 +112,11 @@ def message_key(routing_key: str, properties: Basic.Properties, body: bytes) -> 
     """What recognizes a message when it is redelivered: its id, or failing that all there is."""
     if properties.message_id:
         return properties.message_id
-    return (routing_key, properties.correlation_id, hash(body))
+    headers = properties.headers
+    conversation = headers.get("conversation_id") if type(headers) is dict else None
+    if type(conversation) is not str:  # none, or of a type of its own, which may have no hash
+        conversation = None
+    return (routing_key, properties.correlation_id, conversation, hash(body))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import pytest
@@ -170,11 +171,16 @@ def test_a_message_is_recognized_by_its_id() -> None:
 
 @pytest.mark.parametrize("message_id", [None, ""])
 def test_a_message_without_an_id_is_recognized_by_all_there_is(message_id: str | None) -> None:
-    def key(routing_key: str = "k", correlation_id: str | None = "c", body: bytes = b"x") -> object:
-        return message_key(routing_key, Properties(message_id=message_id, correlation_id=correlation_id), body)
+    def key(routing_key: str = "k", body: bytes = b"x", **properties: Any) -> Hashable:
+        given = {"correlation_id": "c", "headers": {"conversation_id": "C"}, **properties}
+        return message_key(routing_key, Properties(message_id=message_id, **given), body)
 
     assert key() == key()
-    assert len({key(), key(routing_key="l"), key(correlation_id=None), key(body=b"y")}) == 4
+    others = [key("l"), key(body=b"y"), key(correlation_id=None), key(headers={"conversation_id": "D"})]
+    assert len({key(), *others}) == 5
+    nothing: list[Any] = [None, {}, {"conversation_id": None}, {"conversation_id": [1]}, []]
+    without = {key(headers=headers) for headers in nothing}
+    assert len({key(), *without}) == 2
 
 
 # Reconnecting

@@ -91,6 +91,16 @@ def test_a_quorum_queue_counts_the_deliveries_itself(count: int, requeue: bool) 
     assert only(Nack, fail(bench, headers=headers, redelivered=count > 0)).requeue is requeue
 
 
+def test_the_failures_of_one_conversation_are_not_those_of_another_that_says_the_same() -> None:
+    """As eventail's messages do, which have no id."""
+    bench = opened(retry=RetryPolicy(3))
+    same: dict[str, Any] = {"message_id": None, "body": b"\xa0"}
+    for name in ("c-1", "c-2"):
+        assert only(Nack, fail(bench, headers={"conversation_id": name}, **same)).requeue
+    for name in ("c-1", "c-2"):
+        assert only(Nack, fail(bench, headers={"conversation_id": name}, redelivered=True, **same)).requeue
+
+
 def test_a_lost_link_is_no_failure_on_a_quorum_queue_either() -> None:
     bench = opened()
     bench.take(message_id="m")
