@@ -59,7 +59,7 @@ class Receiver(LinkKeeper):
         self._logs = logs
         self._flight = InFlight(self.epoch)
         self._outbox = Outbox(config.window, config.buffer)
-        self._memory = AttemptMemory()
+        self._memory = AttemptMemory(4096 + 2 * config.prefetch)  # events and commands, should the link be lost
         #: Deliveries of lost links whose handlers still run.
         self._orphans: set[DeliveryId] = set()
         self._configured = False

@@ -75,6 +75,15 @@ def test_a_redelivery_after_a_lost_link_is_not_taken_for_a_failure() -> None:
     assert not only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
 
 
+def test_a_lost_link_is_no_failure_of_any_of_many_messages() -> None:
+    bench = opened(prefetch=5000)
+    for number in range(5000):
+        bench.take(message_id=f"m-{number}")
+    bench.lose()
+    bench.open()
+    assert only(Nack, fail(bench, message_id="m-0", redelivered=True)).requeue
+
+
 def test_a_lost_link_keeps_the_failures_before_it() -> None:
     bench = opened()
     fail(bench, message_id="m")
