@@ -16,7 +16,7 @@ from typing import Any
 from pamqp.commands import Basic
 
 from eda_core import link
-from eda_core.calls import Call, Calls
+from eda_core.calls import Call, Calls, reply_key
 from eda_core.codec import DecodeError, decode
 from eda_core.config import Config
 from eda_core.consumer import RUNNING, WAITING, Delivery
@@ -59,7 +59,7 @@ class Machine(Receiver):
     def __init__(self, config: Config, *, random: Callable[[], float], token: str, wall_offset: float) -> None:
         super().__init__(config, random, LogBook(config, wall_offset))
         self._token = token
-        self._calls = Calls(f"{config.service}.{token}", config.buffer)
+        self._calls = Calls(reply_key(config.service, token, config.commands), config.buffer)
 
     def __repr__(self) -> str:
         return (
