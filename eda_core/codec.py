@@ -73,7 +73,7 @@ def encode(payload: object, content_type: str = CBOR, limits: Limits = DEFAULT_L
             f"payload is {len(body)} bytes as {content_type}, the limit is {limits.max_bytes}",
             hint="send a reference to it instead",
         )
-    if not plain:
+    if not plain or (len(body) > _LONGEST_INTEGER and any(map(body.__contains__, _LONG_INTEGERS))):
         try:
             decode(body, content_type, limits)
         except DecodeError as error:
@@ -203,6 +203,8 @@ def _negative_big_integer(digits: Any, immutable: bool) -> int:
 
 
 _LONGEST_INTEGER: Final = 1024
+#: How longer ones begin: tag 2 or 3, on a byte string whose length takes two bytes or four.
+_LONG_INTEGERS: Final = (b"\xc2\x59", b"\xc3\x59", b"\xc2\x5a", b"\xc3\x5a")
 
 #: String references, shared references (cyclic, or 2^28 leaves from 266 bytes), regular expressions, e-mail messages.
 _OWN_TAGS: Final[dict[int, Callable[[Any, bool], Any]]] = {

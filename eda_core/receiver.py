@@ -59,7 +59,7 @@ class Receiver(LinkKeeper):
         self._logs = logs
         self._flight = InFlight(self.epoch)
         self._outbox = Outbox(config.window, config.buffer)
-        self._memory = AttemptMemory()
+        self._memory = AttemptMemory(4096 + 2 * config.prefetch)  # events and commands, should the link be lost
         #: Deliveries of lost links whose handlers still run.
         self._orphans: set[DeliveryId] = set()
         self._configured = False
@@ -183,7 +183,8 @@ class Receiver(LinkKeeper):
     def ack_together(self, deliveries: Iterable[DeliveryId], now: float) -> list[Effect]:
         """Acknowledge those that are :meth:`in_flight`, none before all publishes of all of them are confirmed."""
         effects: list[Effect] = []
-        found = [each for each in map(self._flight.get, filter(self.in_flight, deliveries)) if each is not None]
+        distinct = dict.fromkeys(filter(self.in_flight, deliveries))
+        found = [each for each in map(self._flight.get, distinct) if each is not None]
         group = Group(len(found))
         for delivery in found:
             delivery.group = group

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pamqp.commands import Queue
 
 from eda_core import (
     Ack,
@@ -25,14 +26,15 @@ from eda_core import (
     Stopped,
     link,
 )
-from eda_core.calls import Call, Calls, answer
+from eda_core.calls import Call, Calls, answer, reply_key
 from eda_core.effects import Cancel, Effect
 from eda_core.topology import REPLIES
 from eda_core.values import CONFIGURED, DONE, DeliveryId, Result
 
 from .kit import Bench, kinds, of, only, opened
 
-KEY = "svc.tok"
+#: The bench subscribes to ``svc.#``.
+KEY = "replies.svc.tok"
 
 
 def call(bench: Bench, ticket: int = 1, **named: Any) -> list[Effect]:
@@ -54,6 +56,15 @@ def reply(bench: Bench, ticket: int, payload: object = "yes", status: str = "suc
 
 
 # --- the queue of the results ---
+
+
+@pytest.mark.parametrize("own", ["svc.tok", "svc.*", "svc.#", "*.*", "#.tok"])
+def test_results_come_under_a_key_that_the_service_is_not_bound_to(own: str) -> None:
+    assert reply_key("svc", "tok", ["svc.Do", "other.#"]) == "svc.tok"
+    assert reply_key("svc", "tok", ["svc.Do", own]) == "replies.svc.tok"
+    bench = opened(commands=[own])
+    binding = of(Queue.Bind, only(Declare, bench.declared(only(Declare, call(bench)))).commands)
+    assert [each.routing_key for each in binding] == ["replies.svc.tok"]
 
 
 def test_the_first_call_on_an_open_link_makes_the_queue_and_waits_for_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
@@ -138,6 +139,17 @@ def test_a_tag_is_new_once_and_never_goes_back() -> None:
         False,
         True,
     ]
+
+
+@pytest.mark.parametrize("tag", [2**48 + 1, 2**63 + 2, 2**64, 2**21])
+def test_a_tag_out_of_the_blue_is_none(tag: int) -> None:
+    """It would be the identifier of another delivery, or be counted up to for ever."""
+    flight = InFlight(EPOCH)
+    arrived = arrive(flight, 1, 2**20 + 1)
+    assert not flight.seen(tag + 2**20 + 1)
+    for each in arrived.values():
+        flight.acknowledge(each)
+    assert flush(flight) == [Ack(EPOCH, 2**20 + 1, True)]
 
 
 def test_a_delivery_is_found_by_its_identifier_until_it_is_settled() -> None:

@@ -110,6 +110,15 @@ def test_none_is_acknowledged_before_all_publishes_of_all_are_confirmed() -> Non
     assert bench.confirm(publishes[1]) == [Ack(bench.epoch, 3, True)]
 
 
+def test_one_that_is_named_twice_is_acknowledged_once() -> None:
+    bench = opened()
+    (first,) = deferred(bench)
+    assert together(bench, first, first) == [Ack(bench.epoch, 1, False)]
+    running = bench.take()
+    assert together(bench, running, running) == []
+    assert bench.handled(running) == [Ack(bench.epoch, 2, False)]
+
+
 def test_one_whose_handler_still_runs_is_waited_for() -> None:
     bench = opened()
     first, running = *deferred(bench), bench.take()
