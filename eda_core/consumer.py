@@ -65,10 +65,12 @@ class Group:
     """Deliveries of which none is acknowledged before all can be.
 
     Attributes:
+        members: those that have not failed.
         missing: how many cannot be yet.
         ready: the others.
     """
 
+    members: list[Delivery]
     missing: int
     ready: list[Delivery] = field(default_factory=list)
 

@@ -181,11 +181,14 @@ class Receiver(LinkKeeper):
         return effects
 
     def ack_together(self, deliveries: Iterable[DeliveryId], now: float) -> list[Effect]:
-        """Acknowledge those that are :meth:`in_flight`, none before all publishes of all of them are confirmed."""
+        """Acknowledge those that are :meth:`in_flight`, none before all publishes of all of them are confirmed.
+
+        If the handler of one still runs, and fails before what it has published is confirmed, all fail.
+        """
         effects: list[Effect] = []
         distinct = dict.fromkeys(filter(self.in_flight, deliveries))
         found = [each for each in map(self._flight.get, distinct) if each is not None]
-        group = Group(len(found))
+        group = Group(found, len(found))
         for delivery in found:
             delivery.group = group
         for delivery in found:
@@ -257,18 +260,34 @@ class Receiver(LinkKeeper):
             self._flight.acknowledge(delivery)
         else:
             delivery.group.ready.append(delivery)
-            self._leave_group(delivery)
+            self._leave_group(delivery.group)
 
-    def _leave_group(self, delivery: Delivery) -> None:
-        for ready in delivery.group.one_less() if delivery.group is not None else ():
+    def _leave_group(self, group: Group) -> None:
+        for ready in group.one_less():
             self._memory.forget(ready.key)
             self._flight.acknowledge(ready)
+
+    def _fail_in_group(
+        self, group: Group, delivery: Delivery, outcome: Failed, now: float, effects: list[Effect]
+    ) -> None:
+        """It is not waited for; but what it published may be for all of them: if that is not safe all fail with it."""
+        delivery.group = None
+        group.members.remove(delivery)
+        if not delivery.held and not delivery.unconfirmed:
+            self._leave_group(group)
+            return
+        for each in group.members:
+            each.group = None
+            if each.stage is RUNNING:
+                each.verdict = outcome
+            else:
+                each.verdict, each.stage = None, DEFERRED
+                self._failed(each, outcome, now, effects)
 
     def _return(self, delivery: Delivery, requeue: bool, effects: list[Effect]) -> None:
         self._outbox.kept -= len(delivery.held)
         delivery.held = []  # forgotten: a failure publishes nothing, a redelivery makes them again
         self._flight.remove(delivery)
-        self._leave_group(delivery)
         if requeue:
             self._memory.remember(delivery.key, delivery.attempt)
         else:
@@ -296,6 +315,8 @@ class Receiver(LinkKeeper):
         return True
 
     def _failed(self, delivery: Delivery, outcome: Failed, now: float, effects: list[Effect]) -> None:
+        if delivery.group is not None:
+            self._fail_in_group(delivery.group, delivery, outcome, now, effects)
         name = delivery.message.name
         gives_up = outcome.permanent or self.config.retry.gives_up(delivery.attempt)
         fields = {
