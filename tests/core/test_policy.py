@@ -169,6 +169,13 @@ policies = st.builds(lambda base, more: ReconnectPolicy(base, base + more), st.f
 chances = st.floats(0, 1)
 
 
+def test_a_service_with_two_urls_waits_after_each_round_longer_up_to_the_cap() -> None:
+    policy = ReconnectPolicy(base=2.0, cap=10.0)
+    delays = [policy.delay(failures, 2, lambda: 0.5) for failures in range(1, 11)]
+    assert delays == [0.0, 1.0, 0.0, 2.0, 0.0, 4.0, 0.0, 5.0, 0.0, 5.0]
+    assert policy.delay(10**30, 2, lambda: 1.0) == 10.0
+
+
 @given(policies, st.integers(1, 10**30), st.integers(1, 10), chances)
 def test_a_delay_is_never_negative_nor_over_the_cap(
     policy: ReconnectPolicy, failures: int, urls: int, chance: float
