@@ -9,6 +9,7 @@ from eda_core import link
 from eda_core.effects import Close, Consume, Declare, Publish, Ready, Report
 from eda_core.errors import StateError
 from eda_core.topology import REPLIES
+from eda_core.values import CONFIGURED
 
 from .kit import REPLY_KEY, Bench, calling, kinds, of, only, opened, replies
 from .states import REACH, draining
@@ -85,6 +86,18 @@ def test_wanted_once_it_is_part_of_each_new_link() -> None:
         assert queues(declare) == ["svc.events", "svc.commands", ""]
         effects = bench.declared(only(Declare, bench.declared(declare)))
         assert [consume.consumer_tag for consume in of(Consume, effects)] == [REPLIES, "events", "commands"]
+
+
+def test_the_others_are_still_known() -> None:
+    """Those that an unconfigured service does not consume yet, here."""
+    bench = opened(configurations=["Settings"])
+    bind = only(Declare, bench.declared(only(Declare, bench.call())))
+    bench.declared(bind)
+    configured = bench.handled(bench.take("Settings", exchange="configurations"), CONFIGURED)
+    assert [(consume.queue, consume.consumer_tag) for consume in of(Consume, configured)] == [
+        ("svc.events", "events"),
+        ("svc.commands", "commands"),
+    ]
 
 
 @pytest.mark.parametrize("steps", [0, 1])

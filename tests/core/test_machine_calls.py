@@ -21,7 +21,7 @@ from eda_core import (
     link,
 )
 from eda_core.calls import answer
-from eda_core.values import DONE, DeliveryId
+from eda_core.values import DONE, Command, DeliveryId
 
 from .kit import REPLY_KEY, Bench, calling, kinds, of, only, opened
 from .states import REACH
@@ -104,6 +104,15 @@ def test_without_a_result_it_is_over_in_time() -> None:
     assert only(Replied, bench.due()).ticket == 2
 
 
+def test_whatever_is_due_first_is_the_deadline() -> None:
+    bench = calling()
+    bench.take()
+    bench.stop(20.0)
+    assert bench.machine.deadline() == pytest.approx(120.0), "of the stop, before that of call 1"
+    bench.call(2, timeout=5.0)
+    assert bench.machine.deadline() == pytest.approx(105.0)
+
+
 def test_its_time_is_over_without_a_link_too() -> None:
     bench = calling()
     bench.lose()
@@ -121,6 +130,17 @@ def test_a_command_that_nobody_serves_ends_its_call_at_once() -> None:
         answer(only(Replied, returned))
     assert kinds(returned) == ["Replied"]
     assert kinds(bench.confirm(sent)) == []
+
+
+def test_another_command_that_came_back_is_not_taken_for_a_call() -> None:
+    """Its correlation id is the service's own business, and may be any."""
+    bench = calling()
+    sent = bench.send(Command("other.Do", 1, "c-1", "svc.DoReturn", "tok-call-1"))
+    returned = bench.machine.returned(
+        bench.epoch, "commands", "other.Do", sent.properties, sent.body, "NO_ROUTE", bench.now
+    )
+    assert kinds(returned) == ["Report", "Returned"]
+    assert only(Replied, bench.reply(1)).ticket == 1
 
 
 def test_a_forgotten_call() -> None:

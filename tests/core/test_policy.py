@@ -169,11 +169,13 @@ policies = st.builds(lambda base, more: ReconnectPolicy(base, base + more), st.f
 chances = st.floats(0, 1)
 
 
-def test_a_service_with_two_urls_waits_after_each_round_longer_up_to_the_cap() -> None:
+@pytest.mark.parametrize("urls", [1, 2, 3])
+def test_after_each_round_of_urls_the_delay_is_longer_up_to_the_cap(urls: int) -> None:
     policy = ReconnectPolicy(base=2.0, cap=10.0)
-    delays = [policy.delay(failures, 2, lambda: 0.5) for failures in range(1, 11)]
-    assert delays == [0.0, 1.0, 0.0, 2.0, 0.0, 4.0, 0.0, 5.0, 0.0, 5.0]
-    assert policy.delay(10**30, 2, lambda: 1.0) == 10.0
+    delays = [policy.delay(failures, urls, lambda: 0.5) for failures in range(1, 5 * urls + 1)]
+    assert delays[urls - 1 :: urls] == [1.0, 2.0, 4.0, 5.0, 5.0]
+    assert sum(delays) == 17.0, "within a round there is none"
+    assert policy.delay(6**40, urls, lambda: 1.0) == 10.0
 
 
 @given(policies, st.integers(1, 10**30), st.integers(1, 10), chances)
