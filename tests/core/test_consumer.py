@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 
-from eda_core.consumer import RUNNING, Delivery, InFlight
+from eda_core.consumer import RUNNING, Delivery, Group, InFlight
 from eda_core.effects import Ack, Effect
 from eda_core.values import DeliveryId, Epoch, Event, delivery_id
 
@@ -179,6 +179,15 @@ def test_a_delivery_begins_with_its_handler_running_and_nothing_published() -> N
 
 def test_a_delivery_is_shown_without_what_it_carries() -> None:
     assert repr(delivery(3)) == "<Delivery 3 <Event Happened c-1> running, attempt 1>"
+
+
+def test_a_group_is_complete_with_the_last_of_those_it_waits_for() -> None:
+    group, first, third = Group([], 3), delivery(1), delivery(3)
+    group.ready.append(first)
+    assert group.one_less() == []
+    assert group.one_less() == [], "one that failed is waited for no more, and is not among the ready"
+    group.ready.append(third)
+    assert group.one_less() == [first, third]
 
 
 def test_the_search_for_the_lowest_unsettled_never_goes_back() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import datetime
 import math
+import re
 import threading
 from typing import Any
 
@@ -438,12 +439,18 @@ def message_or_reason(exchange: str, key: str, properties: Properties, body: byt
 
 @given(EXCHANGE, strategies.texts(), strategies.properties(), BODY)
 @example(exchange="commands", key="", properties=Properties(headers={"conversation_id": 2**62}), body=b"")
+@example(exchange="events", key="", properties=Properties(headers={"conversation_id": math.inf}), body=b"")
 def test_any_properties_give_a_message_or_a_reason(
     exchange: str, key: str, properties: Properties, body: bytes
 ) -> None:
     made = message_or_reason(exchange, key, properties, body)
-    # Compared as text: a NaN, which a header may hold, is not equal to itself.
-    assert repr(message_or_reason(exchange, key, as_frames_reads(properties), body)) == repr(made)
+    try:
+        read = as_frames_reads(properties)
+    except frames.WireError:  # as RabbitMQ, which reads neither NaN nor infinities
+        assert re.search("nan|inf", repr(properties.headers))
+    else:
+        # Compared as text: a NaN, which a body may hold, is not equal to itself.
+        assert repr(message_or_reason(exchange, key, read, body)) == repr(made)
 
 
 @given(EXCHANGE, strategies.texts(), strategies.properties(), BODY, st.data())

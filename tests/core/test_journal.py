@@ -1,7 +1,7 @@
 """The journal: whatever a machine is told is written down, and replays to the same effects."""
 
 import json
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -235,15 +235,18 @@ def write(path: Path, lines: list[str]) -> str:
     return str(path)
 
 
-def test_the_command_replays_a_file(tmp_path: Path) -> None:
+def test_the_command_replays_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``python -m eda_core.journal`` does it, which runs the module anew."""
     lines: list[str] = []
     a_life(lines)
-    file = write(tmp_path / "j", lines)
-    done = subprocess.run(
-        [sys.executable, "-m", "eda_core.journal", "replay", file], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"replayed {len(lines) - 1} inputs" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["journal", "replay", write(tmp_path / "j", lines)])
+    monkeypatch.delitem(sys.modules, "eda_core.journal")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("eda_core.journal", run_name="__main__", alter_sys=True)
+    assert ended.value.code == 0
+    assert f"replayed {len(lines) - 1} inputs" in capsys.readouterr().out
 
 
 def test_show_prints_each_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

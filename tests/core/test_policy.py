@@ -189,6 +189,15 @@ policies = st.builds(lambda base, more: ReconnectPolicy(base, base + more), st.f
 chances = st.floats(0, 1)
 
 
+@pytest.mark.parametrize("urls", [1, 2, 3])
+def test_after_each_round_of_urls_the_delay_is_longer_up_to_the_cap(urls: int) -> None:
+    policy = ReconnectPolicy(base=2.0, cap=10.0)
+    delays = [policy.delay(failures, urls, lambda: 0.5) for failures in range(1, 5 * urls + 1)]
+    assert delays[urls - 1 :: urls] == [1.0, 2.0, 4.0, 5.0, 5.0]
+    assert sum(delays) == 17.0, "within a round there is none"
+    assert policy.delay(6**40, urls, lambda: 1.0) == 10.0
+
+
 @given(policies, st.integers(1, 10**30), st.integers(1, 10), chances)
 def test_a_delay_is_never_negative_nor_over_the_cap(
     policy: ReconnectPolicy, failures: int, urls: int, chance: float
