@@ -28,7 +28,7 @@ from eda_core.effects import (
     Stopped,
     Unconfigured,
 )
-from eda_core.errors import StateError
+from eda_core.errors import ServiceError, StateError
 from eda_core.handlers import Handlers
 from eda_core.machine import Machine
 from eda_core.values import DONE, AnyMessage, DeliveryId, Epoch, Event
@@ -190,6 +190,15 @@ def test_a_driver_that_is_over_says_why_and_arms_no_timer() -> None:
     assert carrier.disarmed[-1] == armed[-1]
     carrier.feed([])
     assert carrier.armed == armed
+
+
+def test_a_run_raises_what_has_ended_it() -> None:
+    carrier = Carrier()
+    carrier.feed([Stopped()])
+    carrier.raise_end()
+    carrier.feed([Stopped("refused everywhere")])
+    with pytest.raises(ServiceError, match="refused everywhere"):
+        carrier.raise_end()
 
 
 def test_what_is_asked_is_done_at_once() -> None:
