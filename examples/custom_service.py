@@ -142,7 +142,7 @@ class AsyncioDriver(Driver):
             if self.over.done():  # torn down: the message stays with the broker
                 raise
             result = failure(error)
-        self.tell(self.machine.handled, delivery, result)
+        self.handled(delivery, result)
 
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         self._spawn(self._call(effect, function, arguments))

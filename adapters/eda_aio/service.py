@@ -229,7 +229,7 @@ class _Driver(Driver):
             if self._over.done():  # torn down: the message stays with the broker
                 raise
             result = failure(error)
-        self.tell(self.machine.handled, delivery, result)
+        self.handled(delivery, result)
 
     async def _call(self, effect: Effect | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:

@@ -284,7 +284,7 @@ class _Driver(Driver):
                 result = outcome(message, self.service.handle(message))
         except Exception as error:
             result = failure(error)
-        self.ask(partial(self.tell, self.machine.handled, delivery, result))
+        self.ask(partial(self.handled, delivery, result))
 
     def _call(self, effect: Effect | None, function: Callable[[], Any]) -> None:
         try:
