@@ -299,6 +299,11 @@ class Machine(Receiver):
         self._logs.write(level, short, now, effects, full=full, conversation_id=conversation_id, fields=fields)
         return effects
 
+    @property
+    def published(self) -> int:
+        """How many messages were accepted for publishing so far."""
+        return self._published
+
     def use_json(self, now: float) -> list[Effect]:
         """Write the payloads of what is published from now on as JSON."""
         self.config = replace(self.config, content_type=JSON)

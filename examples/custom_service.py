@@ -89,6 +89,9 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
         await self._running().publish(message, within=within, mandatory=mandatory, immediate=immediate)
 
     async def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        self._eda_input_now(call)
+
+    def _eda_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         driver = self._running()
         driver.feed(call(driver.machine, driver.now()))
 
