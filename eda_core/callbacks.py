@@ -69,7 +69,7 @@ class CallbackDriver(Driver):
                 result = outcome(message, self.user(self.service.handle, message))
         except Exception as error:
             result = failure(error)
-        self.ask(partial(self.tell, self.machine.handled, delivery, result))
+        self.ask(partial(self.handled, delivery, result))
 
     def _call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -88,8 +88,7 @@ class CallbackService(ServiceApi[None]):
     """Base of the adapters' ``Service`` whose methods return when what they ask for is accepted."""
 
     def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        driver = self._eda_driver()
-        driver.ask(partial(driver.make, call))
+        self._eda_input_now(call)
 
 
 class Batch(EventBatch):
@@ -104,4 +103,4 @@ class Batch(EventBatch):
         """Hand over what there is, at once, and wait until it is dealt with."""
         with self._taken() as events:
             if events:
-                self._callback(events)
+                self.callback(events)

@@ -10,24 +10,26 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from eda_core.batch import Batch, RawEvent
+from eda_core.batch import Batch, Collected, RawEvent
 from eda_core.effects import Effect
-from eda_core.errors import Abandoned
+from eda_core.errors import Abandoned, LocalError
 from eda_core.service import ServiceApi, handling
 from eda_core.values import DeliveryId
 
-Taken = Sequence[tuple[DeliveryId, RawEvent]]
+Taken = Sequence[Collected[RawEvent]]
 
 
 class EventBatch:
     """Collects the events that handlers push, and hands them to ``callback`` together.
 
-    The handler returns true after ``push``, and its event is acknowledged with the others of its batch. A service that
-    stops hands over what there is.
+    The handler returns true after ``push``, and its event is acknowledged with the others of its batch. If it returns
+    nothing, its event is acknowledged at once, as with eventail, and lost if the process dies before the batch is dealt
+    with. A service that stops hands over what there is.
 
     Args:
         endpoint: the service.
-        max_entries: hand over at this many; no more than its ``PREFETCH_COUNT``.
+        max_entries: hand over at this many; no more than its ``PREFETCH_COUNT`` where handlers return true, since no
+            more are unacknowledged at once.
         timeout: seconds after the first event.
         callback: what it publishes is confirmed before the events are acknowledged. If it raises, the retry policy
             decides about each event.
@@ -41,11 +43,12 @@ class EventBatch:
     def __init__(
         self, endpoint: ServiceApi[Any], max_entries: int, timeout: float, callback: Callable[[list[RawEvent]], Any]
     ) -> None:
-        self._service = endpoint
-        self._callback = callback
+        self.endpoint = endpoint
+        self.max_entries = max_entries
+        self.timeout = timeout
+        self.callback = callback
         # Its own way to call back is neither for coroutines nor for threads.
         self._events: Batch[RawEvent] = Batch(max_entries, timeout, lambda _: None)
-        self._timeout = timeout
         self._timer: int | None = None
 
     def __len__(self) -> int:
@@ -53,36 +56,42 @@ class EventBatch:
 
     def _add(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> bool:
         """Add the event being handled; whether the batch is full now."""
-
+        delivery = meta.get("delivery_tag")
+        if type(delivery) is not int:
+            raise LocalError(
+                f"the meta of an event to collect has the delivery_tag {delivery!r}",
+                hint="push what the handler was given",
+            )
         event, full = RawEvent(payload, conversation_id, meta), False
 
         def add(*, now: float) -> list[Effect]:
             nonlocal full
-            full = self._events.add(DeliveryId(meta["delivery_tag"]), event, now)
+            full = self._events.add(DeliveryId(delivery), event, now)
             return []
 
-        self._service._eda_driver().ask(lambda: self._begin(add))
+        self.endpoint._eda_driver().ask(lambda: self._begin(DeliveryId(delivery), add))
         return full
 
-    def _begin(self, add: Callable[..., list[Effect]]) -> None:
-        driver = self._service._eda_driver()
+    def _begin(self, delivery: DeliveryId, add: Callable[..., list[Effect]]) -> None:
+        driver = self.endpoint._eda_driver()
         driver.tell(add)
+        driver.at_end[delivery] = partial(self._events.handled, driver.machine, delivery)
         if len(self._events) == 1:
             self._cancel_timer()
-            self._timer = self._service.call_later(self._timeout, self.expire)
+            self._timer = self.endpoint.call_later(self.timeout, self.expire)
             driver.at_stop[self] = self.expire
 
     @contextmanager
     def _taken(self) -> Iterator[list[RawEvent]]:
         """What the batch held, to be dealt with in the block; none if it was empty."""
-        taken = self._service._eda_driver().ask(self._take)
+        taken = self.endpoint._eda_driver().ask(self._take)
         if not taken:
             yield []
             return
         failed: BaseException | None = None
-        driver = self._service._eda_driver()
+        driver = self.endpoint._eda_driver()
         try:
-            with handling(self._service, self._events.publisher(taken, self._service._eda_delivery())):
+            with handling(self.endpoint, self._events.publisher(taken, self.endpoint._eda_delivery())):
                 yield [event for _, event in taken]
         except Abandoned:
             taken = []  # they stay with the broker
@@ -96,12 +105,16 @@ class EventBatch:
 
     def _take(self) -> Taken:
         self._cancel_timer()
-        return self._events.take(self._service._eda_driver().machine)
+        driver = self.endpoint._eda_driver()
+        taken = self._events.take(driver.machine)
+        for delivery, _ in taken:
+            driver.at_end.pop(delivery, None)
+        return taken
 
     def _settle(self, taken: Taken, failed: BaseException | None) -> None:
-        driver = self._service._eda_driver()
+        driver = self.endpoint._eda_driver()
         driver.tell(partial(self._events.settle, driver.machine, taken), error=failed)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
-            self._service.cancel_timer(self._timer)
+            self.endpoint.cancel_timer(self._timer)

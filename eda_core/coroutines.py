@@ -17,6 +17,7 @@ from eda_core.collect import EventBatch
 from eda_core.driver import Driver
 from eda_core.effects import Effect, Replied
 from eda_core.errors import BufferFull, EdaError, PublishError
+from eda_core.eventail import time_to_stop
 from eda_core.handlers import Handlers, failure, outcome
 from eda_core.machine import Machine
 from eda_core.service import ServiceApi, handling
@@ -108,7 +109,7 @@ class CoroutineDriver(Driver):
             if self.over:  # torn down: the message stays with the broker
                 raise
             result = failure(error)
-        self.tell(self.machine.handled, delivery, result)
+        self.handled(delivery, result)
 
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         if not self.over:
@@ -183,13 +184,14 @@ def _wake(waiting: list[Future]) -> None:
 class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
     """Base of the adapters' ``Service`` whose methods are awaited."""
 
-    async def stop(self, timeout: float | None = None) -> None:
+    async def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
         """Ask the service to stop, and return at once; ``run`` returns when it has.
 
         Args:
             timeout: seconds until what is unfinished is left to other workers, ``STOP_TIMEOUT`` by default.
+            reconnect: eventail's, and false: ``run`` takes up a lost connection by itself.
         """
-        self._eda_driver().stop(timeout)
+        self._eda_driver().stop(time_to_stop(timeout, reconnect))
 
     async def call(self, command: str, message: Any, timeout: float = 30.0, conversation_id: str = "") -> Any:
         """Send ``service.Command`` at once and wait for its result; returns the payload of that.
@@ -221,7 +223,7 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         await driver.request(partial(publish, message, within=within, mandatory=mandatory, immediate=immediate))
 
     async def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        self._eda_driver().make(call)
+        self._eda_input_now(call)
 
 
 class Batch(EventBatch):
@@ -236,6 +238,6 @@ class Batch(EventBatch):
         """Hand over what there is, at once, and wait until it is dealt with."""
         with self._taken() as events:
             if events:
-                returned = self._callback(events)
+                returned = self.callback(events)
                 if isawaitable(returned):
                     await returned

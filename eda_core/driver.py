@@ -29,7 +29,7 @@ from eda_core.errors import ServiceError, StateError
 from eda_core.handlers import Handlers
 from eda_core.machine import Machine
 from eda_core.timers import Timers
-from eda_core.values import AnyMessage, DeliveryId, Epoch
+from eda_core.values import AnyMessage, DeliveryId, Epoch, Outcome
 
 T = TypeVar("T")
 
@@ -48,6 +48,7 @@ class Driver(ABC):
         at_stop: called when the service is asked to stop, each under a key of its owner.
         over: the service has stopped; there is nothing more to do with this driver.
         error: why, if it was not asked to.
+        at_end: called with its outcome and the time when the handler of this delivery ends.
     """
 
     def __init__(self, service: Handlers, machine: Machine) -> None:
@@ -59,6 +60,7 @@ class Driver(ABC):
         self.error: str | None = None
         self._timers = Timers()
         self._interrupted = False
+        self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], None]] = {}
         self._todo: deque[Effect] = deque()
         self._pumping = False
         self._armed: float | None = None
@@ -92,7 +94,7 @@ class Driver(ABC):
 
     @abstractmethod
     def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        """Run the handler and make the input ``handled``."""
+        """Run the handler and call :meth:`handled`."""
 
     @abstractmethod
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
@@ -135,6 +137,13 @@ class Driver(ABC):
     def make(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         """Make the input that ``call`` makes of the machine and the time, and perform its effects."""
         self.feed(call(self.machine, self.now()))
+
+    def handled(self, delivery: DeliveryId, outcome: Outcome) -> None:
+        """The handler of a ``dispatch`` has come to its end."""
+        at_end = self.at_end.pop(delivery, None)
+        if at_end is not None:
+            at_end(outcome, self.now())
+        self.tell(self.machine.handled, delivery, outcome)
 
     def stop(self, timeout: float | None = None) -> None:
         """Ask the service to stop, within ``timeout`` seconds instead of the configured ones."""

@@ -53,6 +53,7 @@ class LinkKeeper(ABC):
         #: When the present state is over: the next attempt, or the end of patience with connecting or closing.
         self._due: float | None = None
         self._stop_due: float | None = None
+        self._holds = 0
         self._blocked_since: float | None = None
         self._unblocked_at = 0.0
         self._error: str | None = None
@@ -192,6 +193,18 @@ class LinkKeeper(ABC):
                 effects.append(Report(NOTICE, "stopping"))
                 effects.extend(Cancel(self.epoch, tag) for tag in self._consuming)
             self._finish_if_quiet(now, effects)
+        return effects
+
+    def hold(self, now: float) -> list[Effect]:
+        """There is work that the machine knows nothing of, such as a batch: a stop waits for its :meth:`release`."""
+        self._holds += 1
+        return []
+
+    def release(self, now: float) -> list[Effect]:
+        """The work of one :meth:`hold` is done."""
+        effects: list[Effect] = []
+        self._holds -= 1
+        self._finish_if_quiet(now, effects)
         return effects
 
     # Time
@@ -348,7 +361,7 @@ class LinkKeeper(ABC):
     # The end
 
     def _finish_if_quiet(self, now: float, effects: list[Effect]) -> None:
-        if self._stop_due is not None and not self._over() and not self._busy():
+        if self._stop_due is not None and not self._over() and not self._holds and not self._busy():
             self._finish(now, effects)
 
     def _finish(self, now: float, effects: list[Effect]) -> None:

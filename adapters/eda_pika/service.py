@@ -22,6 +22,7 @@ from eda_core.callbacks import CallbackDriver, CallbackService
 from eda_core.criticality import LOGGING_LEVELS
 from eda_core.effects import Connect
 from eda_core.errors import LocalError, StateError
+from eda_core.eventail import time_to_stop
 from eda_core.values import Epoch
 from eda_pika.signals import Signals
 from eda_pika.transport import Link
@@ -61,20 +62,24 @@ class Service(CallbackService):
             raise LocalError(f"HANDLER_THREADS is {self.HANDLER_THREADS!r}", hint="give a whole number, 0 for none")
         self._eda_begin(_Driver).run()
 
-    def stop(self, timeout: float | None = None) -> None:
-        """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once."""
+    def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
+        """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once.
+
+        Args:
+            reconnect: eventail's, and false: :meth:`run` takes up a lost connection by itself.
+        """
         driver: Any = self._eda_driver()
-        driver.request_stop(timeout)
+        driver.request_stop(time_to_stop(timeout, reconnect))
 
     def _eda_identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
 
 
 class ReconnectingSupervisor:
-    """As in eventail, where it reconnected; here ``service``, which is ``factory(*args, **kwargs)``, does so itself."""
+    """As in eventail, where it reconnected; here ``service``, ``service_factory(*args, **kwargs)``, does so itself."""
 
-    def __init__(self, factory: Callable[..., Service], *args: Any, **kwargs: Any) -> None:
-        self.service: Service = factory(*args, **kwargs)
+    def __init__(self, service_factory: Callable[..., Service], *args: Any, **kwargs: Any) -> None:
+        self.service: Service = service_factory(*args, **kwargs)
 
     def run(self) -> None:
         """Run the service: see :meth:`Service.run`. A KeyboardInterrupt only ends it."""

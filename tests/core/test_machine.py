@@ -425,3 +425,12 @@ def test_the_representation_says_where_the_machine_stands_and_hides_the_urls() -
     bench.take()
     bench.publish()
     assert repr(bench.machine) == "<Machine svc open, link 1, 1 in flight, 1 to publish>"
+
+
+def test_payloads_are_json_from_when_that_is_asked_for() -> None:
+    bench = opened()
+    assert only(Publish, bench.publish()).properties.content_type == "application/cbor"
+    assert bench.machine.use_json(bench.now) == []
+    publish = only(Publish, bench.publish())
+    assert (publish.properties.content_type, publish.body) == ("application/json", b'{"n": 1}')
+    assert bench.machine.published == 2
