@@ -14,6 +14,7 @@ from pamqp import base
 
 from eda_core.driver import Driver
 from eda_core.effects import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
+from eda_core.machine import Machine
 
 
 class Link:
@@ -29,7 +30,7 @@ class Link:
     def __init__(self, asked: Connect, driver: Driver) -> None:
         self.asked: Connect = asked
         self.driver: Driver = driver
-        self.machine = driver.machine
+        self.machine: Machine = driver.machine
         self.up: bool = False
         self.closing: bool = False
         self.actions: dict[type, Callable[[Any], Any]] = {

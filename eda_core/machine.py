@@ -308,7 +308,7 @@ class Machine(Receiver):
 
     def use_json(self, now: float) -> list[Effect]:
         """Write the payloads of what is published from now on as JSON."""
-        self.config = replace(self.config, content_type=JSON)
+        self.config: Config = replace(self.config, content_type=JSON)
         return []
 
     # Calls

@@ -106,7 +106,8 @@ class Link(links.Link):
         except Exception as error:
             self._end = reason(error)
             self._refused = isinstance(error, (AuthenticationError, ProbableAuthenticationError))
-        self.closing = self._abandoned = True
+        self._abandoned = True
+        self.closing = True
         for task in self._publishing:
             task.cancel()
         await asyncio.gather(*map(_drop, self._connections))
@@ -148,7 +149,7 @@ class Link(links.Link):
 
     async def _leave(self) -> None:
         """A channel's close is answered after all that was sent before it; a connection's close may overtake that."""
-        self.closing = True
+        self.closing: bool = True
         for end in (self._consumer, self._logger, *self._connections):
             await end.close()
 

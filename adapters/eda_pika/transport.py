@@ -111,25 +111,27 @@ class Link(links.Link):
             method = known[command.index]().decode(command.marshal())
             self._consumer._rpc(method, replied, [known[command.index + 1]])
 
-    def consume(self, it: Consume) -> None:
-        tag, then = it.consumer_tag, self._answer_to(it)
-        self._consumer.basic_consume(it.queue, self._on_message, consumer_tag=tag, callback=then)
+    def consume(self, effect: Consume) -> None:
+        tag, then = effect.consumer_tag, self._answer_to(effect)
+        self._consumer.basic_consume(effect.queue, self._on_message, consumer_tag=tag, callback=then)
 
-    def cancel(self, it: Cancel) -> None:
-        self._consumer.basic_cancel(it.consumer_tag, self._answer_to(it))
+    def cancel(self, effect: Cancel) -> None:
+        self._consumer.basic_cancel(effect.consumer_tag, self._answer_to(effect))
 
-    def ack(self, it: Ack) -> None:
-        self._consumer.basic_ack(it.tag, it.multiple)
+    def ack(self, effect: Ack) -> None:
+        self._consumer.basic_ack(effect.tag, effect.multiple)
 
-    def nack(self, it: Nack) -> None:
-        self._consumer.basic_nack(it.tag, requeue=it.requeue)
+    def nack(self, effect: Nack) -> None:
+        self._consumer.basic_nack(effect.tag, requeue=effect.requeue)
 
-    def publish(self, it: Publish) -> None:
-        self._publisher.basic_publish(it.exchange, it.routing_key, it.body, Properties(it.properties), it.mandatory)
+    def publish(self, effect: Publish) -> None:
+        self._publisher.basic_publish(
+            effect.exchange, effect.routing_key, effect.body, Properties(effect.properties), effect.mandatory
+        )
 
-    def log(self, it: PublishLog) -> None:
+    def log(self, effect: PublishLog) -> None:
         if self._logger.connection.unsent < _MAX_UNSENT:
-            self._logger.basic_publish("logs", it.routing_key, it.body, Properties(it.properties))
+            self._logger.basic_publish("logs", effect.routing_key, effect.body, Properties(effect.properties))
 
     def _answer_to(self, effect: Effect) -> Callable[[Any], None]:
         """For what the broker has to answer in time; a command behind one that failed is never answered."""
