@@ -13,7 +13,7 @@ from typing import Any
 from pamqp import base, body, constants, frame, header, heartbeat
 from pamqp.commands import Basic, Channel, Confirm, Connection
 
-from eda_core import Ack, Cancel, Connect, Consume, Declare, Nack, Publish, PublishLog, links
+from eda_core import Ack, Cancel, Connect, Consume, Declare, Nack, Publish, PublishLog, transport
 from eda_core.driver import Driver
 from eda_core.urls import Address
 
@@ -92,7 +92,7 @@ class Wire:
                 return int.from_bytes(start[1:3]), self.content, self.header.properties, bytes(self.body)
 
 
-class Link(links.Link):
+class Link(transport.Link):
     """Two connections: an alarm holds up all that a publisher sends, acknowledgements included. Made, it opens."""
 
     def __init__(self, asked: Connect, driver: Driver) -> None:
@@ -133,7 +133,7 @@ class Link(links.Link):
         while isinstance(error, ExceptionGroup):  # of the readers: the first one says why
             error = error.exceptions[0]
         refused = isinstance(error, PermissionError) and error.errno is None  # by the broker, not by our own system
-        self.tell(self.machine.link_down, "closed" if error is None else links.reason(error), refused=refused)
+        self.tell(self.machine.link_down, "closed" if error is None else transport.reason(error), refused=refused)
 
     def close(self) -> None:
         self.closing = True

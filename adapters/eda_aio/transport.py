@@ -20,9 +20,9 @@ from pamqp import base
 from pamqp.commands import Connection as Method
 from yarl import URL
 
-from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog, links
+from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog, transport
 from eda_core.driver import Driver
-from eda_core.links import reason
+from eda_core.transport import reason
 from eda_core.urls import Address
 
 #: Seconds that a connection has to close by itself once the link is lost.
@@ -44,7 +44,7 @@ class Connection(Aiormq):
         self.link.hear(frame)
 
 
-class Link(links.Link):
+class Link(transport.Link):
     """The connections and channels of one epoch. Made with what the machine asked for, it begins to open.
 
     Args:

@@ -19,8 +19,8 @@ from kombu.transport import pyamqp
 from pamqp import body, frame, header
 from pamqp.commands import Basic, Exchange
 
-from eda_core import Connect, Declare, Effect, Publish, PublishLog, links
-from eda_core.links import reason
+from eda_core import Connect, Declare, Effect, Publish, PublishLog, transport
+from eda_core.transport import reason
 from eda_core.urls import Address, redact
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class _Connection(pyamqp.Connection):
         raise _Silence("no answer from the broker")
 
 
-class Link(links.Link):
+class Link(transport.Link):
     """The connection of one epoch. Its methods tell the machine what happens, and raise nothing.
 
     Attributes:

@@ -9,15 +9,15 @@ import pika
 from pamqp import commands
 from pika.exceptions import ChannelClosedByBroker
 
-from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog, links
+from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog, transport
 from eda_core.driver import Driver
-from eda_core.links import reason
+from eda_core.transport import reason
 from eda_pika.connection import Connection, Properties, parameters
 
 _MAX_UNSENT = 1_000_000  # bytes; a log is dropped rather than queued behind more: an alarm may last for hours
 
 
-class Link(links.Link):
+class Link(transport.Link):
     """Opens the connections and channels of one epoch; ``forget`` is called when no connection is left."""
 
     def __init__(

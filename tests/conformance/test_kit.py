@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pamqp.commands import Basic
 
-from eda_core import Machine, Publish, links
+from eda_core import Machine, Publish, transport
 from eda_core.outbox import Outbox
 from eda_core.receiver import Receiver
 from eda_core.testing.conformance import CHECKS, NotConforming
@@ -38,7 +38,7 @@ def _do_not(method: str) -> Plant:
 
 def _ignore(name: str) -> Plant:
     """What the broker sends is not heard."""
-    return lambda patch: patch.setitem(links.MEANINGS, name, lambda *_: None)
+    return lambda patch: patch.setitem(transport.MEANINGS, name, lambda *_: None)
 
 
 def _change(method: str, attribute: str, value: Any) -> Plant:
@@ -53,7 +53,7 @@ def _change(method: str, attribute: str, value: Any) -> Plant:
 
 
 def _confirm_what_is_refused(patch: Patch) -> None:
-    patch.setitem(links.MEANINGS, "Basic.Nack", links.MEANINGS["Basic.Ack"])
+    patch.setitem(transport.MEANINGS, "Basic.Nack", transport.MEANINGS["Basic.Ack"])
 
 
 def _acknowledge_at_once(patch: Patch) -> None:

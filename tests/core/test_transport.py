@@ -20,7 +20,7 @@ from eda_core.effects import (
     Publish,
     PublishLog,
 )
-from eda_core.links import Link, reason
+from eda_core.transport import Link, reason
 from eda_core.values import Epoch, PublishId
 
 from .test_driver import Carrier
