@@ -20,6 +20,8 @@ from eda_core.waiting import Patience, Waiting
 
 #: Seconds until a wait looks up, for heartbeats and for who wants it to end.
 LOOK_UP = 0.5
+#: Seconds that an attempt to connect has at least; 0 would mean any time to many libraries.
+SHORTEST = 0.01
 
 
 class BlockingDriver(Driver):
@@ -92,6 +94,13 @@ class BlockingDriver(Driver):
         self.tell(self.machine.stop, timeout=0.0)
         self.tell(self.machine.tick)
         self.abort()
+
+    def connect_timeout(self) -> float:
+        """Seconds for an attempt to connect: the configured ones, or what the running call has left."""
+        most, deadline = self.machine.config.connect_timeout, self.waiting.deadline()
+        if not self.waiting.open or deadline is None:
+            return most
+        return max(SHORTEST, min(most, deadline - self.now()))
 
     def tick_if_due(self) -> None:
         """Let happen what is due, without waiting."""

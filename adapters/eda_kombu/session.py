@@ -46,11 +46,8 @@ class Session(BlockingDriver):
 
     def open(self, effect: Connect) -> Link:
         self.links.clear()
-        timeout = self.machine.config.connect_timeout
-        if self.waiting.open and (deadline := self.waiting.deadline()) is not None:
-            timeout = max(0.01, min(timeout, deadline - self.now()))
         self._link = Link(effect, self)
-        self._link.open(timeout, self._ssl)
+        self._link.open(self.connect_timeout(), self._ssl)
         return self._link
 
     def pause(self, seconds: float) -> None:

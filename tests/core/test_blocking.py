@@ -16,7 +16,7 @@ from eda_core.errors import LocalError, PayloadError
 from eda_core.machine import Machine
 from eda_core.policy import ReconnectPolicy
 from eda_core.values import DeliveryId, Epoch, Event
-from eda_core.waiting import NotConfirmed, Patience, Unroutable
+from eda_core.waiting import NotConfirmed, Patience, Unroutable, Waiting
 
 from .kit import WALL, config
 
@@ -281,3 +281,21 @@ def test_nothing_is_dispatched_and_nothing_armed() -> None:
     caller.arm(1.0)
     caller.room()
     assert caller.pauses == []
+
+
+@pytest.mark.parametrize(
+    ("timeout", "spent", "seconds"),
+    [(None, 50.0, 30.0), (100.0, 50.0, 30.0), (100.0, 80.0, 20.0), (100.0, 200.0, 0.01)],
+    ids=["any time", "enough left", "less left", "none left"],
+)
+def test_an_attempt_to_connect_takes_no_longer_than_the_call_has_left(
+    timeout: float | None, spent: float, seconds: float
+) -> None:
+    caller = Caller(connect_timeout=30.0)
+    caller.waiting = Waiting(Patience(timeout), caller.clock)
+    caller.clock += spent
+    assert caller.connect_timeout() == 30.0, "nothing is open"
+    caller.clock -= spent
+    caller.waiting.accepted(caller.clock)
+    caller.clock += spent
+    assert caller.connect_timeout() == seconds
