@@ -103,8 +103,10 @@ class BlockingDriver(Driver):
         return max(SHORTEST, min(most, deadline - self.now()))
 
     def tick_if_due(self) -> None:
-        """Let happen what is due, without waiting."""
-        while not self.over and (due := self.machine.deadline()) is not None and due <= self.now():
+        """Let happen what is due, without waiting. What is due because of that has to wait for the next time: a caller
+        first looks whether there is hope."""
+        due = self.machine.deadline()
+        if not self.over and due is not None and due <= self.now():
             self.tick()
 
     def _wait(self, most: int) -> None:

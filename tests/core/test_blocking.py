@@ -29,6 +29,7 @@ class Caller(BlockingDriver):
     Attributes:
         attempts: how many links were asked for.
         up: whether there is somebody to connect to.
+        hiccup: seconds that the process does not run after an attempt in vain.
         answers: what the broker makes of a publish; by default it confirms.
         sent: what it was sent, in order.
         pauses: how long the caller would have waited each time.
@@ -46,6 +47,7 @@ class Caller(BlockingDriver):
         super().__init__(Machine(config(**fields), random=lambda: 0.5, token="tok", wall_offset=WALL))
         self.attempts = 0
         self.up = True
+        self.hiccup = 0.0
         self.answers: Callable[[Publish], None] = self.confirm
         self.sent: list[Publish] = []
         self.coming: deque[Callable[[], None]] = deque()
@@ -83,6 +85,7 @@ class Caller(BlockingDriver):
         else:
             self.waiting.link_failed("nobody there")
             self.tell(self.machine.link_down, effect.epoch, "nobody there")
+            self.clock += self.hiccup
         return self
 
     def pause(self, seconds: float) -> None:
@@ -182,6 +185,15 @@ def test_when_hope_is_lost_everything_is_dropped() -> None:
         assert error.may_arrive
     assert caller.over
     assert (caller.aborts, caller.closed) == (1, [False])
+
+
+def test_retries_are_counted_on_a_machine_that_is_slow() -> None:
+    """The next attempt is due when the caller gets to look at the last one; first it looks whether it was the last."""
+    caller = Caller()
+    caller.up, caller.hiccup = False, 100.0
+    call = caller.publish(events(1), False, Patience(max_retries=2))
+    assert isinstance(call.failed[0], NotConfirmed)
+    assert caller.attempts == 3
 
 
 def test_retries_end_while_there_is_no_link() -> None:
