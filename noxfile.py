@@ -14,7 +14,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - what runs nox need not be what t
     sys.exit(f"eda-core needs Python 3.11 or later; nox is running on {sys.version.split()[0]} ({sys.executable})")
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "docs", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
 
@@ -35,6 +35,14 @@ def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documents as HTML, in ``docs/_build``; a broken table, link or name is an error."""
+    session.install(*nox.project.dependency_groups(PROJECT, "docs"))
+    session.run("sphinx-build", "--fail-on-warning", "--keep-going", "--quiet", "docs", "docs/_build")
+    session.run("python", "-m", "docutils", "--report=2", "--halt=2", "--writer=null", "README.rst")
 
 
 @nox.session
@@ -74,10 +82,12 @@ def interop(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """The test suite, and which branches it leaves out."""
+    """Is each module of the core covered, in every branch, by its own tests? Or those after --: ``-- receiver link``.
+
+    What the whole suite leaves out of everything: ``coverage run -m pytest`` there, and ``coverage report``.
+    """
     install(session)
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
-    session.run("coverage", "report")
+    session.run("python", "-m", "tests.support.core_coverage", *session.posargs)
 
 
 @nox.session

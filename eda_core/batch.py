@@ -34,7 +34,8 @@ class Batch(Generic[Entry]):
 
     A handler pushes its message and returns a truthy value, which defers the acknowledgement. When ``callback``
     returns, all messages of the batch that it has not settled by hand are acknowledged, none before all their publishes
-    are confirmed; when it raises, the retry policy decides about each. Messages whose link was lost in the meantime
+    are confirmed; when it raises, or the handler in which it published fails after that, the retry policy decides about
+    each. Messages whose link was lost in the meantime
     leave the batch: the broker delivers them again.
 
     A handler that returns nothing has its message acknowledged by itself; :meth:`handled` then keeps the entry, and

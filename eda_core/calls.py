@@ -8,12 +8,23 @@ while there is none is lost, and its call times out. What must survive that is s
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from eda_core.effects import Publish, Replied
 from eda_core.errors import BufferFull, CommandError, CommandTimeout, LocalError, PublishError
+from eda_core.routing import TopicPattern
 from eda_core.values import ERROR, Result
+
+
+def reply_key(service: str, token: str, commands: Iterable[str]) -> str:
+    """The routing key of the results of a worker's calls, which its service's binding keys ``commands`` do not match.
+
+    They would come to the queue that all workers share as well. (Nothing helps against ``#``.)
+    """
+    key = f"{service}.{token}"
+    return f"replies.{key}" if any(TopicPattern(pattern).matches(key) for pattern in commands) else key
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -21,6 +21,10 @@ ACK: Final = "ack"
 REJECT: Final = "reject"
 REQUEUE: Final = "requeue"
 
+#: A broker's tags are consecutive. One out of the blue would be no identifier (of 48 bits), or take for ever to count
+#: up to; so many may be missing.
+_LONGEST_GAP: Final = 1 << 20
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Delivery:
@@ -61,10 +65,12 @@ class Group:
     """Deliveries of which none is acknowledged before all can be.
 
     Attributes:
+        members: those that have not failed.
         missing: how many cannot be yet.
         ready: the others.
     """
 
+    members: list[Delivery]
     missing: int
     ready: list[Delivery] = field(default_factory=list)
 
@@ -105,8 +111,8 @@ class InFlight:
         return self._by_id.get(delivery)
 
     def seen(self, tag: int) -> bool:
-        """Note that the broker has used this tag; false if it had before."""
-        if tag <= self._newest:
+        """Note that the broker has used this tag; false if it had before, or cannot have come so far."""
+        if not self._newest < tag <= self._newest + _LONGEST_GAP:
             return False
         self._newest = tag
         return True

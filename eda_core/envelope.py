@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pamqp.commands import Basic
 
 from eda_core.codec import JSON, DecodeError, Limits, decode, encode
 from eda_core.errors import LocalError
-from eda_core.retry import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
+from eda_core.retry import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY, ROUTING
 from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS, MAX_NAME_BYTES, check_name
 from eda_core.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result, shortened
 
@@ -25,6 +24,10 @@ CAUSATION_ID: Final = "causation_id"
 MAX_HEADER_BYTES: Final = 120_000
 #: AMQP 0-9-1, section 4.2.5.5; pamqp cuts longer ones.
 MAX_HEADER_NAME_BYTES: Final = 128
+#: Levels of tables and arrays in a header. Deeper ones come to where they crash their readers (``FACTS.md``).
+MAX_HEADER_DEPTH: Final = 32
+#: Milliseconds; RabbitMQ closes the channel over more, each time the message is sent again.
+_LONGEST_EXPIRATION: Final = 315_360_000_000
 
 #: Keys of ``meta`` that a publish takes as properties …
 _SENT: Final = ("timestamp", "expiration", "app_id", "priority", "message_type", "content_encoding")
@@ -40,6 +43,7 @@ _NOT_SENT: Final = (
     ORIGIN_EXCHANGE,
     ORIGIN_ROUTING_KEY,
     STATUS,
+    *ROUTING,
 )
 
 
@@ -142,21 +146,46 @@ def _add_meta(meta: dict[str, Any], properties: Basic.Properties, headers: dict[
     if not isinstance(meta, dict):
         raise LocalError(f"meta is {type(meta).__name__}, not dict", hint="pass a dict of headers")
     for key, value in meta.items():
-        if type(key) is not str:
-            raise LocalError(f"header name {key!r} is not text", hint="use str keys in meta")
-        if not 0 < len(key.encode(errors="replace")) <= MAX_HEADER_NAME_BYTES:
-            raise LocalError(
-                f"header name {key!r} cannot be sent", hint=f"use text of 1 to {MAX_HEADER_NAME_BYTES} bytes in meta"
-            )
+        _check_header_name(key, 1)
         if key in _SENT:
             if value is not None:
                 setattr(properties, key, value)
         elif key not in _NOT_SENT and not key.startswith("x-"):
-            headers[key] = copy.deepcopy(value) if isinstance(value, (list, dict)) else value  # it may be held a while
-    if properties.expiration is not None and not (
-        isinstance(properties.expiration, str) and properties.expiration.isascii() and properties.expiration.isdecimal()
-    ):
-        raise LocalError(f"expiration is {properties.expiration!r}", hint="give milliseconds as text, such as '60000'")
+            headers[key] = _copied(key, value, MAX_HEADER_DEPTH)
+    if properties.expiration is not None and not _is_expiration(properties.expiration):
+        raise LocalError(
+            f"expiration is {shortened(repr(properties.expiration), 40)}",
+            hint=f"give milliseconds as text, such as '60000', up to {_LONGEST_EXPIRATION}",
+        )
+
+
+def _check_header_name(name: object, fewest: int) -> None:
+    if type(name) is not str:
+        raise LocalError(f"header name {name!r} is not text", hint="use str keys in meta")
+    if not fewest <= len(name.encode(errors="replace")) <= MAX_HEADER_NAME_BYTES:
+        hint = f"use text of {fewest} to {MAX_HEADER_NAME_BYTES} bytes in meta"
+        raise LocalError(f"header name {name!r} cannot be sent", hint=hint)
+
+
+def _copied(name: str, value: object, levels: int) -> object:
+    """A header's value as it is now, for it may be held a while."""
+    if isinstance(value, float) and not math.isfinite(value):  # RabbitMQ closes the connection over them (541)
+        raise LocalError(f"the header {name} is not a finite number", hint="send it as text")
+    if not isinstance(value, (dict, list)):
+        return value
+    if not levels:
+        raise LocalError(f"the header {name} is nested deeper than {MAX_HEADER_DEPTH} levels", hint="flatten it")
+    if isinstance(value, list):
+        return [_copied(name, item, levels - 1) for item in value]
+    for key in value:
+        _check_header_name(key, 0)
+    return {key: _copied(name, item, levels - 1) for key, item in value.items()}
+
+
+def _is_expiration(value: object) -> bool:
+    if not isinstance(value, str) or not value.isascii() or not value.isdecimal():
+        return False
+    return len(value) < 20 and int(value) <= _LONGEST_EXPIRATION
 
 
 def _check_text(what: str, text: str) -> None:
@@ -166,22 +195,11 @@ def _check_text(what: str, text: str) -> None:
         raise LocalError(f"{what} {text!r} is not valid Unicode: {error.reason}", hint="remove surrogates") from None
 
 
-def _finite(value: object) -> bool:
-    """Whether a header holds no NaN or infinity, over which RabbitMQ closes the connection (541)."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    return not isinstance(value, list) or all(map(_finite, value))
-
-
 def _check_headers(name: str, properties: Basic.Properties) -> None:
     try:
         size = len(properties.marshal())
     except Exception as error:  # pamqp raises TypeError, ValueError, struct.error … for what it cannot write
         raise LocalError(f"the headers of {name} cannot be written: {error}", hint="use text and numbers") from error
-    if not _finite(properties.headers):
-        raise LocalError(f"a header of {name} is not a finite number", hint="send it as text")
     if size > MAX_HEADER_BYTES:
         raise LocalError(
             f"properties and headers of {name} are {size} bytes, the limit is {MAX_HEADER_BYTES}",

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from eda_core.criticality import DEBUG, EMERGENCY, LABELS
 from eda_core.errors import LocalError
+
+#: A broker closes the channel over a message that is too large, and with it goes what the log is about. So of a record
+#: with more bytes than this …
+MAX_RECORD_BYTES: Final = 1 << 20
+#: … only so many characters of each message and of each field are kept, and so many fields.
+_KEPT_OF_MESSAGE: Final = 50_000
+_KEPT_OF_FIELD: Final = 1_000
+_KEPT_FIELDS: Final = 100
 
 
 def routing_key(service: str, level: int) -> str:
@@ -43,7 +51,7 @@ def record(
     Args:
         timestamp: seconds since the epoch.
         fields: additional fields; each name is given its leading underscore once. Values that JSON has no form for are
-            written as text: a log must not fail because of what it reports.
+            written as text, and what is too long is cut: a log must not fail because of what it reports.
 
     Raises:
         LocalError: a field is called ``id`` or ``_id`` (the specification reserves it), or its name is not text.
@@ -65,7 +73,8 @@ def record(
             raise LocalError(f"GELF reserves or cannot carry the field name {name!r}", hint="rename the field")
         document[name if name.startswith("_") else f"_{name}"] = value
     # Lone surrogates (undecodable file names, say) must not make a log raise, nor anything else that it reports.
-    return _dumps(document).encode(errors="replace")
+    body = _dumps(document).encode(errors="replace")
+    return body if len(body) <= MAX_RECORD_BYTES else _dumps(_cut(document)).encode(errors="replace")
 
 
 def _dumps(document: dict[str, Any]) -> str:
@@ -73,6 +82,24 @@ def _dumps(document: dict[str, Any]) -> str:
         return json.dumps(document, ensure_ascii=False, allow_nan=False, default=str)
     except Exception:
         return json.dumps({name: _writable(value) for name, value in document.items()}, ensure_ascii=False)
+
+
+def _cut(document: dict[str, Any]) -> dict[str, Any]:
+    for name in ("short_message", "full_message"):
+        text = _text(document[name])
+        if len(text) > _KEPT_OF_MESSAGE:  # a traceback tells the most at its ends
+            document[name] = f"{text[: _KEPT_OF_MESSAGE // 2]} […] {text[-_KEPT_OF_MESSAGE // 2 :]}"
+    kept = [*document.items()][:_KEPT_FIELDS]
+    return {name[:_KEPT_OF_FIELD]: value if name[0] != "_" else _short_field(value) for name, value in kept}
+
+
+def _short_field(value: object) -> object:
+    text = _text(value)
+    return value if len(text) <= _KEPT_OF_FIELD else f"{text[:_KEPT_OF_FIELD]}…"
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else _dumps({"": value})
 
 
 def _writable(value: object) -> object:

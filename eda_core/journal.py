@@ -25,7 +25,7 @@ from eda_core import effects, policy, values
 from eda_core.codec import Limits
 from eda_core.config import Config
 from eda_core.effects import Effect
-from eda_core.errors import LocalError
+from eda_core.errors import BufferFull
 from eda_core.machine import Machine
 from eda_core.urls import redact
 
@@ -62,6 +62,14 @@ INPUTS: Final = (
     "log",
     "use_json",
 )
+
+#: Inputs with texts of the driver's, which may quote a URL.
+_WITH_REASONS: Final = ("link_down", "channel_closed", "effect_failed")
+
+#: Deeper values are written as CBOR in one piece.
+_MOST_LEVELS: Final = 60
+#: Of the arguments of a call that was refused, which may be anything: as much is written, and as deep.
+_MOST_REFUSED: Final = (100_000, 50)
 
 _CLASSES: Final[dict[str, Any]] = {
     name: kind
@@ -113,17 +121,23 @@ class RecordingMachine(Machine):
         method = getattr(super(), name)
         if self._nested:
             return method(*arguments, **named)  # type: ignore[no-any-return]
-        entry: dict[str, Any] = {"input": name, "arguments": plain(arguments), "named": plain(named)}
+        entry: dict[str, Any] = {"input": name}
         self._nested = True
         try:
             made: list[Effect] = method(*arguments, **named)
             entry["effects"] = plain(made)
-        except LocalError as error:
+        except Exception as error:
             entry["raised"] = type(error).__name__
+            if not isinstance(error, BufferFull):  # the last of all checks
+                arguments = tuple(map(_refused, arguments))
+                named = {key: _refused(value) for key, value in named.items()}
             raise
         finally:
             self._nested = False
-            entry["random"] = self._drawn.copy()
+            if name in _WITH_REASONS:
+                arguments = tuple(map(_without_password, arguments))
+                named = {key: _without_password(value) for key, value in named.items()}
+            entry |= {"arguments": plain(arguments), "named": plain(named), "random": self._drawn.copy()}
             self._drawn.clear()
             self._write(json.dumps(entry))
         return made
@@ -144,31 +158,60 @@ for _name in INPUTS:
 # Values to JSON and back
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, levels: int = _MOST_LEVELS) -> Any:
     """``value`` as JSON can hold it: objects as maps with their class's name under ``$``, URLs without passwords."""
-    if value is None or isinstance(value, (bool, int, str)):
+    if value is None or isinstance(value, (bool, str)) or (isinstance(value, int) and value.bit_length() < 10_000):
         return value
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else {"$": "float", "is": repr(value)}
+    return _structured(value, levels - 1) if levels else _in_cbor(value)
+
+
+def _structured(value: Any, levels: int) -> Any:
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, levels) for item in value]
     if isinstance(value, (bytes, bytearray)):
         return {"$": "bytes", "is": base64.b64encode(value).decode()}
     if isinstance(value, datetime):
         return {"$": "datetime", "is": value.isoformat()}
     if isinstance(value, (Basic.Properties, base.Frame)):
-        return {"$": value.name} | {name: plain(field) for name, field in value if field is not None}
-    if dataclasses.is_dataclass(value):
-        fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"$": value.name} | {name: plain(field, levels) for name, field in value if field is not None}
+    if _CLASSES.get(type(value).__name__) is type(value):
+        fields = {field.name: plain(getattr(value, field.name), levels) for field in dataclasses.fields(value)}
         return {"$": type(value).__name__} | _without_passwords(fields)
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value) and "$" not in value:
-            return {key: plain(item) for key, item in value.items()}
-        return {"$": "map", "is": [[plain(key), plain(item)] for key, item in value.items()]}
+            return {key: plain(item, levels) for key, item in value.items()}
+        return {"$": "map", "is": [[plain(key, levels), plain(item, levels)] for key, item in value.items()]}
+    return _in_cbor(value)
+
+
+def _in_cbor(value: Any) -> dict[str, Any]:
     try:
         return {"$": "cbor", "is": base64.b64encode(cbor2.dumps(value)).decode()}
-    except (cbor2.CBORError, ValueError):  # the machine will refuse it too, and that is what has to be recorded
+    except Exception:  # the machine refuses it too, and that is what has to be recorded
         return {"$": "cbor", "is": "", "of": type(value).__name__}
+
+
+def _refused(value: Any) -> Any:
+    """An argument of a refused call, clipped: what is beyond is replaced by what no machine takes either."""
+    if isinstance(value, values.AnyMessage):
+        return dataclasses.replace(value, payload=_refused(value.payload), meta=_refused(value.meta))
+    return _clipped(value, iter(range(_MOST_REFUSED[0])), _MOST_REFUSED[1])
+
+
+def _clipped(value: Any, left: Iterator[int], levels: int) -> Any:
+    if next(left, None) is None or not levels:
+        return object()
+    if isinstance(value, (list, tuple)):
+        return [_clipped(item, left, levels - 1) for item in value]
+    if isinstance(value, dict):
+        return {key: _clipped(item, left, levels - 1) for key, item in value.items()}
+    return value
+
+
+def _without_password(value: Any) -> Any:
+    return redact(value) if isinstance(value, str) else value
 
 
 def _without_passwords(fields: dict[str, Any]) -> dict[str, Any]:
@@ -212,6 +255,8 @@ _FROZEN: Final = ("Config", "RetryPolicy", "Declare")
 
 
 def _key(value: Any) -> Any:
+    if isinstance(value, set):
+        return frozenset(value)
     return tuple(_key(item) for item in value) if isinstance(value, list) else value
 
 
@@ -243,36 +288,45 @@ def replay(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any], Any]]:
     machine = _machine(_parse(number, line), draws)
     for number, line in numbered:
         entry = _parse(number, line)
-        draws[:] = entry.get("random", [])
         try:
-            arguments, named = revive(entry["arguments"]), revive(entry["named"])
+            draws[:] = entry["random"]
+            arguments, named = [*revive(entry["arguments"])], {**revive(entry["named"])}
             method = getattr(machine, entry["input"] if entry["input"] in INPUTS else "")
         except Exception as error:
-            raise JournalError(f"line {number} cannot be read: {error}") from error
+            raise JournalError(f"line {number} cannot be read: {_why(error)}") from error
         try:
             made = plain(method(*arguments, **named))
-        except LocalError as error:
+        except JournalError as error:
+            raise JournalError(f"line {number}: {error}") from None
+        except Exception as error:  # as recorded; and any, if the file was changed
             made = type(error).__name__
         yield number, entry, made
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _machine(header: dict[str, Any], draws: list[float]) -> Machine:
     if header.get("journal") != VERSION:
         raise JournalError(f"line 1 is not the head of a journal of version {VERSION}")
-    made = header["machine"]
 
     def draw() -> float:
         if not draws:
             raise JournalError("the machine draws a random number where it did not when it was recorded")
         return draws.pop(0)
 
-    return Machine(revive(made["config"]), random=draw, token=made["token"], wall_offset=made["wall_offset"])
+    try:
+        made = header["machine"]
+        return Machine(revive(made["config"]), random=draw, token=made["token"], wall_offset=made["wall_offset"])
+    except Exception as error:
+        raise JournalError(f"line 1 cannot be read: {_why(error)}") from error
 
 
 def _parse(number: int, line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise JournalError(f"line {number} is not JSON: {error}") from error
     if not isinstance(entry, dict):
         raise JournalError(f"line {number} is not a JSON object")

@@ -17,7 +17,7 @@ from typing import Any
 from pamqp.commands import Basic
 
 from eda_core import link
-from eda_core.calls import Call, Calls
+from eda_core.calls import Call, Calls, reply_key
 from eda_core.codec import JSON, DecodeError, decode
 from eda_core.config import Config
 from eda_core.consumer import RUNNING, WAITING, Delivery
@@ -43,6 +43,7 @@ from eda_core.logbook import LogBook
 from eda_core.receiver import Receiver
 from eda_core.routing import COMMANDS
 from eda_core.topology import REPLIES, replies
+from eda_core.urls import redact
 from eda_core.values import AnyMessage, Command, DeliveryId, Epoch, Failed, Result
 
 
@@ -59,7 +60,7 @@ class Machine(Receiver):
     def __init__(self, config: Config, *, random: Callable[[], float], token: str, wall_offset: float) -> None:
         super().__init__(config, random, LogBook(config, wall_offset))
         self._token = token
-        self._calls = Calls(f"{config.service}.{token}", config.buffer)
+        self._calls = Calls(reply_key(config.service, token, config.commands), config.buffer)
 
     def __repr__(self) -> str:
         return (
@@ -71,6 +72,7 @@ class Machine(Receiver):
 
     def effect_failed(self, effect: Effect, reason: str, now: float) -> list[Effect]:
         """The driver could not perform ``effect``. What was to be done on the link is lost with the link."""
+        reason = redact(reason)
         if isinstance(effect, Dispatch):
             return self.handled(effect.delivery, Failed(reason), now)
         if isinstance(effect, (Connect, Close)):

@@ -65,6 +65,9 @@ class AttemptMemory:
     have been cut. Counting every redelivery as a failure makes the first error after a lost connection a dead letter,
     so a worker remembers what it gave back and what it lost. A redelivered message it knows nothing of is taken to have
     failed once, elsewhere. Bounded: the oldest entry goes first.
+
+    Args:
+        limit: entries to keep; at least as many as deliveries may be in flight.
     """
 
     __slots__ = ("_known", "_limit")
@@ -90,13 +93,18 @@ class AttemptMemory:
         return self._known.get(key, (0, 0))[0]
 
     def attempt(self, key: Hashable, headers: Mapping[str, Any], redelivered: bool) -> int:
-        """Which attempt this delivery is, from 1. A quorum queue's count is the surest, lost links taken off."""
-        known = self._known.get(key)
-        count = headers.get(DELIVERY_COUNT_HEADER)
-        if type(count) is int and count >= 0:
-            return max(1, count + 1 - (known[1] if known else 0))
+        """Which attempt this delivery is, from 1. A quorum queue's count is the surest, lost links taken off.
+
+        It counts redeliveries: on a first one, or standing still, it is a header that the message brought along from
+        another queue (when it was moved by a shovel, say), and going by that a poison message would be tried for ever.
+        """
         if not redelivered:
             return 1
+        known = self._known.get(key)
+        count = headers.get(DELIVERY_COUNT_HEADER)
+        if type(count) is int and count > 0:
+            failures, losses = known or (0, 0)
+            return max(failures + 1, count + 1 - losses)
         return known[0] + 1 if known else 2
 
 
@@ -104,7 +112,11 @@ def message_key(routing_key: str, properties: Basic.Properties, body: bytes) -> 
     """What recognizes a message when it is redelivered: its id, or failing that all there is."""
     if properties.message_id:
         return properties.message_id
-    return (routing_key, properties.correlation_id, hash(body))
+    headers = properties.headers
+    conversation = headers.get("conversation_id") if type(headers) is dict else None
+    if type(conversation) is not str:  # none, or of a type of its own, which may have no hash
+        conversation = None
+    return (routing_key, properties.correlation_id, conversation, hash(body))
 
 
 @dataclass(frozen=True, slots=True)

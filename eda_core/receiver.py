@@ -46,7 +46,6 @@ from eda_core.values import (
     Failed,
     LogRecord,
     Outcome,
-    PublishId,
     Result,
     delivery_id,
 )
@@ -60,7 +59,7 @@ class Receiver(LinkKeeper):
         self._logs = logs
         self._flight = InFlight(self.epoch)
         self._outbox = Outbox(config.window, config.buffer)
-        self._memory = AttemptMemory()
+        self._memory = AttemptMemory(4096 + 2 * config.prefetch)  # events and commands, should the link be lost
         #: Deliveries of lost links whose handlers still run.
         self._orphans: set[DeliveryId] = set()
         self._configured = False
@@ -182,10 +181,14 @@ class Receiver(LinkKeeper):
         return effects
 
     def ack_together(self, deliveries: Iterable[DeliveryId], now: float) -> list[Effect]:
-        """Acknowledge those that are :meth:`in_flight`, none before all publishes of all of them are confirmed."""
+        """Acknowledge those that are :meth:`in_flight`, none before all publishes of all of them are confirmed.
+
+        If the handler of one still runs, and fails before what it has published is confirmed, all fail.
+        """
         effects: list[Effect] = []
-        found = [each for each in map(self._flight.get, filter(self.in_flight, deliveries)) if each is not None]
-        group = Group(len(found))
+        distinct = dict.fromkeys(filter(self.in_flight, deliveries))
+        found = [each for each in map(self._flight.get, distinct) if each is not None]
+        group = Group(found, len(found))
         for delivery in found:
             delivery.group = group
         for delivery in found:
@@ -205,11 +208,10 @@ class Receiver(LinkKeeper):
         kept: bool,
     ) -> Publish:
         self._published += 1
-        number = PublishId(self._published)
         return Publish(
             self.epoch,
             0,
-            number,
+            self._published,  # type: ignore[arg-type]  # calling a NewType takes a tenth of all this
             exchange,
             routing_key,
             properties,
@@ -258,18 +260,34 @@ class Receiver(LinkKeeper):
             self._flight.acknowledge(delivery)
         else:
             delivery.group.ready.append(delivery)
-            self._leave_group(delivery)
+            self._leave_group(delivery.group)
 
-    def _leave_group(self, delivery: Delivery) -> None:
-        for ready in delivery.group.one_less() if delivery.group is not None else ():
+    def _leave_group(self, group: Group) -> None:
+        for ready in group.one_less():
             self._memory.forget(ready.key)
             self._flight.acknowledge(ready)
+
+    def _fail_in_group(
+        self, group: Group, delivery: Delivery, outcome: Failed, now: float, effects: list[Effect]
+    ) -> None:
+        """It is not waited for; but what it published may be for all of them: if that is not safe all fail with it."""
+        delivery.group = None
+        group.members.remove(delivery)
+        if not delivery.held and not delivery.unconfirmed:
+            self._leave_group(group)
+            return
+        for each in group.members:
+            each.group = None
+            if each.stage is RUNNING:
+                each.verdict = outcome
+            else:
+                each.verdict, each.stage = None, DEFERRED
+                self._failed(each, outcome, now, effects)
 
     def _return(self, delivery: Delivery, requeue: bool, effects: list[Effect]) -> None:
         self._outbox.kept -= len(delivery.held)
         delivery.held = []  # forgotten: a failure publishes nothing, a redelivery makes them again
         self._flight.remove(delivery)
-        self._leave_group(delivery)
         if requeue:
             self._memory.remember(delivery.key, delivery.attempt)
         else:
@@ -297,6 +315,8 @@ class Receiver(LinkKeeper):
         return True
 
     def _failed(self, delivery: Delivery, outcome: Failed, now: float, effects: list[Effect]) -> None:
+        if delivery.group is not None:
+            self._fail_in_group(delivery.group, delivery, outcome, now, effects)
         name = delivery.message.name
         gives_up = outcome.permanent or self.config.retry.gives_up(delivery.attempt)
         fields = {

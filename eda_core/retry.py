@@ -22,8 +22,8 @@ ORIGIN_ROUTING_KEY: Final = "origin_routing_key"
 
 #: The broker's own; never to be published again (``FACTS.md``, "RabbitMQ").
 _DEATH: Final = ("x-death", "x-first-death", "x-last-death", DELIVERY_COUNT_HEADER)
-#: Would route copies of the copy elsewhere.
-_ROUTING: Final = ("CC", "BCC")
+#: By these the broker routes copies elsewhere, of the copy too; it closes the channel if they are no lists.
+ROUTING: Final = ("CC", "BCC")
 
 
 def retry_queue(queue: str, delay: float) -> str:
@@ -56,7 +56,7 @@ def again(properties: Basic.Properties, exchange: str, routing_key: str, attempt
     headers = {
         name: value
         for name, value in (properties.headers or {}).items()
-        if not name.startswith(_DEATH) and name not in _ROUTING
+        if not name.startswith(_DEATH) and name not in ROUTING
     }
     headers[ATTEMPT] = attempt
     headers[ORIGIN_EXCHANGE] = exchange

@@ -11,11 +11,11 @@ from eda_core.errors import LocalError
 
 #: How passwords are found, from the well-formed to the botched; hiding too much does no harm.
 _PASSWORDS: Final = (
-    # in a URL as it should be
-    re.compile(r"(//[^/@:\s]*):[^/\s]*@"),
+    # in a URL as it should be, or with an @ too many
+    re.compile(r"(//[^/@:\s]{0,300}):\S*@"),
     # in one with characters that should have been escaped; but host:port, with an @ further on, is none
     re.compile(
-        r"(\bamqps?:/{0,2}|//)([^:\s]*):(?!\*\*\*@)(?!\d{1,5}(?:/[^\s@]*)?(?:\s|$)).+?@(?:\S*@)?",
+        r"(\bamqps?:/{0,2}|//)([^:\s]{0,300}):(?!\*\*\*@)(?!\d{1,5}(?:/[^\s@]*)?(?:\s|$)).+?@(?:\S*@)?",
         re.IGNORECASE | re.DOTALL,
     ),
     # where the scheme was forgotten
@@ -26,8 +26,11 @@ _REPLACEMENTS: Final = (r"\1:***@", r"\1\2:***@", r"\1:***@")
 
 def redact(text: str) -> str:
     """``text`` (a URL, or a message that may quote one) with every password replaced by ``***``."""
-    for pattern, replacement in zip(_PASSWORDS, _REPLACEMENTS, strict=True):
-        text = pattern.sub(replacement, text)
+    before = "" if "@" in text else text
+    while text != before:  # what looks like a password only now; so that a text once redacted stays as it is
+        before = text
+        for pattern, replacement in zip(_PASSWORDS, _REPLACEMENTS, strict=True):
+            text = pattern.sub(replacement, text)
     return text
 
 
@@ -50,19 +53,25 @@ def check_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
             raise LocalError(f"a broker URL must be str, not {type(url).__name__}", hint="pass text")
         problem = _problem(url)
         if problem:
+            shown = redact("".join(url.split()))  # that it is one URL, and not a text, is known only here
             raise LocalError(
-                f"broker URL {redact(url)!r}: {problem}", hint="write it as amqp://user:password@host:5672/vhost"
+                f"broker URL {shown!r}: {problem}", hint="write it as amqp://user:password@host:5672/vhost"
             )
     return several
 
 
+_ESCAPE: Final = "it has a character that must be written as %XX, perhaps in the password"
+
+
 def _problem(url: str) -> str:
+    if len(url.split()) > 1:
+        return _ESCAPE
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
         # The reason quotes what was taken for host or port, which may be half a password.
-        return "it has a character that must be written as %XX, perhaps in the password" if "@" in url else str(error)
+        return _ESCAPE if "@" in url else str(error)
     if parts.scheme not in ("amqp", "amqps"):
         return "the scheme is not amqp or amqps"
     return "" if parts.hostname else "there is no host"

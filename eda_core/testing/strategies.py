@@ -24,7 +24,7 @@ Strategy = st.SearchStrategy
 #: Keys of ``meta`` that are not headers of the publisher's own: properties, and what the toolkit writes itself.
 RESERVED: Final = frozenset(
     "timestamp expiration user_id app_id delivery_tag message_id priority message_type content_encoding "
-    "conversation_id status causation_id attempt origin_exchange origin_routing_key".split()
+    "conversation_id status causation_id attempt origin_exchange origin_routing_key CC BCC".split()
 )
 
 #: Longest name of a header that pamqp writes whole, bytes.

@@ -22,6 +22,8 @@ Kind = TypeVar("Kind")
 URLS = ("amqp://user:secret@one/", "amqp://user:secret@two/")
 #: The same, as they may be shown.
 SHOWN = tuple(map(redact, URLS))
+#: Of the results of calls, which only this worker gets; not ``svc.tok``, for the bench subscribes to ``svc.#``.
+REPLY_KEY = "replies.svc.tok"
 #: Wall clock time at monotonic time 0.
 WALL = 1_000_000.0
 
@@ -226,11 +228,32 @@ class Bench:
     def refuse(self, publish: Publish, *, multiple: bool = False) -> list[Effect]:
         return self.did(self.machine.refused(publish.epoch, publish.tag, self.now, multiple=multiple))
 
+    # Calls
+
+    def call(self, ticket: int = 1, **named: Any) -> list[Effect]:
+        """Send a command and wait 30 s for its result, unless told otherwise."""
+        named = {"timeout": 30.0, **named}
+        return self.did(self.machine.call("peer.Do", {"n": ticket}, self.now, ticket=ticket, **named))
+
+    def reply(self, ticket: int, payload: object = "yes", status: str = "success") -> list[Effect]:
+        """The result of a call arrives."""
+        headers = {"conversation_id": "c-1", "status": status}
+        correlation_id = f"tok-call-{ticket}"
+        return self.deliver(REPLY_KEY, payload, exchange="commands", headers=headers, correlation_id=correlation_id)
+
 
 def opened(**settings: Any) -> Bench:
     """A bench whose machine is open."""
     bench = Bench(**settings)
     bench.open()
+    return bench
+
+
+def calling(**settings: Any) -> Bench:
+    """A bench whose queue for results is bound; call 1 is sent and confirmed."""
+    bench = opened(**settings)
+    declared = bench.declared(only(Declare, bench.call()))
+    bench.confirm(only(Publish, bench.declared(only(Declare, declared))))
     return bench
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 
-from eda_core.consumer import RUNNING, Delivery, InFlight
+from eda_core.consumer import RUNNING, Delivery, Group, InFlight
 from eda_core.effects import Ack, Effect
 from eda_core.values import DeliveryId, Epoch, Event, delivery_id
 
@@ -140,6 +141,17 @@ def test_a_tag_is_new_once_and_never_goes_back() -> None:
     ]
 
 
+@pytest.mark.parametrize("tag", [2**48 + 1, 2**63 + 2, 2**64, 2**21])
+def test_a_tag_out_of_the_blue_is_none(tag: int) -> None:
+    """It would be the identifier of another delivery, or be counted up to for ever."""
+    flight = InFlight(EPOCH)
+    arrived = arrive(flight, 1, 2**20 + 1)
+    assert not flight.seen(tag + 2**20 + 1)
+    for each in arrived.values():
+        flight.acknowledge(each)
+    assert flush(flight) == [Ack(EPOCH, 2**20 + 1, True)]
+
+
 def test_a_delivery_is_found_by_its_identifier_until_it_is_settled() -> None:
     flight = InFlight(EPOCH)
     first, second = arrive(flight, 1, 2).values()
@@ -167,6 +179,15 @@ def test_a_delivery_begins_with_its_handler_running_and_nothing_published() -> N
 
 def test_a_delivery_is_shown_without_what_it_carries() -> None:
     assert repr(delivery(3)) == "<Delivery 3 <Event Happened c-1> running, attempt 1>"
+
+
+def test_a_group_is_complete_with_the_last_of_those_it_waits_for() -> None:
+    group, first, third = Group([], 3), delivery(1), delivery(3)
+    group.ready.append(first)
+    assert group.one_less() == []
+    assert group.one_less() == [], "one that failed is waited for no more, and is not among the ready"
+    group.ready.append(third)
+    assert group.one_less() == [first, third]
 
 
 def test_the_search_for_the_lowest_unsettled_never_goes_back() -> None:

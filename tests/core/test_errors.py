@@ -49,6 +49,14 @@ def test_the_error_of_a_command_has_its_payload() -> None:
     assert (error.command, error.payload, str(error)) == ("svc.Do", {"why": "no"}, "svc.Do: {'why': 'no'}")
 
 
+def test_the_error_of_a_command_with_a_long_payload_has_a_short_text() -> None:
+    assert len(str(CommandError("svc.Do", "x" * 10_000))) == 500
+
+
+def test_a_call_without_a_result_in_time_is_a_timeout_as_python_knows_it() -> None:
+    assert issubclass(CommandTimeout, TimeoutError)
+
+
 @pytest.mark.parametrize("kind", [StateError, PayloadError, BufferFull])
 def test_what_the_caller_could_have_known_is_local(kind: type[EdaError]) -> None:
     assert issubclass(kind, LocalError)

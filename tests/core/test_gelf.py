@@ -147,6 +147,42 @@ def test_a_log_does_not_fail_because_of_what_it_reports(value: object) -> None:
     assert "_value" in record(fields={"value": value})
 
 
+MUCH = 2 * gelf.MAX_RECORD_BYTES
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"short": "a" + "s" * MUCH + "z"},
+        {"short": ["a"] * MUCH},
+        {"full": "a" + "\0" * MUCH + "z"},
+        {"conversation_id": "a" + "é" * MUCH},
+        {"fields": {"k": "a" + "s" * MUCH}},
+        {"fields": {"k": ["a"] * MUCH}},
+        {"fields": {"k" * MUCH: "a"}},
+        {"fields": {f"k{number}": number for number in range(MUCH // 8)}},
+    ],
+    ids=["short", "no text", "full", "conversation", "text", "list", "name", "number"],
+)
+def test_what_is_too_long_for_the_wire_is_cut(parts: dict[str, Any]) -> None:
+    written = record(**{"short": "text", **parts})
+    assert len(json.dumps(written)) <= gelf.MAX_RECORD_BYTES
+    assert written["version"] == "1.1"
+    assert written["_logical_service"] == "transcriber"
+    for name in {"short", "full"} & parts.keys():
+        assert written[f"{name}_message"].startswith("a" if isinstance(parts[name], str) else '{"": ["a"')
+        assert written[f"{name}_message"][-1] in "z}"
+
+
+def test_what_is_not_is_written_whole() -> None:
+    fields = {"k": "x" * 100_000, "l": [1] * 1000}
+    written = record(short="s" * 100_000, full="f" * 100_000, fields=fields)
+    assert (written["_k"], written["_l"]) == (fields["k"], fields["l"])
+    assert len(written["short_message"] + written["full_message"]) == 200_000
+    cut = record(short="s", full="f" * MUCH, fields={"l": [1], "n": None, "m": "m"})
+    assert (cut["_l"], cut["_n"], cut["_m"]) == ([1], None, "m")
+
+
 def test_a_log_does_not_fail_because_of_deep_nesting() -> None:
     assert "_value" in record(fields={"value": deep()})
 

@@ -1,9 +1,10 @@
 """The journal: whatever a machine is told is written down, and replays to the same effects."""
 
 import json
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -109,6 +110,11 @@ def test_inputs_made_by_inputs_are_written_once() -> None:
 def test_no_password_is_written() -> None:
     lines: list[str] = []
     a_life(lines)
+    machine = a_recording(lines)
+    machine.start(0.0)
+    machine.effect_failed(Ready(), f"no link to {URL}", 0.5)
+    machine.channel_closed(Epoch(1), f"{URL} gone", now=1.0)
+    machine.link_down(Epoch(2), reason=f"cannot connect to {URL}", now=2.0)
     assert "s3cret" not in "".join(lines)
 
 
@@ -130,6 +136,81 @@ plain_values = st.recursive(
 )
 
 
+class NotOurs:
+    pass
+
+
+@dataclass
+class AlsoNotOurs:
+    payload: int = 1
+
+
+def cyclic() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def doubled(times: int) -> list[Any]:
+    value: list[Any] = [1]
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+REFUSED = [
+    NotOurs(),
+    AlsoNotOurs(),
+    AlsoNotOurs,
+    cyclic(),
+    {"a": cyclic()},
+    doubled(32),
+    10**5000,
+    {"$": [10**5000]},
+    {"\ud800"},
+]
+
+
+@pytest.mark.parametrize("payload", REFUSED, ids=range(len(REFUSED)))
+def test_what_the_machine_refuses_is_refused_again(payload: object) -> None:
+    lines: list[str] = []
+    machine = a_recording(lines)
+    for message in (Event("Odd", payload, "c"), Event("Odd", 1, "c", {"own": payload}), Event("", payload, "c")):
+        with pytest.raises(LocalError):
+            machine.publish(message, 3.0, mandatory=True)
+    with pytest.raises(LocalError):
+        machine.call("svc.Do", payload, now=3.0, ticket=1, timeout=1.0)
+    with pytest.raises(TypeError):
+        machine.tick(3.0, payload)  # type: ignore[call-arg]
+    replayed = list(replay(lines))
+    assert [made for _, _, made in replayed] == [json.loads(line)["raised"] for line in lines[1:]]
+
+
+def test_a_full_buffer_is_full_again() -> None:
+    lines: list[str] = []
+    machine = a_recording(lines, buffer=1, limits=Limits(max_depth=400))
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    machine.publish(Event("Told", {"deep": deep}, "c"), 1.0)
+    with pytest.raises(LocalError):
+        machine.publish(Event("Told", [1] * 200_000, "c"), 1.0)
+    assert [made for _, _, made in replay(lines)] == [[], "BufferFull"]
+
+
+def test_what_comes_with_deep_payloads_is_performed() -> None:
+    lines: list[str] = []
+    machine = a_recording(lines, limits=Limits(max_depth=400))
+    machine.start(0.5)
+    open_link(machine, Epoch(1))
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    sealed = seal(Event("Asked", deep, "c"), CBOR, Limits(max_depth=400))
+    assert machine.delivered(Epoch(1), 1, False, "events", "Asked", sealed.properties, sealed.body, 2.0)
+    assert [made == entry["effects"] for _, entry, made in replay(lines)] == [True] * 5
+
+
 @given(plain_values)
 def test_values_survive_the_journal(value: object) -> None:
     assert revive(json.loads(json.dumps(plain(value)))) == value
@@ -141,6 +222,8 @@ def test_frames_and_properties_survive_the_journal() -> None:
     properties = Basic.Properties(headers={"a": [1, b"x"]}, timestamp=datetime(2026, 1, 1, tzinfo=UTC))
     assert revive(plain(properties)) == properties
     assert repr(revive(plain(float("inf")))) == "inf"
+    odd = {frozenset({1}): 1, (1, (2,)): 2, 1 << 20_000: 3}
+    assert revive(json.loads(json.dumps(plain(odd)))) == odd
 
 
 def changed(line: str, **changes: Any) -> str:
@@ -152,15 +235,18 @@ def write(path: Path, lines: list[str]) -> str:
     return str(path)
 
 
-def test_the_command_replays_a_file(tmp_path: Path) -> None:
+def test_the_command_replays_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``python -m eda_core.journal`` does it, which runs the module anew."""
     lines: list[str] = []
     a_life(lines)
-    file = write(tmp_path / "j", lines)
-    done = subprocess.run(
-        [sys.executable, "-m", "eda_core.journal", "replay", file], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"replayed {len(lines) - 1} inputs" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["journal", "replay", write(tmp_path / "j", lines)])
+    monkeypatch.delitem(sys.modules, "eda_core.journal")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("eda_core.journal", run_name="__main__", alter_sys=True)
+    assert ended.value.code == 0
+    assert f"replayed {len(lines) - 1} inputs" in capsys.readouterr().out
 
 
 def test_show_prints_each_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,6 +262,9 @@ def test_other_effects_are_pointed_out(tmp_path: Path, capsys: pytest.CaptureFix
     lines[1] = changed(lines[1], effects=[])
     assert main(["replay", write(tmp_path / "j", lines)]) == 1
     assert "line 2: start gave other effects" in capsys.readouterr().err
+    lines[1] = changed(lines[1], arguments=["a", "b", "c"])
+    assert main(["replay", write(tmp_path / "j", lines)]) == 1
+    assert 'replayed: "TypeError"' in capsys.readouterr().err
 
 
 def broken(number: int, change: Callable[[str], str]) -> Callable[[list[str]], list[str]]:
@@ -189,6 +278,14 @@ def broken(number: int, change: Callable[[str], str]) -> Callable[[list[str]], l
         (broken(0, lambda line: changed(line, journal=99)), "line 1 is not the head"),
         (broken(2, lambda line: line[:40]), "line 3 is not JSON"),
         (broken(2, lambda line: "[]"), "line 3 is not a JSON object"),
+        (broken(2, lambda line: "[" * 100_000), "line 3 is not JSON"),
+        (broken(0, lambda line: '{"journal": 1}'), "line 1 cannot be read: KeyError: 'machine'"),
+        (broken(0, lambda line: line.replace('"buffer": 10000', '"buffer": 0')), "line 1 cannot be read: LocalError"),
+        (broken(0, lambda line: line.replace('"buffer"', '"puffer"')), "line 1 cannot be read: TypeError"),
+        (broken(1, lambda line: changed(line, random=None)), "line 2 cannot be read: TypeError"),
+        (broken(1, lambda line: changed(line, arguments=None)), "line 2 cannot be read: TypeError"),
+        (broken(1, lambda line: changed(line, named=[1])), "line 2 cannot be read: TypeError"),
+        (broken(1, lambda line: "{}"), "line 2 cannot be read: KeyError"),
         (broken(1, lambda line: changed(line, input="__init__")), "line 2 cannot be read"),
         (broken(1, lambda line: changed(line, arguments=[{"$": "Bomb"}])), "unknown class 'Bomb'"),
         (lambda lines: [changed(line, random=[]) for line in lines], "draws a random number"),

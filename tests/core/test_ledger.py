@@ -107,6 +107,15 @@ def test_a_repeated_or_unknown_confirm_is_about_nothing() -> None:
     assert len(ledger) == 1
 
 
+def test_what_is_drained_is_known_no_more() -> None:
+    ledger, publishes = filled(3)
+    ledger.settle(2, False)
+    assert ledger.drain() == [publishes[0], publishes[2]]
+    assert len(ledger) == 0
+    assert ledger.oldest() is None
+    assert ledger.drain() == ledger.settle(0, True) == []
+
+
 def test_the_low_water_mark_never_goes_back() -> None:
     ledger, _ = filled(6)
     marks = []

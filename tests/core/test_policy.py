@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import pytest
@@ -96,7 +97,6 @@ def test_a_quorum_queue_counts_lost_links_which_are_no_failures() -> None:
     memory.remember("key", 1)
     memory.remember("key", 1, lost=True)
     assert memory.attempt("key", {DELIVERY_COUNT_HEADER: 3}, redelivered=True) == 2
-    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: 0}, redelivered=True) == 1
     assert memory.failures("key") == 1
     assert memory.failures("other") == 0
 
@@ -111,12 +111,27 @@ def test_the_latest_count_is_the_one_that_holds_until_it_is_forgotten() -> None:
     memory.forget("key")
 
 
-@pytest.mark.parametrize("redelivered", [False, True])
-@pytest.mark.parametrize("count", [0, 1, 19])
-def test_the_count_of_a_quorum_queue_is_the_surest_source(count: int, redelivered: bool) -> None:
+@pytest.mark.parametrize("known", [None, 0, 1])
+@pytest.mark.parametrize("count", [1, 19])
+def test_the_count_of_a_quorum_queue_is_the_surest_source(count: int, known: int | None) -> None:
     memory = AttemptMemory()
-    memory.remember("key", 7)
-    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered) == count + 1
+    if known is not None:
+        memory.remember("key", known)
+    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered=True) == count + 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 19])
+def test_a_count_on_a_first_delivery_is_no_count_of_this_queue(count: int) -> None:
+    assert AttemptMemory().attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered=False) == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_count_that_stands_still_does_not_keep_a_message_going_for_ever(count: int) -> None:
+    memory, attempts = AttemptMemory(), list[int]()
+    for _ in range(6):
+        attempts.append(memory.attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered=bool(attempts)))
+        memory.remember("key", attempts[-1])
+    assert attempts == sorted(set(attempts))
 
 
 @pytest.mark.parametrize("count", [-1, True, "3", 2.0, None, [1]])
@@ -156,17 +171,31 @@ def test_a_message_is_recognized_by_its_id() -> None:
 
 @pytest.mark.parametrize("message_id", [None, ""])
 def test_a_message_without_an_id_is_recognized_by_all_there_is(message_id: str | None) -> None:
-    def key(routing_key: str = "k", correlation_id: str | None = "c", body: bytes = b"x") -> object:
-        return message_key(routing_key, Properties(message_id=message_id, correlation_id=correlation_id), body)
+    def key(routing_key: str = "k", body: bytes = b"x", **properties: Any) -> Hashable:
+        given = {"correlation_id": "c", "headers": {"conversation_id": "C"}, **properties}
+        return message_key(routing_key, Properties(message_id=message_id, **given), body)
 
     assert key() == key()
-    assert len({key(), key(routing_key="l"), key(correlation_id=None), key(body=b"y")}) == 4
+    others = [key("l"), key(body=b"y"), key(correlation_id=None), key(headers={"conversation_id": "D"})]
+    assert len({key(), *others}) == 5
+    nothing: list[Any] = [None, {}, {"conversation_id": None}, {"conversation_id": [1]}, []]
+    without = {key(headers=headers) for headers in nothing}
+    assert len({key(), *without}) == 2
 
 
 # Reconnecting
 
 policies = st.builds(lambda base, more: ReconnectPolicy(base, base + more), st.floats(0.001, 60), st.floats(0, 600))
 chances = st.floats(0, 1)
+
+
+@pytest.mark.parametrize("urls", [1, 2, 3])
+def test_after_each_round_of_urls_the_delay_is_longer_up_to_the_cap(urls: int) -> None:
+    policy = ReconnectPolicy(base=2.0, cap=10.0)
+    delays = [policy.delay(failures, urls, lambda: 0.5) for failures in range(1, 5 * urls + 1)]
+    assert delays[urls - 1 :: urls] == [1.0, 2.0, 4.0, 5.0, 5.0]
+    assert sum(delays) == 17.0, "within a round there is none"
+    assert policy.delay(6**40, urls, lambda: 1.0) == 10.0
 
 
 @given(policies, st.integers(1, 10**30), st.integers(1, 10), chances)

@@ -110,6 +110,15 @@ def test_none_is_acknowledged_before_all_publishes_of_all_are_confirmed() -> Non
     assert bench.confirm(publishes[1]) == [Ack(bench.epoch, 3, True)]
 
 
+def test_one_that_is_named_twice_is_acknowledged_once() -> None:
+    bench = opened()
+    (first,) = deferred(bench)
+    assert together(bench, first, first) == [Ack(bench.epoch, 1, False)]
+    running = bench.take()
+    assert together(bench, running, running) == []
+    assert bench.handled(running) == [Ack(bench.epoch, 2, False)]
+
+
 def test_one_whose_handler_still_runs_is_waited_for() -> None:
     bench = opened()
     first, running = *deferred(bench), bench.take()
@@ -128,6 +137,48 @@ def test_one_that_fails_is_not_waited_for(first_ready: bool) -> None:
     assert of(Nack, effects) == [Nack(bench.epoch, 2, True)]
     effects += [] if first_ready else bench.confirm(publish)
     assert of(Ack, effects) == [Ack(bench.epoch, 1, False)]
+
+
+@pytest.mark.parametrize("how", ["again", "in vain", "later"])
+def test_if_what_the_failing_one_published_is_dropped_all_fail(how: str) -> None:
+    """It may be what the callback of a batch published for all of them."""
+    policy = {"again": RetryPolicy(2), "in vain": RetryPolicy(1), "later": RetryPolicy(2, (1.0,))}[how]
+    bench = opened(retry=policy)
+    (first, second), running = deferred(bench, 2), bench.take()
+    sent = bench.send(within=second)
+    bench.publish(within=running)
+    assert together(bench, first, second, running) == []
+    effects = bench.handled(running, Failed("no"))
+    if how == "again":
+        assert [nack.tag for nack in of(Nack, effects)] == [1, 2, 3]
+        assert all(nack.requeue for nack in of(Nack, effects))
+    elif how == "in vain":
+        assert {nack.tag for nack in of(Nack, effects)} == {1, 3}, "what the second published is not safe yet"
+        assert of(Nack, bench.confirm(sent)) == [Nack(bench.epoch, 2, False)]
+    else:
+        copies = of(Publish, effects)
+        assert bench.confirm(copies[1]) == [], "what the second published is not safe yet"
+        assert of(Ack, bench.confirm(sent, copies[0], copies[2])) == [Ack(bench.epoch, tag, False) for tag in (2, 1, 3)]
+    assert not of(Ack, effects)
+
+
+def test_all_fail_before_what_the_failing_one_published_at_once_is_safe() -> None:
+    bench = opened()
+    first, running = *deferred(bench), bench.take()
+    publish = bench.send(within=running, immediate=True)
+    assert together(bench, first, running) == []
+    assert [nack.tag for nack in of(Nack, bench.handled(running, Failed("no")))] == [1, 2]
+    assert bench.confirm(publish) == []
+
+
+def test_those_that_still_run_fail_at_their_end() -> None:
+    bench = opened()
+    first, second = bench.take(), bench.take()
+    bench.publish(within=second)
+    assert together(bench, first, second) == []
+    assert of(Nack, bench.handled(second, Failed("no"))) == [Nack(bench.epoch, 2, True)]
+    assert bench.machine.in_flight(first) is False
+    assert of(Nack, bench.handled(first, DEFERRED)) == [Nack(bench.epoch, 1, True)]
 
 
 def test_those_settled_and_those_of_lost_links_are_left_out() -> None:

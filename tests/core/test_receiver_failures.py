@@ -75,6 +75,15 @@ def test_a_redelivery_after_a_lost_link_is_not_taken_for_a_failure() -> None:
     assert not only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
 
 
+def test_a_lost_link_is_no_failure_of_any_of_many_messages() -> None:
+    bench = opened(prefetch=5000)
+    for number in range(5000):
+        bench.take(message_id=f"m-{number}")
+    bench.lose()
+    bench.open()
+    assert only(Nack, fail(bench, message_id="m-0", redelivered=True)).requeue
+
+
 def test_a_lost_link_keeps_the_failures_before_it() -> None:
     bench = opened()
     fail(bench, message_id="m")
@@ -89,6 +98,16 @@ def test_a_quorum_queue_counts_the_deliveries_itself(count: int, requeue: bool) 
     bench = opened()
     headers = {"conversation_id": "c-1", "x-delivery-count": count}
     assert only(Nack, fail(bench, headers=headers, redelivered=count > 0)).requeue is requeue
+
+
+def test_the_failures_of_one_conversation_are_not_those_of_another_that_says_the_same() -> None:
+    """As eventail's messages do, which have no id."""
+    bench = opened(retry=RetryPolicy(3))
+    same: dict[str, Any] = {"message_id": None, "body": b"\xa0"}
+    for name in ("c-1", "c-2"):
+        assert only(Nack, fail(bench, headers={"conversation_id": name}, **same)).requeue
+    for name in ("c-1", "c-2"):
+        assert only(Nack, fail(bench, headers={"conversation_id": name}, redelivered=True, **same)).requeue
 
 
 def test_a_lost_link_is_no_failure_on_a_quorum_queue_either() -> None:

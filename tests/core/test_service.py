@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +13,8 @@ from eda_core import ReconnectPolicy, RetryPolicy, criticality
 from eda_core.effects import Ack, Connect, Effect, Nack, Publish, PublishLog
 from eda_core.errors import LocalError, StateError
 from eda_core.machine import Machine
-from eda_core.service import ServiceApi
-from eda_core.values import DEFERRED, AnyMessage, Command, Configuration, Event, Result
+from eda_core.service import ServiceApi, handling
+from eda_core.values import DEFERRED, AnyMessage, Command, Configuration, DeliveryId, Event, Result
 
 from .kit import URLS, Bench, only, opened
 
@@ -168,6 +169,54 @@ def test_a_journal_has_every_input_and_no_password() -> None:
     assert second["input"] == "start"
     assert "secret" in URLS[0]
     assert not any("secret" in line for line in lines)
+
+
+# The delivery being handled
+
+
+def test_what_is_published_in_a_handler_is_of_its_delivery() -> None:
+    made = service()
+    assert made._eda_delivery() is None
+    with handling(made, DeliveryId(7)):
+        assert made._eda_delivery() == 7
+    assert made._eda_delivery() is None
+
+
+def test_what_another_service_publishes_in_that_handler_is_not() -> None:
+    """Two services may run in one process, and the handler of one call the other."""
+    one, other = service(), service()
+    with handling(one, DeliveryId(7)):
+        assert other._eda_delivery() is None
+        with handling(other, DeliveryId(8)):
+            assert (one._eda_delivery(), other._eda_delivery()) == (None, 8)
+        assert one._eda_delivery() == 7
+
+
+def test_a_hook_within_a_handler_is_of_no_delivery() -> None:
+    made = service()
+    with handling(made, DeliveryId(7)):
+        with handling(made, None):
+            assert made._eda_delivery() is None
+        assert made._eda_delivery() == 7
+
+
+def test_a_handler_that_fails_leaves_no_delivery_behind() -> None:
+    made = service()
+    with pytest.raises(ValueError, match="no"), handling(made, DeliveryId(7)):
+        raise ValueError("no")
+    assert made._eda_delivery() is None
+
+
+def test_a_context_copied_in_a_handler_stays_within_its_delivery() -> None:
+    """A task begun in a handler, say: what it publishes after the handler's end is still of that delivery."""
+    made = service()
+    with handling(made, DeliveryId(7)):
+        context = contextvars.copy_context()
+    assert context.run(made._eda_delivery) == 7
+    assert made._eda_delivery() is None
+
+
+# Publishing
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from pamqp import base
 from pamqp import frame as pamqp_frame
 from pamqp.commands import Basic, Exchange, Queue
 
+from eda_core import topology
 from eda_core.config import Config
 from eda_core.errors import LocalError
-from eda_core.topology import Subscription, bindings, declarations, queue_names, subscriptions
+from eda_core.topology import REPLIES, Subscription, bindings, declarations, queue_names, subscriptions
 
 #: Its milliseconds make the longest name of a queue for retries.
 LONGEST_DELAY = 4_000_000.0
@@ -120,6 +121,21 @@ def test_the_names_of_the_queues_are_read_off_the_replies() -> None:
 def test_replies_that_do_not_fit_give_no_names(answers: list[base.Frame]) -> None:
     wanted = subscriptions(config(events=["Done"], configurations=["Set"]))
     assert queue_names(wanted, answers) is None
+
+
+def test_results_of_calls_come_to_a_queue_of_this_worker_alone() -> None:
+    """Bound where the service's own queue for commands is, so it needs a consumer tag of its own."""
+    wanted = (*subscriptions(config(commands=["s.Do"])), topology.replies("s.token"))
+    (_, declared) = queues_in(written(declarations(wanted, (1.5,))))[:2]
+    assert (declared.queue, declared.durable, declared.exclusive) == ("", False, True)
+    assert len(queues_in(written(declarations(wanted, (1.5,))))) == 3, "no retries of results"
+    names = queue_names(wanted, replies("s.commands", "amq.gen-1", "s.commands.retry.1500"))
+    assert names == {"commands": "s.commands", REPLIES: "amq.gen-1"}
+    bound = [command for command in written(bindings(wanted, names, 7)) if isinstance(command, Queue.Bind)]
+    assert [(command.queue, command.exchange, command.routing_key) for command in bound] == [
+        ("s.commands", "commands", "s.Do"),
+        ("amq.gen-1", "commands", "s.token"),
+    ]
 
 
 def test_every_key_is_bound_and_then_comes_the_prefetch() -> None:

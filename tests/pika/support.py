@@ -10,7 +10,10 @@ from typing import Any, ClassVar
 
 from eda_core import ReconnectPolicy
 from eda_pika import Service
-from tests.support.services import PATIENCE, Record, within
+from tests.support.services import PATIENCE, Record, conversation, within
+
+#: Where no broker is.
+NOWHERE = "amqp://guest:guest@127.0.0.1:1/"
 
 
 class Probe(Service):
@@ -93,6 +96,12 @@ class Listener(Probe):
         await self.seen.until(lambda seen: wanted <= set(seen), f"all {len(wanted)} events", seconds)
 
 
+async def publish(service: Probe, *payloads: Any) -> None:
+    """Events called ``Happened``, each of a conversation of its own."""
+    for payload in payloads:
+        await service.do(service.publish_event, "Happened", payload, conversation())
+
+
 class Relay(Listener):
     """Publishes ``Relayed`` with each payload, within its handler."""
 
@@ -127,3 +136,9 @@ async def running(*services: Probe, ready: bool = True) -> AsyncIterator[None]:
         if not service.end.done():
             service.stop()
         await service.ended()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what tells nobody that it has happened."""
+    while not condition():
+        await asyncio.sleep(0.01)

@@ -163,11 +163,11 @@ class EmbeddedBroker:
         self._turn(loop)
 
     async def _drop_clients(self) -> None:
-        for client in list(self._clients.values()):
+        clients = list(self._clients.values())
+        for client in clients:
             client.transport.abort()
-        while self._clients:
-            # connection_lost is called in the next turn of the loop.
-            await asyncio.sleep(0)
+        for client in clients:  # not those that have come back already
+            await client.gone.wait()
 
     # --- one turn: everything that follows from one input ---
 
@@ -218,6 +218,7 @@ class _Client(asyncio.Protocol):
         self._loop = loop
         self._peer = ""
         self._unsent = 0  # bytes, while reading is paused
+        self.gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one, though no instance of it
@@ -233,6 +234,7 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         LOGGER.info("%s gone%s", self._peer, f" ({exc})" if exc else "")
         self._owner._lost(self.connection, self._loop.time())
+        self.gone.set()
         self._owner._turn(self._loop)
 
     # A client that does not read is not read from either, so what it asks for cannot fill the memory.
