@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from pamqp import base
 
 from eda_core import link
+from eda_core.codec import JSON
 from eda_core.config import Config
 from eda_core.criticality import NOTICE, WARNING
 from eda_core.effects import Cancel, Close, Connect, Declare, Effect, Report, Stopped
@@ -34,7 +36,7 @@ class LinkKeeper(ABC):
     """
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
-        self.config = config
+        self.config: Config = config
         self.state: str = link.IDLE
         self.epoch: Epoch = Epoch(1)
         self.stale: int = 0
@@ -206,6 +208,11 @@ class LinkKeeper(ABC):
         self._holds -= 1
         self._finish_if_quiet(now, effects)
         return effects
+
+    def use_json(self, now: float) -> list[Effect]:
+        """Write the payloads of what is published from now on as JSON."""
+        self.config = replace(self.config, content_type=JSON)
+        return []
 
     # Time
 
