@@ -40,7 +40,6 @@ _GONE: Final = _OVERRIDDEN | {
     "_auto_ack": "use manual_ack()",
     "_serialize": "payloads are written as CBOR, after use_json() as JSON",
     "_mime_type": "payloads are written as CBOR, after use_json() as JSON",
-    "_connection_parameters": _LINK,
     "create_task": _TASKS,
     "loop": _TASKS,
 }
@@ -101,14 +100,14 @@ class EventailService(EventailNames):
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        for name in vars(cls).keys() & _OVERRIDDEN.keys():
+        for name in sorted(vars(cls).keys() & _OVERRIDDEN.keys()):
             warnings.warn(
                 f"{cls.__name__}.{name} is never called, as a service's on eventail was; {_OVERRIDDEN[name]}",
                 UserWarning,
                 stacklevel=2,
             )
 
-    if not TYPE_CHECKING:  # type checkers would take every name for one that there is
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one that there is
 
         def __getattr__(self, name: str) -> NoReturn:
             advice = f", as a service on eventail had; {_GONE[name]}" if name in _GONE else ""
