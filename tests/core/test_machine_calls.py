@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pamqp.commands import Queue
 
 from eda_core import (
     Ack,
@@ -27,6 +28,16 @@ from .kit import REPLY_KEY, Bench, calling, kinds, of, only, opened
 from .states import REACH
 
 # --- the command ---
+
+
+def test_its_result_comes_under_a_key_that_the_service_is_not_bound_to() -> None:
+    bench = opened(commands=["svc.*"])
+    bind = only(Declare, bench.declared(only(Declare, bench.call())))
+    assert [each.routing_key for each in of(Queue.Bind, bind.commands)] == ["replies.svc.tok"]
+    assert only(Publish, bench.declared(bind)).properties.reply_to == "replies.svc.tok"
+    bench = opened(commands=["svc.Do"])
+    bind = only(Declare, bench.declared(only(Declare, bench.call())))
+    assert [each.routing_key for each in of(Queue.Bind, bind.commands)] == ["svc.tok"]
 
 
 def test_the_first_command_waits_for_the_queue_of_its_result() -> None:
