@@ -12,6 +12,7 @@ from eda_core.errors import LocalError
 from eda_core.policy import ReconnectPolicy, RetryPolicy
 from eda_core.routing import check_name
 from eda_core.urls import check_urls, redact
+from eda_core.values import shortened
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -108,7 +109,7 @@ class Config:
         return f"{self.service}@{self.hostname}:{self.pid}"
 
     def __repr__(self) -> str:
-        return f"Config({self.service!r}, {', '.join(map(redact, self.urls))})"
+        return f"Config({self.service!r}, {shortened(', '.join(map(redact, self.urls)))})"
 
 
 _QUEUE_NAME = re.compile(r"[a-zA-Z0-9\-_.:@#,/+ ]+")

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pamqp.commands import Basic
 
 from eda_core.errors import LocalError
+from eda_core.values import shortened
 
 #: RabbitMQ's count on quorum queues: 0 or absent on the first delivery (``FACTS.md``, "RabbitMQ").
 DELIVERY_COUNT_HEADER: Final = "x-delivery-count"
@@ -34,7 +35,10 @@ class RetryPolicy:
         if type(self.attempts) is not int or self.attempts < 1:
             raise LocalError(f"RetryPolicy(attempts={self.attempts!r})", hint="a message is tried at least once")
         if not all(0.001 <= delay <= _LONGEST_DELAY for delay in self.delays):
-            raise LocalError(f"RetryPolicy(delays={self.delays!r})", hint=f"give seconds, up to {_LONGEST_DELAY}")
+            raise LocalError(f"{self!r}", hint=f"give seconds, up to {_LONGEST_DELAY}")
+
+    def __repr__(self) -> str:
+        return f"RetryPolicy(attempts={self.attempts}, delays={shortened(repr(self.delays), 60)})"
 
     @classmethod
     def backoff(cls, attempts: int = 6, *, base: float = 1.0, factor: float = 4.0, cap: float = 3600.0) -> RetryPolicy:

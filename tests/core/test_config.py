@@ -148,6 +148,7 @@ def test_the_connection_is_called_by_service_host_and_process() -> None:
 def test_a_repr_shows_the_service_and_the_brokers_without_passwords() -> None:
     config = Config.make(["amqp://guest:secret@a", "amqps://b"], "transcriber", ["Done"])
     assert repr(config) == "Config('transcriber', amqp://guest:***@a, amqps://b)"
+    assert len(repr(Config.make(["amqp://guest:secret@a"] * 100, "transcriber"))) < 200
 
 
 @pytest.mark.parametrize("keys", [None, 7])

@@ -38,6 +38,11 @@ def test_the_last_delay_is_also_that_before_any_further_try() -> None:
     assert [retry.delay(attempt) for attempt in (1, 2, 3, 4)] == [1.0, 10.0, 10.0, 10.0]
 
 
+def test_a_policy_is_shown_shortened() -> None:
+    assert repr(RetryPolicy(3, (1.0, 2.0))) == "RetryPolicy(attempts=3, delays=(1.0, 2.0))"
+    assert len(repr(RetryPolicy.backoff(1000))) < 100
+
+
 def test_backoff_grows_up_to_its_cap() -> None:
     assert RetryPolicy.backoff() == RetryPolicy(6, (1.0, 4.0, 16.0, 64.0, 256.0))
     assert RetryPolicy.backoff(5, base=2.0, factor=3.0, cap=20.0).delays == (2.0, 6.0, 18.0, 20.0)
