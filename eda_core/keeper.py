@@ -21,6 +21,7 @@ from eda_core.values import Epoch
 
 #: So many links lost soon after consuming began, with nothing ever delivered, point to a message that kills its reader.
 _SUSPICIOUS_LOSSES = 3
+_WITHOUT_LINK = (link.IDLE, link.BACKOFF, link.CLOSING, link.STOPPED)
 
 
 class LinkKeeper(ABC):
@@ -157,8 +158,8 @@ class LinkKeeper(ABC):
         return self._drop(epoch, f"the broker cancelled the consumer of {consumer_tag}", now)
 
     def blocked(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
-        """The broker is short of resources and asks not to publish."""
-        if self._is_stale(epoch) or not self._serving():
+        """The broker is short of resources and asks not to publish; before the link is open, too."""
+        if self._is_stale(epoch) or self.state in _WITHOUT_LINK:
             return []
         if self._blocked_since is None:
             self._blocked_since = now
