@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from eda_core.effects import Publish, Replied
-from eda_core.errors import BufferFull, CommandError, CommandTimeout, LocalError, PublishError
+from eda_core.errors import BufferFull, CommandError, CommandTimeout, PublishError
 from eda_core.routing import TopicPattern
-from eda_core.values import ERROR, Result
+from eda_core.values import ERROR, Result, check_seconds
 
 
 def reply_key(service: str, token: str, commands: Iterable[str]) -> str:
@@ -69,8 +69,7 @@ class Calls:
             LocalError: the time is not one.
             BufferFull: there are too many.
         """
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
-            raise LocalError(f"timeout is {timeout!r}", hint="give seconds, more than 0")
+        check_seconds("timeout", timeout)
         if len(self) >= self._limit:
             raise BufferFull(f"{len(self)} calls wait for results", hint="wait for some of them", temporary=False)
 
