@@ -10,7 +10,7 @@ from eda_core.effects import Effect
 from eda_core.errors import LocalError
 from eda_core.handlers import failure
 from eda_core.machine import Machine
-from eda_core.values import TAG_BITS, DeliveryId, shortened
+from eda_core.values import TAG_BITS, DeliveryId, check_seconds, shortened
 
 Entry = TypeVar("Entry")
 
@@ -45,14 +45,13 @@ class Batch(Generic[Entry]):
         callback: what to do with the entries, in the order of delivery.
 
     Raises:
-        LocalError: ``max_entries`` is less than 1 or ``timeout`` is not more than 0.
+        LocalError: ``max_entries`` is less than 1 or ``timeout`` is not more than 0, or endless.
     """
 
     def __init__(self, max_entries: int, timeout: float, callback: Callable[[Sequence[Entry]], object]) -> None:
         if type(max_entries) is not int or max_entries < 1:
             raise LocalError(f"max_entries is {max_entries!r}", hint="give a whole number, at least 1")
-        if not timeout > 0:
-            raise LocalError(f"timeout is {timeout!r}", hint="give seconds, more than 0")
+        check_seconds("timeout", timeout)
         self._max_entries = max_entries
         self._timeout = timeout
         self._callback = callback

@@ -1,6 +1,7 @@
 """Batches: handed over at size or time, acknowledged together, safe when links are lost."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from pamqp.commands import Exchange, Queue
@@ -192,7 +193,9 @@ def test_a_link_lost_while_the_batch_is_dealt_with_acknowledges_nothing() -> Non
     assert batch.settle(machine, taken, 2.0) == []
 
 
-@pytest.mark.parametrize(("max_entries", "timeout"), [(0, 1.0), (-1, 1.0), (True, 1.0), (1, 0.0), (1, float("nan"))])
-def test_a_batch_that_could_never_be_is_refused(max_entries: int, timeout: float) -> None:
+@pytest.mark.parametrize(
+    ("max_entries", "timeout"), [(0, 1.0), (-1, 1.0), (True, 1.0), (1, 0.0), (1, float("nan")), (1, "5")]
+)
+def test_a_batch_that_could_never_be_is_refused(max_entries: int, timeout: Any) -> None:
     with pytest.raises(LocalError, match=r"max_entries|timeout"):
         Batch(max_entries, timeout, print)

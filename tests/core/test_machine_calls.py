@@ -189,6 +189,12 @@ def test_it_is_of_the_conversation_of_the_message_and_names_it_as_its_cause() ->
     assert sent.properties.headers == {"conversation_id": "c-1", "causation_id": "id-1-1"}
 
 
+def test_a_configuration_without_a_conversation_begins_one() -> None:
+    bench = calling(configurations=["Settings"])
+    delivery = bench.take("Settings", exchange="configurations", headers={})
+    assert only(Publish, bench.call(2, within=delivery)).properties.headers["conversation_id"] == "tok-call-2"  # type: ignore[index]
+
+
 def test_elsewhere_it_begins_a_conversation_unless_it_is_given_one() -> None:
     bench = calling()
     assert only(Publish, bench.call(2)).properties.headers == {"conversation_id": "tok-call-2"}
