@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from eda_core.config import Config
 from eda_core.policy import RetryPolicy
 from eda_core.testing.explorer_model import BOUNDED, Plan, Post, Scenario, Step
-from eda_core.testing.explorer_scenarios import ONE_URL, TWO_URLS, answered, asked, command, event, said, service
+from eda_core.testing.explorer_parts import ONE_URL, TWO_URLS, answered, asked, command, event, said, service
 from eda_core.testing.simulator import World, describe
 from eda_core.values import AnyMessage, Configuration
 
