@@ -54,7 +54,9 @@ def _calls_mixed() -> Scenario:
 
 
 def _calls_gone() -> Scenario:
-    return _calling("calls, the queue of results gone", Ask("x"), bounds={"outside": 1, "cancel": 1, "restart": 1, "alarm": 1})
+    return _calling(
+        "calls, the queue of results gone", Ask("x"), bounds={"outside": 1, "cancel": 1, "restart": 1, "alarm": 1}
+    )
 
 
 def _calls_closed() -> Scenario:
