@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from eda_core.errors import LocalError
 from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS
+from eda_core.values import is_number
 
 _LINK: Final = "connections and channels are the adapter's, and taken up again by themselves: begin in on_ready"
 _TIMERS: Final = "use call_later(); methods of eda_pika may be called from any thread"
@@ -128,6 +129,6 @@ def time_to_stop(timeout: float | None, reconnect: bool) -> float | None:
         raise LocalError(
             "stop() was asked to reconnect", hint="a lost link is taken up by itself; to begin anew run another service"
         )
-    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
+    if timeout is not None and not (is_number(timeout) and timeout >= 0):
         raise LocalError(f"the time to stop is {timeout!r}", hint="give seconds, 0 or more")
     return timeout

@@ -197,10 +197,11 @@ async def test_who_waits_for_the_loop_when_it_ends_hears_of_it() -> None:
 async def test_who_asks_too_late_for_the_loop_to_get_to_it_hears_of_the_end() -> None:
     service = Probe(NOWHERE)
     async with running(service, ready=False):
-        loop: Any = service._eda_driver().loop
+        driver: Any = service._eda_driver()
+        loop = driver.loop
         add, loop.add_callback_threadsafe = loop.add_callback_threadsafe, lambda call: None
         asking = asyncio.create_task(asyncio.to_thread(service.publish_event, "Happened", 1, "c"))
-        await within(until(lambda: bool(service._eda_driver()._asked)), "the call")
+        await within(until(lambda: bool(driver._asked)), "the call")
         loop.add_callback_threadsafe = add
         service.stop()
         with pytest.raises(StateError, match="has stopped"):
