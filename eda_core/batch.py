@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from eda_core.effects import Effect
 from eda_core.errors import LocalError
 from eda_core.handlers import failure
 from eda_core.machine import Machine
-from eda_core.values import TAG_BITS, DeliveryId, check_seconds, shortened
+from eda_core.values import TAG_BITS, Deferred, DeliveryId, Done, Outcome, check_seconds, shortened
 
 Entry = TypeVar("Entry")
+#: An entry and its delivery; ``None`` for one that is acknowledged already.
+Collected: TypeAlias = tuple[DeliveryId | None, Entry]
 
 
 @dataclass(slots=True)
@@ -36,6 +38,9 @@ class Batch(Generic[Entry]):
     each. Messages whose link was lost in the meantime
     leave the batch: the broker delivers them again.
 
+    A handler that returns nothing has its message acknowledged by itself; :meth:`handled` then keeps the entry, and
+    with it the service from stopping. It is lost with the process.
+
     An async driver, which has to await its callback, uses :meth:`add`, :meth:`take` and :meth:`settle` instead of
     :meth:`push`.
 
@@ -55,8 +60,10 @@ class Batch(Generic[Entry]):
         self._max_entries = max_entries
         self._timeout = timeout
         self._callback = callback
-        self._entries: list[tuple[DeliveryId, Entry]] = []
+        self._entries: list[Collected[Entry]] = []
         self._due: float | None = None
+        self._link = 0
+        self._holds = False
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -91,37 +98,63 @@ class Batch(Generic[Entry]):
 
     def add(self, delivery: DeliveryId, entry: Entry, now: float) -> bool:
         """Add an entry; whether the batch is full now."""
-        if self._entries and self._entries[0][0] >> TAG_BITS < delivery >> TAG_BITS:  # of a lost link: they come again
-            self._entries.clear()
+        if self._link < delivery >> TAG_BITS:  # what is of an earlier one comes again
+            self._link = delivery >> TAG_BITS
+            self._entries = [each for each in self._entries if each[0] is None]
         if not self._entries:
             self._due = now + self._timeout
         self._entries.append((delivery, entry))
         return len(self._entries) >= self._max_entries
 
-    def take(self, machine: Machine) -> list[tuple[DeliveryId, Entry]]:
+    def handled(self, machine: Machine, delivery: DeliveryId, outcome: Outcome, now: float) -> None:
+        """A handler that added an entry is over. Call it before the machine's input of this name.
+
+        An entry whose message is acknowledged now stays, whatever becomes of the link. One whose handler failed leaves.
+        """
+        if isinstance(outcome, Deferred):
+            return
+        kept = isinstance(outcome, Done) and machine.in_flight(delivery)
+        for at in reversed(range(len(self._entries))):
+            own, entry = self._entries[at]
+            if own == delivery:
+                self._entries[at : at + 1] = [(None, entry)] if kept else []
+                if kept and not self._holds:
+                    self._holds = True
+                    machine.hold(now)
+
+    def take(self, machine: Machine) -> list[Collected[Entry]]:
         """Empty the batch; what it held, without the messages that the broker delivers again."""
-        taken = [(delivery, entry) for delivery, entry in self._entries if machine.in_flight(delivery)]
-        self._entries.clear()
-        self._due = None
+        taken = [each for each in self._entries if each[0] is None or machine.in_flight(each[0])]
+        self._entries = []
+        self._due, self._holds = None, False
         return taken
 
-    def publisher(self, taken: Sequence[tuple[DeliveryId, Entry]], handled: DeliveryId | None) -> DeliveryId:
+    def publisher(self, taken: Sequence[Collected[Entry]], handled: DeliveryId | None) -> DeliveryId | None:
         """Within which delivery the callback publishes: the one being handled if it is of the batch, else the last."""
-        deliveries = [delivery for delivery, _ in taken]
-        return handled if handled is not None and handled in deliveries else deliveries[-1]
+        deliveries = _deliveries(taken)
+        return handled if handled in deliveries else deliveries[-1] if deliveries else None
 
     def settle(
-        self,
-        machine: Machine,
-        taken: Sequence[tuple[DeliveryId, Entry]],
-        now: float,
-        error: BaseException | None = None,
+        self, machine: Machine, taken: Sequence[Collected[Entry]], now: float, error: BaseException | None = None
     ) -> list[Effect]:
         """What was taken has been dealt with, or failed with ``error``."""
-        if error is None:
-            return machine.ack_together([delivery for delivery, _ in taken], now)
+        deliveries = _deliveries(taken)
+        acknowledged = len(taken) - len(deliveries)
         effects: list[Effect] = []
-        for delivery, _ in taken:
-            if machine.in_flight(delivery):  # a link may be lost while the callback runs, and that may settle by hand
-                effects += machine.failed(delivery, failure(error), now)
+        if error is None:
+            effects += machine.ack_together(deliveries, now)
+        else:
+            failed = failure(error)
+            if acknowledged:
+                reason = f"{acknowledged} event(s) of a batch, acknowledged before, are lost: {failed.reason}"
+                effects += machine.callback_failed(None, replace(failed, reason=reason), now)
+            for delivery in deliveries:
+                if machine.in_flight(delivery):  # the callback may have settled it by hand, or a link was lost
+                    effects += machine.failed(delivery, failed, now)
+        if acknowledged:
+            effects += machine.release(now)
         return effects
+
+
+def _deliveries(taken: Sequence[Collected[Entry]]) -> list[DeliveryId]:
+    return [delivery for delivery, _ in taken if delivery is not None]

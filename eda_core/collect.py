@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from eda_core.batch import Batch, RawEvent
+from eda_core.batch import Batch, Collected, RawEvent
 from eda_core.driver import Driver
 from eda_core.effects import Effect
+from eda_core.errors import LocalError
 from eda_core.service import ServiceApi, handling
 from eda_core.values import DeliveryId
 
 T = TypeVar("T")
 
-Taken = Sequence[tuple[DeliveryId, RawEvent]]
+Taken = Sequence[Collected[RawEvent]]
 
 
 class _Timers(Protocol):
@@ -30,12 +31,14 @@ class _Timers(Protocol):
 class EventBatch:
     """Collects the events that handlers push, and hands them to ``callback`` together.
 
-    The handler returns true after ``push``, and its event is acknowledged with the others of its batch. A service that
-    stops hands over what there is.
+    The handler returns true after ``push``, and its event is acknowledged with the others of its batch. If it returns
+    nothing, its event is acknowledged at once, as with eventail, and lost if the process dies before the batch is dealt
+    with. A service that stops hands over what there is.
 
     Args:
         endpoint: the service.
-        max_entries: hand over at this many; no more than its ``PREFETCH_COUNT``.
+        max_entries: hand over at this many; no more than its ``PREFETCH_COUNT`` where handlers return true, since no
+            more are unacknowledged at once.
         timeout: seconds after the first event.
         callback: what it publishes is confirmed before the events are acknowledged. If it raises, the retry policy
             decides about each event.
@@ -49,12 +52,13 @@ class EventBatch:
     def __init__(
         self, endpoint: ServiceApi[Any], max_entries: int, timeout: float, callback: Callable[[list[RawEvent]], Any]
     ) -> None:
-        self._service = endpoint
+        self.endpoint = endpoint
+        self.max_entries = max_entries
+        self.timeout = timeout
+        self.callback = callback
         self._timers: _Timers = endpoint  # type: ignore[assignment]  # as every adapter's has
-        self._callback = callback
         # Its own way to call back is neither for coroutines nor for threads.
         self._events: Batch[RawEvent] = Batch(max_entries, timeout, lambda _: None)
-        self._timeout = timeout
         self._timer: Any = None
 
     def __len__(self) -> int:
@@ -66,23 +70,29 @@ class EventBatch:
 
     def _add(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> bool:
         """Add the event being handled; whether the batch is full now."""
-
+        delivery = meta.get("delivery_tag")
+        if type(delivery) is not int:
+            raise LocalError(
+                f"the meta of an event to collect has the delivery_tag {delivery!r}",
+                hint="push what the handler was given",
+            )
         event, full = RawEvent(payload, conversation_id, meta), False
 
         def add(*, now: float) -> list[Effect]:
             nonlocal full
-            full = self._events.add(DeliveryId(meta["delivery_tag"]), event, now)
+            full = self._events.add(DeliveryId(delivery), event, now)
             return []
 
-        self._at_machine(lambda: self._begin(add))
+        self._at_machine(lambda: self._begin(DeliveryId(delivery), add))
         return full
 
-    def _begin(self, add: Callable[..., list[Effect]]) -> None:
+    def _begin(self, delivery: DeliveryId, add: Callable[..., list[Effect]]) -> None:
         driver = self._timers._eda_driver()
         driver.tell(add)
+        driver.at_end[delivery] = partial(self._events.handled, driver.machine, delivery)
         if len(self._events) == 1:
             self._cancel_timer()
-            self._timer = self._timers.call_later(self._timeout, self.expire)
+            self._timer = self._timers.call_later(self.timeout, self.expire)
             driver.at_stop[self] = self.expire
 
     @contextmanager
@@ -94,7 +104,7 @@ class EventBatch:
             return
         failed: BaseException | None = None
         try:
-            with handling(self._service, self._events.publisher(taken, self._service._eda_delivery())):
+            with handling(self.endpoint, self._events.publisher(taken, self.endpoint._eda_delivery())):
                 yield [event for _, event in taken]
         except BaseException as error:
             failed = error
@@ -105,7 +115,11 @@ class EventBatch:
 
     def _take(self) -> Taken:
         self._cancel_timer()
-        return self._events.take(self._timers._eda_driver().machine)
+        driver = self._timers._eda_driver()
+        taken = self._events.take(driver.machine)
+        for delivery, _ in taken:
+            driver.at_end.pop(delivery, None)
+        return taken
 
     def _settle(self, taken: Taken, failed: BaseException | None) -> None:
         driver = self._timers._eda_driver()

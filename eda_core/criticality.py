@@ -15,6 +15,8 @@ DEBUG: Final = 7
 
 #: ``LABELS[level]`` is the last word of a log's routing key and its ``_levelname``.
 LABELS: Final = ("EMERGENCY", "ALERT", "CRITICAL", "ERROR", "WARNING", "NOTICE", "INFO", "DEBUG")
+#: eventail's name for them.
+CRITICITY_LABELS: Final = LABELS
 
 #: The level of Python's ``logging`` for each.
 LOGGING_LEVELS: Final = (50, 50, 50, 40, 30, 20, 20, 10)

@@ -26,7 +26,7 @@ from eda_core.effects import (
 )
 from eda_core.handlers import Handlers
 from eda_core.machine import Machine
-from eda_core.values import AnyMessage, DeliveryId, Epoch
+from eda_core.values import AnyMessage, DeliveryId, Epoch, Outcome
 
 
 class LinkLike(Protocol):
@@ -41,6 +41,7 @@ class Driver(ABC):
     Attributes:
         links: by epoch; an adapter may forget those that are closed.
         at_stop: called when the service is asked to stop, each under a key of its owner.
+        at_end: called with its outcome and the time when the handler of this delivery ends.
     """
 
     def __init__(self, service: Handlers, machine: Machine) -> None:
@@ -48,6 +49,7 @@ class Driver(ABC):
         self.machine = machine
         self.links: dict[Epoch, LinkLike] = {}
         self.at_stop: dict[object, Callable[[], Any]] = {}
+        self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], None]] = {}
         self._todo: deque[Effect] = deque()
         self._pumping = False
         self._armed: float | None = None
@@ -80,7 +82,7 @@ class Driver(ABC):
 
     @abstractmethod
     def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        """Run the handler and make the input ``handled``."""
+        """Run the handler and call :meth:`handled`."""
 
     @abstractmethod
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
@@ -110,6 +112,13 @@ class Driver(ABC):
     def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
         """Make an input to the machine, now, and perform its effects."""
         self.feed(method(*arguments, now=self.now(), **named))
+
+    def handled(self, delivery: DeliveryId, outcome: Outcome) -> None:
+        """The handler of a ``dispatch`` has come to its end."""
+        at_end = self.at_end.pop(delivery, None)
+        if at_end is not None:
+            at_end(outcome, self.now())
+        self.tell(self.machine.handled, delivery, outcome)
 
     def stop(self, timeout: float | None = None) -> None:
         """Ask the service to stop, within ``timeout`` seconds instead of the configured ones."""

@@ -87,7 +87,8 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> Sealed:
     exchange, reply_to, correlation_id, status = check(message)
     if type(message.conversation_id) is not str:
         raise LocalError(
-            f"the conversation id of {name} is {type(message.conversation_id).__name__}, not str", hint="pass text"
+            f"the conversation id of {name} is {type(message.conversation_id).__name__}, not str",
+            hint="pass text, str(uuid.uuid4()) to begin a conversation",
         )
     if not message.conversation_id.isascii():
         _check_text("the conversation id", message.conversation_id)

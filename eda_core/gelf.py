@@ -24,14 +24,14 @@ def routing_key(service: str, level: int) -> str:
 
 
 def check_level(level: int) -> int:
-    """Return ``level`` if it is a syslog severity.
+    """Return ``level`` if it is a syslog severity. A member of an ``IntEnum`` may be one.
 
     Raises:
         LocalError: it is not a whole number from 0 (EMERGENCY) to 7 (DEBUG).
     """
-    if type(level) is not int or not EMERGENCY <= level <= DEBUG:
+    if not isinstance(level, int) or isinstance(level, bool) or not EMERGENCY <= level <= DEBUG:
         raise LocalError(f"log level {level!r} is not from 0 to 7", hint="use a constant of eda_core.criticality")
-    return level
+    return int(level)
 
 
 def record(

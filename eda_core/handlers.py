@@ -38,6 +38,8 @@ class NoHandler(EdaError):
 class Handlers:
     """The methods of a service that are called with messages; override those you need.
 
+    The ``handle_…`` of a kind are given ``meta`` by that name, as eventail does, the ``on_…`` by its place.
+
     A truthy value returned from the handler of an event, command or result means: I will acknowledge it myself, by
     ``manual_ack(meta["delivery_tag"])``. From the handler of a configuration it means: the service is configured.
     """
@@ -118,7 +120,7 @@ def _find(service: Handlers, kind: str, name: str) -> Any:
 
 
 def _event(service: Handlers, message: Event) -> Any:
-    return service.handle_event(message.name, message.payload, message.conversation_id, message.meta)
+    return service.handle_event(message.name, message.payload, message.conversation_id, meta=message.meta)
 
 
 def _command(service: Handlers, message: Command) -> Any:
@@ -128,7 +130,7 @@ def _command(service: Handlers, message: Command) -> Any:
         message.conversation_id,
         message.reply_to,
         message.correlation_id,
-        message.meta,
+        meta=message.meta,
     )
 
 
@@ -139,16 +141,16 @@ def _result(service: Handlers, message: Result) -> Any:
         message.conversation_id,
         message.status,
         message.correlation_id,
-        message.meta,
+        meta=message.meta,
     )
 
 
 def _configuration(service: Handlers, message: Configuration) -> Any:
-    return service.handle_config(message.name, message.payload, message.meta)
+    return service.handle_config(message.name, message.payload, meta=message.meta)
 
 
 def _log(service: Handlers, message: LogRecord) -> Any:
-    return service.handle_log(message.name, message.payload, message.meta)
+    return service.handle_log(message.name, message.payload, meta=message.meta)
 
 
 _BY_KIND: Final[dict[type[Message], Any]] = {

@@ -44,6 +44,8 @@ INPUTS: Final = (
     "effect_failed",
     "callback_failed",
     "stop",
+    "hold",
+    "release",
     "tick",
     "delivered",
     "handled",
@@ -58,6 +60,7 @@ INPUTS: Final = (
     "refused",
     "returned",
     "log",
+    "use_json",
 )
 
 #: Inputs with texts of the driver's, which may quote a URL.

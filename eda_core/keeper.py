@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from pamqp import base
 
 from eda_core import link
+from eda_core.codec import JSON
 from eda_core.config import Config
 from eda_core.criticality import NOTICE, WARNING
 from eda_core.effects import Cancel, Close, Connect, Declare, Effect, Report, Stopped
@@ -36,7 +38,7 @@ class LinkKeeper(ABC):
     """
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
-        self.config = config
+        self.config: Config = config
         self.state: str = link.IDLE
         self.epoch: Epoch = Epoch(1)
         self.stale: int = 0
@@ -55,6 +57,7 @@ class LinkKeeper(ABC):
         #: When the present state is over: the next attempt, or the end of patience with connecting or closing.
         self._due: float | None = None
         self._stop_due: float | None = None
+        self._holds = 0
         self._blocked_since: float | None = None
         self._unblocked_at = 0.0
         self._error: str | None = None
@@ -202,6 +205,23 @@ class LinkKeeper(ABC):
                 effects.extend(Cancel(self.epoch, tag) for tag in self._consuming)
             self._finish_if_quiet(now, effects)
         return effects
+
+    def hold(self, now: float) -> list[Effect]:
+        """There is work that the machine knows nothing of, such as a batch: a stop waits for its :meth:`release`."""
+        self._holds += 1
+        return []
+
+    def release(self, now: float) -> list[Effect]:
+        """The work of one :meth:`hold` is done."""
+        effects: list[Effect] = []
+        self._holds -= 1
+        self._finish_if_quiet(now, effects)
+        return effects
+
+    def use_json(self, now: float) -> list[Effect]:
+        """Write the payloads of what is published from now on as JSON."""
+        self.config = replace(self.config, content_type=JSON)
+        return []
 
     # Time
 
@@ -357,7 +377,7 @@ class LinkKeeper(ABC):
     # The end
 
     def _finish_if_quiet(self, now: float, effects: list[Effect]) -> None:
-        if self._stop_due is not None and not self._over() and not self._busy():
+        if self._stop_due is not None and not self._over() and not self._holds and not self._busy():
             self._finish(now, effects)
 
     def _finish(self, now: float, effects: list[Effect]) -> None:

@@ -300,6 +300,11 @@ class Machine(Receiver):
         self._logs.write(level, short, now, effects, full=full, conversation_id=conversation_id, fields=fields)
         return effects
 
+    @property
+    def published(self) -> int:
+        """How many messages were accepted for publishing so far."""
+        return self._published
+
     # Calls
 
     def _added(self, now: float, effects: list[Effect]) -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from eda_core.codec import JSON
 from eda_core.config import Config
 from eda_core.effects import Effect
+from eda_core.errors import StateError
+from eda_core.eventail import EventailService
 from eda_core.handlers import Handlers
 from eda_core.journal import RecordingMachine
 from eda_core.machine import Machine
@@ -41,7 +43,7 @@ def handling(service: Handlers, delivery: DeliveryId | None) -> Iterator[None]:
         _handled.reset(token)
 
 
-class ServiceApi(Handlers, Generic[R]):
+class ServiceApi(EventailService, Handlers, Generic[R]):
     """Base of the adapters' ``Service``.
 
     What a handler publishes is held until it succeeds; then it is published, and the handler's message is acknowledged
@@ -75,6 +77,7 @@ class ServiceApi(Handlers, Generic[R]):
     RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
 
     _eda_journal: Callable[[str], None] | None = None
+    _eda_machine: Machine | None = None
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class ServiceApi(Handlers, Generic[R]):
         log_routing_keys: Sequence[str] = (),
         ssl: SSLContext | None = None,
     ) -> None:
-        hostname, pid = self._eda_identity()
+        self._eda_introduce(*self._eda_identity())
         self._eda_ssl = ssl
         self.logical_service = logical_service
         self._eda_config = Config.make(
@@ -97,16 +100,21 @@ class ServiceApi(Handlers, Generic[R]):
             command_routing_keys,
             config_routing_keys,
             log_routing_keys,
-            hostname=hostname,
-            pid=pid,
-            prefetch=self.PREFETCH_COUNT,
-            heartbeat=self.HEARTBEAT,
-            retry_delay=self.RETRY_DELAY,
-            blocked_timeout=self.BLOCKED_TIMEOUT,
-            stop_timeout=self.STOP_TIMEOUT,
-            retry=self.RETRY_POLICY,
-            reconnect=self.RECONNECT_POLICY,
+            **self._eda_settings(),
         )
+
+    def _eda_settings(self) -> dict[str, Any]:
+        return {
+            "hostname": self.HOSTNAME,
+            "pid": self.ID,
+            "prefetch": self.PREFETCH_COUNT,
+            "heartbeat": self.HEARTBEAT,
+            "retry_delay": self.RETRY_DELAY,
+            "blocked_timeout": self.BLOCKED_TIMEOUT,
+            "stop_timeout": self.STOP_TIMEOUT,
+            "retry": self.RETRY_POLICY,
+            "reconnect": self.RECONNECT_POLICY,
+        }
 
     # What an adapter fills in
 
@@ -122,19 +130,32 @@ class ServiceApi(Handlers, Generic[R]):
     def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> R:
         """Make another input to the running machine, and perform its effects."""
 
+    @abstractmethod
+    def _eda_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        """The same, done on return whatever the adapter."""
+
     def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: float) -> Machine:
-        """For adapters: the machine of a run; see :class:`Machine`."""
-        config, write = self._eda_config, self._eda_journal
+        """For adapters: the machine of a run; see :class:`Machine`.
+
+        Raises:
+            LocalError: a setting was given a wrong value since the service was made.
+        """
+        self._eda_config = config = replace(self._eda_config, **self._eda_settings())
+        write = self._eda_journal
         if write is None:
-            return Machine(config, random=random, token=token, wall_offset=wall_offset)
-        return RecordingMachine(config, random=random, token=token, wall_offset=wall_offset, write=write)
+            self._eda_machine = Machine(config, random=random, token=token, wall_offset=wall_offset)
+        else:
+            self._eda_machine = RecordingMachine(
+                config, random=random, token=token, wall_offset=wall_offset, write=write
+            )
+        return self._eda_machine
 
     def _eda_delivery(self) -> DeliveryId | None:
         """For adapters: the delivery whose handler this is called from."""
         service, delivery = _handled.get() or (None, None)
         return delivery if service is self else None
 
-    # Settings, before the service runs
+    # Settings
 
     def keep_journal(self, write: Callable[[str], None]) -> None:
         """Record every input, to be replayed after the fact (:mod:`eda_core.journal`). Call it before the service runs.
@@ -142,16 +163,41 @@ class ServiceApi(Handlers, Generic[R]):
         Args:
             write: takes one line of JSON, without its end, and never raises. The messages are in it, the passwords of
                 the brokers are not.
+
+        Raises:
+            StateError: it runs.
         """
+        self._eda_before_run("keep_journal()")
         self._eda_journal = write
 
     def use_json(self) -> None:
-        """Publish payloads as JSON instead of CBOR. Call it before the service runs."""
+        """From now on, publish payloads as JSON instead of CBOR."""
         self._eda_config = replace(self._eda_config, content_type=JSON)
+        if self._eda_machine is not None:
+            self._eda_input_now(lambda machine, now: machine.use_json(now))
 
     def use_exclusive_queues(self) -> None:
-        """Use queues that vanish with the connection, for tools. Call it before the service runs."""
+        """Use queues that vanish with the connection, for tools. Call it before the service runs.
+
+        Raises:
+            StateError: it runs.
+        """
+        self._eda_before_run("use_exclusive_queues()")
         self._eda_config = replace(self._eda_config, exclusive_queues=True)
+
+    def _eda_before_run(self, what: str) -> None:
+        if self._eda_machine is not None:
+            raise StateError(f"{what} comes too late, the service runs", hint="call it before run()")
+
+    @property
+    def exclusive_queues(self) -> bool:
+        """Whether :meth:`use_exclusive_queues` was called."""
+        return self._eda_config.exclusive_queues
+
+    @property
+    def _message_number(self) -> int:
+        """How many messages it has published so far. eventail's, whose example makes correlation ids of it."""
+        return 0 if self._eda_machine is None else self._eda_machine.published
 
     # Publishing
 
@@ -180,28 +226,30 @@ class ServiceApi(Handlers, Generic[R]):
         message: Any,
         conversation_id: str,
         reply_to: str,
-        correlation_id: str,
+        correlation_id: str | None,
         mandatory: bool = True,
         *,
         immediate: bool = False,
     ) -> R:
         """Send ``service.Command``; its result comes with the routing key ``reply_to``. See :meth:`publish_event`."""
-        command_sent = Command(command, message, conversation_id, reply_to, correlation_id)
+        command_sent = Command(command, message, conversation_id, reply_to, _or_none(correlation_id))
         return self._eda_publish(command_sent, mandatory, immediate)
 
     def return_success(
-        self, destination: str, message: Any, conversation_id: str, correlation_id: str, mandatory: bool = True
+        self, destination: str, message: Any, conversation_id: str, correlation_id: str | None, mandatory: bool = True
     ) -> R:
         """Answer a command; ``destination`` is its ``reply_to``. See :meth:`publish_event`."""
         return self._eda_publish(
-            Result(destination, message, conversation_id, SUCCESS, correlation_id), mandatory, False
+            Result(destination, message, conversation_id, SUCCESS, _or_none(correlation_id)), mandatory, False
         )
 
     def return_error(
-        self, destination: str, message: Any, conversation_id: str, correlation_id: str, mandatory: bool = True
+        self, destination: str, message: Any, conversation_id: str, correlation_id: str | None, mandatory: bool = True
     ) -> R:
         """Answer a command that failed in an expected way. See :meth:`publish_event`."""
-        return self._eda_publish(Result(destination, message, conversation_id, ERROR, correlation_id), mandatory, False)
+        return self._eda_publish(
+            Result(destination, message, conversation_id, ERROR, _or_none(correlation_id)), mandatory, False
+        )
 
     def log(
         self,
@@ -245,3 +293,8 @@ class ServiceApi(Handlers, Generic[R]):
         return self._eda_input(
             lambda machine, now: machine.nack(DeliveryId(delivery_tag), now, requeue=requeue, multiple=multiple)
         )
+
+
+def _or_none(correlation_id: str | None) -> str:
+    """On the wire there is no difference between an empty one and none; handlers get text."""
+    return "" if correlation_id is None else correlation_id

@@ -89,6 +89,9 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
         await self._running().publish(message, within=within, mandatory=mandatory, immediate=immediate)
 
     async def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        self._eda_input_now(call)
+
+    def _eda_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         driver = self._running()
         driver.feed(call(driver.machine, driver.now()))
 
@@ -142,7 +145,7 @@ class AsyncioDriver(Driver):
             if self.over.done():  # torn down: the message stays with the broker
                 raise
             result = failure(error)
-        self.tell(self.machine.handled, delivery, result)
+        self.handled(delivery, result)
 
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         self._spawn(self._call(effect, function, arguments))

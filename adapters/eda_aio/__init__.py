@@ -2,6 +2,7 @@
 
 from eda_aio.batch import Batch
 from eda_aio.service import Service
+from eda_core.batch import RawEvent
 from eda_core.values import HEADER, JSON_MODEL
 
-__all__ = ["HEADER", "JSON_MODEL", "Batch", "Service"]
+__all__ = ["HEADER", "JSON_MODEL", "Batch", "RawEvent", "Service"]

@@ -20,6 +20,6 @@ class Batch(EventBatch):
         """Hand over what there is, at once, and wait until it is dealt with."""
         with self._taken() as events:
             if events:
-                returned = self._callback(events)
+                returned = self.callback(events)
                 if inspect.isawaitable(returned):
                     await returned

@@ -35,6 +35,7 @@ from eda_core import (
 )
 from eda_core.calls import answer
 from eda_core.driver import Driver
+from eda_core.eventail import time_to_stop
 from eda_core.service import ServiceApi, handling
 
 LOGGER = logging.getLogger("eda_aio")
@@ -63,14 +64,15 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
         self._driver = _Driver(self)
         await self._driver.run()
 
-    async def stop(self, timeout: float | None = None) -> None:
+    async def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
         """Ask the service to stop, and return at once; :meth:`run` returns when it has.
 
         Args:
             timeout: seconds until what is unfinished is left to other workers, ``STOP_TIMEOUT`` by default.
+            reconnect: eventail's, and false: :meth:`run` takes up a lost connection by itself.
         """
         driver = self._eda_driver()
-        driver.stop(timeout)
+        driver.stop(time_to_stop(timeout, reconnect))
 
     async def call(self, command: str, message: Any, timeout: float = 30.0, conversation_id: str = "") -> Any:
         """Send ``service.Command`` at once and wait for its result; returns the payload of that.
@@ -119,6 +121,9 @@ class Service(ServiceApi[Coroutine[Any, Any, None]]):
         await driver.ask(functools.partial(publish, message, within=within, mandatory=mandatory, immediate=immediate))
 
     async def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        self._eda_input_now(call)
+
+    def _eda_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         driver = self._eda_driver()
         driver.feed(call(driver.machine, driver.now()))
 
@@ -229,7 +234,7 @@ class _Driver(Driver):
             if self._over.done():  # torn down: the message stays with the broker
                 raise
             result = failure(error)
-        self.tell(self.machine.handled, delivery, result)
+        self.handled(delivery, result)
 
     async def _call(self, effect: Effect | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Who wants to stop, in the order of starting; a loop has one handler per signal.
@@ -15,6 +16,9 @@ _stops: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
 @contextmanager
 def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Call ``stop`` on each signal. Outside the main thread, where there are no signals, it does nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     loop = asyncio.get_running_loop()
     stops = _stops.setdefault(loop, [])
     if not stops:
@@ -26,16 +30,15 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
         stops.remove(stop)
         if not stops:
             del _stops[loop]
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+            with suppress(NotImplementedError):
+                for number in _SIGNALS:
+                    loop.remove_signal_handler(number)
 
 
 def _install(loop: asyncio.AbstractEventLoop) -> None:
-    try:
+    with suppress(NotImplementedError):  # a loop without signals, as on Windows
         for number in _SIGNALS:
             loop.add_signal_handler(number, _stop_all, loop)
-    except (ValueError, RuntimeError, NotImplementedError):
-        return  # not the main thread
 
 
 def _stop_all(loop: asyncio.AbstractEventLoop) -> None:

@@ -1,6 +1,7 @@
 """Publishing on kombu, for programs without an event loop: the core decides, blocking calls carry."""
 
+from eda_core.values import JSON_MODEL
 from eda_core.waiting import NotConfirmed, PartlyPublished, Unroutable
 from eda_kombu.endpoint import Endpoint
 
-__all__ = ["Endpoint", "NotConfirmed", "PartlyPublished", "Unroutable"]
+__all__ = ["JSON_MODEL", "Endpoint", "NotConfirmed", "PartlyPublished", "Unroutable"]

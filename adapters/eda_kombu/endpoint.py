@@ -12,11 +12,13 @@ from ssl import SSLContext
 from typing import Any, ClassVar, Self
 
 from eda_core import JSON, AnyMessage, Config, Configuration, Event, LocalError, ReconnectPolicy, StateError
+from eda_core.eventail import EventailNames
+from eda_core.routing import CONFIGURATIONS
 from eda_core.waiting import PartlyPublished, Patience, Waiting
 from eda_kombu.session import Session
 
 
-class Endpoint:
+class Endpoint(EventailNames):
     """Publishes events, configurations and logs, and returns when the broker has confirmed them.
 
     It connects at the first publish or log, and anew when the connection was lost since the last one. Threads may share
@@ -38,6 +40,8 @@ class Endpoint:
         LocalError: an argument is wrong; it says which and why.
     """
 
+    CONFIGURATION_EXCHANGE: ClassVar[str] = CONFIGURATIONS
+    CONFIGURATION_EXCHANGE_TYPE: ClassVar[str] = "topic"
     #: Seconds. An endpoint that pauses for longer is disconnected by the broker, and connects again when it is used.
     HEARTBEAT: ClassVar[int] = 30
     #: Seconds until a publish that the broker refused is sent again.
@@ -59,10 +63,11 @@ class Endpoint:
         ssl: SSLContext | None = None,
     ) -> None:
         self.logical_service = logical_service
+        self._eda_introduce(socket.gethostname(), os.getpid())
         self._config = Config.make(
             amqp_urls,
             logical_service,
-            hostname=socket.gethostname(),
+            hostname=self.HOSTNAME,
             heartbeat=self.HEARTBEAT,
             retry_delay=self.RETRY_DELAY,
             window=self.WINDOW,

@@ -20,7 +20,7 @@ class Batch(EventBatch):
         """Hand over what there is, at once, and wait until it is dealt with."""
         with self._taken() as events:
             if events:
-                self._callback(events)
+                self.callback(events)
 
     def _at_machine(self, call: Callable[[], T]) -> T:
         driver: Any = self._timers._eda_driver()

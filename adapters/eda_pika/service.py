@@ -23,6 +23,7 @@ from eda_core.criticality import LOGGING_LEVELS
 from eda_core.driver import Driver
 from eda_core.effects import Connect, Effect
 from eda_core.errors import LocalError, ServiceError, StateError
+from eda_core.eventail import time_to_stop
 from eda_core.handlers import failure, outcome
 from eda_core.machine import Machine
 from eda_core.service import ServiceApi, handling
@@ -66,10 +67,14 @@ class Service(ServiceApi[None]):
         self._driver = _Driver(self)
         self._driver.run()
 
-    def stop(self, timeout: float | None = None) -> None:
-        """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once."""
+    def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
+        """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once.
+
+        Args:
+            reconnect: eventail's, and false: :meth:`run` takes up a lost connection by itself.
+        """
         driver = self._eda_driver()
-        driver.loop.add_callback_threadsafe(partial(driver.stop, timeout))
+        driver.loop.add_callback_threadsafe(partial(driver.stop, time_to_stop(timeout, reconnect)))
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
         """Call ``callback`` after ``delay`` seconds, outside any handler. Returns what :meth:`cancel_timer` takes."""
@@ -101,12 +106,14 @@ class Service(ServiceApi[None]):
         driver = self._eda_driver()
         driver.ask(lambda: driver.feed(call(driver.machine, driver.now())))
 
+    _eda_input_now = _eda_input
+
 
 class ReconnectingSupervisor:
-    """As in eventail, where it reconnected; here ``service``, which is ``factory(*args, **kwargs)``, does so itself."""
+    """As in eventail, where it reconnected; here ``service``, ``service_factory(*args, **kwargs)``, does so itself."""
 
-    def __init__(self, factory: Callable[..., Service], *args: Any, **kwargs: Any) -> None:
-        self.service: Service = factory(*args, **kwargs)
+    def __init__(self, service_factory: Callable[..., Service], *args: Any, **kwargs: Any) -> None:
+        self.service: Service = service_factory(*args, **kwargs)
 
     def run(self) -> None:
         """Run the service: see :meth:`Service.run`. A KeyboardInterrupt only ends it."""
@@ -284,7 +291,7 @@ class _Driver(Driver):
                 result = outcome(message, self.service.handle(message))
         except Exception as error:
             result = failure(error)
-        self.ask(partial(self.tell, self.machine.handled, delivery, result))
+        self.ask(partial(self.handled, delivery, result))
 
     def _call(self, effect: Effect | None, function: Callable[[], Any]) -> None:
         try:

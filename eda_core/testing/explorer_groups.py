@@ -80,12 +80,14 @@ class Groups(Calls):
         """The batch is full, or its time has come: its callback begins."""
         node = self._node(index)
         assert node.batch is not None
-        taken = node.batch.take(node.machine)
-        for delivery, label in taken:
-            if self._track(node, delivery) is None:
+        taken: list[tuple[DeliveryId, str]] = []
+        for delivery, label in node.batch.take(node.machine):
+            if delivery is None or self._track(node, delivery) is None:
                 raise Violation("I2", f"the batch hands over {label}, which is not in flight")
-        if taken:
-            node.hands = (*node.hands, Hand(tuple(taken), handled, node.batch.publisher(taken, handled)))
+            taken.append((delivery, label))
+        within = node.batch.publisher(taken, handled)
+        if within is not None:
+            node.hands = (*node.hands, Hand(tuple(taken), handled, within))
             if handled is not None:
                 node.runs[handled] = node.runs[handled]._replace(waits=True)
 

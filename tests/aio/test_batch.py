@@ -114,6 +114,52 @@ async def test_a_cancelled_hand_over_fails_its_events(broker: BrokerUnderTest) -
         assert (await within(dead.next(), "the dead letter")).body == b"\x01"
 
 
+@asynchronous
+async def test_handlers_that_return_nothing_as_eventails_do_lose_no_event_of_the_batch(broker: BrokerUnderTest) -> None:
+    """With fewer unacknowledged at once than a batch has: each is acknowledged when its handler ends."""
+
+    class One(Collector):
+        PREFETCH_COUNT = 1
+
+        async def on_Counted(self, payload: Any, conversation_id: str, meta: Meta) -> None:  # type: ignore[override]
+            await self.batch.push(payload, conversation_id, meta)
+
+    service = One(broker.url)
+    async with running(service), peer(broker.url) as client:
+        sums = await client.tap("events", "Summed")
+        await send(service, 1, 2, 3, 4)
+        assert (await sums.next()).body == b"\x06"
+        while len(service.batch) < 1:
+            await client.waiting_in("collector.events")
+    async with peer(broker.url) as client:
+        assert service.seen.all == [[1, 2, 3], [4]]
+        assert await client.waiting_in("collector.events") == 0
+
+
+@asynchronous
+async def test_a_callback_may_acknowledge_its_batch_by_hand_as_with_eventail(broker: BrokerUnderTest) -> None:
+    class ByHand(Collector):
+        PREFETCH_COUNT = 3
+
+        async def on_Counted(self, payload: Any, conversation_id: str, meta: Meta) -> bool:
+            self.seen.add(payload)
+            return await super().on_Counted(payload, conversation_id, meta)
+
+        async def take(self, events: list[RawEvent]) -> None:
+            await self.manual_ack(events[-1].meta["delivery_tag"], multiple=True)
+            self.seen.add([event.payload for event in events])
+
+    service = ByHand(broker.url)
+    async with running(service):
+        await send(service, 1, 2, 3, 4)
+        await service.seen.count(5)  # the broker has the acknowledgement: it delivers the fourth
+        await broker.cut()
+        await service.seen.count(6)
+    assert service.seen.all == [1, 2, 3, [1, 2, 3], 4, 4, [4]]
+    async with peer(broker.url) as client:
+        assert await client.waiting_in("collector.events") == 0
+
+
 def test_a_batch_that_could_never_be_is_refused() -> None:
     service = Probe("amqp://127.0.0.1:1/")
     with pytest.raises(LocalError, match="max_entries is 0"):

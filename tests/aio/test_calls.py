@@ -150,28 +150,3 @@ async def test_the_end_of_the_service_ends_a_call(broker: BrokerUnderTest) -> No
         with pytest.raises(PublishError, match="the service stopped before its result came"):
             await waiting
         server.gate.set()
-
-
-class Outliving(Probe):
-    """Leaves a task behind that publishes when its handler is over."""
-
-    async def on_Begun(self, payload: Any, conversation_id: str, meta: Meta) -> None:
-        self.task = asyncio.create_task(self._later(conversation_id))
-
-    async def _later(self, conversation_id: str) -> None:
-        await self.seen.count(1)
-        await self.publish_event("Late", 1, conversation_id)
-
-
-@asynchronous
-async def test_a_publish_of_a_task_that_outlives_its_handler_is_made_outside_it(broker: BrokerUnderTest) -> None:
-    service = Outliving(broker.url, ["Begun"], name="outliving")
-    async with running(service), peer(broker.url) as client:
-        late = await client.tap("events", "Late")
-        await service.publish_event("Begun", 1, conversation())
-        await client.waiting_in("outliving.events")
-        while service._driver is None or len(service._driver.machine._flight):  # the handler is over
-            await client.waiting_in("outliving.events")
-        service.seen.add("go on")
-        assert (await late.next()).body
-        await within(service.task, "a publish outside handlers ends with its confirm")

@@ -134,7 +134,7 @@ class Slow(Probe):
         super().__init__(url, [f"Happened.{name}"], name=name)
         self.gate = asyncio.Event()
 
-    async def handle_event(self, *_: object) -> None:
+    async def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Any) -> None:
         self.seen.add("begun")
         await self.gate.wait()
         self.seen.add("done")

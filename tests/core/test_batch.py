@@ -9,20 +9,26 @@ from pamqp.commands import Exchange, Queue
 from eda_core import (
     CBOR,
     DEFERRED,
+    DONE,
     Ack,
     Batch,
+    Close,
     Config,
     DeliveryId,
     Dispatch,
     Effect,
     Epoch,
     Event,
+    Failed,
     Limits,
     LocalError,
     Machine,
     Nack,
+    Outcome,
     RawEvent,
+    Report,
 )
+from eda_core.batch import Collected
 from eda_core.envelope import seal
 
 EPOCH = Epoch(1)
@@ -159,10 +165,12 @@ def test_messages_of_a_lost_link_do_not_fill_the_batch() -> None:
 
 def test_what_the_callback_publishes_is_of_the_message_being_handled_or_the_last() -> None:
     batch: Batch[str] = Batch(9, 1.0, len)
-    taken = [(DeliveryId(number), "x") for number in (1, 2, 3)]
+    taken: list[Collected[str]] = [(DeliveryId(number), "x") for number in (1, 2, 3)]
     assert batch.publisher(taken, None) == 3
     assert batch.publisher(taken, DeliveryId(2)) == 2
     assert batch.publisher(taken, DeliveryId(7)) == 3, "of another batch, or of none: not its business"
+    assert batch.publisher([*taken, (None, "x")], None) == 3, "what is acknowledged already waits for nothing"
+    assert batch.publisher([(None, "x")], DeliveryId(7)) is None
 
 
 def test_an_event_in_a_batch_is_short_to_show() -> None:
@@ -191,6 +199,90 @@ def test_a_link_lost_while_the_batch_is_dealt_with_acknowledges_nothing() -> Non
     taken = batch.take(machine)
     machine.link_down(EPOCH, "cut", 1.0)
     assert batch.settle(machine, taken, 2.0) == []
+
+
+def end(machine: Machine, batch: Batch[int], tag: int, outcome: Outcome, epoch: Epoch = EPOCH) -> list[Effect]:
+    """Deliver, add, and end the handler in this way."""
+    delivery = deliver(machine, tag, epoch)
+    batch.add(delivery, tag, 0.0)
+    batch.handled(machine, delivery, outcome, 0.0)
+    return machine.handled(delivery, outcome, 0.0)
+
+
+def test_what_a_handler_does_not_defer_is_acknowledged_at_once_and_stays_in_the_batch() -> None:
+    machine, (got, callback) = an_open_machine(), collector()
+    batch = Batch(9, 60.0, callback)
+    assert end(machine, batch, 1, DONE) == [Ack(EPOCH, 1, False)]
+    assert end(machine, batch, 2, DEFERRED) == []
+    assert end(machine, batch, 3, DONE) == [Ack(EPOCH, 3, False)]
+    assert batch.expire(machine, 1.0) == [Ack(EPOCH, 2, False)]
+    assert got == [[1, 2, 3]]
+
+
+def test_what_is_acknowledged_already_outlives_its_link() -> None:
+    machine, (got, callback) = an_open_machine(), collector()
+    batch = Batch(9, 60.0, callback)
+    end(machine, batch, 1, DONE)
+    end(machine, batch, 2, DEFERRED)
+    late = deliver(machine, 3)
+    batch.add(late, 3, 0.0)
+    machine.link_down(EPOCH, "cut", 1.0)
+    batch.handled(machine, late, DONE, 1.0)  # acknowledged by nobody any more
+    machine.tick(1.0)
+    open_link(machine, Epoch(2))
+    end(machine, batch, 1, DONE, Epoch(2))
+    batch.expire(machine, 2.0)
+    assert got == [[1, 1]], "the broker delivers 2 and 3 again"
+
+
+def test_a_handler_of_a_lost_link_that_adds_late_drives_out_nothing() -> None:
+    machine, (got, callback) = an_open_machine(), collector()
+    batch = Batch(9, 60.0, callback)
+    late = deliver(machine, 1)
+    machine.link_down(EPOCH, "cut", 1.0)
+    machine.tick(1.0)
+    open_link(machine, Epoch(2))
+    handle(machine, batch, 1, 2.0, Epoch(2))
+    batch.push(machine, late, 1, 2.0)
+    batch.handled(machine, late, DEFERRED, 2.0)
+    machine.handled(late, DEFERRED, 2.0)
+    assert batch.expire(machine, 3.0) == [Ack(Epoch(2), 1, False)]
+    assert got == [[1]]
+
+
+def test_what_a_handler_failed_with_leaves_the_batch() -> None:
+    machine, (got, callback) = an_open_machine(), collector()
+    batch = Batch(9, 60.0, callback)
+    assert Nack(EPOCH, 1, True) in end(machine, batch, 1, Failed("no disk"))
+    batch.handled(machine, deliver(machine, 2), DONE, 0.0)  # one that was never added
+    assert batch.expire(machine, 1.0) == []
+    assert got == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_stop_waits_for_a_batch_of_acknowledged_messages(fails: bool) -> None:
+    machine = an_open_machine()
+    batch: Batch[int] = Batch(9, 60.0, lambda entries: entries[9 if fails else 0])
+    end(machine, batch, 1, DONE)
+    end(machine, batch, 2, DONE)
+    assert not any(isinstance(effect, Close) for effect in machine.stop(1.0))
+    assert isinstance(batch.expire(machine, 2.0)[-1], Close)
+
+
+def test_a_failing_callback_tells_how_many_events_are_lost() -> None:
+    machine = an_open_machine()
+
+    def fail(_entries: Sequence[int]) -> None:
+        raise ValueError("no disk")
+
+    batch = Batch(9, 60.0, fail)
+    end(machine, batch, 1, DONE)
+    end(machine, batch, 2, DONE)
+    end(machine, batch, 3, DEFERRED)
+    effects = batch.expire(machine, 1.0)
+    assert isinstance(effects[0], Report)
+    assert "2 event(s) of a batch, acknowledged before, are lost: ValueError: no disk" in effects[0].text
+    assert [effect for effect in effects if isinstance(effect, Nack)] == [Nack(EPOCH, 3, True)]
 
 
 @pytest.mark.parametrize(

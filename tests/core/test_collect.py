@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from eda_core import DEFERRED, Ack, LocalError, Nack, Publish, RawEvent
+from eda_core import DEFERRED, DONE, Ack, LocalError, Nack, Publish, RawEvent
 from eda_core.collect import EventBatch
 from eda_core.effects import Connect, Effect
-from eda_core.values import AnyMessage, DeliveryId
+from eda_core.values import AnyMessage, DeliveryId, Outcome
 
 from .kit import Bench, of, only, opened
 from .test_service import Service as Plain
@@ -23,6 +23,7 @@ class Runs:
         self.bench = bench
         self.machine = bench.machine
         self.at_stop: dict[object, Callable[[], Any]] = {}
+        self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], None]] = {}
 
     def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
         self.bench.did(method(*arguments, now=self.bench.now, **named))
@@ -60,7 +61,7 @@ class Batch(EventBatch):
     def expire(self) -> None:
         with self._taken() as events:
             if events:
-                self._callback(events)
+                self.callback(events)
 
 
 def made(callback: Callable[[list[RawEvent]], Any], size: int = 2) -> tuple[Bench, Service, Batch]:
@@ -130,6 +131,40 @@ def test_what_is_no_exception_comes_out_and_the_events_have_failed() -> None:
     with pytest.raises(KeyboardInterrupt):
         batch.expire()
     assert of(Nack, bench.seen) == [Nack(bench.epoch, 1, True)]
+
+
+def test_an_event_whose_handler_returns_nothing_is_acknowledged_by_itself_and_handed_over() -> None:
+    got: list[Any] = []
+    bench, service, batch = made(lambda events: got.extend(event.payload for event in events), 3)
+    for payload in (1, 2):
+        delivery = bench.take()
+        batch.push(delivery, payload)
+        service.runs.at_end.pop(delivery)(DONE, bench.now)
+        bench.handled(delivery, DONE)
+    assert of(Ack, bench.seen) == [Ack(bench.epoch, 1, False), Ack(bench.epoch, 2, False)]
+    batch.expire()
+    assert got == [1, 2]
+
+
+def test_nothing_is_left_to_be_told_of_handlers_whose_events_are_handed_over() -> None:
+    bench, service, batch = made(print, 9)
+    push(bench, batch, 1)
+    assert len(service.runs.at_end) == 1
+    batch.expire()
+    assert service.runs.at_end == {}
+
+
+@pytest.mark.parametrize("meta", [{}, {"delivery_tag": None}, {"delivery_tag": "1"}])
+def test_an_event_of_ones_own_making_is_refused(meta: dict[str, Any]) -> None:
+    _, _, batch = made(print)
+    with pytest.raises(LocalError, match=r"delivery_tag .* push what the handler was given"):
+        batch._add("payload", "c-1", meta)
+    assert len(batch) == 0
+
+
+def test_it_has_the_attributes_of_eventails() -> None:
+    _, service, batch = made(print, 7)
+    assert (batch.endpoint, batch.max_entries, batch.timeout, batch.callback) == (service, 7, 5.0, print)
 
 
 def test_a_batch_that_could_never_be_is_refused() -> None:

@@ -28,7 +28,12 @@ def test_each_severity_has_its_number_and_its_label(name: str, level: int) -> No
 
 
 def test_there_are_no_others() -> None:
-    assert {name for name in vars(criticality) if name.isupper()} == {*SEVERITIES, "LABELS", "LOGGING_LEVELS"}
+    assert {name for name in vars(criticality) if name.isupper()} == {
+        *SEVERITIES,
+        "LABELS",
+        "CRITICITY_LABELS",
+        "LOGGING_LEVELS",
+    }
     assert len(criticality.LABELS) == len(criticality.LOGGING_LEVELS) == 8
 
 

@@ -260,6 +260,20 @@ def test_a_relay_goes_through_the_pump_in_order() -> None:
     assert carrier.opened[0].asked[-1] == Ack(EPOCH, 1, False)
 
 
+def test_who_wants_to_know_how_a_handler_ended_is_told_once_and_before_the_machine() -> None:
+    carrier = willing(Carrier())
+    carrier.tell(carrier.machine.start)
+    properties = Basic.Properties(headers={"conversation_id": "c-1"})
+    carrier.tell(carrier.machine.delivered, EPOCH, 1, False, "events", "Happened", properties, b"")
+    delivery: DeliveryId = carrier.done[-1][1]
+    heard: list[Any] = []
+    carrier.at_end[delivery] = lambda *told: heard.append((*told, carrier.machine.in_flight(delivery)))
+    carrier.handled(delivery, DONE)
+    carrier.handled(delivery, DONE)
+    assert heard == [(DONE, 100.0, True)]
+    assert carrier.opened[0].asked[-1] == Ack(EPOCH, 1, False)
+
+
 def test_an_exception_from_a_performing_method_does_not_block_the_pump() -> None:
     """An adapter's bug: it comes out, and what is left of the effects is done with the next input (rule R3)."""
     carrier = Carrier()

@@ -78,10 +78,15 @@ def test_a_message_goes_to_the_method_of_its_name_with_its_parts_in_order(messag
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_the_method_for_a_kind_can_be_overridden_and_gets_the_name_first(
+def test_the_method_for_a_kind_can_be_overridden_and_gets_the_name_first_and_meta_by_its_own(
     message: AnyMessage, method: str, arguments: tuple[Any, ...]
 ) -> None:
-    service = type("Service", (Handlers,), {method: lambda self, *given: given})()
+    """As eventail calls them: other parameters may have any name, meta may be keyword-only."""
+    service = type("Service", (Handlers,), {method: lambda self, *given, meta: (*given, meta)})()
+    assert service.handle(message) == arguments
+    service = type(
+        "Service", (Handlers,), {method: lambda self, name, *others, **meta: (name, *others, meta["meta"])}
+    )()
     assert service.handle(message) == arguments
 
 

@@ -453,3 +453,11 @@ def test_ready_once_for_each_link() -> None:
         assert len(of(Ready, bench.seen)) == count
         bench.lose()
     assert len(of(Connect, bench.seen)) == 3
+
+
+def test_payloads_are_json_from_when_that_is_asked_for() -> None:
+    bench = opened()
+    assert only(Publish, bench.publish()).properties.content_type == "application/cbor"
+    assert bench.machine.use_json(bench.now) == []
+    publish = only(Publish, bench.publish())
+    assert (publish.properties.content_type, publish.body) == ("application/json", b'{"n": 1}')

@@ -99,6 +99,33 @@ def test_a_stop_waits_for_acknowledgements_by_hand() -> None:
     assert kinds(bench.ack(delivery)) == ["Ack", "Close"]
 
 
+def test_a_stop_waits_for_each_hold_to_be_released() -> None:
+    bench = opened()
+    machine = bench.machine
+    assert machine.hold(bench.now) == machine.hold(bench.now) == []
+    bench.stop()
+    assert machine.release(bench.now) == []
+    assert bench.state is link.DRAINING
+    assert kinds(bench.did(machine.release(bench.now))) == ["Close"]
+    assert kinds(bench.lose("closed")) == ["Stopped"]
+
+
+def test_a_hold_that_is_released_after_the_deadline_of_a_stop_is_no_matter() -> None:
+    bench = opened()
+    bench.machine.hold(bench.now)
+    bench.stop(1.0)
+    assert kinds(bench.wait(1.0)) == ["Close"]
+    assert bench.machine.release(bench.now) == []
+    assert kinds(bench.lose("closed")) == ["Stopped"]
+
+
+def test_a_release_that_no_stop_waits_for_does_nothing() -> None:
+    bench = opened()
+    bench.machine.hold(bench.now)
+    assert bench.machine.release(bench.now) == []
+    assert bench.state is link.OPEN
+
+
 def test_a_stop_waits_for_publishes_from_outside() -> None:
     bench = opened()
     sent = bench.send(ticket=1)

@@ -425,3 +425,11 @@ def test_the_representation_says_where_the_machine_stands_and_hides_the_urls() -
     bench.take()
     bench.publish()
     assert repr(bench.machine) == "<Machine svc open, link 1, 1 in flight, 1 to publish>"
+
+
+def test_what_was_published_is_counted() -> None:
+    bench = opened()
+    assert bench.machine.published == 0
+    bench.publish()
+    bench.publish(within=bench.take())
+    assert bench.machine.published == 2

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from eda_core import ReconnectPolicy, RetryPolicy, criticality
-from eda_core.effects import Ack, Connect, Effect, Nack, PublishLog
-from eda_core.errors import LocalError
+from eda_core.effects import Ack, Connect, Effect, Nack, Publish, PublishLog
+from eda_core.errors import LocalError, StateError
 from eda_core.machine import Machine
 from eda_core.service import ServiceApi, handling
 from eda_core.values import DEFERRED, AnyMessage, Command, Configuration, DeliveryId, Event, Result
@@ -33,8 +33,11 @@ class Service(ServiceApi[str]):
         return "published"
 
     def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> str:
-        self.bench.did(call(self.bench.machine, self.bench.now))
+        self._eda_input_now(call)
         return "told"
+
+    def _eda_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        self.bench.did(call(self.bench.machine, self.bench.now))
 
 
 def service(**named: Any) -> Service:
@@ -104,6 +107,56 @@ def test_the_machine_of_a_run_has_the_settings_made_so_far() -> None:
     machine = made.make_machine(random=lambda: 0.5, token="tok", wall_offset=0.0)
     assert type(machine) is Machine
     assert machine.config is made._eda_config
+
+
+def test_settings_may_be_made_until_the_run() -> None:
+    made = service()
+    made.__dict__["PREFETCH_COUNT"] = 3  # as a constructor of eventail's time may, with a value of its own
+    machine = made.make_machine(random=lambda: 0.5, token="tok", wall_offset=0.0)
+    assert machine.config.prefetch == 3
+    wrong = service()
+    wrong.__dict__["HEARTBEAT"] = "never"
+    with pytest.raises(LocalError, match="heartbeat is 'never'"):
+        wrong.make_machine(random=lambda: 0.5, token="tok", wall_offset=0.0)
+
+
+def test_json_may_be_chosen_at_any_time() -> None:
+    made, bench = on_bench()
+    made._eda_machine = bench.machine
+    made.use_json()
+    assert only(Publish, bench.publish()).properties.content_type == "application/json"
+    assert made._eda_config.content_type == "application/json"
+
+
+def test_what_comes_too_late_is_refused() -> None:
+    made, bench = on_bench()
+    made._eda_machine = bench.machine
+    with pytest.raises(
+        StateError, match=r"use_exclusive_queues\(\) comes too late, the service runs; call it before run"
+    ):
+        made.use_exclusive_queues()
+    with pytest.raises(StateError, match=r"keep_journal\(\) comes too late"):
+        made.keep_journal(print)
+    assert not made.exclusive_queues
+
+
+def test_what_eventails_services_read() -> None:
+    made, bench = on_bench()
+    assert (made.HOSTNAME, made.ID, made.exclusive_queues, made._message_number) == ("box", 7, False, 0)
+    made.use_exclusive_queues()
+    assert made.exclusive_queues
+    made._eda_machine = bench.machine
+    bench.publish()
+    bench.publish()
+    assert made._message_number == 2
+
+
+def test_a_correlation_id_that_is_none_is_no_correlation_id() -> None:
+    made = service()
+    made.send_command("svc.Do", 1, "c-1", "me.DoReturn", None)
+    made.return_success("me.DoReturn", 1, "c-1", None)
+    made.return_error("me.DoReturn", 1, "c-1", None)
+    assert [getattr(message, "correlation_id", "-") for message, _, _ in made.published] == ["", "", ""]
 
 
 def test_a_journal_has_every_input_and_no_password() -> None:

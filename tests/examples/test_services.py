@@ -14,7 +14,7 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from eda_tools.broker import EmbeddedBroker
-from tests.support.services import ROOT, Peer, Program, asynchronous, peer, program
+from tests.support.services import DEAD_LETTER_QUEUE, ROOT, Peer, Program, asynchronous, peer, program
 
 SERVICES = ROOT / "examples" / "services"
 KINDS = ["pika", "aio"]
@@ -118,6 +118,25 @@ async def test_the_minute_clock(kind: str) -> None:
                 body, headers = cbor2.dumps({"time": second}), {"conversation_id": "c"}
                 await bus.publish("events", "SecondPassed", body, headers=headers, content_type="application/cbor")
             assert content(await minutes.next()) == {"seconds": 60, "first": 0, "last": 59}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@asynchronous
+async def test_the_minute_clock_hands_over_a_part_of_a_minute_at_its_end(kind: str) -> None:
+    async with EmbeddedBroker() as broker, peer(broker.url) as bus:
+        minutes, dead = await bus.tap("events", "MinutePassed"), await bus.consume(DEAD_LETTER_QUEUE)
+        async with program(*command(SERVICES / kind / "minute_clock.py"), url=broker.url) as clock:
+            await clock.says("minute_clock: ready")
+            # What cannot be read is rejected as it comes: the five before it are in their handlers, or through.
+            for body in [*(cbor2.dumps({"time": second}) for second in range(5)), b"\xff"]:
+                headers = {"conversation_id": "c"}
+                await bus.publish("events", "SecondPassed", body, headers=headers, content_type="application/cbor")
+            assert (await dead.next()).body == b"\xff"
+            clock.process.send_signal(signal.SIGTERM)
+            assert await clock.end() == 0
+            assert clock.lines.all[1:] == ["minute_clock: 5 seconds"]
+        assert content(await minutes.next()) == {"seconds": 5, "first": 0, "last": 4}
+        assert await bus.waiting_in("minute_clock.events") == 0, "and all of them are acknowledged"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -131,3 +131,46 @@ def test_a_batch_that_could_never_be_is_refused() -> None:
         Batch(service, 1, 0, print)
     with pytest.raises(StateError, match="does not run"):
         Batch(service, 1, 1.0, print).expire()
+
+
+@IN_THREADS
+@asynchronous
+async def test_handlers_that_return_nothing_as_eventails_do_lose_no_event_of_the_batch(threads: int) -> None:
+    """With fewer unacknowledged at once than a batch has: each is acknowledged when its handler ends."""
+
+    def collect(self: Collector, payload: Any, conversation_id: str, meta: Meta) -> None:
+        self.batch.push(payload, conversation_id, meta)
+
+    async with EmbeddedBroker() as broker, peer(broker.url) as client:
+        service = collector(broker.url, threads, on_Counted=collect, PREFETCH_COUNT=1)
+        async with running(service):
+            sums = await client.tap("events", "Summed")
+            await send(service, 1, 2, 3, 4)
+            assert cbor2.loads((await sums.next()).body) == 6
+            while len(service.batch) < 1:
+                await client.waiting_in("collector.events")
+        assert service.seen.all == [[1, 2, 3], [4]]
+        assert await client.waiting_in("collector.events") == 0
+
+
+@asynchronous
+async def test_a_callback_may_acknowledge_its_batch_by_hand_as_with_eventail() -> None:
+    def take(self: Collector, events: list[RawEvent]) -> None:
+        self.manual_ack(events[-1].meta["delivery_tag"], multiple=True)
+        self.note([event.payload for event in events])
+
+    def collect(self: Collector, payload: Any, conversation_id: str, meta: Meta) -> bool:
+        self.note(payload)
+        self.batch.push(payload, conversation_id, meta)
+        return True
+
+    async with EmbeddedBroker() as broker:
+        service = collector(broker.url, 0, take=take, on_Counted=collect, PREFETCH_COUNT=3)
+        async with running(service):
+            await send(service, 1, 2, 3, 4)
+            await service.seen.count(5)  # the broker has the acknowledgement: it delivers the fourth
+            await broker.cut()
+            await service.seen.count(6)
+        assert service.seen.all == [1, 2, 3, [1, 2, 3], 4, 4, [4]]
+        async with peer(broker.url) as client:
+            assert await client.waiting_in("collector.events") == 0

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from ssl import Purpose, SSLContext, create_default_context
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from pamqp import commands
 
@@ -221,8 +221,7 @@ class _Client(asyncio.Protocol):
         self.gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one, though no instance of it
         self.connection = self._owner._connected(self, self._loop.time())
         self._peer = str(transport.get_extra_info("peername"))
         LOGGER.info("%s connected", self._peer)
