@@ -10,7 +10,7 @@ from eda_core.effects import Effect
 from eda_core.errors import LocalError
 from eda_core.handlers import failure
 from eda_core.machine import Machine
-from eda_core.values import TAG_BITS, Deferred, DeliveryId, Done, Outcome, shortened
+from eda_core.values import TAG_BITS, Deferred, DeliveryId, Done, Outcome, check_seconds, shortened
 
 Entry = TypeVar("Entry")
 #: An entry and its delivery; ``None`` for one that is acknowledged already.
@@ -50,14 +50,13 @@ class Batch(Generic[Entry]):
         callback: what to do with the entries, in the order of delivery.
 
     Raises:
-        LocalError: ``max_entries`` is less than 1 or ``timeout`` is not more than 0.
+        LocalError: ``max_entries`` is less than 1 or ``timeout`` is not more than 0, or endless.
     """
 
     def __init__(self, max_entries: int, timeout: float, callback: Callable[[Sequence[Entry]], object]) -> None:
         if type(max_entries) is not int or max_entries < 1:
             raise LocalError(f"max_entries is {max_entries!r}", hint="give a whole number, at least 1")
-        if not timeout > 0:
-            raise LocalError(f"timeout is {timeout!r}", hint="give seconds, more than 0")
+        check_seconds("timeout", timeout)
         self._max_entries = max_entries
         self._timeout = timeout
         self._callback = callback
@@ -99,7 +98,7 @@ class Batch(Generic[Entry]):
 
     def add(self, delivery: DeliveryId, entry: Entry, now: float) -> bool:
         """Add an entry; whether the batch is full now."""
-        if self._link != delivery >> TAG_BITS:  # what is of an earlier one comes again
+        if self._link < delivery >> TAG_BITS:  # what is of an earlier one comes again
             self._link = delivery >> TAG_BITS
             self._entries = [each for each in self._entries if each[0] is None]
         if not self._entries:

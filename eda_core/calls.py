@@ -10,12 +10,15 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from eda_core.effects import Publish, Replied
-from eda_core.errors import BufferFull, CommandError, CommandTimeout, LocalError, PublishError
+from eda_core.errors import BufferFull, CommandError, CommandTimeout, PublishError
 from eda_core.routing import TopicPattern
-from eda_core.values import ERROR, Result
+from eda_core.values import ERROR, Result, check_seconds
+
+#: So many calls that are over may wait to be forgotten.
+_MOST_OVER: Final = 100
 
 
 def reply_key(service: str, token: str, commands: Iterable[str]) -> str:
@@ -69,8 +72,7 @@ class Calls:
             LocalError: the time is not one.
             BufferFull: there are too many.
         """
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
-            raise LocalError(f"timeout is {timeout!r}", hint="give seconds, more than 0")
+        check_seconds("timeout", timeout)
         if len(self) >= self._limit:
             raise BufferFull(f"{len(self)} calls wait for results", hint="wait for some of them", temporary=False)
 
@@ -78,6 +80,9 @@ class Calls:
         """Wait for its result."""
         self._by_correlation[correlation_id] = call
         heapq.heappush(self._due, (call.due, correlation_id))
+        if len(self._due) > 2 * len(self._by_correlation) + _MOST_OVER:  # behind one that takes its time
+            self._due = [entry for entry in self._due if entry[1] in self._by_correlation]
+            heapq.heapify(self._due)
 
     def take(self, correlation_id: str | None) -> Call | None:
         """The call with this correlation id, which is over now."""

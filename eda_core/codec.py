@@ -46,7 +46,8 @@ class Limits:
     max_depth: int = 32
 
     def __post_init__(self) -> None:
-        if self.max_bytes < 1 or not 1 <= self.max_depth <= 400:
+        whole = type(self.max_bytes) is type(self.max_depth) is int
+        if not whole or self.max_bytes < 1 or not 1 <= self.max_depth <= 400:
             raise LocalError(f"{self} makes no sense", hint="max_bytes is at least 1, max_depth from 1 to 400")
 
 

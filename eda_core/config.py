@@ -12,6 +12,7 @@ from eda_core.errors import LocalError
 from eda_core.policy import ReconnectPolicy, RetryPolicy
 from eda_core.routing import check_name
 from eda_core.urls import check_urls, redact
+from eda_core.values import check_seconds, shortened
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -71,9 +72,10 @@ class Config:
             if type(value) is not int or not lowest <= value <= highest:
                 raise LocalError(f"{name} is {value!r}", hint=f"give a whole number from {lowest} to {highest}")
         for name in _SECONDS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-                raise LocalError(f"{name} is {value!r}", hint="give seconds, more than 0")
+            check_seconds(name, getattr(self, name))
+        for name, kind in _KINDS:
+            if not isinstance(getattr(self, name), kind):
+                raise LocalError(f"{name} is {getattr(self, name)!r}", hint=f"give a {kind.__name__}")
 
     @classmethod
     def make(
@@ -108,7 +110,7 @@ class Config:
         return f"{self.service}@{self.hostname}:{self.pid}"
 
     def __repr__(self) -> str:
-        return f"Config({self.service!r}, {', '.join(map(redact, self.urls))})"
+        return f"Config({self.service!r}, {shortened(', '.join(map(redact, self.urls)))})"
 
 
 _QUEUE_NAME = re.compile(r"[a-zA-Z0-9\-_.:@#,/+ ]+")
@@ -124,6 +126,14 @@ _WHOLE = (
     ("pid", 0, 2**32),
 )
 _SECONDS = ("retry_delay", "blocked_timeout", "connect_timeout", "confirm_timeout", "stop_timeout", "close_timeout")
+
+_KINDS = (
+    ("exclusive_queues", bool),
+    ("hostname", str),
+    ("limits", Limits),
+    ("retry", RetryPolicy),
+    ("reconnect", ReconnectPolicy),
+)
 
 
 def _check_service(name: str) -> None:

@@ -166,6 +166,9 @@ class Close:
     epoch: Epoch
     reason: str
 
+    def __repr__(self) -> str:
+        return f"Close(epoch={self.epoch}, reason={shortened(self.reason)!r})"
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
@@ -202,6 +205,9 @@ class Settled:
     ticket: int
     error: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Settled({self.ticket}{_because(self.error)})"
+
 
 @dataclass(slots=True)
 class Replied:
@@ -217,6 +223,10 @@ class Replied:
     result: Result | None
     error: str = ""
     timed_out: bool = False
+
+    def __repr__(self) -> str:
+        result = "" if self.result is None else f", {self.result!r}"
+        return f"Replied({self.ticket}, {shortened(self.command, 60)!r}{result}{_because(self.error)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +254,13 @@ class Stopped:
     """The life of the service is over. ``error`` says why when it was not asked to stop."""
 
     error: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Stopped({_because(self.error)[2:]})"
+
+
+def _because(error: str | None) -> str:
+    return f", error={shortened(error)!r}" if error else ""
 
 
 #: Effects whose failure means that the link is of no use any more.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from eda_core.errors import LocalError
 from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS
+from eda_core.values import is_number
 
 _LINK: Final = "connections and channels are the adapter's, and taken up again by themselves: begin in on_ready"
 _TIMERS: Final = "use call_later(); methods of eda_pika may be called from any thread"
@@ -40,7 +41,6 @@ _GONE: Final = _OVERRIDDEN | {
     "_auto_ack": "use manual_ack()",
     "_serialize": "payloads are written as CBOR, after use_json() as JSON",
     "_mime_type": "payloads are written as CBOR, after use_json() as JSON",
-    "_connection_parameters": _LINK,
     "create_task": _TASKS,
     "loop": _TASKS,
 }
@@ -101,14 +101,14 @@ class EventailService(EventailNames):
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        for name in vars(cls).keys() & _OVERRIDDEN.keys():
+        for name in sorted(vars(cls).keys() & _OVERRIDDEN.keys()):
             warnings.warn(
                 f"{cls.__name__}.{name} is never called, as a service's on eventail was; {_OVERRIDDEN[name]}",
                 UserWarning,
                 stacklevel=2,
             )
 
-    if not TYPE_CHECKING:  # type checkers would take every name for one that there is
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one that there is
 
         def __getattr__(self, name: str) -> NoReturn:
             advice = f", as a service on eventail had; {_GONE[name]}" if name in _GONE else ""
@@ -129,6 +129,6 @@ def time_to_stop(timeout: float | None, reconnect: bool) -> float | None:
         raise LocalError(
             "stop() was asked to reconnect", hint="a lost link is taken up by itself; to begin anew run another service"
         )
-    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
+    if timeout is not None and not (is_number(timeout) and timeout >= 0):
         raise LocalError(f"the time to stop is {timeout!r}", hint="give seconds, 0 or more")
     return timeout

@@ -333,6 +333,15 @@ def _parse(number: int, line: str) -> dict[str, Any]:
     return entry
 
 
+def _shown(value: Any) -> str:
+    """``value`` in one line; pamqp's classes have no ``repr`` of their own."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, (Basic.Properties, base.Frame)):
+        return f"{value.name}({', '.join(f'{name}={field!r}' for name, field in value if field not in (None, ''))})"
+    return values.shortened(repr(value), 200)
+
+
 def main(arguments: list[str]) -> int:
     """The command. Status 0: replayed to identical effects; 1: they differ; 2: usage, or not a journal."""
     if len(arguments) != 2 or arguments[0] not in ("replay", "show"):
@@ -353,8 +362,9 @@ def _replay_file(lines: Iterable[str], *, show: bool) -> int:
         recorded = entry.get("raised", entry.get("effects"))
         produced += len(made) if isinstance(made, list) else 0
         if show:
-            now = entry["named"].get("now", "")
-            print(f"{number}: {now} {entry['input']}{revive(entry['arguments'])} -> {revive(made)}")
+            given = [_shown(revive(item)) for item in entry["arguments"]]
+            given += [f"{name}={_shown(revive(item))}" for name, item in entry["named"].items()]
+            print(f"{number}: {entry['input']}({', '.join(given)}) -> {_shown(revive(made))}")
         if made != recorded:
             print(f"line {number}: {entry['input']} gave other effects", file=sys.stderr)
             print(f"  recorded: {json.dumps(recorded)}\n  replayed: {json.dumps(made)}", file=sys.stderr)

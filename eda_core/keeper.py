@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from pamqp import base
 
 from eda_core import link
+from eda_core.codec import JSON
 from eda_core.config import Config
 from eda_core.criticality import NOTICE, WARNING
 from eda_core.effects import Cancel, Close, Connect, Declare, Effect, Report, Stopped
+from eda_core.errors import LocalError
 from eda_core.topology import Subscription, bindings, declarations, queue_names, subscriptions
 from eda_core.urls import redact
-from eda_core.values import Epoch
+from eda_core.values import Epoch, is_number
 
 #: So many links lost soon after consuming began, with nothing ever delivered, point to a message that kills its reader.
 _SUSPICIOUS_LOSSES = 3
+_WITHOUT_LINK = (link.IDLE, link.BACKOFF, link.CLOSING, link.STOPPED)
 
 
 class LinkKeeper(ABC):
@@ -34,7 +38,7 @@ class LinkKeeper(ABC):
     """
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
-        self.config = config
+        self.config: Config = config
         self.state: str = link.IDLE
         self.epoch: Epoch = Epoch(1)
         self.stale: int = 0
@@ -158,8 +162,8 @@ class LinkKeeper(ABC):
         return self._drop(epoch, f"the broker cancelled the consumer of {consumer_tag}", now)
 
     def blocked(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
-        """The broker is short of resources and asks not to publish."""
-        if self._is_stale(epoch) or not self._serving():
+        """The broker is short of resources and asks not to publish; before the link is open, too."""
+        if self._is_stale(epoch) or self.state in _WITHOUT_LINK:
             return []
         if self._blocked_since is None:
             self._blocked_since = now
@@ -180,9 +184,16 @@ class LinkKeeper(ABC):
 
         Args:
             timeout: seconds until what is unfinished is abandoned, by default the configuration's ``stop_timeout``.
+
+        Raises:
+            LocalError: the timeout is not a number.
         """
         effects: list[Effect] = []
-        due = now + (self.config.stop_timeout if timeout is None else timeout)
+        if timeout is None:
+            timeout = self.config.stop_timeout
+        elif not is_number(timeout) or timeout != timeout:
+            raise LocalError(f"timeout is {timeout!r}", hint="give seconds")
+        due = now + timeout
         self._stop_due = due if self._stop_due is None else min(due, self._stop_due)
         before = self.state
         if not self._over():
@@ -206,6 +217,11 @@ class LinkKeeper(ABC):
         self._holds -= 1
         self._finish_if_quiet(now, effects)
         return effects
+
+    def use_json(self, now: float) -> list[Effect]:
+        """Write the payloads of what is published from now on as JSON."""
+        self.config = replace(self.config, content_type=JSON)
+        return []
 
     # Time
 

@@ -11,7 +11,6 @@ drivers use.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from pamqp.commands import Basic
@@ -189,7 +188,7 @@ class Machine(Receiver):
         Args:
             ticket: comes back in ``Replied``; like all tickets, it is used once.
             timeout: seconds until it is over without a result. A result that comes later is dropped.
-            conversation_id: by default that of ``within``, else a new one.
+            conversation_id: by default that of ``within``, else (a configuration may have none) a new one.
             within: the delivery whose handler calls; its acknowledgement waits for the command's confirm.
 
         Raises:
@@ -202,9 +201,9 @@ class Machine(Receiver):
             raise StateError(f"the service is {self.state}", hint="call before it stops")
         found = None if within is None else self._flight.get(within)
         correlation_id = f"{self._token}-call-{ticket}"
-        if not conversation_id:
-            conversation_id = correlation_id if found is None else found.message.conversation_id
-        message = Command(command, payload, conversation_id, self._calls.key, correlation_id)
+        if not conversation_id and found is not None:
+            conversation_id = found.message.conversation_id
+        message = Command(command, payload, conversation_id or correlation_id, self._calls.key, correlation_id)
         sealed = seal(message, self.config.content_type, self.config.limits)
         self._calls.reserve(timeout)
         self._outbox.reserve(False)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pamqp.commands import Basic
 
 from eda_core.errors import LocalError
+from eda_core.values import is_number, shortened
 
 #: RabbitMQ's count on quorum queues: 0 or absent on the first delivery (``FACTS.md``, "RabbitMQ").
 DELIVERY_COUNT_HEADER: Final = "x-delivery-count"
@@ -33,8 +34,13 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if type(self.attempts) is not int or self.attempts < 1:
             raise LocalError(f"RetryPolicy(attempts={self.attempts!r})", hint="a message is tried at least once")
-        if not all(0.001 <= delay <= _LONGEST_DELAY for delay in self.delays):
-            raise LocalError(f"RetryPolicy(delays={self.delays!r})", hint=f"give seconds, up to {_LONGEST_DELAY}")
+        if type(self.delays) is not tuple or not all(
+            is_number(delay) and 0.001 <= delay <= _LONGEST_DELAY for delay in self.delays
+        ):
+            raise LocalError(f"{self!r}", hint=f"give seconds, up to {_LONGEST_DELAY}")
+
+    def __repr__(self) -> str:
+        return f"RetryPolicy(attempts={self.attempts}, delays={shortened(repr(self.delays), 60)})"
 
     @classmethod
     def backoff(cls, attempts: int = 6, *, base: float = 1.0, factor: float = 4.0, cap: float = 3600.0) -> RetryPolicy:
@@ -42,7 +48,13 @@ class RetryPolicy:
 
         A failed message is published again, by way of a queue of the service's own from which it returns when the delay
         is over. It counts its attempts in a header, so they are exact whoever fails, and the order of messages changes.
+
+        Raises:
+            LocalError: ``attempts`` is less than 1, or the delays are none that a queue can have.
         """
+        cls(attempts)
+        if not all(map(is_number, (base, factor, cap))):
+            raise LocalError(f"RetryPolicy.backoff({base=}, {factor=}, {cap=})", hint="give numbers")
         delays, delay = [], min(base, cap)
         for _ in range(attempts - 1):
             delays.append(delay)
@@ -138,8 +150,9 @@ class ReconnectPolicy:
     stable_after: float = 10.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.base <= self.cap < float("inf"):
-            raise LocalError(f"{self}", hint="base is more than 0 and at most cap")
+        numbers = all(map(is_number, (self.base, self.cap, self.stable_after)))
+        if not numbers or not 0 < self.base <= self.cap < float("inf") or not self.stable_after >= 0:
+            raise LocalError(f"{self}", hint="stable_after is not negative, base is more than 0 and at most cap")
 
     def delay(self, failures: int, urls: int, random: Callable[[], float]) -> float:
         """Seconds to wait after this many failures in a row (from 1), with this many URLs."""

@@ -210,7 +210,8 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         """Record every input, to be replayed after the fact (:mod:`eda_core.journal`). Call it before the service runs.
 
         Args:
-            write: takes one line of JSON; messages are in it, passwords are not.
+            write: takes one line of JSON, without its end, and never raises. The messages are in it, the passwords of
+                the brokers are not.
 
         Raises:
             StateError: it runs.

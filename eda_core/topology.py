@@ -40,6 +40,9 @@ class Subscription:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tag", self.tag or self.exchange)
 
+    def __repr__(self) -> str:
+        return f"<Subscription {self.tag}, {len(self.keys)} keys>"
+
 
 def replies(key: str) -> Subscription:
     """The queue of this worker alone for the results of its calls, which come under the routing key ``key``."""

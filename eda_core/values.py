@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NewType, TypeAlias
 
 from eda_core.criticality import ALERT
+from eda_core.errors import LocalError
 from eda_core.gelf import check_level
 
 #: Counts the links of one service, from 1. Each attempt to connect is a new one.
@@ -41,6 +42,21 @@ def shortened(text: str, width: int = 80) -> str:
     """The first line of ``text``, of at most ``width`` characters, for a ``repr``."""
     line = text.partition("\n")[0]
     return line if len(line) <= width and line == text else f"{line[: width - 1]}…"
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a whole number or a float, which ``True`` is not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_seconds(what: str, value: object) -> None:
+    """See that ``value`` is a length of time.
+
+    Raises:
+        LocalError: it is no number, not more than 0, or endless.
+    """
+    if not is_number(value) or not 0 < value < float("inf"):  # type: ignore[operator]
+        raise LocalError(f"{what} is {value!r}", hint="give seconds, more than 0")
 
 
 def _meta() -> dict[str, Any]:

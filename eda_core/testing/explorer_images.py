@@ -15,7 +15,7 @@ from eda_core.testing.explorer_model import Link, Node
 from eda_core.testing.explorer_snapshot import broker_image, label_of, machine_image, neutral
 from eda_core.testing.explorer_watch import DEAD, SINK
 from eda_core.testing.explorer_world import WorldState
-from eda_core.values import TAG_BITS, TAG_MASK
+from eda_core.values import TAG_BITS, TAG_MASK, DeliveryId
 
 _UNREAD: Final = frozenset((DEAD, SINK))
 
@@ -47,6 +47,7 @@ class Images:
                     world.settled,
                     tuple(sorted(world.failures.items())),
                     world.alarm,
+                    world.inbox,
                     world.left,
                 )
             ),
@@ -76,13 +77,21 @@ class Images:
             tuple([_link(link, epoch - each, ranks.get(link.connection), order) for each, link in node.links.items()]),
             tuple(
                 [
-                    (newest - (key & TAG_MASK) if key >> TAG_BITS == epoch else None, *run[:3])
+                    (newest - (key & TAG_MASK) if key >> TAG_BITS == epoch else None, *run[:3], *run[4:])
                     for key, run in node.runs.items()
                 ]
             ),
+            _extras(node, now, newest),
             tuple(
                 [
-                    (newest - tag, t.label, t.end, t.retried, tuple([order[k] for k in t.pieces if k in order]))
+                    (
+                        newest - tag,
+                        t.label,
+                        t.end,
+                        t.retried,
+                        tuple([order[k] for k in t.pieces if k in order]),
+                        tuple([newest - tag for tag in t.group if tag in node.tracks]),
+                    )
                     for tag, t in node.tracks.items()
                 ]
             ),
@@ -104,6 +113,42 @@ class Images:
             ),
             None if node.stop_due is None else max(node.stop_due - now, 0.0),
         )
+
+
+def _extras(node: Node, now: float, newest: int) -> Hashable:
+    """Calls and batches, of workers that have any."""
+    if not node.asked and node.batch is None:
+        return None
+    due = None if node.batch is None else node.batch.deadline()
+    runs = {delivery: place for place, delivery in enumerate(node.runs)}
+
+    def relative(delivery: DeliveryId | None) -> int | None:
+        if delivery is None or delivery >> TAG_BITS != node.machine.epoch:
+            return None
+        return newest - (delivery & TAG_MASK)
+
+    return (
+        node.asked,
+        tuple(
+            [
+                (call.label, call.due - now, call.epoch == node.machine.epoch, runs.get(call.caller or DeliveryId(0)))
+                for call in node.calls.values()
+            ]
+        ),
+        None if node.batch is None else tuple([relative(delivery) for delivery, _ in node.batch._entries]),
+        None if due is None else due - now,
+        tuple(
+            [
+                (
+                    tuple([(relative(delivery), label) for delivery, label in hand.taken]),
+                    runs.get(hand.handled or DeliveryId(0)),
+                    relative(hand.within),
+                    hand.made,
+                )
+                for hand in node.hands
+            ]
+        ),
+    )
 
 
 def _link(link: Link, age: int, connection: int | None, order: dict[int, int]) -> tuple[Hashable, ...]:

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from eda_core.batch import Batch
 from eda_core.config import Config
 from eda_core.machine import Machine
+from eda_core.testing.explorer_snapshot import clone
 from eda_core.values import AnyMessage, DeliveryId, Epoch
 
 #: What a scenario bounds: how often each of these may happen in one history.
@@ -21,7 +23,8 @@ from eda_core.values import AnyMessage, DeliveryId, Epoch
 #: something else could happen first, as with a slow network, broker or handler. no_link: a connection cannot be
 #: opened. bad_login: … because the broker refuses the credentials. alarm: the broker is short of memory for a while.
 #: cancel: the broker cancels a consumer. restart: the broker is killed and starts again. late: the machine is told of
-#: something that happened on a link which it has given up.
+#: something that happened on a link which it has given up. forget: a caller no longer waits for the result of its call.
+#: channel: the broker closes a channel.
 BOUNDED: Final = (
     "drop",
     "refusal",
@@ -35,6 +38,8 @@ BOUNDED: Final = (
     "cancel",
     "restart",
     "late",
+    "forget",
+    "channel",
 )
 BOUND: Final = {name: index for index, name in enumerate(BOUNDED)}
 
@@ -46,8 +51,8 @@ class Violation(Exception):
     """Something that must hold does not.
 
     Attributes:
-        rule: an invariant of ``ARCHITECTURE.md`` (I1 to I6), a rule of the design (R1 to R9), or "life": what
-            ``ARCHITECTURE.md`` says in "Life of a service".
+        rule: an invariant of ``ARCHITECTURE.md`` (I1 to I6), a rule of the design (R1 to R9), "life": what
+            ``ARCHITECTURE.md`` says in "Life of a service", or "call": what :mod:`eda_core.calls` says.
     """
 
     def __init__(self, rule: str, text: str) -> None:
@@ -71,23 +76,42 @@ class Post:
         return f"{self.label}{' at once' if self.immediate else ''}"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Ask:
+    """A call: a command whose result its caller waits for.
+
+    Attributes:
+        label: what it is known by; on the wire with the number of the call, which tells it from one made again.
+        timeout: seconds.
+    """
+
+    label: str
+    name: str = "peer.Do"
+    timeout: float = 50.0
+
+    def __repr__(self) -> str:
+        return f"call {self.label}"
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What the handler of a message does.
 
     Attributes:
-        posts: what it publishes, in order, before it ends.
+        posts: what it publishes, in order, before it ends; a call it waits for, and goes on whatever that comes to.
         late: what is published for the message after its acknowledgement was deferred and before it is given.
         poison: it fails, each time.
         deferred: it acknowledges by hand.
         configures: it is the handler of a configuration, and the service is configured by it.
+        batched: it pushes its message to the batch of its worker.
     """
 
-    posts: tuple[Post, ...] = ()
+    posts: tuple[Post | Ask, ...] = ()
     late: tuple[Post, ...] = ()
     poison: bool = False
     deferred: bool = False
     configures: bool = False
+    batched: bool = False
 
 
 NOTHING: Final = Plan()
@@ -101,24 +125,31 @@ class Scenario:
         services: one configuration for each worker.
         inputs: messages that wait for the services at the start; their payloads are their labels.
         plans: by label; a message without one is handled by doing nothing.
-        outside: what the first service publishes outside its handlers, in order.
+        outside: what the first service publishes or calls outside its handlers, in order.
         request: what a service publishes when it is unconfigured.
         configuration: what the world then answers.
         bounds: how often what is in :data:`BOUNDED` may happen; 0 where nothing is said.
         sinks: binding keys (exchange, key) of a queue that nobody consumes.
         message_ids: whether the inputs have one; those of ``eventail`` have none.
+        answers: of another service, ``peer``, to the calls by label: "success" unless said, "error", "twice" or "none".
+            ``None`` if there is no such service.
+        batch: how workers collect messages, if they do: how many, for how many seconds, and what they then publish.
+        fresh: the search begins before the first link, else when it is open.
     """
 
     name: str
     services: tuple[Config, ...]
     inputs: tuple[AnyMessage, ...] = ()
     plans: Mapping[str, Plan] = field(default_factory=dict)
-    outside: tuple[Post, ...] = ()
+    outside: tuple[Post | Ask, ...] = ()
     request: Post | None = None
     configuration: AnyMessage | None = None
     bounds: Mapping[str, int] = field(default_factory=dict)
     sinks: tuple[tuple[str, str], ...] = (("events", "#"), ("commands", "caller.#"))
     message_ids: bool = True
+    answers: Mapping[str, str] | None = None
+    batch: tuple[int, float, tuple[Post, ...]] | None = None
+    fresh: bool = False
 
     def __repr__(self) -> str:
         services = [
@@ -143,6 +174,7 @@ FAILED: Final = "failed"
 DEFERRED: Final = "deferred"
 REJECTED: Final = "rejected"
 REQUEUED: Final = "requeued"
+RESULT: Final = "is none: it is the result of a call"
 
 
 class Track(NamedTuple):
@@ -151,6 +183,7 @@ class Track(NamedTuple):
     Attributes:
         pieces: what was published for it, in ``Node.pieces`` while it is not safe.
         retried: the machine has published a delayed retry of it.
+        group: the tags of those that it is to be acknowledged together with, and its own.
     """
 
     id: DeliveryId
@@ -158,6 +191,7 @@ class Track(NamedTuple):
     end: str = RUNS
     pieces: tuple[int, ...] = ()
     retried: bool = False
+    group: tuple[int, ...] = ()
 
 
 class Piece(NamedTuple):
@@ -168,6 +202,7 @@ class Piece(NamedTuple):
         cause: the message id of the message whose handler published it.
         ticket: what ``Settled`` will name; 0 if nobody waits for it.
         retry: a delayed retry, which the machine publishes by itself.
+        call: the command of a call: the end of that is what its caller is told.
     """
 
     post: Post
@@ -176,15 +211,55 @@ class Piece(NamedTuple):
     cause: str = ""
     ticket: int = 0
     retry: bool = False
+    call: bool = False
 
 
 class Run(NamedTuple):
-    """A handler that runs, or a message whose acknowledgement was deferred (``deferred``)."""
+    """A handler that runs, or a message whose acknowledgement was deferred (``deferred``).
+
+    Attributes:
+        waits: for the result of a call, or for its batch.
+        doomed: the batch failed, so that its message fails however it ends.
+    """
 
     label: str
     made: int
     deferred: bool
     cause: str
+    waits: bool = False
+    doomed: bool = False
+
+
+class Called(NamedTuple):
+    """A call that is not over.
+
+    Attributes:
+        due: when it may be given up.
+        epoch: of the link on which it was made.
+        caller: the handler that waits for it, if one does.
+    """
+
+    label: str
+    name: str
+    due: float
+    epoch: Epoch
+    caller: DeliveryId | None
+
+
+class Hand(NamedTuple):
+    """The callback of a batch, which runs.
+
+    Attributes:
+        taken: what it deals with.
+        handled: the handler in which it runs; ``None`` for a timer.
+        within: the delivery for which it publishes.
+        made: how many of its publishes it has made.
+    """
+
+    taken: tuple[tuple[DeliveryId, str], ...]
+    handled: DeliveryId | None
+    within: DeliveryId
+    made: int = 0
 
 
 class Link:
@@ -290,12 +365,18 @@ class Node:
         configured: whether a configuration handler has said so on this link.
         url: where it connected last.
         refused: the URLs where its credentials were refused the last time.
+        calls: those that are not over, by ticket; ``asked`` counts all.
+        batch: what its handlers collect messages in; ``hands`` are its callbacks that run.
         stop_due: when a stop may cut things short; ``None`` if it was not asked to stop.
         image: of the machine, and the time at which it was taken; ``None`` if it may have changed.
     """
 
     __slots__ = (
+        "asked",
+        "batch",
+        "calls",
         "configured",
+        "hands",
         "image",
         "known",
         "links",
@@ -315,8 +396,12 @@ class Node:
         "wants_configuration",
     )
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, batch: Batch[str] | None) -> None:
         self.machine: Machine = machine
+        self.batch: Batch[str] | None = batch
+        self.hands: tuple[Hand, ...] = ()
+        self.calls: dict[int, Called] = {}
+        self.asked: int = 0
         self.links: dict[Epoch, Link] = {}
         self.runs: dict[DeliveryId, Run] = {}
         self.tracks: dict[int, Track] = {}
@@ -339,6 +424,10 @@ class Node:
         """A copy that shares machine and links."""
         copy = Node.__new__(Node)
         copy.machine = self.machine
+        copy.batch = clone(self.batch) if self.batch is not None else None
+        copy.hands = self.hands
+        copy.calls = self.calls.copy()
+        copy.asked = self.asked
         copy.links = self.links.copy()
         copy.runs = self.runs.copy()
         copy.tracks = self.tracks.copy()

@@ -7,44 +7,13 @@ and a network can bring about, and through every way in which a message or a pub
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
-from eda_core.config import Config
 from eda_core.policy import RetryPolicy
 from eda_core.testing.explorer_model import Plan, Post, Scenario
-from eda_core.values import Command, Configuration, Event, Result
-
-ONE_URL: Final = ("amqp://a/",)
-TWO_URLS: Final = ("amqp://a/", "amqp://b/")
-
-
-def service(urls: tuple[str, ...] = ONE_URL, name: str = "svc", **settings: Any) -> Config:
-    """A service that gets the event ``In`` and the command ``svc.Do``."""
-    known: dict[str, Any] = {"events": ("In",), "commands": (f"{name}.Do",), "prefetch": 2, "stop_timeout": 100.0}
-    return Config.make(urls, name, **{**known, **settings})
-
-
-def event(label: str, name: str = "In") -> Event:
-    return Event(name, label, "c")
-
-
-def command(label: str, name: str = "svc.Do") -> Command:
-    return Command(name, label, "c", "caller.DoReturn", f"id-{label}")
-
-
-def said(label: str, **how: Any) -> Post:
-    """An event that is published."""
-    return Post(event(label, "Out"), **how)
-
-
-def answered(label: str, of: str) -> Post:
-    """The result of command ``of``."""
-    return Post(Result("caller.DoReturn", label, "c", "success", f"id-{of}"))
-
-
-def asked(label: str) -> Post:
-    """A command to a service that does not exist: it comes back."""
-    return Post(Command("nobody.Do", label, "c", "svc.DoReturn", "id"))
+from eda_core.testing.explorer_parts import TWO_URLS, answered, asked, command, event, said, service
+from eda_core.testing.explorer_together import CALLS_AND_BATCHES
+from eda_core.values import Configuration
 
 
 def _plain() -> Scenario:
@@ -263,31 +232,34 @@ def _workers() -> Scenario:
     )
 
 
-SCENARIOS: Final = tuple(
-    make()
-    for make in (
-        _plain,
-        _request,
-        _two,
-        _three,
-        _window,
-        _poison,
-        _patient,
-        _backoff,
-        _manual,
-        _manual_cut,
-        _configured,
-        _outside,
-        _refused,
-        _full,
-        _stop,
-        _stop_late,
-        _urls,
-        _logins,
-        _alarm,
-        _cancel,
-        _workers,
+SCENARIOS: Final = (
+    tuple(
+        make()
+        for make in (
+            _plain,
+            _request,
+            _two,
+            _three,
+            _window,
+            _poison,
+            _patient,
+            _backoff,
+            _manual,
+            _manual_cut,
+            _configured,
+            _outside,
+            _refused,
+            _full,
+            _stop,
+            _stop_late,
+            _urls,
+            _logins,
+            _alarm,
+            _cancel,
+            _workers,
+        )
     )
+    + CALLS_AND_BATCHES
 )
 
 
@@ -322,4 +294,14 @@ DEEP: Final = (
     _deeper("alarm", drop=1),
     _deeper("cancelled consumer, restart", restart=1, drop=1),
     _deeper("two workers", drop=1, haste=1),
+    _deeper("call in a handler", failure=1, forget=1, late=1),
+    _deeper("calls before the first link", drop=1),
+    _deeper("calls and lost links", drop=1, refusal=1),
+    _deeper("calls answered in any order", drop=1),
+    _deeper("calls, the queue of results gone", channel=1, drop=1),
+    _deeper("calls that time out", drop=1, haste=1),
+    _deeper("calls, full buffer", drop=1),
+    _deeper("stop with calls that wait", drop=1),
+    _deeper("batch", drop=1, haste=1),
+    _deeper("batch, publishes of its own", failure=1, drop=1, haste=1),
 )

@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pamqp.commands import Basic
 
+from eda_core.calls import Call, Calls
 from eda_core.codec import CBOR, DEFAULT_LIMITS, DecodeError, decode
-from eda_core.consumer import Delivery, InFlight
+from eda_core.consumer import Delivery, Group, InFlight
 from eda_core.effects import Publish
 from eda_core.ledger import Ledger
 from eda_core.machine import Machine
@@ -41,6 +42,7 @@ def label_of(body: bytes) -> str:
 
 # Cloning
 
+Core = TypeVar("Core")
 Memo = dict[int, Any]
 _Cloner = Callable[[Any, Memo], Any]
 
@@ -133,10 +135,10 @@ def _clone(value: Any, memo: Memo) -> Any:
     return (_CLONERS.get(kind) or _cloner(kind))(value, memo)
 
 
-def clone_machine(machine: Machine) -> Machine:
-    """An independent machine in the same state. Messages, properties and the configuration are shared."""
-    copy = _clone(machine, {})
-    assert isinstance(copy, Machine)
+def clone(thing: Core) -> Core:
+    """An independent object of the core in the same state. Messages, properties and configurations are shared."""
+    copy = _clone(thing, {})
+    assert isinstance(copy, type(thing))
     return copy
 
 
@@ -196,6 +198,10 @@ def _values(value: dict[Any, Any], view: _View) -> Any:
     return tuple(_freeze(item, view) for item in value.values())
 
 
+def _tags(value: list[Delivery], view: _View) -> Any:
+    return tuple(view.newest - delivery.tag for delivery in value)
+
+
 def _pairs(value: dict[Any, Any], _: _View) -> Any:
     return tuple(sorted((repr(key), item) for key, item in value.items()))
 
@@ -211,6 +217,12 @@ def _count(value: Any, _: _View) -> Any:
 def neutral(queue: str) -> str:
     """The name of a queue without what the broker counted in it."""
     return _SERVER_NAMED if queue.startswith(_SERVER_NAMED) else queue
+
+
+def _named(method: Any) -> str | None:
+    """The queue that a method is about, if there is one."""
+    queue = getattr(method, "queue", None)
+    return None if queue is None else neutral(queue)
 
 
 def _queues(value: Mapping[str, str], _: _View) -> Any:
@@ -248,6 +260,9 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     },
     Ledger: {"_low": None, "_next": None, "_open": _open_tags},
     Outbox: {"_window": None, "_limit": None, "_refused": _due},
+    Group: {"members": _tags, "ready": _tags},
+    Calls: {**dict.fromkeys(("key", "late", "_limit", "_due"), None), "_by_correlation": _values},
+    Call: {"ticket": None, "due": _time},
     AttemptMemory: {"_limit": None, "_known": _pairs},
 }
 
@@ -366,7 +381,8 @@ def broker_image(broker: Broker, now: float, unread: frozenset[str]) -> tuple[tu
             tuple(_channel(channel, names, positions, now) for channel in connection.channels.values()),
             connection.blocked,
             tuple(
-                (number, type(method).__name__, str(dict(method)), body) for number, method, _, body in connection.held
+                (number, type(method).__name__, str({**dict(method), "queue": _named(method)}), body)
+                for number, method, _, body in connection.held
             ),
         )
         for connection in engine.connections.values()

@@ -5,7 +5,7 @@ Which of them are possible in a state is in :mod:`eda_core.testing.simulator`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from pamqp import commands
@@ -14,26 +14,28 @@ from eda_core import link as life
 from eda_core.codec import CBOR, DEFAULT_LIMITS
 from eda_core.envelope import seal
 from eda_core.routing import CONFIGURATIONS
-from eda_core.testing.broker import Outgoing
 from eda_core.testing.broker_queue import ConnectionId
+from eda_core.testing.explorer_groups import Groups
 from eda_core.testing.explorer_model import (
     DEFERRED,
     FAILED,
-    NOTHING,
     REJECTED,
     REQUEUED,
+    RESULT,
+    RUNS,
     SUCCEEDED,
+    Ask,
     Link,
     Node,
-    Plan,
+    Post,
     Run,
     Track,
     Violation,
 )
 from eda_core.testing.explorer_snapshot import label_of
-from eda_core.testing.explorer_watch import DEAD, SINK, judge_lost
-from eda_core.testing.explorer_world import CONSUMING, PUBLISHING, WorldState
-from eda_core.values import CONFIGURED, DONE, TAG_BITS, TAG_MASK, AnyMessage, DeliveryId, Epoch, Failed, delivery_id
+from eda_core.testing.explorer_watch import DEAD, SINK, judge_lost, reply_key
+from eda_core.testing.explorer_world import CONSUMING, PUBLISHING
+from eda_core.values import CONFIGURED, DONE, TAG_BITS, AnyMessage, DeliveryId, Epoch, Failed, delivery_id
 from eda_core.values import DEFERRED as DEFERS
 
 #: The broker's number of each channel of a link.
@@ -41,7 +43,7 @@ NUMBER: Final = (1, 2)
 _FAILURE: Final = Failed("on purpose")
 
 
-class Steps(WorldState):
+class Steps(Groups):
     """What can happen."""
 
     __slots__ = ()
@@ -49,11 +51,9 @@ class Steps(WorldState):
     def deadline(self) -> float | None:
         """When the next machine or the broker wants to be ticked."""
         times = [node.machine.deadline() for node in self.nodes]
+        times += [node.batch.deadline() for node in self.nodes if node.batch is not None and not node.over]
         times.append(self.broker.deadline())
         return min((time for time in times if time is not None), default=None)
-
-    def plan(self, label: str) -> Plan:
-        return self.scenario.plans.get(label, NOTHING)
 
     # -- the network --------------------------------------------------------------------------------------------------
 
@@ -95,42 +95,10 @@ class Steps(WorldState):
         elif kind == "publish":
             _tag, method, properties, body = content
             self._route(broker.receive(connection, number, method, properties, body, now=self.now))
+            self._peer_takes()
         else:
             self._route(broker.receive(connection, number, content[0], now=self.now))
             judge_lost(broker, self.promised, self.done)
-
-    def _route(self, answers: Iterable[Outgoing]) -> None:
-        """Put what the broker sends on its way."""
-        owners = {
-            link.connection: (index, epoch)
-            for index, node in enumerate(self.nodes)
-            for epoch, link in node.links.items()
-            if link.connection
-        }
-        for out in answers:
-            owner = owners.get(out.connection)
-            if owner is None:
-                continue  # an operator's, or just cut
-            link = self._node(owner[0]).link(owner[1])
-            method = out.method
-            if isinstance(method, commands.Basic.Deliver):
-                link.newest = method.delivery_tag or 0
-                address = (method.exchange, method.routing_key)
-                content = (link.newest, method.redelivered, *address, out.properties, out.body)
-                link.answer(CONSUMING, ("deliver", *content))
-                if not link.attended:
-                    self._unseen(owner[0], link)
-            elif isinstance(method, (commands.Channel.Close, commands.Connection.Close)):
-                raise Violation("I2", f"the broker closes: {method.reply_text}")
-            elif isinstance(method, commands.Basic.Cancel):
-                link.answer(CONSUMING, ("cancelled", method.consumer_tag))
-            elif isinstance(method, commands.Basic.Return):
-                address = (method.exchange, method.routing_key)
-                link.answer(PUBLISHING, ("returned", *address, out.properties, out.body, method.reply_text))
-            elif isinstance(method, commands.Connection.Blocked):
-                link.answer(PUBLISHING, ("blocked", method.reason))
-            elif isinstance(method, commands.Connection.Unblocked):
-                link.answer(PUBLISHING, ("unblocked",))
 
     def _confirm(self, index: int, epoch: Epoch, tag: int, multiple: bool, ok: bool) -> None:
         """The broker confirms or refuses a publish; its word is on its way."""
@@ -153,12 +121,16 @@ class Steps(WorldState):
         self._down(index, epoch, channel)
 
     def _told_deliver(self, index: int, node: Node, link: Link, *content: Any) -> None:
-        tag, body = content[0], content[5]
+        tag, key, body = content[0], content[3], content[5]
         label = label_of(body)
+        result = key == reply_key(index, node)
         if link.attended:
             link.told = tag
-            node.tracks[tag] = Track(delivery_id(link.epoch, tag), label)
-        self._tell(index, "delivered", link.epoch, *content)
+            node.tracks[tag] = Track(delivery_id(link.epoch, tag), label, RESULT if result else RUNS)
+        if link.attended and result:
+            self._told_result(index, link.epoch, content)
+        else:
+            self._tell(index, "delivered", link.epoch, *content)
         served = node.machine.state in (life.OPEN, life.DRAINING)
         if link.attended and served and tag in node.tracks and node.tracks[tag].id not in node.runs:
             raise Violation("I3", f"the delivery of {label} is ignored")
@@ -168,7 +140,9 @@ class Steps(WorldState):
         self._tell(index, "declared", link.epoch, replies)
         if before is not life.OPEN and node.machine.state is life.OPEN:
             node.refused = frozenset()
-            again = list(node.links[link.epoch].sent.values())
+            # The commands of calls wait for the queue of their results.
+            calls = {key for key, piece in node.pieces.items() if piece.call}
+            again = [key for key in node.links[link.epoch].sent.values() if key not in calls]
             if again != sorted(again):
                 raise Violation("I3", f"publishes kept over the loss of a link go out of order: {again}")
 
@@ -214,14 +188,6 @@ class Steps(WorldState):
         self._spend("drop")
         self._disconnect(self._node(index), epoch)
 
-    def _disconnect(self, node: Node, epoch: Epoch) -> None:
-        link = node.link(epoch)
-        gone, link.connection = link.connection, 0
-        link.lose_up()
-        self._route(self._own_broker().disconnect(ConnectionId(gone), now=self.now))
-        if not link.attended:
-            del node.links[epoch]
-
     def _loss_noticed(self, index: int, epoch: Epoch) -> None:
         self._tell(index, "link_down", epoch, "cut")
 
@@ -242,13 +208,21 @@ class Steps(WorldState):
         plan = self.plan(run.label)
         post = (plan.late if run.deferred else plan.posts)[run.made]
         node.runs[delivery] = run._replace(made=run.made + 1)
-        if not self._publish(index, post, delivery, run.cause):
+        if not self._post(index, post, delivery, run.cause):
             self._end(index, delivery, FAILED, "failed" if run.deferred else "handled", _FAILURE)
+
+    def _post(self, index: int, post: Post | Ask, within: DeliveryId | None, cause: str) -> bool:
+        if isinstance(post, Ask):
+            return self._call(index, post, within, cause)
+        return self._publish(index, post, within, cause)
 
     def _succeeds(self, index: int, delivery: DeliveryId) -> None:
         node = self._node(index)
         run = node.runs[delivery]
         plan = self.plan(run.label)
+        if plan.batched:
+            self._pushed(index, delivery)
+            return
         if plan.deferred:
             node.runs[delivery] = Run(run.label, 0, True, run.cause)
             self._mark(node, delivery, DEFERRED)
@@ -278,29 +252,6 @@ class Steps(WorldState):
         self._spend("failure")
         self._end(index, delivery, FAILED, "failed", _FAILURE)
 
-    def _end(self, index: int, delivery: DeliveryId, end: str, method: str, *arguments: Any, **named: Any) -> None:
-        """The handler is over, or the message is settled by hand."""
-        node = self._node(index)
-        run = node.runs.pop(delivery)
-        if self._mark(node, delivery, end) and end is FAILED:
-            failures: dict[str, int] = {**self.failures, run.label: self.failures.get(run.label, 0) + 1}
-            self.failures = failures
-            if self.plan(run.label).configures and not node.configured:
-                node.wants_configuration = True  # somebody will send another one
-            if not run.deferred:  # a failure publishes nothing
-                node.pieces = {
-                    key: piece for key, piece in node.pieces.items() if not (piece.held and piece.delivery == delivery)
-                }
-        self._tell(index, method, delivery, *arguments, **named)
-
-    def _mark(self, node: Node, delivery: DeliveryId, end: str) -> bool:
-        """Note how a handler ended; whether its delivery still counts."""
-        track = node.tracks.get(delivery & TAG_MASK)
-        if track is None or track.id != delivery:
-            return False
-        node.tracks[delivery & TAG_MASK] = track._replace(end=end)
-        return True
-
     # -- services, the broker, time -----------------------------------------------------------------------------------
 
     def _publishes_outside(self, index: int) -> None:
@@ -308,13 +259,15 @@ class Steps(WorldState):
         node = self._node(index)
         post = self.scenario.outside[node.outside]
         node.outside += 1
-        self._publish(index, post, None, "")
+        self._post(index, post, None, "")
 
     def _stop(self, index: int) -> None:
         self._spend("stop")
         node = self._node(index)
         node.stop_due = self.now + node.machine.config.stop_timeout
         self._tell(index, "stop")
+        if node.batch is not None:
+            self._hand_over(index, None)
 
     def _configuration_comes(self, index: int) -> None:
         self._node(index).wants_configuration = False
@@ -335,6 +288,10 @@ class Steps(WorldState):
             broker = self._own_broker()
             self._route(broker.force_consumer_cancel(connection, NUMBER[CONSUMING], tags[0], now=self.now))
 
+    def _channel_closed(self, index: int, epoch: Epoch) -> None:
+        self._spend("channel")
+        self._tell(index, "channel_closed", epoch, "a precondition failed")
+
     def _alarm(self, _: int) -> None:
         self._spend("alarm")
         self.alarm: bool = True
@@ -343,6 +300,7 @@ class Steps(WorldState):
     def _alarm_ends(self, _: int) -> None:
         self.alarm = False
         self._route(self._own_broker().set_alarm(False, now=self.now))
+        self._peer_takes()
 
     def _restart(self, _: int) -> None:
         """The broker is killed and starts again; nobody has noticed yet."""
@@ -377,6 +335,9 @@ class Steps(WorldState):
                 due = machine.deadline()
                 if (due is None or due > self.now) and machine.tick(self.now):
                     raise Violation("R7", "a spurious tick has effects")
+            due = None if node.batch is None or node.over else node.batch.deadline()
+            if due is not None and due <= self.now:
+                self._hand_over(index, None)
 
     def _haste(self, _: int) -> None:
         self._spend("haste")
@@ -391,15 +352,8 @@ class Steps(WorldState):
         methods += [commands.Queue.Declare(queue=name, durable=True) for name in (DEAD, SINK)]
         bindings = [(DEAD, "am-dlx", "#"), *((SINK, *sink) for sink in self.scenario.sinks)]
         methods += [commands.Queue.Bind(queue=q, exchange=x, routing_key=key) for q, x, key in bindings]
+        methods += self._inbox_methods()
         self._operate((method, None, b"") for method in methods)
-
-    def _operate(self, methods: Iterable[tuple[Any, Any, bytes]]) -> None:
-        broker = self._own_broker()
-        operator = broker.connect()
-        broker.receive(operator, 1, commands.Channel.Open(), now=self.now)
-        for method, properties, body in methods:
-            self._route(broker.receive(operator, 1, method, properties, body, now=self.now))
-        broker.disconnect(operator, now=self.now)
 
     def _arrive(self, message: AnyMessage) -> None:
         """Somebody outside publishes a message to the services."""
@@ -429,6 +383,11 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "publishes": Steps._publishes,
     "succeeds": Steps._succeeds,
     "fails": Steps._fails,
+    "forgets": Steps._forgets,
+    "pushes": Steps._pushes,
+    "batch publishes": Steps._batch_publishes,
+    "batch succeeds": Steps._batch_succeeds,
+    "batch fails": Steps._batch_fails,
     "acknowledges": Steps._acknowledges,
     "rejects": Steps._rejects,
     "requeues": Steps._requeues,
@@ -437,6 +396,8 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "stop": Steps._stop,
     "configuration comes": Steps._configuration_comes,
     "consumer cancelled": Steps._consumer_cancelled,
+    "channel closed": Steps._channel_closed,
+    "peer answers": Steps._peer_answers,
     "alarm": Steps._alarm,
     "alarm ends": Steps._alarm_ends,
     "restart": Steps._restart,

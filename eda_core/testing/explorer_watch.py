@@ -6,19 +6,24 @@ gave, what is in its queues); the machine's own books are not asked, but for the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from eda_core import link as life
+from eda_core.calls import answer
 from eda_core.codec import encode
 from eda_core.config import Config
-from eda_core.effects import Ack, Nack, Publish
+from eda_core.effects import Ack, Nack, Publish, Replied
+from eda_core.errors import CommandError, CommandTimeout, PublishError
 from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS
 from eda_core.testing.broker import Broker
 from eda_core.testing.explorer_model import (
     FAILED,
     REJECTED,
+    RESULT,
     RUNS,
     SUCCEEDED,
+    Called,
     Link,
     Node,
     Piece,
@@ -30,6 +35,8 @@ from eda_core.values import TAG_MASK, Command, Configuration, Event, Result
 
 DEAD: Final = "dead"
 SINK: Final = "sink"
+#: The command of the service that answers calls.
+PEER: Final = "peer.Do"
 
 _EXCHANGE: Final = {Event: EVENTS, Command: COMMANDS, Result: COMMANDS, Configuration: CONFIGURATIONS}
 
@@ -47,9 +54,10 @@ def judge_ack(node: Node, effect: Ack) -> list[Track]:
 
 def _judge_settled(node: Node, track: Track, effect: Ack) -> Track:
     retried = track.end is FAILED and track.retried
-    if track.end is not SUCCEEDED and not retried:
+    if track.end not in (SUCCEEDED, RESULT) and not retried:
         raise Violation("I1", f"{effect} acknowledges {track.label}, whose handler {track.end}")
-    unsafe = [node.pieces[key].post.label for key in track.pieces if key in node.pieces]
+    tracks = [track, *(node.tracks[tag] for tag in track.group if tag in node.tracks)]
+    unsafe = [node.pieces[key].post.label for each in tracks for key in each.pieces if key in node.pieces]
     if unsafe:
         raise Violation("I1", f"{effect} acknowledges {track.label} before {', '.join(unsafe)} is confirmed")
     return track
@@ -65,6 +73,8 @@ def judge_nack(node: Node, effect: Nack, failures: int, disturbed: bool) -> Trac
     track = node.tracks.pop(effect.tag, None)
     if track is None:
         raise Violation("I2", f"{effect} is about no unsettled delivery of its link")
+    if track.end is RESULT:
+        raise Violation("call", f"{effect} rejects {track.label}, the result of a call")
     if track.end is SUCCEEDED:
         raise Violation("I4", f"{effect} gives back {track.label}, whose handler succeeded")
     if effect.requeue:
@@ -165,6 +175,52 @@ def judge_lost(broker: Broker, promised: frozenset[str], done: frozenset[str]) -
         raise Violation("I4", f"lost: {', '.join(sorted(missing))} is in no queue, and was not handled")
 
 
+def reply_key(index: int, node: Node) -> str:
+    """Where the results of a worker's calls are sent to."""
+    return f"{node.machine.config.service}.t{index}"
+
+
+def judge_reachable(broker: Broker, effect: Publish) -> None:
+    """The command of a call goes out: the queue of its result is there."""
+    key = effect.properties.reply_to
+    if not any(binding.source == COMMANDS and binding.key == key for binding in broker.bindings()):
+        raise Violation("call", f"{effect!r} is sent before its result can come")
+
+
+def judge_replied(node: Node, effect: Replied, answers: Mapping[str, str], now: float, disturbed: bool) -> Called:
+    """A call is over: once, and with what became of it.
+
+    Args:
+        answers: of the other service, by label.
+        disturbed: whether a result may have been late, or lost even though no link was.
+    """
+    called = node.calls.pop(effect.ticket, None)
+    if called is None:
+        raise Violation("call", f"{effect!r}, of a call that is over")
+    kind = answers.get(called.label.partition("#")[0], "success")
+    over = node.machine.state in (life.CLOSING, life.STOPPED)
+    try:
+        told, expected = ("result", answer(effect)), ("result", answered(called.label, kind))
+        right = kind != "error"
+    except CommandError as error:
+        told, expected = ("error", error.payload), ("error", answered(called.label, kind))
+        right = kind == "error"
+    except CommandTimeout as error:
+        told = expected = ("time-out", str(error))
+        right = now >= called.due and (disturbed or kind == "none" or called.epoch < node.machine.epoch)
+    except PublishError as error:
+        told = expected = ("failure", str(error))
+        right = over or called.name != PEER
+    if not right or told != expected or effect.command != called.name:
+        raise Violation("call", f"{called.label}, which is answered by {kind!r}, comes to {told[0]}: {told[1]}")
+    return called
+
+
+def answered(label: str, kind: str) -> str:
+    """The payload of the result of a call."""
+    return f"{label}={kind}"
+
+
 def judge_quiet(node: Node) -> str | None:
     """What is unfinished in a node for which nothing can happen any more (I5); ``None`` if it is as it should be."""
     machine = node.machine
@@ -176,6 +232,10 @@ def judge_quiet(node: Node) -> str | None:
         return "it was asked to stop and has not"
     if node.pieces:
         return f"not confirmed: {', '.join(sorted(piece.post.label for piece in node.pieces.values()))}"
+    if node.calls or len(machine._calls) or machine._calls.held:
+        return f"not over: {[call.label for call in node.calls.values()]}, or of those it knows: {machine._calls.held}"
+    if node.hands:
+        return "the callback of a batch has not ended"
     if node.tracks:
         return f"not settled: {', '.join(sorted(track.label for track in node.tracks.values()))}"
     if node.starved:

@@ -12,12 +12,14 @@ from pamqp import commands
 
 from eda_core import effects as fx
 from eda_core import link as life
+from eda_core.batch import Batch
 from eda_core.errors import BufferFull, LocalError
 from eda_core.machine import Machine
 from eda_core.testing.broker import Broker, Policy
 from eda_core.testing.explorer_model import (
     BOUND,
     FAILED,
+    RESULT,
     RUNS,
     SUCCEEDED,
     Link,
@@ -26,10 +28,18 @@ from eda_core.testing.explorer_model import (
     Post,
     Run,
     Scenario,
+    Track,
     Violation,
 )
-from eda_core.testing.explorer_snapshot import clone_machine, label_of
-from eda_core.testing.explorer_watch import judge_ack, judge_nack, judge_publish
+from eda_core.testing.explorer_snapshot import clone, label_of
+from eda_core.testing.explorer_watch import (
+    judge_ack,
+    judge_nack,
+    judge_publish,
+    judge_reachable,
+    judge_replied,
+    reply_key,
+)
 from eda_core.values import TAG_MASK, Configuration, DeliveryId, Epoch, Event, PublishId
 
 CONSUMING: Final = 0
@@ -39,6 +49,11 @@ _POLICY: Final = Policy("DLX", r".*\.(events|commands)$", {"dead-letter-exchange
 
 def _half() -> float:
     return 0.5
+
+
+def _batch(scenario: Scenario) -> Batch[str] | None:
+    """The callback is in the steps."""
+    return None if scenario.batch is None else Batch(*scenario.batch[:2], void)
 
 
 class WorldState:
@@ -52,6 +67,8 @@ class WorldState:
         settled: labels of those that a worker has acknowledged or dead-lettered, as far as it is concerned, or would
             have, had its link not been lost first.
         failures: of handlers, by label, while the delivery counted.
+        inbox: the calls that another service has taken and not answered: label, ``reply_to``, correlation and
+            conversation id.
         todo: what follows from the step that is being taken: the number of a node, and what to do with it.
         notes: what the machines did since it was last emptied, in words; ``None`` to keep no notes.
     """
@@ -65,6 +82,7 @@ class WorldState:
         "broker",
         "done",
         "failures",
+        "inbox",
         "left",
         "nodes",
         "notes",
@@ -84,11 +102,12 @@ class WorldState:
         self.settled: frozenset[str] = frozenset()
         self.failures: dict[str, int] = {}
         self.alarm: bool = False
+        self.inbox: tuple[tuple[str, str, str, str], ...] = ()
         self.notes: list[str] | None = None
         self.todo: list[tuple[int, Callable[[int], None]]] = []
         self.broker: Broker = Broker(auto_confirm=False, policies=[_POLICY])
         self.nodes: list[Node] = [
-            Node(Machine(config, random=_half, token=f"t{index}", wall_offset=0.0))
+            Node(Machine(config, random=_half, token=f"t{index}", wall_offset=0.0), _batch(scenario))
             for index, config in enumerate(scenario.services)
         ]
         self._nodes_owned = self._machines_owned = (1 << len(self.nodes)) - 1
@@ -119,7 +138,7 @@ class WorldState:
     def _machine(self, index: int) -> Machine:
         node = self._node(index)
         if not self._machines_owned >> index & 1:
-            node.machine = clone_machine(node.machine)
+            node.machine = clone(node.machine)
             self._machines_owned |= 1 << index
         node.image = None
         return node.machine
@@ -149,63 +168,87 @@ class WorldState:
 
     def _tell(self, index: int, method: str, *arguments: Any, **named: Any) -> None:
         """Make an input and perform its effects; no input from outside may raise (I6)."""
-        machine = self._machine(index)
-        epoch = machine.epoch
-        if self.notes is not None:
-            shown = ", ".join([*map(_short, arguments), *(f"{key}={value}" for key, value in named.items())])
-            self.notes.append(f"  {machine.config.service}.{method}({shown})")
+        self._feed(index, getattr(self._machine(index), method), *arguments, **named)
+
+    def _feed(self, index: int, method: Callable[..., list[fx.Effect]], *arguments: Any, **named: Any) -> None:
+        """Make an input by a method of the machine, or of what makes inputs to it."""
+        epoch = self.nodes[index].machine.epoch
+        self._note(index, method.__name__, *arguments, **named)
         try:
-            effects = getattr(machine, method)(*arguments, now=self.now, **named)
+            effects = method(*arguments, now=self.now, **named)
         except Exception as error:
-            raise Violation("I6", f"{method} raised {error!r}") from error
+            raise Violation("I6", f"{method.__name__} raised {error!r}") from error
         self._perform(index, epoch, effects)
 
+    def _note(self, index: int, method: str, *arguments: Any, **named: Any) -> None:
+        if self.notes is not None:
+            shown = ", ".join([*map(_short, arguments), *(f"{key}={value}" for key, value in named.items())])
+            self.notes.append(f"  {self.nodes[index].machine.config.service}.{method}({shown})")
+
     def _publish(self, index: int, post: Post, within: DeliveryId | None, cause: str) -> bool:
-        """Publish; whether the machine took it. It may refuse when it is over or full, as its docstring says."""
+        """Publish; whether the machine took it."""
         machine, node = self._machine(index), self._node(index)
         epoch, before = machine.epoch, machine._published
         ticket = node.tickets = node.tickets + 1
-        track = None if within is None else node.tracks.get(within & TAG_MASK)
-        track = track if track is not None and track.id == within else None
+        track = self._track(node, within)
         held = not post.immediate and track is not None and track.end is RUNS
-        try:
-            effects = machine.publish(
+        effects = self._attempt(
+            index,
+            lambda: machine.publish(
                 post.message,
                 self.now,
                 within=within,
                 mandatory=post.mandatory,
                 immediate=post.immediate,
                 ticket=ticket,
+            ),
+        )
+        if effects is None:
+            return False
+        if machine._published != before:
+            delivery = within if held and within else DeliveryId(0)
+            self._accept(
+                node, Piece(post, held, delivery, "" if track is None else cause, 0 if held else ticket), track
             )
+        if held or machine._published == before:  # nobody has to wait for it
+            node.told |= {ticket}
+        self._note(index, "publish", post, within=within)
+        self._perform(index, epoch, effects)
+        return True
+
+    def _track(self, node: Node, delivery: DeliveryId | None) -> Track | None:
+        """The delivery, if it is on the present link and not settled."""
+        track = None if delivery is None else node.tracks.get(delivery & TAG_MASK)
+        return track if track is not None and track.id == delivery else None
+
+    def _attempt(self, index: int, publish: Callable[[], list[fx.Effect]]) -> list[fx.Effect] | None:
+        """A publish or a call, which may be refused when the machine is over or full, as their docstrings say."""
+        node = self._node(index)
+        machine = node.machine
+        try:
+            return publish()
         except BufferFull as full:
             # Delayed retries that wait for the window are the machine's own; nobody has seen them yet.
             waiting = sum(track.end is FAILED and not track.retried for track in node.tracks.values())
-            if len(node.pieces) + waiting < machine.config.buffer:
+            if max(len(node.pieces) + waiting, len(node.calls)) < machine.config.buffer:
                 raise Violation("R9", f"{full!r} with {len(node.pieces)} unsafe") from full
             node.starved = node.starved or full.temporary
-            return False
         except LocalError as error:
             if machine.state not in (life.STOPPED, life.CLOSING):
                 raise Violation("I6", f"publish raised {error!r}") from error
-            return False
         except Exception as error:
             raise Violation("I6", f"publish raised {error!r}") from error
-        if machine._published != before:
-            delivery = within if held and within else DeliveryId(0)
-            piece = Piece(post, held, delivery, "" if track is None else cause, 0 if held else ticket)
-            node.pieces[machine._published] = piece
-            if track is not None:
-                pieces = (*track.pieces, machine._published)
-                node.tracks[track.id & TAG_MASK] = track._replace(pieces=pieces)
-            made = sum(not piece.retry for piece in node.pieces.values())
-            if made > machine.config.buffer:
-                raise Violation("R9", f"{made} publishes in a buffer of {machine.config.buffer}")
-        if held or machine._published == before:  # nobody has to wait for it
-            node.told |= {ticket}
-        if self.notes is not None:
-            self.notes.append(f"  {machine.config.service}.publish({post.label}, within={within})")
-        self._perform(index, epoch, effects)
-        return True
+        return None
+
+    def _accept(self, node: Node, piece: Piece, track: Track | None) -> None:
+        """The machine has accepted a publish, for a delivery if ``track`` is one."""
+        number = node.machine._published
+        node.pieces[number] = piece
+        if track is not None:
+            node.tracks[track.id & TAG_MASK] = track._replace(pieces=(*track.pieces, number))
+        made = sum(not piece.retry for piece in node.pieces.values())
+        if made > node.machine.config.buffer:
+            raise Violation("R9", f"{made} publishes in a buffer of {node.machine.config.buffer}")
 
     def _perform(self, index: int, epoch: Epoch, effects: Iterable[fx.Effect]) -> None:
         """Perform the effects of an input that was made when the link was ``epoch``."""
@@ -226,6 +269,8 @@ class WorldState:
             self._lost(node, epoch)
         elif node.machine.state is life.CLOSING and (node.tracks or node.pieces):
             self._forget(node)
+        if node.calls and (node.over or node.machine.state is life.CLOSING):
+            raise Violation("call", f"it is over, and nobody says so to {[call.label for call in node.calls.values()]}")
 
     def _judge_closing(self, node: Node) -> None:
         """A stop lets running handlers finish, and settles their messages, unless its time is up."""
@@ -255,13 +300,22 @@ class WorldState:
         node.pieces = {key: piece for key, piece in node.pieces.items() if not piece.held}
         node.tracks.clear()
         node.configured = False
-        if node.machine.state in (life.CLOSING, life.STOPPED) and node.pieces:
-            raise Violation("I3", f"stopped without a word of {[p.post.label for p in node.pieces.values()]}")
+        if node.machine.state in (life.CLOSING, life.STOPPED):
+            silent = [piece for piece in node.pieces.values() if not piece.call or not self._may_give_up(node)]
+            if silent:
+                raise Violation("I3", f"stopped without a word of {[piece.post.label for piece in silent]}")
+            node.pieces.clear()
+
+    def _may_give_up(self, node: Node) -> bool:
+        """Whether a service may be over with something unfinished."""
+        return self._spent("bad_login") or (node.stop_due is not None and self.now >= node.stop_due)
 
     def _unseen(self, index: int, link: Link) -> None:
         """What is delivered on a link that the service has given up is redelivered to it, although it never saw it."""
         node = self._node(index)
-        node.unseen |= {label_of(item[6]) for item in link.down[CONSUMING] if item[0] == "deliver"} - node.known
+        key = reply_key(index, node)
+        waiting = {label_of(item[6]) for item in link.down[CONSUMING] if item[0] == "deliver" and item[4] != key}
+        node.unseen |= waiting - node.known
 
     # -- effects ------------------------------------------------------------------------------------------------------
 
@@ -285,7 +339,7 @@ class WorldState:
         node.link(effect.epoch).send(CONSUMING, ("cancel", commands.Basic.Cancel(effect.consumer_tag)))
 
     def _on_ack(self, index: int, node: Node, effect: fx.Ack) -> None:
-        settled = judge_ack(node, effect)
+        settled = [track for track in judge_ack(node, effect) if track.end is not RESULT]
         self.settled |= {track.label for track in settled}
         self.done |= {track.label for track in settled if track.end is SUCCEEDED}
         method = commands.Basic.Ack(effect.tag, effect.multiple)
@@ -309,6 +363,8 @@ class WorldState:
         if effect.pid not in node.pieces and not effect.exchange and effect.delivery is not None:
             self._own_retry(node, effect, effect.delivery)
         judge_publish(node, link, effect)
+        if link.connection and node.pieces[effect.pid].call:
+            judge_reachable(self.broker, effect)
         if link.blocked:
             raise Violation("life", f"{effect!r} while the broker takes no publishes")
         link.last = effect.tag
@@ -332,7 +388,7 @@ class WorldState:
         if effect.delivery in node.runs:
             raise Violation("I2", f"{effect!r} is dispatched twice")
         track = node.tracks.get(effect.delivery & TAG_MASK)
-        if track is None or track.id != effect.delivery or track.label != label:
+        if track is None or track.id != effect.delivery or track.label != label or track.end is RESULT:
             raise Violation("I2", f"{effect!r} is not what was delivered")
         config = node.machine.config
         if config.configurations and not node.configured and not isinstance(effect.message, Configuration):
@@ -351,9 +407,16 @@ class WorldState:
         key = next((key for key, piece in node.pieces.items() if piece.ticket == effect.ticket), None)
         if key is None:
             raise Violation("I3", f"{effect!r}, of what is safe")
-        if not self._spent("bad_login") and (node.stop_due is None or self.now < node.stop_due):
+        if not self._may_give_up(node):
             raise Violation("I3", f"{node.pieces[key].post.label} is given up before its time")
         del node.pieces[PublishId(key)]
+
+    def _on_replied(self, index: int, node: Node, effect: fx.Replied) -> None:
+        """A call is over. Without a fault its result comes in time: time only passes when nothing else happens."""
+        disturbed = any(map(self._spent, ("haste", "refusal", "alarm")))
+        called = judge_replied(node, effect, self.scenario.answers or {}, self.now, disturbed)
+        if called.caller is not None and called.caller in node.runs:
+            node.runs[called.caller] = node.runs[called.caller]._replace(waits=False)
 
     def _on_unconfigured(self, index: int, node: Node, effect: fx.Unconfigured) -> None:
         node.wants_configuration = True
@@ -402,6 +465,7 @@ _EFFECTS: Final[dict[type, Callable[[Any, int, Node, Any], None]]] = {
     fx.Publish: WorldState._on_publish,
     fx.Dispatch: WorldState._on_dispatch,
     fx.Settled: WorldState._on_settled,
+    fx.Replied: WorldState._on_replied,
     fx.Unconfigured: WorldState._on_unconfigured,
     fx.Room: WorldState._on_room,
     fx.Close: WorldState._on_close,

@@ -38,7 +38,8 @@ class World(Steps):
         self._set_up()
         for index in range(len(self.nodes)):
             self._tell(index, "start")
-        self.settle()
+        if not scenario.fresh:
+            self.settle()
         for message in scenario.inputs:
             self._arrive(message)
         self.left: tuple[int, ...] = scenario.left()
@@ -60,6 +61,9 @@ class World(Steps):
                 self._link_steps(index, node, link, usual, other)
             self._handler_steps(index, node, usual, other)
             self._service_steps(index, node, usual, other)
+        if self.inbox and not self.alarm:
+            usual.append(("peer answers", -1, 0))
+            other += [("peer answers", -1, place) for place in range(1, len(self.inbox))]
         if self.alarm:
             usual.append(("alarm ends", -1))
         elif self._may("alarm"):
@@ -112,14 +116,20 @@ class World(Steps):
             other += [("drop seen by the service", index, epoch), ("drop seen by the broker", index, epoch)]
         if self._may("cancel") and node.machine.state is life.OPEN:
             other.append(("consumer cancelled", index, epoch))
+        if self._may("channel"):
+            other.append(("channel closed", index, epoch))
 
     def _handler_steps(self, index: int, node: Node, usual: list[Step], other: list[Step]) -> None:
         failing = self._may("failure")
         for delivery, run in node.runs.items():
             plan = self.plan(run.label)
             posts = plan.late if run.deferred else plan.posts
+            if run.waits:
+                continue
             if run.made < len(posts):
                 usual.append(("publishes", index, delivery))
+            elif plan.batched and run.made == len(posts):
+                usual.append(("pushes", index, delivery))
             elif run.deferred:
                 usual.append(("acknowledges", index, delivery))
             else:
@@ -128,6 +138,14 @@ class World(Steps):
                 other += [(kind, index, delivery) for kind in ("rejects", "requeues", "fails late")]
             elif failing and not plan.poison:
                 other.append(("fails", index, delivery))
+
+        for place, hand in enumerate(node.hands):
+            whole = self.scenario.batch is None or hand.made == len(self.scenario.batch[2])
+            usual.append(("batch succeeds" if whole else "batch publishes", index, place))
+            if failing:
+                other.append(("batch fails", index, place))
+        if self._may("forget"):
+            other += [("forgets", index, ticket) for ticket in node.calls]
 
     def _service_steps(self, index: int, node: Node, usual: list[Step], other: list[Step]) -> None:
         if node.machine.state in (life.STOPPED, life.CLOSING):
@@ -191,6 +209,10 @@ def describe(step: Step) -> str:
         epoch, tag, multiple, ok = arguments
         word = "confirms" if ok else "refuses"
         return f"the broker {word} {'all up to ' if multiple else ''}publish {tag} of link {epoch} (worker {index})"
+    if kind == "peer answers":
+        return f"the other service answers call {arguments[0] + 1} of those it has"
+    if kind == "forgets" or kind.startswith("batch "):
+        return f"{words[0]}, {'call' if kind == 'forgets' else 'callback'} {arguments[0]})"
     if kind in ("up", "down", "late"):
         epoch, channel = arguments
         whom = "the broker receives" if kind == "up" else "worker receives"

@@ -12,6 +12,7 @@ from pamqp.commands import Basic, Exchange, Queue
 from eda_core import link
 from eda_core.codec import encode
 from eda_core.config import Config
+from eda_core.consumer import Group
 from eda_core.effects import Connect, Declare, Dispatch, Effect, Publish
 from eda_core.machine import Machine
 from eda_core.urls import redact
@@ -89,6 +90,8 @@ def snapshot(value: object) -> object:
         return value
     if isinstance(value, Config):  # immutable
         return id(value)
+    if isinstance(value, Group):  # its members are on their own, and name it
+        return (value.missing, *([each.tag for each in some] for some in (value.members, value.ready)))
     if isinstance(value, Mapping):
         return {"of": type(value).__name__, "items": [(snapshot(key), snapshot(each)) for key, each in value.items()]}
     if isinstance(value, (set, frozenset)):

@@ -1,6 +1,7 @@
 """Batches: handed over at size or time, acknowledged together, safe when links are lost."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from pamqp.commands import Exchange, Queue
@@ -130,22 +131,21 @@ def test_messages_settled_by_the_callback_are_left_alone() -> None:
     assert effects == [Ack(EPOCH, 1, False), Nack(EPOCH, 2, False), Ack(EPOCH, 3, False)]
 
 
-def test_messages_settled_by_a_callback_that_then_fails_are_left_alone() -> None:
+def test_messages_settled_by_a_callback_that_fails_are_left_alone() -> None:
     machine = an_open_machine()
-    deliveries = [deliver(machine, tag) for tag in (1, 2)]
     effects: list[Effect] = []
+    deliveries = [deliver(machine, tag) for tag in (1, 2)]
 
-    def settle_one_and_fail(entries: Sequence[int]) -> None:
+    def settle(entries: Sequence[int]) -> None:
         effects.extend(machine.ack(deliveries[0], 0.0))
-        raise ValueError("no disk")
+        raise OSError("no disk")
 
-    batch: Batch[int] = Batch(10, 60.0, settle_one_and_fail)
+    batch: Batch[int] = Batch(10, 60.0, settle)
     for number, delivery in enumerate(deliveries):
         batch.push(machine, delivery, number, 0.0)
         machine.handled(delivery, DEFERRED, 0.0)
     effects += batch.expire(machine, 0.0)
-    assert [effect for effect in effects if isinstance(effect, Ack)] == [Ack(EPOCH, 1, False)]
-    assert [effect for effect in effects if isinstance(effect, Nack)] == [Nack(EPOCH, 2, True)]
+    assert [each for each in effects if isinstance(each, (Ack, Nack))] == [Ack(EPOCH, 1, False), Nack(EPOCH, 2, True)]
 
 
 def test_messages_of_a_lost_link_do_not_fill_the_batch() -> None:
@@ -234,6 +234,21 @@ def test_what_is_acknowledged_already_outlives_its_link() -> None:
     assert got == [[1, 1]], "the broker delivers 2 and 3 again"
 
 
+def test_a_handler_of_a_lost_link_that_adds_late_drives_out_nothing() -> None:
+    machine, (got, callback) = an_open_machine(), collector()
+    batch = Batch(9, 60.0, callback)
+    late = deliver(machine, 1)
+    machine.link_down(EPOCH, "cut", 1.0)
+    machine.tick(1.0)
+    open_link(machine, Epoch(2))
+    handle(machine, batch, 1, 2.0, Epoch(2))
+    batch.push(machine, late, 1, 2.0)
+    batch.handled(machine, late, DEFERRED, 2.0)
+    machine.handled(late, DEFERRED, 2.0)
+    assert batch.expire(machine, 3.0) == [Ack(Epoch(2), 1, False)]
+    assert got == [[1]]
+
+
 def test_what_a_handler_failed_with_leaves_the_batch() -> None:
     machine, (got, callback) = an_open_machine(), collector()
     batch = Batch(9, 60.0, callback)
@@ -269,7 +284,9 @@ def test_a_failing_callback_tells_how_many_events_are_lost() -> None:
     assert [effect for effect in effects if isinstance(effect, Nack)] == [Nack(EPOCH, 3, True)]
 
 
-@pytest.mark.parametrize(("max_entries", "timeout"), [(0, 1.0), (-1, 1.0), (True, 1.0), (1, 0.0), (1, float("nan"))])
-def test_a_batch_that_could_never_be_is_refused(max_entries: int, timeout: float) -> None:
+@pytest.mark.parametrize(
+    ("max_entries", "timeout"), [(0, 1.0), (-1, 1.0), (True, 1.0), (1, 0.0), (1, float("nan")), (1, "5")]
+)
+def test_a_batch_that_could_never_be_is_refused(max_entries: int, timeout: Any) -> None:
     with pytest.raises(LocalError, match=r"max_entries|timeout"):
         Batch(max_entries, timeout, print)

@@ -116,6 +116,18 @@ def test_there_may_be_as_many_as_the_limit(timeout: float) -> None:
     calls.reserve(timeout)
 
 
+def test_those_that_are_over_take_no_room_behind_one_that_is_not() -> None:
+    calls = Calls("svc.tok", 10_000)
+    calls.add("slow", Call(0, "peer.Do", 50.0))
+    for number in range(1, 1000):
+        calls.add(str(number), Call(number, "peer.Do", 50.0 + number))
+        if number % 100:
+            assert calls.take(str(number))
+        assert len(calls._due) <= 2 * (len(calls) + 1) + 100
+    assert calls.deadline() == 50.0
+    assert [call.ticket for call in calls.overdue(1e9)] == [0, *range(100, 1000, 100)]
+
+
 # What a call comes to
 
 

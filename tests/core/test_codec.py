@@ -16,6 +16,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import cbor2
 import pytest
@@ -234,8 +235,8 @@ def test_encode_knows_two_content_types(content_type: str) -> None:
     assert not isinstance(caught.value, PayloadError)
 
 
-@pytest.mark.parametrize(("max_bytes", "max_depth"), [(0, 1), (-1, 32), (1, 0), (1, -1), (1, 401)])
-def test_limits_that_make_no_sense_are_refused(max_bytes: int, max_depth: int) -> None:
+@pytest.mark.parametrize(("max_bytes", "max_depth"), [(0, 1), (-1, 32), (1, 0), (1, -1), (1, 401), ("1", 1), (1, 2.0)])
+def test_limits_that_make_no_sense_are_refused(max_bytes: Any, max_depth: Any) -> None:
     with pytest.raises(LocalError, match="makes no sense; max_bytes is at least 1, max_depth from 1 to 400"):
         Limits(max_bytes, max_depth)
 

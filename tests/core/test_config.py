@@ -76,6 +76,21 @@ def test_seconds_are_more_than_none_and_not_for_ever(name: str) -> None:
         assert reason(**{name: wrong}) == f"{name} is {wrong!r}; give seconds, more than 0"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("exclusive_queues", "bool"),
+        ("hostname", "str"),
+        ("limits", "Limits"),
+        ("retry", "RetryPolicy"),
+        ("reconnect", "ReconnectPolicy"),
+    ],
+)
+def test_the_other_settings_are_of_their_kind(name: str, kind: str) -> None:
+    for wrong in (None, 3, b"x"):
+        assert reason(**{name: wrong}) == f"{name} is {wrong!r}; give a {kind}"
+
+
 def test_every_number_is_checked() -> None:
     numbers = {field.name for field in dataclasses.fields(Config) if field.type in ("int", "float")}
     assert numbers == {name for name, _, _ in WHOLE} | set(SECONDS)
@@ -148,6 +163,7 @@ def test_the_connection_is_called_by_service_host_and_process() -> None:
 def test_a_repr_shows_the_service_and_the_brokers_without_passwords() -> None:
     config = Config.make(["amqp://guest:secret@a", "amqps://b"], "transcriber", ["Done"])
     assert repr(config) == "Config('transcriber', amqp://guest:***@a, amqps://b)"
+    assert len(repr(Config.make(["amqp://guest:secret@a"] * 100, "transcriber"))) < 200
 
 
 @pytest.mark.parametrize("keys", [None, 7])

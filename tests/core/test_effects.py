@@ -21,13 +21,14 @@ from eda_core.effects import (
     Publish,
     PublishLog,
     Ready,
+    Replied,
     Report,
     Returned,
     Settled,
     Stopped,
     Unconfigured,
 )
-from eda_core.values import DeliveryId, Epoch
+from eda_core.values import DeliveryId, Epoch, Result
 
 from .kit import SHOWN, URLS, make_publish
 
@@ -73,11 +74,24 @@ def test_publishes_and_logs_do_not_show_what_they_carry() -> None:
 
 def test_what_may_be_long_is_shown_shortened_and_in_one_line() -> None:
     long = "x" * 300
-    for effect in (Returned(long, {"private": 1}, {}, f"{long}\nand more"), Report(4, f"{long}\nand more")):
-        assert len(repr(effect)) < 200
+    more = f"{long}\nand more"
+    reply = Result(long, "private", long, "success", "k")
+    for effect in (
+        Returned(long, {"private": 1}, {}, more),
+        Replied(1, long, reply, more),
+        Report(4, more),
+        Close(EPOCH, more),
+        Settled(1, more),
+        Stopped(more),
+    ):
+        assert len(repr(effect)) < 300
         assert "\n" not in repr(effect)
         assert "private" not in repr(effect)
     assert repr(Report(4, "text")) == "Report(4, 'text')"
+    assert repr(Close(EPOCH, "text")) == "Close(epoch=1, reason='text')"
+    assert [repr(Stopped()), repr(Stopped("text"))] == ["Stopped()", "Stopped(error='text')"]
+    assert [repr(Settled(1)), repr(Settled(1, "text"))] == ["Settled(1)", "Settled(1, error='text')"]
+    assert repr(Replied(1, "svc.Do", None, "text")) == "Replied(1, 'svc.Do', error='text')"
 
 
 def test_a_publish_sent_again_is_the_same_but_for_its_sending() -> None:

@@ -190,8 +190,8 @@ def test_a_log_does_not_fail_because_of_deep_nesting() -> None:
 @pytest.mark.parametrize("level", range(8))
 def test_a_syslog_severity_is_a_level(level: int) -> None:
     assert gelf.check_level(level) == level
-    member = enum.IntEnum("Levels", {"MINE": level})(level)
-    assert type(gelf.check_level(member)) is int
+    enumeration: Any = enum.IntEnum
+    assert type(gelf.check_level(enumeration("Levels", {"MINE": level}).MINE)) is int
 
 
 @pytest.mark.parametrize("level", [-1, 8, 1.0, True, "ALERT", None])

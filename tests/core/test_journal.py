@@ -253,7 +253,11 @@ def test_show_prints_each_input(tmp_path: Path, capsys: pytest.CaptureFixture[st
     lines: list[str] = []
     a_life(lines)
     assert main(["show", write(tmp_path / "j", lines)]) == 0
-    assert "2: 0.5 start" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "\n2: start(now=0.5) -> [Connect(epoch=1, url='amqp://user:***@host/')]\n" in f"\n{out}"
+    assert "Basic.Properties(content_type='application/cbor', headers={'conversation_id': 'c'}" in out
+    assert "publish(<Command other.Do c>, 2.0, within=" in out
+    assert " object at " not in out.replace("<object object at ", "")
 
 
 def test_other_effects_are_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -359,13 +359,26 @@ def test_an_alarm_that_lasts_too_long_leads_to_another_broker() -> None:
     assert bench.connect().url == URLS[1]
 
 
-@pytest.mark.parametrize("state", [state for state in link.STATES if state not in (link.OPEN, link.DRAINING)])
-def test_without_an_open_link_nothing_is_blocked(state: str) -> None:
+@pytest.mark.parametrize("state", [link.IDLE, link.BACKOFF, link.CLOSING, link.STOPPED])
+def test_without_a_link_nothing_is_blocked(state: str) -> None:
     bench = REACH[state]()
     before = snapshot(bench.machine)
     assert bench.machine.blocked(bench.epoch, "low on disk", bench.now) == []
     assert bench.machine.unblocked(bench.epoch, bench.now) == []
     assert snapshot(bench.machine) == before
+
+
+@pytest.mark.parametrize("state", [link.CONNECTING, link.DECLARING, link.BINDING])
+def test_a_link_may_be_blocked_before_it_is_open(state: str) -> None:
+    bench = REACH[state]()
+    bench.publish()
+    assert kinds(bench.machine.blocked(bench.epoch, "low on disk", bench.now)) == ["Report"]
+    if state is link.CONNECTING:
+        bench.did(bench.machine.link_up(bench.epoch, bench.now))
+    while bench.state is not link.OPEN:
+        bench.declared(of(Declare, bench.seen)[-1])
+    assert of(Publish, bench.seen) == []
+    assert of(Publish, bench.machine.unblocked(bench.epoch, bench.now))
 
 
 def test_a_new_link_is_not_blocked() -> None:
@@ -440,3 +453,11 @@ def test_ready_once_for_each_link() -> None:
         assert len(of(Ready, bench.seen)) == count
         bench.lose()
     assert len(of(Connect, bench.seen)) == 3
+
+
+def test_payloads_are_json_from_when_that_is_asked_for() -> None:
+    bench = opened()
+    assert only(Publish, bench.publish()).properties.content_type == "application/cbor"
+    assert bench.machine.use_json(bench.now) == []
+    publish = only(Publish, bench.publish())
+    assert (publish.properties.content_type, publish.body) == ("application/json", b'{"n": 1}')

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from eda_core import link
 from eda_core.criticality import EMERGENCY, NOTICE
 from eda_core.effects import Cancel, Close, Connect, Declare, Dispatch, Nack, Publish, Report, Settled, Stopped
-from eda_core.errors import StateError
+from eda_core.errors import LocalError, StateError
 from eda_core.values import DEFERRED, Epoch, Failed
 
 from .kit import Bench, kinds, of, only, opened, snapshot
@@ -314,3 +316,12 @@ def test_an_acknowledgement_by_hand_after_the_end_is_too_late_and_no_error() -> 
     bench.lose("closed")
     assert bench.ack(delivery) == []
     assert bench.epoch == Epoch(1)
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), "5", True])
+def test_a_timeout_that_is_no_number_changes_nothing(timeout: Any) -> None:
+    bench = opened()
+    before = snapshot(bench.machine)
+    with pytest.raises(LocalError, match=r"timeout is .*; give seconds"):
+        bench.stop(timeout)
+    assert snapshot(bench.machine) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pamqp.commands import Queue
 
 from eda_core import (
     Ack,
@@ -27,6 +28,16 @@ from .kit import REPLY_KEY, Bench, calling, kinds, of, only, opened
 from .states import REACH
 
 # --- the command ---
+
+
+def test_its_result_comes_under_a_key_that_the_service_is_not_bound_to() -> None:
+    bench = opened(commands=["svc.*"])
+    bind = only(Declare, bench.declared(only(Declare, bench.call())))
+    assert [each.routing_key for each in of(Queue.Bind, bind.commands)] == ["replies.svc.tok"]
+    assert only(Publish, bench.declared(bind)).properties.reply_to == "replies.svc.tok"
+    bench = opened(commands=["svc.Do"])
+    bind = only(Declare, bench.declared(only(Declare, bench.call())))
+    assert [each.routing_key for each in of(Queue.Bind, bind.commands)] == ["svc.tok"]
 
 
 def test_the_first_command_waits_for_the_queue_of_its_result() -> None:
@@ -176,6 +187,12 @@ def test_it_is_of_the_conversation_of_the_message_and_names_it_as_its_cause() ->
     delivery = bench.take()
     sent = only(Publish, bench.call(2, within=delivery))
     assert sent.properties.headers == {"conversation_id": "c-1", "causation_id": "id-1-1"}
+
+
+def test_a_configuration_without_a_conversation_begins_one() -> None:
+    bench = calling(configurations=["Settings"])
+    delivery = bench.take("Settings", exchange="configurations", headers={})
+    assert only(Publish, bench.call(2, within=delivery)).properties.headers["conversation_id"] == "tok-call-2"  # type: ignore[index]
 
 
 def test_elsewhere_it_begins_a_conversation_unless_it_is_given_one() -> None:

@@ -38,6 +38,11 @@ def test_the_last_delay_is_also_that_before_any_further_try() -> None:
     assert [retry.delay(attempt) for attempt in (1, 2, 3, 4)] == [1.0, 10.0, 10.0, 10.0]
 
 
+def test_a_policy_is_shown_shortened() -> None:
+    assert repr(RetryPolicy(3, (1.0, 2.0))) == "RetryPolicy(attempts=3, delays=(1.0, 2.0))"
+    assert len(repr(RetryPolicy.backoff(1000))) < 100
+
+
 def test_backoff_grows_up_to_its_cap() -> None:
     assert RetryPolicy.backoff() == RetryPolicy(6, (1.0, 4.0, 16.0, 64.0, 256.0))
     assert RetryPolicy.backoff(5, base=2.0, factor=3.0, cap=20.0).delays == (2.0, 6.0, 18.0, 20.0)
@@ -63,10 +68,22 @@ def test_a_message_is_tried_a_whole_number_of_times_and_at_least_once(attempts: 
     assert str(caught.value) == f"RetryPolicy(attempts={attempts!r}); a message is tried at least once"
 
 
-@pytest.mark.parametrize("delay", [0, 0.0005, -1, 4_000_001, math.inf, math.nan])
-def test_delays_that_no_queue_can_have_are_refused(delay: float) -> None:
+@pytest.mark.parametrize("delay", [0, 0.0005, -1, 4_000_001, math.inf, math.nan, "1", None, True])
+def test_delays_that_no_queue_can_have_are_refused(delay: Any) -> None:
     with pytest.raises(LocalError, match=r"; give seconds, up to 4000000$"):
         RetryPolicy(3, (1.0, delay))
+
+
+@pytest.mark.parametrize("delays", [[1.0], "1", 5, None])
+def test_delays_are_a_tuple(delays: Any) -> None:
+    with pytest.raises(LocalError, match=r"; give seconds, up to 4000000$"):
+        RetryPolicy(3, delays)
+
+
+@pytest.mark.parametrize("named", [{"attempts": "3"}, {"attempts": 0}, {"base": "1"}, {"factor": None}, {"cap": "x"}])
+def test_backoff_takes_numbers(named: dict[str, Any]) -> None:
+    with pytest.raises(LocalError):
+        RetryPolicy.backoff(**named)
 
 
 # What is remembered of attempts
@@ -232,7 +249,14 @@ def test_a_delay_is_drawn_evenly_below_its_ceiling(
     assert policy.delay(failures, 1, lambda: chance) <= policy.delay(failures, 1, lambda: other)
 
 
-@pytest.mark.parametrize(("base", "cap"), [(0, 1), (-1, 1), (2, 1), (math.nan, 1), (1, math.nan)])
-def test_a_policy_that_makes_no_sense_is_refused(base: float, cap: float) -> None:
-    with pytest.raises(LocalError, match=r"; base is more than 0 and at most cap$"):
+@pytest.mark.parametrize(("base", "cap"), [(0, 1), (-1, 1), (2, 1), (math.nan, 1), (1, math.nan), ("1", 2), (1, None)])
+def test_a_policy_that_makes_no_sense_is_refused(base: Any, cap: Any) -> None:
+    with pytest.raises(LocalError, match=r", base is more than 0 and at most cap$"):
         ReconnectPolicy(base, cap)
+
+
+@pytest.mark.parametrize("stable_after", [-1, math.nan, "10", None])
+def test_what_counts_as_stable_is_seconds(stable_after: Any) -> None:
+    with pytest.raises(LocalError, match=r"; stable_after is not negative, base "):
+        ReconnectPolicy(stable_after=stable_after)
+    assert [ReconnectPolicy(stable_after=seconds).stable_after for seconds in (0, math.inf)] == [0, math.inf]

@@ -170,3 +170,7 @@ def test_whatever_service_a_configuration_accepts_can_be_declared(service: str) 
     except LocalError:
         return
     assert len(written(declarations(subscriptions(made), (1.0, LONGEST_DELAY)))) == 10
+
+
+def test_a_subscription_is_shown_without_its_keys() -> None:
+    assert repr(Subscription("events", "svc.events", ("Happened",) * 100)) == "<Subscription events, 100 keys>"

@@ -30,6 +30,7 @@ from eda_core.values import (
     LogRecord,
     Message,
     Result,
+    check_seconds,
     delivery_id,
     shortened,
 )
@@ -135,3 +136,15 @@ def test_a_failure_is_an_alert_that_may_be_tried_again_unless_it_says_otherwise(
 def test_a_failure_has_a_level_of_the_log_bus(level: Any) -> None:
     with pytest.raises(LocalError, match="log level"):
         Failed("boom", level=level)
+
+
+@pytest.mark.parametrize("value", [1, 0.001, 1e9])
+def test_seconds_are_more_than_none(value: float) -> None:
+    check_seconds("timeout", value)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("inf"), float("nan"), "5", None, True])
+def test_what_are_no_seconds(value: object) -> None:
+    with pytest.raises(LocalError) as caught:
+        check_seconds("timeout", value)
+    assert str(caught.value) == f"timeout is {value!r}; give seconds, more than 0"

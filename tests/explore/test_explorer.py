@@ -15,8 +15,9 @@ from eda_core.policy import RetryPolicy
 from eda_core.testing.explorer import Counterexample, Exploration, _Search, explore, tell
 from eda_core.testing.explorer_images import Images
 from eda_core.testing.explorer_model import Plan, Scenario, Step, Violation
-from eda_core.testing.explorer_scenarios import DEEP, SCENARIOS, event, said, service
-from eda_core.testing.explorer_snapshot import clone_machine, stale_rules
+from eda_core.testing.explorer_parts import event, said, service
+from eda_core.testing.explorer_scenarios import DEEP, SCENARIOS
+from eda_core.testing.explorer_snapshot import clone, stale_rules
 from eda_core.testing.explorer_steps import STEPS
 from eda_core.testing.simulator import World, describe
 
@@ -158,7 +159,7 @@ def forget_image(world: World) -> None:
 def test_a_cloned_machine_shares_nothing_that_changes() -> None:
     world = World(BY_NAME["plain relay"])
     machine = world.nodes[0].machine
-    copy = clone_machine(machine)
+    copy = clone(machine)
     before = repr(machine)
     copy.publish(event("x"), 0.0)
     copy.stop(0.0)
@@ -220,7 +221,7 @@ def test_the_cloner_refuses_what_it_cannot_place() -> None:
     machine = World(BY_NAME["plain relay"]).nodes[0].machine
     machine._token = bytearray()  # type: ignore[assignment]  # that is the point
     with pytest.raises(TypeError, match="does not know how to clone"):
-        clone_machine(machine)
+        clone(machine)
 
 
 @pytest.mark.parametrize("kind", STEPS)

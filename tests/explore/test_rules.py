@@ -23,16 +23,20 @@ from hypothesis.stateful import (
 
 from eda_core.config import Config
 from eda_core.policy import RetryPolicy
-from eda_core.testing.explorer_model import BOUNDED, Plan, Post, Scenario, Step
-from eda_core.testing.explorer_scenarios import ONE_URL, TWO_URLS, answered, asked, command, event, said, service
+from eda_core.testing.explorer_model import BOUNDED, Ask, Plan, Post, Scenario, Step
+from eda_core.testing.explorer_parts import ONE_URL, TWO_URLS, answered, asked, command, event, said, service
 from eda_core.testing.simulator import World, describe
 from eda_core.values import AnyMessage, Configuration
 
 #: Never exhausted; what is rare is so by the choice of rules.
 PLENTY = dict.fromkeys(BOUNDED, 1_000)
-#: Of a service, how many of what it can publish outside its handlers.
-OUTSIDE = tuple(asked(f"x{number}") if number % 3 == 2 else said(f"x{number}") for number in range(60))
-RARE = ("stop", "bad login", "restart", "haste", "alarm", "consumer cancelled", "late")
+#: What a service can publish outside its handlers, and the calls that it can make there.
+OUTSIDE = tuple(
+    (said, asked, said, Ask, said, lambda label: Ask(label, "nobody.Do"))[number % 6](f"x{number}")
+    for number in range(60)
+)
+RARE = ("stop", "bad login", "restart", "haste", "alarm", "consumer cancelled", "channel closed", "late")
+ANSWERS = ("success", "success", "error", "twice", "none")
 
 RETRIES = st.sampled_from([RetryPolicy(), RetryPolicy(1), RetryPolicy(3), RetryPolicy.backoff(3)])
 
@@ -62,8 +66,11 @@ class Named:
 
 @st.composite
 def companies(draw: Any) -> Named:
-    """One service, configured or not; two workers of one; or two services, of which one feeds the other."""
-    kind = draw(st.sampled_from(["one", "configured", "workers", "chain"]))
+    """One service, configured or not; two workers of one; or two services, of which one feeds the other.
+
+    All may call a further one, and a single service may handle its messages in batches.
+    """
+    kind = draw(st.sampled_from(["one", "configured", "workers", "chain", "batch"]))
     first = worker(draw, "svc", **({"configurations": ("Settings",)} if kind == "configured" else {}))
     others = {
         "workers": lambda: (first,),
@@ -78,25 +85,33 @@ def companies(draw: Any) -> Named:
         configuration=Configuration("Settings", "s", "c"),
         bounds=PLENTY,
         message_ids=draw(st.booleans()),
+        answers={post.label: ANSWERS[number % 5] for number, post in enumerate(OUTSIDE)},
+        batch=(draw(st.integers(1, 3)), 5.0, (Post(event("b", "Out"), draw(st.booleans())),))
+        if kind == "batch"
+        else None,
     )
     return Named(scenario)
 
 
 @st.composite
-def plans(draw: Any, label: str, chained: bool) -> dict[str, Plan]:
+def plans(draw: Any, label: str, kind: str) -> dict[str, Plan]:
     """What the handler of a message does; and that of the next service, for what is published for it."""
     count = draw(st.integers(0, 2))
-    names = st.sampled_from(["Out", "Mid"] if chained else ["Out"])
-    posts = tuple(
+    names = st.sampled_from(["Out", "Mid"] if kind == "chain" else ["Out"])
+    posts: tuple[Post | Ask, ...] = tuple(
         Post(event(f"{label}.{number}", draw(names)), immediate=draw(st.integers(0, 3)) == 3) for number in range(count)
     )
     if draw(st.integers(0, 3)) == 3:
         posts = (*posts, answered(f"{label}.r", label))
+    if draw(st.integers(0, 3)) == 3:
+        posts = (Ask(f"{label}.c", timeout=draw(st.sampled_from([5.0, 50.0]))), *posts)
+    if kind == "batch":
+        return {label: Plan(posts, batched=True)}
     deferred = draw(st.integers(0, 3)) == 3
     late = (said(f"{label}.l"),) if deferred and draw(st.booleans()) else ()
     made = {label: Plan(posts, late, poison=draw(st.integers(0, 4)) == 4, deferred=deferred)}
     for post in posts:
-        if post.message.name == "Mid":
+        if isinstance(post, Post) and post.message.name == "Mid":
             made[post.label] = Plan((said(f"{post.label}.0"),), poison=draw(st.integers(0, 4)) == 4)
     return made
 
@@ -109,6 +124,7 @@ class Company(RuleBasedStateMachine):
         self.world: World | None = None
         self.arrived = 0
         self.plans: dict[str, Plan] = {}
+        self.answers: dict[str, str] = {}
 
     @property
     def alive(self) -> World:
@@ -119,8 +135,9 @@ class Company(RuleBasedStateMachine):
     def start(self, named: Named, data: st.DataObject) -> None:
         scenario = named.scenario
         self.plans = dict(scenario.plans)
-        self.chained = scenario.name == "chain"
-        object.__setattr__(scenario, "plans", self.plans)  # it grows with the messages that arrive
+        self.answers = dict(scenario.answers or {})
+        object.__setattr__(scenario, "plans", self.plans)  # they grow with the messages that arrive
+        object.__setattr__(scenario, "answers", self.answers)
         self.world = World(scenario)
         for _ in range(data.draw(st.integers(1, 3))):
             self.a_message_arrives(data, False)
@@ -130,7 +147,8 @@ class Company(RuleBasedStateMachine):
     def a_message_arrives(self, data: st.DataObject, asks: bool) -> None:
         label = f"m{self.arrived}"
         self.arrived += 1
-        self.plans.update(data.draw(plans(label, self.chained)))
+        self.plans.update(data.draw(plans(label, self.alive.scenario.name)))
+        self.answers[f"{label}.c"] = data.draw(st.sampled_from(ANSWERS))
         message: AnyMessage = command(label) if asks else event(label)
         self.alive._arrive(message)
 

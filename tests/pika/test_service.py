@@ -80,31 +80,6 @@ async def test_what_is_published_before_the_broker_comes_is_sent_in_order() -> N
     assert listener.seen.all == list(range(50))
 
 
-class Slow(Listener):
-    """The last message is handled for as long as nobody has heard of the one before; both wait for the first one."""
-
-    heard = threading.Event()
-
-    def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Meta) -> None:
-        time.sleep(0.2 if payload == 0 else 0.01)
-        if payload == 2:
-            assert self.heard.wait(PATIENCE)
-        self.publish_event("Other", payload, conversation_id)
-        self.note(payload)
-
-
-@asynchronous
-async def test_what_a_handler_has_published_does_not_wait_for_the_next_one() -> None:
-    async with EmbeddedBroker() as broker, peer(broker.url) as client:
-        service = Slow(broker.url, ["Happened"])
-        async with running(service):
-            others = await client.tap("events", "Other")
-            await publish(service, 0, 1, 2)
-            await others.count(2)
-            service.heard.set()
-            await service.has_all(range(3))
-
-
 # --- the network ---
 
 
@@ -337,3 +312,28 @@ async def test_a_consume_that_is_not_answered_costs_the_link(monkeypatch: pytest
             await service.ready.count(2)
             await publish(service, 1)
             await service.has_all(range(1, 2))
+
+
+class Slow(Listener):
+    """The last message is handled for as long as nobody has heard of the one before; both wait for the first one."""
+
+    heard = threading.Event()
+
+    def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Meta) -> None:
+        time.sleep(0.2 if payload == 0 else 0.01)
+        if payload == 2:
+            assert self.heard.wait(PATIENCE)
+        self.publish_event("Other", payload, conversation_id)
+        self.note(payload)
+
+
+@asynchronous
+async def test_what_a_handler_has_published_does_not_wait_for_the_next_one() -> None:
+    async with EmbeddedBroker() as broker, peer(broker.url) as client:
+        service = Slow(broker.url, ["Happened"])
+        async with running(service):
+            others = await client.tap("events", "Other")
+            await publish(service, 0, 1, 2)
+            await others.count(2)
+            service.heard.set()
+            await service.has_all(range(3))
