@@ -17,7 +17,7 @@ from pamqp.commands import Basic
 
 from eda_core import link
 from eda_core.calls import Call, Calls, reply_key
-from eda_core.codec import JSON, DecodeError, decode
+from eda_core.codec import DecodeError, decode
 from eda_core.config import Config
 from eda_core.consumer import RUNNING, WAITING, Delivery
 from eda_core.criticality import ALERT, EMERGENCY, WARNING
@@ -304,11 +304,6 @@ class Machine(Receiver):
     def published(self) -> int:
         """How many messages were accepted for publishing so far."""
         return self._published
-
-    def use_json(self, now: float) -> list[Effect]:
-        """Write the payloads of what is published from now on as JSON."""
-        self.config: Config = replace(self.config, content_type=JSON)
-        return []
 
     # Calls
 
