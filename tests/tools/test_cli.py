@@ -26,7 +26,7 @@ from eda_tools.cli import Output, Tool, ToolError
 from eda_tools.delivery import FIELDS
 from eda_tools.output import OutputClosed
 from tests.support.services import ROOT, environment
-from tests.support.tools import run_here
+from tests.support.tools import Ran, run_here
 
 URL = "amqp://guest:sekret@127.0.0.1:1/"
 Run = Callable[[argparse.Namespace, Output], Awaitable[int]]
@@ -333,12 +333,49 @@ def test_standard_output_that_cannot_be_written(redirection: str, status: int, t
 
 def test_eventails_names_are_commands() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    eventails = "logger monitor publish_event publish_configuration send_command inspect_queue resurrect".split()
-    eventails += ["trace", "doctor", "topology"]
-    commands = {"eda": "eda_tools.eda:main"} | {f"{name}.py": f"eda_tools.{name}:main" for name in eventails}
-    assert pyproject["project"]["scripts"] == commands
-    for name in eventails:
-        assert importlib.import_module(f"eda_tools.{name}").main == eda.load(name).main
+    installed = {"eda": "eda_tools.commands:eda"} | {f"{name}.py": f"eda_tools.commands:{name}" for name in eda.TOOLS}
+    assert pyproject["project"]["scripts"] == installed
+    assert {name: importlib.import_module(f"eda_tools.{name}").main for name in eda.TOOLS} == {
+        name: eda.load(name).main for name in eda.TOOLS
+    }
+
+
+# --- Ctrl-C at any time ---
+
+
+def command(name: str) -> str:
+    """What pip writes for a command of ours, by the name of its function."""
+    return f"import sys\nfrom eda_tools.commands import {name}\nsys.exit({name}())\n"
+
+
+def alone(*arguments: str, first_on_path: Path | None = None) -> Ran:
+    """``python ARGUMENTS``, to its end."""
+    env = environment()
+    if first_on_path is not None:
+        env["PYTHONPATH"] = f"{first_on_path}{os.pathsep}{env['PYTHONPATH']}"
+    ended = subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=20)
+    return Ran(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.mark.parametrize("name", ["", *eda.TOOLS, "broker"])
+def test_ctrl_c_while_it_is_loaded_shows_no_traceback(name: str, tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    ran = alone("-m", f"eda_tools.{name}" if name else "eda_tools", first_on_path=tmp_path)
+    assert (ran.status, ran.out, ran.err) == (cli.INTERRUPTED, "", "")
+    if name != "broker":
+        ran = alone("-c", command(name or "eda"), first_on_path=tmp_path)
+        assert (ran.status, ran.out, ran.err) == (cli.INTERRUPTED, "", "")
+
+
+def test_ctrl_c_when_it_has_ended_changes_nothing() -> None:
+    late = "import atexit, os, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+    ran = alone("-c", late + command("eda"), "--version")
+    assert (ran.status, ran.out.split()[0], ran.err) == (cli.DONE, "eda-core", "")
+
+
+def test_who_only_uses_the_package_keeps_its_ctrl_c() -> None:
+    use = "import eda_tools.broker, eda_tools.monitor, signal; signal.raise_signal(signal.SIGINT)"
+    assert alone("-c", use).err.endswith("KeyboardInterrupt\n")
 
 
 def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
