@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import uuid
@@ -15,6 +16,7 @@ import pytest
 
 from eda_core import Command
 from eda_tools import cli, eda, logger, monitor, publish_configuration, publish_event, send_command
+from eda_tools.broker import EmbeddedBrokerThread
 from tests.support.rabbitmq import free_port
 from tests.support.services import (
     BrokerUnderTest,
@@ -134,6 +136,24 @@ async def test_some_that_nobody_gets_make_it_partly_done(
     routed = [line["routed"] for line in ran.objects]
     assert routed == sorted(routed, reverse=True)
     assert ran.line.endswith(f"nobody gets it ({routed.count(False)} of 12)")
+
+
+@asynchronous
+async def test_many_have_a_progress_bar_on_a_terminal_and_nowhere_else() -> None:
+    arguments = ("Done", "--data", "1", "--count", "20", "--rate", "100", "--json")
+    with EmbeddedBrokerThread() as embedded:
+        async with peer(embedded.url) as witness:
+            await witness.tap("events")
+            command = (sys.executable, "-m", "eda_tools.publish_event", embedded.url, *arguments)
+            status, screen = await asyncio.to_thread(on_terminal, *command)
+            assert status == cli.DONE
+            assert " 0/20" in screen
+            assert "20/20" in screen
+            told = re.findall(r"\r\x1b\[2K(\{.*\})\n", screen)  # each takes the place of the bar, which goes below it
+            assert len([json.loads(line) for line in told]) == 20
+            assert screen.endswith("\x1b[2K")  # it is gone
+            ran = await run_tool("publish_event", embedded.url, *arguments, "--color", "always")
+    assert (ran.status, ran.err, len(ran.objects)) == (cli.DONE, "", 20)
 
 
 @asynchronous

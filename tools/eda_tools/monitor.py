@@ -122,7 +122,7 @@ def _statistics(output: Output) -> Iterator[Callable[[Delivery, Fields], None]]:
     def see(_delivery: Delivery, found: Fields) -> None:
         statistics.add(found)
 
-    if output.json or not output.out.is_terminal:
+    if output.json or not output.drawable:
         try:
             yield see
         finally:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aiormq.exceptions import AMQPError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -167,9 +166,8 @@ class Resurrection:
             AMQPError, ConnectionError: a connection was lost.
         """
         self._output.doing = f"sending dead letters of {self._args.queue!r}"
-        with self._progress() as progress:
-            bar = progress.add_task(self._args.queue, total=self._tally.snapshot)
-            while batch := await self._read(wanted, lambda: progress.update(bar, completed=self._tally.read)):
+        with self._output.progress(self._args.queue, self._tally.snapshot) as looked_at:
+            while batch := await self._read(wanted, looked_at):
                 working = asyncio.ensure_future(self._work(batch))
                 try:
                     await asyncio.shield(working)
@@ -178,12 +176,7 @@ class Resurrection:
                     await asyncio.wait((working,), timeout=_GRACE)
                     raise
 
-    def _progress(self) -> Progress:
-        shown = self._output.err.is_terminal and not self._args.dry_run
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        return Progress(*columns, console=self._output.err, transient=True, disable=not shown)
-
-    async def _read(self, wanted: Callable[[Delivery], bool], looked_at: Callable[[], None]) -> list[Item]:
+    async def _read(self, wanted: Callable[[Delivery], bool], looked_at: Callable[[int], None]) -> list[Item]:
         """The next batch; those that are not wanted are passed over, and stay held until the end."""
         batch: list[Item] = []
         while len(batch) < self._args.batch_size and self._tally.read < self._tally.snapshot:
@@ -195,7 +188,7 @@ class Resurrection:
             if got is None:
                 break
             self._tally.read += 1
-            looked_at()
+            looked_at(self._tally.read)
             tag, delivery = got
             origin = published(delivery.headers, delivery.routing_key)
             item = Item(self._tally.read, tag, delivery, delivery.routing_key if origin is None else origin[1])
