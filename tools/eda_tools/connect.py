@@ -174,6 +174,8 @@ def explain(error: BaseException, url: str = "") -> str:
         return f"TLS failed: {_tls_reason(error)}"
     if isinstance(error, ChannelClosed):
         return " ".join(str(part) for part in error.args) or "the broker closed the channel"
+    if isinstance(error, (ChannelInvalidStateError, asyncio.CancelledError)):  # aiormq's, for what a loss takes along
+        return "the connection was lost"
     if isinstance(error, socket.gaierror):
         return f"the host name is unknown ({error.strerror})"
     if isinstance(error, TimeoutError):

@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,7 +20,7 @@ from rich.text import Text
 
 from eda_tools import show
 from eda_tools.backup import Backup
-from eda_tools.confirming import Answer, Copy, Publisher
+from eda_tools.confirming import CONFIRM_TIMEOUT, Answer, Copy, Publisher
 from eda_tools.connect import Session
 from eda_tools.deaths import published
 from eda_tools.delivery import Delivery, fields
@@ -31,7 +31,9 @@ from eda_tools.revival import Reviver, Unsendable
 from eda_tools.status import FAILED, ToolError
 
 #: Seconds to hear the broker's answers for what is under way, once the tool is told to end.
-_GRACE: Final = 5.0
+_GRACE: Final = 3.0
+#: Seconds without a confirm, until that is told.
+_PATIENCE: Final = 3.0
 
 REPLAYED: Final = "replayed"
 SKIPPED: Final = "skipped"
@@ -253,10 +255,13 @@ class Resurrection:
             if self._ending.is_set():
                 break
             assert item.copy is not None
-            sent.append((item, await self._publisher.publish(item.copy)))
+            with self._telling_of_delay():
+                sent.append((item, await self._publisher.publish(item.copy)))
+        with self._telling_of_delay():
+            answers = await self._publisher.answers([each for _, each in sent])
         unknown: list[Item] = []
         late: list[str] = []
-        for (item, _), answer in zip(sent, await self._publisher.answers([each for _, each in sent]), strict=True):
+        for (item, _), answer in zip(sent, answers, strict=True):
             item.reason = answer.reason
             if answer.sent:
                 await self._reader.ack(item.tag)
@@ -270,6 +275,16 @@ class Resurrection:
         if late:
             raise ToolError(f"{len(late)} may have been sent, but {late[0]}", FAILED)
         return unknown
+
+    @contextlib.contextmanager
+    def _telling_of_delay(self) -> Iterator[None]:
+        """Say so if the block takes long: silence looks like a fault of ours."""
+        text = f"the broker does not confirm: is it short of memory or disk? waiting up to {CONFIRM_TIMEOUT:g} s"
+        timer = asyncio.get_running_loop().call_later(_PATIENCE, self._output.note, text)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _give_up(self, item: Item) -> None:
         self._tally.add(item, FAILURE, f"nobody knows whether it was sent: {item.reason}")
