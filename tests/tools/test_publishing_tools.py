@@ -353,6 +353,28 @@ async def test_a_command_for_nobody_ends_at_once(broker: BrokerUnderTest, capsys
 
 
 @asynchronous
+async def test_a_service_that_is_not_there_is_told_of_although_a_monitor_gets_the_command(
+    broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("-m", "eda_tools.send_command", broker.url, "echo.Mute", "--data", "{}")
+    async with peer(broker.url) as monitor:
+        await monitor.tap("commands")
+        for told in (
+            "there is no queue echo.commands: echo does not seem to run, and only a monitor gets the command",
+            "no worker of echo consumes echo.commands now: the command waits there",
+        ):
+            async with program(*words) as started:
+                assert await started.notes.next() == f"send_command.py: {told}"
+                ran = await interrupted(started)
+            assert (ran.status, ran.out) == (cli.INTERRUPTED, "")
+            await monitor.channel.declare_queue("echo.commands", durable=True)
+        monkeypatch.setattr(send_command, "_PATIENCE", 0.0)
+        async with running(Echo(broker.url)):
+            ran = await here("send_command", capsys, broker.url, "echo.Echo", "--data", "{}")
+    assert (ran.status, ran.err) == (cli.DONE, "")
+
+
+@asynchronous
 async def test_a_result_that_does_not_come(broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]) -> None:
     async with running(echo := Echo(broker.url)):
         arguments = ("echo.Mute", "--data", "{}", "--conversation-id", "c")
