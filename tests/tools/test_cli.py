@@ -424,13 +424,56 @@ def test_the_docs_have_every_status_and_field() -> None:
         assert DOCS.count(f"``{field}``") >= 2, f"docs/tools.rst does not have {field} in both tables"
 
 
-def test_completion_is_a_script_that_the_shell_takes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert eda.main(["--print-completion", "bash"]) == cli.DONE
+#: Bash, where somebody has written $2 … and pressed TAB; what it offers.
+TAB = """
+source "$1"; shift; COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+function=$(complete -p "$1" | sed 's/.* -F \\([^ ]*\\).*/\\1/')
+"$function" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+echo "${COMPREPLY[*]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("eda ", " ".join(eda.TOOLS)),
+        ("eda mon", "monitor"),
+        ("eda monitor --idle", "--idle-timeout"),
+        ("eda resurrect - --to ", "exchange queue"),
+        ("eda send_command - a.B pay", "payload.json"),
+        ("eda trace --from rec", "record.cbor"),
+        ("eda topology --html pa", "payload.json"),
+        ("monitor.py --filter", "--filter_fields"),
+        ("monitor.py - --record rec", "record.cbor"),
+        ("inspect_queue.py --group-by ", "key reason age"),
+    ],
+)
+def test_bash_completes_words(words: str, offered: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    command, script = words.partition(" ")[0], tmp_path / "completion.bash"
+    name = command.removesuffix(".py")
+    if name == "eda":
+        assert eda.main(["--print-completion", "bash"]) == cli.DONE
+    else:
+        assert eda.load(name).main(["--print-completion", "bash"], prog=command) == cli.DONE
+    script.write_text(capsys.readouterr().out)
+    for file in ("payload.json", "record.cbor"):
+        (tmp_path / file).touch()
+    ran = subprocess.run(
+        ["bash", "-c", TAB, "bash", script, *words.split(" ")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    )
+    assert (ran.stdout.strip(), ran.stderr) == (offered, "")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+def test_other_shells_have_a_script_too(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert eda.main(["--print-completion", shell]) == cli.DONE
     script = capsys.readouterr().out
-    (tmp_path / "eda.sh").write_text(script)
-    subprocess.run(["bash", "-n", str(tmp_path / "eda.sh")], check=True, timeout=20)
     assert all(name in script for name in eda.TOOLS)
-    assert "--idle-timeout" in script
 
 
 def test_modules_of_the_tools_load_nothing_slow_for_help() -> None:

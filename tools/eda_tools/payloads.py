@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from eda_core.codec import CBOR, JSON, DecodeError, Limits, decode, encode
 from eda_core.errors import LocalError
-from eda_tools.arguments import completes_files
 from eda_tools.output import jsonable
 from eda_tools.status import FAILED, USAGE, ToolError
 
@@ -43,13 +42,12 @@ class Payload:
 
 def payload_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``payload`` and ``--data``; :func:`read_payload` takes ``args``."""
-    payload = parser.add_argument(
+    parser.add_argument(
         "payload",
         nargs="?",
         help="path of a JSON or CBOR file, told apart by its extension (.json, .cbor), and published in the same "
         "format; '-' reads standard input, JSON or CBOR",
     )
-    completes_files(payload)
     parser.add_argument("--data", metavar="JSON", help="the payload itself, instead of a file")
 
 
