@@ -7,7 +7,6 @@ import asyncio
 import errno
 import importlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from eda_tools import cli, eda
 from eda_tools.arguments import Parser, common_options, natural, positive, rate, seconds, url_argument
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.cli import Output, Tool, ToolError
-from eda_tools.delivery import FIELDS
 from eda_tools.output import OutputClosed
 from tests.support.services import ROOT, environment
 from tests.support.tools import Ran, run_here
@@ -396,32 +394,39 @@ def test_eda_without_a_tool_is_wrong_usage(arguments: list[str], capsys: pytest.
     assert "monitor" in written.err
 
 
+#: What each tool is given behind the URL.
+NEEDED = {
+    "publish_event": "Done --data 1",
+    "publish_configuration": "Settings --data 1",
+    "send_command": "a.Do --data 1",
+    "inspect_queue": "q",
+    "resurrect": "q",
+    "trace": "conversation",
+    "topology": "--management http://127.0.0.1:1",
+}
+
+
+@pytest.mark.parametrize("name", eda.TOOLS)
+def test_every_tool_says_in_one_line_that_it_cannot_connect(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rest = NEEDED.get(name, "").split()
+    ran = alone("-m", f"eda_tools.{name}", f"{URL},{URL}", *rest)
+    assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
+    assert ran.line.startswith(f"{name}.py: no connection to ")
+    assert ran.line.endswith(": connection refused")
+    monkeypatch.setenv("EDA_AMQP_URL", "http://guest:sekret@h/")
+    ran = run_here(eda.load(name), capsys, "-", *rest)
+    assert (ran.status, ran.out) == (cli.USAGE, "")
+    assert "from EDA_AMQP_URL: broker URL 'http://guest:***@h/': the scheme is not amqp or amqps" in ran.line
+
+
 @pytest.mark.parametrize("name", eda.TOOLS)
 def test_every_tool_is_there_under_its_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = eda.load(name)
     assert found.name == name
     assert run_here(found, capsys, "--help").status == cli.DONE
     assert run_here(found, capsys, "--print-completion", "bash").status == cli.DONE
-
-
-DOCS = "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("tools*.rst")))
-
-
-@pytest.mark.parametrize("name", eda.TOOLS)
-def test_the_docs_have_every_tool_and_option(name: str) -> None:
-    section = DOCS.partition(f"``{name}``")[2]
-    assert section, f"docs/tools.rst does not have ``{name}``"
-    parser = eda.load(name).parser()
-    options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
-    assert {option for option in options - {"--help", "--version"} if option not in DOCS} == set()
-
-
-def test_the_docs_have_every_status_and_field() -> None:
-    for name, status in vars(cli).items():
-        if name in cli.__all__ and type(status) is int:
-            assert re.search(rf"^{status}  +\S", DOCS, re.MULTILINE), f"docs/tools.rst does not have status {status}"
-    for field in FIELDS:
-        assert DOCS.count(f"``{field}``") >= 2, f"docs/tools.rst does not have {field} in both tables"
 
 
 #: Bash, where somebody has written $2 … and pressed TAB; what it offers.

@@ -214,15 +214,6 @@ async def test_exchanges_of_another_type(
     assert "guest:***@" in ran.line
 
 
-@pytest.mark.parametrize("name", TOOLS)
-@asynchronous
-async def test_no_broker(name: str) -> None:
-    url = f"amqp://guest:sekret@127.0.0.1:{free_port()}/"
-    ran = await run_tool(name, url, *needed(name))
-    told = f"{name}.py: no connection to {url.replace('sekret', '***')}: connection refused"
-    assert (ran.status, ran.out, ran.line) == (cli.NO_CONNECTION, "", told)
-
-
 @asynchronous
 async def test_what_answers_is_no_broker_or_has_no_address(capsys: pytest.CaptureFixture[str]) -> None:
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
