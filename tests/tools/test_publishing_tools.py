@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,13 @@ async def test_some_that_nobody_gets_make_it_partly_done(
         await witness.channel.declare_exchange("events", "topic", durable=True)
         await queue.bind("events", "Done")
         arguments = (broker.url, "Done", "--data", "{}", "--count", "12", "--rate", "20", "--json")
+        begun = time.monotonic()
         publishing = asyncio.create_task(here("publish_event", capsys, *arguments))
         events = await witness.consume(queue.name)
         await events.next()
         await queue.delete(if_unused=False, if_empty=False)
         ran = await publishing
+    assert time.monotonic() - begun >= 11 / 20
     assert ran.status == cli.PARTLY
     routed = [line["routed"] for line in ran.objects]
     assert routed == sorted(routed, reverse=True)

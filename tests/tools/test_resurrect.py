@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,15 @@ def test_filters(bench: Operator, resurrect: Here, tmp_path: Path) -> None:
     assert (result.status, result.line) == (2, "resurrect: --filter comes without a name")
     assert resurrect.totals("--filter", "Number2", "--count", "5") == (1, 5, 0)
     assert keys(bench.drain(EVENTS_QUEUE)) == ["Number2"]
+
+
+def test_a_rate_is_not_exceeded(bench: Operator, resurrect: Here) -> None:
+    for _ in range(11):
+        bench.event("Placed")
+    bench.kill()
+    begun = time.monotonic()
+    assert resurrect.totals("--rate", "50", "--batch_size", "4") == (11, 0, 0)
+    assert time.monotonic() - begun >= 10 / 50
 
 
 def test_a_dry_run_shows_what_would_be_sent(broker: BrokerUnderTest, bench: Operator) -> None:
