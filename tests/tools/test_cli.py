@@ -6,8 +6,6 @@ import argparse
 import asyncio
 import errno
 import importlib
-import os
-import signal
 import subprocess
 import sys
 import tomllib
@@ -24,7 +22,7 @@ from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.cli import Output, Tool, ToolError
 from eda_tools.output import OutputClosed
 from tests.support.services import ROOT, environment
-from tests.support.tools import Ran, run_here
+from tests.support.tools import run_here, run_tool
 
 URL = "amqp://guest:sekret@127.0.0.1:1/"
 Run = Callable[[argparse.Namespace, Output], Awaitable[int]]
@@ -235,38 +233,6 @@ def test_a_time_out_cancels_and_says_what_was_waited_for(swallow: bool, capsys: 
     assert cleaned
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_cleanly(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
-    async def run(args: argparse.Namespace, output: Output) -> int:
-        try:
-            os.kill(os.getpid(), number)
-            await asyncio.Event().wait()
-        finally:
-            output.print("cleaned up")
-        return cli.DONE
-
-    ran = run_here(tool(run), capsys, URL)
-    assert (ran.status, ran.out, ran.err) == (cli.INTERRUPTED, "cleaned up\n", "")
-
-
-def test_a_second_signal_ends_it_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[int] = []
-    monkeypatch.setattr(os, "_exit", ended.append)
-
-    async def run(args: argparse.Namespace, output: Output) -> int:
-        os.kill(os.getpid(), signal.SIGINT)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            os.kill(os.getpid(), signal.SIGINT)
-            while not ended:
-                await asyncio.sleep(0)
-        return cli.DONE
-
-    assert run_here(tool(run), capsys, URL).status == cli.INTERRUPTED
-    assert ended == [cli.INTERRUPTED]
-
-
 # --- output ---
 
 
@@ -338,44 +304,6 @@ def test_eventails_names_are_commands() -> None:
     }
 
 
-# --- Ctrl-C at any time ---
-
-
-def command(name: str) -> str:
-    """What pip writes for a command of ours, by the name of its function."""
-    return f"import sys\nfrom eda_tools.commands import {name}\nsys.exit({name}())\n"
-
-
-def alone(*arguments: str, first_on_path: Path | None = None) -> Ran:
-    """``python ARGUMENTS``, to its end."""
-    env = environment()
-    if first_on_path is not None:
-        env["PYTHONPATH"] = f"{first_on_path}{os.pathsep}{env['PYTHONPATH']}"
-    ended = subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=20)
-    return Ran(ended.returncode, ended.stdout, ended.stderr)
-
-
-@pytest.mark.parametrize("name", ["", *eda.TOOLS, "broker"])
-def test_ctrl_c_while_it_is_loaded_shows_no_traceback(name: str, tmp_path: Path) -> None:
-    (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    ran = alone("-m", f"eda_tools.{name}" if name else "eda_tools", first_on_path=tmp_path)
-    assert (ran.status, ran.out, ran.err) == (cli.INTERRUPTED, "", "")
-    if name != "broker":
-        ran = alone("-c", command(name or "eda"), first_on_path=tmp_path)
-        assert (ran.status, ran.out, ran.err) == (cli.INTERRUPTED, "", "")
-
-
-def test_ctrl_c_when_it_has_ended_changes_nothing() -> None:
-    late = "import atexit, os, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
-    ran = alone("-c", late + command("eda"), "--version")
-    assert (ran.status, ran.out.split()[0], ran.err) == (cli.DONE, "eda-core", "")
-
-
-def test_who_only_uses_the_package_keeps_its_ctrl_c() -> None:
-    use = "import eda_tools.broker, eda_tools.monitor, signal; signal.raise_signal(signal.SIGINT)"
-    assert alone("-c", use).err.endswith("KeyboardInterrupt\n")
-
-
 def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
     assert eda.main(["--help"]) == cli.DONE
     told = capsys.readouterr().out
@@ -411,7 +339,7 @@ def test_every_tool_says_in_one_line_that_it_cannot_connect(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rest = NEEDED.get(name, "").split()
-    ran = alone("-m", f"eda_tools.{name}", f"{URL},{URL}", *rest)
+    ran = asyncio.run(run_tool(name, f"{URL},{URL}", *rest))
     assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
     assert ran.line.startswith(f"{name}.py: no connection to ")
     assert ran.line.endswith(": connection refused")
@@ -427,58 +355,6 @@ def test_every_tool_is_there_under_its_name(name: str, capsys: pytest.CaptureFix
     assert found.name == name
     assert run_here(found, capsys, "--help").status == cli.DONE
     assert run_here(found, capsys, "--print-completion", "bash").status == cli.DONE
-
-
-#: Bash, where somebody has written $2 … and pressed TAB; what it offers.
-TAB = """
-source "$1"; shift; COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
-function=$(complete -p "$1" | sed 's/.* -F \\([^ ]*\\).*/\\1/')
-"$function" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
-echo "${COMPREPLY[*]}"
-"""
-
-
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [
-        ("eda ", " ".join(eda.TOOLS)),
-        ("eda mon", "monitor"),
-        ("eda monitor --idle", "--idle-timeout"),
-        ("eda resurrect - --to ", "exchange queue"),
-        ("eda send_command - a.B pay", "payload.json"),
-        ("eda trace --from rec", "record.cbor"),
-        ("eda topology --html pa", "payload.json"),
-        ("monitor.py --filter", "--filter_fields"),
-        ("monitor.py - --record rec", "record.cbor"),
-        ("inspect_queue.py --group-by ", "key reason age"),
-    ],
-)
-def test_bash_completes_words(words: str, offered: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    command, script = words.partition(" ")[0], tmp_path / "completion.bash"
-    name = command.removesuffix(".py")
-    if name == "eda":
-        assert eda.main(["--print-completion", "bash"]) == cli.DONE
-    else:
-        assert eda.load(name).main(["--print-completion", "bash"], prog=command) == cli.DONE
-    script.write_text(capsys.readouterr().out)
-    for file in ("payload.json", "record.cbor"):
-        (tmp_path / file).touch()
-    ran = subprocess.run(
-        ["bash", "-c", TAB, "bash", script, *words.split(" ")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=20,
-    )
-    assert (ran.stdout.strip(), ran.stderr) == (offered, "")
-
-
-@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
-def test_other_shells_have_a_script_too(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert eda.main(["--print-completion", shell]) == cli.DONE
-    script = capsys.readouterr().out
-    assert all(name in script for name in eda.TOOLS)
 
 
 def test_modules_of_the_tools_load_nothing_slow_for_help() -> None:

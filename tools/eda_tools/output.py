@@ -147,6 +147,13 @@ class Output:
         finally:
             self.err, self._drawing = err, False
 
+    def abandon(self) -> None:
+        """The process ends in this moment: give a terminal its cursor back, which bars and live tables hide."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                if stream.isatty():
+                    os.write(stream.fileno(), b"\x1b[?25h")
+
     def close(self) -> None:
         """Nothing more is written. The interpreter would complain when it flushes a stream that nobody reads."""
         for stream in (sys.stdout, sys.stderr):
