@@ -159,6 +159,7 @@ class Resurrection:
         self._chosen = 0
         self._due = 0.0
         self._ending = asyncio.Event()
+        self._delay_told = False
 
     async def run(self, wanted: Callable[[Delivery], bool]) -> None:
         """Until all that was there at the beginning has been looked at, or there are as many as asked for.
@@ -278,13 +279,18 @@ class Resurrection:
 
     @contextlib.contextmanager
     def _telling_of_delay(self) -> Iterator[None]:
-        """Say so if the block takes long: silence looks like a fault of ours."""
-        text = f"the broker does not confirm: is it short of memory or disk? waiting up to {CONFIRM_TIMEOUT:g} s"
-        timer = asyncio.get_running_loop().call_later(_PATIENCE, self._output.note, text)
+        """Say so, once, if the block takes long: silence looks like a fault of ours."""
+        timer = asyncio.get_running_loop().call_later(_PATIENCE, self._tell_of_delay)
         try:
             yield
         finally:
             timer.cancel()
+
+    def _tell_of_delay(self) -> None:
+        if not self._delay_told:
+            self._delay_told = True
+            limit = f"waiting up to {CONFIRM_TIMEOUT:g} s"
+            self._output.note(f"the broker does not confirm: is it short of memory or disk? {limit}")
 
     def _give_up(self, item: Item) -> None:
         self._tally.add(item, FAILURE, f"nobody knows whether it was sent: {item.reason}")
