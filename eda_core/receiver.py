@@ -104,7 +104,7 @@ class Receiver(LinkKeeper):
         headers = properties.headers or {}
         behind = 0 if exchange else attempts_behind(headers)
         if self.config.retry.delays:  # attempts are counted in that header, lost links are not
-            attempt = max(behind, self._memory.failures(key)) + 1
+            attempt = max(behind, self._memory.failures(key) if redelivered else 0) + 1
         else:
             attempt = max(behind + 1, self._memory.attempt(key, headers, redelivered))
         number = delivery_id(epoch, tag)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from eda_core.testing.explorer_model import Ask, Plan, Post, Scenario
 from eda_core.testing.explorer_parts import event, said, service
+from eda_core.values import Configuration
 
 
 def _call() -> Scenario:
@@ -116,6 +117,18 @@ def _calling_workers() -> Scenario:
     )
 
 
+def _calls_unconfigured() -> Scenario:
+    return Scenario(
+        "call before the configuration",
+        (service(configurations=("Settings",), commands=()),),
+        plans={"s": Plan(configures=True)},
+        outside=(Ask("x"),),
+        configuration=Configuration("Settings", "s", "c"),
+        bounds={"outside": 1, "drop": 1},
+        answers={},
+    )
+
+
 def _batch() -> Scenario:
     return Scenario(
         "batch",
@@ -188,6 +201,7 @@ CALLS_AND_BATCHES: Final = tuple(
         _call_stop_late,
         _calls_stop_lost,
         _calling_workers,
+        _calls_unconfigured,
         _batch,
         _batch_cut,
         _batch_mixed,

@@ -75,6 +75,19 @@ def test_a_redelivery_after_a_lost_link_is_not_taken_for_a_failure() -> None:
     assert not only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
 
 
+@pytest.mark.parametrize("redelivered", [True, False])
+def test_what_is_remembered_counts_for_a_redelivery_only(redelivered: bool) -> None:
+    """Else it is resurrected, after another worker has dead-lettered it."""
+    bench = opened(retry=RetryPolicy.backoff(3))
+    tried = {"attempt": 2, "origin_exchange": "events", "origin_routing_key": "Happened", "conversation_id": "c-1"}
+    bench.take("svc.events", exchange="", message_id="m", headers=tried)
+    bench.lose()
+    bench.open()
+    effects = fail(bench, message_id="m", redelivered=redelivered)
+    assert len(of(Nack, effects)) == redelivered
+    assert [(publish.properties.headers or {})["attempt"] for publish in of(Publish, effects)] == [1][redelivered:]
+
+
 def test_a_lost_link_is_no_failure_of_any_of_many_messages() -> None:
     bench = opened(prefetch=5000)
     for number in range(5000):

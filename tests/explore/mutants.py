@@ -431,6 +431,14 @@ MUTANTS = (
         "stop with calls that wait",
         "call",
     ),
+    Mutant(
+        "the queue of the results is consumed like those of the subscriptions",
+        "receiver",
+        "            if tag != REPLIES:\n",
+        "            if tag:\n",
+        "call before the configuration",
+        "I2",
+    ),
     # deliveries acknowledged together
     Mutant(
         "each of a batch is acknowledged when its own publishes are confirmed",
