@@ -28,6 +28,8 @@ MAX_HEADER_NAME_BYTES: Final = 128
 MAX_HEADER_DEPTH: Final = 32
 #: Milliseconds; RabbitMQ closes the channel over more, each time the message is sent again.
 _LONGEST_EXPIRATION: Final = 315_360_000_000
+#: RabbitMQ closes the channel over this one too, as nobody consumes it.
+_DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
 
 #: Keys of ``meta`` that a publish takes as properties …
 _SENT: Final = ("timestamp", "expiration", "app_id", "priority", "message_type", "content_encoding")
@@ -124,6 +126,8 @@ def _check_command(message: Command) -> _Checked:
     if "." not in message.name:
         raise LocalError(f"the command {message.name!r} names no service", hint="write it as service.CommandName")
     reply_to = check_name("reply_to", message.reply_to)
+    if reply_to == _DIRECT_REPLY:
+        raise LocalError(f"reply_to is {reply_to!r}", hint="results come by the commands exchange: give a routing key")
     return COMMANDS, reply_to, check_name("correlation_id", message.correlation_id, empty=True), None
 
 
