@@ -21,9 +21,9 @@ from pamqp.commands import Basic
 
 from eda_core import gelf
 from eda_core.codec import CBOR, DEFAULT_LIMITS, JSON, Limits
-from eda_core.envelope import MAX_HEADER_BYTES, InvalidEnvelope, Sealed, envelope_of, open_envelope, seal
+from eda_core.envelope import InvalidEnvelope, Sealed, envelope_of, open_envelope, seal
 from eda_core.errors import LocalError, PayloadError
-from eda_core.routing import EXCHANGES
+from eda_core.routing import EXCHANGES, MAX_HEADER_BYTES
 from eda_core.testing import frames, strategies
 from eda_core.values import AnyMessage, Command, Configuration, Event, LogRecord, Result
 
