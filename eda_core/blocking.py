@@ -20,6 +20,8 @@ from eda_core.waiting import Patience, Waiting
 
 #: Seconds until a wait looks up, for heartbeats and for who wants it to end.
 LOOK_UP = 0.5
+#: Seconds that an attempt to connect has at least; 0 would mean any time to many libraries.
+SHORTEST = 0.01
 
 
 class BlockingDriver(Driver):
@@ -27,7 +29,6 @@ class BlockingDriver(Driver):
 
     Attributes:
         waiting: the running call, or the last one.
-        over: the machine has stopped: there is nothing more to do with this driver.
         graceful: a link is to be closed in good order, not by force.
         aborted: somebody wants the running call to end.
     """
@@ -35,7 +36,6 @@ class BlockingDriver(Driver):
     def __init__(self, machine: Machine) -> None:
         super().__init__(Handlers(), machine)
         self.waiting: Waiting = Waiting(Patience(), self.now())
-        self.over: bool = False
         self.graceful: bool = False
         self.aborted: bool = False
 
@@ -95,9 +95,18 @@ class BlockingDriver(Driver):
         self.tell(self.machine.tick)
         self.abort()
 
+    def connect_timeout(self) -> float:
+        """Seconds for an attempt to connect: the configured ones, or what the running call has left."""
+        most, deadline = self.machine.config.connect_timeout, self.waiting.deadline()
+        if not self.waiting.open or deadline is None:
+            return most
+        return max(SHORTEST, min(most, deadline - self.now()))
+
     def tick_if_due(self) -> None:
-        """Let happen what is due, without waiting."""
-        while not self.over and (due := self.machine.deadline()) is not None and due <= self.now():
+        """Let happen what is due, without waiting. What is due because of that has to wait for the next time: a caller
+        first looks whether there is hope."""
+        due = self.machine.deadline()
+        if not self.over and due is not None and due <= self.now():
             self.tick()
 
     def _wait(self, most: int) -> None:
@@ -119,8 +128,9 @@ class BlockingDriver(Driver):
 
     # The driver's part
 
-    def arm(self, deadline: float) -> None:
+    def arm(self, deadline: float) -> Callable[[], object]:
         """Nothing: who waits looks at the machine's deadline."""
+        return lambda: None
 
     def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
         """Nothing is subscribed to."""
@@ -133,9 +143,3 @@ class BlockingDriver(Driver):
 
     def settled(self, ticket: int, error: str | None) -> None:
         self.waiting.settled(ticket, error, self.now())
-
-    def room(self) -> None:
-        """Nothing: the window is not larger than the buffer, so nobody waits for room."""
-
-    def stopped(self, error: str | None) -> None:
-        self.over = True

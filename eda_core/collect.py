@@ -8,24 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from eda_core.batch import Batch, Collected, RawEvent
-from eda_core.driver import Driver
 from eda_core.effects import Effect
-from eda_core.errors import LocalError
+from eda_core.errors import Abandoned, LocalError
 from eda_core.service import ServiceApi, handling
 from eda_core.values import DeliveryId
 
-T = TypeVar("T")
-
 Taken = Sequence[Collected[RawEvent]]
-
-
-class _Timers(Protocol):
-    def _eda_driver(self) -> Driver: ...
-    def call_later(self, delay: float, callback: Callable[[], Any]) -> Any: ...
-    def cancel_timer(self, timer: Any) -> None: ...
 
 
 class EventBatch:
@@ -56,17 +47,12 @@ class EventBatch:
         self.max_entries = max_entries
         self.timeout = timeout
         self.callback = callback
-        self._timers: _Timers = endpoint  # type: ignore[assignment]  # as every adapter's has
         # Its own way to call back is neither for coroutines nor for threads.
         self._events: Batch[RawEvent] = Batch(max_entries, timeout, lambda _: None)
-        self._timer: Any = None
+        self._timer: int | None = None
 
     def __len__(self) -> int:
         return len(self._events)
-
-    def _at_machine(self, call: Callable[[], T]) -> T:
-        """Call it where the machine may be used; an adapter with threads says where."""
-        return call()
 
     def _add(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> bool:
         """Add the event being handled; whether the batch is full now."""
@@ -83,48 +69,52 @@ class EventBatch:
             full = self._events.add(DeliveryId(delivery), event, now)
             return []
 
-        self._at_machine(lambda: self._begin(DeliveryId(delivery), add))
+        self.endpoint._eda_driver().ask(lambda: self._begin(DeliveryId(delivery), add))
         return full
 
     def _begin(self, delivery: DeliveryId, add: Callable[..., list[Effect]]) -> None:
-        driver = self._timers._eda_driver()
+        driver = self.endpoint._eda_driver()
         driver.tell(add)
         driver.at_end[delivery] = partial(self._events.handled, driver.machine, delivery)
         if len(self._events) == 1:
             self._cancel_timer()
-            self._timer = self._timers.call_later(self.timeout, self.expire)
+            self._timer = self.endpoint.call_later(self.timeout, self.expire)
             driver.at_stop[self] = self.expire
 
     @contextmanager
     def _taken(self) -> Iterator[list[RawEvent]]:
         """What the batch held, to be dealt with in the block; none if it was empty."""
-        taken = self._at_machine(self._take)
+        taken = self.endpoint._eda_driver().ask(self._take)
         if not taken:
             yield []
             return
         failed: BaseException | None = None
+        driver = self.endpoint._eda_driver()
         try:
             with handling(self.endpoint, self._events.publisher(taken, self.endpoint._eda_delivery())):
                 yield [event for _, event in taken]
+        except Abandoned:
+            taken = []  # they stay with the broker
+            raise
         except BaseException as error:
             failed = error
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._at_machine(lambda: self._settle(taken, failed))
+            driver.ask(lambda: self._settle(taken, failed))
 
     def _take(self) -> Taken:
         self._cancel_timer()
-        driver = self._timers._eda_driver()
+        driver = self.endpoint._eda_driver()
         taken = self._events.take(driver.machine)
         for delivery, _ in taken:
             driver.at_end.pop(delivery, None)
         return taken
 
     def _settle(self, taken: Taken, failed: BaseException | None) -> None:
-        driver = self._timers._eda_driver()
+        driver = self.endpoint._eda_driver()
         driver.tell(partial(self._events.settle, driver.machine, taken), error=failed)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
-            self._timers.cancel_timer(self._timer)
+            self.endpoint.cancel_timer(self._timer)

@@ -73,3 +73,10 @@ class CommandError(EdaError):
 
 class CommandTimeout(EdaError, TimeoutError):
     """A call whose result did not come in time. The command may still be done, or have been done."""
+
+
+class Abandoned(BaseException):
+    """Raised within user code that has to end at once, since its time is over: what it handles stays with the broker.
+
+    It is no ``Exception``: there is nothing to handle, only to clean up.
+    """

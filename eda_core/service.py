@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from eda_core.codec import JSON
 from eda_core.config import Config
+from eda_core.driver import Driver
 from eda_core.effects import Effect
 from eda_core.errors import StateError
 from eda_core.eventail import EventailService
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext  # the core loads no ssl, and only passes it on
 
 R = TypeVar("R")
+D = TypeVar("D", bound=Driver)
 
 #: The delivery being handled in this context, and by which service.
 _handled: ContextVar[tuple[Handlers, DeliveryId | None] | None] = ContextVar("eda_handled", default=None)
@@ -77,6 +80,7 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
     RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
 
     _eda_journal: Callable[[str], None] | None = None
+    _eda_running: Driver | None = None
     _eda_machine: Machine | None = None
 
     def __init__(
@@ -123,16 +127,42 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         """Host name and process id of this worker."""
 
     @abstractmethod
-    def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> R:
-        """Publish within the delivery being handled, if any."""
-
-    @abstractmethod
     def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> R:
-        """Make another input to the running machine, and perform its effects."""
+        """Make an input to the running machine, and perform its effects."""
 
-    @abstractmethod
     def _eda_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         """The same, done on return whatever the adapter."""
+        driver = self._eda_driver()
+        driver.ask(partial(driver.make, call))
+
+    def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> R:
+        """Publish within the delivery being handled, if any. Where callers wait for the confirm it is overridden."""
+        within = self._eda_delivery()
+        return self._eda_input(
+            lambda machine, now: machine.publish(message, now, within=within, mandatory=mandatory, immediate=immediate)
+        )
+
+    def _eda_begin(self, make: Callable[[Self], D]) -> D:
+        """For adapters: make the driver, with which the service runs from now on.
+
+        Raises:
+            StateError: it was run before.
+        """
+        if self._eda_running is not None:
+            raise StateError("a service runs once", hint="make another one")
+        driver = make(self)
+        self._eda_running = driver
+        return driver
+
+    def _eda_driver(self) -> Driver:
+        """For adapters: the driver of the run.
+
+        Raises:
+            StateError: it was not run yet.
+        """
+        if self._eda_running is None:
+            raise StateError("the service does not run", hint="run it first, and begin in on_ready")
+        return self._eda_running
 
     def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: float) -> Machine:
         """For adapters: the machine of a run; see :class:`Machine`.
@@ -154,6 +184,25 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         """For adapters: the delivery whose handler this is called from."""
         service, delivery = _handled.get() or (None, None)
         return delivery if service is self else None
+
+    # Timers
+
+    def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
+        """Call ``callback`` after ``delay`` seconds, outside any handler. Returns what :meth:`cancel_timer` takes.
+
+        It ends with the service. Where handlers are coroutine functions ``callback`` may be one too.
+
+        Raises:
+            StateError: the service was not run yet, or it has stopped.
+        """
+        driver = self._eda_driver()
+        return driver.ask(partial(driver.call_later, delay, callback))
+
+    def cancel_timer(self, timer: int) -> None:
+        """Do not call it any more."""
+        driver = self._eda_driver()
+        with suppress(StateError):  # it has stopped, and its timers with it
+            driver.ask(partial(driver.cancel_timer, timer))
 
     # Settings
 

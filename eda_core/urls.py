@@ -1,13 +1,17 @@
-"""Broker URLs: checked once, and shown without their passwords."""
+"""Broker URLs: checked once, read in one way by all adapters, and shown without their passwords."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Final
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from eda_core.errors import LocalError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext  # the core loads no ssl, and only passes it on
 
 #: How passwords are found, from the well-formed to the botched; hiding too much does no harm.
 _PASSWORDS: Final = (
@@ -75,3 +79,60 @@ def _problem(url: str) -> str:
     if parts.scheme not in ("amqp", "amqps"):
         return "the scheme is not amqp or amqps"
     return "" if parts.hostname else "there is no host"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Address:
+    """What a broker URL says, with what it leaves out filled in.
+
+    Attributes:
+        user, password: ``guest`` by default.
+        vhost: ``/`` by default.
+        tls: whether it is ``amqps://``.
+        options: of the query.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str
+    vhost: str
+    tls: bool
+    options: Mapping[str, str]
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Read a URL that :func:`check_urls` has accepted."""
+        parts = urlsplit(url)
+        tls = parts.scheme == "amqps"
+        return cls(
+            unquote(parts.hostname or ""),
+            parts.port or (5671 if tls else 5672),
+            unquote(parts.username or "guest"),
+            unquote(parts.password or "guest"),
+            unquote(parts.path[1:]) or "/",
+            tls,
+            dict(parse_qsl(parts.query)),
+        )
+
+    def __repr__(self) -> str:
+        return f"Address({self.user}@{self.host}:{self.port}, {self.vhost!r}{', TLS' if self.tls else ''})"
+
+    def tls_context(self, given: SSLContext | None, make: Callable[..., Any]) -> Any:
+        """How to check the broker's certificate, and which to show; ``None`` without TLS.
+
+        Args:
+            given: the user's own, which counts for more than the URL.
+            make: ``ssl.create_default_context``; the options ``cafile`` and ``capath`` of the URL say whom to trust
+                instead of the system's authorities, ``certfile`` and ``keyfile`` what to show.
+
+        Raises:
+            OSError: what a file has is not what it should be, or there is none (``ssl.SSLError`` is one).
+        """
+        if given is not None or not self.tls:
+            return given if self.tls else None
+        options = self.options
+        context = make(cafile=options.get("cafile"), capath=options.get("capath"))
+        if "certfile" in options:
+            context.load_cert_chain(options["certfile"], options.get("keyfile"))
+        return context

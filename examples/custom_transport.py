@@ -7,15 +7,15 @@ inputs of what they receive. How user code runs is in ``custom_service.py``; doc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import ssl
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from pamqp import base, body, constants, frame, header, heartbeat
-from pamqp.commands import Basic, Channel, Confirm, Connection, Exchange, Queue
+from pamqp.commands import Basic, Channel, Confirm, Connection
 
-from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
+from eda_core import Ack, Cancel, Connect, Consume, Declare, Nack, Publish, PublishLog, transport
 from eda_core.driver import Driver
+from eda_core.urls import Address
 
 FRAME_MAX, MAX_UNSENT = 131_072, 1_000_000  # bytes; a log is dropped rather than queued behind more than MAX_UNSENT
 ABILITIES = "authentication_failure_close basic.nack connection.blocked consumer_cancel_notify publisher_confirms"
@@ -32,8 +32,8 @@ class Wire:
 
     async def handshake(self, asked: Connect) -> None:
         """Log in and agree on limits (section 2.2.4). The machine watches the time, and would close the link."""
-        url = urlsplit(asked.url)
-        login = f"\0{unquote(url.username or 'guest')}\0{unquote(url.password or 'guest')}"
+        address = Address.of(asked.url)
+        login = f"\0{address.user}\0{address.password}"
         about: Any = {"connection_name": asked.name, "capabilities": dict.fromkeys(ABILITIES.split(), True)}
         await self.ask(0, header.ProtocolHeader(), Connection.Start)
         tune = await self.ask(0, Connection.StartOk(about, "PLAIN", login), Connection.Tune)
@@ -42,7 +42,7 @@ class Wire:
         if asked.heartbeat:
             self.patience = 2.0 * asked.heartbeat
             self.keep_alive(asked.heartbeat / 2)
-        await self.ask(0, Connection.Open(unquote(url.path[1:]) or "/"), Connection.OpenOk)
+        await self.ask(0, Connection.Open(address.vhost), Connection.OpenOk)
 
     def keep_alive(self, period: float) -> None:
         if not self.writer.is_closing():
@@ -92,35 +92,39 @@ class Wire:
                 return int.from_bytes(start[1:3]), self.content, self.header.properties, bytes(self.body)
 
 
-class Link:
+class Link(transport.Link):
     """Two connections: an alarm holds up all that a publisher sends, acknowledgements included. Made, it opens."""
 
     def __init__(self, asked: Connect, driver: Driver) -> None:
-        self.asked, self.driver, self.machine = asked, driver, driver.machine
+        super().__init__(asked, driver)
         self.wires: list[Wire] = []
-        self.replies: list[base.Frame] = []
-        self.up = self.closing = False
         self.task = asyncio.get_running_loop().create_task(self.run())
         self.task.add_done_callback(self.ended)
 
     async def run(self) -> None:
         self.consumer, self.publisher = await self.connect(1), await self.connect(2)
         await self.publisher.ask(1, Confirm.Select(), Confirm.SelectOk)
-        self.up = True
-        self.tell(self.machine.link_up)
+        self.opened()
         async with asyncio.TaskGroup() as readers:
             for wire in self.wires:
                 readers.create_task(self.read(wire))
 
     async def connect(self, channels: int) -> Wire:
-        url, tls = urlsplit(self.asked.url), self.asked.url.startswith("amqps:")
-        port = url.port or (5671 if tls else 5672)
-        wire = Wire(*await asyncio.open_connection(url.hostname, port, ssl=tls or None))
+        address = Address.of(self.asked.url)
+        context = address.tls_context(None, ssl.create_default_context)
+        wire = Wire(*await asyncio.open_connection(address.host, address.port, ssl=context))
         self.wires.append(wire)
         await wire.handshake(self.asked)
         for channel in range(1, channels + 1):
             await wire.ask(channel, Channel.Open(), Channel.OpenOk)
         return wire
+
+    async def read(self, wire: Wire) -> None:
+        while not isinstance((got := await wire.receive())[1], Connection.CloseOk):
+            channel, method, *message = got
+            if isinstance(method, Channel.Close):
+                wire.send(channel, Channel.CloseOk())
+            self.received(method.name, method, *message)
 
     def ended(self, task: asyncio.Task[None]) -> None:
         for wire in self.wires:
@@ -129,71 +133,36 @@ class Link:
         while isinstance(error, ExceptionGroup):  # of the readers: the first one says why
             error = error.exceptions[0]
         refused = isinstance(error, PermissionError) and error.errno is None  # by the broker, not by our own system
-        self.tell(self.machine.link_down, "closed" if error is None else repr(error), refused=refused)
+        self.tell(self.machine.link_down, "closed" if error is None else transport.reason(error), refused=refused)
 
-    def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
-        self.driver.tell(method, self.asked.epoch, *arguments, **named)
-
-    async def read(self, wire: Wire) -> None:
-        while not isinstance((got := await wire.receive())[1], Connection.CloseOk):
-            channel, method, *message = got
-            if isinstance(method, Channel.Close):
-                wire.send(channel, Channel.CloseOk())
-            INPUTS[type(method)](self, method, *message)
-
-    def replied(self, reply: base.Frame) -> None:
-        self.replies.append(reply)
-        if len(self.replies) == self.awaited:
-            replies, self.replies = self.replies, []
-            self.tell(self.machine.declared, replies)
-
-    def perform(self, effect: Any) -> None:
-        """Never raises: what fails is reported. What is written leaves in order."""
-        if not self.closing:
-            try:
-                EFFECTS[type(effect)](self, effect)
-            except Exception as error:
-                self.driver.tell(self.machine.effect_failed, effect, repr(error))
-
-    def declare(self, effect: Declare) -> None:
-        self.awaited = len(effect.commands)
-        for command in effect.commands:
-            self.consumer.send(1, command)
-
-    def log(self, effect: PublishLog) -> None:
-        if self.publisher.writer.transport.get_write_buffer_size() < MAX_UNSENT:
-            self.publisher.send(2, Basic.Publish(0, "logs", effect.routing_key), effect.properties, effect.body)
-
-    def close(self, effect: Close) -> None:
+    def close(self) -> None:
         self.closing = True
         for wire in self.wires if self.up else ():
             wire.send(0, Connection.Close(200, "closed by the service", 0, 0))
         asyncio.get_running_loop().call_later(self.machine.config.close_timeout * self.up, self.task.cancel)
 
+    # Effects. What is written leaves in order.
 
-EFFECTS: dict[type, Callable[[Link, Any], None]] = {
-    Declare: Link.declare,
-    Consume: lambda link, it: link.consumer.send(1, Basic.Consume(queue=it.queue, consumer_tag=it.consumer_tag)),
-    Cancel: lambda link, it: link.consumer.send(1, Basic.Cancel(it.consumer_tag)),
-    Ack: lambda link, it: link.consumer.send(1, Basic.Ack(it.tag, it.multiple)),
-    Nack: lambda link, it: link.consumer.send(1, Basic.Nack(it.tag, requeue=it.requeue)),
-    Publish: lambda link, it: link.publisher.send(
-        1, Basic.Publish(0, it.exchange, it.routing_key, it.mandatory), it.properties, it.body
-    ),
-    PublishLog: Link.log,
-    Close: Link.close,
-}
-INPUTS: dict[type, Callable[..., None]] = {
-    Basic.Deliver: lambda link, it, *message: link.tell(
-        link.machine.delivered, it.delivery_tag, it.redelivered, it.exchange, it.routing_key, *message
-    ),
-    Basic.Return: lambda link, it, *m: link.tell(link.machine.returned, it.exchange, it.routing_key, *m, it.reply_text),
-    Basic.Ack: lambda link, it: link.tell(link.machine.confirmed, it.delivery_tag, multiple=it.multiple),
-    Basic.Nack: lambda link, it: link.tell(link.machine.refused, it.delivery_tag, multiple=it.multiple),
-    Basic.Cancel: lambda link, it: link.tell(link.machine.consumer_cancelled, it.consumer_tag),
-    Channel.Close: lambda link, it: link.tell(link.machine.channel_closed, it.reply_text),
-    Connection.Blocked: lambda link, it: link.tell(link.machine.blocked, it.reason),
-    Connection.Unblocked: lambda link, it: link.tell(link.machine.unblocked),
-    **dict.fromkeys((Exchange.DeclareOk, Queue.DeclareOk, Queue.BindOk, Basic.QosOk), Link.replied),
-    **dict.fromkeys((Basic.ConsumeOk, Basic.CancelOk), lambda link, it: None),
-}
+    def declare(self, effect: Declare) -> None:
+        for command in effect.commands:
+            self.consumer.send(1, command)
+
+    def consume(self, effect: Consume) -> None:
+        self.consumer.send(1, Basic.Consume(queue=effect.queue, consumer_tag=effect.consumer_tag))
+
+    def cancel(self, effect: Cancel) -> None:
+        self.consumer.send(1, Basic.Cancel(effect.consumer_tag))
+
+    def ack(self, effect: Ack) -> None:
+        self.consumer.send(1, Basic.Ack(effect.tag, effect.multiple))
+
+    def nack(self, effect: Nack) -> None:
+        self.consumer.send(1, Basic.Nack(effect.tag, requeue=effect.requeue))
+
+    def publish(self, effect: Publish) -> None:
+        command = Basic.Publish(0, effect.exchange, effect.routing_key, effect.mandatory)
+        self.publisher.send(1, command, effect.properties, effect.body)
+
+    def log(self, effect: PublishLog) -> None:
+        if self.publisher.writer.transport.get_write_buffer_size() < MAX_UNSENT:
+            self.publisher.send(2, Basic.Publish(0, "logs", effect.routing_key), effect.properties, effect.body)

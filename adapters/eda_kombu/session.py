@@ -31,12 +31,12 @@ class Session(BlockingDriver):
         self.tell(self.machine.log, *arguments, **fields)
         self.begin()
         self.tick_if_due()
-        if self._link is not None and self._link.is_open:
+        if self._link is not None and self._link.up:
             self._link.look()
 
     def is_fit(self) -> bool:
         """Whether it can be used once more: after a pause the broker takes us for dead, and the other way round."""
-        is_open = self._link is not None and self._link.is_open
+        is_open = self._link is not None and self._link.up
         return not self.over and not (is_open and 0 < self.machine.config.heartbeat <= self.now() - self.used)
 
     # The driver's part
@@ -46,15 +46,12 @@ class Session(BlockingDriver):
 
     def open(self, effect: Connect) -> Link:
         self.links.clear()
-        timeout = self.machine.config.connect_timeout
-        if self.waiting.open and (deadline := self.waiting.deadline()) is not None:
-            timeout = max(0.01, min(timeout, deadline - self.now()))
-        self._link = Link(effect, self, timeout, self._ssl)
-        self._link.open()
+        self._link = Link(effect, self)
+        self._link.open(self.connect_timeout(), self._ssl)
         return self._link
 
     def pause(self, seconds: float) -> None:
-        if self._link is not None and self._link.is_open:
+        if self._link is not None and self._link.up:
             self._link.read(seconds)
         elif seconds > 0:
             time.sleep(seconds)

@@ -10,19 +10,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable
 from ssl import SSLContext, SSLSocket, create_default_context
 from typing import TYPE_CHECKING, Any
 
 from amqp.exceptions import ChannelError, RecoverableConnectionError
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
-from kombu.utils.url import url_to_parts
 from pamqp import body, frame, header
 from pamqp.commands import Basic, Exchange
 
-from eda_core import Close, Connect, Declare, Publish, PublishLog
-from eda_core.urls import redact
+from eda_core import Connect, Declare, Effect, Publish, PublishLog, transport
+from eda_core.transport import reason
+from eda_core.urls import Address, redact
 
 if TYPE_CHECKING:
     from eda_kombu.session import Session
@@ -70,47 +69,32 @@ class _Connection(pyamqp.Connection):
         raise _Silence("no answer from the broker")
 
 
-class Link:
+class Link(transport.Link):
     """The connection of one epoch. Its methods tell the machine what happens, and raise nothing.
 
-    Args:
-        timeout: seconds to connect.
-        ssl: for ``amqps://``; ``None`` checks the chain and the host name.
-
     Attributes:
-        is_open: whether there is something to read from.
+        up: whether there is something to read from.
     """
 
-    def __init__(self, asked: Connect, session: Session, timeout: float, ssl: SSLContext | None) -> None:
-        self.is_open: bool = False
-        self._asked, self._session, self._machine = asked, session, session.machine
-        self._timeout = self._machine.config.connect_timeout
+    def __init__(self, asked: Connect, session: Session) -> None:
+        super().__init__(asked, session)
+        self._session = session
+        self._timeout = self.machine.config.connect_timeout
         self._blocked = self._ended = False
         self._next_beat = self._next_write = 0.0
         self._unsent = bytearray()
-        url = url_to_parts(asked.url)
-        host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
-        tls = url.scheme == "amqps"
-        self._connection = _Connection(
-            f"{host}:{url.port or (5671 if tls else 5672)}",
-            url.username or "guest",
-            url.password or "guest",
-            login_method="PLAIN",
-            virtual_host=url.path or "/",
-            heartbeat=asked.heartbeat,
-            connect_timeout=timeout,
-            ssl={"context": ssl or create_default_context(), "server_hostname": url.hostname} if tls else False,
-            socket_settings={_USER_TIMEOUT: int(self._timeout * 1000)} if _USER_TIMEOUT else {},
-            client_properties={"connection_name": asked.name, "capabilities": {"basic.nack": True}},
-            on_blocked=lambda reason: self._on_blocked(True, self._machine.blocked, reason),
-            on_unblocked=lambda: self._on_blocked(False, self._machine.unblocked),
-        )
 
-    def open(self) -> None:
-        """Connect, and open the channels."""
-        connection, logged_in = self._connection, False
-        connection.deadline = time.monotonic() + connection.connect_timeout
+    def open(self, timeout: float, ssl: SSLContext | None) -> None:
+        """Connect, and open the channels.
+
+        Args:
+            timeout: seconds to connect.
+            ssl: for ``amqps://``; ``None`` checks the chain and the host name.
+        """
+        logged_in = False
         try:
+            connection = self._connection = self._new_connection(timeout, ssl)
+            connection.deadline = time.monotonic() + timeout
             connection.connect()
             logged_in = True
             connection.sock.settimeout(self._timeout)  # of a write; reading has its own
@@ -125,23 +109,29 @@ class Link:
             self.abort()
             raise
         else:
-            self.is_open = True
-            self._tell(self._machine.link_up)
+            self.opened()
 
-    def perform(self, effect: Any) -> None:
-        """Do it at once; what is published may wait for the next :meth:`flush` or :meth:`read`."""
-        try:
-            if isinstance(effect, Close):
-                self._close()
-            elif self.is_open and isinstance(effect, Publish):
-                self._session.waiting.sent(effect)
-                self._send(self._channel.channel_id, effect, effect.exchange, effect.mandatory)
-            elif self.is_open and isinstance(effect, Declare):
-                self._declare(effect)
-            elif self.is_open and not self._blocked:  # the broker does not read, and a log is not worth to wait
-                self._send(self._logs.channel_id, effect, "logs", False)
-        except Exception as error:  # in the middle of a frame, perhaps: there is no going on
-            self._lose(error)
+    def _new_connection(self, timeout: float, ssl: SSLContext | None) -> _Connection:
+        asked, address = self.asked, Address.of(self.asked.url)
+        context = address.tls_context(ssl, create_default_context)
+        return _Connection(
+            f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}",
+            address.user,
+            address.password,
+            login_method="PLAIN",
+            virtual_host=address.vhost,
+            heartbeat=asked.heartbeat,
+            connect_timeout=timeout,
+            ssl={"context": context, "server_hostname": address.host} if context else False,
+            socket_settings={_USER_TIMEOUT: int(self._timeout * 1000)} if _USER_TIMEOUT else {},
+            client_properties={"connection_name": asked.name, "capabilities": {"basic.nack": True}},
+            on_blocked=lambda reason: self._on_blocked(True, self.machine.blocked, reason),
+            on_unblocked=lambda: self._on_blocked(False, self.machine.unblocked),
+        )
+
+    def failed(self, effect: Effect, error: BaseException) -> None:
+        """In the middle of a frame, perhaps: there is no going on."""
+        self._lose(error)
 
     def flush(self) -> None:
         """Send what waits for more to go with it."""
@@ -169,7 +159,7 @@ class Link:
         try:
             with contextlib.suppress(_Silence):
                 self._connection.drain_events()
-            if self.is_open and now >= self._next_beat:
+            if self.up and now >= self._next_beat:
                 self._next_beat = now + _BEAT
                 self._connection.heartbeat_tick()
         except Exception as error:
@@ -177,18 +167,26 @@ class Link:
 
     def abort(self) -> None:
         """Drop the connection, without a word to anybody."""
-        self.is_open = False
+        self.up = False
         with contextlib.suppress(Exception):
             self._connection.collect()
 
-    # Effects
+    # Effects. What is published may wait for the next flush() or read().
 
-    def _declare(self, effect: Declare) -> None:
+    def declare(self, effect: Declare) -> None:
         self._connection.deadline = time.monotonic() + self._timeout
         for command in effect.commands:
             if isinstance(command, Exchange.Declare):  # the rest is for consumers
                 self._logs.exchange_declare(command.exchange, "topic", durable=True, auto_delete=False)
-        self._tell(self._machine.declared, [])
+        self.tell(self.machine.declared, [])
+
+    def publish(self, effect: Publish) -> None:
+        self._session.waiting.sent(effect)
+        self._send(self._channel.channel_id, effect, effect.exchange, effect.mandatory)
+
+    def log(self, effect: PublishLog) -> None:
+        if not self._blocked:  # the broker does not read, and a log is not worth to wait
+            self._send(self._logs.channel_id, effect, "logs", False)
 
     def _send(self, channel: int, effect: Publish | PublishLog, exchange: str, mandatory: bool) -> None:
         data, step = effect.body, self._connection.frame_max - 8  # the frame's own bytes
@@ -199,10 +197,10 @@ class Link:
         if len(self._unsent) > _ENOUGH or time.monotonic() >= self._next_write:
             self.flush()
 
-    def _close(self) -> None:
-        if self.is_open and self._session.graceful:
+    def close(self) -> None:
+        if self.up and self._session.graceful:
             self.flush()
-            self._connection.deadline = time.monotonic() + self._machine.config.close_timeout
+            self._connection.deadline = time.monotonic() + self.machine.config.close_timeout
             with contextlib.suppress(Exception):
                 self._logs.close()  # answered after all that was sent on it; a connection's close may overtake that
                 self._connection.close()
@@ -211,37 +209,34 @@ class Link:
     # What the broker sends
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
-        self._tell(self._machine.confirmed, tag, multiple=multiple)
+        self.tell(self.machine.confirmed, tag, multiple=multiple)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         self._session.waiting.refused(time.monotonic())
-        self._tell(self._machine.refused, tag, multiple=multiple)
+        self.tell(self.machine.refused, tag, multiple=multiple)
 
     def _on_return(self, error: Any, exchange: str, key: str, message: Any) -> None:
         properties = Basic.Properties()
         for name, value in message.properties.items():
             setattr(properties, _NAMES.get(name, name), value)
         self._session.waiting.returned(properties.message_id, error.reply_text)
-        self._tell(self._machine.returned, exchange, key, properties, bytes(message.body), error.reply_text)
+        self.tell(self.machine.returned, exchange, key, properties, bytes(message.body), error.reply_text)
 
     def _on_blocked(self, blocked: bool, *told: Any) -> None:
         self._blocked = blocked
-        self._tell(*told)
+        self.tell(*told)
 
     # The end
 
-    def _lose(self, error: Exception, refused: bool = False) -> None:
+    def _lose(self, error: BaseException, refused: bool = False) -> None:
         if not self._ended:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            self._session.waiting.link_failed(f"{redact(self._asked.url)}: {reason}")
-            if isinstance(error, ChannelError) and self.is_open:
-                self._tell(self._machine.channel_closed, reason)
-            self._end(reason, refused)
+            why = reason(error)
+            self._session.waiting.link_failed(f"{redact(self.asked.url)}: {why}")
+            if isinstance(error, ChannelError) and self.up:
+                self.tell(self.machine.channel_closed, why)
+            self._end(why, refused)
 
-    def _end(self, reason: str, refused: bool) -> None:
+    def _end(self, why: str, refused: bool) -> None:
         self._ended = True
         self.abort()
-        self._tell(self._machine.link_down, reason, refused=refused)
-
-    def _tell(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-        self._session.tell(method, self._asked.epoch, *arguments, **named)
+        self.tell(self.machine.link_down, why, refused=refused)

@@ -5,7 +5,6 @@ Those that begin with an underscore are of pika 1.4, which ``pyproject.toml`` as
 
 import ssl
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pika
 from pamqp.commands import Basic
@@ -14,6 +13,7 @@ from pika.exceptions import AMQPConnectionError
 from pika.frame import Header
 
 from eda_core import Connect
+from eda_core.urls import Address
 
 _HEADER, _END = 2, 0xCE  # AMQP 0-9-1, section 4.2.3: a frame's type, and its last byte
 
@@ -71,21 +71,17 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         return end, Header(int.from_bytes(data[1:3]), header.body_size, header.properties)
 
 
-def parameters(asked: Connect, context: ssl.SSLContext | None) -> Any:
-    """For pika, from a URL that means what it means to eda_aio; pika itself would read it otherwise."""
-    url = urlsplit(asked.url)
-    query = dict(parse_qsl(url.query))
-    if context is None and url.scheme == "amqps":
-        context = ssl.create_default_context(cafile=query.get("cafile"), capath=query.get("capath"))
-        if "certfile" in query:
-            context.load_cert_chain(query["certfile"], query.get("keyfile"))
+def parameters(asked: Connect, given: ssl.SSLContext | None) -> Any:
+    """For pika, from a URL that means to all adapters the same; pika itself would read it otherwise."""
+    address = Address.of(asked.url)
+    context = address.tls_context(given, ssl.create_default_context)
     return pika.ConnectionParameters(
-        url.hostname,
-        url.port or (5671 if url.scheme == "amqps" else 5672),
-        unquote(url.path[1:]) or "/",
-        pika.PlainCredentials(unquote(url.username or "guest"), unquote(url.password or "guest")),
+        address.host,
+        address.port,
+        address.vhost,
+        pika.PlainCredentials(address.user, address.password),
         heartbeat=asked.heartbeat,
-        ssl_options=pika.SSLOptions(context, url.hostname) if context and url.scheme == "amqps" else None,
+        ssl_options=pika.SSLOptions(context, address.host) if context else None,
         stack_timeout=None,  # the core decides
         blocked_connection_timeout=None,
         client_properties={"connection_name": asked.name},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from eda_core.testing.conformance import MakeSubject, Worker
 from eda_core.testing.conformance_script import Call, Handler, Hold
 
 Note = Callable[[str, tuple[Any, ...]], None]
+Begin = Callable[[Callable[[], None]], None]
 
 
 class CallbackService(Protocol):
@@ -25,9 +27,14 @@ class CallbackService(Protocol):
 
 
 class CallbackSubject:
-    """A service of callbacks, run in a thread. A handler that has to hold blocks the thread that it runs in."""
+    """A service of callbacks. A handler that has to hold blocks the thread that it runs in.
 
-    def __init__(self, base: Any, threads: int, worker: Worker, urls: Sequence[str], note: Note) -> None:
+    Args:
+        begin: begins to run the service, in a thread of its own or in the main one.
+    """
+
+    def __init__(self, base: Any, threads: int, begin: Begin, worker: Worker, urls: Sequence[str], note: Note) -> None:
+        self._begin = begin
         self._note = note
         self._gates: dict[str, threading.Event] = {}
         self._caller = ThreadPoolExecutor(1)  # one, so that calls are made in the order in which they are begun
@@ -52,7 +59,7 @@ class CallbackSubject:
 
         def set_attribute(service: Any, name: str, value: Any) -> None:
             base.__setattr__(service, name, value)
-            if name == "_driver":
+            if name == "_eda_running":
                 self._loop.call_soon_threadsafe(self._begun.set)
 
         return set_attribute
@@ -95,7 +102,7 @@ class CallbackSubject:
     # What the kit asks for
 
     async def start(self) -> None:
-        threading.Thread(target=self._run, name="service", daemon=True).start()
+        self._begin(self._run)
         await self._begun.wait()
 
     async def stop(self, timeout: float | None) -> None:
@@ -116,6 +123,32 @@ class CallbackSubject:
         self._gate(gate).set()
 
 
-def callback_subjects_of(base: Any, threads: int = 0) -> MakeSubject:
+def in_a_thread(run: Callable[[], None]) -> None:
+    """Each service has its own."""
+    threading.Thread(target=run, name="service", daemon=True).start()
+
+
+class MainThread:
+    """Runs services in the main thread, one after the other, and the check in another one."""
+
+    def __init__(self) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        self._runs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def begin(self, run: Callable[[], None]) -> None:
+        """Run a service when those before it have ended."""
+        self._runs.put(run)
+
+    def during(self, check: Callable[[], None]) -> None:
+        """Run the check, and the services that it begins. Raises what that does."""
+        with ThreadPoolExecutor(1) as pool:
+            checked = pool.submit(check)
+            checked.add_done_callback(lambda _: self._runs.put(None))
+            while (run := self._runs.get()) is not None:
+                run()
+        checked.result()
+
+
+def callback_subjects_of(base: Any, threads: int = 0, begin: Begin = in_a_thread) -> MakeSubject:
     """Subjects whose services subclass ``base``, with so many threads for handlers."""
-    return lambda worker, urls, note: CallbackSubject(base, threads, worker, urls, note)
+    return lambda worker, urls, note: CallbackSubject(base, threads, begin, worker, urls, note)

@@ -15,7 +15,7 @@ from eda_core.testing.conformance import CHECKS, Check
 from eda_tools.broker import EmbeddedBroker
 from examples import custom_service
 from tests.conformance.brokers import Embedded, Rabbit, Vhosts
-from tests.conformance.callbacks import callback_subjects_of
+from tests.conformance.callbacks import MainThread, callback_subjects_of
 from tests.conformance.runner import Runner, no_task_is_left
 from tests.conformance.subjects import subjects_of
 from tests.support.rabbitmq import RabbitNode
@@ -32,16 +32,14 @@ ADAPTERS = {
 #: Checks of what the proxy does: the broker behind it makes no difference, and they take their time.
 ON_ONE_BROKER = {"a_stop_ends_though_the_peer_is_frozen"}
 
-#: What cannot be where handlers run in the thread of the network: one that does not end keeps it from everything else.
-NEEDS_THREADS = {"a_stop_has_a_deadline"}
+#: Where handlers run in the thread of the network, one that does not end can be ended in the main thread only.
+ENDS_HANDLERS = {"a_stop_has_a_deadline"}
 #: With threads pika does the same with the network; checks that wait for heartbeats and time-outs need no second run.
 SLOW = {"a_frozen_peer_is_noticed", "a_stop_ends_though_the_peer_is_frozen"}
 
 
 def to_be_run(check: str, adapter: str, broker: str) -> bool:
-    if adapter == "eda_pika" and check in NEEDS_THREADS:
-        return False
-    if adapter == THREADED and check not in NEEDS_THREADS:
+    if adapter == THREADED and check not in ENDS_HANDLERS:
         return broker == "embedded" and check not in SLOW
     return broker == "embedded" or check not in ON_ONE_BROKER
 
@@ -56,18 +54,22 @@ def cases() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("check", "adapter", "broker"), list(cases()))
 def test_conformance(check: Check, adapter: str, broker: str, request: pytest.FixtureRequest) -> None:
+    main = MainThread() if adapter == "eda_pika" and check.name in ENDS_HANDLERS else None
+    subjects = ADAPTERS[adapter] if main is None else callback_subjects_of(eda_pika.Service, begin=main.begin)
+
     async def on_embedded() -> None:
         async with EmbeddedBroker() as embedded, Embedded(embedded) as under_test:
-            await Runner(under_test, ADAPTERS[adapter]).run(check)
+            await Runner(under_test, subjects).run(check)
         await no_task_is_left()
 
     async def on_rabbitmq(node: RabbitNode, vhost: str) -> None:
         async with Rabbit(node, vhost) as under_test:
-            await Runner(under_test, ADAPTERS[adapter]).run(check)
+            await Runner(under_test, subjects).run(check)
         await no_task_is_left()
 
     if broker == "embedded":
-        asyncio.run(on_embedded())
+        performed = on_embedded()
     else:
         vhosts: Vhosts = request.getfixturevalue("vhosts")
-        asyncio.run(on_rabbitmq(request.getfixturevalue("mistreated_node"), vhosts.take()))
+        performed = on_rabbitmq(request.getfixturevalue("mistreated_node"), vhosts.take())
+    asyncio.run(performed) if main is None else main.during(lambda: asyncio.run(performed))

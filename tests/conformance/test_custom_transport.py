@@ -116,7 +116,7 @@ async def test_a_stop_does_not_wait_for_a_peer_that_is_frozen() -> None:
     """Longer than ``close_timeout``, that is."""
     async with embedded_broker() as broker, serving(broker) as cast:
         service: Any = cast.subject
-        machine = service.service._driver.machine
+        machine = service.service._eda_driver().machine
         machine.config = replace(machine.config, close_timeout=0.2)
         broker.proxy.freeze()
         await cast.subject.stop(None)

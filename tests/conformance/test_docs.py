@@ -19,6 +19,7 @@ SOURCES = [
     for name in (
         "examples/custom_transport.py",
         "examples/custom_service.py",
+        "eda_core/callbacks.py",
         "tests/conformance/test_conformance.py",
     )
 ]

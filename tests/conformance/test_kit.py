@@ -1,6 +1,6 @@
 """The kit itself: its checks find the faults that they are there for. (That it is pure: tests/core/test_purity.py.)
 
-The faults are planted in the custom transport, whose tables of effects and inputs invite to it.
+The faults are planted in the custom transport, in the core's table of what the broker sends, and in the machine.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pamqp.commands import Basic, Channel
+from pamqp.commands import Basic
 
-from eda_core import Ack, Nack, Publish, PublishLog
+from eda_core import Machine, Publish, transport
 from eda_core.outbox import Outbox
 from eda_core.receiver import Receiver
 from eda_core.testing.conformance import CHECKS, NotConforming
@@ -31,23 +31,29 @@ def test_every_check_has_a_name_of_its_own_and_says_why() -> None:
     assert all(check.why for check in CHECKS)
 
 
-def _ignore(table: dict[type, Any], kind: type) -> Plant:
-    return lambda patch: patch.setitem(table, kind, lambda *_: None)
+def _do_not(method: str) -> Plant:
+    """An effect is not performed."""
+    return lambda patch: patch.setattr(custom_transport.Link, method, lambda *_: None)
 
 
-def _change(kind: type, attribute: str, value: Any) -> Plant:
+def _ignore(name: str) -> Plant:
+    """What the broker sends is not heard."""
+    return lambda patch: patch.setitem(transport.MEANINGS, name, lambda *_: None)
+
+
+def _change(method: str, attribute: str, value: Any) -> Plant:
     """An effect is performed with another value of an attribute."""
-    perform: Any = custom_transport.EFFECTS[kind]
+    perform: Any = getattr(custom_transport.Link, method)
 
     def changed(link: Any, effect: Any) -> None:
         fields = {name: getattr(effect, name) for name in effect.__dataclass_fields__}
         perform(link, type(effect)(**fields | {attribute: value}))
 
-    return lambda patch: patch.setitem(custom_transport.EFFECTS, kind, changed)
+    return lambda patch: patch.setattr(custom_transport.Link, method, changed)
 
 
 def _confirm_what_is_refused(patch: Patch) -> None:
-    patch.setitem(custom_transport.INPUTS, Basic.Nack, custom_transport.INPUTS[Basic.Ack])
+    patch.setitem(transport.MEANINGS, "Basic.Nack", transport.MEANINGS["Basic.Ack"])
 
 
 def _acknowledge_at_once(patch: Patch) -> None:
@@ -59,12 +65,12 @@ def _acknowledge_at_once(patch: Patch) -> None:
 
 
 def _publish_at_once(patch: Patch) -> None:
-    publish = custom_service.AsyncioDriver.publish
+    publish = Machine.publish
 
-    async def unheld(self: Any, message: Any, **options: Any) -> None:
-        await publish(self, message, **options | {"within": None})
+    def unheld(self: Any, message: Any, now: float, **options: Any) -> Any:
+        return publish(self, message, now, **options | {"within": None})
 
-    patch.setattr(custom_service.AsyncioDriver, "publish", unheld)
+    patch.setattr(Machine, "publish", unheld)
 
 
 def _forget_with_the_link(patch: Patch) -> None:
@@ -92,24 +98,22 @@ def _wait_for_ever(patch: Patch) -> None:
     patch.setattr(custom_transport.Wire, "handshake", without_patience)
 
 
-INPUTS, EFFECTS = custom_transport.INPUTS, custom_transport.EFFECTS
-
 #: The fault, and the check that finds it.
 FAULTS: dict[str, tuple[Plant, str]] = {
-    "returns are ignored": (_ignore(INPUTS, Basic.Return), "unroutable_commands_come_back"),
-    "mandatory is dropped": (_change(Publish, "mandatory", False), "unroutable_commands_come_back"),
-    "logs are dropped": (_ignore(EFFECTS, PublishLog), "logs_go_to_the_bus"),
-    "rejected messages are requeued": (_change(Nack, "requeue", True), "invalid_messages_are_dead_lettered"),
-    "requeued messages are rejected": (_change(Nack, "requeue", False), "a_retry_may_succeed"),
-    "acknowledgements are dropped": (_ignore(EFFECTS, Ack), "prefetch_bounds_what_is_handled_at_once"),
+    "returns are ignored": (_ignore("Basic.Return"), "unroutable_commands_come_back"),
+    "mandatory is dropped": (_change("publish", "mandatory", False), "unroutable_commands_come_back"),
+    "logs are dropped": (_do_not("log"), "logs_go_to_the_bus"),
+    "rejected messages are requeued": (_change("nack", "requeue", True), "invalid_messages_are_dead_lettered"),
+    "requeued messages are rejected": (_change("nack", "requeue", False), "a_retry_may_succeed"),
+    "acknowledgements are dropped": (_do_not("ack"), "prefetch_bounds_what_is_handled_at_once"),
     "acknowledgements before the confirms": (_acknowledge_at_once, "sources_are_acknowledged_after_the_confirms"),
     "handlers publish at once": (_publish_at_once, "failing_handlers_publish_nothing"),
-    "refused publishes are ignored": (_ignore(INPUTS, Basic.Nack), "refused_publishes_are_sent_again_whole"),
+    "refused publishes are ignored": (_ignore("Basic.Nack"), "refused_publishes_are_sent_again_whole"),
     "refused publishes count as confirmed": (_confirm_what_is_refused, "refused_publishes_are_sent_again_whole"),
     "refused publishes lose their properties": (_forget_properties, "refused_publishes_are_sent_again_whole"),
     "publishes are lost with the link": (_forget_with_the_link, "cut_connections_lose_nothing"),
-    "consumer cancels are ignored": (_ignore(INPUTS, Basic.Cancel), "a_deleted_queue_is_declared_again"),
-    "closed channels are ignored": (_ignore(INPUTS, Channel.Close), "a_refused_declaration_is_tried_again"),
+    "consumer cancels are ignored": (_ignore("Basic.Cancel"), "a_deleted_queue_is_declared_again"),
+    "closed channels are ignored": (_ignore("Channel.Close"), "a_refused_declaration_is_tried_again"),
     "silence is borne": (_wait_for_ever, "a_frozen_peer_is_noticed"),
 }
 

@@ -16,7 +16,7 @@ from eda_core.errors import LocalError, PayloadError
 from eda_core.machine import Machine
 from eda_core.policy import ReconnectPolicy
 from eda_core.values import DeliveryId, Epoch, Event
-from eda_core.waiting import NotConfirmed, Patience, Unroutable
+from eda_core.waiting import NotConfirmed, Patience, Unroutable, Waiting
 
 from .kit import WALL, config
 
@@ -29,6 +29,7 @@ class Caller(BlockingDriver):
     Attributes:
         attempts: how many links were asked for.
         up: whether there is somebody to connect to.
+        hiccup: seconds that the process does not run after an attempt in vain.
         answers: what the broker makes of a publish; by default it confirms.
         sent: what it was sent, in order.
         pauses: how long the caller would have waited each time.
@@ -46,6 +47,7 @@ class Caller(BlockingDriver):
         super().__init__(Machine(config(**fields), random=lambda: 0.5, token="tok", wall_offset=WALL))
         self.attempts = 0
         self.up = True
+        self.hiccup = 0.0
         self.answers: Callable[[Publish], None] = self.confirm
         self.sent: list[Publish] = []
         self.coming: deque[Callable[[], None]] = deque()
@@ -83,6 +85,7 @@ class Caller(BlockingDriver):
         else:
             self.waiting.link_failed("nobody there")
             self.tell(self.machine.link_down, effect.epoch, "nobody there")
+            self.clock += self.hiccup
         return self
 
     def pause(self, seconds: float) -> None:
@@ -184,6 +187,15 @@ def test_when_hope_is_lost_everything_is_dropped() -> None:
     assert (caller.aborts, caller.closed) == (1, [False])
 
 
+def test_retries_are_counted_on_a_machine_that_is_slow() -> None:
+    """The next attempt is due when the caller gets to look at the last one; first it looks whether it was the last."""
+    caller = Caller()
+    caller.up, caller.hiccup = False, 100.0
+    call = caller.publish(events(1), False, Patience(max_retries=2))
+    assert isinstance(call.failed[0], NotConfirmed)
+    assert caller.attempts == 3
+
+
 def test_retries_end_while_there_is_no_link() -> None:
     caller = Caller()
     caller.up = False
@@ -281,3 +293,21 @@ def test_nothing_is_dispatched_and_nothing_armed() -> None:
     caller.arm(1.0)
     caller.room()
     assert caller.pauses == []
+
+
+@pytest.mark.parametrize(
+    ("timeout", "spent", "seconds"),
+    [(None, 50.0, 30.0), (100.0, 50.0, 30.0), (100.0, 80.0, 20.0), (100.0, 200.0, 0.01)],
+    ids=["any time", "enough left", "less left", "none left"],
+)
+def test_an_attempt_to_connect_takes_no_longer_than_the_call_has_left(
+    timeout: float | None, spent: float, seconds: float
+) -> None:
+    caller = Caller(connect_timeout=30.0)
+    caller.waiting = Waiting(Patience(timeout), caller.clock)
+    caller.clock += spent
+    assert caller.connect_timeout() == 30.0, "nothing is open"
+    caller.clock -= spent
+    caller.waiting.accepted(caller.clock)
+    caller.clock += spent
+    assert caller.connect_timeout() == seconds

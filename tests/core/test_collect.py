@@ -10,6 +10,7 @@ import pytest
 from eda_core import DEFERRED, DONE, Ack, LocalError, Nack, Publish, RawEvent
 from eda_core.collect import EventBatch
 from eda_core.effects import Connect, Effect
+from eda_core.errors import Abandoned
 from eda_core.values import AnyMessage, DeliveryId, Outcome
 
 from .kit import Bench, of, only, opened
@@ -25,6 +26,9 @@ class Runs:
         self.at_stop: dict[object, Callable[[], Any]] = {}
         self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], None]] = {}
 
+    def ask(self, call: Callable[[], Any]) -> Any:
+        return call()
+
     def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
         self.bench.did(method(*arguments, now=self.bench.now, **named))
 
@@ -37,7 +41,7 @@ class Service(Plain):
         self.runs = Runs(bench)
         self.timers: dict[int, tuple[float, Callable[[], Any]]] = {}
 
-    def _eda_driver(self) -> Runs:
+    def _eda_driver(self) -> Any:
         return self.runs
 
     def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> str:
@@ -170,3 +174,18 @@ def test_it_has_the_attributes_of_eventails() -> None:
 def test_a_batch_that_could_never_be_is_refused() -> None:
     with pytest.raises(LocalError, match="max_entries is 0"):
         made(print, 0)
+
+
+def test_what_is_abandoned_stays_with_the_broker() -> None:
+    """Neither acknowledged nor failed: another worker gets it as if this one had never seen it."""
+
+    def abandoned(_events: object) -> None:
+        raise Abandoned("the time is over")
+
+    bench, _, batch = made(abandoned, 9)
+    push(bench, batch, 1)
+    before = len(bench.seen)
+    with pytest.raises(Abandoned):
+        batch.expire()
+    assert bench.seen[before:] == []
+    assert len(batch) == 0

@@ -28,6 +28,7 @@ from eda_core.effects import (
     Stopped,
     Unconfigured,
 )
+from eda_core.errors import ServiceError, StateError
 from eda_core.handlers import Handlers
 from eda_core.machine import Machine
 from eda_core.values import DONE, AnyMessage, DeliveryId, Epoch, Event
@@ -63,6 +64,7 @@ class Carrier(Driver):
         self.clock = 100.0
         self.done: list[tuple[Any, ...]] = []
         self.armed: list[float] = []
+        self.disarmed: list[float] = []
         self.hooks: dict[str, Callable[[], None]] = {}
         self.answer: Callable[[Effect], None] | None = None
         self.opened: list[Link] = []
@@ -74,8 +76,9 @@ class Carrier(Driver):
     def now(self) -> float:
         return self.clock
 
-    def arm(self, deadline: float) -> None:
+    def arm(self, deadline: float) -> Callable[[], object]:
         self.armed.append(deadline)
+        return lambda: self.disarmed.append(deadline)
 
     def open(self, effect: Connect) -> LinkLike:
         self._note("open", effect.url)
@@ -90,19 +93,22 @@ class Carrier(Driver):
 
     def settled(self, ticket: int, error: str | None) -> None:
         self._note("settled", ticket, error)
+        super().settled(ticket, error)  # for adapters whose callers do not wait
 
     def replied(self, effect: Replied) -> None:
         self._note("replied", effect.ticket)
-        super().replied(effect)  # for those that call nobody
+        super().replied(effect)
 
     def room(self) -> None:
         self._note("room")
+        super().room()
 
     def report(self, level: int, text: str) -> None:
         self._note("report", level, text)
 
     def stopped(self, error: str | None) -> None:
         self._note("stopped", error)
+        super().stopped(error)
 
 
 def willing(carrier: Carrier) -> Carrier:
@@ -160,6 +166,43 @@ def test_a_stop_calls_those_who_collect() -> None:
     assert carrier.machine.state in (link.DRAINING, link.CLOSING)
     assert [what for what in carrier.done if what[0] == "call"] == [("call", None, print)] * 2
     assert carrier.machine.deadline() is not None
+
+
+def test_the_first_interrupt_asks_for_a_stop_the_second_for_an_end() -> None:
+    carrier = willing(Carrier(stop_timeout=9.0))
+    carrier.tell(carrier.machine.start)
+    properties = Basic.Properties(headers={"conversation_id": "c-1"})
+    carrier.tell(carrier.machine.delivered, EPOCH, 1, False, "events", "Happened", properties, b"")
+    carrier.interrupt()
+    assert (carrier.machine.state, carrier.machine.deadline()) == (link.DRAINING, 109.0)
+    carrier.interrupt()
+    assert carrier.machine.deadline() == 100.0
+
+
+def test_a_driver_that_is_over_says_why_and_arms_no_timer() -> None:
+    carrier = willing(Carrier())
+    carrier.tell(carrier.machine.start)
+    carrier.call_later(5.0, print)
+    assert not carrier.over
+    armed = list(carrier.armed)
+    carrier.feed([Stopped("error")])
+    assert (carrier.over, carrier.error) == (True, "error")
+    assert carrier.disarmed[-1] == armed[-1]
+    carrier.feed([])
+    assert carrier.armed == armed
+
+
+def test_a_run_raises_what_has_ended_it() -> None:
+    carrier = Carrier()
+    carrier.feed([Stopped()])
+    carrier.raise_end()
+    carrier.feed([Stopped("refused everywhere")])
+    with pytest.raises(ServiceError, match="refused everywhere"):
+        carrier.raise_end()
+
+
+def test_what_is_asked_is_done_at_once() -> None:
+    assert Carrier().ask(lambda: "answer") == "answer"
 
 
 def test_the_service_gets_an_envelope_of_its_own_to_change() -> None:
@@ -247,6 +290,18 @@ def test_tell_gives_the_time_and_all_arguments() -> None:
 
     carrier.tell(method, 1, "two", multiple=True)
     assert got == [((1, "two"), {"multiple": True, "now": 100.0})]
+    assert carrier.done == [("room",)]
+
+
+def test_an_input_may_be_made_of_the_machine_and_the_time() -> None:
+    carrier, got = Carrier(), list[Any]()
+
+    def call(machine: Machine, now: float) -> list[Effect]:
+        got.extend((machine, now))
+        return [Room()]
+
+    carrier.make(call)
+    assert got == [carrier.machine, 100.0]
     assert carrier.done == [("room",)]
 
 
@@ -364,3 +419,65 @@ def test_the_timer_fires_while_the_pump_runs() -> None:
     carrier.feed([Room(), *effects])
     assert kinds(carrier.opened[0].asked)[-1] == Publish.__name__
     assert carrier.armed[-1] == 151.0
+
+
+# Timers of the service
+
+
+def timers_run(carrier: Carrier) -> None:
+    """Run what the carrier was asked to call for timers, in order."""
+    for _, effect, function in [what for what in carrier.done if what[0] == "call"]:
+        assert effect is None
+        function()
+
+
+def test_timers_are_called_when_they_are_due_in_the_order_of_their_times() -> None:
+    carrier, called = Carrier(), list[str]()
+    carrier.call_later(2.0, lambda: called.append("second"))
+    carrier.call_later(1.0, lambda: called.append("first"))
+    carrier.call_later(3.0, lambda: called.append("third"))
+    assert (carrier.armed, carrier.disarmed) == ([102.0, 101.0], [102.0])
+    carrier.clock = 102.5
+    carrier.tick()
+    assert carrier.armed[-1] == 103.0
+    timers_run(carrier)
+    assert called == ["first", "second"]
+
+
+def test_a_timer_in_the_past_is_due_at_once() -> None:
+    carrier = Carrier()
+    carrier.call_later(-5.0, print)
+    assert carrier.armed == [100.0]
+
+
+def test_a_timer_that_was_cancelled_is_not_called_not_even_while_it_waits_for_its_turn() -> None:
+    carrier, called = Carrier(), list[str]()
+    early = carrier.call_later(1.0, lambda: called.append("early"))
+    late = carrier.call_later(1.0, lambda: called.append("late"))
+    carrier.cancel_timer(early)
+    carrier.clock = 101.0
+    carrier.tick()
+    carrier.cancel_timer(late)
+    carrier.cancel_timer(late)
+    timers_run(carrier)
+    assert called == []
+
+
+def test_the_timer_is_armed_for_whatever_comes_first() -> None:
+    carrier = Carrier(connect_timeout=12.0)
+    carrier.tell(carrier.machine.start)
+    carrier.call_later(20.0, print)
+    assert carrier.armed == [112.0]
+    carrier.call_later(5.0, print)
+    assert carrier.armed == [112.0, 105.0]
+
+
+def test_timers_end_with_the_service() -> None:
+    carrier = Carrier()
+    carrier.call_later(1.0, print)
+    carrier.feed([Stopped()])
+    carrier.clock = 102.0
+    carrier.tick()
+    assert [what[0] for what in carrier.done] == ["stopped"]
+    with pytest.raises(StateError, match="has stopped"):
+        carrier.call_later(1.0, print)

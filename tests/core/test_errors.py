@@ -10,6 +10,7 @@ import pytest
 import eda_core
 from eda_core import errors
 from eda_core.errors import (
+    Abandoned,
     BufferFull,
     CommandError,
     CommandTimeout,
@@ -41,7 +42,11 @@ def test_all_are_listed_here() -> None:
     defined = {
         value for value in vars(errors).values() if isinstance(value, type) and value.__module__ == errors.__name__
     }
-    assert defined == {*ALL, CommandError}
+    assert defined == {*ALL, CommandError, Abandoned}
+
+
+def test_who_handles_exceptions_does_not_handle_that_its_time_is_over() -> None:
+    assert not issubclass(Abandoned, Exception)
 
 
 def test_the_error_of_a_command_has_its_payload() -> None:

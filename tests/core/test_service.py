@@ -14,9 +14,10 @@ from eda_core.effects import Ack, Connect, Effect, Nack, Publish, PublishLog
 from eda_core.errors import LocalError, StateError
 from eda_core.machine import Machine
 from eda_core.service import ServiceApi, handling
-from eda_core.values import DEFERRED, AnyMessage, Command, Configuration, DeliveryId, Event, Result
+from eda_core.values import DEFERRED, DONE, AnyMessage, Command, Configuration, DeliveryId, Event, Result
 
-from .kit import URLS, Bench, only, opened
+from .kit import URLS, Bench, of, only, opened
+from .test_driver import Carrier
 
 
 class Service(ServiceApi[str]):
@@ -302,3 +303,89 @@ def test_manual_nack_rejects_or_requeues_one_or_all_before_it() -> None:
     assert bench.seen[-1] == Nack(bench.epoch, 2, True)
     made.manual_nack(tags[3], multiple=True)
     assert bench.seen[-2:] == [Nack(bench.epoch, 3, False), Nack(bench.epoch, 4, False)]
+
+
+# For adapters
+
+
+class Runs(Carrier):
+    """The driver of a service that only notes."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+
+
+def test_a_service_runs_once() -> None:
+    made = service()
+    with pytest.raises(StateError, match="does not run"):
+        made._eda_driver()
+    driver = made._eda_begin(Runs)
+    assert made._eda_driver() is driver
+    assert driver.service is made
+    with pytest.raises(StateError, match="runs once"):
+        made._eda_begin(Runs)
+    assert made._eda_driver() is driver
+
+
+def test_a_driver_that_could_not_be_made_leaves_the_service_as_it_was() -> None:
+    made = service()
+
+    def fail(_service: Service) -> Runs:
+        raise OSError("no more files")
+
+    with pytest.raises(OSError, match="no more files"):
+        made._eda_begin(fail)
+    assert made._eda_begin(Runs).service is made
+
+
+def test_timers_are_those_of_the_driver_asked_where_it_wants_to_be() -> None:
+    asked: list[str] = []
+
+    class Elsewhere(Runs):
+        def ask(self, call: Callable[[], Any]) -> Any:
+            asked.append("asked")
+            return call()
+
+    made = service()
+    with pytest.raises(StateError, match="does not run"):
+        made.call_later(1.0, print)
+    with pytest.raises(StateError, match="does not run"):
+        made.cancel_timer(1)
+    driver = made._eda_begin(Elsewhere)
+    made.cancel_timer(made.call_later(1.0, print))
+    driver.clock = 101.0
+    driver.tick()
+    assert (driver.armed, driver.done, asked) == ([101.0], [], ["asked"] * 2)
+
+
+def test_to_cancel_a_timer_of_a_service_that_has_stopped_is_no_error() -> None:
+    class Gone(Runs):
+        def ask(self, call: Callable[[], Any]) -> Any:
+            raise StateError("the service has stopped")
+
+    made = service()
+    made._eda_begin(Gone)
+    made.cancel_timer(1)
+    with pytest.raises(StateError, match="has stopped"):
+        made.call_later(1.0, print)
+
+
+class Telling(Service):
+    """With the core's own way to publish, where nobody waits for the confirm."""
+
+    _eda_publish = ServiceApi._eda_publish
+
+
+def test_what_is_published_in_a_handler_is_held_with_its_delivery() -> None:
+    made = Telling(URLS[0], ["Happened"], ["svc.Do"], "svc")
+    made.bench = bench = opened()
+    tag = bench.take()
+    with handling(made, tag):
+        assert made.publish_event("Held", 1, "c-1") == "told"
+        made.publish_event("Progress", 1, "c-1", immediate=True)
+        with handling(service(), tag):  # one service calls another
+            made.publish_event("Outside", 1, "c-1", True)
+    sent = of(Publish, bench.seen)
+    assert [(each.routing_key, each.mandatory) for each in sent] == [("Progress", False), ("Outside", True)]
+    bench.handled(tag, DONE)
+    assert of(Publish, bench.seen)[-1].routing_key == "Held"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
 import unicodedata
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from eda_core.config import Config
 from eda_core.effects import Connect
 from eda_core.errors import LocalError
-from eda_core.urls import check_urls, redact
+from eda_core.urls import Address, check_urls, redact
 from eda_core.values import Epoch
 
 #: What stands at both ends of each password, so that a part of one is noticed too.
@@ -163,3 +164,68 @@ def test_no_url_or_no_text_is_refused(urls: Any) -> None:
 def test_what_is_no_sequence_of_urls_is_refused(urls: Any) -> None:
     with pytest.raises(LocalError, match="pass a URL, or a list of them"):
         check_urls(urls)
+
+
+# What a URL says
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("amqp://localhost", ("localhost", 5672, "guest", "guest", "/", False, {})),
+        ("amqps://localhost", ("localhost", 5671, "guest", "guest", "/", True, {})),
+        ("AMQPS://LocalHost:1234/", ("localhost", 1234, "guest", "guest", "/", True, {})),
+        ("amqp://me:s%40crt@[::1]/%2F", ("::1", 5672, "me", "s@crt", "/", False, {})),
+        ("amqp://me%3A@box//", ("box", 5672, "me:", "guest", "/", False, {})),
+        ("amqp://:secret@box/a%2Fb%20c", ("box", 5672, "guest", "secret", "a/b c", False, {})),
+        (
+            "amqp://box/v?cafile=%2Fca.pem&x=1",
+            ("box", 5672, "guest", "guest", "v", False, {"cafile": "/ca.pem", "x": "1"}),
+        ),
+    ],
+)
+def test_what_a_url_leaves_out_is_filled_in(url: str, said: tuple[Any, ...]) -> None:
+    address = Address.of(url)
+    assert dataclasses.astuple(address) == said
+    assert Address.of(check_urls(url)[0]) == address
+
+
+def test_an_address_is_shown_without_the_password() -> None:
+    assert repr(Address.of(f"amqps://me:{HEAD}@box/v")) == "Address(me@box:5671, 'v', TLS)"
+    assert repr(Address.of(f"amqp://me:{HEAD}@box")) == "Address(me@box:5672, '/')"
+
+
+class Context:
+    """Notes how it is made and what it has to show."""
+
+    def __init__(self, **trusted: str | None) -> None:
+        self.trusted, self.shown = trusted, tuple[Any, ...]()
+
+    def load_cert_chain(self, *shown: Any) -> None:
+        self.shown = shown
+
+
+@pytest.mark.parametrize(
+    ("query", "trusted", "shown"),
+    [
+        ("", {"cafile": None, "capath": None}, ()),
+        ("?cafile=/ca.pem", {"cafile": "/ca.pem", "capath": None}, ()),
+        ("?capath=/cas&keyfile=/key", {"cafile": None, "capath": "/cas"}, ()),
+        ("?certfile=/me.pem", {"cafile": None, "capath": None}, ("/me.pem", None)),
+        ("?certfile=/me.pem&keyfile=/key", {"cafile": None, "capath": None}, ("/me.pem", "/key")),
+    ],
+)
+def test_the_options_of_a_url_say_whom_to_trust_and_what_to_show(query: str, trusted: Any, shown: Any) -> None:
+    made = Address.of(f"amqps://box/{query}").tls_context(None, Context)
+    assert (made.trusted, made.shown) == (trusted, shown)
+
+
+def test_a_context_of_ones_own_counts_for_more_than_the_url() -> None:
+    own: Any = Context()
+    assert Address.of("amqps://box/?certfile=/me.pem").tls_context(own, Context) is own
+    assert own.shown == ()
+
+
+@pytest.mark.parametrize("given", [None, Context()], ids=["none", "own"])
+def test_without_tls_there_is_no_context(given: Any) -> None:
+    assert Address.of("amqp://box/?cafile=/ca.pem").tls_context(given, Context) is None

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import trustme
@@ -81,6 +82,20 @@ def test_a_broker_with_a_trusted_certificate(broker: EmbeddedBrokerThread) -> No
             endpoint.publish_event("Happened", 1, "c")
             endpoint.publish_many(("Happened", "x" * 1000, "c") for _ in range(300))
             assert seen.waiting(queue) == 301
+
+
+def test_a_broker_whose_authority_the_url_names(broker: EmbeddedBrokerThread, tmp_path: Path) -> None:
+    AUTHORITY.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with tls_front(broker.port, "127.0.0.1") as url, Publisher(f"{url}?cafile={tmp_path}/ca.pem", "source") as endpoint:
+        endpoint.publish_event("Happened", 1, "c")
+
+
+def test_an_authority_that_is_not_there_is_the_reason(broker: EmbeddedBrokerThread, tmp_path: Path) -> None:
+    with tls_front(broker.port, "127.0.0.1") as url:
+        with Publisher(f"{url}?cafile={tmp_path}/nothing.pem", "source", 0) as endpoint:
+            with pytest.raises(NotConfirmed, match="No such file") as caught:
+                endpoint.publish_event("Happened", 1, "c")
+            assert not caught.value.may_arrive
 
 
 @pytest.mark.parametrize(

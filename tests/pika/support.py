@@ -45,7 +45,7 @@ class Probe(Service):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name == "_driver":  # from now on it may be asked
+        if name == "_eda_running":  # from now on it may be asked
             self._begun.set()
 
     def on_ready(self) -> None:

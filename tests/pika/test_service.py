@@ -202,7 +202,7 @@ async def test_a_wrong_certificate_is_refused(wrong: str, caplog: pytest.LogCapt
         service = Probe(url, ssl=context)
         loop = asyncio.get_running_loop()
         async with running(service, ready=False):
-            driver: Any = service._driver
+            driver: Any = service._eda_driver()
             driver.report = lambda level, text: loop.call_soon_threadsafe(reports.add, text)
             await reports.until(lambda all: any("CERTIFICATE_VERIFY_FAILED" in text for text in all), "the reason")
             service.stop()
@@ -238,7 +238,7 @@ async def test_a_failure_inside_pika_costs_the_link_and_nothing_else(caplog: pyt
     async with EmbeddedBroker() as broker:
         service = Listener(broker.url, ["Happened"])
         async with running(service):
-            driver: Any = service._driver
+            driver: Any = service._eda_driver()
             driver.loop.add_callback_threadsafe(lambda: [][1])
             await service.ready.count(2)
             await publish(service, 1)

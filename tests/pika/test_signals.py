@@ -77,6 +77,38 @@ async def test_a_second_signal_leaves_unfinished_messages_to_other_workers() -> 
         assert (await worker.end(), worker.errors) == (0, "")
 
 
+@asynchronous
+async def test_a_handler_that_blocks_the_loop_is_ended_when_the_time_is_over() -> None:
+    """It is interrupted in a system call; what it has published is not sent, and its message goes to another worker."""
+    async with EmbeddedBroker() as broker, peer(broker.url) as client:
+        done = await client.tap("events", "JobDone")
+        async with program(*WORKER, "0", "0.2", url=broker.url) as worker:
+            await worker.says("ready")
+            await send_jobs(client, range(3), wait=True)
+            await worker.says("begun 0")
+            worker.process.send_signal(signal.SIGTERM)
+            await worker.says("restored")
+            assert (await worker.end(), worker.errors) == (0, "")
+        assert numbers(worker, "begun") == numbers(worker, "left") == [0]
+        assert any("Abandoned: the time for the stop is over" in line for line in worker.lines.all)
+        assert await jobs_left(client) == [0, 1, 2]
+        assert done.all == []
+
+
+@asynchronous
+async def test_a_second_signal_ends_a_handler_that_blocks_the_loop() -> None:
+    async with EmbeddedBroker() as broker, peer(broker.url) as client, program(*WORKER, url=broker.url) as worker:
+        await worker.says("ready")
+        await send_jobs(client, range(2), wait=True)
+        await worker.says("begun 0")
+        worker.process.send_signal(signal.SIGTERM)
+        worker.process.send_signal(signal.SIGINT)
+        await worker.says("restored")
+        assert (await worker.end(), worker.errors) == (0, "")
+        assert numbers(worker, "left") == [0]
+        assert await jobs_left(client) == [0, 1]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 @asynchronous
 async def test_the_other_signals_stop_a_worker_too(number: signal.Signals) -> None:

@@ -1,4 +1,5 @@
-"""A worker for tests that send signals: ``python -m tests.pika.worker [THREADS]``, on the broker at EDA_AMQP_URL.
+"""A worker for tests that send signals: ``python -m tests.pika.worker [THREADS [STOP_TIMEOUT]]``, on the broker at
+EDA_AMQP_URL.
 
 Handles the event ``Job``: writes "begun N", waits for a byte on stdin if the payload says so, publishes ``JobDone`` and
 writes "done N". Its local log goes to stdout as well; after the end it writes which signals have their handlers back.
@@ -21,6 +22,7 @@ def say(line: str) -> None:
 class Worker(Service):
     PREFETCH_COUNT = 5
     HANDLER_THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    STOP_TIMEOUT = float(sys.argv[2]) if len(sys.argv) > 2 else 30.0
 
     def on_ready(self) -> None:
         say("ready")
@@ -29,7 +31,10 @@ class Worker(Service):
         number = payload["number"]
         say(f"begun {number}")
         if payload["waits"]:
-            os.read(0, 1)  # not by sys.stdin, whose buffer one thread would empty for all
+            try:
+                os.read(0, 1)  # not by sys.stdin, whose buffer one thread would empty for all
+            finally:
+                say(f"left {number}")
         self.publish_event("JobDone", number, conversation_id)
         say(f"done {number}")
 

@@ -14,7 +14,7 @@ from examples.services.common import broker_url, say
 
 
 class Clock(Service):
-    timer: asyncio.TimerHandle | None = None
+    timer: int | None = None
 
     async def on_ready(self) -> None:
         say("clock: ready")

@@ -17,7 +17,7 @@ from examples.services.common import broker_url, say
 
 
 class Ping(Service):
-    timer: asyncio.TimerHandle | None = None
+    timer: int | None = None
 
     async def on_ready(self) -> None:
         say("ping: ready")

@@ -1,0 +1,243 @@
+"""Drivers and services whose user code are coroutines, in whatever event loop.
+
+There is no loop in here: an adapter says how to begin a task and how to wait, in objects like asyncio's futures.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from inspect import isawaitable
+from typing import Any, Protocol, cast
+
+from eda_core.calls import answer
+from eda_core.collect import EventBatch
+from eda_core.driver import Driver
+from eda_core.effects import Effect, Replied
+from eda_core.errors import BufferFull, EdaError, PublishError
+from eda_core.eventail import time_to_stop
+from eda_core.handlers import Handlers, failure, outcome
+from eda_core.machine import Machine
+from eda_core.service import ServiceApi, handling
+from eda_core.values import AnyMessage, DeliveryId
+
+Input = Callable[..., list[Effect]]
+
+#: What ends a program, or a coroutine that nobody wants to the end of; never the outcome of a handler.
+_EXITS = (GeneratorExit, KeyboardInterrupt, SystemExit)
+
+
+class Future(Protocol):
+    """What one coroutine waits for, as asyncio has it."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, error: Any, /) -> None: ...
+    def __await__(self) -> Generator[Any, None, Any]: ...
+
+
+class CoroutineDriver(Driver):
+    """Runs each handler, hook and timer in a task of its own, and lets callers wait for what they publish."""
+
+    def __init__(self, service: Handlers, machine: Machine) -> None:
+        super().__init__(service, machine)
+        self._tickets = itertools.count(1)
+        self._waiting: dict[int, Future] = {}
+        self._for_room: list[Future] = []
+        self._for_end: list[Future] = []
+
+    # What an adapter fills in besides
+
+    @abstractmethod
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin to run it, in a task of its own."""
+
+    @abstractmethod
+    def future(self) -> Future:
+        """A new one, for one coroutine to wait for."""
+
+    @abstractmethod
+    async def tear_down(self) -> None:
+        """Cancel the tasks that are left and drop the links, if any; return when they are gone."""
+
+    # The life of a service
+
+    async def run(self) -> None:
+        """From start to end. Being cancelled, it stops gracefully first.
+
+        Raises:
+            ServiceError: the service ended without being asked to.
+        """
+        try:
+            self.tell(self.machine.start)
+            try:
+                await self._end()
+            except GeneratorExit:  # the loop is gone, and nothing can be waited for
+                raise
+            except BaseException:
+                self.stop()
+                await self._end()
+                raise
+        finally:
+            await self.tear_down()
+        self.raise_end()
+
+    async def _end(self) -> None:
+        if not self.over:
+            self._for_end.append(self.future())
+            await self._for_end[-1]
+
+    def stopped(self, error: str | None) -> None:
+        _wake(self._for_end)
+        self.room()  # who waits for it hears that the service is over
+
+    # User code
+
+    def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
+        self.spawn(self._handle(delivery, message))
+
+    async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
+        try:
+            with handling(self.service, delivery):
+                returned = self.service.handle(message)
+                result = outcome(message, await returned if isawaitable(returned) else returned)
+        except _EXITS:
+            raise
+        except BaseException as error:  # a handler may wait for what is cancelled
+            if self.over:  # torn down: the message stays with the broker
+                raise
+            result = failure(error)
+        self.handled(delivery, result)
+
+    def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
+        if not self.over:
+            self.spawn(self._call(effect, function, arguments))
+
+    async def _call(self, effect: Effect | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        try:
+            with handling(self.service, None):  # whatever has brought this about, be it a handler
+                returned = function(*arguments)
+                if isawaitable(returned):
+                    await returned
+        except Exception as error:
+            self.tell(self.machine.callback_failed, effect, failure(error))
+
+    # Callers that wait
+
+    async def request(self, make: Input, forget: Input | None = None) -> Any:
+        """Make an input with a ticket, once there is room for it, and wait for what comes of it.
+
+        Args:
+            make: the input, but for ``now`` and ``ticket``.
+            forget: the input that says, with the ticket, that nobody waits any more.
+
+        Raises:
+            LocalError: the machine refuses it.
+            PublishError, CommandError, CommandTimeout: what came of it.
+        """
+        ticket = next(self._tickets)
+        while (effects := self._unless_full(make, ticket)) is None:
+            self._for_room.append(self.future())
+            await self._for_room[-1]
+        waiting = self._waiting[ticket] = self.future()
+        self.feed(effects)
+        try:
+            return await waiting
+        finally:
+            if self._waiting.pop(ticket, None) is not None and forget is not None:  # cancelled
+                self.tell(forget, ticket)
+
+    def _unless_full(self, make: Input, ticket: int) -> list[Effect] | None:
+        try:
+            return make(now=self.now(), ticket=ticket)
+        except BufferFull as full:
+            if not full.temporary:
+                raise
+            return None
+
+    def room(self) -> None:
+        _wake(self._for_room)
+
+    def settled(self, ticket: int, error: str | None) -> None:
+        waiting = self._waiting.pop(ticket, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None) if error is None else waiting.set_exception(PublishError(error))
+
+    def replied(self, effect: Replied) -> None:
+        waiting = self._waiting.pop(effect.ticket, None)
+        if waiting is not None and not waiting.done():
+            try:
+                waiting.set_result(answer(effect))
+            except EdaError as error:
+                waiting.set_exception(error)
+
+
+def _wake(waiting: list[Future]) -> None:
+    for each in waiting:
+        if not each.done():
+            each.set_result(None)
+    waiting.clear()
+
+
+class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
+    """Base of the adapters' ``Service`` whose methods are awaited."""
+
+    async def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
+        """Ask the service to stop, and return at once; ``run`` returns when it has.
+
+        Args:
+            timeout: seconds until what is unfinished is left to other workers, ``STOP_TIMEOUT`` by default.
+            reconnect: eventail's, and false: ``run`` takes up a lost connection by itself.
+        """
+        self._eda_driver().stop(time_to_stop(timeout, reconnect))
+
+    async def call(self, command: str, message: Any, timeout: float = 30.0, conversation_id: str = "") -> Any:
+        """Send ``service.Command`` at once and wait for its result; returns the payload of that.
+
+        The result comes to this worker only, and only while its link lasts: what must survive a lost link or a dead
+        worker is sent with :meth:`send_command`.
+
+        Args:
+            timeout: seconds, in all.
+            conversation_id: by default that of the message being handled, else a new one.
+
+        Raises:
+            CommandError: the result is an error; its payload is in it.
+            CommandTimeout: no result came in time. If one comes later it is dropped, with a log.
+            PublishError: no service is bound to the command, or this one stopped.
+            LocalError: the command cannot be sent; it says why.
+        """
+        driver, within = self._eda_driver(), self._eda_delivery()
+        machine = driver.machine
+        make = partial(machine.call, command, message, timeout=timeout, conversation_id=conversation_id, within=within)
+        return await driver.request(make, machine.forget_call)
+
+    def _eda_driver(self) -> CoroutineDriver:
+        return cast(CoroutineDriver, super()._eda_driver())
+
+    async def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
+        driver, within = self._eda_driver(), self._eda_delivery()
+        publish = driver.machine.publish
+        await driver.request(partial(publish, message, within=within, mandatory=mandatory, immediate=immediate))
+
+    async def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        self._eda_input_now(call)
+
+
+class Batch(EventBatch):
+    __doc__ = EventBatch.__doc__
+
+    async def push(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+        """Add the event being handled; if that makes the batch full, hand it over and wait until it is dealt with."""
+        if self._add(payload, conversation_id, meta):
+            await self.expire()
+
+    async def expire(self) -> None:
+        """Hand over what there is, at once, and wait until it is dealt with."""
+        with self._taken() as events:
+            if events:
+                returned = self.callback(events)
+                if isawaitable(returned):
+                    await returned
