@@ -35,8 +35,7 @@ class Batch(Generic[Entry]):
     A handler pushes its message and returns a truthy value, which defers the acknowledgement. When ``callback``
     returns, all messages of the batch that it has not settled by hand are acknowledged, none before all their publishes
     are confirmed; when it raises, or the handler in which it published fails after that, the retry policy decides about
-    each. Messages whose link was lost in the meantime
-    leave the batch: the broker delivers them again.
+    each. Messages whose link was lost in the meantime leave the batch: the broker delivers them again.
 
     A handler that returns nothing has its message acknowledged by itself; :meth:`handled` then keeps the entry, and
     with it the service from stopping. It is lost with the process.
@@ -129,10 +128,15 @@ class Batch(Generic[Entry]):
         self._due, self._holds = None, False
         return taken
 
-    def publisher(self, taken: Sequence[Collected[Entry]], handled: DeliveryId | None) -> DeliveryId | None:
-        """Within which delivery the callback publishes: the one being handled if it is of the batch, else the last."""
+    def publisher(
+        self, machine: Machine, taken: Sequence[Collected[Entry]], handled: DeliveryId | None
+    ) -> DeliveryId | None:
+        """Within which delivery the callback publishes: the one being handled if it is of the batch, else one whose
+        handler is over. (Where another's still runs, its failure would drop what is for all of them.)"""
         deliveries = _deliveries(taken)
-        return handled if handled in deliveries else deliveries[-1] if deliveries else None
+        if handled in deliveries:
+            return handled
+        return next(filter(machine.deferred, deliveries), deliveries[0] if deliveries else None)
 
     def settle(
         self, machine: Machine, taken: Sequence[Collected[Entry]], now: float, error: BaseException | None = None

@@ -84,14 +84,14 @@ class EventBatch:
     @contextmanager
     def _taken(self) -> Iterator[list[RawEvent]]:
         """What the batch held, to be dealt with in the block; none if it was empty."""
-        taken = self.endpoint._eda_driver().ask(self._take)
+        driver, handled = self.endpoint._eda_driver(), self.endpoint._eda_delivery()
+        taken, within = driver.ask(lambda: self._take(handled))
         if not taken:
             yield []
             return
         failed: BaseException | None = None
-        driver = self.endpoint._eda_driver()
         try:
-            with handling(self.endpoint, self._events.publisher(taken, self.endpoint._eda_delivery())):
+            with handling(self.endpoint, within):
                 yield [event for _, event in taken]
         except Abandoned:
             taken = []  # they stay with the broker
@@ -103,13 +103,13 @@ class EventBatch:
         finally:
             driver.ask(lambda: self._settle(taken, failed))
 
-    def _take(self) -> Taken:
+    def _take(self, handled: DeliveryId | None) -> tuple[Taken, DeliveryId | None]:
         self._cancel_timer()
         driver = self.endpoint._eda_driver()
         taken = self._events.take(driver.machine)
         for delivery, _ in taken:
             driver.at_end.pop(delivery, None)
-        return taken
+        return taken, self._events.publisher(driver.machine, taken, handled)
 
     def _settle(self, taken: Taken, failed: BaseException | None) -> None:
         driver = self.endpoint._eda_driver()

@@ -12,7 +12,7 @@ from pamqp.commands import Basic
 from eda_core.codec import JSON, DecodeError, Limits, decode, encode
 from eda_core.errors import LocalError
 from eda_core.retry import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY, ROUTING
-from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS, MAX_NAME_BYTES, check_name
+from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS, MAX_HEADER_BYTES, MAX_NAME_BYTES, check_name
 from eda_core.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result, shortened
 
 CONVERSATION_ID: Final = "conversation_id"
@@ -20,14 +20,14 @@ STATUS: Final = "status"
 #: Header of ours: the ``message_id`` of the message whose handler published this one. Draws the tree of a conversation.
 CAUSATION_ID: Final = "causation_id"
 
-#: RabbitMQ closes the connection over more (``FACTS.md``), and its other properties need some room beside the headers.
-MAX_HEADER_BYTES: Final = 120_000
 #: AMQP 0-9-1, section 4.2.5.5; pamqp cuts longer ones.
 MAX_HEADER_NAME_BYTES: Final = 128
 #: Levels of tables and arrays in a header. Deeper ones come to where they crash their readers (``FACTS.md``).
 MAX_HEADER_DEPTH: Final = 32
 #: Milliseconds; RabbitMQ closes the channel over more, each time the message is sent again.
 _LONGEST_EXPIRATION: Final = 315_360_000_000
+#: RabbitMQ closes the channel over this one too, as nobody consumes it.
+_DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
 
 #: Keys of ``meta`` that a publish takes as properties …
 _SENT: Final = ("timestamp", "expiration", "app_id", "priority", "message_type", "content_encoding")
@@ -124,6 +124,8 @@ def _check_command(message: Command) -> _Checked:
     if "." not in message.name:
         raise LocalError(f"the command {message.name!r} names no service", hint="write it as service.CommandName")
     reply_to = check_name("reply_to", message.reply_to)
+    if reply_to == _DIRECT_REPLY:
+        raise LocalError(f"reply_to is {reply_to!r}", hint="results come by the commands exchange: give a routing key")
     return COMMANDS, reply_to, check_name("correlation_id", message.correlation_id, empty=True), None
 
 

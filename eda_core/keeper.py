@@ -17,7 +17,7 @@ from eda_core.codec import JSON
 from eda_core.config import Config
 from eda_core.criticality import NOTICE, WARNING
 from eda_core.effects import Cancel, Close, Connect, Declare, Effect, Report, Stopped
-from eda_core.errors import LocalError
+from eda_core.errors import LocalError, StateError
 from eda_core.topology import Subscription, bindings, declarations, queue_names, subscriptions
 from eda_core.urls import redact
 from eda_core.values import Epoch, is_number
@@ -212,8 +212,14 @@ class LinkKeeper(ABC):
         return []
 
     def release(self, now: float) -> list[Effect]:
-        """The work of one :meth:`hold` is done."""
+        """The work of one :meth:`hold` is done.
+
+        Raises:
+            StateError: of each was.
+        """
         effects: list[Effect] = []
+        if not self._holds:
+            raise StateError("there is nothing to release", hint="call hold first, once for each release")
         self._holds -= 1
         self._finish_if_quiet(now, effects)
         return effects

@@ -117,6 +117,12 @@ class Receiver(LinkKeeper):
         found = self._flight.get(delivery)
         return found is not None and found.verdict is None and found.stage is not WAITING
 
+    def deferred(self, delivery: DeliveryId) -> bool:
+        """Whether its handler is over and has left the acknowledgement for later: what is published within it is sent
+        at once, and no failure can take it back."""
+        found = self._flight.get(delivery)
+        return found is not None and found.stage is DEFERRED
+
     def failed(self, delivery: DeliveryId, failure: Failed, now: float) -> list[Effect]:
         """A message whose acknowledgement was deferred has failed after all: the retry policy decides.
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pamqp.commands import Basic, Queue
 
 from eda_core.policy import DELIVERY_COUNT_HEADER
+from eda_core.routing import MAX_HEADER_BYTES
 
 #: How many attempts a republished message has behind it.
 ATTEMPT: Final = "attempt"
@@ -48,7 +49,7 @@ def attempts_behind(headers: Mapping[str, Any]) -> int:
 
 
 def again(properties: Basic.Properties, exchange: str, routing_key: str, attempt: int) -> Basic.Properties | None:
-    """The properties of a failed message's copy; ``None`` if it has headers that cannot be written again.
+    """The properties of a failed message's copy; ``None`` if it has headers that cannot be written again, or too many.
 
     Everything is kept but what is the broker's, the expiration (it has been delivered in time) and the user id (the
     broker refuses that of another user).
@@ -75,10 +76,10 @@ def again(properties: Basic.Properties, exchange: str, routing_key: str, attempt
         app_id=properties.app_id,
     )
     try:
-        copy.marshal()
+        size = len(copy.marshal())
     except Exception:  # pamqp raises TypeError, struct.error, OverflowError … for what it has read but cannot write
         return None
-    return copy
+    return copy if size <= MAX_HEADER_BYTES else None
 
 
 def _milliseconds(delay: float) -> int:

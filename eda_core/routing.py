@@ -20,6 +20,8 @@ EXCHANGES: Final = (EVENTS, COMMANDS, CONFIGURATIONS, LOGS)
 
 #: AMQP 0-9-1 carries names and routing keys as short strings.
 MAX_NAME_BYTES: Final = 255
+#: RabbitMQ closes the connection over more (``FACTS.md``), and its other properties need some room beside the headers.
+MAX_HEADER_BYTES: Final = 120_000
 
 
 def queue_name(service: str, exchange: str) -> str:

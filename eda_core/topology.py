@@ -86,9 +86,18 @@ def declarations(wanted: Sequence[Subscription], delays: Iterable[float]) -> tup
 def queue_names(wanted: Sequence[Subscription], replies: Sequence[base.Frame]) -> Mapping[str, str] | None:
     """The queue of each consumer tag, read off the replies to :func:`declarations`; ``None`` if they do not fit."""
     names = [reply.queue for reply in replies if isinstance(reply, Queue.DeclareOk) and reply.queue]
-    if len(names) < len(wanted):
+    if len(names) < len(wanted) or not all(map(_is_queue_name, names)):
         return None
     return {subscription.tag: name for subscription, name in zip(wanted, names, strict=False)}
+
+
+def _is_queue_name(name: str) -> bool:
+    """Whether pamqp takes it in a command, as it may not, whoever gave it."""
+    try:
+        Queue.Bind(queue=name)
+    except ValueError:
+        return False
+    return True
 
 
 def bindings(wanted: Sequence[Subscription], queues: Mapping[str, str], prefetch: int) -> tuple[base.Frame, ...]:

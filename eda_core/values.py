@@ -97,7 +97,7 @@ class Command(Message):
 
     Attributes:
         reply_to: the routing key of its result, not empty.
-        correlation_id: pairs the result with this command.
+        correlation_id: pairs the result with this command; "" where the sender gave none.
     """
 
     reply_to: str

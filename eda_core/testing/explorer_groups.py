@@ -85,7 +85,7 @@ class Groups(Calls):
             if delivery is None or self._track(node, delivery) is None:
                 raise Violation("I2", f"the batch hands over {label}, which is not in flight")
             taken.append((delivery, label))
-        within = node.batch.publisher(taken, handled)
+        within = node.batch.publisher(node.machine, taken, handled)
         if within is not None:
             node.hands = (*node.hands, Hand(tuple(taken), handled, within))
             if handled is not None:

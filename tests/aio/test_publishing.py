@@ -9,7 +9,7 @@ from typing import Any
 import cbor2
 import pytest
 
-from eda_core import CBOR, LocalError, PublishError, StateError
+from eda_core import CBOR, JSON, LocalError, PublishError, StateError
 from eda_tools.broker import EmbeddedBrokerThread
 from tests.support.services import (
     BrokerUnderTest,
@@ -329,3 +329,25 @@ async def test_logs_go_to_the_bus_from_anywhere(broker: BrokerUnderTest) -> None
     assert (log.routing_key, log.delivery_mode, log.headers) == ("talker.NOTICE", 1, {})
     assert b'"_shard":3' in log.body.replace(b" ", b"")
     assert b'"_conversation_id":"c"' in log.body.replace(b" ", b"")
+
+
+@asynchronous
+async def test_json_may_be_chosen_while_a_service_runs(broker: BrokerUnderTest) -> None:
+    service = Probe(broker.url)
+    async with running(service), peer(broker.url) as client:
+        events = await client.tap("events")
+        await service.publish_event("Happened", {"n": 1}, "c")
+        service.use_json()
+        await service.publish_event("Happened", {"n": 1}, "c")
+        assert [message.content_type for message in await events.count(2)] == [CBOR, JSON]
+
+
+@asynchronous
+async def test_a_conversation_id_that_is_no_text_is_refused_where_it_is_given(broker: BrokerUnderTest) -> None:
+    service: Any = Probe(broker.url)
+    async with running(service):
+        with pytest.raises(LocalError, match="the conversation id of Happened is int, not str; pass text"):
+            await service.publish_event("Happened", 1, 7)
+        with pytest.raises(LocalError, match="asked to reconnect"):
+            await service.stop(reconnect=True)
+        await service.stop(False)

@@ -25,6 +25,7 @@ from eda_core import (
     Machine,
     Nack,
     Outcome,
+    Publish,
     RawEvent,
     Report,
 )
@@ -162,14 +163,31 @@ def test_messages_of_a_lost_link_do_not_fill_the_batch() -> None:
     assert got == [[1, 2]]
 
 
-def test_what_the_callback_publishes_is_of_the_message_being_handled_or_the_last() -> None:
-    batch: Batch[str] = Batch(9, 1.0, len)
-    taken: list[Collected[str]] = [(DeliveryId(number), "x") for number in (1, 2, 3)]
-    assert batch.publisher(taken, None) == 3
-    assert batch.publisher(taken, DeliveryId(2)) == 2
-    assert batch.publisher(taken, DeliveryId(7)) == 3, "of another batch, or of none: not its business"
-    assert batch.publisher([*taken, (None, "x")], None) == 3, "what is acknowledged already waits for nothing"
-    assert batch.publisher([(None, "x")], DeliveryId(7)) is None
+def test_what_the_callback_publishes_is_of_the_message_being_handled_or_one_whose_handler_is_over() -> None:
+    machine, batch = an_open_machine(), Batch[str](9, 1.0, len)
+    first, second, third = (deliver(machine, tag) for tag in (1, 2, 3))
+    taken: list[Collected[str]] = [(None, "x"), (first, "x"), (second, "x"), (third, "x")]
+    assert batch.publisher(machine, taken, second) == second
+    assert batch.publisher(machine, taken, None) == first, "all run"
+    machine.handled(third, DEFERRED, 0.0)
+    assert batch.publisher(machine, taken, None) == third, "no failure of a handler drops what it publishes"
+    assert batch.publisher(machine, taken, DeliveryId(7)) == third, "of another batch, or of none: not its business"
+    assert batch.publisher(machine, taken[:1], third) is None, "what is acknowledged already waits for nothing"
+
+
+def test_what_a_timer_hands_over_while_a_handler_goes_on_is_not_dropped_with_that_handler() -> None:
+    machine, batch = an_open_machine(), Batch[str](9, 1.0, len)
+    first, last = (deliver(machine, tag) for tag in (1, 2))
+    for each in (first, last):
+        batch.add(each, "x", 0.0)
+    machine.handled(first, DEFERRED, 0.0)
+    taken = batch.take(machine)
+    within = batch.publisher(machine, taken, None)
+    (publish,) = machine.publish(Event("Counted", 2, "c"), 1.0, within=within)
+    machine.handled(last, Failed("after the push"), 1.0)
+    assert batch.settle(machine, taken, 1.0) == []
+    assert isinstance(publish, Publish)
+    assert machine.confirmed(EPOCH, publish.tag, 1.0) == [Ack(EPOCH, 1, False)]
 
 
 def test_an_event_in_a_batch_is_short_to_show() -> None:

@@ -21,9 +21,9 @@ from pamqp.commands import Basic
 
 from eda_core import gelf
 from eda_core.codec import CBOR, DEFAULT_LIMITS, JSON, Limits
-from eda_core.envelope import MAX_HEADER_BYTES, InvalidEnvelope, Sealed, envelope_of, open_envelope, seal
+from eda_core.envelope import InvalidEnvelope, Sealed, envelope_of, open_envelope, seal
 from eda_core.errors import LocalError, PayloadError
-from eda_core.routing import EXCHANGES
+from eda_core.routing import EXCHANGES, MAX_HEADER_BYTES
 from eda_core.testing import frames, strategies
 from eda_core.values import AnyMessage, Command, Configuration, Event, LogRecord, Result
 
@@ -231,6 +231,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "\ud800"}, "is not valid Unicode"),
     ({"kind": Command, "name": "Do"}, "the command 'Do' names no service; write it as service.CommandName"),
     ({"kind": Command, "reply_to": ""}, "reply_to is empty; give it a name"),
+    (
+        {"kind": Command, "reply_to": "amq.rabbitmq.reply-to"},
+        "results come by the commands exchange: give a routing key",
+    ),
     ({"kind": Command, "reply_to": None}, "reply_to must be str, not NoneType; pass text"),
     ({"kind": Command, "reply_to": "r" * 256}, "is 256 bytes long"),
     ({"kind": Command, "correlation_id": 7}, "correlation_id must be str, not int; pass text"),

@@ -325,3 +325,14 @@ def test_a_timeout_that_is_no_number_changes_nothing(timeout: Any) -> None:
     with pytest.raises(LocalError, match=r"timeout is .*; give seconds"):
         bench.stop(timeout)
     assert snapshot(bench.machine) == before
+
+
+def test_what_was_not_held_cannot_be_released() -> None:
+    """Or no later stop would ever find that there is nothing to wait for."""
+    bench = opened()
+    bench.machine.hold(bench.now)
+    bench.machine.release(bench.now)
+    with pytest.raises(StateError, match="nothing to release"):
+        bench.machine.release(bench.now)
+    bench.stop()
+    assert bench.state is link.CLOSING

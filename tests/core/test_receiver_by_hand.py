@@ -398,3 +398,13 @@ def test_settled_while_the_link_was_away_and_back_it_is_told_apart() -> None:
     (new,) = deferred(bench)
     assert bench.ack(old) == []
     assert bench.ack(new) == [Ack(bench.epoch, 1, False)]
+
+
+def test_a_delivery_is_deferred_from_the_end_of_its_handler_until_it_is_settled() -> None:
+    bench = opened()
+    delivery = bench.take()
+    assert not bench.machine.deferred(delivery)
+    bench.handled(delivery, DEFERRED)
+    assert bench.machine.deferred(delivery)
+    bench.ack(delivery)
+    assert not bench.machine.deferred(delivery)

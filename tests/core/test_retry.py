@@ -183,6 +183,19 @@ def test_a_missing_retry_queue_gives_up_the_link_and_never_acknowledges() -> Non
     assert machine.confirmed(EPOCH, copy.tag, 2.0) == []
 
 
+def test_headers_that_the_copys_own_would_make_too_large_are_retried_at_once_instead() -> None:
+    """RabbitMQ closes the connection over them, the message comes back as lost, and is copied again."""
+    machine = a_machine(RetryPolicy.backoff(2))
+    message = sealed(Event("Asked", 1, "c"))
+    assert message.properties.headers is not None
+    message.properties.message_id = "m"
+    message.properties.headers["filling"] = "x" * 131_000  # is delivered
+    assert Nack(EPOCH, 1, True) in machine.handled(deliver(machine, 1, message).delivery, BOOM, 1.0)
+    (again,) = machine.delivered(EPOCH, 2, True, "events", "Asked", message.properties, message.body, 1.0)
+    assert isinstance(again, Dispatch)
+    assert Nack(EPOCH, 2, False) in machine.handled(again.delivery, BOOM, 1.0)
+
+
 def test_exclusive_queues_and_unwritable_headers_are_retried_at_once_instead() -> None:
     machine = a_machine(RetryPolicy.backoff(3), exclusive_queues=True)
     effects = machine.handled(deliver(machine, 1, sealed(Event("Asked", 1, "c"))).delivery, BOOM, 1.0)

@@ -123,6 +123,13 @@ def test_replies_that_do_not_fit_give_no_names(answers: list[base.Frame]) -> Non
     assert queue_names(wanted, answers) is None
 
 
+@pytest.mark.parametrize("name", ["amq.gen-é", "amq\ngen"])
+def test_a_name_that_cannot_be_written_is_none(name: str) -> None:
+    answers = replies("amq.gen-1")
+    setattr(answers[-1], "queue", name)  # noqa: B010 - pamqp checks it when it is given, and a broker is free to
+    assert queue_names(subscriptions(config(configurations=["Set"])), answers) is None
+
+
 def test_results_of_calls_come_to_a_queue_of_this_worker_alone() -> None:
     """Bound where the service's own queue for commands is, so it needs a consumer tag of its own."""
     wanted = (*subscriptions(config(commands=["s.Do"])), topology.replies("s.token"))

@@ -483,8 +483,8 @@ MUTANTS = (
     Mutant(
         "a batch settles what is not in flight any more",
         "batch",
-        "for delivery, entry in self._entries if machine.in_flight(delivery)]",
-        "for delivery, entry in self._entries]",
+        "for each in self._entries if each[0] is None or machine.in_flight(each[0])]",
+        "for each in self._entries]",
         "batch, cut",
         "I2",
     ),

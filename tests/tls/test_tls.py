@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from pathlib import Path
 from typing import Any
 
 import trustme
 
+from eda_tools import cli
+from eda_tools.broker import EmbeddedBrokerThread
 from tests.support.services import Probe, Record, asynchronous, reports, running, within
+from tests.support.tools import Ran, run_tool
 from tests.tls.conftest import TlsBroker
 
 Meta = dict[str, Any]
@@ -77,3 +81,69 @@ async def test_a_broker_without_tls_is_refused(embedded_tls: TlsBroker, embedded
     with reports() as log:
         reason = await refused(service(f"amqps://guest:guest@localhost:{embedded_plain}/", embedded_tls.context), log)
     assert "no link to amqps://guest:***@localhost" in reason
+
+
+# --- the tools: they say in one line what is wrong, with status 4 ---
+
+
+def inspect(url: str, authorities: object = "") -> Ran:
+    """Look at a queue that is not there: status 1 says that the tool got as far as that."""
+    env = {"SSL_CERT_FILE": str(authorities)} if authorities else {}
+    return asyncio.run(run_tool("inspect_queue", url, "nowhere", env=env))
+
+
+CONNECTED = (1, "inspect_queue.py: there is no queue 'nowhere'")
+
+
+def test_tools_trust_the_authorities_of_the_environment_and_of_the_url(broker: TlsBroker) -> None:
+    for url, authorities in ((broker.url(), broker.file), (f"{broker.url()}?cafile={broker.file}", "")):
+        ran = inspect(url, authorities)
+        assert (ran.status, ran.line) == CONNECTED
+    ran = asyncio.run(  # by the core, where inspect_queue connects by itself
+        run_tool("send_command", broker.url(), "a.B", "--data", "1", env={"SSL_CERT_FILE": str(broker.file)})
+    )
+    assert (ran.status, ran.out) == (cli.FAILED, "")
+    assert ran.line.startswith("send_command.py: no service is bound to a.B")
+
+
+def test_tools_tell_why_a_broker_is_not_trusted(broker: TlsBroker, tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    wrong_authority = inspect(broker.url(), other)
+    told = f"inspect_queue.py: no connection to amqps://guest:***@localhost:{broker.port}/: TLS failed: "
+    assert (wrong_authority.status, wrong_authority.out) == (cli.NO_CONNECTION, "")
+    assert wrong_authority.line.startswith(told)
+    assert wrong_authority.line.endswith(" (is SSL_CERT_FILE the file of your own authority?)")
+    wrong_name = inspect(broker.url("127.0.0.1"), broker.file)
+    assert (wrong_name.status, wrong_name.out) == (cli.NO_CONNECTION, "")
+    assert wrong_name.line.endswith(": IP address mismatch, certificate is not valid for '127.0.0.1'.")
+
+
+def test_tools_tell_what_is_wrong_with_a_url(embedded_tls: TlsBroker, embedded_plain: int, tmp_path: Path) -> None:
+    (tmp_path / "text.pem").write_text("no certificate")
+    for url, told in (
+        (f"{embedded_tls.url()}?cafile={tmp_path}/nowhere", "a file that the URL names cannot be read: no such file"),
+        (f"{embedded_tls.url()}?cafile={tmp_path}/text.pem", "TLS failed: no certificate or crl found"),
+        (embedded_tls.url().replace("amqps", "amqp"), "closed the connection without a word (does it want amqps://?)"),
+        (f"amqps://localhost:{embedded_plain}/", "TLS failed: what answers does not speak it"),
+    ):
+        ran = inspect(url)
+        assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
+        assert told in ran.line
+
+
+def test_tools_show_a_certificate_of_their_own(authority: trustme.CA, embedded_tls: TlsBroker, tmp_path: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    mine = authority.issue_cert("operator")
+    mine.private_key_pem.write_to_path(tmp_path / "key.pem")
+    mine.cert_chain_pems[0].write_to_path(tmp_path / "mine.pem")
+    with EmbeddedBrokerThread(ssl=context) as strict:
+        url = f"amqps://localhost:{strict.port}/?cafile={embedded_tls.file}"
+        ran = inspect(url)
+        assert ran.status == cli.NO_CONNECTION
+        assert ran.line.endswith("(does it want a certificate of yours?)")
+        ran = inspect(f"{url}&certfile={tmp_path}/mine.pem&keyfile={tmp_path}/key.pem")
+        assert (ran.status, ran.line) == CONNECTED

@@ -1,5 +1,21 @@
-"""The brokers that the tools are tested on."""
+"""The brokers that the tools are tested on, and who operates them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
 
 from tests.aio.conftest import broker
+from tests.support.services import BrokerUnderTest
+from tests.tools.bench import Operator, operator
 
 __all__ = ["broker"]
+
+
+@pytest.fixture
+def bench(broker: BrokerUnderTest) -> Iterator[Operator]:
+    """An operator, with the queues of a service ``a`` and its dead letters set up."""
+    with operator(broker.url) as made:
+        made.operate()
+        yield made

@@ -6,9 +6,6 @@ import argparse
 import asyncio
 import errno
 import importlib
-import os
-import re
-import signal
 import subprocess
 import sys
 import tomllib
@@ -23,10 +20,9 @@ from eda_tools import cli, eda
 from eda_tools.arguments import Parser, common_options, natural, positive, rate, seconds, url_argument
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.cli import Output, Tool, ToolError
-from eda_tools.delivery import FIELDS
 from eda_tools.output import OutputClosed
 from tests.support.services import ROOT, environment
-from tests.support.tools import run_here
+from tests.support.tools import run_here, run_tool
 
 URL = "amqp://guest:sekret@127.0.0.1:1/"
 Run = Callable[[argparse.Namespace, Output], Awaitable[int]]
@@ -237,38 +233,6 @@ def test_a_time_out_cancels_and_says_what_was_waited_for(swallow: bool, capsys: 
     assert cleaned
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_cleanly(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
-    async def run(args: argparse.Namespace, output: Output) -> int:
-        try:
-            os.kill(os.getpid(), number)
-            await asyncio.Event().wait()
-        finally:
-            output.print("cleaned up")
-        return cli.DONE
-
-    ran = run_here(tool(run), capsys, URL)
-    assert (ran.status, ran.out, ran.err) == (cli.INTERRUPTED, "cleaned up\n", "")
-
-
-def test_a_second_signal_ends_it_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[int] = []
-    monkeypatch.setattr(os, "_exit", ended.append)
-
-    async def run(args: argparse.Namespace, output: Output) -> int:
-        os.kill(os.getpid(), signal.SIGINT)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            os.kill(os.getpid(), signal.SIGINT)
-            while not ended:
-                await asyncio.sleep(0)
-        return cli.DONE
-
-    assert run_here(tool(run), capsys, URL).status == cli.INTERRUPTED
-    assert ended == [cli.INTERRUPTED]
-
-
 # --- output ---
 
 
@@ -333,12 +297,11 @@ def test_standard_output_that_cannot_be_written(redirection: str, status: int, t
 
 def test_eventails_names_are_commands() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    eventails = "logger monitor publish_event publish_configuration send_command inspect_queue resurrect".split()
-    eventails += ["trace", "doctor", "topology"]
-    commands = {"eda": "eda_tools.eda:main"} | {f"{name}.py": f"eda_tools.{name}:main" for name in eventails}
-    assert pyproject["project"]["scripts"] == commands
-    for name in eventails:
-        assert importlib.import_module(f"eda_tools.{name}").main == eda.load(name).main
+    installed = {"eda": "eda_tools.commands:eda"} | {f"{name}.py": f"eda_tools.commands:{name}" for name in eda.TOOLS}
+    assert pyproject["project"]["scripts"] == installed
+    assert {name: importlib.import_module(f"eda_tools.{name}").main for name in eda.TOOLS} == {
+        name: eda.load(name).main for name in eda.TOOLS
+    }
 
 
 def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
@@ -359,41 +322,39 @@ def test_eda_without_a_tool_is_wrong_usage(arguments: list[str], capsys: pytest.
     assert "monitor" in written.err
 
 
+#: What each tool is given behind the URL.
+NEEDED = {
+    "publish_event": "Done --data 1",
+    "publish_configuration": "Settings --data 1",
+    "send_command": "a.Do --data 1",
+    "inspect_queue": "q",
+    "resurrect": "q",
+    "trace": "conversation",
+    "topology": "--management http://127.0.0.1:1",
+}
+
+
+@pytest.mark.parametrize("name", eda.TOOLS)
+def test_every_tool_says_in_one_line_that_it_cannot_connect(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rest = NEEDED.get(name, "").split()
+    ran = asyncio.run(run_tool(name, f"{URL},{URL}", *rest))
+    assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
+    assert ran.line.startswith(f"{name}.py: no connection to ")
+    assert ran.line.endswith(": connection refused")
+    monkeypatch.setenv("EDA_AMQP_URL", "http://guest:sekret@h/")
+    ran = run_here(eda.load(name), capsys, "-", *rest)
+    assert (ran.status, ran.out) == (cli.USAGE, "")
+    assert "from EDA_AMQP_URL: broker URL 'http://guest:***@h/': the scheme is not amqp or amqps" in ran.line
+
+
 @pytest.mark.parametrize("name", eda.TOOLS)
 def test_every_tool_is_there_under_its_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = eda.load(name)
     assert found.name == name
     assert run_here(found, capsys, "--help").status == cli.DONE
     assert run_here(found, capsys, "--print-completion", "bash").status == cli.DONE
-
-
-DOCS = "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("tools*.rst")))
-
-
-@pytest.mark.parametrize("name", eda.TOOLS)
-def test_the_docs_have_every_tool_and_option(name: str) -> None:
-    section = DOCS.partition(f"``{name}``")[2]
-    assert section, f"docs/tools.rst does not have ``{name}``"
-    parser = eda.load(name).parser()
-    options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
-    assert {option for option in options - {"--help", "--version"} if option not in DOCS} == set()
-
-
-def test_the_docs_have_every_status_and_field() -> None:
-    for name, status in vars(cli).items():
-        if name in cli.__all__ and type(status) is int:
-            assert re.search(rf"^{status}  +\S", DOCS, re.MULTILINE), f"docs/tools.rst does not have status {status}"
-    for field in FIELDS:
-        assert DOCS.count(f"``{field}``") >= 2, f"docs/tools.rst does not have {field} in both tables"
-
-
-def test_completion_is_a_script_that_the_shell_takes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert eda.main(["--print-completion", "bash"]) == cli.DONE
-    script = capsys.readouterr().out
-    (tmp_path / "eda.sh").write_text(script)
-    subprocess.run(["bash", "-n", str(tmp_path / "eda.sh")], check=True, timeout=20)
-    assert all(name in script for name in eda.TOOLS)
-    assert "--idle-timeout" in script
 
 
 def test_modules_of_the_tools_load_nothing_slow_for_help() -> None:

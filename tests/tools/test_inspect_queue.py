@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,6 @@ from tests.support.tools import on_terminal, run_here
 from tests.tools.bench import EVENTS_QUEUE, Operator, operator, ran
 
 MANY = 1_000
-
-
-@pytest.fixture
-def bench(broker: BrokerUnderTest) -> Iterator[Operator]:
-    with operator(broker.url) as made:
-        made.operate()
-        yield made
 
 
 async def begun(url: str, *arguments: str) -> asyncio.subprocess.Process:

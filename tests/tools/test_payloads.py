@@ -148,6 +148,31 @@ def test_no_file_is_written_over(tmp_path: Path) -> None:
     written = [write_new(tmp_path, "Ev", "cbor", bytes([number])) for number in range(4)]
     assert [path.name for path in written] == ["Ev.cbor", "Ev.2.cbor", "Ev.3.cbor", "Ev.4.cbor"]
     assert [path.read_bytes()[0] for path in written] == [0, 1, 2, 3]
+    written[1].unlink()
+    later = [write_new(tmp_path, "Ev", "cbor", b"") for _ in range(40)]
+    assert sorted(int(path.name.split(".")[1]) for path in later) == [2, *range(5, 44)]
+
+
+def test_a_thousand_names_are_found_by_looking_at_a_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[Path] = []
+    exists = os.path.lexists
+
+    def look(path: Path) -> bool:
+        looked_at.append(path)
+        return exists(path)
+
+    monkeypatch.setattr(os.path, "lexists", look)
+    for number in range(1_000):
+        (tmp_path / f"Ev.{number}.cbor").touch()
+    (tmp_path / "Ev.cbor").touch()
+    assert write_new(tmp_path, "Ev", "cbor", b"").name == "Ev.1000.cbor"
+    assert len(looked_at) < 25
+
+
+def test_two_who_save_at_once_write_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "lexists", lambda path: False)  # the other one makes them just then
+    for number in range(3):
+        assert write_new(tmp_path, "Ev", "cbor", b"").name == ("Ev.cbor", "Ev.2.cbor", "Ev.3.cbor")[number]
 
 
 @given(st.text() | st.sampled_from(["../../etc/passwd", "/etc/passwd", "..", ".", "", "a\x00b", "x" * 300, "é" * 200]))

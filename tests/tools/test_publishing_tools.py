@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 
 from eda_core import Command
 from eda_tools import cli, eda, logger, monitor, publish_configuration, publish_event, send_command
+from eda_tools.broker import EmbeddedBrokerThread
 from tests.support.rabbitmq import free_port
 from tests.support.services import (
     BrokerUnderTest,
@@ -125,15 +128,35 @@ async def test_some_that_nobody_gets_make_it_partly_done(
         await witness.channel.declare_exchange("events", "topic", durable=True)
         await queue.bind("events", "Done")
         arguments = (broker.url, "Done", "--data", "{}", "--count", "12", "--rate", "20", "--json")
+        begun = time.monotonic()
         publishing = asyncio.create_task(here("publish_event", capsys, *arguments))
         events = await witness.consume(queue.name)
         await events.next()
         await queue.delete(if_unused=False, if_empty=False)
         ran = await publishing
+    assert time.monotonic() - begun >= 11 / 20
     assert ran.status == cli.PARTLY
     routed = [line["routed"] for line in ran.objects]
     assert routed == sorted(routed, reverse=True)
     assert ran.line.endswith(f"nobody gets it ({routed.count(False)} of 12)")
+
+
+@asynchronous
+async def test_many_have_a_progress_bar_on_a_terminal_and_nowhere_else() -> None:
+    arguments = ("Done", "--data", "1", "--count", "20", "--rate", "100", "--json")
+    with EmbeddedBrokerThread() as embedded:
+        async with peer(embedded.url) as witness:
+            await witness.tap("events")
+            command = (sys.executable, "-m", "eda_tools.publish_event", embedded.url, *arguments)
+            status, screen = await asyncio.to_thread(on_terminal, *command)
+            assert status == cli.DONE
+            assert " 0/20" in screen
+            assert "20/20" in screen
+            told = re.findall(r"\r\x1b\[2K(\{.*\})\n", screen)  # each takes the place of the bar, which goes below it
+            assert len([json.loads(line) for line in told]) == 20
+            assert screen.endswith("\x1b[2K")  # it is gone
+            ran = await run_tool("publish_event", embedded.url, *arguments, "--color", "always")
+    assert (ran.status, ran.err, len(ran.objects)) == (cli.DONE, "", 20)
 
 
 @asynchronous
@@ -192,15 +215,6 @@ async def test_exchanges_of_another_type(
     assert " refuses it: PRECONDITION_FAILED - " in ran.line
     assert "'events'" in ran.line
     assert "guest:***@" in ran.line
-
-
-@pytest.mark.parametrize("name", TOOLS)
-@asynchronous
-async def test_no_broker(name: str) -> None:
-    url = f"amqp://guest:sekret@127.0.0.1:{free_port()}/"
-    ran = await run_tool(name, url, *needed(name))
-    told = f"{name}.py: no connection to {url.replace('sekret', '***')}: connection refused"
-    assert (ran.status, ran.out, ran.line) == (cli.NO_CONNECTION, "", told)
 
 
 @asynchronous
@@ -330,6 +344,28 @@ async def test_a_command_for_nobody_ends_at_once(broker: BrokerUnderTest, capsys
     ran = await here("send_command", capsys, broker.url, "nobody.Here", "--data", "{}")
     told = "send_command: no service is bound to nobody.Here: nobody gets the command"
     assert (ran.status, ran.out, ran.line) == (cli.FAILED, "", told)
+
+
+@asynchronous
+async def test_a_service_that_is_not_there_is_told_of_although_a_monitor_gets_the_command(
+    broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("-m", "eda_tools.send_command", broker.url, "echo.Mute", "--data", "{}")
+    async with peer(broker.url) as monitor:
+        await monitor.tap("commands")
+        for told in (
+            "there is no queue echo.commands: echo does not seem to run, and only a monitor gets the command",
+            "no worker of echo consumes echo.commands now: the command waits there",
+        ):
+            async with program(*words) as started:
+                assert await started.notes.next() == f"send_command.py: {told}"
+                ran = await interrupted(started)
+            assert (ran.status, ran.out) == (cli.INTERRUPTED, "")
+            await monitor.channel.declare_queue("echo.commands", durable=True)
+        monkeypatch.setattr(send_command, "_PATIENCE", 0.0)
+        async with running(Echo(broker.url)):
+            ran = await here("send_command", capsys, broker.url, "echo.Echo", "--data", "{}")
+    assert (ran.status, ran.err) == (cli.DONE, "")
 
 
 @asynchronous

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import json
-import random
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +15,11 @@ from eda_tools import queues
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.recording import read_recording
 from eda_tools.resurrect import TOOL
-from tests.support.services import DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, BrokerUnderTest, environment, program
-from tests.support.tools import Ran, interrupted, on_terminal, run_here
+from tests.support.services import DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, BrokerUnderTest
+from tests.support.tools import Ran, on_terminal, run_here
 from tests.tools.bench import COMMANDS_QUEUE, EVENTS_QUEUE, Operator, keys, operator, ran
 
 MANY = 1_000
-
-
-@pytest.fixture
-def bench(broker: BrokerUnderTest) -> Iterator[Operator]:
-    with operator(broker.url) as made:
-        made.operate()
-        yield made
 
 
 class Here:
@@ -234,6 +223,15 @@ def test_filters(bench: Operator, resurrect: Here, tmp_path: Path) -> None:
     assert keys(bench.drain(EVENTS_QUEUE)) == ["Number2"]
 
 
+def test_a_rate_is_not_exceeded(bench: Operator, resurrect: Here) -> None:
+    for _ in range(11):
+        bench.event("Placed")
+    bench.kill()
+    begun = time.monotonic()
+    assert resurrect.totals("--rate", "50", "--batch_size", "4") == (11, 0, 0)
+    assert time.monotonic() - begun >= 10 / 50
+
+
 def test_a_dry_run_shows_what_would_be_sent(broker: BrokerUnderTest, bench: Operator) -> None:
     bench.event("Placed")
     bench.kill()
@@ -322,101 +320,6 @@ def test_what_it_sends_may_die_again_at_once(bench: Operator, resurrect: Here, b
     left = bench.drain()
     assert [json.loads(seen.body)["number"] for seen in left] == list(range(50))
     assert all(seen.headers["x-death"][0]["count"] == 1 for seen in left), "x-death has been sent on"
-
-
-def test_killed_at_any_moment_it_loses_nothing(broker: BrokerUnderTest, bench: Operator) -> None:
-    random_ = random.Random(5)
-    bench.many(MANY)
-    bench.kill()
-    copies: list[str] = []
-    allowed = 0  # duplicates
-    arriving = bench.consume(EVENTS_QUEUE)
-    for _ in range(6):
-        batch = random_.choice((1, 1, 5, 40))
-        allowed += batch
-        command = (sys.executable, "-m", "eda_tools.resurrect", "--batch_size", str(batch), broker.url)
-        with subprocess.Popen(
-            [*command, DEAD_LETTER_QUEUE], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as tool:
-            for _ in range(random_.randint(1, 150)):
-                copies.append(next(arriving).properties["message_id"])
-            tool.kill()
-            tool.communicate()
-            assert tool.returncode == -signal.SIGKILL
-    with operator(broker.url) as other:
-        left: list[str] = []
-        for seen in other.consume(DEAD_LETTER_QUEUE):  # the broker may need a moment to notice the last kill
-            left.append(seen.properties["message_id"])
-            copies += _arrived(bench)
-            if len({*copies, *left}) == MANY:
-                break
-        other.channel.cancel()
-    bench.channel.cancel()
-    copies += [seen.properties["message_id"] for seen in bench.drain(EVENTS_QUEUE)]
-    left += [seen.properties["message_id"] for seen in bench.drain()]
-    assert {*copies, *left} == {f"id {number}" for number in range(MANY)}
-    assert len(set(left)) == len(left)
-    assert copies
-    assert left
-    assert MANY <= len(copies) + len(left) <= MANY + allowed
-
-
-def _arrived(bench: Operator) -> list[str]:
-    """What the consumer has been sent meanwhile."""
-    waiting = bench.channel.get_waiting_message_count()
-    found = []
-    for _ in range(waiting):
-        _, properties, _ = next(bench.channel.consume(EVENTS_QUEUE, auto_ack=True))
-        assert properties is not None
-        found.append(str(properties.message_id))
-    return found
-
-
-def test_an_interrupted_run_ends_cleanly(broker: BrokerUnderTest, bench: Operator) -> None:
-    bench.many(MANY)
-    bench.kill()
-
-    async def scenario() -> Ran:
-        async with program(
-            "-m", "eda_tools.resurrect", "--json", "--rate", "200", broker.url, DEAD_LETTER_QUEUE
-        ) as tool:
-            await asyncio.to_thread(lambda: next(bench.consume(EVENTS_QUEUE)))
-            return await interrupted(tool)
-
-    result = asyncio.run(scenario())
-    assert (result.status, result.err) == (130, "")
-    total = result.objects[-1]["total"]
-    bench.channel.cancel()
-    assert total["failed"] == 0
-    assert 0 < total["replayed"] < MANY
-    assert bench.waiting() == MANY - total["replayed"], "what was confirmed is acknowledged, and nothing else"
-
-
-def test_a_lost_connection_loses_nothing(broker: BrokerUnderTest, bench: Operator) -> None:
-    bench.many(MANY)
-    bench.kill()
-
-    async def scenario() -> Ran:
-        async with program("-m", "eda_tools.resurrect", "--rate", "300", broker.url, DEAD_LETTER_QUEUE) as tool:
-            await asyncio.to_thread(lambda: next(bench.consume(EVENTS_QUEUE)))
-            await broker.cut()
-            status = await tool.end()
-            return Ran(status, "".join(f"{line}\n" for line in tool.lines.all), tool.errors)
-
-    result = asyncio.run(scenario())
-    assert result.status == 3
-    assert "Traceback" not in result.err
-    assert "were sent again before" in result.err.splitlines()[-1]
-    replayed = int(result.out.splitlines()[-1].split()[1])
-    with operator(broker.url) as again:
-        left = []
-        for seen in again.consume(DEAD_LETTER_QUEUE):
-            left.append(json.loads(seen.body)["number"])
-            if left[-1] == MANY - 1:
-                break
-    # An acknowledgement may have been lost with the connection; then a copy and the dead letter are there.
-    assert MANY - replayed <= len(left) + 1 <= MANY + 1
-    assert left == list(range(MANY - len(left), MANY))
 
 
 def test_what_is_held_is_given_back_before_the_broker_loses_patience(

@@ -120,14 +120,20 @@ def _number(text: str, wanted: str, *, above: float, whole: bool = False) -> flo
     return value
 
 
-def completes_files(action: argparse.Action) -> None:
-    """Let the shell complete the names of files for this argument."""
-    action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks
-
-
 class PrintCompletion(argparse.Action):
     """``--print-completion bash``: a script that completes the command's words, for the shell to source."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None) -> NoReturn:
+        _complete_files(parser)
         print(shtab.complete(parser, values))
         parser.exit(DONE)
+
+
+def _complete_files(parser: argparse.ArgumentParser) -> None:
+    """Have the shell complete names of files for the arguments that are some; of subcommands, too."""
+    for action in parser._actions:
+        if action.metavar in ("FILE", "DIR") or action.dest == "payload":
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks
+        if isinstance(action, argparse._SubParsersAction):
+            for subcommand in action.choices.values():
+                _complete_files(subcommand)

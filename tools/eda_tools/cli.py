@@ -178,6 +178,7 @@ async def _supervised(work: Awaitable[int], timeout: float | None, output: Outpu
     def on_signal() -> None:
         nonlocal interrupted
         if interrupted:
+            output.abandon()
             os._exit(INTERRUPTED)
         interrupted = True
         task.cancel()

@@ -95,7 +95,7 @@ class Publisher:
         """What became of them, in order; those that are not confirmed in time are unknown."""
         if publishes:
             await asyncio.wait(publishes, timeout=CONFIRM_TIMEOUT)
-        reason = f"the broker has not confirmed it within {CONFIRM_TIMEOUT:g} s; is it short of memory or disk?"
+        reason = f"the broker has not confirmed it within {CONFIRM_TIMEOUT:g} s; it may be short of memory or disk"
         late = Answer(None, reason, late=True)
         return [publish.result() if publish.done() else late for publish in publishes]
 

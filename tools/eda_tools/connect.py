@@ -47,6 +47,10 @@ RPC_TIMEOUT: Final = 10.0
 #: Seconds for a connection to close.
 CLOSE_TIMEOUT: Final = 3.0
 HEARTBEAT: Final = 20
+#: X509_V_ERR_*: a chain that ends nowhere, or at a certificate that nobody trusts.
+_UNKNOWN_AUTHORITIES: Final = (18, 19, 20, 21)
+#: aiormq's words for the end of the stream.
+_CLOSED: Final = "Server connection unexpectedly closed"
 
 
 class Session:
@@ -140,11 +144,17 @@ async def _first(urls: Sequence[str], tool: str, output: Output) -> Session:
                 aio_pika.connect(url, heartbeat=HEARTBEAT, name=name), timeout=CONNECT_TIMEOUT
             )
         except Exception as error:  # the client library's have no common class
-            failures.append(f"{redact(url)}: {explain(error, url)}")
+            failures.append(f"{redact(url)}: {explain(error, url)}{_hint(error, url)}")
         else:
             output.doing = ""
             return Session(url, connection)
     raise ToolError(f"no connection to {'; nor to '.join(failures)}", NO_CONNECTION)
+
+
+def _hint(error: Exception, url: str) -> str:
+    if _CLOSED not in str(error):
+        return ""
+    return " (does it want a certificate of yours?)" if url.startswith("amqps") else " (does it want amqps://?)"
 
 
 async def _close(connection: AbstractConnection) -> None:
@@ -161,20 +171,36 @@ def explain(error: BaseException, url: str = "") -> str:
     if isinstance(error, InvalidFrameError):  # what becomes of a virtual host that is missing or not permitted
         return f"the broker refuses the virtual host {_vhost(url)!r}, or is no AMQP 0-9-1 broker"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {getattr(error, 'verify_message', '') or error.reason or error}"
+        return f"TLS failed: {_tls_reason(error)}"
     if isinstance(error, ChannelClosed):
         return " ".join(str(part) for part in error.args) or "the broker closed the channel"
+    if isinstance(error, (ChannelInvalidStateError, asyncio.CancelledError)):  # aiormq's, for what a loss takes along
+        return "the connection was lost"
     if isinstance(error, socket.gaierror):
         return f"the host name is unknown ({error.strerror})"
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_TIMEOUT:g} s"
+    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):  # of the certificate in the URL
+        return f"a file that the URL names cannot be read: {os.strerror(error.errno or 0).lower()}"
     cause = error.__cause__
     if isinstance(cause, (ssl.SSLError, socket.gaierror)):
         return explain(cause, url)
     if isinstance(cause, OSError) and cause.errno:  # what asyncio makes of it has no strerror of its own
         return os.strerror(cause.errno).lower()
     text = " ".join(" ".join(str(part) for part in error.args).split())
+    if text.startswith(_CLOSED):
+        return "the broker closed the connection without a word"
     return text or f"the connection was lost ({type(error).__name__})"
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        unknown = error.verify_code in _UNKNOWN_AUTHORITIES
+        hint = " (is SSL_CERT_FILE the file of your own authority?)" if unknown else ""
+        return f"{error.verify_message}{hint}"
+    if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return "what answers does not speak it (amqp:// is without)"
+    return (error.reason or " ".join(map(str, error.args))).replace("_", " ").lower()
 
 
 def _vhost(url: str) -> str:

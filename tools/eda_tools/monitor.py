@@ -15,7 +15,6 @@ from rich.live import Live
 
 from eda_core.codec import CBOR, JSON
 from eda_tools import show
-from eda_tools.arguments import completes_files
 from eda_tools.cli import DONE, Output, Tool, url_argument
 from eda_tools.comparisons import COMPARISONS, MISSING
 from eda_tools.delivery import Delivery
@@ -54,16 +53,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="only payloads with these values, such as client_id=123; the value is text or JSON",
     )
     parser.add_argument("--conversation", metavar="ID", help="only this conversation")
-    completes_files(
-        parser.add_argument(
-            "--save", nargs="?", const=".", metavar="DIR", help="save payloads in files of DIR (default: here) instead"
-        )
+    parser.add_argument(
+        "--save", nargs="?", const=".", metavar="DIR", help="save payloads in files of DIR (default: here) instead"
     )
-    completes_files(
-        parser.add_argument(
-            "--record", metavar="FILE", help="append what is shown to a recording, for trace and topology"
-        )
-    )
+    parser.add_argument("--record", metavar="FILE", help="append what is shown to a recording, for trace and topology")
     parser.add_argument("--stats", action="store_true", help="show rates by key instead of messages")
     watch_options(parser, json="one JSON object per line; with --save, files are JSON instead of CBOR")
 
@@ -122,7 +115,7 @@ def _statistics(output: Output) -> Iterator[Callable[[Delivery, Fields], None]]:
     def see(_delivery: Delivery, found: Fields) -> None:
         statistics.add(found)
 
-    if output.json or not output.out.is_terminal:
+    if output.json or not output.drawable:
         try:
             yield see
         finally:

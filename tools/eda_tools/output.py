@@ -5,7 +5,8 @@
 - ``output.print(renderable)``: data for people: text, or anything of rich. Pass ``rich.text.Text`` or tables; plain
   strings are printed as they are, without markup. What came from the network goes through :func:`safe` first.
 - ``output.note(text)``, ``output.error(text)``: standard error, ``prog: text``, passwords removed.
-- ``output.err``: rich's console on standard error, for progress bars.
+- ``output.progress(text, total)``: a progress bar on standard error, if that is a terminal.
+- ``output.drawable``: whether standard output is a terminal, on which something can be drawn again and again.
 
 When nobody reads standard output any more (``| head``), writing raises :class:`OutputClosed`, which ``Tool.main`` takes
 for a good end.
@@ -20,7 +21,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TextIO
 
 from rich.console import Console
@@ -63,6 +64,7 @@ class Output:
             if getattr(sys, name) is None:  # closed by whoever started us
                 setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
         self._stdout = sys.stdout
+        self._drawing = False
         for stream in (sys.stdout, sys.stderr):
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure is not None:  # it is not one that a test has put there
@@ -84,7 +86,10 @@ class Output:
     def record(self, values: Mapping[str, Any]) -> None:
         """Write one JSON object, one line."""
         line = _ENCODER.encode(jsonable(values))
-        self._write(lambda: print(line, file=self._stdout))
+        if self._drawing:
+            self._write(lambda: self.out.print(Text(line), soft_wrap=True))
+        else:
+            self._write(lambda: print(line, file=self._stdout))
 
     def print(self, renderable: Any = "", *, end: str = "\n") -> None:
         """Write for people."""
@@ -104,6 +109,10 @@ class Output:
         except OSError as error:
             raise ToolError(f"standard output: {error.strerror}") from None
 
+    @property
+    def drawable(self) -> bool:
+        return self._stdout.isatty()  # rich's consoles take --color always and FORCE_COLOR for a terminal, too
+
     # Everything else
 
     def note(self, text: str) -> None:
@@ -119,6 +128,32 @@ class Output:
         with contextlib.suppress(OSError):
             self.err.print(line, soft_wrap=True)
 
+    @contextlib.contextmanager
+    def progress(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar while the block runs, where people see it; yields what is told how many of ``total`` are done."""
+        if not sys.stderr.isatty():
+            yield lambda done: None
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        err = self.err
+        if _one_screen(sys.stdout, sys.stderr):  # then one console has to write all of it, or lines get torn
+            self.err, self._drawing = self.out, True
+        try:
+            with Progress(*columns, console=self.err, transient=True) as bar:
+                task = bar.add_task(safe(text), total=total)
+                yield lambda done: bar.update(task, completed=done)
+        finally:
+            self.err, self._drawing = err, False
+
+    def abandon(self) -> None:
+        """The process ends in this moment: give a terminal its cursor back, which bars and live tables hide."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                if stream.isatty():
+                    os.write(stream.fileno(), b"\x1b[?25h")
+
     def close(self) -> None:
         """Nothing more is written. The interpreter would complain when it flushes a stream that nobody reads."""
         for stream in (sys.stdout, sys.stderr):
@@ -132,6 +167,11 @@ class Output:
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         raise
+
+
+def _one_screen(one: TextIO, other: TextIO) -> bool:
+    """Whether they are the same terminal."""
+    return one.isatty() and other.isatty() and os.fstat(one.fileno()).st_rdev == os.fstat(other.fileno()).st_rdev
 
 
 def _console(stream: TextIO, color: str) -> Console:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -16,7 +17,6 @@ from typing import Any, Final
 
 from eda_core.codec import CBOR, JSON, DecodeError, Limits, decode, encode
 from eda_core.errors import LocalError
-from eda_tools.arguments import completes_files
 from eda_tools.output import jsonable
 from eda_tools.status import FAILED, USAGE, ToolError
 
@@ -43,13 +43,12 @@ class Payload:
 
 def payload_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``payload`` and ``--data``; :func:`read_payload` takes ``args``."""
-    payload = parser.add_argument(
+    parser.add_argument(
         "payload",
         nargs="?",
         help="path of a JSON or CBOR file, told apart by its extension (.json, .cbor), and published in the same "
         "format; '-' reads standard input, JSON or CBOR",
     )
-    completes_files(payload)
     parser.add_argument("--data", metavar="JSON", help="the payload itself, instead of a file")
 
 
@@ -173,7 +172,7 @@ def write_new(directory: Path, stem: str, extension: str, body: bytes) -> Path:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name in _names(stem, extension):
+        for name in _names(directory, stem, extension):
             try:
                 with (directory / name).open("xb") as file:  # fails if it exists, also for one made meanwhile
                     file.write(body)
@@ -185,12 +184,20 @@ def write_new(directory: Path, stem: str, extension: str, body: bytes) -> Path:
     raise AssertionError("there are always more names")
 
 
-def _names(stem: str, extension: str) -> Iterator[str]:
+def _names(directory: Path, stem: str, extension: str) -> Iterator[str]:
+    """Names to try, in order; the first that is likely to be free, and those with higher numbers."""
     # A name comes from the network: it must not lead out of the directory, nor be longer than file systems allow.
     stem = re.sub(r"[^\w.@=+-]", "_", stem).lstrip(".") or "_"
     stem = stem.encode()[:200].decode(errors="ignore")
     yield f"{stem}.{extension}"
-    number = 2
-    while True:
+    taken, free = 1, 2
+    while os.path.lexists(directory / f"{stem}.{free}.{extension}"):
+        taken, free = free, 2 * free
+    while free - taken > 1:  # thousands may be there: not each of them is looked at
+        middle = (taken + free) // 2
+        if os.path.lexists(directory / f"{stem}.{middle}.{extension}"):
+            taken = middle
+        else:
+            free = middle
+    for number in itertools.count(free):
         yield f"{stem}.{number}.{extension}"
-        number += 1

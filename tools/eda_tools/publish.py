@@ -41,13 +41,16 @@ async def publish(args: argparse.Namespace, output: Output, tool: str, make: typ
     if payload.content_type == JSON:
         service.use_json()
     kind = make.__name__.lower()
-    unrouted = 0
+    unrouted = confirmed = 0
 
     async def one() -> None:
-        nonlocal unrouted
+        nonlocal unrouted, confirmed
         conversation_id = args.conversation_id if args.conversation_id is not None else str(uuid.uuid4())
         routed = await service.publish(make(args.event, payload.value, conversation_id))
-        unrouted += not routed
+        unrouted, confirmed = unrouted + (not routed), confirmed + 1
+        if bar is not None:
+            bar(confirmed)
+            output.doing = f"publishing the {kind} {args.event}, of which {confirmed} of {args.count} are confirmed"
         with contextlib.suppress(OutputClosed):  # that nobody reads the ids is no reason to publish less
             if output.json:
                 told = {"kind": kind, "name": args.event, "conversation_id": conversation_id, "routed": routed}
@@ -58,8 +61,9 @@ async def publish(args: argparse.Namespace, output: Output, tool: str, make: typ
                 output.flush()
 
     async with running(service):
-        output.doing = f"publishing the {kind} {args.event}"
-        await _repeat(one, args.count, args.rate)
+        with output.progress(args.event, args.count) if args.count > 1 else contextlib.nullcontext() as bar:
+            output.doing = f"publishing the {kind} {args.event}"
+            await _repeat(one, args.count, args.rate)
     with contextlib.suppress(OutputClosed):  # before the other error: which one is told must not be chance
         output.flush()
     if unrouted:

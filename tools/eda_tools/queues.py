@@ -31,6 +31,8 @@ _NO_SUCH: Final = "eda-probe"
 _BEHIND_THE_LIMIT: Final = "x-queue-leader-locator"
 #: Seconds for which messages are held: RabbitMQ closes a channel that leaves one unacknowledged for half an hour.
 HOLD = 15 * 60.0
+#: Seconds for giving back when something has gone wrong, perhaps with the broker.
+_FAREWELL: Final = 2.0
 
 _PROBES: Final = 20
 _DIFFERS: Final = re.compile(
@@ -249,6 +251,6 @@ async def reading(session: Session, queue: str, *, force: bool = False) -> Async
         yield reader
     except BaseException:
         with contextlib.suppress(Exception):  # the broker gives back what a closed channel held
-            await reader.give_back()
+            await asyncio.wait_for(reader.give_back(), _FAREWELL)
         raise
     await reader.give_back()

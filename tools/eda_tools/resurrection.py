@@ -10,18 +10,17 @@ import argparse
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from aiormq.exceptions import AMQPError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from eda_tools import show
 from eda_tools.backup import Backup
-from eda_tools.confirming import Answer, Copy, Publisher
+from eda_tools.confirming import CONFIRM_TIMEOUT, Answer, Copy, Publisher
 from eda_tools.connect import Session
 from eda_tools.deaths import published
 from eda_tools.delivery import Delivery, fields
@@ -32,7 +31,9 @@ from eda_tools.revival import Reviver, Unsendable
 from eda_tools.status import FAILED, ToolError
 
 #: Seconds to hear the broker's answers for what is under way, once the tool is told to end.
-_GRACE: Final = 5.0
+_GRACE: Final = 3.0
+#: Seconds without a confirm, until that is told.
+_PATIENCE: Final = 3.0
 
 REPLAYED: Final = "replayed"
 SKIPPED: Final = "skipped"
@@ -158,6 +159,7 @@ class Resurrection:
         self._chosen = 0
         self._due = 0.0
         self._ending = asyncio.Event()
+        self._delay_told = False
 
     async def run(self, wanted: Callable[[Delivery], bool]) -> None:
         """Until all that was there at the beginning has been looked at, or there are as many as asked for.
@@ -167,9 +169,8 @@ class Resurrection:
             AMQPError, ConnectionError: a connection was lost.
         """
         self._output.doing = f"sending dead letters of {self._args.queue!r}"
-        with self._progress() as progress:
-            bar = progress.add_task(self._args.queue, total=self._tally.snapshot)
-            while batch := await self._read(wanted, lambda: progress.update(bar, completed=self._tally.read)):
+        with self._output.progress(self._args.queue, self._tally.snapshot) as looked_at:
+            while batch := await self._read(wanted, looked_at):
                 working = asyncio.ensure_future(self._work(batch))
                 try:
                     await asyncio.shield(working)
@@ -178,12 +179,7 @@ class Resurrection:
                     await asyncio.wait((working,), timeout=_GRACE)
                     raise
 
-    def _progress(self) -> Progress:
-        shown = self._output.err.is_terminal and not self._args.dry_run
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        return Progress(*columns, console=self._output.err, transient=True, disable=not shown)
-
-    async def _read(self, wanted: Callable[[Delivery], bool], looked_at: Callable[[], None]) -> list[Item]:
+    async def _read(self, wanted: Callable[[Delivery], bool], looked_at: Callable[[int], None]) -> list[Item]:
         """The next batch; those that are not wanted are passed over, and stay held until the end."""
         batch: list[Item] = []
         while len(batch) < self._args.batch_size and self._tally.read < self._tally.snapshot:
@@ -195,7 +191,7 @@ class Resurrection:
             if got is None:
                 break
             self._tally.read += 1
-            looked_at()
+            looked_at(self._tally.read)
             tag, delivery = got
             origin = published(delivery.headers, delivery.routing_key)
             item = Item(self._tally.read, tag, delivery, delivery.routing_key if origin is None else origin[1])
@@ -260,10 +256,13 @@ class Resurrection:
             if self._ending.is_set():
                 break
             assert item.copy is not None
-            sent.append((item, await self._publisher.publish(item.copy)))
+            with self._telling_of_delay():
+                sent.append((item, await self._publisher.publish(item.copy)))
+        with self._telling_of_delay():
+            answers = await self._publisher.answers([each for _, each in sent])
         unknown: list[Item] = []
         late: list[str] = []
-        for (item, _), answer in zip(sent, await self._publisher.answers([each for _, each in sent]), strict=True):
+        for (item, _), answer in zip(sent, answers, strict=True):
             item.reason = answer.reason
             if answer.sent:
                 await self._reader.ack(item.tag)
@@ -277,6 +276,21 @@ class Resurrection:
         if late:
             raise ToolError(f"{len(late)} may have been sent, but {late[0]}", FAILED)
         return unknown
+
+    @contextlib.contextmanager
+    def _telling_of_delay(self) -> Iterator[None]:
+        """Say so, once, if the block takes long: silence looks like a fault of ours."""
+        timer = asyncio.get_running_loop().call_later(_PATIENCE, self._tell_of_delay)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _tell_of_delay(self) -> None:
+        if not self._delay_told:
+            self._delay_told = True
+            limit = f"waiting up to {CONFIRM_TIMEOUT:g} s"
+            self._output.note(f"the broker does not confirm: is it short of memory or disk? {limit}")
 
     def _give_up(self, item: Item) -> None:
         self._tally.add(item, FAILURE, f"nobody knows whether it was sent: {item.reason}")

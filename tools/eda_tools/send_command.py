@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 import uuid
+from typing import Final
 
 from eda_core.codec import JSON
-from eda_core.routing import check_name
+from eda_core.routing import COMMANDS, check_name, queue_name
 from eda_core.values import ERROR, Command
 from eda_tools import show
 from eda_tools.cli import DONE, ERROR_RESULT, FAILED, USAGE, Output, Tool, ToolError, common_options, url_argument
 from eda_tools.delivery import Delivery, fields
 from eda_tools.payloads import payload_arguments, read_payload
+
+#: Seconds without a result, after which it is looked whether the service is there at all.
+_PATIENCE: Final = 1.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,9 +47,32 @@ async def run(args: argparse.Namespace, output: Output) -> int:
         if not await watch.publish(command):
             raise ToolError(f"no service is bound to {args.command}: nobody gets the command", FAILED)
         output.doing = f"waiting for the result of {args.command} (conversation {conversation_id})"
-        while (result := await watch.next()) is None:
-            continue
+        if (result := await watch.next(_PATIENCE)) is None:
+            await _suspect(args, output)
+        while result is None:
+            result = await watch.next()
         return _shown(result, command, output)
+
+
+async def _suspect(args: argparse.Namespace, output: Output) -> None:
+    """Say so if nobody seems to serve the command. Its service's queue is asked for: that some queue took the command
+    says little, since a monitor's takes all."""
+    from eda_tools.connect import session
+
+    service = args.command.partition(".")[0]
+    queue = queue_name(service, COMMANDS)
+    waiting = output.doing
+    try:
+        async with session(args.urls, "send_command", output) as broker:
+            found = await broker.queue(queue)
+    except ToolError:  # it is another connection's, or not for this user to see
+        return
+    finally:
+        output.doing = waiting
+    if found is None:
+        output.note(f"there is no queue {queue}: {service} does not seem to run, and only a monitor gets the command")
+    elif not found.consumer_count:
+        output.note(f"no worker of {service} consumes {queue} now: the command waits there")
 
 
 def _shown(result: Delivery, command: Command, output: Output) -> int:

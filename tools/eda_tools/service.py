@@ -32,7 +32,7 @@ from eda_core import Ack, AnyMessage, Effect, Epoch, Machine, Report
 from eda_core.envelope import CONVERSATION_ID, envelope_of
 from eda_core.errors import ServiceError
 from eda_core.urls import redact
-from eda_tools.connect import CONNECT_TIMEOUT, answering
+from eda_tools.connect import CLOSE_TIMEOUT, CONNECT_TIMEOUT, answering
 from eda_tools.delivery import Delivery
 from eda_tools.output import Output
 from eda_tools.status import FAILED, ToolError
@@ -116,7 +116,7 @@ class ToolService(Service):
 
     PREFETCH_COUNT = 200
     RETRY_DELAY = 1.0
-    STOP_TIMEOUT = 5.0
+    STOP_TIMEOUT = 3.0
 
     _machine_class: ClassVar[type[_ToolMachine]] = _ToolMachine
 
@@ -168,7 +168,9 @@ class ToolService(Service):
             ServiceError: it ended.
         """
         urls = await answering(self._eda_config.urls, self.tool, self.output)
-        self._eda_config = replace(self._eda_config, urls=urls, connect_timeout=CONNECT_TIMEOUT)
+        self._eda_config = replace(
+            self._eda_config, urls=urls, connect_timeout=CONNECT_TIMEOUT, close_timeout=CLOSE_TIMEOUT
+        )
         self.running = asyncio.create_task(self.run())
         await self.until(self.ready.wait())
         if self._refusal:

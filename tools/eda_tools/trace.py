@@ -67,7 +67,7 @@ async def run(args: argparse.Namespace, output: Output) -> int:
 async def _live(urls: tuple[str, ...], conversation: str, args: argparse.Namespace, output: Output) -> int:
     """Whatever ends it, what has been seen is drawn."""
     seen: list[Fields] = []
-    interactive = output.out.is_terminal and not args.json and not args.mermaid
+    interactive = output.drawable and not args.json and not args.mermaid
     try:
         with _watched(seen, output) if interactive else contextlib.nullcontext():
             async for found in _messages(urls, conversation, args, output):
