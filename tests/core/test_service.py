@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eda_core import ReconnectPolicy, RetryPolicy, criticality
-from eda_core.effects import Ack, Connect, Effect, Nack, Publish, PublishLog
+from eda_core.effects import Ack, Connect, Effect, Nack, Publish, PublishLog, Report
 from eda_core.errors import LocalError, StateError
 from eda_core.machine import Machine
 from eda_core.service import ServiceApi, handling
@@ -389,3 +389,13 @@ def test_what_is_published_in_a_handler_is_held_with_its_delivery() -> None:
     assert [(each.routing_key, each.mandatory) for each in sent] == [("Progress", False), ("Outside", True)]
     bench.handled(tag, DONE)
     assert of(Publish, bench.seen)[-1].routing_key == "Held"
+
+
+def test_an_input_that_does_not_wait_is_made_where_the_driver_wants_to_be() -> None:
+    class Own(Service):
+        _eda_input_now = ServiceApi._eda_input_now
+
+    made = Own(URLS[0], [], [], "svc")
+    driver = made._eda_begin(Runs)
+    made._eda_input_now(lambda machine, now: [Report(6, f"{machine is driver.machine} at {now}")])
+    assert driver.done == [("report", 6, "True at 100.0")]

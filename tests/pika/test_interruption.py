@@ -133,8 +133,8 @@ async def test_a_handler_may_clean_up_and_publish_while_it_is_ended() -> None:
         """
 class Careful(Probe):
     def on_Happened(self, payload, conversation_id, meta):
-        say("begun")
         try:
+            say("begun")
             time.sleep(60)
         except Exception:
             say("no Exception")

@@ -29,12 +29,12 @@ class Worker(Service):
 
     def on_Job(self, payload: dict[str, Any], conversation_id: str, meta: dict[str, Any]) -> None:
         number = payload["number"]
-        say(f"begun {number}")
-        if payload["waits"]:
-            try:
+        try:
+            say(f"begun {number}")
+            if payload["waits"]:
                 os.read(0, 1)  # not by sys.stdin, whose buffer one thread would empty for all
-            finally:
-                say(f"left {number}")
+        finally:
+            say(f"left {number}")
         self.publish_event("JobDone", number, conversation_id)
         say(f"done {number}")
 
