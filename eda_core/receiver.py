@@ -177,6 +177,8 @@ class Receiver(LinkKeeper):
     def nack(self, delivery: DeliveryId, now: float, *, requeue: bool = False, multiple: bool = False) -> list[Effect]:
         """Reject by hand: back to the queue, or, once the publishes of the delivery are confirmed, to the dead letters.
 
+        Back to the queue counts as an attempt: nothing else can be seen of it where it is delivered again.
+
         Raises:
             LocalError: as :meth:`ack`.
         """

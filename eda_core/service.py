@@ -338,7 +338,7 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         return self._eda_input(lambda machine, now: machine.ack(DeliveryId(delivery_tag), now, multiple=multiple))
 
     def manual_nack(self, delivery_tag: int, requeue: bool = False, multiple: bool = False) -> R:
-        """Reject it: back to the queue, or to the dead letters. See :meth:`manual_ack`."""
+        """Reject it: back to the queue, which counts as an attempt, or to the dead letters. See :meth:`manual_ack`."""
         return self._eda_input(
             lambda machine, now: machine.nack(DeliveryId(delivery_tag), now, requeue=requeue, multiple=multiple)
         )

@@ -14,6 +14,7 @@ from eda_core.testing.explorer_model import (
     DEFERRED,
     FAILED,
     NOTHING,
+    REQUEUED,
     RUNS,
     SUCCEEDED,
     Hand,
@@ -38,7 +39,10 @@ class Groups(Calls):
         """The handler is over, or the message is settled by hand."""
         node = self._node(index)
         run = node.runs.pop(delivery)
-        if self._mark(node, delivery, end) and end is FAILED:
+        counts = self._mark(node, delivery, end)
+        if counts and end is REQUEUED:
+            self.requeues = {**self.requeues, run.label: self.requeues.get(run.label, 0) + 1}
+        if counts and end is FAILED:
             self._count_failure(run.label)
             if self.plan(run.label).configures and not node.configured:
                 node.wants_configuration = True  # somebody will send another one

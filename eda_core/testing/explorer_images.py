@@ -46,6 +46,7 @@ class Images:
                     world.done,
                     world.settled,
                     tuple(sorted(world.failures.items())),
+                    tuple(sorted(world.requeues.items())),
                     world.alarm,
                     world.inbox,
                     world.left,

@@ -118,6 +118,10 @@ def _manual_cut() -> Scenario:
     )
 
 
+def _manual_twice() -> Scenario:
+    return replace(_manual_cut(), name="manual acknowledgement, given back twice", bounds={"failure": 2})
+
+
 def _configured() -> Scenario:
     return Scenario(
         "configuration phase",
@@ -246,6 +250,7 @@ SCENARIOS: Final = (
             _backoff,
             _manual,
             _manual_cut,
+            _manual_twice,
             _configured,
             _outside,
             _refused,

@@ -63,11 +63,12 @@ def _judge_settled(node: Node, track: Track, effect: Ack) -> Track:
     return track
 
 
-def judge_nack(node: Node, effect: Nack, failures: int, disturbed: bool) -> Track:
+def judge_nack(node: Node, effect: Nack, failures: int, requeues: int, disturbed: bool) -> Track:
     """I2 and I4 for a rejection.
 
     Args:
         failures: of the handler of this message so far, while its delivery counted.
+        requeues: attempts of this message that ended so, likewise.
         disturbed: whether something happened to the message that its worker cannot know of.
     """
     track = node.tracks.pop(effect.tag, None)
@@ -85,7 +86,7 @@ def judge_nack(node: Node, effect: Nack, failures: int, disturbed: bool) -> Trac
         if track.end is FAILED and failures >= node.machine.config.retry.attempts and not disturbed:
             raise Violation("I4", f"{track.label} is tried again after {failures} failed attempt(s)")
     elif track.end is FAILED:
-        _judge_giving_up(node, track, failures, disturbed)
+        _judge_giving_up(node, track, failures, requeues, disturbed)
     elif track.end is not REJECTED:
         raise Violation("I4", f"{effect} dead-letters {track.label}, whose handler {track.end}")
     if track.end is REJECTED and any(key in node.pieces for key in track.pieces):
@@ -93,8 +94,8 @@ def judge_nack(node: Node, effect: Nack, failures: int, disturbed: bool) -> Trac
     return track
 
 
-def _judge_giving_up(node: Node, track: Track, failures: int, disturbed: bool) -> None:
-    """I4: to the dead letters after exactly the attempts of the policy.
+def _judge_giving_up(node: Node, track: Track, failures: int, requeues: int, disturbed: bool) -> None:
+    """I4: to the dead letters after exactly the attempts of the policy, those included that gave the message back.
 
     A redelivered message of which its worker knows nothing counts as failed once, elsewhere (``policy.AttemptMemory``);
     a delayed retry that is lost with its link begins anew, so there may be more attempts.
@@ -102,7 +103,7 @@ def _judge_giving_up(node: Node, track: Track, failures: int, disturbed: bool) -
     retry = node.machine.config.retry
     fewest = retry.attempts - 1 if disturbed and not retry.delays else retry.attempts
     most = failures if disturbed else retry.attempts
-    if not max(1, fewest) <= failures <= most:
+    if not max(1, fewest - requeues) <= failures <= most:
         raise Violation("I4", f"{track.label} is dead-lettered after {failures} of {retry.attempts} attempts")
 
 

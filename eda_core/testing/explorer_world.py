@@ -67,6 +67,7 @@ class WorldState:
         settled: labels of those that a worker has acknowledged or dead-lettered, as far as it is concerned, or would
             have, had its link not been lost first.
         failures: of handlers, by label, while the delivery counted.
+        requeues: attempts after which the message was given back by hand, by label, likewise.
         inbox: the calls that another service has taken and not answered: label, ``reply_to``, correlation and
             conversation id.
         todo: what follows from the step that is being taken: the number of a node, and what to do with it.
@@ -88,6 +89,7 @@ class WorldState:
         "notes",
         "now",
         "promised",
+        "requeues",
         "scenario",
         "settled",
         "todo",
@@ -101,6 +103,7 @@ class WorldState:
         self.done: frozenset[str] = frozenset()
         self.settled: frozenset[str] = frozenset()
         self.failures: dict[str, int] = {}
+        self.requeues: dict[str, int] = {}
         self.alarm: bool = False
         self.inbox: tuple[tuple[str, str, str, str], ...] = ()
         self.notes: list[str] | None = None
@@ -352,7 +355,7 @@ class WorldState:
         # redelivery of what never arrived, and copies that delayed retries leave when their confirm is lost.
         doubled = bool(node.machine.config.retry.delays) and (node.machine.epoch > 1 or self._spent("refusal"))
         disturbed = label in node.unseen or label in self.settled or len(self.nodes) > 1 or doubled
-        judge_nack(node, effect, self.failures.get(label, 0), disturbed)
+        judge_nack(node, effect, self.failures.get(label, 0), self.requeues.get(label, 0), disturbed)
         if not effect.requeue:
             self.settled |= {label}
         method = commands.Basic.Nack(effect.tag, False, effect.requeue)
