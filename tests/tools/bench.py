@@ -99,12 +99,14 @@ class Operator:
             self.channel.basic_nack(tag, multiple=True, requeue=False)
         self.await_waiting(before + count)
 
-    def await_waiting(self, count: int, patience: float = 20.0, *, doubled: int = 0) -> None:
-        """Until so many are among the dead letters, or up to ``doubled`` more: RabbitMQ puts them there in its own
-        time, and tells nobody."""
+    def await_waiting(
+        self, count: int, patience: float = 20.0, *, doubled: int = 0, queue: str = DEAD_LETTER_QUEUE
+    ) -> None:
+        """Until so many are in the queue, or up to ``doubled`` more: RabbitMQ puts dead letters there in its own time,
+        and what a killed worker had, and tells nobody."""
         deadline = time.monotonic() + patience
-        while not count <= (found := self.waiting()) <= count + doubled:
-            assert time.monotonic() < deadline, f"{found} dead letters instead of {count} after {patience} s"
+        while not count <= (found := self.waiting(queue)) <= count + doubled:
+            assert time.monotonic() < deadline, f"{found} messages in {queue} instead of {count} after {patience} s"
 
     def waiting(self, queue: str = DEAD_LETTER_QUEUE) -> int:
         """How many messages are in a queue that nobody has."""

@@ -83,12 +83,8 @@ def test_it_can_be_ended_at_any_moment(
         return tool.returncode
 
     assert asyncio.run(scenario()) == status
-    found = []
-    for seen in bench.consume(EVENTS_QUEUE):  # the broker may need a moment to notice
-        found.append(json.loads(seen.body)["number"])
-        if len(found) == MANY:
-            break
-    assert found == list(range(MANY))
+    bench.await_waiting(MANY, queue=EVENTS_QUEUE)
+    assert numbers(bench) == list(range(MANY))
 
 
 def test_head_is_not_an_error(broker: BrokerUnderTest, bench: Operator) -> None:
