@@ -1,4 +1,4 @@
-"""Signals: a worker that is asked to stop, or killed, in the middle of its work; and several services in one loop."""
+"""Signals: a worker that is asked to stop in the middle of its work; and several services in one loop."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ import cbor2
 import pytest
 
 from eda_aio import Service
+from tests.support.jobs import jobs_left, numbers, send_jobs
 from tests.support.services import (
     BrokerUnderTest,
-    Peer,
     Probe,
-    Program,
-    Record,
     asynchronous,
     conversation,
     peer,
@@ -29,29 +27,15 @@ from tests.support.services import (
 WORKER = ("-m", "tests.aio.worker")
 
 
-async def send_jobs(source: Probe, numbers: range, *, wait: bool) -> None:
-    payloads = [{"number": number, "waits": wait} for number in numbers]
-    await asyncio.gather(*(source.publish_event("Job", payload, conversation()) for payload in payloads))
-
-
-async def jobs_left(client: Peer) -> list[int]:
-    return sorted(cbor2.loads(message.body)["number"] for message in await client.drain("worker.events"))
-
-
-def numbers(worker: Program, verb: str) -> list[int]:
-    return sorted(int(line.split()[1]) for line in worker.lines.all if line.startswith(f"{verb} "))
-
-
 # --- SIGTERM and the like ---
 
 
 @asynchronous
 async def test_sigterm_lets_running_handlers_finish_and_leaves_the_rest(broker: BrokerUnderTest) -> None:
-    source = Probe(broker.url, name="source")
-    async with running(source), peer(broker.url) as client, program(*WORKER, url=broker.url) as worker:
+    async with peer(broker.url) as client, program(*WORKER, url=broker.url) as worker:
         await worker.says("ready")
         done = await client.tap("events", "JobDone")
-        await send_jobs(source, range(12), wait=True)
+        await send_jobs(client, range(12), wait=True)
         await worker.lines.until(lambda _: len(numbers(worker, "begun")) == 5, "five jobs begun")
         worker.process.send_signal(signal.SIGTERM)
         await worker.says("stopping")
@@ -67,10 +51,9 @@ async def test_sigterm_lets_running_handlers_finish_and_leaves_the_rest(broker: 
 
 @asynchronous
 async def test_a_second_signal_leaves_unfinished_messages_to_other_workers(broker: BrokerUnderTest) -> None:
-    source = Probe(broker.url, name="source")
-    async with running(source), peer(broker.url) as client, program(*WORKER, url=broker.url) as worker:
+    async with peer(broker.url) as client, program(*WORKER, url=broker.url) as worker:
         await worker.says("ready")
-        await send_jobs(source, range(3), wait=True)
+        await send_jobs(client, range(3), wait=True)
         await worker.lines.until(lambda _: len(numbers(worker, "begun")) == 3, "three jobs begun")
         worker.process.send_signal(signal.SIGTERM)
         await worker.says("stopping")
@@ -95,35 +78,6 @@ async def test_sigterm_ends_a_worker_that_has_no_broker() -> None:
         worker.process.send_signal(signal.SIGTERM)
         assert (await worker.end(), worker.errors) == (0, "")
     assert not [line for line in worker.lines.all if "secret" in line]
-
-
-# --- SIGKILL ---
-
-
-@asynchronous
-async def test_another_worker_takes_over_from_one_that_was_killed(broker: BrokerUnderTest) -> None:
-    source = Probe(broker.url, name="source")
-    async with running(source), peer(broker.url) as client:
-        done = await client.tap("events", "JobDone")
-        async with program(*WORKER, url=broker.url) as victim:
-            await victim.says("ready")
-            await send_jobs(source, range(5), wait=False)
-            await send_jobs(source, range(5, 15), wait=True)
-            await victim.lines.until(lambda _: len(numbers(victim, "begun")) == 10, "ten jobs begun")
-            victim.process.kill()
-            assert await victim.end() == -signal.SIGKILL
-        async with program(*WORKER, url=broker.url) as heir:
-            heir.tell("do not wait")
-            await done.until(lambda all: jobs(done) == set(range(15)), "every job done")
-            heir.process.send_signal(signal.SIGTERM)
-            assert (await heir.end(), heir.errors) == (0, "")
-        assert numbers(victim, "done") == [0, 1, 2, 3, 4]
-        assert set(numbers(heir, "done")) >= set(range(5, 15))
-        assert await jobs_left(client) == []
-
-
-def jobs(done: Record[Any]) -> set[int]:
-    return {cbor2.loads(message.body) for message in done.all}
 
 
 # --- in one process ---

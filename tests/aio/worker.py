@@ -1,5 +1,6 @@
-"""A worker for tests that send signals: ``python -m tests.aio.worker``, on the broker at EDA_AMQP_URL.
+"""A worker for tests that send signals: ``python -m tests.aio.worker [custom]``, on the broker at EDA_AMQP_URL.
 
+With ``custom`` it is of the class in ``examples/custom_service.py``, which leaves signals to the program.
 Handles the event ``Job``: writes "begun N", waits for a line on stdin if the payload says so, publishes ``JobDone`` and
 writes "done N". Its local log goes to stdout as well.
 """
@@ -7,13 +8,18 @@ writes "done N". Its local log goes to stdout as well.
 import asyncio
 import logging
 import os
+import signal
 import sys
 from typing import Any
 
-from eda_aio import Service
+import eda_aio
+from examples import custom_service
+
+CUSTOM = sys.argv[1:] == ["custom"]
+Service: Any = custom_service.Service if CUSTOM else eda_aio.Service
 
 
-class Worker(Service):
+class Worker(Service):  # type: ignore[misc]
     PREFETCH_COUNT = 5
 
     def __init__(self, url: str) -> None:
@@ -21,6 +27,8 @@ class Worker(Service):
         self.gate = asyncio.Event()
 
     async def on_ready(self) -> None:
+        if CUSTOM:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._eda_driver().interrupt)
         print("ready", flush=True)
 
     async def on_Job(self, payload: dict[str, Any], conversation_id: str, meta: dict[str, Any]) -> None:

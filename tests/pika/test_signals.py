@@ -1,31 +1,16 @@
-"""Signals: a worker that is asked to stop, or killed, in the middle of its work."""
+"""Signals: a worker that is asked to stop in the middle of its work; see also ``tests/conformance/test_processes.py``."""
 
 from __future__ import annotations
 
 import signal
 
-import cbor2
 import pytest
 
 from eda_tools.broker import EmbeddedBroker
-from tests.support.services import Peer, Program, asynchronous, conversation, peer, program
+from tests.support.jobs import jobs_left, numbers, send_jobs
+from tests.support.services import asynchronous, peer, program
 
 WORKER = ("-m", "tests.pika.worker")
-
-
-async def send_jobs(client: Peer, numbers: range, *, wait: bool) -> None:
-    for number in numbers:
-        body = cbor2.dumps({"number": number, "waits": wait})
-        headers = {"conversation_id": conversation()}
-        await client.publish("events", "Job", body, content_type="application/cbor", headers=headers)
-
-
-async def jobs_left(client: Peer) -> list[int]:
-    return sorted(cbor2.loads(message.body)["number"] for message in await client.drain("worker.events"))
-
-
-def numbers(worker: Program, verb: str) -> list[int]:
-    return sorted(int(line.split()[1]) for line in worker.lines.all if line.startswith(f"{verb} "))
 
 
 @asynchronous
@@ -125,28 +110,3 @@ async def test_sigterm_ends_a_worker_that_has_no_broker() -> None:
         worker.process.send_signal(signal.SIGTERM)
         assert (await worker.end(), worker.errors) == (0, "")
     assert not [line for line in worker.lines.all if "secret" in line]
-
-
-@pytest.mark.parametrize("threads", ["0", "3"])
-@asynchronous
-async def test_another_worker_takes_over_from_one_that_was_killed(threads: str) -> None:
-    async with EmbeddedBroker() as broker, peer(broker.url) as client:
-        async with program(*WORKER, threads, url=broker.url) as victim:
-            await victim.says("ready")
-            done = await client.tap("events", "JobDone")
-            await send_jobs(client, range(5), wait=False)
-            await victim.says("done 4")
-            await send_jobs(client, range(5, 15), wait=True)
-            await victim.says("begun 5")
-            victim.process.kill()
-            assert await victim.end() == -signal.SIGKILL
-        async with program(*WORKER, threads, url=broker.url) as heir:
-            await heir.says("ready")
-            for _ in range(10):
-                heir.tell("")
-            await done.until(lambda all: {cbor2.loads(message.body) for message in all} == set(range(15)), "all jobs")
-            heir.process.send_signal(signal.SIGTERM)
-            assert (await heir.end(), heir.errors) == (0, "")
-        assert numbers(victim, "done") == [0, 1, 2, 3, 4]
-        assert set(numbers(heir, "done")) >= set(range(5, 15))
-        assert await jobs_left(client) == []

@@ -1,0 +1,77 @@
+"""What only a process can show: workers that are asked to end, or killed, in the middle of their work."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import cbor2
+import pytest
+
+from tests.aio.conftest import broker
+from tests.support.jobs import jobs_left, numbers, send_jobs
+from tests.support.services import BrokerUnderTest, Record, asynchronous, peer, program
+
+__all__ = ["broker"]
+
+#: Modules and arguments of programs that have at most five jobs at a time.
+WORKERS = {
+    "eda_aio": ("tests.aio.worker",),
+    "eda_pika": ("tests.pika.worker",),
+    "eda_pika, threads": ("tests.pika.worker", "3"),
+    "custom": ("tests.aio.worker", "custom"),
+}
+workers = pytest.mark.parametrize("worker", WORKERS.values(), ids=WORKERS.keys())
+
+
+def published(done: Record[Any]) -> list[int]:
+    return sorted(cbor2.loads(message.body) for message in done.all)
+
+
+@workers
+@asynchronous
+async def test_sigterm_in_the_middle_of_work(broker: BrokerUnderTest, worker: tuple[str, ...]) -> None:
+    """What has begun is finished, published and acknowledged; what has not is left to other workers."""
+    async with peer(broker.url) as client, program("-m", *worker, url=broker.url) as run:
+        await run.says("ready")
+        done = await client.tap("events", "JobDone")
+        await send_jobs(client, range(12), wait=True)
+        await run.says("begun 0")
+        run.process.send_signal(signal.SIGTERM)
+        for _ in range(12):
+            run.tell("")
+        assert (await run.end(), run.errors) == (0, "")
+        finished = numbers(run, "done")
+        assert finished == numbers(run, "begun")
+        left = await jobs_left(client)
+        assert sorted(left + finished) == list(range(12)), "each job is either done or left, and none is both"
+        assert left, "what had not begun was not begun"
+        await done.count(len(finished))
+    assert published(done) == finished
+
+
+@workers
+@asynchronous
+async def test_another_worker_takes_over_from_one_that_was_killed(
+    broker: BrokerUnderTest, worker: tuple[str, ...]
+) -> None:
+    async with peer(broker.url) as client:
+        async with program("-m", *worker, url=broker.url) as victim:
+            await victim.says("ready")
+            done = await client.tap("events", "JobDone")
+            await send_jobs(client, range(5), wait=False)
+            await done.count(5)
+            await send_jobs(client, range(5, 15), wait=True)
+            await victim.says("begun 5")
+            victim.process.kill()
+            assert await victim.end() == -signal.SIGKILL
+        async with program("-m", *worker, url=broker.url) as heir:
+            await heir.says("ready")
+            for _ in range(15):
+                heir.tell("")
+            await done.until(lambda _: set(published(done)) == set(range(15)), "every job done")
+            heir.process.send_signal(signal.SIGTERM)
+            assert (await heir.end(), heir.errors) == (0, "")
+        assert numbers(victim, "done") == [0, 1, 2, 3, 4]
+        assert set(numbers(heir, "done")) >= set(range(5, 15))
+        assert await jobs_left(client) == []
