@@ -1,4 +1,4 @@
-"""Signals: a worker that is asked to stop in the middle of its work; see also ``tests/conformance/test_processes.py``."""
+"""Signals: a worker asked to stop in the middle of its work. See also ``tests/conformance/test_processes.py``."""
 
 from __future__ import annotations
 
