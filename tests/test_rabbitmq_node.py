@@ -45,6 +45,7 @@ def test_a_confirmed_message_survives_a_kill(rabbit_node: Callable[[], RabbitNod
     channel.queue_declare("kept", durable=True)
     publish(channel, "kept", b"still here")
 
+    node.sync()
     node.kill()
     assert not node.running
     with pytest.raises(pika.exceptions.AMQPError):

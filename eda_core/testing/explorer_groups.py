@@ -41,7 +41,7 @@ class Groups(Calls):
         run = node.runs.pop(delivery)
         counts = self._mark(node, delivery, end)
         if counts and end is REQUEUED:
-            self.requeues = {**self.requeues, run.label: self.requeues.get(run.label, 0) + 1}
+            self.requeues: dict[str, int] = {**self.requeues, run.label: self.requeues.get(run.label, 0) + 1}
         if counts and end is FAILED:
             self._count_failure(run.label)
             if self.plan(run.label).configures and not node.configured:

@@ -208,7 +208,8 @@ def judge_replied(node: Node, effect: Replied, answers: Mapping[str, str], now: 
         right = kind == "error"
     except CommandTimeout as error:
         told = expected = ("time-out", str(error))
-        right = now >= called.due and (disturbed or kind == "none" or called.epoch < node.machine.epoch)
+        lost = called.epoch < node.machine.epoch or node.machine.state is life.BACKOFF
+        right = now >= called.due and (disturbed or kind == "none" or lost)
     except PublishError as error:
         told = expected = ("failure", str(error))
         right = over or called.name != PEER

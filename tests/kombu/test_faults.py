@@ -79,6 +79,7 @@ def test_a_broker_killed_while_publishing_500_events_loses_none_and_an_alarm_is_
     node = rabbit_node()
     with witness(node.url) as seen:
         queue = seen.queue("events", name="kept")
+    node.sync()
     with Publisher(node.url, "source", confirm_timeout=60) as endpoint:
         restarting = None
         for number in range(500):

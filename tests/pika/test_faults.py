@@ -41,8 +41,7 @@ def test_nothing_is_lost_when_rabbitmq_is_killed(rabbit_node: Callable[[], Rabbi
                 source.publish_event("Happened", number, conversation())
 
         async with running(source, relay, collector):
-            # What is bound is not on the disk at once: see tests/aio/test_faults.py.
-            await asyncio.to_thread(node.eval, "ok = mnesia:sync_log().")
+            await asyncio.to_thread(node.sync)
             await source.do(publish, numbers[:300])
             await relay.seen.count(150)
             await source.do(publish, numbers[300:])
