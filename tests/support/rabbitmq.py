@@ -264,8 +264,8 @@ class RabbitNode:
         """Have everything that was declared on the disk (0.6 s).
 
         RabbitMQ answers DeclareOk and BindOk before: killed within the next second it may come back without the queue,
-        or with the queue and without its binding, and drop messages that it confirms. To be called before ``kill`` where
-        that is not what the test is about.
+        or with the queue and without its binding, and drop messages that it confirms. To be called before ``kill``
+        where that is not what the test is about.
         """
         self.eval("ok = mnesia:sync_log().")
 
