@@ -88,7 +88,7 @@ class Endpoint(EventailNames):
         self._config = replace(self._config, content_type=JSON)
         session = self._process().session
         if session is not None:
-            session.machine.config = replace(session.machine.config, content_type=JSON)
+            session.machine.use_json(session.now())
 
     def publish_event(
         self, event: str, message: Any, conversation_id: str, max_retries: int | None = None, *, mandatory: bool = False
