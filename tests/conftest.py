@@ -84,6 +84,23 @@ def rabbit_vhost(rabbit_vhosts: VhostPool) -> Iterator[str]:
 
 
 @pytest.fixture
+def counted(record_property: Callable[[str, object], None]) -> Callable[[object], None]:
+    """Tell what a test has counted: it is printed at the end of the run, whichever process the test was in."""
+    return lambda what: record_property("counted", str(what))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests have counted. Their reports come from whichever process they were in."""
+    reports = (each for group in terminalreporter.stats.values() for each in group)
+    told = (each.user_properties for each in reports if isinstance(each, pytest.TestReport) and each.when == "call")
+    lines = [text for properties in told for name, text in properties if name == "counted"]
+    if lines:
+        terminalreporter.section("counted")
+    for line in lines:
+        terminalreporter.write_line(str(line))
+
+
+@pytest.fixture
 def rabbit_url(rabbitmq: RabbitNode, rabbit_vhost: str) -> str:
     """The address of ``rabbit_vhost``: an empty broker, as far as the test can see."""
     return rabbitmq.vhost_url(rabbit_vhost)

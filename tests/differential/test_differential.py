@@ -129,27 +129,24 @@ def demand(comparison: Comparison, operations: dict[str, int], outcomes: dict[st
     assert statistics.cut_short <= statistics.sequences // 5
 
 
-def test_random_sequences(rabbit: Rabbit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_sequences(rabbit: Rabbit, counted: Callable[[object], None]) -> None:
     comparison = compare(rabbit, 340)
-    with capsys.disabled():
-        print(f"\n{comparison.statistics}")
+    counted(comparison.statistics)
     demand(comparison, OPERATIONS, OUTCOMES)
     assert comparison.statistics.sequences - comparison.statistics.cut_short >= 300
 
 
-def test_random_sequences_on_a_quorum_queue(rabbit: Rabbit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_sequences_on_a_quorum_queue(rabbit: Rabbit, counted: Callable[[object], None]) -> None:
     comparison = compare(rabbit, 100, quorum=True)
-    with capsys.disabled():
-        print(f"\nquorum queue: {comparison.statistics}")
+    counted(f"quorum queue: {comparison.statistics}")
     demand(comparison, {}, QUORUM_OUTCOMES)
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize(("quorum", "number"), [(False, 5_600), (True, 500)])
-def test_many_random_sequences(rabbit: Rabbit, quorum: bool, number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_random_sequences(rabbit: Rabbit, quorum: bool, number: int, counted: Callable[[object], None]) -> None:
     comparison = compare(rabbit, number, quorum=quorum, fixed=False)
-    with capsys.disabled():
-        print(f"\n{'quorum queue: ' * quorum}{comparison.statistics}")
+    counted(f"{'quorum queue: ' * quorum}{comparison.statistics}")
     assert comparison.statistics.sequences - comparison.statistics.cut_short >= (400 if quorum else 5_000)
     demand(comparison, {} if quorum else OPERATIONS, QUORUM_OUTCOMES if quorum else OUTCOMES)
 

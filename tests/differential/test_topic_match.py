@@ -7,7 +7,7 @@ other), and in a second, shorter set also the empty word, which a key has betwee
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from pamqp import commands
@@ -30,15 +30,14 @@ def texts(words: Sequence[str], longest: int) -> list[str]:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_pattern_with_every_key(rabbit: Rabbit, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_pattern_with_every_key(rabbit: Rabbit, name: str, counted: Callable[[object], None]) -> None:
     keys = texts(*SETS[name])
     routed = routed_by_rabbitmq(rabbit, keys, keys)
     for pattern in keys:
         compiled = TopicPattern(pattern)
         assert routed[pattern] == {key for key in keys if compiled.matches(key)}, pattern
-    with capsys.disabled():
-        matches = sum(map(len, routed.values()))
-        print(f"\ntopic match, {name}: {len(keys)} patterns x {len(keys)} keys, {matches} matches")
+    matches = sum(map(len, routed.values()))
+    counted(f"topic match, {name}: {len(keys)} patterns x {len(keys)} keys, {matches} matches")
 
 
 def routed_by_rabbitmq(rabbit: Rabbit, patterns: Sequence[str], keys: Sequence[str]) -> dict[str, set[str]]:

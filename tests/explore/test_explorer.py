@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -48,26 +48,21 @@ def explored(name: str) -> tuple[Exploration, float]:
     return timed(BY_NAME[name], 1_000_000)
 
 
-def show(capsys: pytest.CaptureFixture[str], line: str) -> None:
-    with capsys.disabled():
-        print(f"\n{line}", end="")
-
-
 @pytest.mark.parametrize("name", BY_NAME)
-def test_scenario(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scenario(name: str, counted: Callable[[object], None]) -> None:
     found, seconds = explored(name)
-    show(capsys, f"{found}, {seconds:.1f} s")
+    counted(f"{found}, {seconds:.1f} s")
     assert found.complete
     assert found.quiet > 0
     assert found.transitions == found.merged + found.states - 1
 
 
-def test_the_states_add_up(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_states_add_up(counted: Callable[[object], None]) -> None:
     found = [explored(name) for name in BY_NAME]
     states = sum(each.states for each, _ in found)
     transitions = sum(each.transitions for each, _ in found)
     seconds = sum(each for _, each in found)
-    show(capsys, f"explored {states:,} states and {transitions:,} transitions in {seconds:.1f} s")
+    counted(f"explored {states:,} states and {transitions:,} transitions in {seconds:.1f} s")
     assert states >= ENOUGH
 
 
@@ -78,14 +73,14 @@ def test_everything_that_can_happen_does() -> None:
 
 
 @pytest.mark.deep
-def test_deeper(capsys: pytest.CaptureFixture[str]) -> None:
+def test_deeper(counted: Callable[[object], None]) -> None:
     """Ten times as many states: larger bounds, broken off where they have no end within a night."""
     total = 0
     for scenario in DEEP:
         found, seconds = timed(scenario, 100_000)
         total += found.states
-        show(capsys, f"{found}, {seconds:.1f} s")
-    show(capsys, f"explored {total:,} states")
+        counted(f"{found}, {seconds:.1f} s")
+    counted(f"explored {total:,} states")
     assert total >= 10 * ENOUGH
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import struct
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +133,22 @@ def test_tools_tell_what_is_wrong_with_a_url(embedded_tls: TlsBroker, embedded_p
         ran = inspect(url)
         assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
         assert told in ran.line
+
+
+def test_tools_have_the_same_hint_when_the_broker_resets_the_connection() -> None:
+    def reset() -> None:
+        connection = server.accept()[0]
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.recv(1)
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=reset)
+        thread.start()
+        ran = inspect(f"amqp://127.0.0.1:{server.getsockname()[1]}/")
+        thread.join()
+    assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
+    assert ran.line.endswith(": connection reset by peer (does it want amqps://?)")
 
 
 def test_tools_show_a_certificate_of_their_own(authority: trustme.CA, embedded_tls: TlsBroker, tmp_path: Path) -> None:

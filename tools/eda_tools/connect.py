@@ -152,7 +152,8 @@ async def _first(urls: Sequence[str], tool: str, output: Output) -> Session:
 
 
 def _hint(error: Exception, url: str) -> str:
-    if _CLOSED not in str(error):
+    """Whoever expects something else of us closes the connection; often before it has read what we sent: a reset."""
+    if _CLOSED not in str(error) and not isinstance(error.__cause__, (ConnectionResetError, BrokenPipeError)):
         return ""
     return " (does it want a certificate of yours?)" if url.startswith("amqps") else " (does it want amqps://?)"
 
