@@ -16,6 +16,9 @@ from eda_core.driver import Driver
 from eda_core.effects import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
 from eda_core.machine import Machine
 
+#: Bytes. An alarm may last for hours, and somebody may log faster than a broker reads.
+MAX_UNSENT: Final = 1_000_000
+
 
 class Link:
     """The connections and channels of one epoch.
@@ -40,7 +43,7 @@ class Link:
             Ack: self.ack,
             Nack: self.nack,
             Publish: self.publish,
-            PublishLog: self.log,
+            PublishLog: self._log,
         }
         self._replies: list[base.Frame] = []
         self._awaited = 0
@@ -77,7 +80,11 @@ class Link:
         raise NotImplementedError
 
     def log(self, effect: PublishLog) -> Any:
-        """``Basic.Publish`` to the exchange ``logs`` on the channel for logs, unless much waits to be sent."""
+        """``Basic.Publish`` to the exchange ``logs`` on the channel for logs."""
+        raise NotImplementedError
+
+    def congested(self) -> bool:
+        """Whether :data:`MAX_UNSENT` bytes or more wait to be sent where logs are: then logs are dropped."""
         raise NotImplementedError
 
     # What it is given
@@ -122,6 +129,10 @@ class Link:
         if meaning is None:
             raise ValueError(f"unexpected {name}")
         meaning(self, method, *content)
+
+    def _log(self, effect: PublishLog) -> Any:
+        """The one thing sent that no window bounds, nor anybody waits for."""
+        return None if self.congested() else self.log(effect)
 
     def _declare(self, effect: Declare) -> Any:
         self._replies, self._awaited = [], len(effect.commands)

@@ -17,7 +17,7 @@ from eda_core import Ack, Cancel, Connect, Consume, Declare, Nack, Publish, Publ
 from eda_core.driver import Driver
 from eda_core.urls import Address
 
-FRAME_MAX, MAX_UNSENT = 131_072, 1_000_000  # bytes; a log is dropped rather than queued behind more than MAX_UNSENT
+FRAME_MAX = 131_072  # bytes
 ABILITIES = "authentication_failure_close basic.nack connection.blocked consumer_cancel_notify publisher_confirms"
 
 
@@ -164,5 +164,7 @@ class Link(transport.Link):
         self.publisher.send(1, command, effect.properties, effect.body)
 
     def log(self, effect: PublishLog) -> None:
-        if self.publisher.writer.transport.get_write_buffer_size() < MAX_UNSENT:
-            self.publisher.send(2, Basic.Publish(0, "logs", effect.routing_key), effect.properties, effect.body)
+        self.publisher.send(2, Basic.Publish(0, "logs", effect.routing_key), effect.properties, effect.body)
+
+    def congested(self) -> bool:
+        return self.publisher.writer.transport.get_write_buffer_size() >= transport.MAX_UNSENT

@@ -8,6 +8,7 @@ aio-pika, which takes pamqp's commands as the core makes them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from ssl import SSLContext, create_default_context
 from typing import Any, cast
@@ -33,9 +34,17 @@ class Connection(Aiormq):
     """aiormq only logs that the broker blocks publishing; this one tells ``link`` what the broker says.
 
     The methods are private to aiormq, and replaced by having the same class name; a test sees that they are called.
+
+    Attributes:
+        unsent: bytes that wait to be sent.
     """
 
     link: Link
+    unsent: Callable[[], int]
+
+    async def __writer(self, writer: asyncio.StreamWriter) -> None:
+        self.unsent = writer.transport.get_write_buffer_size
+        await super().__writer(writer)
 
     async def __handle_connection_blocked(self, frame: Method.Blocked) -> None:
         self.link.hear(frame)
@@ -95,7 +104,8 @@ class Link(transport.Link):
             self.opened()
             while not self._abandoned and not isinstance(effect := await self._effects.get(), Close):
                 try:
-                    await self.actions[type(effect)](effect)
+                    if (action := self.actions[type(effect)](effect)) is not None:
+                        await action
                 except Exception as error:
                     self.failed(effect, error)
             if not self._abandoned:
@@ -180,6 +190,9 @@ class Link(transport.Link):
         await self._logger.basic_publish(
             effect.body, exchange="logs", routing_key=key, properties=properties, wait=False
         )
+
+    def congested(self) -> bool:
+        return self._connections[-1].unsent() >= transport.MAX_UNSENT
 
     async def publish(self, effect: Publish) -> None:
         try:

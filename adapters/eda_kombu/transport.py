@@ -185,8 +185,11 @@ class Link(transport.Link):
         self._send(self._channel.channel_id, effect, effect.exchange, effect.mandatory)
 
     def log(self, effect: PublishLog) -> None:
-        if not self._blocked:  # the broker does not read, and a log is not worth to wait
-            self._send(self._logs.channel_id, effect, "logs", False)
+        self._send(self._logs.channel_id, effect, "logs", False)
+
+    def congested(self) -> bool:
+        """Not by bytes: a write waits until the broker reads."""
+        return self._blocked
 
     def _send(self, channel: int, effect: Publish | PublishLog, exchange: str, mandatory: bool) -> None:
         data, step = effect.body, self._connection.frame_max - 8  # the frame's own bytes

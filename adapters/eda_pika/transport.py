@@ -14,8 +14,6 @@ from eda_core.driver import Driver
 from eda_core.transport import reason
 from eda_pika.connection import Connection, Properties, parameters
 
-_MAX_UNSENT = 1_000_000  # bytes; a log is dropped rather than queued behind more: an alarm may last for hours
-
 
 class Link(transport.Link):
     """Opens the connections and channels of one epoch; ``forget`` is called when no connection is left."""
@@ -130,8 +128,10 @@ class Link(transport.Link):
         )
 
     def log(self, effect: PublishLog) -> None:
-        if self._logger.connection.unsent < _MAX_UNSENT:
-            self._logger.basic_publish("logs", effect.routing_key, effect.body, Properties(effect.properties))
+        self._logger.basic_publish("logs", effect.routing_key, effect.body, Properties(effect.properties))
+
+    def congested(self) -> bool:
+        return bool(self._logger.connection.unsent >= transport.MAX_UNSENT)
 
     def _answer_to(self, effect: Effect) -> Callable[[Any], None]:
         """For what the broker has to answer in time; a command behind one that failed is never answered."""

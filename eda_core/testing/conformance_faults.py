@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Final
 
+from eda_core.criticality import INFO
 from eda_core.testing.conformance_script import (
     BROKER,
     DEAD_LETTERS,
@@ -172,6 +173,29 @@ def an_alarm_stops_publishing_but_not_acknowledging() -> Script:
     equal(taken, ["before", 0, 1, 2], "what was published in the end")
 
 
+def logs_in_an_alarm_hold_nobody_up() -> Script:
+    """Nobody reads them. Of more than the network has room for some are dropped; all else goes on."""
+
+    def talk(*_arguments: Any) -> Steps:
+        yield Hold("gate")
+        for _ in range(50):
+            yield Call("log", INFO, "much to say", "x" * 300_000)
+
+    service = Worker("service", events=["Happened"], handlers={"Happened": talk}, settings={"PREFETCH_COUNT": 1})
+    yield Declare("tap", "logs", "#")
+    yield Start(service)
+    for number in range(5):
+        yield event("Happened", number)
+    yield Count("service.events", until=4)
+    yield Alarm(True)
+    yield Open(service, "gate")
+    yield Seen(service, "Happened", 5)
+    yield Count("service.events", until=0)
+    yield Alarm(False)
+    yield from stop(service)
+    true((yield Count("tap")) < 250, "some of 75 MB of logs were dropped")
+
+
 def a_frozen_peer_is_noticed() -> Script:
     """Connections that stay open and carry nothing: the heartbeat finds out, and nothing is lost."""
     service = Worker("service", events=["Happened"], handlers={"Happened": _relay}, settings={"HEARTBEAT": 2})
@@ -257,6 +281,7 @@ FAULTS: Final[tuple[Check, ...]] = tuple(
         a_deleted_queue_is_declared_again,
         a_refused_declaration_is_tried_again,
         an_alarm_stops_publishing_but_not_acknowledging,
+        logs_in_an_alarm_hold_nobody_up,
         a_frozen_peer_is_noticed,
         a_stop_lets_running_handlers_finish,
         a_stop_has_a_deadline,

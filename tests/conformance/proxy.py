@@ -1,4 +1,7 @@
-"""A TCP proxy between services and their broker, that can cut and freeze what goes through it."""
+"""A TCP proxy between services and their broker, that can cut and freeze what goes through it.
+
+Who is not read by the other side is not read by the proxy either, as if it were not there.
+"""
 
 from __future__ import annotations
 
@@ -94,6 +97,11 @@ class Proxy:
         self._pairs.add(pair)
         broker.transport.write(client.early)
 
+    def regulate(self, end: _End, full: bool) -> None:
+        if end.pair is not None and end.pair not in self._frozen:
+            other = end.pair[end.pair[0] is end.transport]
+            other.pause_reading() if full else other.resume_reading()
+
     def lost(self, pair: tuple[asyncio.Transport, asyncio.Transport] | None) -> None:
         if pair is not None:
             for transport in pair:
@@ -113,6 +121,12 @@ class _End(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+
+    def pause_writing(self) -> None:
+        self.proxy.regulate(self, True)
+
+    def resume_writing(self) -> None:
+        self.proxy.regulate(self, False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.proxy.lost(self.pair)

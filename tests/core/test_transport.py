@@ -60,10 +60,14 @@ class Willing(Link):
 
     def __init__(self, asked: Connect, driver: Inputs) -> None:
         self.done: list[str] = []
+        self.full = False
         super().__init__(asked, driver)
 
     def close(self) -> None:
         self.done.append("close")
+
+    def congested(self) -> bool:
+        return self.full
 
 
 for _name in EFFECTS:
@@ -83,6 +87,15 @@ def test_each_effect_finds_its_method() -> None:
         link.perform(effect)
     assert link.done == [*EFFECTS]
     assert told == [("link_up", EPOCH)]
+
+
+def test_logs_alone_are_dropped_when_too_much_waits() -> None:
+    link, told = willing()
+    link.up = link.full = True
+    for effect in EFFECTS.values():
+        link.perform(effect)
+    assert link.done == [name for name in EFFECTS if name != "log"]
+    assert told == []
 
 
 def test_there_is_a_method_for_each_effect_that_touches_a_link() -> None:

@@ -14,7 +14,7 @@ from pamqp import commands
 
 from eda_core.testing.broker import Broker, ConnectionId, Message
 from eda_core.testing.broker_engine import Engine
-from eda_core.testing.broker_queue import Entry, Queue
+from eda_core.testing.broker_queue import Consumer, Entry, Queue
 from eda_core.testing.broker_state import Channel
 from eda_core.testing.broker_topology import Exchange
 from eda_core.testing.wire import Server
@@ -59,13 +59,14 @@ class WatchedEngine(Engine):
 
     Attributes:
         origins: from where each queue got messages, by name: the order between two origins is chance.
-        raced: a letter came to a queue from which, with the channel that ended, a consumer had gone: which of the two
-            was first is chance.
+        raced: two processes of RabbitMQ's were on their way to the same place: which of them was first is chance. A
+            letter came to a queue from which, with the channel that ended, a consumer had gone; or a queue asked for
+            room in the prefetch that its consumers share while the channel was telling that there is some again.
         arrivals: how many messages the queues got.
         ageing: one of them has a tiny time to live.
     """
 
-    __slots__ = ("_left", "_publishing", "ageing", "arrivals", "origins", "raced")
+    __slots__ = ("_left", "_publishing", "_settling", "ageing", "arrivals", "origins", "raced")
 
     def __init__(self, vhost: str) -> None:
         super().__init__([vhost], (), 0.0)
@@ -78,6 +79,7 @@ class WatchedEngine(Engine):
         self.ageing = False
         self.arrivals = 0
         self._publishing = False
+        self._settling: Channel | None = None
 
     def publish(self, exchange: Exchange, vhost: str, message: Message) -> tuple[bool, bool]:
         self._publishing = True
@@ -98,6 +100,21 @@ class WatchedEngine(Engine):
     def close_channels(self, channels: list[Channel]) -> None:
         self._left.update(uid for channel in channels for uid in channel.consumers.values())
         super().close_channels(channels)
+
+    def settle(self, channel: Channel, tags: list[int], how: str) -> None:
+        self._settling = channel
+        super().settle(channel, tags, how)
+        self._settling = None
+
+    def _may_send(self, queue: Queue, consumer: Consumer) -> bool:
+        channel = self.channel(consumer.key)
+        asks = channel is self._settling and channel.limited and queue.uid not in channel.suspended
+        self.raced |= asks and not queue.quorum and consumer.credit != 0 and len(queue.consumers) > 1
+        return super()._may_send(queue, consumer)
+
+    def resume(self, channel: Channel) -> None:
+        self._settling = None  # now it has told
+        super().resume(channel)
 
     def _requeue(self, queue: Queue, entries: list[Entry]) -> None:
         if entries:
