@@ -89,6 +89,7 @@ class Session:
         self._monitored: set[int] = set()  # connections with an open MONITOR channel
         self.channels: dict[Place, ChannelState] = {}
         self._named: dict[str, str] = {}  # by alias, the names that the server made
+        self._past: str | None = None
         self._messages = 0
         self._seen: Observation = {}
         self.outcomes: Counter[str] = Counter()
@@ -106,7 +107,9 @@ class Session:
         return [self.real(item) for item in value] if isinstance(value, list) else value
 
     def symbolic(self, text: str) -> str:
-        """``text`` with every name on the wire replaced by its symbol."""
+        """``text`` with every name on the wire replaced by its symbol, and likewise the tag that was used again."""
+        if self._past is not None:
+            text = text.replace(self._past, "unknown delivery tag (past) ")
         for alias, name in self._named.items():
             text = text.replace(name, alias)
         return text.replace(self._prefix, "")
@@ -225,6 +228,8 @@ class Session:
             tag = state.highest + 5
         elif operation.tag == "past" and state.settled:
             tag = state.settled[-1]
+            # Which number it has depends on the order of deliveries from different queues, and that is chance.
+            self._past = f"unknown delivery tag {tag} "
         multiple = operation.multiple and operation.how != "Reject"
         self._send_settle(client, operation.at, operation.how, tag, multiple, False)
         if multiple and tag == 0:
