@@ -96,7 +96,7 @@ def decode(body: bytes, content_type: str | None, limits: Limits = DEFAULT_LIMIT
     reader = _READERS.get(content_type)
     if reader is None:
         # Parameters and case do not matter (RFC 9110, section 8.3.1); looked at only after the fast exact match failed.
-        reader = _READERS.get((content_type or "").partition(";")[0].strip().lower())
+        reader = _READERS.get(str(content_type).partition(";")[0].strip().lower())
         if reader is None:
             raise DecodeError(f"content type {_short(content_type)} is neither {CBOR} nor {JSON}")
     return reader(body, limits)

@@ -171,7 +171,8 @@ def _structured(value: Any, levels: int) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item, levels) for item in value]
     if isinstance(value, (bytes, bytearray)):
-        return {"$": "bytes", "is": base64.b64encode(value).decode()}
+        kind = "bytes" if isinstance(value, bytes) else "bytearray"  # pamqp can write but one of them in a header
+        return {"$": kind, "is": base64.b64encode(value).decode()}
     if isinstance(value, datetime):
         return {"$": "datetime", "is": value.isoformat()}
     if isinstance(value, (Basic.Properties, base.Frame)):
@@ -225,6 +226,7 @@ def _without_passwords(fields: dict[str, Any]) -> dict[str, Any]:
 _SIMPLE: Final[dict[str, Callable[[Any], Any]]] = {
     "float": float,
     "bytes": base64.b64decode,
+    "bytearray": lambda text: bytearray(base64.b64decode(text)),
     "datetime": datetime.fromisoformat,
     "map": lambda items: {_key(revive(key)): revive(item) for key, item in items},
     "cbor": lambda text: cbor2.loads(base64.b64decode(text)) if text else object(),

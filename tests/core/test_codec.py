@@ -308,6 +308,12 @@ def test_other_content_types_are_refused(content_type: str) -> None:
     assert refusal(b"[1]", content_type) == reason
 
 
+def test_a_content_type_that_is_no_text_is_refused() -> None:
+    """pika gives what is not UTF-8 as bytes."""
+    odd: Any = b"\xff"
+    assert refusal(b"[1]", odd) == "content type b'\\xff' is neither application/cbor nor application/json"
+
+
 def test_a_long_content_type_is_shortened_in_the_reason() -> None:
     assert len(refusal(b"[1]", "x" * 255)) < 150
 

@@ -28,6 +28,8 @@ from eda_core import (
     Limits,
     LocalError,
     Machine,
+    Nack,
+    Publish,
     Ready,
     RetryPolicy,
 )
@@ -209,6 +211,23 @@ def test_what_comes_with_deep_payloads_is_performed() -> None:
     sealed = seal(Event("Asked", deep, "c"), CBOR, Limits(max_depth=400))
     assert machine.delivered(Epoch(1), 1, False, "events", "Asked", sealed.properties, sealed.body, 2.0)
     assert [made == entry["effects"] for _, entry, made in replay(lines)] == [True] * 5
+
+
+@pytest.mark.parametrize("own", [bytearray(b"x"), b"x"])
+def test_a_retry_replays_whatever_the_headers_hold(own: object) -> None:
+    """pamqp reads a byte array (x) as one thing and a string that is no UTF-8 (S) as another, and writes only one."""
+    lines: list[str] = []
+    machine = a_recording(lines, retry=RetryPolicy.backoff(2))
+    machine.start(0.5)
+    open_link(machine, Epoch(1))
+    sealed = seal(Event("Asked", 1, "c"), CBOR, Limits())
+    assert sealed.properties.headers is not None
+    sealed.properties.headers["own"] = own
+    (dispatch,) = machine.delivered(Epoch(1), 1, False, "events", "Asked", sealed.properties, sealed.body, 2.0)
+    assert isinstance(dispatch, Dispatch)
+    failed = machine.handled(dispatch.delivery, Failed("boom"), 3.0)
+    assert isinstance(failed[-1], Publish if isinstance(own, bytearray) else Nack)
+    assert all(made == entry["effects"] for _, entry, made in replay(lines))
 
 
 @given(plain_values)
