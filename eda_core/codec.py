@@ -25,6 +25,8 @@ JSON: Final = "application/json"
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset)
 #: From so many containers on one level on, those that are the same object are looked at only once.
 _MANY: Final = 200
+#: The library quotes what it does not like, such as a key, however long: so many characters of that are told.
+_LONGEST_CAUSE: Final = 200
 #: What needs no look inside.
 _LEAVES: Final = frozenset((str, int, float, bool, type(None), bytes))
 
@@ -258,7 +260,8 @@ def _read_cbor_alone(body: bytes, limits: Limits) -> Any:
 
 def _cause(error: Exception) -> str:
     inner = error.__cause__
-    return f"{error} ({inner})" if inner is not None else f"{error}"
+    text = f"{error} ({inner})" if inner is not None else f"{error}"
+    return text if len(text) <= _LONGEST_CAUSE else f"{text[: _LONGEST_CAUSE - 1]}…"
 
 
 def _read_json(body: bytes, limits: Limits) -> Any:

@@ -373,6 +373,15 @@ def test_malformed_cbor_is_refused(body: bytes) -> None:
     assert refusal(body).startswith("malformed CBOR: ")
 
 
+@pytest.mark.parametrize("start", [b"\xa2", b"\xc0"], ids=["a key that is there twice", "a time that is none"])
+def test_the_reason_does_not_hold_the_body(start: bytes) -> None:
+    text = cbor2.dumps("x" * 100_000)
+    reason = refusal(start + text + b"\x01" + text + b"\x02", CBOR)
+    assert reason.startswith("malformed CBOR: error decoding ")
+    assert reason.endswith("xxx…")
+    assert len(reason) < 250
+
+
 def test_whatever_the_cbor_library_raises_is_a_decode_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> object:
         raise MemoryError("no room")
