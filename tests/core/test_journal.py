@@ -323,6 +323,16 @@ def test_a_damaged_journal_is_refused_with_the_line(
     assert reason in capsys.readouterr().err
 
 
+def test_of_a_journal_that_was_cut_the_rest_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    a_life(lines)
+    lines[-1] = lines[-1][:-9]
+    assert main(["replay", write(tmp_path / "j", lines)]) == 2
+    told = capsys.readouterr()
+    assert f"j: line {len(lines)} is not JSON" in told.err
+    assert f"replayed {len(lines) - 2} inputs" in told.out
+
+
 def test_usage_and_missing_files_have_their_own_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert main(["replay", "/nonexistent"]) == 2
