@@ -25,6 +25,8 @@ JSON: Final = "application/json"
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset)
 #: From so many containers on one level on, those that are the same object are looked at only once.
 _MANY: Final = 200
+#: The library quotes what it does not like, such as a key, however long: so many characters of that are told.
+_LONGEST_CAUSE: Final = 200
 #: What needs no look inside.
 _LEAVES: Final = frozenset((str, int, float, bool, type(None), bytes))
 
@@ -96,7 +98,7 @@ def decode(body: bytes, content_type: str | None, limits: Limits = DEFAULT_LIMIT
     reader = _READERS.get(content_type)
     if reader is None:
         # Parameters and case do not matter (RFC 9110, section 8.3.1); looked at only after the fast exact match failed.
-        reader = _READERS.get((content_type or "").partition(";")[0].strip().lower())
+        reader = _READERS.get(str(content_type).partition(";")[0].strip().lower())
         if reader is None:
             raise DecodeError(f"content type {_short(content_type)} is neither {CBOR} nor {JSON}")
     return reader(body, limits)
@@ -258,7 +260,8 @@ def _read_cbor_alone(body: bytes, limits: Limits) -> Any:
 
 def _cause(error: Exception) -> str:
     inner = error.__cause__
-    return f"{error} ({inner})" if inner is not None else f"{error}"
+    text = f"{error} ({inner})" if inner is not None else f"{error}"
+    return text if len(text) <= _LONGEST_CAUSE else f"{text[: _LONGEST_CAUSE - 1]}…"
 
 
 def _read_json(body: bytes, limits: Limits) -> Any:

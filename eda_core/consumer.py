@@ -60,7 +60,7 @@ class Delivery:
         return f"<Delivery {self.tag} {self.message!r} {self.stage}, attempt {self.attempt}>"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Group:
     """Deliveries of which none is acknowledged before all can be.
 
@@ -73,6 +73,9 @@ class Group:
     members: list[Delivery]
     missing: int
     ready: list[Delivery] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<Group of {len(self.members)}, {self.missing} missing>"
 
     def one_less(self) -> list[Delivery]:
         """One is no longer waited for; what can be acknowledged now."""

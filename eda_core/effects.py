@@ -41,7 +41,7 @@ class Connect:
     heartbeat: int
 
     def __repr__(self) -> str:
-        return f"Connect(epoch={self.epoch}, url={redact(self.url)!r})"
+        return f"Connect(epoch={self.epoch}, url={shortened(redact(self.url))!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,9 @@ class Consume:
     epoch: Epoch
     queue: str
     consumer_tag: str
+
+    def __repr__(self) -> str:
+        return f"Consume(epoch={self.epoch}, queue={shortened(self.queue)!r}, consumer_tag={self.consumer_tag!r})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import cbor2
@@ -70,13 +71,30 @@ _WITH_REASONS: Final = ("link_down", "channel_closed", "effect_failed")
 _MOST_LEVELS: Final = 60
 #: Of the arguments of a call that was refused, which may be anything: as much is written, and as deep.
 _MOST_REFUSED: Final = (100_000, 50)
+#: What pamqp may write in a header, beside lists and dictionaries.
+_IN_HEADERS: Final = (str, int, float, bytes, bytearray, datetime, Decimal, type(None))
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What stands for a value in the fields of a log that JSON has no form for: the log has its text."""
+
+    text: str
+    quoted: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return self.quoted
+
 
 _CLASSES: Final[dict[str, Any]] = {
     name: kind
     for module in (effects, values, policy)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind)
-} | {"Config": Config, "Limits": Limits}
+} | {"Config": Config, "Limits": Limits, "Shown": Shown}
 
 
 class JournalError(ValueError):
@@ -134,6 +152,8 @@ class RecordingMachine(Machine):
             raise
         finally:
             self._nested = False
+            if "fields" in named:
+                named = named | {"fields": _shown_fields(named["fields"])}
             if name in _WITH_REASONS:
                 arguments = tuple(map(_without_password, arguments))
                 named = {key: _without_password(value) for key, value in named.items()}
@@ -171,7 +191,8 @@ def _structured(value: Any, levels: int) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item, levels) for item in value]
     if isinstance(value, (bytes, bytearray)):
-        return {"$": "bytes", "is": base64.b64encode(value).decode()}
+        kind = "bytes" if isinstance(value, bytes) else "bytearray"  # pamqp can write but one of them in a header
+        return {"$": kind, "is": base64.b64encode(value).decode()}
     if isinstance(value, datetime):
         return {"$": "datetime", "is": value.isoformat()}
     if isinstance(value, (Basic.Properties, base.Frame)):
@@ -183,7 +204,23 @@ def _structured(value: Any, levels: int) -> Any:
         if all(isinstance(key, str) for key in value) and "$" not in value:
             return {key: plain(item, levels) for key, item in value.items()}
         return {"$": "map", "is": [[plain(key, levels), plain(item, levels)] for key, item in value.items()]}
+    if isinstance(value, (set, frozenset)):
+        return {"$": "set", "is": [plain(item, levels) for item in value]}
     return _in_cbor(value)
+
+
+def _shown_fields(value: Any, levels: int = _MOST_LEVELS) -> Any:
+    """The fields of a log, whose values may be anything, as they will be shown."""
+    if value is None or isinstance(value, (str, int, float)) or not levels:
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_shown_fields(item, levels - 1) for item in value]
+    if isinstance(value, dict):
+        return {key: _shown_fields(item, levels - 1) for key, item in value.items()}
+    try:
+        return Shown(str(value), repr(value))
+    except Exception:  # so a log has it too
+        return Shown(*[f"<{type(value).__name__}>"] * 2)
 
 
 def _in_cbor(value: Any) -> dict[str, Any]:
@@ -196,18 +233,25 @@ def _in_cbor(value: Any) -> dict[str, Any]:
 def _refused(value: Any) -> Any:
     """An argument of a refused call, clipped: what is beyond is replaced by what no machine takes either."""
     if isinstance(value, values.AnyMessage):
-        return dataclasses.replace(value, payload=_refused(value.payload), meta=_refused(value.meta))
-    return _clipped(value, iter(range(_MOST_REFUSED[0])), _MOST_REFUSED[1])
+        conversation = value.conversation_id if type(value.conversation_id) is str else object()
+        meta = _clipped(value.meta, _left(), _MOST_REFUSED[1], header=True)
+        return dataclasses.replace(value, payload=_refused(value.payload), conversation_id=conversation, meta=meta)
+    return _clipped(value, _left(), _MOST_REFUSED[1])
 
 
-def _clipped(value: Any, left: Iterator[int], levels: int) -> Any:
+def _left() -> Iterator[int]:
+    return iter(range(_MOST_REFUSED[0]))
+
+
+def _clipped(value: Any, left: Iterator[int], levels: int, *, header: bool = False) -> Any:
     if next(left, None) is None or not levels:
         return object()
-    if isinstance(value, (list, tuple)):
-        return [_clipped(item, left, levels - 1) for item in value]
+    if isinstance(value, list) or (isinstance(value, tuple) and not header):
+        return [_clipped(item, left, levels - 1, header=header) for item in value]
     if isinstance(value, dict):
-        return {key: _clipped(item, left, levels - 1) for key, item in value.items()}
-    return value
+        return {key: _clipped(item, left, levels - 1, header=header) for key, item in value.items()}
+    # A payload may have a tuple, which comes back as a list; a header may not.
+    return object() if header and not isinstance(value, _IN_HEADERS) else value
 
 
 def _without_password(value: Any) -> Any:
@@ -222,11 +266,44 @@ def _without_passwords(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+#: In each line with a set.
+_SET: Final = '"$": "set"'
+
+
+class _InOrder(frozenset[Any]):
+    """A set that is written in the order in which it was: what a process puts first is chance."""
+
+    def __new__(cls, items: Iterable[Any]) -> _InOrder:
+        order = tuple(items)
+        made = super().__new__(cls, order)
+        made._order = order
+        return made
+
+    _order: tuple[Any, ...]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._order)
+
+
+def _sorted(value: Any) -> Any:
+    """``value``, made by :func:`plain`, with its sets in an order that is the same in each process."""
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: _sorted(item) for key, item in value.items()}
+    if value.get("$") == "set":
+        value["is"].sort(key=json.dumps)
+    return value
+
+
 _SIMPLE: Final[dict[str, Callable[[Any], Any]]] = {
     "float": float,
     "bytes": base64.b64decode,
+    "bytearray": lambda text: bytearray(base64.b64decode(text)),
     "datetime": datetime.fromisoformat,
     "map": lambda items: {_key(revive(key)): revive(item) for key, item in items},
+    "set": lambda items: _InOrder(_key(revive(item)) for item in items),
     "cbor": lambda text: cbor2.loads(base64.b64decode(text)) if text else object(),
 }
 
@@ -300,6 +377,8 @@ def replay(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any], Any]]:
             raise JournalError(f"line {number}: {error}") from None
         except Exception as error:  # as recorded; and any, if the file was changed
             made = type(error).__name__
+        if _SET in line:
+            entry, made = _sorted(entry), _sorted(made)
         yield number, entry, made
 
 
@@ -343,34 +422,40 @@ def _shown(value: Any) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """The command. Status 0: replayed to identical effects; 1: they differ; 2: usage, or not a journal."""
+    """The command. Status 0: replayed to identical effects; 1: they differ; 2: usage, or not a journal (to its end: the
+    last line of a process that was killed may be cut; how far it could be replayed is told)."""
     if len(arguments) != 2 or arguments[0] not in ("replay", "show"):
         print("usage: python -m eda_core.journal replay FILE   (or show FILE: print it line by line)", file=sys.stderr)
         return 2
     try:
         with open(arguments[1], encoding="utf-8") as file:
-            return _replay_file(file, show=arguments[0] == "show")
-    except (OSError, JournalError, UnicodeDecodeError) as error:
+            return _replay_file(file, arguments[1], show=arguments[0] == "show")
+    except (OSError, UnicodeDecodeError) as error:
         print(f"{arguments[1]}: {error}", file=sys.stderr)
         return 2
 
 
-def _replay_file(lines: Iterable[str], *, show: bool) -> int:
+def _replay_file(lines: Iterable[str], path: str, *, show: bool) -> int:
     inputs = produced = 0
-    for number, entry, made in replay(lines):
-        inputs += 1
-        recorded = entry.get("raised", entry.get("effects"))
-        produced += len(made) if isinstance(made, list) else 0
-        if show:
-            given = [_shown(revive(item)) for item in entry["arguments"]]
-            given += [f"{name}={_shown(revive(item))}" for name, item in entry["named"].items()]
-            print(f"{number}: {entry['input']}({', '.join(given)}) -> {_shown(revive(made))}")
-        if made != recorded:
-            print(f"line {number}: {entry['input']} gave other effects", file=sys.stderr)
-            print(f"  recorded: {json.dumps(recorded)}\n  replayed: {json.dumps(made)}", file=sys.stderr)
-            return 1
+    status = 0
+    try:
+        for number, entry, made in replay(lines):
+            if show:
+                given = [_shown(revive(item)) for item in entry["arguments"]]
+                given += [f"{name}={_shown(revive(item))}" for name, item in entry["named"].items()]
+                print(f"{number}: {entry['input']}({', '.join(given)}) -> {_shown(revive(made))}")
+            recorded = entry.get("raised", entry.get("effects"))
+            if made != recorded:
+                print(f"line {number}: {entry['input']} gave other effects", file=sys.stderr)
+                print(f"  recorded: {json.dumps(recorded)}\n  replayed: {json.dumps(made)}", file=sys.stderr)
+                return 1
+            inputs += 1
+            produced += len(made) if isinstance(made, list) else 0
+    except JournalError as error:
+        print(f"{path}: {error}", file=sys.stderr)
+        status = 2
     print(f"replayed {inputs} inputs to {produced} identical effects")
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -356,8 +356,9 @@ class Machine(Receiver):
         properties.message_id = f"{self._token}-{self._published + 1}"
         if properties.app_id is None:
             properties.app_id = self.config.service
-        if within is not None and within.properties.message_id and properties.headers is not None:
-            properties.headers[CAUSATION_ID] = within.properties.message_id
+        cause = None if within is None else within.properties.message_id
+        if cause and type(cause) is str and properties.headers is not None:
+            properties.headers[CAUSATION_ID] = cause
         delivery = None if within is None else within.id
         exchange, routing_key = sealed.exchange, sealed.routing_key
         return self._new_publish(exchange, routing_key, properties, sealed.body, mandatory, delivery, ticket, not held)

@@ -57,7 +57,7 @@ def again(properties: Basic.Properties, exchange: str, routing_key: str, attempt
     headers = {
         name: value
         for name, value in (properties.headers or {}).items()
-        if not name.startswith(_DEATH) and name not in ROUTING
+        if not str(name).startswith(_DEATH) and name not in ROUTING
     }
     headers[ATTEMPT] = attempt
     headers[ORIGIN_EXCHANGE] = exchange

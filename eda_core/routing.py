@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from eda_core.errors import LocalError
+from eda_core.values import shortened
 
 EVENTS: Final = "events"
 COMMANDS: Final = "commands"
@@ -98,4 +99,4 @@ class TopicPattern:
         return bool(states & self._final)
 
     def __repr__(self) -> str:
-        return f"TopicPattern({self.pattern!r})"
+        return f"TopicPattern({shortened(self.pattern)!r})"

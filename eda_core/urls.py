@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from eda_core.errors import LocalError
+from eda_core.values import shortened
 
 if TYPE_CHECKING:
     from ssl import SSLContext  # the core loads no ssl, and only passes it on
@@ -116,7 +117,8 @@ class Address:
         )
 
     def __repr__(self) -> str:
-        return f"Address({self.user}@{self.host}:{self.port}, {self.vhost!r}{', TLS' if self.tls else ''})"
+        where = shortened(f"{self.user}@{self.host}:{self.port}")
+        return f"Address({where}, {shortened(self.vhost)!r}{', TLS' if self.tls else ''})"
 
     def tls_context(self, given: SSLContext | None, make: Callable[..., Any]) -> Any:
         """How to check the broker's certificate, and which to show; ``None`` without TLS.

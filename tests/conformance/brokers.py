@@ -117,10 +117,10 @@ class Vhosts:
     def take(self) -> str:
         """The name of a vhost that nobody has used."""
         if not self._fresh:
-            self._fresh = [f"conformance-{self._made + number}" for number in range(self.BATCH)]
+            fresh = [f"conformance-{self._made + number}" for number in range(self.BATCH)]
             self._made += self.BATCH
-            self._node.change_vhosts(add=self._fresh)
-            names = ", ".join(f'<<"{name}">>' for name in self._fresh)
+            self._node.change_vhosts(add=fresh)
+            names = ", ".join(f'<<"{name}">>' for name in fresh)
             pattern, definition = (
                 text.replace("\\", "\\\\").replace('"', '\\"') for text in (DLX_PATTERN, DLX_DEFINITION)
             )
@@ -128,4 +128,5 @@ class Vhosts:
                 f'[ok = rabbit_policy:parse_set(V, <<"DLX">>, <<"{pattern}">>, <<"{definition}">>, <<"0">>, '
                 f'<<"queues">>, <<"eda">>) || V <- [{names}]].'
             )
+            self._fresh = fresh  # now that they are there: what fails here must not fail all that follow
         return self._fresh.pop()

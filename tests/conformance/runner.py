@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 #: Seconds until something that takes milliseconds is given up, on a machine that is busy with other things.
 PATIENCE = 25.0
-#: Seconds that a broker may take to start.
+#: Seconds that a broker may take to start, or its command-line tool to answer.
 PATIENCE_WITH_BROKERS = 90.0
 
 
@@ -147,7 +147,7 @@ class Runner:
 
     async def _perform(self, request: Any) -> Any:
         what = f"{type(request).__name__} {getattr(request, 'what', '')} ({', '.join(map(str, self._cast.values()))})"
-        patience = PATIENCE_WITH_BROKERS if isinstance(request, Restart) else getattr(request, "seconds", None)
+        patience = PATIENCE_WITH_BROKERS if isinstance(request, (Restart, Alarm)) else getattr(request, "seconds", None)
         return await _patiently(self._actions[type(request)](request), what, patience or self._patience)
 
     async def _end_all(self, timeout: float | None) -> None:

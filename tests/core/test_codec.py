@@ -308,6 +308,12 @@ def test_other_content_types_are_refused(content_type: str) -> None:
     assert refusal(b"[1]", content_type) == reason
 
 
+def test_a_content_type_that_is_no_text_is_refused() -> None:
+    """pika gives what is not UTF-8 as bytes."""
+    odd: Any = b"\xff"
+    assert refusal(b"[1]", odd) == "content type b'\\xff' is neither application/cbor nor application/json"
+
+
 def test_a_long_content_type_is_shortened_in_the_reason() -> None:
     assert len(refusal(b"[1]", "x" * 255)) < 150
 
@@ -365,6 +371,15 @@ DEEP = [(head * 5000).hex() for head in (b"\x81", b"\xc1", b"\xd8\x1e")]
 @pytest.mark.parametrize("body", [bytes.fromhex(text) for text in [*TRUNCATED.split(), *NONSENSE.split(), *DEEP]])
 def test_malformed_cbor_is_refused(body: bytes) -> None:
     assert refusal(body).startswith("malformed CBOR: ")
+
+
+@pytest.mark.parametrize("start", [b"\xa2", b"\xc0"], ids=["a key that is there twice", "a time that is none"])
+def test_the_reason_does_not_hold_the_body(start: bytes) -> None:
+    text = cbor2.dumps("x" * 100_000)
+    reason = refusal(start + text + b"\x01" + text + b"\x02", CBOR)
+    assert reason.startswith("malformed CBOR: error decoding ")
+    assert reason.endswith("xxx…")
+    assert len(reason) < 250
 
 
 def test_whatever_the_cbor_library_raises_is_a_decode_error(monkeypatch: pytest.MonkeyPatch) -> None:

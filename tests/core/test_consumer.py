@@ -181,6 +181,10 @@ def test_a_delivery_is_shown_without_what_it_carries() -> None:
     assert repr(delivery(3)) == "<Delivery 3 <Event Happened c-1> running, attempt 1>"
 
 
+def test_a_group_is_shown_by_its_size() -> None:
+    assert repr(Group([delivery(1), delivery(2)], 1)) == "<Group of 2, 1 missing>"
+
+
 def test_a_group_is_complete_with_the_last_of_those_it_waits_for() -> None:
     group, first, third = Group([], 3), delivery(1), delivery(3)
     group.ready.append(first)

@@ -83,10 +83,16 @@ def test_what_may_be_long_is_shown_shortened_and_in_one_line() -> None:
         Close(EPOCH, more),
         Settled(1, more),
         Stopped(more),
+        Connect(EPOCH, f"amqp://{long}/", "svc@box:7", 20),
+        Consume(EPOCH, long, "events"),
     ):
         assert len(repr(effect)) < 300
         assert "\n" not in repr(effect)
         assert "private" not in repr(effect)
+    assert (
+        repr(Consume(EPOCH, "svc.events", "events"))
+        == f"Consume(epoch={EPOCH}, queue='svc.events', consumer_tag='events')"
+    )
     assert repr(Report(4, "text")) == "Report(4, 'text')"
     assert repr(Close(EPOCH, "text")) == "Close(epoch=1, reason='text')"
     assert [repr(Stopped()), repr(Stopped("text"))] == ["Stopped()", "Stopped(error='text')"]

@@ -1,8 +1,11 @@
 """The journal: whatever a machine is told is written down, and replays to the same effects."""
 
 import json
+import os
 import runpy
+import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,12 +31,15 @@ from eda_core import (
     Limits,
     LocalError,
     Machine,
+    Nack,
+    Publish,
     Ready,
     RetryPolicy,
 )
 from eda_core.envelope import seal
 from eda_core.journal import INPUTS, RecordingMachine, main, plain, replay, revive
 
+ROOT = Path(__file__).parents[2]
 URL = "amqp://user:s3cret@host/"
 
 
@@ -186,6 +192,64 @@ def test_what_the_machine_refuses_is_refused_again(payload: object) -> None:
     assert [made for _, _, made in replayed] == [json.loads(line)["raised"] for line in lines[1:]]
 
 
+class Text(str):
+    pass
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Event("Odd", (1,), Text("c")),
+        Event("Odd", (1,), "c", {"own": (1, 2)}),
+        Event("Odd", (1,), "c", {"own": [{"deep": memoryview(b"x")}]}),
+    ],
+    ids=["conversation", "tuple", "view"],
+)
+def test_what_is_refused_for_its_type_is_refused_again(message: Event) -> None:
+    lines: list[str] = []
+    machine = a_recording(lines)
+    with pytest.raises(LocalError):
+        machine.publish(message, 3.0)
+    assert [made for _, _, made in replay(lines)] == [json.loads(line)["raised"] for line in lines[1:]]
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
+def test_a_log_replays_whatever_its_fields_are() -> None:
+    lines: list[str] = []
+    machine = a_recording(lines)
+    machine.start(0.5)
+    open_link(machine, Epoch(1))
+    for odd in (NotOurs(), deque([1]), memoryview(b"x"), frozenset("abc"), 1.5, float("nan")):
+        machine.log(6, "text", 2.0, fields={"odd": odd, "deep": [{"odd": odd}, [odd]], "more": 1})
+    machine.log(6, "text", 2.0, fields={"odd": Unshowable(), "more": [NotOurs()]})
+    machine.log(6, "text", 2.0, fields=None)
+    assert all(made == entry["effects"] for _, entry, made in replay(lines))
+
+
+def test_sets_replay_in_a_process_that_has_them_in_another_order(tmp_path: Path) -> None:
+    lines: list[str] = []
+    machine = a_recording(lines)
+    machine.start(0.5)
+    open_link(machine, Epoch(1))
+    names = {"alpha", "beta", "gamma", "delta", "epsilon"}
+    sealed = seal(Event("Asked", {"names": names, "keys": {frozenset(names): 1}}, "c"), CBOR, Limits())
+    (dispatch,) = machine.delivered(Epoch(1), 1, False, "events", "Asked", sealed.properties, sealed.body, 2.0)
+    assert isinstance(dispatch, Dispatch)
+    machine.publish(Event("Told", dispatch.message.payload, "c"), 2.0, within=dispatch.delivery)
+    machine.publish(Event("Told", [frozenset(names)], "c"), 2.0)
+    machine.log(6, "text", 2.0, fields={"names": names})
+    machine.handled(dispatch.delivery, DONE, 3.0)
+    command = [sys.executable, "-m", "eda_core.journal", "replay", write(tmp_path / "j", lines)]
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 def test_a_full_buffer_is_full_again() -> None:
     lines: list[str] = []
     machine = a_recording(lines, buffer=1, limits=Limits(max_depth=400))
@@ -211,6 +275,23 @@ def test_what_comes_with_deep_payloads_is_performed() -> None:
     assert [made == entry["effects"] for _, entry, made in replay(lines)] == [True] * 5
 
 
+@pytest.mark.parametrize("own", [bytearray(b"x"), b"x"])
+def test_a_retry_replays_whatever_the_headers_hold(own: object) -> None:
+    """pamqp reads a byte array (x) as one thing and a string that is no UTF-8 (S) as another, and writes only one."""
+    lines: list[str] = []
+    machine = a_recording(lines, retry=RetryPolicy.backoff(2))
+    machine.start(0.5)
+    open_link(machine, Epoch(1))
+    sealed = seal(Event("Asked", 1, "c"), CBOR, Limits())
+    assert sealed.properties.headers is not None
+    sealed.properties.headers["own"] = own
+    (dispatch,) = machine.delivered(Epoch(1), 1, False, "events", "Asked", sealed.properties, sealed.body, 2.0)
+    assert isinstance(dispatch, Dispatch)
+    failed = machine.handled(dispatch.delivery, Failed("boom"), 3.0)
+    assert isinstance(failed[-1], Publish if isinstance(own, bytearray) else Nack)
+    assert all(made == entry["effects"] for _, entry, made in replay(lines))
+
+
 @given(plain_values)
 def test_values_survive_the_journal(value: object) -> None:
     assert revive(json.loads(json.dumps(plain(value)))) == value
@@ -224,6 +305,10 @@ def test_frames_and_properties_survive_the_journal() -> None:
     assert repr(revive(plain(float("inf")))) == "inf"
     odd = {frozenset({1}): 1, (1, (2,)): 2, 1 << 20_000: 3}
     assert revive(json.loads(json.dumps(plain(odd)))) == odd
+    deep: Any = {frozenset({1}): 1}
+    for _ in range(59):
+        deep = [deep]
+    assert revive(json.loads(json.dumps(plain(deep)))) == deep
 
 
 def changed(line: str, **changes: Any) -> str:
@@ -302,6 +387,16 @@ def test_a_damaged_journal_is_refused_with_the_line(
     a_life(lines)
     assert main(["replay", write(tmp_path / "j", damage(lines))]) == 2
     assert reason in capsys.readouterr().err
+
+
+def test_of_a_journal_that_was_cut_the_rest_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    a_life(lines)
+    lines[-1] = lines[-1][:-9]
+    assert main(["replay", write(tmp_path / "j", lines)]) == 2
+    told = capsys.readouterr()
+    assert f"j: line {len(lines)} is not JSON" in told.err
+    assert f"replayed {len(lines) - 2} inputs" in told.out
 
 
 def test_usage_and_missing_files_have_their_own_status(capsys: pytest.CaptureFixture[str]) -> None:

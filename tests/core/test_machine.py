@@ -90,9 +90,10 @@ def test_what_a_handler_publishes_names_its_cause() -> None:
     assert bench.send().properties.headers == {"conversation_id": "c-1"}
 
 
-def test_what_was_caused_by_a_message_without_an_id_names_no_cause() -> None:
+@pytest.mark.parametrize("message_id", [None, "", b"\xff"])
+def test_what_was_caused_by_a_message_without_an_id_names_no_cause(message_id: object) -> None:
     bench = opened()
-    progress = bench.send(within=bench.take(message_id=None), immediate=True)
+    progress = bench.send(within=bench.take(message_id=message_id), immediate=True)
     assert progress.properties.headers == {"conversation_id": "c-1"}
 
 

@@ -68,6 +68,11 @@ def test_no_module_of_the_core_loads_anything_that_does_io() -> None:
     assert loaded_by(*CORE) == {}
 
 
+def test_the_test_tools_load_nothing_that_does_io_either() -> None:
+    """But for the strategies, which are hypothesis's."""
+    assert loaded_by(*(set(SOURCES) - set(CORE) - {"eda_core.testing.strategies"})) == {}
+
+
 def test_the_probe_sees_what_it_looks_for() -> None:
     assert loaded_by("json", "asyncio")["asyncio"]
 

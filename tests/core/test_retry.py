@@ -208,6 +208,16 @@ def test_exclusive_queues_and_unwritable_headers_are_retried_at_once_instead() -
     assert Nack(EPOCH, 1, True) in effects
 
 
+def test_a_header_whose_name_is_no_text_is_retried_at_once_too() -> None:
+    """pika gives names that are not UTF-8 as bytes."""
+    machine = a_machine(RetryPolicy.backoff(3))
+    message = sealed(Event("Asked", 1, "c"))
+    odd: Any = {b"\xff": 1}
+    assert message.properties.headers is not None
+    message.properties.headers |= odd
+    assert Nack(EPOCH, 1, True) in machine.handled(deliver(machine, 1, message).delivery, BOOM, 1.0)
+
+
 @given(st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.floats()))
 def test_a_strange_count_is_no_count(value: object) -> None:
     behind = attempts_behind({ATTEMPT: value})

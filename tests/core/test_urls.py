@@ -193,6 +193,7 @@ def test_what_a_url_leaves_out_is_filled_in(url: str, said: tuple[Any, ...]) -> 
 def test_an_address_is_shown_without_the_password() -> None:
     assert repr(Address.of(f"amqps://me:{HEAD}@box/v")) == "Address(me@box:5671, 'v', TLS)"
     assert repr(Address.of(f"amqp://me:{HEAD}@box")) == "Address(me@box:5672, '/')"
+    assert len(repr(Address.of(f"amqp://me:{HEAD}@{'box' * 500}/{'v' * 500}"))) < 200
 
 
 class Context:

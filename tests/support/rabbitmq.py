@@ -202,7 +202,7 @@ class RabbitNode:
         """Whether the node's process lives (it may be paused, or still starting)."""
         return self._group is not None and self._group.process.poll() is None
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 180.0) -> None:
         """Start the node and wait until it answers an AMQP handshake, ``timeout`` seconds at most. No-op if it runs.
 
         Raises RabbitNodeError, with the end of the log, if the node dies or does not answer in time.
@@ -338,7 +338,7 @@ class RabbitNode:
         text = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
-    def ctl(self, *args: str, timeout: float = 60.0) -> str:
+    def ctl(self, *args: str, timeout: float = 180.0) -> str:
         """Run rabbitmqctl on this node and return what it prints. About a second each; ``timeout`` in seconds.
 
         Raises RabbitNodeError with the output if the command fails.
