@@ -13,7 +13,7 @@ from eda_core.criticality import WARNING
 from eda_core.driver import Driver
 from eda_core.effects import Effect
 from eda_core.errors import Abandoned, StateError
-from eda_core.handlers import Handlers, failure, outcome
+from eda_core.handlers import Handlers, check_begun, failure, outcome
 from eda_core.machine import Machine
 from eda_core.service import ServiceApi, handling
 from eda_core.values import AnyMessage, DeliveryId
@@ -73,7 +73,7 @@ class CallbackDriver(Driver):
 
     def _call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         try:
-            self.user(function, *arguments)
+            check_begun(self.user(function, *arguments))
         except Exception as error:
             self.ask(partial(self.tell, self.machine.callback_failed, effect, failure(error)))
 
@@ -103,4 +103,4 @@ class Batch(EventBatch):
         """Hand over what there is, at once, and wait until it is dealt with."""
         with self._taken() as events:
             if events:
-                self.callback(events)
+                check_begun(self.callback(events))
