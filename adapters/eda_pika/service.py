@@ -21,7 +21,7 @@ from pika.adapters.select_connection import IOLoop
 from eda_core.callbacks import CallbackDriver, CallbackService
 from eda_core.criticality import LOGGING_LEVELS
 from eda_core.effects import Connect
-from eda_core.errors import LocalError, StateError
+from eda_core.errors import Abandoned, LocalError, StateError
 from eda_core.eventail import time_to_stop
 from eda_core.values import Epoch
 from eda_pika.signals import Signals
@@ -36,8 +36,9 @@ class Service(CallbackService):
     """A service whose handlers are plain methods, ``def on_<Name>``. Subclass it and call :meth:`run`.
 
     Handlers, hooks and timers run in the thread of :meth:`run`, one after another, while everything else waits: none
-    may take as long as ``HEARTBEAT``, unless there are ``HANDLER_THREADS``. Methods may be called from any thread; they
-    return when a message is accepted, and raise ``BufferFull`` when too many wait.
+    may take as long as ``HEARTBEAT``, or wait for a thread that calls a method, unless there are ``HANDLER_THREADS``.
+    Methods may be called from any thread; they return when a message is accepted, and raise ``BufferFull`` when too
+    many wait. In a forked process they raise ``StateError``.
     """
 
     #: Run handlers, hooks and timers in so many threads of their own; 0 for the thread of ``run``.
@@ -94,7 +95,7 @@ class _Driver(CallbackDriver):
         )
         super().__init__(service, machine)
         self.loop: Any = IOLoop()
-        self._thread, self._context = threading.get_ident(), service._eda_ssl
+        self._process, self._thread, self._context = os.getpid(), threading.get_ident(), service._eda_ssl
         self._threads = service.HANDLER_THREADS
         self._signals = Signals(self.loop, self.interrupt, machine.config.stop_timeout)
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -120,14 +121,20 @@ class _Driver(CallbackDriver):
                 self._jobs.put(None)
             while self._asked:
                 self._asked.pop().cancel()
-            self.loop.close()
+            if os.getpid() == self._process:  # the lock of another thread, of which this is no fork, would never open
+                self.loop.close()
         self.raise_end()
 
     def _links(self) -> list[Link]:
         return [link for link in self.links.values() if isinstance(link, Link)]
 
+    def _see_who_asks(self) -> None:
+        if os.getpid() != self._process:
+            raise StateError("this is a fork of the service's process", hint="publish with eda_kombu.Endpoint in it")
+
     def ask(self, call: Callable[[], T]) -> T:
         """In the loop's thread."""
+        self._see_who_asks()
         if threading.get_ident() == self._thread and not self._ended:
             return self._signals.run(call, False)
         answer: Future[T] = Future()
@@ -142,6 +149,7 @@ class _Driver(CallbackDriver):
 
     def request_stop(self, timeout: float | None) -> None:
         """Soon, from any thread."""
+        self._see_who_asks()
         call = partial(self.loop.add_callback_threadsafe, partial(self.stop, timeout))
         if threading.get_ident() == self._thread:
             self._signals.run(call, False)
@@ -188,6 +196,12 @@ class _Driver(CallbackDriver):
 
     def user(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return self._signals.run(partial(function, *arguments), not self._threads)
+
+    def run_job(self, job: Callable[[], None]) -> None:
+        """In a child that user code has forked and not ended, raises what ends it: the connections are the parent's."""
+        super().run_job(job)
+        if os.getpid() != self._process:
+            raise Abandoned("a fork came out of its handler; end it by os._exit()")
 
     def spawn(self, job: Callable[[], None]) -> None:
         self._jobs.put(job)

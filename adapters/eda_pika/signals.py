@@ -4,11 +4,12 @@ A thread takes note of signals and of the time that a stop has. When that is ove
 code, it sends the main thread a signal whose handler raises ``Abandoned``: within user code, and nowhere else.
 """
 
+import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -46,15 +47,24 @@ class Signals:
             # Python writes their numbers, even when user code keeps it from calling their handlers.
             descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
             handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+            _heard[self] = handlers
             try:
                 yield
             finally:
+                del _heard[self]
                 self._ended = True
                 self._wake()
                 thread.join()  # it sends no more of them, and signal() lets those that it sent be handled first
                 for number, handler in handlers.items():
                     signal.signal(number, handler or signal.SIG_DFL)
                 signal.set_wakeup_fd(descriptor)
+
+    def give_back(self, handlers: Mapping[int, Any]) -> None:
+        """In a forked child: what it is sent is not the parent's, whose socket it has."""
+        for number, handler in handlers.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler or signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
 
     def run(self, call: Callable[[], T], interruptible: bool) -> T:
         """In the thread of the run: call user code, which may be interrupted, or what of ours user code calls."""
@@ -97,3 +107,15 @@ class Signals:
         if self._due and self._interruptible:
             self._interruptible = False  # at once: on the way out of user code nothing of ours is interrupted
             raise Abandoned("the time for the stop is over")
+
+
+#: Those that are heard, one at most, with the handlers that there were before.
+_heard: dict[Signals, Mapping[int, Any]] = {}
+
+
+def _forked() -> None:
+    for signals, handlers in _heard.items():
+        signals.give_back(handlers)
+
+
+os.register_at_fork(after_in_child=_forked)
