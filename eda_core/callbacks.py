@@ -40,16 +40,35 @@ class CallbackDriver(Driver):
         """Call user code. An adapter that can interrupt it does so here, and raises :class:`Abandoned` in it."""
         return function(*arguments)
 
+    def forked(self) -> bool:
+        """Whether this process is a copy of the service's that user code has made, with connections that are its."""
+        return False
+
     # What it does
 
+    def check_process(self) -> None:
+        """For ``ask``, and what else users may call.
+
+        Raises:
+            StateError: the process is a fork.
+        """
+        if self.forked():
+            raise StateError("this process is a fork of the service's", hint="publish by eda_kombu.Endpoint here")
+
     def run_job(self, job: Callable[[], None]) -> None:
-        """Do it, unless the service has ended, and handlers and timers with it. Raises nothing."""
+        """Do it, unless the service has ended, and handlers and timers with it.
+
+        Raises:
+            Abandoned: the job has forked, and this is the child, which has to end here.
+        """
         if not self.over and self.exit is None:
             try:
                 job()
             except BaseException as error:
                 with suppress(StateError):  # it has ended meanwhile
                     self.ask(partial(self._break_off, error))
+        if self.forked():
+            raise Abandoned("a fork came out of a handler; end it there by os._exit()")
 
     def raise_end(self) -> None:
         """At the end of a run: raise what has ended it, if that was not a stop."""

@@ -21,7 +21,7 @@ from pika.adapters.select_connection import IOLoop
 from eda_core.callbacks import CallbackDriver, CallbackService
 from eda_core.criticality import LOGGING_LEVELS
 from eda_core.effects import Connect
-from eda_core.errors import Abandoned, LocalError, StateError
+from eda_core.errors import LocalError, StateError
 from eda_core.eventail import time_to_stop
 from eda_core.values import Epoch
 from eda_pika.signals import Signals
@@ -121,20 +121,19 @@ class _Driver(CallbackDriver):
                 self._jobs.put(None)
             while self._asked:
                 self._asked.pop().cancel()
-            if os.getpid() == self._process:  # the lock of another thread, of which this is no fork, would never open
+            if not self.forked():  # where a lock may be closed by a thread that is not there
                 self.loop.close()
         self.raise_end()
 
     def _links(self) -> list[Link]:
         return [link for link in self.links.values() if isinstance(link, Link)]
 
-    def _see_who_asks(self) -> None:
-        if os.getpid() != self._process:
-            raise StateError("this is a fork of the service's process", hint="publish with eda_kombu.Endpoint in it")
+    def forked(self) -> bool:
+        return os.getpid() != self._process
 
     def ask(self, call: Callable[[], T]) -> T:
         """In the loop's thread."""
-        self._see_who_asks()
+        self.check_process()
         if threading.get_ident() == self._thread and not self._ended:
             return self._signals.run(call, False)
         answer: Future[T] = Future()
@@ -149,7 +148,7 @@ class _Driver(CallbackDriver):
 
     def request_stop(self, timeout: float | None) -> None:
         """Soon, from any thread."""
-        self._see_who_asks()
+        self.check_process()
         call = partial(self.loop.add_callback_threadsafe, partial(self.stop, timeout))
         if threading.get_ident() == self._thread:
             self._signals.run(call, False)
@@ -196,12 +195,6 @@ class _Driver(CallbackDriver):
 
     def user(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return self._signals.run(partial(function, *arguments), not self._threads)
-
-    def run_job(self, job: Callable[[], None]) -> None:
-        """In a child that user code has forked and not ended, raises what ends it: the connections are the parent's."""
-        super().run_job(job)
-        if os.getpid() != self._process:
-            raise Abandoned("a fork came out of its handler; end it by os._exit()")
 
     def spawn(self, job: Callable[[], None]) -> None:
         self._jobs.put(job)

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -37,7 +37,7 @@ class Signals:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """In the block they are handled; behind it everything is as it was before."""
+        """In the block they are handled; behind it everything is as it was before, and in processes forked within."""
         with self._reader, self._writer:
             if threading.current_thread() is not threading.main_thread():
                 yield
@@ -45,26 +45,24 @@ class Signals:
             thread = threading.Thread(target=self._listen, name="eda signals", daemon=True)
             thread.start()
             # Python writes their numbers, even when user code keeps it from calling their handlers.
-            descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-            handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
-            _heard[self] = handlers
+            self._descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+            self._handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+            _heard.add(self)
             try:
                 yield
             finally:
-                del _heard[self]
+                _heard.remove(self)
                 self._ended = True
                 self._wake()
                 thread.join()  # it sends no more of them, and signal() lets those that it sent be handled first
-                for number, handler in handlers.items():
-                    signal.signal(number, handler or signal.SIG_DFL)
-                signal.set_wakeup_fd(descriptor)
+                self.give_back()
 
-    def give_back(self, handlers: Mapping[int, Any]) -> None:
-        """In a forked child: what it is sent is not the parent's, whose socket it has."""
-        for number, handler in handlers.items():
+    def give_back(self) -> None:
+        """Hear them no more, but for those that the user has taken: they are handled as before."""
+        for number, handler in self._handlers.items():
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler or signal.SIG_DFL)
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(self._descriptor)
 
     def run(self, call: Callable[[], T], interruptible: bool) -> T:
         """In the thread of the run: call user code, which may be interrupted, or what of ours user code calls."""
@@ -109,13 +107,14 @@ class Signals:
             raise Abandoned("the time for the stop is over")
 
 
-#: Those that are heard, one at most, with the handlers that there were before.
-_heard: dict[Signals, Mapping[int, Any]] = {}
+#: Those that are heard, one at most.
+_heard: set[Signals] = set()
 
 
 def _forked() -> None:
-    for signals, handlers in _heard.items():
-        signals.give_back(handlers)
+    """Or a signal to a child would stop its parent, by the socket that they share, and not the child."""
+    for signals in _heard:
+        signals.give_back()
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -250,6 +250,27 @@ def test_a_handler_that_is_abandoned_leaves_its_message_with_the_broker() -> Non
     driver.raise_end()
 
 
+def test_a_forked_process_ends_when_it_comes_out_of_a_job_and_may_ask_nothing() -> None:
+    class Forking(Runs):
+        child = False
+
+        def forked(self) -> bool:
+            return self.child
+
+        def ask(self, call: Callable[[], Any]) -> Any:
+            self.check_process()
+            return super().ask(call)
+
+    service = Service(URLS[0], ["Happened"], [], "svc")
+    driver = service._eda_begin(Forking)
+    assert service.call_later(9.0, print) == 1
+    driver.call(None, lambda: setattr(driver, "child", True))
+    with pytest.raises(Abandoned, match="fork"):
+        driver.work()
+    with pytest.raises(StateError, match="fork"):
+        service.call_later(0.0, print)
+
+
 def test_what_ends_a_service_that_has_ended_is_too_late() -> None:
     _, driver = running()
 
