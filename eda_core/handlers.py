@@ -190,7 +190,7 @@ def check_begun(returned: object) -> None:
         if isinstance(returned, Coroutine):
             returned.close()  # or Python warns of it later, elsewhere
         raise NotBegun(
-            f"a {type(returned).__name__} was returned, and nothing of it is done",
+            f"nothing is done: what was returned is still to be run ({type(returned).__name__})",
             hint="await it where handlers are coroutines; elsewhere they have neither async nor yield",
         )
 
