@@ -204,7 +204,7 @@ class _Driver(CallbackDriver):
 
     def _work_soon(self) -> None:
         """In the turn after the next: what there is to send goes first, since a handler may take long."""
-        self.loop.add_callback_threadsafe(partial(self.loop.add_callback_threadsafe, self._work))
+        self.loop.call_later(0.0, partial(self.loop.call_later, 0.0, self._work))
 
     def _work(self) -> None:
         until = self.now() + _TURN

@@ -158,10 +158,10 @@ async def test_a_peer_that_accepts_and_says_nothing_is_given_up(scheme: str, cap
 
     async with EmbeddedBroker() as broker, await asyncio.start_server(accept, "127.0.0.1", 0) as mute:
         service = Probe([f"{scheme}://127.0.0.1:{mute.sockets[0].getsockname()[1]}/", broker.url])
-        service._eda_config = replace(service._eda_config, connect_timeout=0.2)
+        service._eda_config = replace(service._eda_config, connect_timeout=1.0)
         async with running(service):
             pass
-        assert len(accepted) == 1
+        assert accepted
         assert "pika failed" not in caplog.text
         for writer in accepted:
             writer.close()
