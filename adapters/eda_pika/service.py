@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from pika.adapters.select_connection import IOLoop
 
@@ -24,10 +24,9 @@ from eda_core.effects import Connect
 from eda_core.errors import LocalError, StateError
 from eda_core.eventail import time_to_stop
 from eda_core.values import Epoch
-from eda_pika.signals import Signals
+from eda_pika.signals import Signals, T
 from eda_pika.transport import Link
 
-T = TypeVar("T")
 LOGGER = logging.getLogger("eda_pika")
 _TURN, _FAREWELL = 0.002, 1.0  # seconds: for handlers until the network has its turn; for sockets to close at the end
 
