@@ -93,9 +93,10 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """What things cost, as ratios measured side by side. Arguments after -- go to the core's benchmark."""
-    session.install("-e", ".[kombu,tools]")
+    session.install("-e", ".[aio,kombu,pika,tools]")
     session.run("python", "benchmarks/core.py", *session.posargs)
     session.run("python", "-m", "benchmarks.endpoint", *(each for each in session.posargs if each == "--check"))
+    session.run("python", "-m", "benchmarks.service")
 
 
 @nox.session

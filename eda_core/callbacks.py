@@ -13,7 +13,7 @@ from eda_core.criticality import WARNING
 from eda_core.driver import Driver
 from eda_core.effects import Effect
 from eda_core.errors import Abandoned, StateError
-from eda_core.handlers import Handlers, failure, outcome
+from eda_core.handlers import Handlers, check_begun, failure, outcome
 from eda_core.machine import Machine
 from eda_core.service import ServiceApi, handling
 from eda_core.values import AnyMessage, DeliveryId
@@ -40,16 +40,35 @@ class CallbackDriver(Driver):
         """Call user code. An adapter that can interrupt it does so here, and raises :class:`Abandoned` in it."""
         return function(*arguments)
 
+    def forked(self) -> bool:
+        """Whether this process is a copy of the service's that user code has made, with connections that are its."""
+        return False
+
     # What it does
 
+    def check_process(self) -> None:
+        """For ``ask``, and what else users may call.
+
+        Raises:
+            StateError: the process is a fork.
+        """
+        if self.forked():
+            raise StateError("this process is a fork of the service's", hint="publish by eda_kombu.Endpoint here")
+
     def run_job(self, job: Callable[[], None]) -> None:
-        """Do it, unless the service has ended, and handlers and timers with it. Raises nothing."""
+        """Do it, unless the service has ended, and handlers and timers with it.
+
+        Raises:
+            Abandoned: the job has forked, and this is the child, which has to end here.
+        """
         if not self.over and self.exit is None:
             try:
                 job()
             except BaseException as error:
                 with suppress(StateError):  # it has ended meanwhile
                     self.ask(partial(self._break_off, error))
+        if self.forked():
+            raise Abandoned("a fork came out of a handler; end it there by os._exit()")
 
     def raise_end(self) -> None:
         """At the end of a run: raise what has ended it, if that was not a stop."""
@@ -73,7 +92,7 @@ class CallbackDriver(Driver):
 
     def _call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         try:
-            self.user(function, *arguments)
+            check_begun(self.user(function, *arguments))
         except Exception as error:
             self.ask(partial(self.tell, self.machine.callback_failed, effect, failure(error)))
 
@@ -103,4 +122,4 @@ class Batch(EventBatch):
         """Hand over what there is, at once, and wait until it is dealt with."""
         with self._taken() as events:
             if events:
-                self.callback(events)
+                check_begun(self.callback(events))

@@ -7,6 +7,7 @@ or coroutines is the adapter's business; here their results are only passed on.
 from __future__ import annotations
 
 import traceback
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import Any, Final
 
 from eda_core.criticality import ERROR
@@ -33,6 +34,10 @@ class Reject(EdaError):
 
 class NoHandler(EdaError):
     """A message whose name the service has no method for."""
+
+
+class NotBegun(Reject):
+    """User code that returned a coroutine or a generator: none of what it should do has been done, nor will it be."""
 
 
 class Handlers:
@@ -165,16 +170,40 @@ _BY_KIND: Final[dict[type[Message], Any]] = {
 def outcome(message: AnyMessage, returned: object) -> Outcome:
     """What a handler that returned has come to."""
     try:
-        if not returned or type(message) is LogRecord:
+        if not returned:
             return DONE
+        check_begun(returned)
     except Exception as error:  # whether an array is true, say, is an error
         return failure(error)
+    if type(message) is LogRecord:
+        return DONE
     return CONFIGURED if type(message) is Configuration else DEFERRED
+
+
+def check_begun(returned: object) -> None:
+    """See that what a handler, a hook or a timer returned is not its own work, still to be done.
+
+    Raises:
+        NotBegun: it is a coroutine or a generator.
+    """
+    if isinstance(returned, (Coroutine, Generator, AsyncGenerator)):
+        if isinstance(returned, Coroutine):
+            returned.close()  # or Python warns of it later, elsewhere
+        raise NotBegun(
+            f"nothing is done: what was returned is still to be run ({type(returned).__name__})",
+            hint="await it where handlers are coroutines; elsewhere they have neither async nor yield",
+        )
+
+
+#: Characters of a reason. An error may quote a whole payload; the traceback has it.
+_LONGEST_REASON: Final = 1_000
 
 
 def _one_line(text: str) -> str:
     """The first line; in it nothing that would break a log's lines."""
-    first = text.splitlines()[0] if text else ""
+    first = text[: _LONGEST_REASON + 1].splitlines()[0] if text else ""
+    if len(first) > _LONGEST_REASON:
+        first = f"{first[:_LONGEST_REASON]}…"
     return "".join(character if character.isprintable() else " " for character in first)
 
 

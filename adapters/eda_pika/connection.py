@@ -43,7 +43,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         """pika would make three system calls for each message."""
         if not self._unsent:
             self._unsent = bytearray()
-            self._adapter_add_callback_threadsafe(self._flush)
+            self.ioloop.call_later(0.0, self._flush)  # which does not have to wake the loop, as other threads have
         self._unsent += data
 
     def _flush(self) -> None:

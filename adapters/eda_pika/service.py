@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from pika.adapters.select_connection import IOLoop
 
@@ -24,10 +24,9 @@ from eda_core.effects import Connect
 from eda_core.errors import LocalError, StateError
 from eda_core.eventail import time_to_stop
 from eda_core.values import Epoch
-from eda_pika.signals import Signals
+from eda_pika.signals import Signals, T
 from eda_pika.transport import Link
 
-T = TypeVar("T")
 LOGGER = logging.getLogger("eda_pika")
 _TURN, _FAREWELL = 0.002, 1.0  # seconds: for handlers until the network has its turn; for sockets to close at the end
 
@@ -36,8 +35,9 @@ class Service(CallbackService):
     """A service whose handlers are plain methods, ``def on_<Name>``. Subclass it and call :meth:`run`.
 
     Handlers, hooks and timers run in the thread of :meth:`run`, one after another, while everything else waits: none
-    may take as long as ``HEARTBEAT``, unless there are ``HANDLER_THREADS``. Methods may be called from any thread; they
-    return when a message is accepted, and raise ``BufferFull`` when too many wait.
+    may take as long as ``HEARTBEAT``, or wait for a thread that calls a method, unless there are ``HANDLER_THREADS``.
+    Methods may be called from any thread; they return when a message is accepted, and raise ``BufferFull`` when too
+    many wait. In a forked process they raise ``StateError``.
     """
 
     #: Run handlers, hooks and timers in so many threads of their own; 0 for the thread of ``run``.
@@ -94,7 +94,7 @@ class _Driver(CallbackDriver):
         )
         super().__init__(service, machine)
         self.loop: Any = IOLoop()
-        self._thread, self._context = threading.get_ident(), service._eda_ssl
+        self._process, self._thread, self._context = os.getpid(), threading.get_ident(), service._eda_ssl
         self._threads = service.HANDLER_THREADS
         self._signals = Signals(self.loop, self.interrupt, machine.config.stop_timeout)
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -120,14 +120,19 @@ class _Driver(CallbackDriver):
                 self._jobs.put(None)
             while self._asked:
                 self._asked.pop().cancel()
-            self.loop.close()
+            if not self.forked():  # where a lock may be closed by a thread that is not there
+                self.loop.close()
         self.raise_end()
 
     def _links(self) -> list[Link]:
         return [link for link in self.links.values() if isinstance(link, Link)]
 
+    def forked(self) -> bool:
+        return os.getpid() != self._process
+
     def ask(self, call: Callable[[], T]) -> T:
         """In the loop's thread."""
+        self.check_process()
         if threading.get_ident() == self._thread and not self._ended:
             return self._signals.run(call, False)
         answer: Future[T] = Future()
@@ -142,6 +147,7 @@ class _Driver(CallbackDriver):
 
     def request_stop(self, timeout: float | None) -> None:
         """Soon, from any thread."""
+        self.check_process()
         call = partial(self.loop.add_callback_threadsafe, partial(self.stop, timeout))
         if threading.get_ident() == self._thread:
             self._signals.run(call, False)
@@ -197,7 +203,7 @@ class _Driver(CallbackDriver):
 
     def _work_soon(self) -> None:
         """In the turn after the next: what there is to send goes first, since a handler may take long."""
-        self.loop.add_callback_threadsafe(partial(self.loop.add_callback_threadsafe, self._work))
+        self.loop.call_later(0.0, partial(self.loop.call_later, 0.0, self._work))
 
     def _work(self) -> None:
         until = self.now() + _TURN

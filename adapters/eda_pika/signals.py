@@ -4,6 +4,7 @@ A thread takes note of signals and of the time that a stop has. When that is ove
 code, it sends the main thread a signal whose handler raises ``Abandoned``: within user code, and nowhere else.
 """
 
+import os
 import signal
 import socket
 import threading
@@ -36,7 +37,7 @@ class Signals:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """In the block they are handled; behind it everything is as it was before."""
+        """In the block they are handled; behind it everything is as it was before, and in processes forked within."""
         with self._reader, self._writer:
             if threading.current_thread() is not threading.main_thread():
                 yield
@@ -44,17 +45,24 @@ class Signals:
             thread = threading.Thread(target=self._listen, name="eda signals", daemon=True)
             thread.start()
             # Python writes their numbers, even when user code keeps it from calling their handlers.
-            descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-            handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+            self._descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+            self._handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+            _heard.add(self)
             try:
                 yield
             finally:
+                _heard.remove(self)
                 self._ended = True
                 self._wake()
                 thread.join()  # it sends no more of them, and signal() lets those that it sent be handled first
-                for number, handler in handlers.items():
-                    signal.signal(number, handler or signal.SIG_DFL)
-                signal.set_wakeup_fd(descriptor)
+                self.give_back()
+
+    def give_back(self) -> None:
+        """Hear them no more, but for those that the user has taken: they are handled as before."""
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler or signal.SIG_DFL)
+        signal.set_wakeup_fd(self._descriptor)
 
     def run(self, call: Callable[[], T], interruptible: bool) -> T:
         """In the thread of the run: call user code, which may be interrupted, or what of ours user code calls."""
@@ -97,3 +105,16 @@ class Signals:
         if self._due and self._interruptible:
             self._interruptible = False  # at once: on the way out of user code nothing of ours is interrupted
             raise Abandoned("the time for the stop is over")
+
+
+#: Those that are heard, one at most.
+_heard: set[Signals] = set()
+
+
+def _forked() -> None:
+    """Or a signal to a child would stop its parent, by the socket that they share, and not the child."""
+    for signals in _heard:
+        signals.give_back()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -9,7 +9,7 @@ import pytest
 from pamqp.commands import Basic
 
 from eda_core.callbacks import Batch, CallbackDriver, CallbackService
-from eda_core.effects import Ack, Connect, Declare, Dispatch, Effect, Publish, Ready, Stopped
+from eda_core.effects import Ack, Connect, Declare, Dispatch, Effect, Nack, Publish, Ready, Stopped
 from eda_core.errors import Abandoned, ServiceError, StateError
 from eda_core.machine import Machine
 from eda_core.service import handling
@@ -174,6 +174,17 @@ def test_a_hook_that_fails_is_an_input(effect: Effect | None) -> None:
     assert failed.reason.startswith("IndexError")
 
 
+async def _by_mistake(*_: Any) -> None: ...
+
+
+def test_a_timer_that_is_a_coroutine_function_is_told_of() -> None:
+    _, driver = running()
+    driver.call(None, _by_mistake)
+    driver.work()
+    ((what, _effect, failed),) = driver.told
+    assert (what, failed.reason.partition(":")[0]) == ("callback_failed", "NotBegun")
+
+
 def test_an_adapter_may_stand_between_a_job_and_user_code() -> None:
     between: list[str] = []
 
@@ -239,6 +250,27 @@ def test_a_handler_that_is_abandoned_leaves_its_message_with_the_broker() -> Non
     driver.raise_end()
 
 
+def test_a_forked_process_ends_when_it_comes_out_of_a_job_and_may_ask_nothing() -> None:
+    class Forking(Runs):
+        child = False
+
+        def forked(self) -> bool:
+            return self.child
+
+        def ask(self, call: Callable[[], Any]) -> Any:
+            self.check_process()
+            return super().ask(call)
+
+    service = Service(URLS[0], ["Happened"], [], "svc")
+    driver = service._eda_begin(Forking)
+    assert service.call_later(9.0, print) == 1
+    driver.call(None, lambda: setattr(driver, "child", True))
+    with pytest.raises(Abandoned, match="fork"):
+        driver.work()
+    with pytest.raises(StateError, match="fork"):
+        service.call_later(0.0, print)
+
+
 def test_what_ends_a_service_that_has_ended_is_too_late() -> None:
     _, driver = running()
 
@@ -275,6 +307,20 @@ def test_a_batch_is_handed_over_when_it_is_full_or_its_time_is_over(size: int) -
     assert of(Ack, driver.link.asked) == [Ack(driver.machine.epoch, 2, True)]
     batch.expire()
     assert got == [2], "an empty batch is not handed over"
+
+
+def test_a_batch_whose_callback_is_a_coroutine_function_has_failed() -> None:
+    class Collector(Service):
+        def on_Pushed(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> bool:
+            batch.push(payload, conversation_id, meta)
+            return True
+
+    service, driver = running(Collector)
+    batch = Batch(service, 1, 5.0, _by_mistake)
+    driver.take("Pushed")
+    driver.work()
+    assert of(Ack, driver.link.asked) == []
+    assert of(Nack, driver.link.asked) == [Nack(driver.machine.epoch, 1, False)]
 
 
 def test_a_batch_that_is_abandoned_leaves_its_events_with_the_broker() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from eda_core.values import (
     Command,
     Configuration,
     Event,
+    Failed,
     LogRecord,
     Outcome,
     Result,
@@ -215,6 +217,36 @@ class Undecided:
 
 def test_a_returned_value_that_is_neither_true_nor_false_is_a_failure() -> None:
     assert outcome(Event("Done", None, "c"), Undecided()).reason == "ValueError: ambiguous"  # type: ignore[union-attr]
+
+
+async def _coroutine() -> None: ...
+
+
+def _generator() -> Iterator[int]:
+    yield 1
+
+
+async def _async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("function", [_coroutine, _generator, _async_generator])
+@pytest.mark.parametrize("message", [EVENT, COMMAND, RESULT, CONFIGURATION, LOG], ids=lambda message: message.name)
+def test_work_that_nobody_will_do_is_a_failure_that_trying_again_does_not_mend(
+    function: Callable[[], Any], message: AnyMessage
+) -> None:
+    """``async`` or ``yield`` by mistake. As "I will acknowledge it myself" the message would be kept for ever."""
+    failed = outcome(message, function())
+    assert isinstance(failed, Failed)
+    assert failed.permanent
+    assert f"still to be run ({function.__name__[1:]})" in failed.reason
+
+
+def test_a_reason_has_an_end() -> None:
+    failed = failure(ValueError("x" * 10_000))
+    assert failed.reason == f"ValueError: {'x' * 988}…"
+    assert "x" * 10_000 in failed.detail
+    assert failure(ValueError("x" * 988)).reason == f"ValueError: {'x' * 988}"
 
 
 def test_only_handlers_are_listed_as_such() -> None:

@@ -5,25 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import pika.channel
 import pytest
-import trustme
 
 from eda_core import BufferFull, LocalError
 from eda_pika.connection import Properties
 from eda_tools.broker import EmbeddedBroker
 from tests.pika.support import NOWHERE, Listener, Probe, publish, running, until
 from tests.support.rabbitmq import RabbitNode
-from tests.support.services import PATIENCE, Record, asynchronous, peer, within
+from tests.support.services import PATIENCE, asynchronous, peer, within
 
 Meta = dict[str, Any]
 
@@ -149,67 +144,6 @@ def test_operators_see_who_is_connected(rabbitmq: RabbitNode, rabbit_url: str, r
     scenario()
 
 
-# --- TLS ---
-
-
-@asynccontextmanager
-async def with_tls(broker: EmbeddedBroker, authority: trustme.CA, host: str) -> AsyncIterator[str]:
-    """The broker behind a certificate for ``host``; yields the URL."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(host).configure_cert(context)
-    port = urlsplit(broker.url).port
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except (OSError, ssl.SSLError):
-            pass
-        finally:
-            writer.close()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(carry(reader, inner_writer), carry(inner_reader, writer))
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield f"amqps://localhost:{server.sockets[0].getsockname()[1]}/"
-
-
-@asynchronous
-async def test_tls_with_an_authority_of_ones_own() -> None:
-    authority = trustme.CA()
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    async with EmbeddedBroker() as broker, with_tls(broker, authority, "localhost") as url:
-        service = Listener(url, ["Happened"], ssl=trusting)
-        async with running(service):
-            await publish(service, "x" * 300_000)
-            await service.seen.count(1)
-
-
-@pytest.mark.parametrize("wrong", ["the authority", "the host"])
-@asynchronous
-async def test_a_wrong_certificate_is_refused(wrong: str, caplog: pytest.LogCaptureFixture) -> None:
-    authority = trustme.CA()
-    context = ssl.create_default_context()
-    (trustme.CA() if wrong == "the authority" else authority).configure_trust(context)
-    host = "localhost" if wrong == "the authority" else "elsewhere.example"
-    reports: Record[str] = Record("reports")
-    async with EmbeddedBroker() as broker, with_tls(broker, authority, host) as url:
-        service = Probe(url, ssl=context)
-        loop = asyncio.get_running_loop()
-        async with running(service, ready=False):
-            driver: Any = service._eda_driver()
-            driver.report = lambda level, text: loop.call_soon_threadsafe(reports.add, text)
-            await reports.until(lambda all: any("CERTIFICATE_VERIFY_FAILED" in text for text in all), "the reason")
-            service.stop()
-            await service.ended()
-        assert service.ready.all == []
-
-
 # --- peers that do not answer, and pika's own failures ---
 
 
@@ -224,10 +158,10 @@ async def test_a_peer_that_accepts_and_says_nothing_is_given_up(scheme: str, cap
 
     async with EmbeddedBroker() as broker, await asyncio.start_server(accept, "127.0.0.1", 0) as mute:
         service = Probe([f"{scheme}://127.0.0.1:{mute.sockets[0].getsockname()[1]}/", broker.url])
-        service._eda_config = replace(service._eda_config, connect_timeout=0.2)
+        service._eda_config = replace(service._eda_config, connect_timeout=1.0)
         async with running(service):
             pass
-        assert len(accepted) == 1
+        assert accepted
         assert "pika failed" not in caplog.text
         for writer in accepted:
             writer.close()
