@@ -105,6 +105,7 @@ def test_urls_are_separated_by_commas_but_passwords_may_have_some() -> None:
         (f"{URL} q --timeout nan", "probe: argument --timeout: 'nan' is not a number of seconds, more than 0"),
         (f"{URL} q --nope", "probe: unrecognized arguments: --nope"),
         (f"{URL} q --coun 1", "probe: unrecognized arguments: --coun 1"),
+        ("--save there", "probe: argument amqp_url: broker URL 'there': the scheme is not amqp or amqps"),
         (f"{URL} q {URL}", "probe: unrecognized arguments: amqp://guest:***@127.0.0.1:1/"),
     ],
 )
@@ -157,7 +158,9 @@ def test_types_of_numbers() -> None:
         ("publish_configuration {url} Name p.cbor", {"event": "Name", "payload": "p.cbor"}),
         ("send_command {url} a.B p.json", {"command": "a.B", "payload": "p.json", "timeout": 30}),
         ("inspect_queue {url} q", {"queue": "q", "count": 0, "save": None}),
-        ("inspect_queue --count 5 --save {url} q", {"queue": "q", "count": 5}),
+        ("inspect_queue --count 5 --save {url} q", {"queue": "q", "count": 5, "save": "."}),
+        ("inspect_queue {url} --save q", {"queue": "q", "save": "."}),
+        ("inspect_queue {url} q --save", {"queue": "q", "save": "."}),
         ("resurrect {url} q", {"queue": "q", "count": 0, "batch_size": 1}),
         (
             "resurrect --count 5 --batch_size 2 --filter A B {url} q",
@@ -169,7 +172,30 @@ def test_eventails_usage_stays_valid(words: str, meant: dict[str, Any]) -> None:
     name, *rest = words.format(url=URL).split()
     args = vars(eda.load(name).parser().parse_args(rest))
     assert args["urls"] == (URL,)
-    assert {key: args[key] or None if key == "save" else args[key] for key in meant} == meant
+    assert {key: args[key] for key in meant} == meant
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("send_command {url} a.B --timeout 5 p.json", {"command": "a.B", "payload": "p.json", "timeout": 5}),
+        ("publish_event --count 2 {url} --rate 3 Name --json -", {"event": "Name", "payload": "-", "count": 2}),
+        ("publish_event {url} --data -1 Name", {"event": "Name", "payload": None, "data": "-1"}),
+        ("inspect_queue {url} --save d q", {"queue": "q", "save": "d"}),
+        ("inspect_queue {url} --save d --count 1 q", {"queue": "q", "save": "d", "count": 1}),
+        ("inspect_queue --save d {url} q", {"queue": "q", "save": "d"}),
+        ("resurrect --filter A B {url} --batch_size 2 q", {"queue": "q", "batch_size": 2}),
+        ("doctor --service a b - --json", {"service": ["a", "b"], "json": True}),
+    ],
+)
+def test_what_is_no_option_may_stand_anywhere(
+    words: str, meant: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDA_AMQP_URL", URL)
+    name, *rest = words.format(url=URL).split()
+    args = vars(eda.load(name).parser().parse_args(rest))
+    assert args["urls"] == (URL,)
+    assert {key: args[key] for key in meant} == meant
 
 
 # --- exit statuses ---
