@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import errno
 import importlib
+import logging
 import subprocess
 import sys
 import tomllib
@@ -225,14 +226,22 @@ def test_errors_are_one_line_and_a_status(
     assert (ran.status, ran.out, ran.line) == (status, "", f"probe: {told}")
 
 
-def test_tracebacks_are_there_for_whoever_asks(
+def test_tracebacks_and_logs_are_there_for_whoever_asks_without_passwords(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def run(args: argparse.Namespace, output: Output) -> int:
+        logging.getLogger("a.library").debug("connecting to %s", args.urls[0])
+        raise ZeroDivisionError(f"odd {args.urls[0]}")
+
     monkeypatch.setenv("EDA_DEBUG", "1")
-    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
-    ran = run_here(failing(ZeroDivisionError("odd")), capsys, URL)
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's, that would be taken for the program's own
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    ran = run_here(tool(run), capsys, URL)
     assert ran.status == cli.FAILED
-    assert "Traceback" in ran.err
+    assert "\nTraceback (most recent call last):\n" in ran.err
+    assert "DEBUG:a.library:connecting to amqp://guest:***@127.0.0.1:1/\n" in ran.err
+    assert ran.err.count("ZeroDivisionError: odd amqp://guest:***@127.0.0.1:1/") == 2
+    assert "sekret" not in ran.err
 
 
 def test_nobody_reading_any_more_is_a_good_end(capsys: pytest.CaptureFixture[str]) -> None:
