@@ -349,12 +349,23 @@ def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("eda-core ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["nope"], ["--nope"]])
-def test_eda_without_a_tool_is_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "usage: eda [-h]"),
+        (["nope"], "eda: there is no tool 'nope'; there are logger, monitor, "),
+        (["--nope", "monitor"], "eda: there is no tool '--nope monitor'; there are logger, monitor, "),
+        (["--print-completion", "fish"], "eda: argument --print-completion: invalid choice: 'fish' (choose from "),
+    ],
+)
+def test_eda_without_a_tool_is_wrong_usage(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert eda.main(arguments) == cli.USAGE
     written = capsys.readouterr()
     assert not written.out
-    assert "monitor" in written.err
+    assert written.err.startswith(told)
+    assert not arguments or written.err.count("\n") == 1
 
 
 #: What each tool is given behind the URL.
@@ -382,6 +393,20 @@ def test_every_tool_says_in_one_line_that_it_cannot_connect(
     ran = run_here(eda.load(name), capsys, "-", *rest)
     assert (ran.status, ran.out) == (cli.USAGE, "")
     assert "from EDA_AMQP_URL: broker URL 'http://guest:***@h/': the scheme is not amqp or amqps" in ran.line
+
+
+@pytest.mark.parametrize("name", ["inspect_queue", "resurrect"])
+@pytest.mark.parametrize(
+    ("queue", "told"),
+    [("x" * 256, "the queue 'xxx"), ("", "the queue is empty"), ("\udcff", r"the queue '\udcff' is not valid Unicode")],
+)
+def test_names_that_no_queue_can_have(
+    name: str, queue: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EmbeddedBrokerThread() as broker:
+        ran = run_here(eda.load(name), capsys, broker.url, queue)
+    assert (ran.status, ran.out) == (cli.USAGE, "")
+    assert ran.line.startswith(f"{name}: {told}")
 
 
 @pytest.mark.parametrize("name", eda.TOOLS)
