@@ -138,9 +138,11 @@ def _number(text: str, wanted: str, *, above: float, whole: bool = False) -> flo
 
 
 class PrintCompletion(argparse.Action):
-    """``--print-completion bash``: a script that completes the command's words, for the shell to source."""
+    """``--print-completion bash``: a script that completes the command's words, for the shell to evaluate."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None) -> NoReturn:
+        if " " in parser.prog:  # the script would complete words of that name
+            parser.error(f"eda's script completes all of its tools: eda --print-completion {values}")
         _complete_files(parser)
         print(shtab.complete(parser, values))
         parser.exit(DONE)
