@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 _PASSWORDS: Final = (
     # in a URL as it should be, or with an @ too many
     re.compile(r"(//[^/@:\s]{0,300}):\S*@"),
-    # in one with characters that should have been escaped; but host:port, with an @ further on, is none
+    # in one with characters that should have been escaped; but host:port, with an @ further on, is none, nor is what
+    # stands between two URLs
     re.compile(
-        r"(\bamqps?:/{0,2}|//)([^:\s]{0,300}):(?!\*\*\*@)(?!\d{1,5}(?:/[^\s@]*)?(?:\s|$)).+?@(?:\S*@)?",
+        r"(\bamqps?:/{0,2}|//)([^:\s]{0,300}):(?!\*\*\*@)(?!\d{1,5}(?:/[^\s@]*)?(?:\s|$))"
+        r"(?:(?!\s[a-z]+://).)+?@(?:\S*@)?",
         re.IGNORECASE | re.DOTALL,
     ),
     # where the scheme was forgotten
@@ -66,6 +68,7 @@ def check_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
 
 
 _ESCAPE: Final = "it has a character that must be written as %XX, perhaps in the password"
+_PORT: Final = f"the port is not a number up to 65535, or {_ESCAPE}"
 
 
 def _problem(url: str) -> str:
@@ -76,7 +79,7 @@ def _problem(url: str) -> str:
         _ = parts.port
     except ValueError as error:
         # The reason quotes what was taken for host or port, which may be half a password.
-        return _ESCAPE if "@" in url else str(error)
+        return _PORT if "@" in url else str(error)
     if parts.scheme not in ("amqp", "amqps"):
         return "the scheme is not amqp or amqps"
     return "" if parts.hostname else "there is no host"

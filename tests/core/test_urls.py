@@ -111,6 +111,11 @@ def test_what_is_no_password_stays() -> None:
     assert redact("amqp://guest@localhost/") == "amqp://guest@localhost/"
 
 
+def test_what_stands_between_two_urls_is_no_password() -> None:
+    text = "nor to amqp://a/: connection refused; nor to amqp://b:port/: what? nor to amqp://guest:secret@c/: refused"
+    assert redact(text) == text.replace("secret", "***")
+
+
 def test_several_passwords_in_one_text_are_hidden() -> None:
     text = " ".join(f"amqp://guest:{HEAD}{number}@host{number}/" for number in range(3))
     assert redact(text) == " ".join(f"amqp://guest:***@host{number}/" for number in range(3))
@@ -144,13 +149,20 @@ def test_urls_come_back_as_they_were(url: str) -> None:
         ("amqp://localhost:65536/", "Port out of range 0-65535"),
         ("amqp://localhost:x/", "Port could not be cast to integer value as 'x'"),
         ("amqp://[::1/", "Invalid IPv6 URL"),
+        (
+            "amqp://guest@localhost:65536/",
+            "the port is not a number up to 65535, or it has a character that must be written as %XX, perhaps in the "
+            "password",
+        ),
     ],
 )
 def test_a_bad_url_is_refused_with_the_reason_and_an_example(url: str, problem: str) -> None:
     for urls in (url, ["amqp://localhost", url]):
         with pytest.raises(LocalError) as caught:
             check_urls(urls)
-        assert str(caught.value) == (f"broker URL {url!r}: {problem}; write it as amqp://user:password@host:5672/vhost")
+        told = f"broker URL {url!r}: {problem}; write it as amqp://user:password@host:5672/vhost"
+        assert str(caught.value) == told
+        assert redact(told) == told.replace("password@", "***@")  # the reason, between two URLs, is not taken for one
 
 
 @pytest.mark.parametrize("urls", [[], (), ["amqp://localhost", None], b"amqp://localhost", [7]])

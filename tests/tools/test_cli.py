@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import errno
 import importlib
+import logging
 import subprocess
 import sys
 import tomllib
@@ -105,6 +106,7 @@ def test_urls_are_separated_by_commas_but_passwords_may_have_some() -> None:
         (f"{URL} q --timeout nan", "probe: argument --timeout: 'nan' is not a number of seconds, more than 0"),
         (f"{URL} q --nope", "probe: unrecognized arguments: --nope"),
         (f"{URL} q --coun 1", "probe: unrecognized arguments: --coun 1"),
+        ("--save there", "probe: argument amqp_url: broker URL 'there': the scheme is not amqp or amqps"),
         (f"{URL} q {URL}", "probe: unrecognized arguments: amqp://guest:***@127.0.0.1:1/"),
     ],
 )
@@ -157,7 +159,9 @@ def test_types_of_numbers() -> None:
         ("publish_configuration {url} Name p.cbor", {"event": "Name", "payload": "p.cbor"}),
         ("send_command {url} a.B p.json", {"command": "a.B", "payload": "p.json", "timeout": 30}),
         ("inspect_queue {url} q", {"queue": "q", "count": 0, "save": None}),
-        ("inspect_queue --count 5 --save {url} q", {"queue": "q", "count": 5}),
+        ("inspect_queue --count 5 --save {url} q", {"queue": "q", "count": 5, "save": "."}),
+        ("inspect_queue {url} --save q", {"queue": "q", "save": "."}),
+        ("inspect_queue {url} q --save", {"queue": "q", "save": "."}),
         ("resurrect {url} q", {"queue": "q", "count": 0, "batch_size": 1}),
         (
             "resurrect --count 5 --batch_size 2 --filter A B {url} q",
@@ -169,7 +173,30 @@ def test_eventails_usage_stays_valid(words: str, meant: dict[str, Any]) -> None:
     name, *rest = words.format(url=URL).split()
     args = vars(eda.load(name).parser().parse_args(rest))
     assert args["urls"] == (URL,)
-    assert {key: args[key] or None if key == "save" else args[key] for key in meant} == meant
+    assert {key: args[key] for key in meant} == meant
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("send_command {url} a.B --timeout 5 p.json", {"command": "a.B", "payload": "p.json", "timeout": 5}),
+        ("publish_event --count 2 {url} --rate 3 Name --json -", {"event": "Name", "payload": "-", "count": 2}),
+        ("publish_event {url} --data -1 Name", {"event": "Name", "payload": None, "data": "-1"}),
+        ("inspect_queue {url} --save d q", {"queue": "q", "save": "d"}),
+        ("inspect_queue {url} --save d --count 1 q", {"queue": "q", "save": "d", "count": 1}),
+        ("inspect_queue --save d {url} q", {"queue": "q", "save": "d"}),
+        ("resurrect --filter A B {url} --batch_size 2 q", {"queue": "q", "batch_size": 2}),
+        ("doctor --service a b - --json", {"service": ["a", "b"], "json": True}),
+    ],
+)
+def test_what_is_no_option_may_stand_anywhere(
+    words: str, meant: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDA_AMQP_URL", URL)
+    name, *rest = words.format(url=URL).split()
+    args = vars(eda.load(name).parser().parse_args(rest))
+    assert args["urls"] == (URL,)
+    assert {key: args[key] for key in meant} == meant
 
 
 # --- exit statuses ---
@@ -199,14 +226,22 @@ def test_errors_are_one_line_and_a_status(
     assert (ran.status, ran.out, ran.line) == (status, "", f"probe: {told}")
 
 
-def test_tracebacks_are_there_for_whoever_asks(
+def test_tracebacks_and_logs_are_there_for_whoever_asks_without_passwords(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def run(args: argparse.Namespace, output: Output) -> int:
+        logging.getLogger("a.library").debug("connecting to %s", args.urls[0])
+        raise ZeroDivisionError(f"odd {args.urls[0]}")
+
     monkeypatch.setenv("EDA_DEBUG", "1")
-    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
-    ran = run_here(failing(ZeroDivisionError("odd")), capsys, URL)
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's, that would be taken for the program's own
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    ran = run_here(tool(run), capsys, URL)
     assert ran.status == cli.FAILED
-    assert "Traceback" in ran.err
+    assert "\nTraceback (most recent call last):\n" in ran.err
+    assert "DEBUG:a.library:connecting to amqp://guest:***@127.0.0.1:1/\n" in ran.err
+    assert ran.err.count("ZeroDivisionError: odd amqp://guest:***@127.0.0.1:1/") == 2
+    assert "sekret" not in ran.err
 
 
 def test_nobody_reading_any_more_is_a_good_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -314,12 +349,23 @@ def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("eda-core ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["nope"], ["--nope"]])
-def test_eda_without_a_tool_is_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "usage: eda [-h]"),
+        (["nope"], "eda: there is no tool 'nope'; there are logger, monitor, "),
+        (["--nope", "monitor"], "eda: there is no tool '--nope monitor'; there are logger, monitor, "),
+        (["--print-completion", "fish"], "eda: argument --print-completion: invalid choice: 'fish' (choose from "),
+    ],
+)
+def test_eda_without_a_tool_is_wrong_usage(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert eda.main(arguments) == cli.USAGE
     written = capsys.readouterr()
     assert not written.out
-    assert "monitor" in written.err
+    assert written.err.startswith(told)
+    assert not arguments or written.err.count("\n") == 1
 
 
 #: What each tool is given behind the URL.
@@ -347,6 +393,20 @@ def test_every_tool_says_in_one_line_that_it_cannot_connect(
     ran = run_here(eda.load(name), capsys, "-", *rest)
     assert (ran.status, ran.out) == (cli.USAGE, "")
     assert "from EDA_AMQP_URL: broker URL 'http://guest:***@h/': the scheme is not amqp or amqps" in ran.line
+
+
+@pytest.mark.parametrize("name", ["inspect_queue", "resurrect"])
+@pytest.mark.parametrize(
+    ("queue", "told"),
+    [("x" * 256, "the queue 'xxx"), ("", "the queue is empty"), ("\udcff", r"the queue '\udcff' is not valid Unicode")],
+)
+def test_names_that_no_queue_can_have(
+    name: str, queue: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EmbeddedBrokerThread() as broker:
+        ran = run_here(eda.load(name), capsys, broker.url, queue)
+    assert (ran.status, ran.out) == (cli.USAGE, "")
+    assert ran.line.startswith(f"{name}: {told}")
 
 
 @pytest.mark.parametrize("name", eda.TOOLS)

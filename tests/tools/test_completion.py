@@ -1,7 +1,9 @@
-"""Completion in the shell: tried out in bash."""
+"""Completion in the shell: tried out in bash, and in zsh where it is installed."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from eda_tools import cli, eda
 
 #: Bash, where somebody has written $2 … and pressed TAB; what it offers.
 TAB = """
-source "$1"; shift; COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+eval "$(cat "$1")"; shift; COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
 function=$(complete -p "$1" | sed 's/.* -F \\([^ ]*\\).*/\\1/')
 "$function" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
 echo "${COMPREPLY[*]}"
@@ -54,8 +56,52 @@ def test_bash_completes_words(words: str, offered: str, capsys: pytest.CaptureFi
     assert (ran.stdout.strip(), ran.stderr) == (offered, "")
 
 
+#: Zsh on a terminal, where somebody has written $2 and pressed TAB; what the line is then, in brackets.
+ZSH = r"""
+zmodload zsh/zpty; zpty z zsh -f -i
+say() { zpty -w z "$1"; zpty -r z seen "*$2*" }
+say "autoload -Uz compinit; compinit -u -D; bindkey '^I' complete-word; setopt no_auto_list; print rea''dy" ready
+say "tell() { print -r -- \"[\$BUFFER]\" }; zle -N tell; bindkey '^X' tell; print bou''nd" bound
+say "eval \"\$(cat $1)\"; print do''ne" done
+zpty -w -n z "$2"$'\t\x18'; zpty -r z seen "*[[]*]*"
+print -r -- "$seen"
+"""
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("eda mon", "eda monitor"),
+        ("eda monitor - --idle", "eda monitor - --idle-timeout"),
+        ("eda resurrect - q --to ex", "eda resurrect - q --to exchange"),
+    ],
+)
+def test_zsh_completes_words(
+    words: str, completed: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert eda.main(["--print-completion", "zsh"]) == cli.DONE
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    ran = subprocess.run(
+        ["zsh", "-f", "-c", ZSH, "zsh", tmp_path / "script", words],
+        env={**os.environ, "TERM": "xterm"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert f"[{completed} ]" in ran.stdout, ran
+
+
 @pytest.mark.parametrize("shell", ["zsh", "tcsh"])
 def test_other_shells_have_a_script_too(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert eda.main(["--print-completion", shell]) == cli.DONE
     script = capsys.readouterr().out
     assert all(name in script for name in eda.TOOLS)
+
+
+def test_a_tool_of_eda_has_no_script_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would complete the words of eda, and those of a command of that tool's name."""
+    assert eda.main(["monitor", "--print-completion", "zsh"]) == cli.USAGE
+    written = capsys.readouterr()
+    told = "eda monitor: eda's script completes all of its tools: eda --print-completion zsh (see eda monitor --help)\n"
+    assert (written.out, written.err) == ("", told)

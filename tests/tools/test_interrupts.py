@@ -1,4 +1,5 @@
-"""Ctrl-C and other signals, at any time: while a tool is loaded, while it works, again, and when it has ended."""
+"""Ctrl-C and other signals, at any time: while a tool is loaded, while it works, again, and when it has ended. And a
+tool that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -47,6 +48,16 @@ def test_ctrl_c_while_it_is_loaded_shows_no_traceback(name: str, tmp_path: Path)
     if name != "broker":
         ran = alone("-c", command(name or "eda"), first_on_path=tmp_path)
         assert (ran.status, ran.out, ran.err) == (cli.INTERRUPTED, "", "")
+
+
+@pytest.mark.parametrize("name", ["eda", "monitor"])
+def test_what_was_installed_without_the_extra_says_so(name: str, tmp_path: Path) -> None:
+    for module in ("rich", "shtab"):
+        (tmp_path / f"{module}.py").write_text("raise ModuleNotFoundError('', name=__name__)")
+    ran = alone("-c", command(name), first_on_path=tmp_path)
+    assert (ran.status, ran.out) == (cli.FAILED, "")
+    assert ran.line.startswith(f"{name}: ")
+    assert ran.line.endswith(" is not installed; pip install 'eda-core[tools]' brings it along")
 
 
 def test_ctrl_c_when_it_has_ended_changes_nothing() -> None:

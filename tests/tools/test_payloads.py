@@ -64,6 +64,8 @@ def test_the_extension_tells_the_format(tmp_path: Path, name: str, content_type:
         ("p.json", b'{\n "a": "\xff"}', "p.json:2: not UTF-8, at byte 9", FAILED),
         ("p.json", b"[" * 100_000, "p.json: malformed JSON: nested deeper than 32 levels", FAILED),
         ("p.json", b" \n", "p.json: it is empty, not JSON", FAILED),
+        ("p.json", b'{"a": NaN}', "p.json: payload cannot be written as application/json: ", FAILED),
+        ("p.json", b'{"a": 1e999}', "p.json: payload cannot be written as application/json: ", FAILED),
         ("p.cbor", b"\xa1\x61", "p.cbor: malformed CBOR: ", FAILED),
         ("p.cbor", b"\x01\x01", "p.cbor: malformed CBOR: 1 bytes after the end of the payload", FAILED),
         ("p.cbor", b"", "p.cbor: it is empty, not CBOR", FAILED),

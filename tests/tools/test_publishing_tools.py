@@ -369,6 +369,18 @@ async def test_a_service_that_is_not_there_is_told_of_although_a_monitor_gets_th
 
 
 @asynchronous
+async def test_a_service_whose_queue_would_have_too_long_a_name(
+    broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send_command, "_PATIENCE", 0.01)
+    async with peer(broker.url) as monitor:
+        await monitor.tap("commands")
+        ran = await here("send_command", capsys, broker.url, "x" * 250 + ".A", "--data", "1", "--timeout", "2")
+    assert ran.status == cli.TIMED_OUT
+    assert ran.line.endswith("timed out after 2 s")
+
+
+@asynchronous
 async def test_a_result_that_does_not_come(broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]) -> None:
     async with running(echo := Echo(broker.url)):
         arguments = ("echo.Mute", "--data", "{}", "--conversation-id", "c")

@@ -16,8 +16,9 @@ from eda_tools.status import DONE, USAGE
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells of wrong usage in one line. Finds the URL also behind an option that takes any number of values, or
-    none, as in ``monitor.py --events A B amqp://host/``."""
+    """Tells of wrong usage in one line. Finds the positional arguments wherever they stand: between options, which
+    argparse does not always (bpo-15112), and behind an option that takes any number of values, or none, as in
+    ``monitor.py --events A B amqp://host/`` and ``inspect_queue.py amqp://host/ --save queue``."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {redact(message)} (see {self.prog} --help)\n")
@@ -27,22 +28,38 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(self._positionals_first(arguments), namespace)
 
     def _positionals_first(self, arguments: list[str]) -> list[str]:
-        greedy = any(action.option_strings and action.nargs in ("*", "?") for action in self._actions)
-        positionals = [action for action in self._actions if not action.option_strings]
-        if not greedy or not positionals or positionals[0].dest != "urls" or "--" in arguments:
-            return arguments
-        url = next((place for place, word in enumerate(arguments) if _LOOKS_LIKE_URL.match(word)), None)
-        if url is None:
-            url = next((place for place, word in enumerate(arguments) if word == "-"), None)
-        if url is None:
-            return arguments
-        end = url + 1
-        while end < len(arguments) and end - url < len(positionals) and not arguments[end].startswith("-"):
-            end += 1
-        return arguments[url:end] + arguments[:url] + arguments[end:]
+        known = self._option_string_actions
+        if any(_is_option(word) and word.partition("=")[0] not in known for word in arguments):
+            return arguments  # for argparse to tell of; "--", too, says where options end
+        positionals, options, doubtful = list[str](), list[str](), list[int]()
+        rest = arguments[::-1]
+        while rest:
+            word = rest.pop()
+            if not _is_option(word):
+                positionals.append(word)
+                continue
+            options.append(word)
+            nargs = known[word].nargs if word in known else 0
+            if nargs is None and rest:
+                options.append(rest.pop())
+            most = {"?": 1, "*": len(rest)}.get(str(nargs), 0)
+            for _ in range(most):
+                if not rest or _is_option(rest[-1]) or (not positionals and _LOOKS_LIKE_URL.match(rest[-1])):
+                    break
+                if nargs == "?":
+                    doubtful.append(len(options))
+                options.append(rest.pop())
+        wanted = sum(action.nargs is None for action in self._actions if not action.option_strings)
+        if doubtful and len(positionals) == wanted - 1:
+            positionals.append(options.pop(doubtful[-1]))
+        return positionals + options
 
 
-_LOOKS_LIKE_URL: Final = re.compile(r"amqps?://", re.IGNORECASE)
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-"
+
+
+_LOOKS_LIKE_URL: Final = re.compile(r"amqps?://|-$", re.IGNORECASE)
 
 
 def broker_urls(text: str) -> tuple[str, ...]:
@@ -121,9 +138,11 @@ def _number(text: str, wanted: str, *, above: float, whole: bool = False) -> flo
 
 
 class PrintCompletion(argparse.Action):
-    """``--print-completion bash``: a script that completes the command's words, for the shell to source."""
+    """``--print-completion bash``: a script that completes the command's words, for the shell to evaluate."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None) -> NoReturn:
+        if " " in parser.prog:  # the script would complete words of that name
+            parser.error(f"eda's script completes all of its tools: eda --print-completion {values}")
         _complete_files(parser)
         print(shtab.complete(parser, values))
         parser.exit(DONE)

@@ -36,6 +36,7 @@ from dataclasses import dataclass
 
 from eda_core._version import __version__
 from eda_core.errors import EdaError, LocalError, ServiceError
+from eda_core.urls import redact
 from eda_tools.arguments import (
     Parser,
     PrintCompletion,
@@ -149,10 +150,15 @@ class Tool:
 
 def _told(error: BaseException, output: Output) -> int:
     if os.environ.get("EDA_DEBUG"):
-        traceback.print_exception(error)
+        sys.stderr.write(_redacted("".join(traceback.format_exception(error))) + "\n")
     text, status = _explained(error)
     output.error(text)
     return status
+
+
+def _redacted(lines: str) -> str:
+    """Without passwords; each line for itself, since what looks like one must not run through a whole traceback."""
+    return "\n".join(map(redact, lines.splitlines()))
 
 
 def _explained(error: BaseException) -> tuple[str, int]:
@@ -200,6 +206,11 @@ async def _supervised(work: Awaitable[int], timeout: float | None, output: Outpu
     return INTERRUPTED if task.cancelled() else task.result()
 
 
+class _Redacting(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return _redacted(super().format(record))
+
+
 class _Notes(logging.Handler):
     def __init__(self, output: Output) -> None:
         super().__init__(logging.WARNING)
@@ -219,7 +230,9 @@ def _quiet_libraries(output: Output) -> Iterator[None]:
         _Notes(output),
     )
     if os.environ.get("EDA_DEBUG"):
-        logging.basicConfig(stream=sys.stderr, level=logging.DEBUG)
+        shown = logging.StreamHandler(sys.stderr)
+        shown.setFormatter(_Redacting(logging.BASIC_FORMAT))
+        logging.basicConfig(handlers=[shown], level=logging.DEBUG)
     root.addHandler(silent)
     adapter.addHandler(notes)
     try:

@@ -1,6 +1,7 @@
 """The commands that an installation makes: ``eda``, and each tool under its own name (``pyproject.toml``)."""
 
 import importlib
+import sys
 from collections.abc import Callable
 
 import eda_tools.early  # noqa: F401 - before all that takes time to load
@@ -8,7 +9,12 @@ import eda_tools.early  # noqa: F401 - before all that takes time to load
 
 def _command(name: str) -> Callable[[], int]:
     def command() -> int:
-        status: int = importlib.import_module(f"eda_tools.{name}").main()
+        try:
+            module = importlib.import_module(f"eda_tools.{name}")
+        except ModuleNotFoundError as error:  # pip makes the commands without the extra, too
+            sys.stderr.write(f"{name}: {error.name} is not installed; pip install 'eda-core[tools]' brings it along\n")
+            return 1
+        status: int = module.main()
         return status
 
     return command

@@ -36,6 +36,7 @@ from aiormq.exceptions import (
 )
 from pamqp.commands import Exchange, Queue
 
+from eda_core.routing import check_name
 from eda_core.urls import redact
 from eda_tools.output import Output
 from eda_tools.status import FAILED, NO_CONNECTION, ToolError
@@ -79,8 +80,10 @@ class Session:
         """How many messages and consumers a queue has; ``None`` if there is none of that name.
 
         Raises:
+            LocalError: no queue can have this name.
             ChannelClosed: the broker does not tell: it is another connection's exclusive queue, or not permitted.
         """
+        check_name("the queue", name)
         channel = await self.channel()  # a refusal costs the channel
         try:
             answer = await channel.queue_declare(name, passive=True, timeout=RPC_TIMEOUT)

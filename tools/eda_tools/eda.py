@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from eda_core._version import __version__
-from eda_tools.arguments import PrintCompletion
+from eda_tools.arguments import Parser, PrintCompletion
 from eda_tools.cli import DONE, STATUSES, USAGE, Tool
 from eda_tools.output import Output, OutputClosed
 
@@ -52,7 +52,7 @@ def load(name: str) -> Tool:
 
 def _own(arguments: list[str]) -> int:
     """Help, version, completion, and what is none of these."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "eda",
         usage="eda [-h] [--version] [--print-completion SHELL] TOOL …",
         description="Tools for services on a bus of events and commands. 'eda TOOL --help' tells about each.",

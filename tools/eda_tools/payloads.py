@@ -116,8 +116,10 @@ def parse_payload(body: bytes, content_type: str, where: str) -> Payload:
     try:
         if content_type == JSON:
             _check_json(body, where)
-        return Payload(decode(body, content_type, LIMITS), content_type)
-    except DecodeError as error:
+        value = decode(body, content_type, LIMITS)
+        encode(value, content_type, LIMITS)  # now, since not all that peers may send can be sent to them: NaN in JSON
+        return Payload(value, content_type)
+    except (DecodeError, LocalError) as error:
         raise ToolError(f"{where}: {error}") from None
 
 

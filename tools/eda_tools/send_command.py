@@ -8,6 +8,7 @@ import uuid
 from typing import Final
 
 from eda_core.codec import JSON
+from eda_core.errors import LocalError
 from eda_core.routing import COMMANDS, check_name, queue_name
 from eda_core.values import ERROR, Command
 from eda_tools import show
@@ -65,7 +66,7 @@ async def _suspect(args: argparse.Namespace, output: Output) -> None:
     try:
         async with session(args.urls, "send_command", output) as broker:
             found = await broker.queue(queue)
-    except ToolError:  # it is another connection's, or not for this user to see
+    except (ToolError, LocalError):  # it is another connection's, not for this user to see, or its name too long
         return
     finally:
         output.doing = waiting
