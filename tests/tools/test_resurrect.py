@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from eda_core import properties
+from eda_pika.connection import Properties
 from eda_tools import queues
 from eda_tools.broker import EmbeddedBrokerThread
+from eda_tools.inspect_queue import TOOL as INSPECT
 from eda_tools.recording import read_recording
 from eda_tools.resurrect import TOOL
 from tests.support.services import DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, BrokerUnderTest
@@ -92,6 +95,23 @@ def test_what_is_sent_is_what_died(broker: BrokerUnderTest, bench: Operator) -> 
     assert bench.waiting() == 0
     assert bench.drain(EVENTS_QUEUE) == events
     assert bench.drain(COMMANDS_QUEUE) == commands
+
+
+def test_headers_that_client_libraries_spoil_are_kept(
+    broker: BrokerUnderTest, bench: Operator, resurrect: Here, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A double, text that is no UTF-8, and a long name; in a copy that comes back, too."""
+    odd = {"conversation_id": "c", "score": 0.1, "n" * 200: [{"z": 1e300, "a": 1}], "no UTF-8": b"\xff"}
+    bench.channel.queue_bind(EVENTS_QUEUE, "commands", "gone")
+    for exchange, key in (("events", "Odd"), ("commands", "gone")):
+        bench.channel.basic_publish(exchange, key, b"{}", Properties(properties.Properties(headers=odd)))
+    bench.kill()
+    bench.channel.queue_unbind(EVENTS_QUEUE, "commands", "gone")
+    result = resurrect("--batch_size", "2")
+    assert [each["outcome"] for each in result.objects[:-1]] == ["replayed", "failed"]
+    (seen,) = run_here(INSPECT, capsys, "--json", broker.url, EVENTS_QUEUE).objects
+    assert seen["headers"] == {**odd, "no UTF-8": "/w=="}
+    assert bench.names() == ["gone"]
 
 
 def test_after_delayed_retries_it_goes_to_where_it_was_published_first(bench: Operator, resurrect: Here) -> None:

@@ -15,6 +15,7 @@ from pamqp.commands import Basic
 from eda_core.codec import DecodeError, decode, encode
 from eda_core.errors import LocalError
 from eda_core.policy import DELIVERY_COUNT_HEADER
+from eda_core.properties import Properties
 from eda_core.retry import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
 from eda_core.routing import COMMANDS, EVENTS
 from eda_tools.confirming import Copy
@@ -110,7 +111,7 @@ class Reviver:
         exchange, routing_key = origin
         if self.to == QUEUE:
             exchange, routing_key = self._to_queue(delivery, headers, origin)
-        copy = Basic.Properties()  # by attributes, since the constructor refuses what a publisher may have sent
+        copy = Properties()  # by attributes, since the constructor refuses what a publisher may have sent
         for name, value in delivery.properties:
             setattr(copy, name, value)
         copy.headers = headers or None
