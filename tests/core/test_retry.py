@@ -242,7 +242,7 @@ def test_the_copy_keeps_every_property_but_the_brokers_own() -> None:
 
 
 def test_the_copy_has_headers_as_they_were_to_the_last_bit() -> None:
-    headers = {"conversation_id": "c", "score": [0.1], "no UTF-8": b"\xff", "n" * 200: 1}
+    headers: dict[str, Any] = {"conversation_id": "c", "score": [0.1], "no UTF-8": b"\xff", "n" * 200: 1}
     copy = again(Basic.Properties(headers=dict(headers)), "events", "Ev", 1)
     assert copy is not None
     read = frames.decode_content_header(struct.pack(">HHQ", 60, 0, 0) + copy.marshal())[1]

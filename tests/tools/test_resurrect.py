@@ -101,7 +101,7 @@ def test_headers_that_client_libraries_spoil_are_kept(
     broker: BrokerUnderTest, bench: Operator, resurrect: Here, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A double, text that is no UTF-8, and a long name; in a copy that comes back, too."""
-    odd = {"conversation_id": "c", "score": 0.1, "n" * 200: [{"z": 1e300, "a": 1}], "no UTF-8": b"\xff"}
+    odd: dict[str, Any] = {"conversation_id": "c", "score": 0.1, "n" * 200: [{"z": 1e300, "a": 1}], "no UTF-8": b"\xff"}
     bench.channel.queue_bind(EVENTS_QUEUE, "commands", "gone")
     for exchange, key in (("events", "Odd"), ("commands", "gone")):
         bench.channel.basic_publish(exchange, key, b"{}", Properties(properties.Properties(headers=odd)))
