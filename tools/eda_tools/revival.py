@@ -191,6 +191,10 @@ def _check(exchange: str, routing_key: str, properties: Basic.Properties) -> Non
     for name in (exchange, routing_key):
         if len(name.encode(errors="surrogatepass")) > 255:
             raise Unsendable(f"the name {name[:40]!r}… is longer than 255 bytes")
+    try:
+        Basic.Publish(exchange=exchange, routing_key=routing_key)
+    except ValueError as error:  # pamqp has a shorter limit than the broker
+        raise Unsendable(f"it cannot be published to {exchange[:40]!r}…: {error}") from None
     expiration = properties.expiration
     if expiration and not (expiration.isascii() and expiration.isdecimal() and int(expiration[:20]) <= _MAX_EXPIRATION):
         raise Unsendable(f"its expiration {expiration!r} is not a number of milliseconds")
