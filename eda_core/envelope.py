@@ -11,6 +11,7 @@ from pamqp.commands import Basic
 
 from eda_core.codec import JSON, DecodeError, Limits, decode, encode
 from eda_core.errors import LocalError
+from eda_core.properties import Properties
 from eda_core.retry import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY, ROUTING
 from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS, MAX_HEADER_BYTES, MAX_NAME_BYTES, check_name
 from eda_core.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result, shortened
@@ -92,7 +93,7 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> Sealed:
         )
     if not message.conversation_id.isascii():
         _check_text("the conversation id", message.conversation_id)
-    properties = Basic.Properties(content_type=content_type, delivery_mode=2)
+    properties = Properties(content_type=content_type, delivery_mode=2)
     headers: dict[str, Any] = {CONVERSATION_ID: message.conversation_id}
     if message.meta:
         _add_meta(message.meta, properties, headers)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pamqp.commands import Basic, Queue
 
 from eda_core.policy import DELIVERY_COUNT_HEADER
+from eda_core.properties import Properties
 from eda_core.routing import MAX_HEADER_BYTES
 
 #: How many attempts a republished message has behind it.
@@ -62,7 +63,7 @@ def again(properties: Basic.Properties, exchange: str, routing_key: str, attempt
     headers[ATTEMPT] = attempt
     headers[ORIGIN_EXCHANGE] = exchange
     headers[ORIGIN_ROUTING_KEY] = routing_key
-    copy = Basic.Properties(
+    copy = Properties(
         content_type=properties.content_type,
         content_encoding=properties.content_encoding,
         headers=headers,

@@ -9,6 +9,7 @@ import copy
 import datetime
 import math
 import re
+import struct
 import threading
 from typing import Any
 
@@ -102,6 +103,12 @@ def test_a_message_received_can_be_published_again(case: tuple[str, AnyMessage])
     assert again.properties.message_id is None
     assert again.properties.user_id is None
     assert reopened(again) == message.__class__(**{**fields(message), "meta": EMPTY_META | message.meta})
+
+
+def test_floats_in_headers_are_sent_with_all_their_digits() -> None:
+    written = seal(Event("Scored", 1, "c", {"score": [0.1]}), CBOR, DEFAULT_LIMITS).properties.marshal()
+    read = frames.decode_content_header(struct.pack(">HHQ", 60, 0, 0) + written)[1]
+    assert read.headers == {"conversation_id": "c", "score": [0.1]}
 
 
 def fields(message: AnyMessage) -> dict[str, Any]:

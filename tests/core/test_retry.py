@@ -1,5 +1,6 @@
 """Delayed retries: the queues, the copies, and the whole way round on the broker model."""
 
+import struct
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +38,7 @@ from eda_core.retry import (
     declaration,
     retry_queue,
 )
+from eda_core.testing import frames
 
 EPOCH = Epoch(1)
 BOOM = Failed("boom")
@@ -203,7 +205,7 @@ def test_exclusive_queues_and_unwritable_headers_are_retried_at_once_instead() -
     machine = a_machine(RetryPolicy.backoff(3))
     message = sealed(Event("Asked", 1, "c"))
     assert message.properties.headers is not None
-    message.properties.headers["blob"] = b"\xff"  # pamqp reads such a long string as bytes and cannot write it
+    message.properties.headers["n" * 256] = 1
     effects = machine.handled(deliver(machine, 1, message).delivery, BOOM, 1.0)
     assert Nack(EPOCH, 1, True) in effects
 
@@ -247,6 +249,14 @@ def test_the_copy_keeps_every_property_but_the_brokers_own() -> None:
     same = ("content_type", "content_encoding", "priority", "correlation_id", "reply_to", "message_id", "timestamp")
     assert all(getattr(copy, name) == getattr(original, name) for name in (*same, "message_type", "app_id"))
     assert (copy.delivery_mode, copy.expiration, copy.user_id) == (2, None, None)
+
+
+def test_the_copy_has_headers_as_they_were_to_the_last_bit() -> None:
+    headers: dict[str, Any] = {"conversation_id": "c", "score": [0.1], "no UTF-8": b"\xff", "n" * 200: 1}
+    copy = again(Basic.Properties(headers=dict(headers)), "events", "Ev", 1)
+    assert copy is not None
+    read = frames.decode_content_header(struct.pack(">HHQ", 60, 0, 0) + copy.marshal())[1]
+    assert read.headers == {**headers, ATTEMPT: 1, ORIGIN_EXCHANGE: "events", ORIGIN_ROUTING_KEY: "Ev"}
 
 
 def test_the_origin_counts_only_for_what_was_put_straight_into_the_queue() -> None:

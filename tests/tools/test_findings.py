@@ -86,6 +86,17 @@ def _set(**changed: Any) -> Callable[[Survey], None]:
     return change
 
 
+def _told(pattern: str) -> Callable[[Survey], None]:
+    """A pattern that Python does not know or takes for another, and what the broker says that applies by it."""
+
+    def change(survey: Survey) -> None:
+        survey.policies = [Policy("DLX", pattern, DLX.definition)]
+        for queue in survey.queues.values():
+            queue.told_policy = DLX.definition
+
+    return change
+
+
 SET_DLX = (
     r"rabbitmqctl set_policy -p / DLX '.*\.events|.*\.commands' "
     r"""'{"dead-letter-exchange":"am-dlx"}' --apply-to queues"""
@@ -168,7 +179,7 @@ SET_DLX = (
             None,
         ),
         (
-            lambda survey: survey.bindings.pop(),
+            lambda survey: (survey.bindings.pop(), survey.queues.pop("dead-letters")),
             "dead-letter-queue-missing",
             ("am-dlx",),
             "no queue is bound to it, so dead letters are lost",
@@ -176,6 +187,22 @@ SET_DLX = (
                 "rabbitmqadmin --vhost=/ declare queue name=dead-letters durable=true",
                 "rabbitmqadmin --vhost=/ declare binding source=am-dlx destination=dead-letters 'routing_key=#'",
             ],
+        ),
+        (
+            # Declaring what is of another kind would be refused.
+            lambda survey: (survey.bindings.pop(), _queue(name="dead-letters", type="quorum")(survey)),
+            "dead-letter-queue-missing",
+            ("am-dlx",),
+            "no queue is bound to it, so dead letters are lost",
+            ["rabbitmqadmin --vhost=/ declare binding source=am-dlx destination=dead-letters 'routing_key=#'"],
+        ),
+        (
+            # The usual policy must not take the other queue from its own.
+            _set(policies=[Policy("mine", r"^a\.events$", {"dead-letter-exchange": "am-dlx", "max-length": 9})]),
+            "no-dead-letter-policy",
+            ("a.commands",),
+            "there is no dead-letter policy",
+            [f"{SET_DLX} --priority -1"],
         ),
         (
             _queue(type="quorum"),
@@ -220,6 +247,8 @@ def test_each_thing_that_is_wrong_is_found(
         ),
         lambda survey: survey.policies.insert(0, Policy("streams", "", {"max-age": "1D"}, 9)),
         lambda survey: survey.policies.insert(0, Policy("exchanges", "", {"alternate-exchange": "x"}, 9, "exchanges")),
+        _told(r"\.(events|commands)\z"),
+        _told(r"^[[:alnum:].]+$"),
         _queue(consumers=None, messages=None),
         _set(policies=[], queues={}, bindings=[Binding("am-dlx", "dead-letters", "#")]),
     ],

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from eda_core import properties
+from eda_pika.connection import Properties
 from eda_tools import queues
 from eda_tools.broker import EmbeddedBrokerThread
+from eda_tools.inspect_queue import TOOL as INSPECT
 from eda_tools.recording import read_recording
 from eda_tools.resurrect import TOOL
 from tests.support.services import DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, BrokerUnderTest
@@ -92,6 +95,23 @@ def test_what_is_sent_is_what_died(broker: BrokerUnderTest, bench: Operator) -> 
     assert bench.waiting() == 0
     assert bench.drain(EVENTS_QUEUE) == events
     assert bench.drain(COMMANDS_QUEUE) == commands
+
+
+def test_headers_that_client_libraries_spoil_are_kept(
+    broker: BrokerUnderTest, bench: Operator, resurrect: Here, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A double, text that is no UTF-8, and a long name; in a copy that comes back, too."""
+    odd: dict[str, Any] = {"conversation_id": "c", "score": 0.1, "n" * 200: [{"z": 1e300, "a": 1}], "no UTF-8": b"\xff"}
+    bench.channel.queue_bind(EVENTS_QUEUE, "commands", "gone")
+    for exchange, key in (("events", "Odd"), ("commands", "gone")):
+        bench.channel.basic_publish(exchange, key, b"{}", Properties(properties.Properties(headers=odd)))
+    bench.kill()
+    bench.channel.queue_unbind(EVENTS_QUEUE, "commands", "gone")
+    result = resurrect("--batch_size", "2")
+    assert [each["outcome"] for each in result.objects[:-1]] == ["replayed", "failed"]
+    (seen,) = run_here(INSPECT, capsys, "--json", broker.url, EVENTS_QUEUE).objects
+    assert seen["headers"] == {**odd, "no UTF-8": "/w=="}
+    assert bench.names() == ["gone"]
 
 
 def test_after_delayed_retries_it_goes_to_where_it_was_published_first(bench: Operator, resurrect: Here) -> None:
@@ -284,28 +304,43 @@ def test_what_cannot_be_sent_does_not_hinder_the_others(bench: Operator, resurre
         bench.publish("", DEAD_LETTER_QUEUE, headers=headers, **properties)
 
     bench.channel.exchange_declare("inside", "topic", internal=True)
+    bench.channel.exchange_declare("événement's", "topic")
+    bench.channel.queue_bind(EVENTS_QUEUE, "événement's", "#")
     forged("events", "First")
     bench.publish("", DEAD_LETTER_QUEUE, headers={"conversation_id": "c"})
     forged("nowhere", "Lost")
     forged("inside", "Forbidden")
     forged("events", "Second")
     forged("events", "k" * 300)
+    forged("e" * 200, "Far")
+    forged("événement's", "Étrange")
     forged("events", "Third")
     result = resurrect("--batch_size", "100")
     assert result.status == 3
     reasons = {each["position"]: each["reason"] for each in result.objects[:-1] if each["outcome"] == "failed"}
-    assert reasons.keys() == {2, 3, 4, 6}
+    assert reasons.keys() == {2, 3, 4, 6, 7}
     assert reasons[2] == "it has not died: no x-death header tells where it comes from"
     assert reasons[3] == "there is no exchange 'nowhere'"
     assert "ACCESS_REFUSED" in reasons[4]
     assert "longer than 255 bytes" in reasons[6]
+    assert "cannot be published to 'eeee" in reasons[7]
     sent = bench.names(EVENTS_QUEUE)
-    assert set(sent) == {"First", "Second", "Third"}
-    assert len(bench.drain()) == 4
+    assert set(sent) == {"First", "Second", "Étrange", "Third"}
+    assert len(bench.drain()) == 5
     assert resurrect.totals() == (0, 0, 0)
 
 
 # --- safety ---
+
+
+def test_queues_may_have_any_name(bench: Operator, resurrect: Here) -> None:
+    name = "l'été (☃) & Co"
+    bench.channel.queue_declare(name, durable=True)
+    bench.channel.queue_bind(name, DEAD_LETTER_EXCHANGE, "#")
+    bench.event("Placed")
+    bench.kill()
+    assert resurrect(queue=name).objects[-1]["total"]["replayed"] == 1
+    assert bench.names(EVENTS_QUEUE) == ["Placed"]
 
 
 def test_what_it_sends_may_die_again_at_once(bench: Operator, resurrect: Here, broker: BrokerUnderTest) -> None:

@@ -68,6 +68,13 @@ def test_inferred_edges_are_marked_in_all_three_outputs(tmp_path: Path, capsys: 
     assert found[3]["elapsed"] == 0.3
 
 
+def test_the_bytes_of_what_cannot_be_read_are_in_its_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = event("Broken", 0)
+    broken.body = b"\xff{"
+    (found,) = run_here(TOOL, capsys, "--from", recording(tmp_path / "r.cbors", broken), "--json").objects
+    assert (found["kind"], found["body"]) == ("invalid", "/3s=")
+
+
 @asynchronous
 async def test_several_conversations_are_listed(tmp_path: Path) -> None:
     path = recording(tmp_path / "r.cbors", *KNOWN, event("Other", 9, conversation="x\x1by"))
@@ -143,6 +150,20 @@ def test_on_a_terminal_it_is_coloured_and_as_wide_as_it(tmp_path: Path) -> None:
     assert max(len(re.sub(r"\x1b\[[\d;]*m", "", line)) for line in sent.splitlines()) <= 100
     status, plain = on_terminal(sys.executable, "-m", "eda_tools.trace", "--from", path, env={"NO_COLOR": "1"})
     assert "\x1b" not in plain
+
+
+def test_each_message_of_a_deep_conversation_can_be_read_on_a_terminal(tmp_path: Path) -> None:
+    deep = [
+        event(f"Step{n:02}", n, app_id="svc", message_id=f"m{n}", cause=f"m{n - 1}" if n else None) for n in range(40)
+    ]
+    path = recording(tmp_path / "r.cbors", *deep)
+    for columns in ("80", "120"):
+        status, sent = on_terminal(
+            sys.executable, "-m", "eda_tools.trace", "--from", path, env={"NO_COLOR": "1", "COLUMNS": columns}
+        )
+        assert status == 0
+        assert re.findall(r"event (Step\d\d)  \+\d", sent) == [f"Step{n:02}" for n in range(40)]
+        assert "(level 39)" in sent
 
 
 # Live

@@ -48,8 +48,13 @@ class Copy:
             isinstance(frame, Basic.Return)
             and (frame.exchange or "", frame.routing_key or "") == (self.exchange, self.routing_key)
             and returned.body == self.body
-            and properties.marshal() == self.properties.marshal()
+            and _values(properties) == _values(self.properties)
         )
+
+
+def _values(properties: Basic.Properties) -> list[Any]:
+    """Those that are on the wire: what is empty is left out there."""
+    return [value or None for _, value in properties]
 
 
 @dataclass(frozen=True, slots=True)

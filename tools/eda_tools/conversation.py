@@ -167,8 +167,10 @@ def _known(step: Step, by_id: Mapping[str, Step], links: _Links) -> bool:
     if not cause_id:
         return False
     cause = by_id.get(cause_id)
-    if cause is None or not links.add(step, cause, CAUSATION):
+    if cause is None:
         step.unseen = cause_id
+    else:
+        links.add(step, cause, CAUSATION)
     return True
 
 

@@ -159,14 +159,15 @@ def _dead_letters(survey: Survey) -> Iterator[Finding]:
 def _dead_letter_exchange(survey: Survey, name: str) -> Iterator[Finding]:
     declare = admin(survey, "declare", "exchange", f"name={name}", "type=topic", "durable=true")
     queue = admin(survey, "declare", "queue", f"name={DEAD_LETTER_QUEUE}", "durable=true")
+    to_declare = () if DEAD_LETTER_QUEUE in survey.queues else (queue,)  # it may be of another kind
     bind = admin(survey, "declare", "binding", f"source={name}", f"destination={DEAD_LETTER_QUEUE}", "routing_key=#")
     if name and name not in survey.exchanges:
         hint = "" if survey.managed else " (--dead-letter-exchange names another)"
         text = f"there is no such exchange, where dead letters should go{hint}: they are lost"
-        yield Finding(PROBLEM, "dead-letter-exchange-missing", (name,), text, run=(declare, queue, bind))
+        yield Finding(PROBLEM, "dead-letter-exchange-missing", (name,), text, run=(declare, *to_declare, bind))
     elif name and survey.managed and not any(each.source == name for each in survey.bindings or ()):
         text = "no queue is bound to it, so dead letters are lost"
-        yield Finding(PROBLEM, "dead-letter-queue-missing", (name,), text, run=(queue, bind))
+        yield Finding(PROBLEM, "dead-letter-queue-missing", (name,), text, run=(*to_declare, bind))
 
 
 def _delivery_limits(survey: Survey) -> Iterator[Finding]:
@@ -264,18 +265,25 @@ def _delete(survey: Survey, queue: str) -> str:
 def _set_policy(
     survey: Survey, names: Sequence[str], above: Policy | None, wanted: Mapping[str, Any], *, exactly: bool = False
 ) -> str:
-    """A policy with ``wanted``: the usual one where none applies yet and its pattern fits, else one for exactly these
-    queues, that has the keys of the one that applies now, and is above it."""
+    """A policy with ``wanted``: the usual one where none applies yet and its pattern fits, below those of other queues;
+    else one for exactly these queues, that has the keys of the one that applies now, and is above it."""
     usual = not exactly and above is None and all(re.search(PATTERN, name) for name in names)
     taken = {policy.name for policy in survey.policies or ()}
     base = POLICY if usual else f"{POLICY}-delivery-limit" if "delivery-limit" in wanted else f"{POLICY}-more"
     name = next(name for name in (base, *(f"{base}-{number}" for number in range(2, 1000))) if name not in taken)
     pattern = PATTERN if usual else f"^({'|'.join(re.escape(each) for each in names)})$"
     definition = json.dumps({**(above.definition if above else {}), **wanted}, separators=(",", ":"), default=str)
-    priority = () if usual else ("--priority", str((above.priority if above else 0) + 1))
+    priority = min(0, _lowest(survey) - 1) if usual else (above.priority if above else 0) + 1
+    ranked = ("--priority", str(priority)) if priority else ()
     return shell(
-        "rabbitmqctl", "set_policy", "-p", survey.vhost, name, pattern, definition, "--apply-to", "queues", *priority
+        "rabbitmqctl", "set_policy", "-p", survey.vhost, name, pattern, definition, "--apply-to", "queues", *ranked
     )
+
+
+def _lowest(survey: Survey) -> int:
+    """The lowest priority of the policies that apply to queues for which the usual one is meant, too; else 1."""
+    policies = (survey.policy_of(queue) for name, queue in survey.queues.items() if re.search(PATTERN, name))
+    return min((policy.priority for policy in policies if policy is not None), default=1)
 
 
 def _by_policy(survey: Survey, queues: Sequence[Queue]) -> list[tuple[Policy | None, tuple[str, ...]]]:

@@ -15,6 +15,7 @@ from pamqp.commands import Basic
 from eda_core.codec import DecodeError, decode, encode
 from eda_core.errors import LocalError
 from eda_core.policy import DELIVERY_COUNT_HEADER
+from eda_core.properties import Properties
 from eda_core.retry import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
 from eda_core.routing import COMMANDS, EVENTS
 from eda_tools.confirming import Copy
@@ -110,7 +111,7 @@ class Reviver:
         exchange, routing_key = origin
         if self.to == QUEUE:
             exchange, routing_key = self._to_queue(delivery, headers, origin)
-        copy = Basic.Properties()  # by attributes, since the constructor refuses what a publisher may have sent
+        copy = Properties()  # by attributes, since the constructor refuses what a publisher may have sent
         for name, value in delivery.properties:
             setattr(copy, name, value)
         copy.headers = headers or None
@@ -190,6 +191,10 @@ def _check(exchange: str, routing_key: str, properties: Basic.Properties) -> Non
     for name in (exchange, routing_key):
         if len(name.encode(errors="surrogatepass")) > 255:
             raise Unsendable(f"the name {name[:40]!r}… is longer than 255 bytes")
+    try:
+        Basic.Publish(exchange=exchange, routing_key=routing_key)
+    except ValueError as error:  # pamqp has a shorter limit than the broker
+        raise Unsendable(f"it cannot be published to {exchange[:40]!r}…: {error}") from None
     expiration = properties.expiration
     if expiration and not (expiration.isascii() and expiration.isdecimal() and int(expiration[:20]) <= _MAX_EXPIRATION):
         raise Unsendable(f"its expiration {expiration!r} is not a number of milliseconds")

@@ -112,16 +112,21 @@ class Policy:
     priority: int = 0
     apply_to: str = "queues"
 
+    @property
+    def readable(self) -> bool:
+        """Whether its pattern means here what it means to the broker, whose dialect (PCRE) has more."""
+        try:
+            return "[[:" not in self.pattern and re.compile(self.pattern) is not None
+        except re.error:
+            return False
+
     def applies(self, queue: Queue) -> bool:
         """Whether it is one for this queue."""
         if self.apply_to not in ("queues", "all", f"{queue.type}_queues"):
             return False
         if not _NOT_FOR.get(queue.type, frozenset()).isdisjoint(self.definition):
             return False
-        try:
-            return re.search(self.pattern, queue.name) is not None
-        except re.error:  # the broker's dialect has more
-            return False
+        return self.readable and re.search(self.pattern, queue.name) is not None
 
 
 @dataclass(slots=True)
@@ -186,7 +191,7 @@ class Survey:
 
     def policy_of(self, queue: Queue) -> Policy | None:
         """The policy that applies to a queue: of those for it the one with the highest priority."""
-        if self.policies is None:
+        if self.policies is None or not all(policy.readable for policy in self.policies):
             return Policy("", "", queue.told_policy) if queue.told_policy else None
         return max(
             (policy for policy in self.policies if policy.applies(queue)),

@@ -25,6 +25,9 @@ from eda_tools.where import Predicate
 
 #: Levels of a tree that are drawn as such; what is deeper stands at the last of them.
 _DEEPEST: Final = 30
+#: Columns of a terminal that are left for the message itself.
+_ROOM: Final = 40
+_INDENT: Final = 4
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +88,7 @@ async def _live(urls: tuple[str, ...], conversation: str, args: argparse.Namespa
 def _watched(seen: list[Fields], output: Output) -> Iterator[None]:
     """Show the tree while it grows."""
     with Live(
-        get_renderable=lambda: tree(build(list(seen))) if seen else Text(),
+        get_renderable=lambda: tree(build(list(seen)), output.out.width) if seen else Text(),
         console=output.out,
         refresh_per_second=4,
         transient=True,
@@ -104,8 +107,9 @@ async def _messages(
     ) as watch:
         output.doing = f"watching for messages of conversation {conversation}"
         output.note(f"{output.doing}; Ctrl-C ends")
-        async for _, found in matching(watch, args, lambda found: bool(found["conversation_id"] == conversation)):
-            yield found
+        mine = matching(watch, args, lambda found: bool(found["conversation_id"] == conversation))
+        async for delivery, found in mine:
+            yield show.as_json(found, body=delivery.body)
 
 
 # From a recording
@@ -141,7 +145,8 @@ def read_conversations(path: str, where: Predicate | None = None) -> tuple[dict[
         for delivery in read_recording(path):
             message = fields(delivery)
             if where is None or where(message):
-                found.setdefault(message["conversation_id"], []).append(message)
+                whole = show.as_json(message, body=delivery.body)
+                found.setdefault(message["conversation_id"], []).append(whole)
     except ToolError as error:
         return found, error
     return found, None
@@ -190,7 +195,7 @@ def _draw(steps: list[Step], args: argparse.Namespace, output: Output) -> None:
         for line in mermaid.sequence(steps):
             output.print(line)
     else:
-        output.print(tree(steps))
+        output.print(tree(steps, output.out.width))
 
 
 def as_json(step: Step) -> dict[str, Any]:
@@ -205,29 +210,30 @@ def as_json(step: Step) -> dict[str, Any]:
         "inferred": step.inferred,
         "unseen_cause": step.unseen or None,
         "repeats": None if step.repeats is None else step.repeats.number,
-        **show.as_json(step.fields),
+        **step.fields,
     }
 
 
-def tree(steps: list[Step]) -> Tree:
-    """A conversation for people: each message below the one that caused it."""
+def tree(steps: list[Step], width: int) -> Tree:
+    """A conversation for people: each message below the one that caused it; to be shown in ``width`` columns."""
+    deepest = max(1, min(_DEEPEST, (width - _ROOM) // _INDENT))
     conversation = Text("conversation ", style="dim").append(
         safe(steps[0].text("conversation_id")), style="bold not dim"
     )
     root = Tree(conversation, guide_style="dim")
     nodes: list[Tree] = [root]  # by level
     for step in walk(steps):
-        level = min(step.level, _DEEPEST)
+        level = min(step.level, deepest)
         del nodes[level + 1 :]
-        nodes.append(nodes[level].add(_line(step)))
+        nodes.append(nodes[level].add(_line(step, deepest)))
     return root
 
 
-def _line(step: Step) -> Text:
+def _line(step: Step, deepest: int) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
     if step.inferred:
         line.append("~ ", style="yellow")
-    if step.level > _DEEPEST:
+    if step.level > deepest:
         line.append(f"(level {step.level}) ", style="dim")
     line.append(f"{step.kind} ", style=show.STYLES.get(step.kind, ""))
     line.append(safe(step.name), style="bold")
