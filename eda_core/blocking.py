@@ -7,7 +7,7 @@ no I/O itself.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from eda_core import link
@@ -38,6 +38,7 @@ class BlockingDriver(Driver):
         self.waiting: Waiting = Waiting(Patience(), self.now())
         self.graceful: bool = False
         self.aborted: bool = False
+        self._next_look = self.now()
 
     # What an adapter fills in besides. None of these raises.
 
@@ -59,21 +60,13 @@ class BlockingDriver(Driver):
     def publish(self, messages: Iterable[AnyMessage], mandatory: bool, patience: Patience) -> Waiting:
         """Publish, with at most the configuration's ``window`` in flight, and wait for the confirms.
 
-        After the first message that fails no more are taken.
+        After the first message that fails no more are taken. The time that the iterable takes does not count.
         """
+        self._look()  # the link may have been lost since the last call, which is no failure of this one
         call = self.waiting = Waiting(patience, self.now())
         window, source, more = self.machine.config.window, iter(messages), True
         while more:
-            try:
-                effects = self.machine.publish(next(source), self.now(), mandatory=mandatory, ticket=call.taken)
-            except StopIteration:
-                more = False
-            except Exception as error:  # of the iterable, or because the message cannot be sent
-                call.wrong(error)
-            else:
-                call.accepted(self.now())
-                self.feed(effects)
-                self.begin()
+            more = self._take(call, source, mandatory)
             if len(call.open) >= window:
                 self._wait(window // 2)
             if call.failed or not more:
@@ -109,21 +102,58 @@ class BlockingDriver(Driver):
         if not self.over and due is not None and due <= self.now():
             self.tick()
 
+    def _take(self, call: Waiting, source: Iterator[AnyMessage], mandatory: bool) -> bool:
+        """Publish the next message, if there is one."""
+        try:
+            message = next(source)
+            looked = self._look()  # before there is more to send: the iterable may have taken its time
+            effects = self.machine.publish(message, self.now(), mandatory=mandatory, ticket=call.taken)
+        except StopIteration:
+            call.resumed(self.now())
+            return False
+        except Exception as error:  # of the iterable, or because the message cannot be sent
+            call.resumed(self.now())
+            call.wrong(error)
+            return True
+        call.accepted(self.now())
+        self.feed(effects)
+        self.begin()
+        if looked:
+            self._attend(0.0)
+        return True
+
+    def _look(self) -> bool:
+        """Take in what the broker has sent, if that was not done for a while."""
+        if self.now() < self._next_look:
+            return False
+        before = -1
+        while before != len(self.waiting.open):
+            before = len(self.waiting.open)
+            self.pause(-1.0)
+        self._next_look = self.now() + LOOK_UP
+        return True
+
     def _wait(self, most: int) -> None:
         """Until at most so many are open, or there is no hope."""
+        while len(self.waiting.open) > most and self._attend(LOOK_UP):
+            pass
+
+    def _attend(self, seconds: float) -> bool:
+        """Let happen what does within so many seconds; false if there was no hope, and all is dropped."""
         call = self.waiting
-        while len(call.open) > most:
-            if self.aborted:
-                call.give_up("the endpoint was closed")
-            if self.aborted or call.hopeless(self.now()):
-                self.drop()
-                return
-            limit, deadline = self.now() + LOOK_UP, call.deadline()
-            self._step(limit if deadline is None else min(limit, deadline))
+        if self.aborted:
+            call.give_up("the endpoint was closed")
+        if self.aborted or call.hopeless(self.now()):
+            self.drop()
+            return False
+        limit, deadline = self.now() + seconds, call.deadline()
+        self._step(limit if deadline is None else min(limit, deadline))
+        return True
 
     def _step(self, until: float) -> None:
         due = self.machine.deadline()
         self.pause((until if due is None else min(until, due)) - self.now())
+        self._next_look = self.now() + LOOK_UP
         self.tick_if_due()
 
     # The driver's part

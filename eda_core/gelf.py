@@ -34,6 +34,17 @@ def check_level(level: int) -> int:
     return int(level)
 
 
+def check_names(fields: Mapping[str, Any]) -> None:
+    """Whether additional fields may be called so.
+
+    Raises:
+        LocalError: a field is called ``id`` or ``_id`` (the specification reserves it), or its name is not text.
+    """
+    for name in fields:
+        if not isinstance(name, str) or name in ("id", "_id"):
+            raise LocalError(f"GELF reserves or cannot carry the field name {name!r}", hint="rename the field")
+
+
 def record(
     *,
     service: str,
@@ -54,8 +65,9 @@ def record(
             written as text, and what is too long is cut: a log must not fail because of what it reports.
 
     Raises:
-        LocalError: a field is called ``id`` or ``_id`` (the specification reserves it), or its name is not text.
+        LocalError: a field may not be called so.
     """
+    check_names(fields or {})
     document: dict[str, Any] = {
         "version": "1.1",
         "host": f"{service}@{hostname}",
@@ -69,8 +81,6 @@ def record(
         "_worker_pid": pid,
     }
     for name, value in (fields or {}).items():
-        if not isinstance(name, str) or name in ("id", "_id"):
-            raise LocalError(f"GELF reserves or cannot carry the field name {name!r}", hint="rename the field")
         document[name if name.startswith("_") else f"_{name}"] = value
     # Lone surrogates (undecodable file names, say) must not make a log raise, nor anything else that it reports.
     body = _dumps(document).encode(errors="replace")

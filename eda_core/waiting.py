@@ -106,6 +106,10 @@ class Waiting:
         self.taken += 1
         self._progress = now
 
+    def resumed(self, now: float) -> None:
+        """It goes on, after what took its time elsewhere."""
+        self._progress = now
+
     def wrong(self, error: Exception) -> None:
         """There is no next message, or it cannot be sent."""
         self.failed[self.taken] = error

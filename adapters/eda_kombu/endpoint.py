@@ -5,17 +5,25 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ssl import SSLContext
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
-from eda_core import JSON, AnyMessage, Config, Configuration, Event, LocalError, ReconnectPolicy, StateError
+from eda_core import JSON, AnyMessage, Config, Configuration, Event, LocalError, ReconnectPolicy, StateError, gelf
 from eda_core.eventail import EventailNames
 from eda_core.routing import CONFIGURATIONS
 from eda_core.waiting import PartlyPublished, Patience, Waiting
-from eda_kombu.session import Session
+from eda_kombu.session import Record, Session
+
+T = TypeVar("T")
+
+#: Records that wait at most while a publish goes on.
+KEPT_RECORDS = 1000
+#: How often a call looks for records that came while it sent others; who logs without a pause sees to them himself.
+_ROUNDS = 3
 
 
 class Endpoint(EventailNames):
@@ -150,7 +158,9 @@ class Endpoint(EventailNames):
         """Log to the bus: not confirmed, not repeated, and no failure of the network is raised.
 
         Without a connection it makes one attempt to connect, unless the last one has just failed; the latest 100
-        records wait for the next connection, or get lost with a publish that fails.
+        records wait for the next connection, or get lost with a publish that fails. It does not wait for a publish that
+        goes on: the latest 1,000 records go out in its course or after it. So it may be called from anywhere: in an
+        iterable of ``publish_many``, in handlers of signals and of Python's logging.
 
         Args:
             criticity: a constant of ``eda_core.criticality``.
@@ -160,35 +170,34 @@ class Endpoint(EventailNames):
             LocalError: the level or a field's name is not allowed.
             StateError: the endpoint is closed.
         """
-        named = {"full": full, "conversation_id": conversation_id, "fields": additional_fields}
+        gelf.check_level(criticity)
+        gelf.check_names(additional_fields)
         process = self._process()
-        if process.user == threading.get_ident() and process.session is not None:
-            # A handler of Python's logging, which passes on what is logged here.
-            process.session.tell(process.session.machine.log, criticity, short, **named)
-            return
-        with self._session() as session:
-            session.log(criticity, short, **named)
+        if self._closed and process.user != threading.get_ident():
+            raise StateError("the endpoint is closed", hint="make another one")
+        named = {"full": full, "conversation_id": conversation_id, "fields": dict(additional_fields)}
+        process.records.append(((criticity, short, time.monotonic()), named))
+        self._pass_on(process)
 
     def close(self) -> None:
         """Send what is left of logs, and close the connection, within ``STOP_TIMEOUT`` seconds. Again: nothing happens.
 
-        A publish that goes on in another thread gets half of that time; then it fails, at the latest when its attempt
-        to connect ends.
+        A publish that goes on in another thread gets half of that time; then it fails. If it does not even then (its
+        attempt to connect goes on, or its iterable), its thread closes the connection when it does.
         """
         process, half = self._process(), self.STOP_TIMEOUT / 2
-        mine = process.user == threading.get_ident()  # in a handler of signals
-        locked = not mine and process.lock.acquire(timeout=half)
+        locked = process.lock.acquire(timeout=half)
         self._closed = True
-        if not locked and process.session is not None:
-            process.session.aborted = True
-        if mine or not (locked or process.lock.acquire()):
-            return
-        try:
-            if process.session is not None:
-                process.session.close(half)
-        finally:
-            process.session = None
-            process.lock.release()
+        session = process.session
+        if session is not None and (not locked or process.user is not None):  # or in a handler of signals
+            session.aborted = True
+        if locked or process.lock.acquire(timeout=half):
+            try:
+                if process.user is None:
+                    process.user = threading.get_ident()
+                    process.close(half)
+            finally:
+                process.lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -204,37 +213,51 @@ class Endpoint(EventailNames):
 
     def _publish(self, messages: Iterable[AnyMessage], mandatory: bool, max_retries: int | None) -> Waiting:
         patience = replace(self._patience, max_retries=max_retries)
-        with self._session() as session:
-            return session.publish(messages, mandatory, patience)
+        process = self._process()
+        with process.lock:
+            if process.user is not None:
+                raise StateError("the endpoint is in use", hint="do not publish in its own iterable or in a handler")
+            if self._closed:
+                raise StateError("the endpoint is closed", hint="make another one")
+            call = self._use(process, lambda session: session.publish(messages, mandatory, patience))
+        if not call.failed:
+            self._pass_on(process)
+        return call
 
     def _process(self) -> _Process:
         return self._processes.setdefault(os.getpid(), _Process())
 
-    @contextmanager
-    def _session(self) -> Iterator[Session]:
-        """This process's session, for one thread, with nothing in it that may be unsound."""
-        process = self._process()
-        if process.user == threading.get_ident():
-            raise StateError("the endpoint is in use", hint="do not publish in its own iterable or in a handler")
-        with process.lock:
-            if self._closed:
-                raise StateError("the endpoint is closed", hint="make another one")
+    def _pass_on(self, process: _Process) -> None:
+        """Log what waits for it. Whoever uses the session looks here in between, and when he is done."""
+        for _ in range(_ROUNDS):
+            if not process.records or not process.lock.acquire(blocking=False):
+                return
+            try:
+                if process.user is not None or self._closed:
+                    return
+                self._use(process, Session.log)
+            finally:
+                process.lock.release()
+
+    def _use(self, process: _Process, call: Callable[[Session], T]) -> T:
+        """Call it with this process's session, with nothing in it that may be unsound. The lock is taken."""
+        process.user = threading.get_ident()
+        try:
             session = process.session
             if session is None or not session.is_fit():
-                if session is not None:
-                    session.drop()
+                process.drop()
                 config = replace(self._config, pid=os.getpid())
-                session = process.session = Session(config, self._ssl)
-            process.user = threading.get_ident()
-            try:
-                yield session
-            except LocalError:  # nothing has changed
-                raise
-            except BaseException:
-                session.drop()
-                raise
-            finally:
-                process.user, session.used = None, session.now()
+                session = process.session = Session(config, self._ssl, process.records)
+            result = call(session)
+            session.used = session.now()
+            if self._closed:  # by a handler of signals, or in vain by another thread
+                process.close(self.STOP_TIMEOUT / 2)
+            return result
+        except BaseException:
+            process.drop()
+            raise
+        finally:
+            process.user = None
 
 
 @dataclass
@@ -242,12 +265,32 @@ class _Process:
     """What belongs to one process, and is never touched by another: a fork copies memory, but shares the sockets.
 
     Attributes:
-        user: the thread that uses the session.
+        lock: who has it may use the session. A thread may take it twice: handlers, of signals and of logging, run
+            anywhere.
+        user: the thread that uses the session, and for this while nothing else does, not even that thread.
+        records: logs, for who uses the session; a log does not wait for a publish, which may wait for who logs.
     """
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
     user: int | None = None
     session: Session | None = None
+    records: deque[Record] = field(default_factory=lambda: deque(maxlen=KEPT_RECORDS))
+
+    def drop(self) -> None:
+        """Be rid of the session, whatever state it is in; if this is interrupted, too."""
+        session, self.session = self.session, None
+        if session is not None:
+            session.drop()
+
+    def close(self, timeout: float) -> None:
+        """Be rid of it in good order. Its user does that, or who is about to be."""
+        session, self.session = self.session, None
+        try:
+            if session is not None:
+                session.take_records()
+                session.close(timeout)
+        finally:
+            self.user = None
 
 
 def _event(given: tuple[str, Any, str]) -> Event:

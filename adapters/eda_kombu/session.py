@@ -6,6 +6,7 @@ import logging
 import random
 import secrets
 import time
+from collections import deque
 from ssl import SSLContext
 from typing import Any
 
@@ -15,20 +16,30 @@ from eda_kombu.transport import Link
 
 LOGGER = logging.getLogger("eda_kombu")
 
+#: Arguments of the machine's ``log``.
+Record = tuple[tuple[int, str, float], dict[str, Any]]
+
 
 class Session(BlockingDriver):
     """See :class:`BlockingDriver`."""
 
-    def __init__(self, config: Config, ssl: SSLContext | None) -> None:
+    def __init__(self, config: Config, ssl: SSLContext | None, records: deque[Record]) -> None:
         offset = time.time() - self.now()
         super().__init__(Machine(config, random=random.random, token=secrets.token_hex(6), wall_offset=offset))
         self._ssl = ssl
         self._link: Link | None = None
         self.used: float = self.now()
+        self._records = records
 
-    def log(self, *arguments: Any, **fields: Any) -> None:
-        """Log; without a link one attempt is made to get one, unless the last one was a moment ago."""
-        self.tell(self.machine.log, *arguments, **fields)
+    def take_records(self) -> None:
+        """Log what waits for it now; others may write faster than it can be sent."""
+        for _ in range(len(self._records)):
+            arguments, named = self._records.popleft()
+            self.feed(self.machine.log(*arguments, **named))
+
+    def log(self) -> None:
+        """The same; without a link one attempt is made to get one, unless the last one was a moment ago."""
+        self.take_records()
         self.begin()
         self.tick_if_due()
         if self._link is not None and self._link.up:
@@ -51,6 +62,7 @@ class Session(BlockingDriver):
         return self._link
 
     def pause(self, seconds: float) -> None:
+        self.take_records()
         if self._link is not None and self._link.up:
             self._link.read(seconds)
         elif seconds > 0:

@@ -174,6 +174,66 @@ def test_a_lost_link_loses_nothing() -> None:
     assert (call.taken, call.failed, caller.attempts) == (3, {}, 2)
 
 
+@pytest.mark.parametrize("ends", [StopIteration, KeyError], ids=["no more", "an error"])
+def test_the_time_that_the_iterable_takes_is_not_the_brokers(ends: type[Exception]) -> None:
+    caller = Caller()
+
+    def slow() -> Iterator[Event]:
+        for number in range(3):
+            yield Event("Happened", number, "c")
+            caller.clock += 100.0
+        if ends is KeyError:
+            raise KeyError("no more")
+
+    call = caller.publish(slow(), False, Patience(timeout=3.0))
+    assert ([type(error) for error in call.failed.values()], len(caller.sent)) == ([ends] * (ends is KeyError), 3)
+
+
+def test_what_came_while_the_iterable_took_its_time_is_seen_before_more_is_sent() -> None:
+    """A link that was lost then has nothing on it that would have to be sent again."""
+    caller, attempts = Caller(), []
+
+    def slow() -> Iterator[Event]:
+        yield Event("Happened", 1, "c")
+        yield Event("Happened", 2, "c")
+        caller.clock += 100.0
+        caller.coming.append(lambda: caller.lose(caller.sent[-1]))
+        yield Event("Happened", 3, "c")
+        caller.clock += 100.0
+        yield Event("Happened", 4, "c")
+        attempts.append(caller.attempts)
+
+    call = caller.publish(slow(), False, ALWAYS)
+    assert (call.taken, call.failed) == (4, {})
+    assert [publish.ticket for publish in caller.sent] == [0, 1, 2, 3], "none twice"
+    assert attempts == [2], "the iterable has not ended, and there is a link again"
+
+
+def test_there_is_a_look_at_hope_while_a_slow_iterable_goes_on() -> None:
+    caller = Caller(window=100, buffer=100)
+    caller.answers = lambda publish: None
+    taken = []
+
+    def slow() -> Iterator[Event]:
+        for number in range(50):
+            taken.append(number)
+            caller.aborted = number == 7
+            caller.clock += 1.0
+            yield Event("Happened", number, "c")
+
+    call = caller.publish(slow(), False, ALWAYS)
+    assert (len(taken), list(call.failed), caller.over) == (8, list(range(8)), True)
+
+
+def test_a_link_lost_since_the_last_call_is_not_this_ones_failure() -> None:
+    caller = Caller()
+    caller.publish(events(1), False, ALWAYS)
+    caller.clock += 100.0
+    caller.coming.append(lambda: caller.lose(caller.sent[-1]))
+    assert caller.publish(events(2), False, Patience(max_retries=0)).failed == {}
+    assert (caller.attempts, len(caller.sent)) == (2, 2)
+
+
 def test_when_hope_is_lost_everything_is_dropped() -> None:
     caller = Caller()
     caller.answers = lambda publish: None

@@ -87,6 +87,9 @@ def test_names_that_gelf_reserves_or_cannot_carry_are_refused(name: object) -> N
     with pytest.raises(LocalError) as caught:
         record(fields={"fine": 1, name: 2})
     assert str(caught.value) == f"GELF reserves or cannot carry the field name {name!r}; rename the field"
+    gelf.check_names({"fine": 1, "_fine": 2})
+    with pytest.raises(LocalError, match="rename the field"):
+        gelf.check_names({"fine": 1, name: 2})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(

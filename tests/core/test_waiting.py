@@ -89,6 +89,13 @@ def test_the_time_begins_anew_with_each_step_forward() -> None:
     assert call.trouble == "no confirm within 5 s"
 
 
+def test_what_took_its_time_elsewhere_does_not_count() -> None:
+    call = waiting(1, timeout=5.0)
+    call.resumed(200.0)
+    assert call.deadline() == 205.0
+    assert not call.hopeless(204.9)
+
+
 def test_there_may_be_no_limit_at_all() -> None:
     call = waiting()
     for _ in range(1000):

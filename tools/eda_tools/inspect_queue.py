@@ -69,8 +69,8 @@ async def run(args: argparse.Namespace, output: Output) -> int:
             return DONE
         if kind == CLASSIC:
             output.note(
-                f"each message read will be marked as redelivered: if it fails in a service on eventail, it is not "
-                f"tried again{_taken(found.consumer_count)}"
+                "each message read will be marked as redelivered: services take that for an attempt that failed"
+                f"{_taken(found.consumer_count)}"
             )
         output.doing = f"reading {args.queue!r}"
         shown = read = 0

@@ -1,4 +1,4 @@
-"""Written for eventail: sends ``pong.Ping`` until it is answered. Arguments: the broker's URL."""
+"""Written for eventail: sends ``pong.Ping`` until it is answered. Arguments: the broker's URL; ``json``, or not."""
 
 import sys
 
@@ -16,4 +16,7 @@ class Ping(Service):
         print(status, conversation_id, correlation_id, payload["sent"], flush=True)
 
 
-ReconnectingSupervisor(Ping, [sys.argv[1]], [], ["ping.PingReturn"], "ping").run()
+supervisor = ReconnectingSupervisor(Ping, [sys.argv[1]], [], ["ping.PingReturn"], "ping")
+if "json" in sys.argv:
+    supervisor.service.use_json()
+supervisor.run()

@@ -1,4 +1,4 @@
-"""Written for eventail: answers ``pong.Ping``. Arguments: the broker's URL."""
+"""Written for eventail: answers ``pong.Ping``. Arguments: the broker's URL; ``json``, or not."""
 
 import sys
 
@@ -16,4 +16,7 @@ class Pong(Service):
         self.return_success(reply_to, answer, conversation_id, correlation_id)
 
 
-ReconnectingSupervisor(Pong, [sys.argv[1]], [], ["pong.Ping"], "pong").run()
+supervisor = ReconnectingSupervisor(Pong, [sys.argv[1]], [], ["pong.Ping"], "pong")
+if "json" in sys.argv:
+    supervisor.service.use_json()
+supervisor.run()
