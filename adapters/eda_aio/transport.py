@@ -15,6 +15,7 @@ from typing import Any, cast
 from aiormq import Channel
 from aiormq import Connection as Aiormq
 from aiormq.abc import DeliveredMessage
+from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import AuthenticationError, DeliveryError, ProbableAuthenticationError
 from pamqp import base
 from pamqp.commands import Connection as Method
@@ -27,6 +28,19 @@ from eda_core.urls import Address
 
 #: Seconds that a connection has to close by itself once the link is lost.
 _GRACE = 0.5
+_MAX_UNSENT = 1_000_000  # bytes; a log is dropped rather than queued behind more: an alarm may last for hours
+
+
+class _Transports(TransportFactory):
+    """Opens transports as aiormq does, which keeps them to itself, and remembers the last one."""
+
+    last: asyncio.WriteTransport
+
+    async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
+        reader, writer = await factory.create(url, **options)
+        self.last = writer.transport
+        return reader, writer
 
 
 class Connection(Aiormq):
@@ -35,7 +49,15 @@ class Connection(Aiormq):
     The methods are private to aiormq, and replaced by having the same class name; a test sees that they are called.
     """
 
-    link: Link
+    def __init__(self, url: URL, context: SSLContext | None, link: Link) -> None:
+        self._transports = _Transports()
+        super().__init__(url, context=context, transport_factory=self._transports)
+        self.link = link
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._transports.last.get_write_buffer_size()
 
     async def __handle_connection_blocked(self, frame: Method.Blocked) -> None:
         self.link.hear(frame)
@@ -117,6 +139,7 @@ class Link(transport.Link):
         if address.tls:  # in a thread, since it reads files
             self._ssl = await asyncio.to_thread(address.tls_context, self._ssl, create_default_context)
         consuming, publishing = await self._connection(), await self._connection()
+        self._publishes = publishing
         self._consumer = await self._channel(consuming, confirms=False)
         self._consumer.on_consumer_cancel_callbacks.add(self.hear)
         self._publisher = await self._channel(publishing, confirms=True)
@@ -124,8 +147,7 @@ class Link(transport.Link):
 
     async def _connection(self) -> Connection:
         url = URL(self.asked.url).with_query(heartbeat=self.asked.heartbeat, name=self.asked.name)
-        connection = Connection(url, context=self._ssl)
-        connection.link = self
+        connection = Connection(url, self._ssl, self)
         await connection.connect()
         self._connections.append(connection)
         connection.closing.add_done_callback(self._on_connection_closed)
@@ -176,10 +198,11 @@ class Link(transport.Link):
         await self._consumer.basic_nack(effect.tag, requeue=effect.requeue, wait=False)
 
     async def log(self, effect: PublishLog) -> None:
-        key, properties = effect.routing_key, effect.properties
-        await self._logger.basic_publish(
-            effect.body, exchange="logs", routing_key=key, properties=properties, wait=False
-        )
+        if self._publishes.unsent < _MAX_UNSENT:
+            key, properties = effect.routing_key, effect.properties
+            await self._logger.basic_publish(
+                effect.body, exchange="logs", routing_key=key, properties=properties, wait=False
+            )
 
     async def publish(self, effect: Publish) -> None:
         try:
