@@ -45,8 +45,8 @@ class CoroutineDriver(Driver):
         super().__init__(service, machine)
         self._tickets = itertools.count(1)
         self._waiting: dict[int, Future] = {}
-        self._for_room: list[Future] = []
-        self._for_end: list[Future] = []
+        self._for_room: dict[int, Future] = {}
+        self._for_end: dict[int, Future] = {}
 
     # What an adapter fills in besides
 
@@ -86,8 +86,16 @@ class CoroutineDriver(Driver):
 
     async def _end(self) -> None:
         if not self.over:
-            self._for_end.append(self.future())
-            await self._for_end[-1]
+            await self._wait(self._for_end)
+
+    async def _wait(self, waiting: dict[int, Future]) -> None:
+        """Until they are woken."""
+        number = next(self._tickets)
+        waiting[number] = future = self.future()
+        try:
+            await future
+        finally:
+            waiting.pop(number, None)
 
     def stopped(self, error: str | None) -> None:
         _wake(self._for_end)
@@ -121,7 +129,11 @@ class CoroutineDriver(Driver):
                 returned = function(*arguments)
                 if isawaitable(returned):
                     await returned
-        except Exception as error:
+        except _EXITS:
+            raise
+        except BaseException as error:  # it may wait for what is cancelled, too
+            if self.over and not isinstance(error, Exception):  # torn down
+                raise
             self.tell(self.machine.callback_failed, effect, failure(error))
 
     # Callers that wait
@@ -139,8 +151,7 @@ class CoroutineDriver(Driver):
         """
         ticket = next(self._tickets)
         while (effects := self._unless_full(make, ticket)) is None:
-            self._for_room.append(self.future())
-            await self._for_room[-1]
+            await self._wait(self._for_room)
         waiting = self._waiting[ticket] = self.future()
         self.feed(effects)
         try:
@@ -174,8 +185,8 @@ class CoroutineDriver(Driver):
                 waiting.set_exception(error)
 
 
-def _wake(waiting: list[Future]) -> None:
-    for each in waiting:
+def _wake(waiting: dict[int, Future]) -> None:
+    for each in waiting.values():
         if not each.done():
             each.set_result(None)
     waiting.clear()

@@ -211,10 +211,13 @@ def failure(error: BaseException) -> Failed:
     """What a handler that raised has come to."""
     try:
         text = str(error)
-    except Exception:  # an exception of the user's whose __str__ fails
+    except BaseException:  # an exception of the user's whose __str__ fails, with whatever
         text = "it cannot be shown"
     if isinstance(error, NoHandler):
         return Failed(_one_line(text), permanent=True, level=ERROR)
     reason = _one_line(f"{type(error).__name__}: {text}")
-    detail = "".join(traceback.format_exception(error))
+    try:
+        detail = "".join(traceback.format_exception(error))
+    except BaseException:  # or one whose other parts fail
+        detail = ""
     return Failed(reason, detail, permanent=isinstance(error, Reject))

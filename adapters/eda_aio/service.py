@@ -10,13 +10,14 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import Any
 
 from eda_aio.signals import stopping_on_signals
 from eda_aio.transport import Link
 from eda_core import Connect
 from eda_core.coroutines import CoroutineDriver, CoroutineService
-from eda_core.criticality import LOGGING_LEVELS
+from eda_core.criticality import LOGGING_LEVELS, WARNING
 
 LOGGER = logging.getLogger("eda_aio")
 
@@ -53,13 +54,14 @@ class _Driver(CoroutineDriver):
         )
         super().__init__(service, machine)
         self._ssl = service._eda_ssl
+        self._context = copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def now(self) -> float:
         return self._loop.time()
 
     def arm(self, deadline: float) -> Callable[[], object]:
-        return self._loop.call_at(deadline, self.tick).cancel
+        return self._loop.call_at(deadline, self.tick, context=self._context).cancel
 
     def open(self, effect: Connect) -> Link:
         link = Link(effect, self, self._ssl)
@@ -67,7 +69,8 @@ class _Driver(CoroutineDriver):
         return link
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
+        # Not in that of whichever handler has brought this about, whose context variables are its own.
+        task = self._loop.create_task(work, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -83,4 +86,10 @@ class _Driver(CoroutineDriver):
             link.abandon()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *(link.task for link in links), return_exceptions=True)
+        if ending := {*self._tasks, *(link.task for link in links)}:
+            done, left = await asyncio.wait(ending, timeout=self.machine.config.close_timeout)
+            await asyncio.gather(*done, return_exceptions=True)
+            if left:
+                self.report(
+                    WARNING, f"{len(left)} handler(s) do not end though they are cancelled, and are left behind"
+                )

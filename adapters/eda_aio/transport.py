@@ -8,7 +8,6 @@ aio-pika, which takes pamqp's commands as the core makes them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from ssl import SSLContext, create_default_context
 from typing import Any, cast
@@ -16,6 +15,7 @@ from typing import Any, cast
 from aiormq import Channel
 from aiormq import Connection as Aiormq
 from aiormq.abc import DeliveredMessage
+from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import AuthenticationError, DeliveryError, ProbableAuthenticationError
 from pamqp import base
 from pamqp.commands import Connection as Method
@@ -30,21 +30,33 @@ from eda_core.urls import Address
 _GRACE = 0.5
 
 
+class _Transports(TransportFactory):
+    """Opens transports as aiormq does, which keeps them to itself, and remembers the last one."""
+
+    last: asyncio.WriteTransport
+
+    async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
+        reader, writer = await factory.create(url, **options)
+        self.last = writer.transport
+        return reader, writer
+
+
 class Connection(Aiormq):
     """aiormq only logs that the broker blocks publishing; this one tells ``link`` what the broker says.
 
     The methods are private to aiormq, and replaced by having the same class name; a test sees that they are called.
-
-    Attributes:
-        unsent: bytes that wait to be sent.
     """
 
-    link: Link
-    unsent: Callable[[], int]
+    def __init__(self, url: URL, context: SSLContext | None, link: Link) -> None:
+        self._transports = _Transports()
+        super().__init__(url, context=context, transport_factory=self._transports)
+        self.link = link
 
-    async def __writer(self, writer: asyncio.StreamWriter) -> None:
-        self.unsent = writer.transport.get_write_buffer_size
-        await super().__writer(writer)
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._transports.last.get_write_buffer_size()
 
     async def __handle_connection_blocked(self, frame: Method.Blocked) -> None:
         self.link.hear(frame)
@@ -127,6 +139,7 @@ class Link(transport.Link):
         if address.tls:  # in a thread, since it reads files
             self._ssl = await asyncio.to_thread(address.tls_context, self._ssl, create_default_context)
         consuming, publishing = await self._connection(), await self._connection()
+        self._publishes = publishing
         self._consumer = await self._channel(consuming, confirms=False)
         self._consumer.on_consumer_cancel_callbacks.add(self.hear)
         self._publisher = await self._channel(publishing, confirms=True)
@@ -134,8 +147,7 @@ class Link(transport.Link):
 
     async def _connection(self) -> Connection:
         url = URL(self.asked.url).with_query(heartbeat=self.asked.heartbeat, name=self.asked.name)
-        connection = Connection(url, context=self._ssl)
-        connection.link = self
+        connection = Connection(url, self._ssl, self)
         await connection.connect()
         self._connections.append(connection)
         connection.closing.add_done_callback(self._on_connection_closed)
@@ -192,7 +204,7 @@ class Link(transport.Link):
         )
 
     def congested(self) -> bool:
-        return self._connections[-1].unsent() >= transport.MAX_UNSENT
+        return self._publishes.unsent >= transport.MAX_UNSENT
 
     async def publish(self, effect: Publish) -> None:
         try:

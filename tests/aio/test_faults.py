@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from eda_core import PublishError
+from eda_core import PublishError, Reject
 from eda_tools.broker import EmbeddedBroker
 from tests.support.rabbitmq import RabbitNode, free_port
 from tests.support.services import (
@@ -188,6 +188,37 @@ async def test_an_alarm_stops_publishing_and_not_consuming() -> None:
                 await within(publish, "the confirm after the alarm")
         lines = [text for text in log.all if "publish" in text]
         assert lines[:2] == ["the broker blocks publishing: low on memory", "the broker takes publishes again"]
+
+
+class Rejecting(Slow):
+    async def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Meta) -> None:
+        self.seen.add(payload)
+        await self.gate.wait()
+        raise Reject("as asked")
+
+
+@asynchronous
+async def test_logs_do_not_pile_up_while_the_broker_reads_nothing() -> None:
+    """They are not promised to arrive, and an alarm may last for hours."""
+    async with EmbeddedBroker() as broker:
+        service = Rejecting(broker.url)
+        with reports() as log:
+            async with running(service), peer(broker.url) as client:
+                logs, dead = await client.tap("logs"), await client.consume("dead-letters")
+                await service.publish_event("Happened", 1, "c")
+                await service.seen.next()
+                await broker.operate(lambda model, now: model.set_alarm(True, now=now))
+                publish = asyncio.create_task(service.publish_event("Other", 2, "c"))
+                await log.until(lambda all: any("blocks publishing" in text for text in all), "the alarm")
+                for _ in range(300):  # 30 MB; the system's buffers hold some of it
+                    await service.log(6, "x" * 100_000)
+                service.gate.set()
+                await dead.next()  # rejected on the other connection, after all that was to be logged
+                await broker.operate(lambda model, now: model.set_alarm(False, now=now))
+                await within(publish, "the confirm after the alarm, which comes after all that was sent before")
+                await service.log(6, "the last")
+                await logs.until(lambda all: b"the last" in all[-1].body if all else False, "the last log")
+        assert 1 < len(logs.all) < 200
 
 
 # --- either broker ---

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from eda_core import CommandTimeout
+from eda_core import CommandTimeout, ReconnectPolicy
 from eda_tools.broker import EmbeddedBrokerThread
 from tests.support.services import (
     BrokerUnderTest,
@@ -178,3 +180,68 @@ async def test_a_handler_that_is_cancelled_has_failed_and_is_tried_again(broker:
         await handled.next()
         assert service.seen.all == [1, 1]
         assert len(handled.all) == 1
+
+
+class Stubborn(Probe):
+    """Its handler goes on though it is cancelled, until the gate is open."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, ["Happened"])
+        self.gate = asyncio.Event()
+
+    async def on_Happened(self, payload: Any, conversation_id: str, meta: Meta) -> None:
+        self.seen.add("begun")
+        while not self.gate.is_set():
+            with suppress(asyncio.CancelledError):
+                await self.gate.wait()
+        self.seen.add("done")
+
+
+@asynchronous
+async def test_a_handler_that_ignores_its_cancellation_is_left_behind(broker: BrokerUnderTest) -> None:
+    service = Stubborn(broker.url)
+    with reports() as record:
+        async with running(service) as (run,), peer(broker.url) as client:
+            await service.publish_event("Happened", 1, "c")
+            await service.seen.next()
+            machine = service._eda_driver().machine
+            machine.config = replace(machine.config, close_timeout=1.5)
+            await service.stop(0.0)
+            try:
+                await within(asyncio.shield(run), "the end of run()", 10.0)
+                assert service.seen.all == ["begun"]
+            finally:
+                service.gate.set()
+            assert record.all[-1] == "1 handler(s) do not end though they are cancelled, and are left behind"
+            assert len(await client.drain("probe.events")) == 1, "its message goes to another worker"
+            await service.seen.count(2)
+
+
+_tenant: ContextVar[str] = ContextVar("tenant", default="none")
+
+
+class Contextual(Probe):
+    """Its first handler leaves something in its context, and a timer that is due while there is no broker."""
+
+    RECONNECT_POLICY = ReconnectPolicy(base=0.6, cap=0.6)
+
+    async def on_Happened(self, payload: Any, conversation_id: str, meta: Meta) -> None:
+        self.seen.add((payload, _tenant.get()))
+        if payload == 1:
+            _tenant.set("of the first")
+            self.call_later(0.1, lambda: self.seen.add(("timer", _tenant.get())))
+
+
+@asynchronous
+async def test_what_a_handler_leaves_in_its_context_is_not_seen_by_others() -> None:
+    """Though it may be from there that a link is taken up again: timers run in the context in which they were armed."""
+    with EmbeddedBrokerThread() as embedded:
+        service = Contextual(embedded.url, ["Happened"])
+        async with running(service):
+            await service.publish_event("Happened", 1, "c")
+            await service.seen.next()
+            await asyncio.to_thread(embedded.cut)
+            await service.ready.count(2)
+            await service.publish_event("Happened", 2, "c")
+            await service.seen.until(lambda seen: any(payload == 2 for payload, _ in seen), "the second event")
+        assert {tenant for _, tenant in service.seen.all} == {"none"}

@@ -118,17 +118,52 @@ def test_hooks_and_timers_may_be_functions_or_coroutine_functions() -> None:
     assert driver.told == []
 
 
+@pytest.mark.parametrize("error", [LookupError("nothing there"), Cancelled("nothing there")])
 @pytest.mark.parametrize("effect", [Ready(), None], ids=["a hook", "a timer"])
-def test_a_hook_that_fails_is_an_input(effect: Effect | None) -> None:
+def test_a_hook_that_fails_is_an_input(effect: Effect | None, error: BaseException) -> None:
     driver, _ = running(made())
 
     async def fail() -> None:
-        raise LookupError("nothing there")
+        raise error
 
     driver.call(effect, fail)
     driver.turn()
     ((what, of_effect, failed),) = driver.told
-    assert (what, of_effect, failed.reason) == ("callback_failed", effect, "LookupError: nothing there")
+    assert (what, of_effect, failed.reason) == ("callback_failed", effect, f"{type(error).__name__}: nothing there")
+
+
+@pytest.mark.parametrize("error", [Cancelled(), SystemExit(3)])
+def test_a_hook_that_ends_with_its_program_has_not_failed(error: BaseException) -> None:
+    service, gate = made(), Promise()
+    driver, _ = running(service)
+
+    async def wait() -> None:
+        await gate
+
+    driver.call(Ready(), wait)
+    driver.turn()
+    if not isinstance(error, SystemExit):
+        driver.feed([Stopped()])
+    driver.tasks[-1].step(error)
+    assert driver.tasks[-1].error is error
+    assert driver.told == []
+
+
+def test_a_hook_that_fails_while_it_is_torn_down_is_told() -> None:
+    driver, _ = running(made())
+
+    async def wait() -> None:
+        try:
+            await Promise()
+        finally:
+            raise LookupError("nothing there")
+
+    driver.call(None, wait)
+    driver.turn()
+    driver.feed([Stopped()])
+    driver.tasks[-1].step(Cancelled())
+    ((_, _, failed),) = driver.told
+    assert failed.reason == "LookupError: nothing there"
 
 
 def test_a_hook_publishes_outside_whatever_handler_has_brought_it_about() -> None:

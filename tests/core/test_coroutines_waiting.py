@@ -39,6 +39,7 @@ def test_a_publish_waits_for_room() -> None:
     first, *waiting = [driver.begin(service.publish_event("Told", n, "c-1")) for n in range(3)]
     assert len(driver.sent) == 1
     waiting[0].step(Cancelled())
+    assert len(driver._for_room) == 1, "who has gone is forgotten, however long the broker takes nothing"
     driver.confirm()
     assert first.done
     assert isinstance(waiting[0].error, Cancelled)

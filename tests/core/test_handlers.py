@@ -194,12 +194,33 @@ def test_an_error_without_words_is_named(error: BaseException) -> None:
 
 
 class Unspeakable(Exception):
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     def __str__(self) -> str:
-        raise RuntimeError("no text for this")
+        raise self.error
 
 
-def test_an_error_that_cannot_be_shown_is_a_failure_like_any_other() -> None:
-    assert failure(Unspeakable()).reason.startswith("Unspeakable")
+class Untraceable(Exception):
+    """As of a library that wraps errors in proxies: it fails where Python looks for what it was caused by."""
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "__cause__":
+            raise BaseException("no cause for this")
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Unspeakable(RuntimeError("no text for this")), "Unspeakable: it cannot be shown"),
+        (Unspeakable(BaseException("no text for this")), "Unspeakable: it cannot be shown"),
+        (Untraceable("words"), "Untraceable: words"),
+    ],
+    ids=["no text", "no text, and no Exception", "no traceback"],
+)
+def test_an_error_that_cannot_be_shown_is_a_failure_like_any_other(error: Exception, reason: str) -> None:
+    assert failure(error).reason == reason
 
 
 def test_the_reason_is_one_line_whatever_the_name() -> None:
