@@ -33,7 +33,7 @@ class Config:
         connect_timeout: seconds from starting to connect until consuming.
         confirm_timeout: seconds the oldest publish may stay unconfirmed, while not blocked, before the link is given
             up.
-        stop_timeout: seconds that a stop may take in all.
+        stop_timeout: seconds until a stop leaves what is unfinished to other workers, and closes the link.
         close_timeout: seconds for the link to close.
         window: publishes unconfirmed at once.
         buffer: publishes accepted and not yet confirmed, held ones included.

@@ -17,6 +17,7 @@ from eda_core.errors import Abandoned
 
 T = TypeVar("T")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LONGEST = 3600.0  # seconds; a socket refuses to wait for much longer, so it is asked again
 _AGAIN = 1.0  # seconds: one that comes just before a system call does not interrupt it, and C code may look later
 
 
@@ -84,7 +85,7 @@ class Signals:
 
     def _listen(self) -> None:
         while not self._ended:
-            left = None if self._deadline is None else self._deadline - time.monotonic()
+            left = None if self._deadline is None else min(self._deadline - time.monotonic(), _LONGEST)
             if left is not None and left <= 0:
                 self._due, self._deadline, left = True, time.monotonic() + _AGAIN, _AGAIN
                 self._break_in()

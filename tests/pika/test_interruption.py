@@ -91,6 +91,25 @@ run(Endless)
 
 
 @asynchronous
+async def test_a_signal_is_heard_after_a_stop_without_end() -> None:
+    status, lines, errors, left = await ran(
+        """
+class Patient(Probe):
+    def on_Happened(self, payload, conversation_id, meta):
+        asking = threading.Thread(target=self.stop, args=(float("inf"),))
+        asking.start()
+        asking.join()
+        say("begun")
+        time.sleep(60)
+
+run(Patient)
+""",
+        signal.SIGTERM,
+    )
+    assert (status, lines[-1], errors, len(left)) == (0, "over", "", 1)
+
+
+@asynchronous
 async def test_what_is_ours_is_not_interrupted() -> None:
     """A handler that does nothing but publish spends its time in the core, which must not be left half done."""
     status, lines, errors, left = await ran(
