@@ -226,6 +226,7 @@ def test_a_log_replays_whatever_its_fields_are() -> None:
     for odd in (NotOurs(), deque([1]), memoryview(b"x"), frozenset("abc"), 1.5, float("nan")):
         machine.log(6, "text", 2.0, fields={"odd": odd, "deep": [{"odd": odd}, [odd]], "more": 1})
     machine.log(6, "text", 2.0, fields={"odd": Unshowable()})
+    machine.log(6, "text", 2.0, fields={"odd": [deque([1])], "what makes all that is odd a text": float("nan")})
     machine.log(6, "text", 2.0, fields=None)
     assert all(made == entry["effects"] for _, entry, made in replay(lines))
 
