@@ -233,7 +233,7 @@ def _in_cbor(value: Any) -> dict[str, Any]:
 def _refused(value: Any) -> Any:
     """An argument of a refused call, clipped: what is beyond is replaced by what no machine takes either."""
     if isinstance(value, values.AnyMessage):
-        conversation = value.conversation_id if type(value.conversation_id) is str else object()
+        conversation: Any = value.conversation_id if type(value.conversation_id) is str else object()
         meta = _clipped(value.meta, _left(), _MOST_REFUSED[1], header=True)
         return dataclasses.replace(value, payload=_refused(value.payload), conversation_id=conversation, meta=meta)
     return _clipped(value, _left(), _MOST_REFUSED[1])
