@@ -127,7 +127,9 @@ class Endpoint(EventailNames):
         """Publish many events, without waiting for the confirm of one before sending the next.
 
         At most ``WINDOW`` are unconfirmed at once, so the iterable may be a generator of any length.
-        ``confirm_timeout`` is for each step forward, not for all of them.
+        ``confirm_timeout`` is for each step forward, not for all of them, and the time that the iterable takes does not
+        count. In that time nothing is sent or read, and after more than ``HEARTBEAT`` seconds the broker hangs up: then
+        it connects anew.
 
         Args:
             events: each one's name, message and conversation id.
