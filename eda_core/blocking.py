@@ -6,10 +6,11 @@ no I/O itself.
 
 from __future__ import annotations
 
+import struct
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from eda_core import link
 from eda_core.driver import Driver
@@ -19,6 +20,13 @@ from eda_core.machine import Machine
 from eda_core.values import AnyMessage, DeliveryId
 from eda_core.waiting import Patience, Waiting
 
+#: What broken connections and broken bytes make Python raise; a client library has errors of its own besides. Where a
+#: program waits in the library, anything else comes from a handler of signals that wants the wait to end, such as
+#: Celery's SoftTimeLimitExceeded.
+FAULTS: Final[tuple[type[Exception], ...]] = (
+    *(OSError, struct.error, ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError),
+    *(MemoryError, NameError, RuntimeError, TypeError, ValueError),
+)
 #: Seconds until a wait looks up, for heartbeats and for who wants it to end.
 LOOK_UP = 0.5
 #: Seconds that an attempt to connect has at least; 0 would mean any time to many libraries.

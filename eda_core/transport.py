@@ -7,7 +7,6 @@ what the broker sends.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -16,14 +15,6 @@ from pamqp import base
 from eda_core.driver import Driver
 from eda_core.effects import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
 from eda_core.machine import Machine
-
-#: What broken connections and broken bytes make Python raise; a client library has errors of its own besides. Where a
-#: program waits in the library, anything else comes from a handler of signals that wants the wait to end, such as
-#: Celery's SoftTimeLimitExceeded.
-FAULTS: Final[tuple[type[Exception], ...]] = (
-    *(OSError, struct.error, ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError),
-    *(MemoryError, NameError, RuntimeError, TypeError, ValueError),
-)
 
 
 class Link:

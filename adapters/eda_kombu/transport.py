@@ -20,7 +20,8 @@ from pamqp import body, frame, header
 from pamqp.commands import Basic, Exchange
 
 from eda_core import Connect, Declare, Effect, Publish, PublishLog, transport
-from eda_core.transport import FAULTS, reason
+from eda_core.blocking import FAULTS
+from eda_core.transport import reason
 from eda_core.urls import Address, redact
 
 if TYPE_CHECKING:
