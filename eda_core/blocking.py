@@ -6,9 +6,11 @@ no I/O itself.
 
 from __future__ import annotations
 
+import struct
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from eda_core import link
 from eda_core.driver import Driver
@@ -18,14 +20,29 @@ from eda_core.machine import Machine
 from eda_core.values import AnyMessage, DeliveryId
 from eda_core.waiting import Patience, Waiting
 
+#: What broken connections and broken bytes make Python raise; a client library has errors of its own besides. Where a
+#: program waits in the library, anything else comes from a handler of signals that wants the wait to end, such as
+#: Celery's SoftTimeLimitExceeded.
+FAULTS: Final[tuple[type[Exception], ...]] = (
+    *(OSError, struct.error, ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError),
+    *(MemoryError, NameError, RuntimeError, TypeError, ValueError),
+)
 #: Seconds until a wait looks up, for heartbeats and for who wants it to end.
 LOOK_UP = 0.5
 #: Seconds that an attempt to connect has at least; 0 would mean any time to many libraries.
 SHORTEST = 0.01
+#: Records that wait at most while a publish goes on.
+KEPT_RECORDS = 1000
+
+#: Arguments of the machine's ``log``.
+Record = tuple[tuple[int, str, float], dict[str, Any]]
 
 
 class BlockingDriver(Driver):
     """From a first publish until a close, or until a publish fails. One call at a time.
+
+    Args:
+        records: what other callers want to be logged, who do not wait for the running one.
 
     Attributes:
         waiting: the running call, or the last one.
@@ -33,18 +50,23 @@ class BlockingDriver(Driver):
         aborted: somebody wants the running call to end.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, records: deque[Record]) -> None:
         super().__init__(Handlers(), machine)
+        self._records = records
         self.waiting: Waiting = Waiting(Patience(), self.now())
         self.graceful: bool = False
         self.aborted: bool = False
-        self._next_look = self.now()
+        self._used = self._next_look = self.now()
 
     # What an adapter fills in besides. None of these raises.
 
     @abstractmethod
     def pause(self, seconds: float) -> None:
         """Take in what the broker sends; return with the first of it, or when the time has passed (at once if < 0)."""
+
+    @abstractmethod
+    def look(self) -> None:
+        """Send what waits for more to go with it; take in what the broker has sent if that was not done for a while."""
 
     @abstractmethod
     def abort(self) -> None:
@@ -72,11 +94,26 @@ class BlockingDriver(Driver):
             if call.failed or not more:
                 self._wait(0)
                 more = more and not call.failed  # a message that came back may have been sent again
+        self._used = self.now()
         return call
+
+    def log(self) -> None:
+        """Log what waits for it; without a link one attempt is made to get one, unless the last was a moment ago."""
+        self.take_records()
+        self.begin()
+        self.tick_if_due()
+        self.look()
+        self._used = self.now()
+
+    def is_fit(self) -> bool:
+        """Whether it can be used once more: after a pause the broker takes us for dead, and the other way round."""
+        is_open = self.machine.state is link.OPEN
+        return not self.over and not (is_open and 0 < self.machine.config.heartbeat <= self.now() - self._used)
 
     def close(self, timeout: float) -> None:
         """Close in good order, within ``timeout`` seconds and what a link takes to close."""
         self.graceful = True
+        self.take_records()
         self.tell(self.machine.stop, timeout=timeout)
         while not self.over:
             self._step(self.now() + LOOK_UP)
@@ -94,6 +131,12 @@ class BlockingDriver(Driver):
         if not self.waiting.open or deadline is None:
             return most
         return max(SHORTEST, min(most, deadline - self.now()))
+
+    def take_records(self) -> None:
+        """Log what waits for it now; others may write faster than it can be sent."""
+        for _ in range(len(self._records)):
+            arguments, named = self._records.popleft()
+            self.feed(self.machine.log(*arguments, **named))
 
     def tick_if_due(self) -> None:
         """Let happen what is due, without waiting. What is due because of that has to wait for the next time: a caller
@@ -127,6 +170,7 @@ class BlockingDriver(Driver):
         if self.now() < self._next_look:
             return False
         before = -1
+        self.take_records()
         while before != len(self.waiting.open):
             before = len(self.waiting.open)
             self.pause(-1.0)
@@ -151,6 +195,7 @@ class BlockingDriver(Driver):
         return True
 
     def _step(self, until: float) -> None:
+        self.take_records()
         due = self.machine.deadline()
         self.pause((until if due is None else min(until, due)) - self.now())
         self._next_look = self.now() + LOOK_UP

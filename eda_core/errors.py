@@ -23,6 +23,10 @@ class EdaError(Exception):
         super().__init__(f"{message}; {hint}" if hint else message)
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Its text is not what it was made of, and other processes, as of a pool, want it whole."""
+        return _restored, (type(self), self.args, self.__dict__)
+
 
 class LocalError(EdaError):
     """A call that the caller could have known to be wrong. Nothing has changed: the call had no effect."""
@@ -80,3 +84,10 @@ class Abandoned(BaseException):
 
     It is no ``Exception``: there is nothing to handle, only to clean up.
     """
+
+
+def _restored(kind: type[EdaError], args: tuple[Any, ...], attributes: dict[str, Any]) -> EdaError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error

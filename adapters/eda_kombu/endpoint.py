@@ -13,15 +13,14 @@ from ssl import SSLContext
 from typing import Any, ClassVar, Self, TypeVar
 
 from eda_core import JSON, AnyMessage, Config, Configuration, Event, LocalError, ReconnectPolicy, StateError, gelf
+from eda_core.blocking import KEPT_RECORDS, Record
 from eda_core.eventail import EventailNames
 from eda_core.routing import CONFIGURATIONS
 from eda_core.waiting import PartlyPublished, Patience, Waiting
-from eda_kombu.session import Record, Session
+from eda_kombu.session import Session
 
 T = TypeVar("T")
 
-#: Records that wait at most while a publish goes on.
-KEPT_RECORDS = 1000
 #: How often a call looks for records that came while it sent others; who logs without a pause sees to them himself.
 _ROUNDS = 3
 
@@ -128,7 +127,9 @@ class Endpoint(EventailNames):
         """Publish many events, without waiting for the confirm of one before sending the next.
 
         At most ``WINDOW`` are unconfirmed at once, so the iterable may be a generator of any length.
-        ``confirm_timeout`` is for each step forward, not for all of them.
+        ``confirm_timeout`` is for each step forward, not for all of them, and the time that the iterable takes does not
+        count. In that time nothing is sent or read, and after more than ``HEARTBEAT`` seconds the broker hangs up: then
+        it connects anew.
 
         Args:
             events: each one's name, message and conversation id.
@@ -171,11 +172,12 @@ class Endpoint(EventailNames):
             StateError: the endpoint is closed.
         """
         gelf.check_level(criticity)
-        gelf.check_names(additional_fields)
+        fields = dict(additional_fields or {})
+        gelf.check_names(fields)
         process = self._process()
         if self._closed and process.user != threading.get_ident():
             raise StateError("the endpoint is closed", hint="make another one")
-        named = {"full": full, "conversation_id": conversation_id, "fields": dict(additional_fields)}
+        named = {"full": full, "conversation_id": conversation_id, "fields": fields}
         process.records.append(((criticity, short, time.monotonic()), named))
         self._pass_on(process)
 
@@ -249,7 +251,6 @@ class Endpoint(EventailNames):
                 config = replace(self._config, pid=os.getpid())
                 session = process.session = Session(config, self._ssl, process.records)
             result = call(session)
-            session.used = session.now()
             if self._closed:  # by a handler of signals, or in vain by another thread
                 process.close(self.STOP_TIMEOUT / 2)
             return result
@@ -287,7 +288,6 @@ class _Process:
         session, self.session = self.session, None
         try:
             if session is not None:
-                session.take_records()
                 session.close(timeout)
         finally:
             self.user = None

@@ -8,16 +8,12 @@ import secrets
 import time
 from collections import deque
 from ssl import SSLContext
-from typing import Any
 
 from eda_core import Config, Connect, Machine, criticality
-from eda_core.blocking import BlockingDriver
+from eda_core.blocking import BlockingDriver, Record
 from eda_kombu.transport import Link
 
 LOGGER = logging.getLogger("eda_kombu")
-
-#: Arguments of the machine's ``log``.
-Record = tuple[tuple[int, str, float], dict[str, Any]]
 
 
 class Session(BlockingDriver):
@@ -25,30 +21,10 @@ class Session(BlockingDriver):
 
     def __init__(self, config: Config, ssl: SSLContext | None, records: deque[Record]) -> None:
         offset = time.time() - self.now()
-        super().__init__(Machine(config, random=random.random, token=secrets.token_hex(6), wall_offset=offset))
+        machine = Machine(config, random=random.random, token=secrets.token_hex(6), wall_offset=offset)
+        super().__init__(machine, records)
         self._ssl = ssl
         self._link: Link | None = None
-        self.used: float = self.now()
-        self._records = records
-
-    def take_records(self) -> None:
-        """Log what waits for it now; others may write faster than it can be sent."""
-        for _ in range(len(self._records)):
-            arguments, named = self._records.popleft()
-            self.feed(self.machine.log(*arguments, **named))
-
-    def log(self) -> None:
-        """The same; without a link one attempt is made to get one, unless the last one was a moment ago."""
-        self.take_records()
-        self.begin()
-        self.tick_if_due()
-        if self._link is not None and self._link.up:
-            self._link.look()
-
-    def is_fit(self) -> bool:
-        """Whether it can be used once more: after a pause the broker takes us for dead, and the other way round."""
-        is_open = self._link is not None and self._link.up
-        return not self.over and not (is_open and 0 < self.machine.config.heartbeat <= self.now() - self.used)
 
     # The driver's part
 
@@ -62,11 +38,14 @@ class Session(BlockingDriver):
         return self._link
 
     def pause(self, seconds: float) -> None:
-        self.take_records()
         if self._link is not None and self._link.up:
             self._link.read(seconds)
         elif seconds > 0:
             time.sleep(seconds)
+
+    def look(self) -> None:
+        if self._link is not None and self._link.up:
+            self._link.look()
 
     def abort(self) -> None:
         if self._link is not None:

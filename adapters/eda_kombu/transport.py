@@ -13,13 +13,14 @@ import time
 from ssl import SSLContext, SSLSocket, create_default_context
 from typing import TYPE_CHECKING, Any
 
-from amqp.exceptions import ChannelError, RecoverableConnectionError
+from amqp.exceptions import AMQPError, ChannelError, RecoverableConnectionError
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 from pamqp import body, frame, header
 from pamqp.commands import Basic, Exchange
 
 from eda_core import Connect, Declare, Effect, Publish, PublishLog, transport
+from eda_core.blocking import FAULTS
 from eda_core.transport import reason
 from eda_core.urls import Address, redact
 
@@ -35,6 +36,7 @@ _TOGETHER = 0.01
 _ENOUGH = 65536
 #: The option of sockets, where there is one. py-amqp's is 1 s: an alarm, or a hiccup, would cut the connection.
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+_FAULTS = (*FAULTS, AMQPError)
 #: Where py-amqp's names of properties are others than pamqp's.
 _NAMES = {"application_headers": "headers", "type": "message_type"}
 
@@ -103,7 +105,7 @@ class Link(transport.Link):
             self._channel.events["basic_ack"].add(self._on_ack)
             self._channel.events["basic_nack"].add(self._on_nack)
             self._channel.events["basic_return"].add(self._on_return)
-        except Exception as error:
+        except _FAULTS as error:
             self._lose(error, refused=not logged_in and getattr(error, "reply_code", None) == 403)
         except BaseException:
             self.abort()
@@ -131,6 +133,8 @@ class Link(transport.Link):
 
     def failed(self, effect: Effect, error: BaseException) -> None:
         """In the middle of a frame, perhaps: there is no going on."""
+        if not isinstance(error, _FAULTS):
+            raise error
         self._lose(error)
 
     def flush(self) -> None:
@@ -141,7 +145,7 @@ class Link(transport.Link):
                 self._connection.transport.write(unsent)
                 self._connection.bytes_sent += 1  # what py-amqp goes by, to see whether a heartbeat is due
                 self._next_write = time.monotonic() + _TOGETHER
-        except Exception as error:
+        except _FAULTS as error:
             self._lose(error)
 
     def look(self) -> None:
@@ -162,7 +166,7 @@ class Link(transport.Link):
             if self.up and now >= self._next_beat:
                 self._next_beat = now + _BEAT
                 self._connection.heartbeat_tick()
-        except Exception as error:
+        except _FAULTS as error:
             self._lose(error)
 
     def abort(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,7 @@ from pamqp.commands import Basic
 
 from eda_core import link
 from eda_core.blocking import BlockingDriver
-from eda_core.effects import Close, Connect, Declare, Effect, Publish
+from eda_core.effects import Close, Connect, Declare, Effect, Publish, PublishLog
 from eda_core.errors import LocalError, PayloadError
 from eda_core.machine import Machine
 from eda_core.policy import ReconnectPolicy
@@ -44,14 +45,14 @@ class Caller(BlockingDriver):
             "buffer": 4,
             "reconnect": ReconnectPolicy(base=1.0, cap=1.0),
         } | settings
-        super().__init__(Machine(config(**fields), random=lambda: 0.5, token="tok", wall_offset=WALL))
+        super().__init__(Machine(config(**fields), random=lambda: 0.5, token="tok", wall_offset=WALL), deque())
         self.attempts = 0
         self.up = True
         self.hiccup = 0.0
         self.answers: Callable[[Publish], None] = self.confirm
         self.sent: list[Publish] = []
         self.coming: deque[Callable[[], None]] = deque()
-        self.aborts = 0
+        self.aborts = self.looks = 0
         self.closed: list[bool] = []
         self.pauses: list[float] = []
 
@@ -94,6 +95,9 @@ class Caller(BlockingDriver):
             self.coming.popleft()()
         else:
             self.clock += max(seconds, 0.0)
+
+    def look(self) -> None:
+        self.looks += 1
 
     def abort(self) -> None:
         self.aborts += 1
@@ -307,6 +311,66 @@ def test_a_return_that_was_never_confirmed_is_no_failure_if_the_second_try_goes_
     caller.answers = lambda publish: next(fates, caller.confirm)(publish)
     call = caller.publish(events(*range(9)), True, ALWAYS)
     assert (call.taken, call.failed) == (9, {}), "and the rest was taken too"
+
+
+def test_what_others_log_goes_out_in_the_course_of_a_publish_and_at_the_end() -> None:
+    caller = Caller()
+
+    def perform(effect: Effect) -> None:
+        if isinstance(effect, PublishLog):
+            logged.append((len(caller.sent), json.loads(effect.body)["short_message"]))
+        before(effect)
+
+    def slow() -> Iterator[Event]:
+        for number in range(3):
+            caller._records.append(((6, str(number), caller.clock), {"conversation_id": "c"}))
+            caller.clock += 1.0
+            yield Event("Happened", number, "c")
+
+    logged: list[tuple[int, str]] = []
+    before, caller.perform = caller.perform, perform  # type: ignore[method-assign]
+    caller.publish(slow(), False, ALWAYS)
+    assert logged == [(0, "0"), (1, "1"), (2, "2")]
+    caller._records.append(((6, "last", caller.clock), {}))
+    caller.close(5.0)
+    assert logged[-1] == (3, "last")
+
+
+def test_a_log_makes_one_attempt_to_connect() -> None:
+    caller = Caller()
+    caller.up = False
+    for _ in range(2):
+        caller._records.append(((6, "short", caller.clock), {}))
+        caller.log()
+    assert (caller.attempts, caller.looks, len(caller._records)) == (1, 2, 0)
+    caller.clock += 100.0
+    caller.log()
+    assert caller.attempts == 2
+
+
+@pytest.mark.parametrize("use", [Caller.log, lambda caller: caller.publish(events(1), False, ALWAYS)])
+def test_after_a_pause_longer_than_the_heartbeat_it_is_not_fit_any_more(use: Callable[[Caller], object]) -> None:
+    caller = Caller(heartbeat=20)
+    caller.clock += 100.0
+    assert caller.is_fit(), "it never began"
+    use(caller)
+    caller.clock += 19.9
+    assert caller.is_fit()
+    caller.clock += 0.1
+    assert not caller.is_fit()
+    use(caller)
+    assert caller.is_fit()
+    caller.close(1.0)
+    assert not caller.is_fit()
+
+
+@pytest.mark.parametrize("settings", [{"heartbeat": 0}, {}], ids=["no heartbeat", "no link"])
+def test_without_a_link_or_a_heartbeat_it_stays_fit(settings: dict[str, int]) -> None:
+    caller = Caller(**settings)
+    caller.up = not settings.get("heartbeat", 20)
+    caller.log()
+    caller.clock += 1000.0
+    assert caller.is_fit()
 
 
 def test_close_is_orderly() -> None:

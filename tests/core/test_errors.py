@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from eda_core.errors import (
     ServiceError,
     StateError,
 )
+from eda_core.waiting import NotConfirmed, PartlyPublished, Unroutable
 
 ALL = [EdaError, LocalError, StateError, PayloadError, BufferFull, ServiceError, PublishError, CommandTimeout]
 
@@ -30,6 +33,24 @@ def test_the_text_ends_with_the_remedy(kind: type[EdaError]) -> None:
     error = kind("the name is empty", hint="give it one")
     assert str(error) == "the name is empty; give it one"
     assert error.hint == "give it one"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(kind("the name is empty", hint="give it one") for kind in ALL),
+        BufferFull("full", temporary=False),
+        CommandError("pong.Ping", {"reason": "tired"}),
+        NotConfirmed("gone", may_arrive=True),
+        PartlyPublished(3, {1: Unroutable("nobody")}),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_they_get_through_to_other_processes(error: EdaError) -> None:
+    """A pool that is given one by a worker and cannot read it is broken."""
+    for same in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (type(same), str(same), same.args) == (type(error), str(error), error.args)
+        assert repr(vars(same)) == repr(vars(error))
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -204,6 +204,29 @@ def test_a_handler_of_signals_may_do_anything_anywhere(embedded: EmbeddedBrokerT
     assert {*outcomes} == {"published", "refused"}
 
 
+def test_a_handler_of_signals_may_end_a_publish(embedded: EmbeddedBrokerThread) -> None:
+    """By an exception of its own, which is not to be taken for one of the network's."""
+
+    class TimeIsOverError(Exception):
+        pass
+
+    def end() -> None:
+        raise TimeIsOverError
+
+    with witness(embedded.url) as seen, ProxyThread(embedded.url) as front, Publisher(front.url, "source") as endpoint:
+        queue = seen.queue("events", name="full", x_max_length=1, x_overflow="reject-publish")
+        endpoint.publish_event("Happened", 1, "c")
+        with interrupting(end) as interrupt:
+            timer = threading.Timer(0.2, interrupt)
+            timer.start()
+            with pytest.raises(TimeIsOverError):
+                endpoint.publish_event("Happened", 2, "c", 1000)
+            timer.join()
+        assert [cbor2.loads(body) for body in seen.all(queue)] == [1]
+        endpoint.publish_event("Happened", 3, "c")
+        assert [cbor2.loads(body) for body in seen.all(queue)] == [3]
+
+
 # --- the end ---
 
 
