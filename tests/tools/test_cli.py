@@ -358,9 +358,7 @@ def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
         (["--print-completion", "fish"], "eda: argument --print-completion: invalid choice: 'fish' (choose from "),
     ],
 )
-def test_eda_without_a_tool_is_wrong_usage(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_eda_without_a_tool_is_wrong_usage(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert eda.main(arguments) == cli.USAGE
     written = capsys.readouterr()
     assert not written.out
@@ -400,9 +398,7 @@ def test_every_tool_says_in_one_line_that_it_cannot_connect(
     ("queue", "told"),
     [("x" * 256, "the queue 'xxx"), ("", "the queue is empty"), ("\udcff", r"the queue '\udcff' is not valid Unicode")],
 )
-def test_names_that_no_queue_can_have(
-    name: str, queue: str, told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_names_that_no_queue_can_have(name: str, queue: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     with EmbeddedBrokerThread() as broker:
         ran = run_here(eda.load(name), capsys, broker.url, queue)
     assert (ran.status, ran.out) == (cli.USAGE, "")

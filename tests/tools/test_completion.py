@@ -77,9 +77,7 @@ print -r -- "$seen"
         ("eda resurrect - q --to ex", "eda resurrect - q --to exchange"),
     ],
 )
-def test_zsh_completes_words(
-    words: str, completed: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_zsh_completes_words(words: str, completed: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert eda.main(["--print-completion", "zsh"]) == cli.DONE
     (tmp_path / "script").write_text(capsys.readouterr().out)
     ran = subprocess.run(
