@@ -103,6 +103,45 @@ def test_a_second_signal_ends_it_at_once(capsys: pytest.CaptureFixture[str], mon
     assert ended == [cli.INTERRUPTED]
 
 
+STUCK = """
+import sys
+from eda_tools import stuck
+from eda_tools.cli import Tool, common_options
+
+async def run(args, output):
+    output.note("writing")
+    while True:
+        output.print("x" * 1000)
+
+stuck.GRACE = {grace}
+sys.exit(Tool("probe", "", common_options, run).main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("grace", "arguments", "signals", "status"),
+    [
+        (0.2, (), (signal.SIGTERM,), cli.INTERRUPTED),
+        (60, (), (signal.SIGINT, signal.SIGTERM), cli.INTERRUPTED),
+        (0.2, ("--timeout", "0.1"), (), cli.TIMED_OUT),
+        (0.2, ("--timeout", "1e300"), (signal.SIGHUP,), cli.INTERRUPTED),
+    ],
+)
+def test_it_ends_although_nobody_reads_what_it_writes(
+    grace: float, arguments: tuple[str, ...], signals: tuple[signal.Signals, ...], status: int
+) -> None:
+    command = (sys.executable, "-c", STUCK.format(grace=grace), *arguments)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
+        assert process.stderr is not None
+        try:
+            assert process.stderr.readline().endswith(b": writing\n")
+            for number in signals:
+                process.send_signal(number)
+            assert process.wait(20) == status
+        finally:
+            process.kill()
+
+
 IMPATIENT = """
 import asyncio, os, signal
 from eda_tools.cli import Tool

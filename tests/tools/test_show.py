@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import fractions
+import io
 import ipaddress
 import json
 import uuid
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
+from rich.console import Console
 
 from eda_core.codec import CBOR, DEFAULT_LIMITS
 from eda_core.envelope import seal
@@ -213,3 +215,11 @@ def test_a_rate_begins_before_ten_seconds_have_passed() -> None:
     for _ in range(8):
         statistics.add(fields(MESSAGES["event"]))
     assert next(statistics.rows())["rate"] == 2.0
+
+
+def test_rates_show_whole_keys_on_a_narrow_terminal() -> None:
+    rates, screen = Statistics(), io.StringIO()
+    rates.add({"kind": "event", "name": "TranscriptReadyWithALongName", "size": 1})
+    Console(file=screen, width=40).print(rates.table())
+    cells = [line.split("│")[2].strip() for line in screen.getvalue().splitlines() if line.startswith("│")]
+    assert "".join(cells) == "TranscriptReadyWithALongName"

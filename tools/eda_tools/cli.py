@@ -60,6 +60,7 @@ from eda_tools.status import (
     USAGE,
     ToolError,
 )
+from eda_tools.stuck import ending_when_stuck
 
 __all__ = [
     "DONE",
@@ -183,14 +184,13 @@ async def _supervised(work: Awaitable[int], timeout: float | None, output: Outpu
 
     def on_signal() -> None:
         nonlocal interrupted
-        if interrupted:
-            output.abandon()
-            os._exit(INTERRUPTED)
         interrupted = True
+        heard()
         task.cancel()
 
-    with stopping_on_signals(on_signal):
+    with stopping_on_signals(on_signal), ending_when_stuck(output, timeout) as heard:
         done, _ = await asyncio.wait((task,), timeout=timeout)
+        heard()
         if not done:
             task.cancel()
             await asyncio.wait((task,))

@@ -188,8 +188,9 @@ def write_new(directory: Path, stem: str, extension: str, body: bytes) -> Path:
 
 def _names(directory: Path, stem: str, extension: str) -> Iterator[str]:
     """Names to try, in order; the first that is likely to be free, and those with higher numbers."""
-    # A name comes from the network: it must not lead out of the directory, nor be longer than file systems allow.
-    stem = re.sub(r"[^\w.@=+-]", "_", stem).lstrip(".") or "_"
+    # A name comes from the network: it must not lead out of the directory, look like an option to a command, nor be
+    # longer than file systems allow.
+    stem = re.sub(r"[^\w.@=+-]", "_", stem).lstrip(".-") or "_"
     stem = stem.encode()[:200].decode(errors="ignore")
     yield f"{stem}.{extension}"
     taken, free = 1, 2
