@@ -19,6 +19,8 @@ from tests.support.tools import Ran, interrupted, on_terminal, run_here, run_too
 from tests.tools.messages import event, recording
 from tests.tools.test_conversation import INFERRED, KNOWN
 
+UUID = "5b01ee80-adc9-4a66-91b6-0b4c85c00ec%d"
+
 # As a program
 
 
@@ -82,6 +84,11 @@ async def test_several_conversations_are_listed(tmp_path: Path) -> None:
     assert (ran.status, ran.err) == (0, "")
     assert re.search(r"conv +│ 2026-05-01 .* │ 0.400 s │ 5 +│ event Received", ran.out)
     assert r"x\x1by" in ran.out
+    named = recording(tmp_path / "ids.cbors", *(event("SomethingHappened", n, conversation=UUID % n) for n in (1, 2)))
+    command = (sys.executable, "-m", "eda_tools.trace", "--from", named)
+    _, sent = await asyncio.to_thread(on_terminal, *command, env={"COLUMNS": "80"})
+    assert UUID % 1 in sent, "it cannot be copied"
+    assert UUID % 2 in sent
     listed = await run_tool("trace", "--from", path, "--json")
     assert [(each["conversation_id"], each["messages"]) for each in listed.objects] == [("conv", 5), ("x\x1by", 1)]
     assert "5 words" not in ran.err

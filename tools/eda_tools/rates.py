@@ -62,7 +62,8 @@ class Statistics:
 
     def table(self) -> Table:
         """For people."""
-        table = Table("kind", "key")
+        table = Table("kind")
+        table.add_column("key", overflow="fold")
         for name in ("messages", "bytes", "per second"):
             table.add_column(name, justify="right")
         for row in self.rows():

@@ -118,7 +118,9 @@ def _source(args: argparse.Namespace) -> str:
 
 def table(found: Iterable[Route]) -> Table:
     """For people; ``~`` marks what is inferred."""
-    drawn = Table("exchange", "key", "published by", "consumed by")
+    drawn = Table()
+    for name in ("exchange", "key", "published by", "consumed by"):
+        drawn.add_column(name, overflow="fold")
     drawn.add_column("messages", justify="right")
     for route in found:
         publishers = Text("\n").join(Text(safe(told_publisher(each))) for each in route.publishers.values())
