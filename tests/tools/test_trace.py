@@ -77,6 +77,17 @@ def test_the_bytes_of_what_cannot_be_read_are_in_its_json(tmp_path: Path, capsys
     assert (found["kind"], found["body"]) == ("invalid", "/3s=")
 
 
+def test_a_diagram_that_pages_do_not_draw_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for count, told in (
+        (600, ""),
+        (2_000, r"trace: 120,729 characters and 2,000 arrows: pages draw no more than .*\n"),
+    ):
+        path = recording(tmp_path / f"{count}.cbors", *(event(f"Happened{n}", n) for n in range(count)))
+        ran = run_here(TOOL, capsys, "--from", path, "--mermaid")
+        assert ran.status == 0
+        assert re.fullmatch(told, ran.err), ran.err
+
+
 @asynchronous
 async def test_several_conversations_are_listed(tmp_path: Path) -> None:
     path = recording(tmp_path / "r.cbors", *KNOWN, event("Other", 9, conversation="x\x1by"))

@@ -87,7 +87,7 @@ def _draw(found: Sequence[Route], args: argparse.Namespace, output: Output) -> N
         for route in found:
             output.record(route.as_json())
     elif args.mermaid:
-        _print(flowchart(found), output)
+        mermaid.show(list(flowchart(found)), output)
     elif args.html == "-":
         _print(page(found, _source(args)), output)
     elif args.html:

@@ -197,8 +197,7 @@ def _draw(steps: list[Step], args: argparse.Namespace, output: Output) -> None:
         for step in steps:
             output.record(as_json(step))
     elif args.mermaid:
-        for line in mermaid.sequence(steps):
-            output.print(line)
+        mermaid.show(list(mermaid.sequence(steps)), output)
     else:
         output.print(tree(steps, output.out.width))
 
