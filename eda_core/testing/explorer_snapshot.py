@@ -25,6 +25,7 @@ from eda_core.ledger import Ledger
 from eda_core.machine import Machine
 from eda_core.outbox import Outbox
 from eda_core.policy import AttemptMemory
+from eda_core.properties import Properties
 from eda_core.testing.broker import Broker
 from eda_core.values import TAG_MASK, Message
 
@@ -104,7 +105,7 @@ def _object(kind: type) -> _Cloner:
 
 
 #: Types whose values are never changed: a set that grows with what :func:`_cloner` finds out.
-_SHARED: Final[set[type]] = {int, str, bytes, float, bool, type(None), Basic.Properties, frozenset}
+_SHARED: Final[set[type]] = {int, str, bytes, float, bool, type(None), Basic.Properties, Properties, frozenset}
 _CLONERS: Final[dict[type, _Cloner]] = {
     **dict.fromkeys(_SHARED, _same),
     list: _list,

@@ -22,10 +22,13 @@ from eda_core.codec import CBOR, DEFAULT_LIMITS
 from eda_core.envelope import seal
 from eda_core.testing.strategies import messages
 from eda_core.values import AnyMessage, Command, Configuration, Event, Result
-from eda_tools import show
+from eda_tools import show, topology
 from eda_tools.delivery import FIELDS, KINDS, Delivery, fields
-from eda_tools.output import jsonable, safe
+from eda_tools.groups import Groups
+from eda_tools.output import Output, jsonable, safe
 from eda_tools.rates import Statistics
+from eda_tools.resurrection import REPLAYED, Item, Tally
+from eda_tools.routes import Publisher, Route
 
 AT = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
 
@@ -186,6 +189,25 @@ def test_nothing_steers_the_terminal(text: str) -> None:
 
 
 # --- rates ---
+
+
+def test_tables_lose_no_part_of_a_name_on_a_narrow_terminal() -> None:
+    """Names that begin alike must not look alike."""
+    name = "TranscriptionOfTheCallHasBecomeReadyFor"
+    groups, statistics = Groups("key"), Statistics()
+    tally = Tally(Output("test"), dry_run=True)
+    routes = []
+    for end in ("Archive", "Billing"):
+        died = delivered(Event(name + end, 1, "c"))
+        groups.add(died)
+        tally.add(Item(1, 1, died, name + end), REPLAYED)
+        routes.append(Route("events", name + end, publishers={name + end: Publisher(name + end)}))
+        statistics.add(fields(died))
+    for table in (groups.table(), tally._table(), topology.table(routes), statistics.table()):
+        console = Console(width=60, color_system=None)
+        with console.capture() as capture:
+            console.print(table)
+        assert "…" not in capture.get()
 
 
 def test_rates_are_those_of_the_last_ten_seconds() -> None:

@@ -295,6 +295,17 @@ def test_drawn_as_mermaid_as_json_and_as_a_page(tmp_path: Path, capsys: pytest.C
     assert "<p>From the recording r.cbors. " in printed
 
 
+def test_a_flowchart_that_pages_do_not_draw_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for count, told in (
+        (500, ""),
+        (501, r"topology: \d\d,\d{3} characters and 501 arrows: pages draw no more than .*\n"),
+    ):
+        path = recording(tmp_path / f"{count}.cbors", *(event(f"E{n}", n, app_id="a") for n in range(count)))
+        ran = run_here(TOOL, capsys, "--from", path, "--mermaid")
+        assert ran.status == 0
+        assert re.fullmatch(told, ran.err), ran.err
+
+
 @pytest.mark.parametrize(
     ("words", "status", "line"),
     [

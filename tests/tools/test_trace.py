@@ -19,6 +19,8 @@ from tests.support.tools import Ran, interrupted, on_terminal, run_here, run_too
 from tests.tools.messages import event, recording
 from tests.tools.test_conversation import INFERRED, KNOWN
 
+UUID = "5b01ee80-adc9-4a66-91b6-0b4c85c00ec%d"
+
 # As a program
 
 
@@ -75,6 +77,17 @@ def test_the_bytes_of_what_cannot_be_read_are_in_its_json(tmp_path: Path, capsys
     assert (found["kind"], found["body"]) == ("invalid", "/3s=")
 
 
+def test_a_diagram_that_pages_do_not_draw_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for count, told in (
+        (600, ""),
+        (2_000, r"trace: 120,729 characters and 2,000 arrows: pages draw no more than .*\n"),
+    ):
+        path = recording(tmp_path / f"{count}.cbors", *(event(f"Happened{n}", n) for n in range(count)))
+        ran = run_here(TOOL, capsys, "--from", path, "--mermaid")
+        assert ran.status == 0
+        assert re.fullmatch(told, ran.err), ran.err
+
+
 @asynchronous
 async def test_several_conversations_are_listed(tmp_path: Path) -> None:
     path = recording(tmp_path / "r.cbors", *KNOWN, event("Other", 9, conversation="x\x1by"))
@@ -82,6 +95,11 @@ async def test_several_conversations_are_listed(tmp_path: Path) -> None:
     assert (ran.status, ran.err) == (0, "")
     assert re.search(r"conv +│ 2026-05-01 .* │ 0.400 s │ 5 +│ event Received", ran.out)
     assert r"x\x1by" in ran.out
+    named = recording(tmp_path / "ids.cbors", *(event("SomethingHappened", n, conversation=UUID % n) for n in (1, 2)))
+    command = (sys.executable, "-m", "eda_tools.trace", "--from", named)
+    _, sent = await asyncio.to_thread(on_terminal, *command, env={"COLUMNS": "80"})
+    assert UUID % 1 in sent, "it cannot be copied"
+    assert UUID % 2 in sent
     listed = await run_tool("trace", "--from", path, "--json")
     assert [(each["conversation_id"], each["messages"]) for each in listed.objects] == [("conv", 5), ("x\x1by", 1)]
     assert "5 words" not in ran.err

@@ -96,7 +96,8 @@ class Groups:
 
     def table(self) -> Table:
         """For people."""
-        table = Table(self.by, box=None, header_style="bold", pad_edge=False)
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column(self.by, overflow="fold")
         for name in ("messages", "bytes"):
             table.add_column(name, justify="right")
         for name in ("oldest", "newest"):
@@ -108,4 +109,4 @@ class Groups:
 
 
 def _local(moment: datetime.datetime | None) -> str:
-    return "" if moment is None else moment.astimezone().isoformat(" ", "seconds")
+    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

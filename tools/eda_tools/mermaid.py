@@ -7,11 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from eda_tools.conversation import Step
-from eda_tools.output import safe
+from eda_tools.output import Output, safe
 
 #: Characters of a name; and of a label, which is a name and some words.
 _LONGEST: Final = 80
 _LABEL: Final = 160
+#: Of a diagram, where a page does not say otherwise: Mermaid's maxTextSize, and maxEdges of flowcharts.
+MAX_TEXT: Final = 50_000
+MAX_EDGES: Final = 500
+SEQUENCE: Final = "sequenceDiagram"
 #: What stays as it is; everything else but letters and digits is written as an entity.
 _PLAIN: Final = frozenset(" ._-/,()*")
 #: Words that end a diagram, wherever they stand.
@@ -29,6 +33,26 @@ def text(value: object) -> str:
 
 def _shortened(shown: str, length: int) -> str:
     return shown if len(shown) <= length else f"{shown[: length - 1]}…"
+
+
+def too_large(lines: Sequence[str]) -> str:
+    """Why pages would not draw these lines, each of which is one arrow at most; "" if they do."""
+    size, arrows = sum(len(line) + 1 for line in lines), sum("->" in line for line in lines)
+    if size <= MAX_TEXT and (arrows <= MAX_EDGES or lines[0] == SEQUENCE):
+        return ""
+    return (
+        f"{size:,} characters and {arrows:,} arrows: pages draw no more than {MAX_TEXT:,} and, in flowcharts, "
+        f"{MAX_EDGES} unless they set Mermaid's maxTextSize and maxEdges higher"
+    )
+
+
+def show(lines: Sequence[str], output: Output) -> None:
+    """Print a diagram, and say if it is too large for most pages."""
+    for line in lines:
+        output.print(line)
+    reason = too_large(lines)
+    if reason:
+        output.note(reason)
 
 
 class Names:
@@ -54,7 +78,7 @@ def sequence(steps: Sequence[Step]) -> Iterator[str]:
     """
     participants = Names("p")
     arrows = [arrow for step in steps for arrow in _arrows(step, participants)]
-    yield "sequenceDiagram"
+    yield SEQUENCE
     for name, identifier in participants.items():
         yield f"    participant {identifier} as {text(name)}"
     yield from (f"    {arrow}" for arrow in arrows)

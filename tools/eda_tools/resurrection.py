@@ -109,7 +109,7 @@ class Tally:
 
     def _table(self) -> Table:
         table = Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column("message")
+        table.add_column("message", overflow="fold")
         for name in ("would be replayed" if self._dry_run else REPLAYED, SKIPPED, FAILURE):
             table.add_column(name, justify="right")
         outcomes = (REPLAYED, SKIPPED, FAILURE)

@@ -87,7 +87,7 @@ def _draw(found: Sequence[Route], args: argparse.Namespace, output: Output) -> N
         for route in found:
             output.record(route.as_json())
     elif args.mermaid:
-        _print(flowchart(found), output)
+        mermaid.show(list(flowchart(found)), output)
     elif args.html == "-":
         _print(page(found, _source(args)), output)
     elif args.html:
@@ -118,7 +118,9 @@ def _source(args: argparse.Namespace) -> str:
 
 def table(found: Iterable[Route]) -> Table:
     """For people; ``~`` marks what is inferred."""
-    drawn = Table("exchange", "key", "published by", "consumed by")
+    drawn = Table()
+    for name in ("exchange", "key", "published by", "consumed by"):
+        drawn.add_column(name, overflow="fold")
     drawn.add_column("messages", justify="right")
     for route in found:
         publishers = Text("\n").join(Text(safe(told_publisher(each))) for each in route.publishers.values())

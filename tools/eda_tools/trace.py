@@ -28,6 +28,8 @@ _DEEPEST: Final = 30
 #: Columns of a terminal that are left for the message itself.
 _ROOM: Final = 40
 _INDENT: Final = 4
+#: Characters of most conversation ids, which are there to be copied.
+_UUID: Final = 36
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +166,10 @@ def _draw_one(
 
 
 def _list(by_conversation: dict[str, list[Fields]], output: Output) -> None:
-    table = Table("conversation", "began", "lasted", "messages", "first message", title=None)
+    table = Table()
+    table.add_column("conversation", overflow="fold", min_width=_UUID)
+    for name in ("began", "lasted", "messages", "first message"):
+        table.add_column(name, overflow="fold")
     for name, messages in by_conversation.items():
         times = [message["received"] for message in messages]
         first = min(messages, key=lambda message: message["received"])
@@ -192,8 +197,7 @@ def _draw(steps: list[Step], args: argparse.Namespace, output: Output) -> None:
         for step in steps:
             output.record(as_json(step))
     elif args.mermaid:
-        for line in mermaid.sequence(steps):
-            output.print(line)
+        mermaid.show(list(mermaid.sequence(steps)), output)
     else:
         output.print(tree(steps, output.out.width))
 
