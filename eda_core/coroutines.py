@@ -44,6 +44,7 @@ class CoroutineDriver(Driver):
     def __init__(self, service: Handlers, machine: Machine) -> None:
         super().__init__(service, machine)
         self._tickets = itertools.count(1)
+        self._numbers = itertools.count()
         self._waiting: dict[int, Future] = {}
         self._for_room: dict[int, Future] = {}
         self._for_end: dict[int, Future] = {}
@@ -90,7 +91,7 @@ class CoroutineDriver(Driver):
 
     async def _wait(self, waiting: dict[int, Future]) -> None:
         """Until they are woken."""
-        number = next(self._tickets)
+        number = next(self._numbers)
         waiting[number] = future = self.future()
         try:
             await future

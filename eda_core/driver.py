@@ -27,6 +27,7 @@ from eda_core.effects import (
 )
 from eda_core.errors import ServiceError, StateError
 from eda_core.handlers import Handlers
+from eda_core.link import CLOSING
 from eda_core.machine import Machine
 from eda_core.timers import Timers
 from eda_core.values import AnyMessage, DeliveryId, Epoch, Outcome
@@ -189,8 +190,10 @@ class Driver(ABC):
         """The timer fired."""
         armed, self._armed = self._armed, None
         now = self.now() if armed is None else max(armed, self.now())  # timers of event loops may fire early
+        closing = self.machine.state is CLOSING  # and takes no publishes any more
         for number in self._timers.due(now):
-            self.call(None, partial(self._timers.run, number))
+            if not closing:
+                self.call(None, partial(self._timers.run, number))
         self.feed(self.machine.tick(now))
 
     def _rearm(self) -> None:

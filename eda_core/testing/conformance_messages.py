@@ -227,7 +227,7 @@ def logs_go_to_the_bus() -> Script:
 
 
 def exclusive_queues_leave_nothing_behind() -> Script:
-    """For tools: each worker gets every message, and its queues vanish with it."""
+    """For tools: each worker gets every message, and its queues vanish with it: then the message comes back."""
     tools = [Worker("tool", events=["Happened"], handlers={"Happened": accept}, exclusive=True) for _ in range(2)]
     for tool in tools:
         yield Start(tool)
@@ -236,6 +236,10 @@ def exclusive_queues_leave_nothing_behind() -> Script:
         yield Seen(tool, "Happened")
         yield from stop(tool)
     equal((yield Count("tool.events")), None, "messages in a queue that should not exist")
+    source = Worker("source")
+    yield Start(source)
+    yield Do(source, "publish_event", "Happened", 2, "c", mandatory=True)
+    yield Seen(source, "returned")
 
 
 def a_failing_on_ready_ends_the_service() -> Script:

@@ -126,6 +126,17 @@ def test_who_has_gone_at_the_same_time_is_not_told() -> None:
     assert [each.result for each in gone] == ["cancelled"] * 2
 
 
+def test_who_gives_up_waiting_for_room_as_there_is_some_is_not_told() -> None:
+    service = made(buffer=1)
+    driver, _ = running(service)
+    for number in range(2):
+        driver.begin(service.publish_event("Told", number, "c-1"))
+    (gone,) = driver._for_room.values()
+    gone.set_result("cancelled")
+    driver.room()
+    assert driver._for_room == {}
+
+
 def test_logs_and_settlements_are_inputs_that_nobody_waits_for() -> None:
     service = made()
     driver, _ = running(service)

@@ -192,6 +192,19 @@ def test_a_driver_that_is_over_says_why_and_arms_no_timer() -> None:
     assert carrier.armed == armed
 
 
+def test_a_timer_that_is_due_while_the_link_closes_is_not_called() -> None:
+    """It would fail where it publishes."""
+    carrier = willing(Carrier())
+    carrier.tell(carrier.machine.start)
+    carrier.call_later(1.0, print)
+    carrier.stop()
+    assert carrier.machine.state is link.CLOSING
+    carrier.done.clear()
+    carrier.clock += 2.0
+    carrier.tick()
+    assert carrier.done == []
+
+
 def test_a_run_raises_what_has_ended_it() -> None:
     carrier = Carrier()
     carrier.feed([Stopped()])
