@@ -191,7 +191,7 @@ def _structured(value: Any, levels: int) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item, levels) for item in value]
     if isinstance(value, (bytes, bytearray)):
-        kind = "bytes" if isinstance(value, bytes) else "bytearray"  # pamqp can write but one of them in a header
+        kind = "bytes" if isinstance(value, bytes) else "bytearray"  # in a header each is written as another type
         return {"$": kind, "is": base64.b64encode(value).decode()}
     if isinstance(value, datetime):
         return {"$": "datetime", "is": value.isoformat()}

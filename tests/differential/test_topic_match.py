@@ -68,7 +68,15 @@ def routed_by_rabbitmq(rabbit: Rabbit, patterns: Sequence[str], keys: Sequence[s
     while unconfirmed:
         for received in client.until(lambda received: True):
             take(received)
-    # Now all are routed and consumed: what the server has still to send comes before this answer.
+    # Now all are routed. A queue sends a busy channel no more than 200, and keeps the rest until some are on their way.
+    for number in range(len(patterns)):
+        left: int | None = 1
+        while left:
+            client.send(1, commands.Queue.Declare(queue=f"topic-match-{number}", passive=True))
+            for received in client.until(lambda received: isinstance(received.method, commands.Queue.DeclareOk)):
+                take(received)
+                left = getattr(received.method, "message_count", left)
+    # What the server has still to send comes before this answer.
     client.send(1, commands.Channel.Flow(True))
     for received in client.until(lambda received: isinstance(received.method, commands.Channel.FlowOk)):
         take(received)

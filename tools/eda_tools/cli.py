@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from eda_core._version import __version__
 from eda_core.errors import EdaError, LocalError, ServiceError
 from eda_core.urls import redact
+from eda_tools import names
 from eda_tools.arguments import (
     Parser,
     PrintCompletion,
@@ -129,7 +130,7 @@ class Tool:
             except SystemExit as over:
                 return over.code if isinstance(over.code, int) else FAILED
             output.configure(json=getattr(args, "json", False), color=getattr(args, "color", "auto"))
-            with _quiet_libraries(output):
+            with _quiet_libraries(output), names.of_any_characters():
                 return self._run(args, output)
         except KeyboardInterrupt:
             return INTERRUPTED

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -35,7 +34,6 @@ from aiormq.exceptions import (
     InvalidFrameError,
     ProbableAuthenticationError,
 )
-from pamqp import constants
 from pamqp.commands import Exchange, Queue
 
 from eda_core.routing import check_name
@@ -54,11 +52,6 @@ HEARTBEAT: Final = 20
 _UNKNOWN_AUTHORITIES: Final = (18, 19, 20, 21)
 #: aiormq's words for the end of the stream.
 _CLOSED: Final = "Server connection unexpectedly closed"
-
-
-# RabbitMQ takes names of any characters; pamqp would refuse most, and so one strange queue could end a tool.
-for _domain in ("exchange-name", "queue-name"):
-    constants.DOMAIN_REGEX[_domain] = re.compile(".*", re.DOTALL)
 
 
 class Session:
