@@ -130,7 +130,7 @@ def _configured() -> Scenario:
         {"m": Plan((said("m.0"),)), "s": Plan(configures=True)},
         request=Post(event("r", "SettingsWanted")),
         configuration=Configuration("Settings", "s", "c"),
-        bounds={"drop": 1, "failure": 1, "refusal": 1},
+        bounds={"drop": 1, "failure": 1},
     )
 
 
@@ -191,7 +191,7 @@ def _urls() -> Scenario:
         (event("m"),),
         {"m": Plan((said("m.0"),))},
         outside=(said("x"),),
-        bounds={"drop": 1, "no_link": 1, "outside": 1, "haste": 1},
+        bounds={"drop": 1, "no_link": 1, "haste": 1},
     )
 
 
@@ -211,7 +211,7 @@ def _alarm() -> Scenario:
         (event("m"),),
         {"m": Plan((said("m.0"), said("m.1")))},
         outside=(said("x"),),
-        bounds={"alarm": 1, "haste": 1, "outside": 1},
+        bounds={"alarm": 1, "outside": 1},
     )
 
 
@@ -289,14 +289,14 @@ DEEP: Final = (
     _deeper("poison, delayed retries", drop=1, haste=1),
     _deeper("manual acknowledgement", drop=1),
     _deeper("manual acknowledgement, cut", drop=1),
-    _deeper("configuration phase", drop=1, haste=1, late=1),
+    _deeper("configuration phase", drop=1, haste=1, late=1, refusal=1),
     _deeper("publishes from outside", drop=1, refusal=1, haste=1),
     _deeper("full buffer", refusal=1),
     _deeper("stop with work in flight", failure=1, refusal=1),
     _deeper("stop against time", haste=1, drop=1),
-    _deeper("two URLs", drop=1),
+    _deeper("two URLs", drop=1, outside=1),
     _deeper("refused logins", drop=1, haste=1),
-    _deeper("alarm", drop=1),
+    _deeper("alarm", drop=1, haste=1),
     _deeper("cancelled consumer, restart", restart=1, drop=1),
     _deeper("two workers", drop=1, haste=1),
     _deeper("call in a handler", failure=1, forget=1, late=1),

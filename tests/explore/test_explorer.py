@@ -97,7 +97,7 @@ def test_equal_images_behave_alike(name: str) -> None:
     first = World(BY_NAME[name])
     known = {images.world(first): first}
     frontier, compared = [first], 0
-    while frontier and len(known) < 1_500 and compared < 300:
+    while frontier and len(known) < 800 and compared < 150:
         world = frontier.pop(dice.randrange(len(frontier)))
         for child in children(world):
             image = images.world(child)
