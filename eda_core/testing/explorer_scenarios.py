@@ -84,7 +84,6 @@ def _patient() -> Scenario:
         (service(retry=RetryPolicy(3)),),
         (event("p"),),
         {"p": Plan((said("p.0", immediate=True), said("p.1")), poison=True)},
-        bounds={"drop": 1},
     )
 
 
@@ -285,7 +284,7 @@ DEEP: Final = (
     _deeper("three messages, prefetch 3", failure=1, drop=1),
     _deeper("narrow window", drop=1, refusal=1),
     _deeper("poison", drop=1, haste=1),
-    _deeper("poison, three attempts", drop=1, refusal=1),
+    _deeper("poison, three attempts", drop=2, refusal=1),
     _deeper("poison, delayed retries", drop=1, haste=1),
     _deeper("manual acknowledgement", drop=1),
     _deeper("manual acknowledgement, cut", drop=1),

@@ -193,6 +193,21 @@ class Client:
                 return answer.method
         raise SilenceError(f"{method.name} was refused: {dict(answers[-1].method)}")
 
+    def open_with(self, queue: str) -> None:
+        """Open channel 1, with an exclusive queue.
+
+        RabbitMQ may take a while to notice that the connection before is gone, and keep a queue of this name for it.
+        """
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            self.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
+            try:
+                self.call(1, commands.Queue.Declare(queue=queue, exclusive=True), commands.Queue.DeclareOk)
+                return
+            except SilenceError:
+                if time.monotonic() > give_up:
+                    raise
+
     def read(self, timeout: float) -> list[Received]:
         """What has come, waiting at most ``timeout`` seconds for some of it."""
         self.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Final
 
 import pytest
@@ -64,16 +63,12 @@ CRASHES: Final = {
     "unknown class on channel 0": method_frame(0, b"\x7f\xff\0\x0a"),
     "unknown type in a table": method_frame(1, b"\0\x32\0\x0a\0\0\1r\0\0\0\0\x03\1aZ"),
 }
-NUMBERS: Final = itertools.count(1)
 SILENCE: Final = "the server hung up without Connection.Close"
 
 
 def end_of(client: Client, fault: bytes) -> str:
     """How the server ends the connection."""
-    client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
-    # A name of its own: RabbitMQ may take a while to notice the end of the connection before, and keep its queue.
-    queue = f"q{next(NUMBERS)}"
-    client.call(1, commands.Queue.Declare(queue=queue, exclusive=True), commands.Queue.DeclareOk)
+    client.open_with("q")
     client.send_raw(fault)
     try:
         return last_words(client)

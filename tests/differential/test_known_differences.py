@@ -101,8 +101,7 @@ ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
 def answer(client: Client, sent: bytes) -> str:
     """ACCEPTED, or the error."""
     try:
-        client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
-        client.call(1, commands.Queue.Declare(queue="q", exclusive=True), commands.Queue.DeclareOk)
+        client.open_with("q")
         client.send_raw(sent)
         client.send(1, commands.Channel.Flow(True))
         client.until(lambda received: isinstance(received.method, commands.Channel.FlowOk) or client.ended is not None)
