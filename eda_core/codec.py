@@ -66,17 +66,18 @@ def encode(payload: object, content_type: str = CBOR, limits: Limits = DEFAULT_L
     writer = _WRITERS.get(content_type)
     if writer is None:
         raise LocalError(f"content type {content_type!r} is not supported", hint=f"use {CBOR} or {JSON}")
-    plain = type(payload) in _LEAVES or _is_plain(payload, limits)
+    plain = _is_plain(payload, limits)
     try:
         body = writer(payload)
     except (cbor2.CBORError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PayloadError(f"payload cannot be written as {content_type}: {error}", hint="send plain data") from error
-    if len(body) > limits.max_bytes:
+    size = len(body)
+    if size > limits.max_bytes:
         raise PayloadError(
-            f"payload is {len(body)} bytes as {content_type}, the limit is {limits.max_bytes}",
+            f"payload is {size} bytes as {content_type}, the limit is {limits.max_bytes}",
             hint="send a reference to it instead",
         )
-    if not plain or (len(body) > _LONGEST_INTEGER and any(map(body.__contains__, _LONG_INTEGERS))):
+    if not plain or (size > _LONGEST_INTEGER and any(map(body.__contains__, _LONG_INTEGERS))):
         try:
             decode(body, content_type, limits)
         except DecodeError as error:
@@ -112,7 +113,35 @@ def _short(value: object) -> str:
 def _is_plain(payload: object, limits: Limits) -> bool:
     """Whether ``payload`` is sure to be accepted by :func:`decode`; if not, only decoding it will tell.
 
-    It goes through the levels of containers. (Loops: in Python 3.11 a comprehension costs a call.)
+    As few containers as that cannot be nested too deep, whatever holds what. (Loops: in Python 3.11 a comprehension
+    costs a call.) Big integers have a tag, which counts as a level: near the limit it takes a decoder to know.
+
+    Raises:
+        PayloadError: as :func:`_look_closely`.
+    """
+    few = limits.max_depth - 3
+    nodes: list[Any] = [payload]
+    for node in nodes:
+        kind = type(node)
+        if kind is dict:
+            for key, child in node.items():
+                if type(child) not in _LEAVES:
+                    nodes.append(child)
+                if type(key) is not str and type(key) not in _LEAVES:
+                    nodes.append(key)
+        elif kind is list or kind is tuple:
+            for child in node:
+                if type(child) not in _LEAVES:
+                    nodes.append(child)
+        elif kind not in _LEAVES:
+            return _look_closely(payload, limits)
+        if len(nodes) > few:
+            return _look_closely(payload, limits)
+    return True
+
+
+def _look_closely(payload: object, limits: Limits) -> bool:
+    """As :func:`_is_plain`, level by level.
 
     Raises:
         PayloadError: it is nested too deep, or has more parts than a body has bytes.
@@ -135,7 +164,6 @@ def _is_plain(payload: object, limits: Limits) -> bool:
                 plain = False
                 inner += _children(node)
         if not inner:
-            # Big integers have a tag, which counts as a level: near the limit it takes a decoder to know.
             return plain and depth < limits.max_depth - 3
         if len(inner) > _MANY:
             _check_shared(inner, limits.max_depth - depth - 1, limits)
@@ -217,16 +245,16 @@ _OWN_TAGS: Final[dict[int, Callable[[Any, bool], Any]]] = {
 }
 
 
-#: Put behind a body, to see in one fast call whether that ends where its payload does. Simple value 255 has one form
-#: only. Its first byte is in no UTF-8, and a single byte is found six times faster than two.
-_END_CBOR: Final = b"\xf8\xff"
+#: Put behind a body, to see in one fast call whether that ends where its payload does: "undefined", one byte that is in
+#: no UTF-8.
+_END_CBOR: Final = 0xF7
 
 
 def _read_cbor(body: bytes, limits: Limits) -> Any:
-    if _END_CBOR[0] not in body or _END_CBOR not in body:
+    if _END_CBOR not in body:
         try:
             payload, end = cbor2.loads(
-                b"\x82" + body + _END_CBOR,  # an array of two
+                b"\x82" + body + b"\xf7",  # an array of two
                 tag_hook=_unknown_tag,
                 semantic_decoders=_OWN_TAGS,
                 max_depth=limits.max_depth + 1,
@@ -234,7 +262,7 @@ def _read_cbor(body: bytes, limits: Limits) -> Any:
             )
         except Exception:
             return _read_cbor_alone(body, limits)  # it tells what is wrong with the body as it is
-        if type(end) is cbor2.CBORSimpleValue and end.value == 255:
+        if end is cbor2.undefined:
             return payload
     return _read_cbor_alone(body, limits)
 

@@ -30,7 +30,7 @@ from eda_core.testing import strategies
 
 BOTH = pytest.mark.parametrize("content_type", [CBOR, JSON])
 #: What the decoder puts behind a body to see where it ends.
-END = codec._END_CBOR
+END = bytes([codec._END_CBOR])
 MOMENT = datetime.datetime(2026, 7, 9, 12, 30, tzinfo=datetime.UTC)
 
 
@@ -346,7 +346,8 @@ def test_trailing_text_is_refused_in_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [END, cbor2.CBORSimpleValue(255), [cbor2.CBORSimpleValue(255)] * 2, {END: 1}, 0xF8FF, b"x" + END * 3]
+    "payload",
+    [END, cbor2.undefined, [cbor2.undefined] * 2, {"x": cbor2.undefined}, {END: 1}, END[0], -1.5e300, b"x" + END * 3],
 )
 def test_a_payload_may_hold_the_end_mark(payload: object) -> None:
     assert decode(encode(payload), CBOR) == payload
