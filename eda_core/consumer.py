@@ -32,7 +32,7 @@ class Delivery:
 
     Attributes:
         tag: the broker's.
-        exchange, properties, body: as it was delivered, for a delayed retry.
+        properties, body: as it was delivered, for a delayed retry.
         key: what recognizes the message when it is redelivered.
         attempt: which attempt at it this is, from 1.
         stage: RUNNING, DEFERRED or WAITING.
@@ -45,15 +45,14 @@ class Delivery:
     id: DeliveryId
     tag: int
     message: AnyMessage
-    exchange: str
     properties: Basic.Properties
     body: bytes
     key: Hashable
     attempt: int
+    held: list[Publish]
     stage: str = RUNNING
     unconfirmed: int = 0
     verdict: str | Failed | None = None
-    held: list[Publish] = field(default_factory=list)
     group: Group | None = None
 
     def __repr__(self) -> str:
@@ -87,50 +86,44 @@ class InFlight:
     """The unsettled deliveries of one link, by identifier, in the order of delivery.
 
     Attributes:
+        by_id: they; to be looked up in, and added to, directly: each message takes four looks.
         settled: the broker's tags of what is to be acknowledged with the next :meth:`flush`.
 
     All consumers of a link share a channel, so its tags are consecutive, and the lowest unsettled one tells how far a
     ``multiple`` acknowledgement may reach.
     """
 
-    __slots__ = ("_base", "_by_id", "_epoch", "_low", "_newest", "settled")
+    __slots__ = ("_base", "_epoch", "_low", "_newest", "by_id", "settled")
 
     def __init__(self, epoch: Epoch) -> None:
         self._epoch = epoch
         self._base = delivery_id(epoch, 0)
-        self._by_id: dict[int, Delivery] = {}
+        self.by_id: dict[DeliveryId, Delivery] = {}
         self._low = 1
         self._newest = 0
         self.settled: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return len(self.by_id)
 
     def __iter__(self) -> Iterator[Delivery]:
-        return iter(self._by_id.values())
-
-    def get(self, delivery: DeliveryId) -> Delivery | None:
-        """The delivery, unless it is settled or was never on this link."""
-        return self._by_id.get(delivery)
+        return iter(self.by_id.values())
 
     def seen(self, tag: int) -> bool:
         """Note that the broker has used this tag; false if it had before, or cannot have come so far."""
-        if not self._newest < tag <= self._newest + _LONGEST_GAP:
-            return False
-        self._newest = tag
-        return True
-
-    def add(self, delivery: Delivery) -> None:
-        """A handler is about to run for it."""
-        self._by_id[delivery.id] = delivery
+        newest = self._newest
+        if newest < tag <= newest + _LONGEST_GAP:
+            self._newest = tag
+            return True
+        return False
 
     def remove(self, delivery: Delivery) -> None:
         """It was settled in another way than by an acknowledgement."""
-        del self._by_id[delivery.id]
+        del self.by_id[delivery.id]
 
     def acknowledge(self, delivery: Delivery) -> None:
         """It is to be acknowledged with the next :meth:`flush`."""
-        del self._by_id[delivery.id]
+        del self.by_id[delivery.id]
         self.settled.append(delivery.tag)
 
     def flush(self, effects: list[Effect]) -> None:
@@ -141,17 +134,17 @@ class InFlight:
         """
         settled = self.settled
         if len(settled) == 1:
-            effects.append(Ack(self._epoch, settled[0], False))
-        else:
-            settled.sort()
-            low = self._lowest_unsettled()
-            prefix = [tag for tag in settled if tag < low]
-            if prefix:
-                effects.append(Ack(self._epoch, prefix[-1], len(prefix) > 1))
-            effects.extend(Ack(self._epoch, tag, False) for tag in settled[len(prefix) :])
+            effects.append(Ack(self._epoch, settled.pop(), False))
+            return
+        settled.sort()
+        low = self._lowest_unsettled()
+        prefix = [tag for tag in settled if tag < low]
+        if prefix:
+            effects.append(Ack(self._epoch, prefix[-1], len(prefix) > 1))
+        effects.extend(Ack(self._epoch, tag, False) for tag in settled[len(prefix) :])
         settled.clear()
 
     def _lowest_unsettled(self) -> int:
-        while self._low <= self._newest and self._base + self._low not in self._by_id:
+        while self._low <= self._newest and self._base + self._low not in self.by_id:
             self._low += 1
         return self._low

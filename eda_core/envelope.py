@@ -11,7 +11,7 @@ from pamqp.commands import Basic
 
 from eda_core.codec import JSON, DecodeError, Limits, decode, encode
 from eda_core.errors import LocalError
-from eda_core.properties import Properties
+from eda_core.properties import persistent
 from eda_core.retry import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY, ROUTING
 from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS, MAX_HEADER_BYTES, MAX_NAME_BYTES, check_name
 from eda_core.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result, shortened
@@ -76,72 +76,69 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> Sealed:
     """Write ``message`` as the architecture has it on the wire.
 
     Raises:
+        LocalError: as :func:`parts`.
+    """
+    return Sealed(*parts(message, content_type, limits))
+
+
+def parts(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, str, Basic.Properties, bytes]:
+    """Exchange, routing key, properties and body: what :func:`seal` puts into an object, which takes its time.
+
+    Raises:
         LocalError: a field is missing, of the wrong type, or too long; the payload is refused by the codec; or it is a
             log record, which has a way of its own.
     """
-    check = _OUTGOING.get(type(message))
-    if check is None:
+    exchange = _OUTGOING.get(type(message))
+    if exchange is None:
         raise LocalError(
             f"a {type(message).__name__} cannot be published", hint="publish an event, command, result or configuration"
         )
     name = check_name("the routing key", message.name)
-    exchange, reply_to, correlation_id, status = check(message)
-    if type(message.conversation_id) is not str:
+    conversation_id = message.conversation_id
+    if type(conversation_id) is not str:
         raise LocalError(
-            f"the conversation id of {name} is {type(message.conversation_id).__name__}, not str",
+            f"the conversation id of {name} is {type(conversation_id).__name__}, not str",
             hint="pass text, str(uuid.uuid4()) to begin a conversation",
         )
-    if not message.conversation_id.isascii():
-        _check_text("the conversation id", message.conversation_id)
-    properties = Properties(content_type=content_type, delivery_mode=2)
-    headers: dict[str, Any] = {CONVERSATION_ID: message.conversation_id}
-    if message.meta:
-        _add_meta(message.meta, properties, headers)
-    if status is not None:
-        headers[STATUS] = status
-    properties.headers = headers
-    if reply_to:
-        properties.reply_to = reply_to
-    if correlation_id:
-        properties.correlation_id = correlation_id
+    if not conversation_id.isascii():
+        _check_text("the conversation id", conversation_id)
+    headers: dict[str, Any] = {CONVERSATION_ID: conversation_id}
+    properties = persistent(content_type, headers)
+    meta = message.meta
+    if meta:
+        _add_meta(meta, properties, headers)
+    if exchange is COMMANDS:
+        _address(message, properties, headers)
     body = encode(message.payload, content_type, limits)
-    if message.meta or len(message.conversation_id) > MAX_NAME_BYTES:
+    if meta or len(conversation_id) > MAX_NAME_BYTES:
         _check_headers(name, properties)
-    return Sealed(exchange, name, properties, body)
+    return exchange, name, properties, body
 
 
-_Checked = tuple[str, str, str, str | None]
-
-
-def _check_event(_message: Event) -> _Checked:
-    return EVENTS, "", "", None
-
-
-def _check_configuration(_message: Configuration) -> _Checked:
-    return CONFIGURATIONS, "", "", None
-
-
-def _check_command(message: Command) -> _Checked:
-    if "." not in message.name:
-        raise LocalError(f"the command {message.name!r} names no service", hint="write it as service.CommandName")
-    reply_to = check_name("reply_to", message.reply_to)
-    if reply_to == _DIRECT_REPLY:
-        raise LocalError(f"reply_to is {reply_to!r}", hint="results come by the commands exchange: give a routing key")
-    return COMMANDS, reply_to, check_name("correlation_id", message.correlation_id, empty=True), None
-
-
-def _check_result(message: Result) -> _Checked:
-    if message.status not in (SUCCESS, ERROR):
-        raise LocalError(f"the status of a result is {message.status!r}", hint=f"use {SUCCESS!r} or {ERROR!r}")
-    return COMMANDS, "", check_name("correlation_id", message.correlation_id, empty=True), message.status
-
-
-_OUTGOING: Final[dict[type, Callable[[Any], _Checked]]] = {
-    Event: _check_event,
-    Command: _check_command,
-    Result: _check_result,
-    Configuration: _check_configuration,
+_OUTGOING: Final[dict[type, str]] = {
+    Event: EVENTS,
+    Command: COMMANDS,
+    Result: COMMANDS,
+    Configuration: CONFIGURATIONS,
 }
+
+
+def _address(message: AnyMessage, properties: Basic.Properties, headers: dict[str, Any]) -> None:
+    """What commands and results have beside the rest."""
+    if isinstance(message, Command):
+        if "." not in message.name:
+            raise LocalError(f"the command {message.name!r} names no service", hint="write it as service.CommandName")
+        properties.reply_to = check_name("reply_to", message.reply_to)
+        if message.reply_to == _DIRECT_REPLY:
+            hint = "results come by the commands exchange: give a routing key"
+            raise LocalError(f"reply_to is {message.reply_to!r}", hint=hint)
+    else:
+        assert isinstance(message, Result)
+        if message.status not in (SUCCESS, ERROR):
+            raise LocalError(f"the status of a result is {message.status!r}", hint=f"use {SUCCESS!r} or {ERROR!r}")
+        headers[STATUS] = message.status
+    if check_name("correlation_id", message.correlation_id, empty=True):
+        properties.correlation_id = message.correlation_id
 
 
 def _add_meta(meta: dict[str, Any], properties: Basic.Properties, headers: dict[str, Any]) -> None:
@@ -230,14 +227,16 @@ def open_envelope(
         conversation_id = _conversation_id(exchange, conversation_id)
     if not exchange:  # put straight into the queue: a delayed retry, or a resurrected message
         exchange, routing_key = _origin(headers, routing_key)
-    reader = _INCOMING.get(exchange)
-    if reader is None:
+    if exchange != EVENTS and exchange not in _INCOMING:
         raise InvalidEnvelope(f"exchange {exchange!r} is not one of the architecture", conversation_id)
     try:
         payload = decode(body, JSON if exchange == LOGS else properties.content_type, limits)
     except DecodeError as error:
         raise InvalidEnvelope(str(error), conversation_id) from None
-    return reader(routing_key, payload, conversation_id, properties, _meta(properties, headers))
+    meta = _meta(properties, headers)
+    if exchange == EVENTS:  # in a hurry: most are
+        return Event(routing_key, payload, conversation_id, meta)
+    return _INCOMING[exchange](routing_key, payload, conversation_id, properties, meta)
 
 
 def _origin(headers: dict[str, Any], routing_key: str) -> tuple[str, str]:
@@ -259,13 +258,12 @@ def _conversation_id(exchange: str, value: object) -> str:
 
 def _meta(properties: Basic.Properties, headers: dict[str, Any]) -> dict[str, Any]:
     """The first four are always there, as eventail 2.3.6 has them; the others when the message has them."""
-    meta = headers.copy()
-    meta.pop(CONVERSATION_ID, None)
-    meta.pop(STATUS, None)
-    meta["timestamp"] = properties.timestamp
-    meta["expiration"] = properties.expiration
-    meta["user_id"] = properties.user_id
-    meta["app_id"] = properties.app_id
+    meta: dict[str, Any] = {
+        "timestamp": properties.timestamp,
+        "expiration": properties.expiration,
+        "user_id": properties.user_id,
+        "app_id": properties.app_id,
+    }
     if properties.message_id is not None:
         meta["message_id"] = properties.message_id
     if properties.priority is not None:
@@ -274,14 +272,16 @@ def _meta(properties: Basic.Properties, headers: dict[str, Any]) -> dict[str, An
         meta["message_type"] = properties.message_type
     if properties.content_encoding is not None:
         meta["content_encoding"] = properties.content_encoding
+    for name in headers:
+        if name not in _ELSEWHERE and name not in meta:
+            meta[name] = headers[name]
     return meta
 
 
+#: Headers that are fields of messages.
+_ELSEWHERE: Final = (CONVERSATION_ID, STATUS)
+
 _Properties = Basic.Properties
-
-
-def _read_event(name: str, payload: Any, conversation: str, _: _Properties, meta: dict[str, Any]) -> AnyMessage:
-    return Event(name, payload, conversation, meta)
 
 
 def _read_command(
@@ -311,7 +311,6 @@ def _read_log(name: str, payload: Any, conversation: str, _: _Properties, meta: 
 
 
 _INCOMING: Final[dict[str, Callable[[str, Any, str, _Properties, dict[str, Any]], AnyMessage]]] = {
-    EVENTS: _read_event,
     COMMANDS: _read_command,
     CONFIGURATIONS: _read_configuration,
     LOGS: _read_log,

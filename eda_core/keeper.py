@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from pamqp import base
 
@@ -24,7 +25,9 @@ from eda_core.values import Epoch, is_number
 
 #: So many links lost soon after consuming began, with nothing ever delivered, point to a message that kills its reader.
 _SUSPICIOUS_LOSSES = 3
-_WITHOUT_LINK = (link.IDLE, link.BACKOFF, link.CLOSING, link.STOPPED)
+SERVING: Final = (link.OPEN, link.DRAINING)
+OVER: Final = (link.CLOSING, link.STOPPED)
+_WITHOUT_LINK: Final = (link.IDLE, link.BACKOFF, link.CLOSING, link.STOPPED)
 
 
 class LinkKeeper(ABC):
@@ -36,6 +39,30 @@ class LinkKeeper(ABC):
         epoch: of the present link, or of the next one while there is none.
         stale: how many reports about earlier links, or about nothing known, were ignored.
     """
+
+    __slots__ = (
+        "_adding",
+        "_blocked_since",
+        "_consuming",
+        "_delivered_any",
+        "_due",
+        "_error",
+        "_failures",
+        "_holds",
+        "_mute_losses",
+        "_next_url",
+        "_open_since",
+        "_queues",
+        "_random",
+        "_refused_urls",
+        "_stop_due",
+        "_unblocked_at",
+        "_wanted",
+        "config",
+        "epoch",
+        "stale",
+        "state",
+    )
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
         self.config: Config = config
@@ -266,10 +293,10 @@ class LinkKeeper(ABC):
         self.state = link.step(self.state, signal)
 
     def _over(self) -> bool:
-        return self.state is link.CLOSING or self.state is link.STOPPED
+        return self.state in OVER
 
     def _serving(self) -> bool:
-        return self.state is link.OPEN or self.state is link.DRAINING
+        return self.state in SERVING
 
     def _is_stale(self, epoch: Epoch) -> bool:
         if epoch == self.epoch:

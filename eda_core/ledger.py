@@ -6,19 +6,30 @@ nothing of lower tags (``FACTS.md``, "pika SelectConnection").
 
 from __future__ import annotations
 
-from eda_core.effects import Publish
+from collections import deque
+
+from eda_core.effects import Effect, Publish
+from eda_core.values import Epoch
 
 
 class Ledger:
-    """The publishes of one link that have no answer yet.
+    """The publishes that are on the link and have no answer yet, and those that are to follow.
+
+    Args:
+        window: so many at most may be on the link.
+
+    Attributes:
+        backlog: what is to be sent, in order.
 
     A dictionary from tag to publish, and the lowest tag that may still be in it: so a confirm of many tags costs as
     much as they are, and finding the oldest publish does not walk over the ones already removed.
     """
 
-    __slots__ = ("_low", "_next", "_open")
+    __slots__ = ("_low", "_next", "_open", "_window", "backlog")
 
-    def __init__(self) -> None:
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self.backlog: deque[Publish] = deque()
         self._open: dict[int, Publish] = {}
         self._low = 1
         self._next = 1
@@ -26,11 +37,20 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, publish: Publish) -> None:
-        """Give the publish the next tag."""
-        publish.tag = self._next
-        self._open[self._next] = publish
-        self._next += 1
+    def send(self, epoch: Epoch, now: float, effects: list[Effect]) -> None:
+        """Move what the window allows from the backlog to the link, which must be open and not blocked."""
+        backlog, unconfirmed, tag = self.backlog, self._open, self._next
+        room = self._window - len(unconfirmed)
+        while backlog and room > 0:
+            publish = backlog.popleft()
+            publish.epoch = epoch
+            publish.tag = tag
+            publish.sent_at = now
+            unconfirmed[tag] = publish
+            effects.append(publish)
+            tag += 1
+            room -= 1
+        self._next = tag
 
     def settle(self, tag: int, multiple: bool) -> list[Publish]:
         """Remove and return what the answer is about, in the order of publishing; nothing for tags that are not open.
@@ -56,7 +76,8 @@ class Ledger:
         return self._open[self._low]
 
     def drain(self) -> list[Publish]:
-        """Remove and return all, in the order of publishing: the link is lost and nothing is known of them."""
+        """The link is lost: remove and return what was on it, in the order of publishing, and begin anew."""
         lost = list(self._open.values())
-        self._open.clear()
+        self._open = {}
+        self._low = self._next = 1
         return lost

@@ -15,7 +15,6 @@ from typing import Any
 
 from pamqp.commands import Basic
 
-from eda_core import link
 from eda_core.calls import Call, Calls, reply_key
 from eda_core.codec import DecodeError, decode
 from eda_core.config import Config
@@ -36,14 +35,17 @@ from eda_core.effects import (
     Settled,
     Unconfigured,
 )
-from eda_core.envelope import CAUSATION_ID, Sealed, envelope_of, seal
+from eda_core.envelope import CAUSATION_ID, envelope_of, parts
 from eda_core.errors import StateError
+from eda_core.keeper import OVER
 from eda_core.logbook import LogBook
 from eda_core.receiver import Receiver
 from eda_core.routing import COMMANDS
 from eda_core.topology import REPLIES, replies
 from eda_core.urls import redact
-from eda_core.values import AnyMessage, Command, DeliveryId, Epoch, Failed, Result
+from eda_core.values import AnyMessage, Command, DeliveryId, Epoch, Failed, PublishId, Result
+
+_Parts = tuple[str, str, Basic.Properties, bytes]
 
 
 class Machine(Receiver):
@@ -55,6 +57,8 @@ class Machine(Receiver):
         token: makes message ids unique among all workers; a few random characters.
         wall_offset: seconds since the epoch at monotonic time 0, for the time stamps of logs.
     """
+
+    __slots__ = ("_calls", "_token")
 
     def __init__(self, config: Config, *, random: Callable[[], float], token: str, wall_offset: float) -> None:
         super().__init__(config, random, LogBook(config, wall_offset))
@@ -150,25 +154,20 @@ class Machine(Receiver):
             StateError: the service has stopped.
         """
         effects: list[Effect] = []
-        if self.state in (link.STOPPED, link.CLOSING):
+        if self.state in OVER:
             raise StateError(f"the service is {self.state}", hint="publish before it stops")
-        sealed = seal(message, self.config.content_type, self.config.limits)
-        if mandatory is None:
-            mandatory = sealed.exchange == COMMANDS
-        found = None if within is None else self._flight.get(within)
-        held = not immediate and (within in self._orphans or (found is not None and found.stage is RUNNING))
-        if held and found is None:  # its redelivery makes it again
+        config = self.config
+        sealed = parts(message, config.content_type, config.limits)
+        found = None if within is None else self._flight.by_id.get(within)
+        if found is not None and found.stage is RUNNING and not immediate:
+            self._outbox.reserve(True)
+            found.held.append(self._stamp(sealed, mandatory, found, True, None))
+        elif not immediate and within in self._orphans:  # its redelivery makes it again
             self._ignore()
         else:
-            self._outbox.reserve(held)
-            publish = self._stamp(sealed, mandatory, found, held, None if held else ticket)
-            if held and found is not None:
-                found.held.append(publish)
-            else:
-                self._count(publish, found)
-                self._outbox.add(publish)
-                self._move(now, effects)
-        if held and ticket is not None:
+            self._send(sealed, mandatory, found, ticket, now, effects)
+            return effects
+        if ticket is not None:
             effects.append(Settled(ticket))
         return effects
 
@@ -199,12 +198,12 @@ class Machine(Receiver):
         effects: list[Effect] = []
         if self._over():
             raise StateError(f"the service is {self.state}", hint="call before it stops")
-        found = None if within is None else self._flight.get(within)
+        found = None if within is None else self._flight.by_id.get(within)
         correlation_id = f"{self._token}-call-{ticket}"
         if not conversation_id and found is not None:
             conversation_id = found.message.conversation_id
         message = Command(command, payload, conversation_id or correlation_id, self._calls.key, correlation_id)
-        sealed = seal(message, self.config.content_type, self.config.limits)
+        sealed = parts(message, self.config.content_type, self.config.limits)
         self._calls.reserve(timeout)
         self._outbox.reserve(False)
         publish = self._stamp(sealed, True, found, False, None)
@@ -214,7 +213,7 @@ class Machine(Receiver):
             self._reply_key = self._calls.key
             self._want(replies(self._calls.key), effects)
         if self._serving() and REPLIES in self._queues and not self._adding:
-            self._outbox.add(publish)
+            self._outbox.backlog.append(publish)
             self._move(now, effects)
         else:
             self._calls.held.append(publish)
@@ -228,17 +227,18 @@ class Machine(Receiver):
     def confirmed(self, epoch: Epoch, tag: int, now: float, *, multiple: bool = False) -> list[Effect]:
         """The broker has taken the publish with this confirm tag (and all open ones below, if ``multiple``)."""
         effects: list[Effect] = []
-        if self._is_stale(epoch):
+        if epoch != self.epoch:
+            self._ignore()
             return effects
+        in_flight = self._flight.by_id
         for publish in self._outbox.confirmed(tag, multiple):
             if publish.ticket is not None:
                 effects.append(Settled(publish.ticket))
-            if publish.delivery is not None:
-                found = self._flight.get(publish.delivery)
-                if found is not None:
-                    found.unconfirmed -= 1
-                    if found.stage is WAITING:
-                        self._succeeded(found, effects)
+            found = in_flight.get(publish.delivery)  # type: ignore[arg-type]  # None is nobody's
+            if found is not None:
+                found.unconfirmed -= 1
+                if found.stage is WAITING and not found.unconfirmed:
+                    self._complete(found, effects)
         self._move(now, effects)
         return effects
 
@@ -309,8 +309,7 @@ class Machine(Receiver):
 
     def _added(self, now: float, effects: list[Effect]) -> None:
         super()._added(now, effects)
-        for publish in self._calls.held:
-            self._outbox.add(publish)
+        self._outbox.backlog += self._calls.held
         self._calls.held.clear()
         self._move(now, effects)
 
@@ -336,6 +335,22 @@ class Machine(Receiver):
 
     # Steps
 
+    def _send(
+        self,
+        sealed: _Parts,
+        mandatory: bool | None,
+        within: Delivery | None,
+        ticket: int | None,
+        now: float,
+        effects: list[Effect],
+    ) -> None:
+        """Publish at once, without holding it."""
+        self._outbox.reserve(False)
+        publish = self._stamp(sealed, mandatory, within, False, ticket)
+        self._count(publish, within)
+        self._outbox.backlog.append(publish)
+        self._move(now, effects)
+
     def _count(self, publish: Publish, within: Delivery | None) -> None:
         """Let the acknowledgement of the delivery wait for the confirm, if it still can."""
         if within is not None and within.stage is not WAITING:
@@ -349,16 +364,23 @@ class Machine(Receiver):
         return None if since is None else max(since, self._unblocked_at) + self.config.confirm_timeout
 
     def _stamp(
-        self, sealed: Sealed, mandatory: bool, within: Delivery | None, held: bool, ticket: int | None
+        self, sealed: _Parts, mandatory: bool | None, within: Delivery | None, held: bool, ticket: int | None
     ) -> Publish:
         """Give the publish its identity: a fresh message id, which client libraries match returns by, and its cause."""
-        properties = sealed.properties
-        properties.message_id = f"{self._token}-{self._published + 1}"
+        exchange, routing_key, properties, body = sealed
+        number: PublishId = self._published + 1  # type: ignore[assignment]  # a call of a NewType costs too much
+        self._published = number
+        properties.message_id = f"{self._token}-{number}"
         if properties.app_id is None:
             properties.app_id = self.config.service
-        cause = None if within is None else within.properties.message_id
-        if cause and type(cause) is str and properties.headers is not None:
-            properties.headers[CAUSATION_ID] = cause
-        delivery = None if within is None else within.id
-        exchange, routing_key = sealed.exchange, sealed.routing_key
-        return self._new_publish(exchange, routing_key, properties, sealed.body, mandatory, delivery, ticket, not held)
+        if mandatory is None:
+            mandatory = exchange == COMMANDS
+        delivery = None
+        if within is not None:
+            delivery = within.id
+            cause = within.properties.message_id
+            if cause and type(cause) is str and properties.headers is not None:
+                properties.headers[CAUSATION_ID] = cause
+        return Publish(
+            self.epoch, 0, number, exchange, routing_key, properties, body, mandatory, delivery, ticket, not held, 0.0
+        )

@@ -9,29 +9,25 @@ from __future__ import annotations
 
 from collections import deque
 
-from eda_core.effects import Effect, Publish
+from eda_core.effects import Publish
 from eda_core.errors import BufferFull
 from eda_core.ledger import Ledger
-from eda_core.values import Epoch
 
 
-class Outbox:
-    """The publishes of one service.
+class Outbox(Ledger):
+    """The publishes of one service: those on the link, and the others.
 
     Attributes:
-        backlog: what is to be sent, in order.
         kept: how many publishes are accepted and not safe, those held by deliveries included.
         starved: a caller was refused for lack of room since the last :meth:`made_room`.
     """
 
-    __slots__ = ("_ledger", "_limit", "_refused", "_window", "backlog", "kept", "starved")
+    __slots__ = ("_limit", "_refused", "kept", "starved")
 
     def __init__(self, window: int, limit: int) -> None:
-        self._window = window
+        super().__init__(window)
         self._limit = limit
-        self.backlog: deque[Publish] = deque()
         self._refused: deque[tuple[float, Publish]] = deque()
-        self._ledger = Ledger()
         self.kept: int = 0
         self.starved: bool = False
 
@@ -60,29 +56,15 @@ class Outbox:
             return True
         return False
 
-    def add(self, publish: Publish) -> None:
-        """Send it as soon as the link and the window allow."""
-        self.backlog.append(publish)
-
-    def send(self, epoch: Epoch, now: float, effects: list[Effect]) -> None:
-        """Move what the window allows from the backlog to the link, which must be open and not blocked."""
-        backlog, ledger = self.backlog, self._ledger
-        for _ in range(min(len(backlog), self._window - len(ledger))):
-            publish = backlog.popleft()
-            publish.epoch = epoch
-            publish.sent_at = now
-            ledger.add(publish)
-            effects.append(publish)
-
     def confirmed(self, tag: int, multiple: bool) -> list[Publish]:
         """The publishes that are safe now."""
-        safe = self._ledger.settle(tag, multiple)
+        safe = self.settle(tag, multiple)
         self.kept -= len(safe)
         return safe
 
     def refused(self, tag: int, multiple: bool, due: float) -> int:
         """Keep the refused publishes, to be sent again at ``due``; returns how many they are."""
-        refused = self._ledger.settle(tag, multiple)
+        refused = self.settle(tag, multiple)
         self._refused.extend((due, publish.again()) for publish in refused)
         return len(refused)
 
@@ -100,7 +82,7 @@ class Outbox:
 
     def waiting_since(self) -> float | None:
         """When the oldest unconfirmed publish was sent, monotonic seconds."""
-        oldest = self._ledger.oldest()
+        oldest = self.oldest()
         return None if oldest is None else oldest.sent_at
 
     def lose_link(self) -> None:
@@ -108,11 +90,10 @@ class Outbox:
 
         What is kept is sent again, in the order of acceptance; the rest is forgotten, its redeliveries make it again.
         """
-        unsafe = [publish.again() for publish in self._ledger.drain()]
+        unsafe = [publish.again() for publish in self.drain()]
         unsafe.extend(publish for _, publish in self._refused)
         unsafe.extend(self.backlog)
         self._refused.clear()
-        self._ledger = Ledger()
         kept = sorted((publish for publish in unsafe if publish.kept), key=lambda publish: publish.pid)
         for publish in kept:
             publish.delivery = None
@@ -121,7 +102,7 @@ class Outbox:
 
     def abandon(self) -> list[Publish]:
         """Remove and return everything that is not safe: the service is over."""
-        unsafe = [*self._ledger.drain(), *(publish for _, publish in self._refused), *self.backlog]
+        unsafe = [*self.drain(), *(publish for _, publish in self._refused), *self.backlog]
         self._refused.clear()
         self.backlog.clear()
         self.kept = 0

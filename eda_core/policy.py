@@ -104,14 +104,12 @@ class AttemptMemory:
         """How often the message is known to have failed."""
         return self._known.get(key, (0, 0))[0]
 
-    def attempt(self, key: Hashable, headers: Mapping[str, Any], redelivered: bool) -> int:
-        """Which attempt this delivery is, from 1. A quorum queue's count is the surest, lost links taken off.
+    def attempt(self, key: Hashable, headers: Mapping[str, Any]) -> int:
+        """Which attempt this redelivery is, from 1. A quorum queue's count is the surest, lost links taken off.
 
         It counts redeliveries: on a first one, or standing still, it is a header that the message brought along from
         another queue (when it was moved by a shovel, say), and going by that a poison message would be tried for ever.
         """
-        if not redelivered:
-            return 1
         known = self._known.get(key)
         count = headers.get(DELIVERY_COUNT_HEADER)
         if type(count) is int and count > 0:

@@ -27,6 +27,18 @@ class Properties(Basic.Properties):
         return _table(value) if name == "headers" else super().encode_property(name, value)
 
 
+def persistent(content_type: str, headers: dict[str, Any]) -> Properties:
+    """Those of a message that the broker keeps on disk: ``Properties(…, delivery_mode=2)``, in half the time."""
+    made: Properties = object.__new__(Properties)
+    made.content_type = content_type
+    made.headers = headers
+    made.delivery_mode = 2
+    made.content_encoding = made.correlation_id = made.reply_to = made.expiration = made.message_id = None
+    made.priority = made.timestamp = made.message_type = made.user_id = made.app_id = None
+    made.cluster_id = ""
+    return made
+
+
 def _table(headers: Mapping[str, Any]) -> bytes:
     return _with_length(b"".join([encode.short_string(name) + _value(value) for name, value in headers.items()]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 from pamqp.commands import Basic
@@ -27,7 +27,8 @@ from eda_core.effects import (
 )
 from eda_core.envelope import InvalidEnvelope, open_envelope
 from eda_core.errors import LocalError
-from eda_core.keeper import LinkKeeper
+from eda_core.keeper import SERVING, LinkKeeper
+from eda_core.link import DRAINING
 from eda_core.logbook import LogBook
 from eda_core.outbox import Outbox
 from eda_core.policy import AttemptMemory, message_key
@@ -35,6 +36,7 @@ from eda_core.retry import again, attempts_behind, retry_queue
 from eda_core.routing import COMMANDS, CONFIGURATIONS, EVENTS
 from eda_core.topology import REPLIES
 from eda_core.values import (
+    DONE,
     TAG_BITS,
     AnyMessage,
     Command,
@@ -46,13 +48,15 @@ from eda_core.values import (
     Failed,
     LogRecord,
     Outcome,
+    PublishId,
     Result,
-    delivery_id,
 )
 
 
 class Receiver(LinkKeeper):
     """What a service does with the messages it gets."""
+
+    __slots__ = ("_configured", "_flight", "_logs", "_memory", "_orphans", "_outbox", "_published", "_reply_key")
 
     def __init__(self, config: Config, random: Callable[[], float], logs: LogBook) -> None:
         super().__init__(config, random)
@@ -85,14 +89,13 @@ class Receiver(LinkKeeper):
         now: float,
     ) -> list[Effect]:
         """A message from a consumer of this link. ``tag`` is the broker's delivery tag."""
-        if epoch != self.epoch or not self._serving() or not self._flight.seen(tag):
+        if epoch != self.epoch or self.state not in SERVING or not self._flight.seen(tag):
             self._ignore()
             return []
         for_caller = routing_key == self._reply_key
-        if self.state is link.DRAINING and not for_caller:  # crossed our cancel: somebody else's work
+        if self.state is DRAINING and not for_caller:  # crossed our cancel: somebody else's work
             return [Nack(epoch, tag, True)]
         self._delivered_any = True
-        key = message_key(routing_key, properties, body)
         try:
             message = open_envelope(exchange, routing_key, properties, body, self.config.limits)
         except InvalidEnvelope as invalid:
@@ -101,26 +104,30 @@ class Receiver(LinkKeeper):
             effects: list[Effect] = [Ack(epoch, tag, False)]
             self._replied(message, now, effects)
             return effects
-        headers = properties.headers or {}
-        behind = 0 if exchange else attempts_behind(headers)
-        if self.config.retry.delays:  # attempts are counted in that header, lost links are not
-            attempt = max(behind, self._memory.failures(key) if redelivered else 0) + 1
-        else:
-            attempt = max(behind + 1, self._memory.attempt(key, headers, redelivered))
-        number = delivery_id(epoch, tag)
+        key = properties.message_id or message_key(routing_key, properties, body)
+        attempt = 1 if exchange else attempts_behind(properties.headers or {}) + 1
+        if redelivered:
+            attempt = max(attempt, self._attempt(key, properties))
+        number: DeliveryId = epoch << TAG_BITS | tag  # type: ignore[assignment]  # delivery_id() without a call
         message.meta["delivery_tag"] = number
-        self._flight.add(Delivery(number, tag, message, exchange, properties, body, key, attempt))
+        self._flight.by_id[number] = Delivery(number, tag, message, properties, body, key, attempt, [])
         return [Dispatch(number, message)]
+
+    def _attempt(self, key: Hashable, properties: Basic.Properties) -> int:
+        """Which attempt a redelivery is, as far as its own header does not tell."""
+        if self.config.retry.delays:  # attempts are counted in that header, lost links are not
+            return self._memory.failures(key) + 1
+        return self._memory.attempt(key, properties.headers or {})
 
     def in_flight(self, delivery: DeliveryId) -> bool:
         """Whether the delivery is on the present link, and neither settled nor to be settled."""
-        found = self._flight.get(delivery)
+        found = self._flight.by_id.get(delivery)
         return found is not None and found.verdict is None and found.stage is not WAITING
 
     def deferred(self, delivery: DeliveryId) -> bool:
         """Whether its handler is over and has left the acknowledgement for later: what is published within it is sent
         at once, and no failure can take it back."""
-        found = self._flight.get(delivery)
+        found = self._flight.by_id.get(delivery)
         return found is not None and found.stage is DEFERRED
 
     def failed(self, delivery: DeliveryId, failure: Failed, now: float) -> list[Effect]:
@@ -141,15 +148,17 @@ class Receiver(LinkKeeper):
     def handled(self, delivery: DeliveryId, outcome: Outcome, now: float) -> list[Effect]:
         """The handler of a ``Dispatch`` has come to its end."""
         effects: list[Effect] = []
-        found = self._flight.get(delivery)
+        found = self._flight.by_id.get(delivery)
         if found is None or found.stage is not RUNNING:
             self._ignore()
             self._orphans.discard(delivery)
-            self._settle(now, effects)
+            self._move(now, effects)
             return effects
         if isinstance(found.verdict, Failed):
             outcome = found.verdict
-        if isinstance(outcome, Failed):
+        if outcome is DONE:  # as nearly all are
+            self._release(found, False, effects)
+        elif isinstance(outcome, Failed):
             self._failed(found, outcome, now, effects)
         else:
             self._release(found, isinstance(outcome, Deferred), effects)
@@ -171,7 +180,7 @@ class Receiver(LinkKeeper):
         effects: list[Effect] = []
         for found in self._by_hand(delivery, multiple):
             self._judge(found, ACK, effects)
-        self._settle(now, effects)
+        self._move(now, effects)
         return effects
 
     def nack(self, delivery: DeliveryId, now: float, *, requeue: bool = False, multiple: bool = False) -> list[Effect]:
@@ -185,7 +194,7 @@ class Receiver(LinkKeeper):
         effects: list[Effect] = []
         for found in self._by_hand(delivery, multiple):
             self._judge(found, REQUEUE if requeue else REJECT, effects)
-        self._settle(now, effects)
+        self._move(now, effects)
         return effects
 
     def ack_together(self, deliveries: Iterable[DeliveryId], now: float) -> list[Effect]:
@@ -195,41 +204,14 @@ class Receiver(LinkKeeper):
         """
         effects: list[Effect] = []
         distinct = dict.fromkeys(filter(self.in_flight, deliveries))
-        found = [each for each in map(self._flight.get, distinct) if each is not None]
+        found = [each for each in map(self._flight.by_id.get, distinct) if each is not None]
         group = Group(found, len(found))
         for delivery in found:
             delivery.group = group
         for delivery in found:
             self._judge(delivery, ACK, effects)
-        self._settle(now, effects)
+        self._move(now, effects)
         return effects
-
-    def _new_publish(
-        self,
-        exchange: str,
-        routing_key: str,
-        properties: Basic.Properties,
-        body: bytes,
-        mandatory: bool,
-        delivery: DeliveryId | None,
-        ticket: int | None,
-        kept: bool,
-    ) -> Publish:
-        self._published += 1
-        return Publish(
-            self.epoch,
-            0,
-            self._published,  # type: ignore[arg-type]  # calling a NewType takes a tenth of all this
-            exchange,
-            routing_key,
-            properties,
-            body,
-            mandatory,
-            delivery,
-            ticket,
-            kept,
-            0.0,
-        )
 
     # Deliveries
 
@@ -238,14 +220,15 @@ class Receiver(LinkKeeper):
         if delivery.verdict is REQUEUE:  # its redelivery makes them again
             self._return(delivery, True, effects)
             return
-        for publish in delivery.held:
-            self._outbox.add(publish)
-        delivery.unconfirmed += len(delivery.held)
-        delivery.held = []
+        held = delivery.held
+        if held:
+            self._outbox.backlog.extend(held)
+            delivery.unconfirmed += len(held)
+            delivery.held = []
         if deferred and delivery.verdict is None:
             delivery.stage = DEFERRED
         else:
-            self._succeeded(delivery, effects)
+            self._wait(delivery, effects)
 
     def _judge(self, delivery: Delivery, verdict: str, effects: list[Effect]) -> None:
         """Settled by hand; while the handler runs the verdict waits for it."""
@@ -254,13 +237,16 @@ class Receiver(LinkKeeper):
             if verdict is REQUEUE:
                 self._return(delivery, True, effects)
             else:
-                self._succeeded(delivery, effects)
+                self._wait(delivery, effects)
 
-    def _succeeded(self, delivery: Delivery, effects: list[Effect]) -> None:
-        """Settle as soon as all its publishes are confirmed (invariant I1)."""
+    def _wait(self, delivery: Delivery, effects: list[Effect]) -> None:
+        """Settle it as soon as all its publishes are confirmed (invariant I1)."""
         delivery.stage = WAITING
-        if delivery.unconfirmed:
-            return
+        if not delivery.unconfirmed:
+            self._complete(delivery, effects)
+
+    def _complete(self, delivery: Delivery, effects: list[Effect]) -> None:
+        """Nothing is left to wait for."""
         if delivery.verdict is REJECT:
             self._return(delivery, False, effects)
         elif delivery.group is None:
@@ -317,8 +303,10 @@ class Receiver(LinkKeeper):
         delivery.held = []
         delivery.unconfirmed += 1
         delivery.verdict, delivery.stage = ACK, WAITING
-        self._outbox.add(
-            self._new_publish("", retry_queue(queue, delay), properties, delivery.body, True, delivery.id, None, False)
+        self._published += 1
+        number, target = PublishId(self._published), retry_queue(queue, delay)
+        self._outbox.backlog.append(
+            Publish(self.epoch, 0, number, "", target, properties, delivery.body, True, delivery.id, None, False, 0.0)
         )
         return True
 
@@ -338,7 +326,7 @@ class Receiver(LinkKeeper):
             self._report(EMERGENCY, text, delivery, fields, now, effects, outcome.detail)
         if gives_up and delivery.stage is DEFERRED:  # nobody makes again what it had published: only when that is safe
             delivery.verdict = REJECT
-            self._succeeded(delivery, effects)
+            self._wait(delivery, effects)
         elif gives_up or not self._retry_later(delivery):
             self._return(delivery, not gives_up, effects)
 
@@ -374,7 +362,7 @@ class Receiver(LinkKeeper):
                 raise LocalError(f"{delivery!r} is not a delivery tag", hint='pass meta["delivery_tag"] as it is')
             self._ignore()  # its link is lost: the broker delivers it again
             return []
-        found = self._flight.get(delivery)
+        found = self._flight.by_id.get(delivery)
         if found is None or found.stage is WAITING or found.verdict is not None:
             raise LocalError(f"delivery {delivery} is settled already", hint="acknowledge or reject each message once")
         if not multiple:
@@ -384,16 +372,13 @@ class Receiver(LinkKeeper):
     # Steps
 
     def _move(self, now: float, effects: list[Effect]) -> None:
-        """Send what may be sent, then settle what that allows to settle."""
-        if self._outbox.backlog and self._blocked_since is None and self._serving():
-            self._outbox.send(self.epoch, now, effects)
-        self._settle(now, effects)
-
-    def _settle(self, now: float, effects: list[Effect]) -> None:
-        """The end of every input that may have finished something."""
+        """The end of every input that may have finished something: send and settle what now can be."""
+        outbox = self._outbox
+        if outbox.backlog and self._blocked_since is None and self.state in SERVING:
+            outbox.send(self.epoch, now, effects)
         if self._flight.settled:
             self._flight.flush(effects)
-        if self._outbox.starved and self._outbox.made_room():
+        if outbox.starved and outbox.made_room():
             effects.append(Room())
         if self._stop_due is not None:
             self._finish_if_quiet(now, effects)

@@ -36,6 +36,8 @@ def check_name(what: str, name: object, *, empty: bool = False) -> str:
     Raises:
         LocalError: it is not text, is empty (unless ``empty``), cannot be written as UTF-8 or is longer than 255 bytes.
     """
+    if type(name) is str and name and len(name) <= MAX_NAME_BYTES and name.isascii():  # as all but a few are
+        return name
     if not isinstance(name, str):
         raise LocalError(f"{what} must be str, not {type(name).__name__}", hint="pass text")
     if not name and not empty:

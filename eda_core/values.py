@@ -59,10 +59,6 @@ def check_seconds(what: str, value: object) -> None:
         raise LocalError(f"{what} is {value!r}", hint="give seconds, more than 0")
 
 
-def _meta() -> dict[str, Any]:
-    return {}
-
-
 @dataclass(slots=True, repr=False)
 class Message:
     """What all kinds of messages have.
@@ -88,7 +84,7 @@ class Message:
 class Event(Message):
     """A fact, in the past tense, for whoever subscribes."""
 
-    meta: dict[str, Any] = field(default_factory=_meta)
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, repr=False)
@@ -102,7 +98,7 @@ class Command(Message):
 
     reply_to: str
     correlation_id: str
-    meta: dict[str, Any] = field(default_factory=_meta)
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, repr=False)
@@ -116,21 +112,21 @@ class Result(Message):
 
     status: str
     correlation_id: str
-    meta: dict[str, Any] = field(default_factory=_meta)
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, repr=False)
 class Configuration(Message):
     """An event that configures every worker that subscribes; neither balanced nor stored."""
 
-    meta: dict[str, Any] = field(default_factory=_meta)
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, repr=False)
 class LogRecord(Message):
     """A GELF record off the ``logs`` exchange; only tools receive them."""
 
-    meta: dict[str, Any] = field(default_factory=_meta)
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
 AnyMessage = Event | Command | Result | Configuration | LogRecord

@@ -21,7 +21,6 @@ from eda_core.calls import Call, Calls
 from eda_core.codec import CBOR, DEFAULT_LIMITS, DecodeError, decode
 from eda_core.consumer import Delivery, Group, InFlight
 from eda_core.effects import Publish
-from eda_core.ledger import Ledger
 from eda_core.machine import Machine
 from eda_core.outbox import Outbox
 from eda_core.policy import AttemptMemory
@@ -244,11 +243,10 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
         "_unblocked_at": _since,
         "_orphans": _count,  # the world knows which: a handler of each still runs
     },
-    InFlight: {"_epoch": None, "_base": None, "_low": None, "_newest": None, "_by_id": _values},
+    InFlight: {"_epoch": None, "_base": None, "_low": None, "_newest": None, "by_id": _values},
     Delivery: {
         "id": _delivery,
-        **dict.fromkeys(("tag", "message", "exchange", "properties"), None),
-        "key": None,
+        **dict.fromkeys(("tag", "message", "properties", "key"), None),
         "body": _body,
     },
     Publish: {
@@ -259,8 +257,7 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
         "ticket": _ticket,
         "sent_at": _since,
     },
-    Ledger: {"_low": None, "_next": None, "_open": _open_tags},
-    Outbox: {"_window": None, "_limit": None, "_refused": _due},
+    Outbox: {**dict.fromkeys(("_window", "_limit", "_low", "_next"), None), "_open": _open_tags, "_refused": _due},
     Group: {"members": _tags, "ready": _tags},
     Calls: {**dict.fromkeys(("key", "late", "_limit", "_due"), None), "_by_correlation": _values},
     Call: {"ticket": None, "due": _time},

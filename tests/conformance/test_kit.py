@@ -58,10 +58,10 @@ def _confirm_what_is_refused(patch: Patch) -> None:
 
 def _acknowledge_at_once(patch: Patch) -> None:
     def succeeded(self: Any, delivery: Any, effects: list[Any]) -> None:
-        if delivery.id in self._flight._by_id:
+        if delivery.id in self._flight.by_id:
             self._flight.acknowledge(delivery)
 
-    patch.setattr(Receiver, "_succeeded", succeeded)
+    patch.setattr(Receiver, "_wait", succeeded)
 
 
 def _publish_at_once(patch: Patch) -> None:

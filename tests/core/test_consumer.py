@@ -18,14 +18,14 @@ EPOCH = Epoch(3)
 
 def delivery(tag: int, epoch: Epoch = EPOCH) -> Delivery:
     event = Event("Happened", None, "c-1")
-    return Delivery(delivery_id(epoch, tag), tag, event, "events", Basic.Properties(), b"", f"key-{tag}", 1)
+    return Delivery(delivery_id(epoch, tag), tag, event, Basic.Properties(), b"", f"key-{tag}", 1, [])
 
 
 def arrive(flight: InFlight, *tags: int) -> dict[int, Delivery]:
     arrived = {tag: delivery(tag) for tag in tags}
     for tag, each in arrived.items():
         assert flight.seen(tag)
-        flight.add(each)
+        flight.by_id[each.id] = each
     return arrived
 
 
@@ -64,8 +64,7 @@ def test_acknowledgements_cover_what_was_settled_and_nothing_else(steps: list[st
             unacked.add(tag)
             assert flight.seen(tag)
             if step == "deliver":
-                running[tag] = delivery(tag)
-                flight.add(running[tag])
+                running[tag] = flight.by_id[delivery_id(EPOCH, tag)] = delivery(tag)
             else:
                 unacked.discard(tag)
         elif isinstance(step, tuple) and running:
@@ -155,12 +154,12 @@ def test_a_tag_out_of_the_blue_is_none(tag: int) -> None:
 def test_a_delivery_is_found_by_its_identifier_until_it_is_settled() -> None:
     flight = InFlight(EPOCH)
     first, second = arrive(flight, 1, 2).values()
-    assert flight.get(first.id) is first
-    assert flight.get(delivery_id(Epoch(EPOCH - 1), 1)) is None
-    assert flight.get(DeliveryId(1)) is None
+    assert flight.by_id.get(first.id) is first
+    assert flight.by_id.get(delivery_id(Epoch(EPOCH - 1), 1)) is None
+    assert flight.by_id.get(DeliveryId(1)) is None
     flight.remove(first)
     flight.acknowledge(second)
-    assert flight.get(first.id) is flight.get(second.id) is None
+    assert flight.by_id.get(first.id) is flight.by_id.get(second.id) is None
     assert not flight
 
 
@@ -198,14 +197,14 @@ def test_the_search_for_the_lowest_unsettled_never_goes_back() -> None:
     """Counted: over a whole link, each tag is looked at once, whatever the number of flushes."""
     flight, count = InFlight(EPOCH), 1_000
 
-    class Counting(dict[int, Delivery]):
+    class Counting(dict[DeliveryId, Delivery]):
         looks = 0
 
         def __contains__(self, key: object) -> bool:
             self.looks += 1
             return super().__contains__(key)
 
-    counting = flight._by_id = Counting()
+    flight.by_id = counting = Counting()
     marks = []
     for tag in range(1, count + 1, 2):
         for each in arrive(flight, tag, tag + 1).values():

@@ -7,11 +7,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda_core.effects import Publish
+from eda_core.effects import Effect, Publish
 from eda_core.ledger import Ledger
+from eda_core.values import Epoch
 
 from .kit import make_publish
 
+EPOCH = Epoch(2)
 tags = st.integers(-2, 14) | st.just(2**63 - 1)
 steps = st.lists(
     st.just(("add", 0, False)) | st.tuples(st.just("settle"), tags, st.booleans()) | st.just(("drain", 0, False)),
@@ -50,34 +52,47 @@ class CountingDict(dict[int, Publish]):
         return super().pop(key, default)
 
 
+def send(ledger: Ledger, *publishes: Publish) -> None:
+    effects: list[Effect] = []
+    ledger.backlog.extend(publishes)
+    ledger.send(EPOCH, 5.0, effects)
+    assert effects == list(publishes)
+
+
 def filled(count: int) -> tuple[Ledger, list[Publish]]:
-    ledger, publishes = Ledger(), [make_publish(number) for number in range(1, count + 1)]
-    for publish in publishes:
-        ledger.add(publish)
+    ledger, publishes = Ledger(1_000_000), [make_publish(number) for number in range(1, count + 1)]
+    send(ledger, *publishes)
     return ledger, publishes
 
 
 @given(steps)
 def test_settles_what_a_naive_list_would(operations: list[tuple[str, int, bool]]) -> None:
-    ledger, naive = Ledger(), Naive()
+    ledger, naive = Ledger(1_000_000), Naive()
     for number, (operation, tag, multiple) in enumerate(operations):
         if operation == "add":
             publish = make_publish(number)
-            ledger.add(publish)
+            send(ledger, publish)
             naive.add(publish)
             assert publish.tag == naive.open[-1][0]
         elif operation == "settle":
             assert ledger.settle(tag, multiple) == naive.settle(tag, multiple)
         else:
             assert ledger.drain() == [publish for _, publish in naive.open]
-            naive.open = []
+            naive = Naive()
         assert len(ledger) == len(naive.open)
         assert ledger.oldest() is (naive.open[0][1] if naive.open else None)
 
 
-def test_tags_count_from_one_in_the_order_of_publishing() -> None:
-    _, publishes = filled(3)
-    assert [publish.tag for publish in publishes] == [1, 2, 3]
+def test_tags_count_from_one_in_the_order_of_publishing_on_each_link() -> None:
+    ledger, publishes = filled(3)
+    assert [(publish.tag, publish.epoch, publish.sent_at) for publish in publishes] == [
+        (1, EPOCH, 5.0),
+        (2, EPOCH, 5.0),
+        (3, EPOCH, 5.0),
+    ]
+    ledger.drain()
+    send(ledger, first := make_publish(4))
+    assert first.tag == 1
 
 
 def test_a_single_confirm_says_nothing_of_lower_tags() -> None:
@@ -128,10 +143,10 @@ def test_the_low_water_mark_never_goes_back() -> None:
 
 def test_the_cost_of_a_whole_link_is_in_proportion_to_its_publishes() -> None:
     """Deleting from the front of a dictionary, or walking over it for each confirm, would be quadratic."""
-    ledger, counting, count = Ledger(), CountingDict(), 2_000
+    ledger, counting, count = Ledger(1_000_000), CountingDict(), 2_000
     ledger._open = counting
     for number in range(1, count + 1):
-        ledger.add(make_publish(number))
+        send(ledger, make_publish(number))
     for tag in range(1, count + 1):
         ledger.settle(tag, tag % 3 == 0)
         ledger.oldest()
@@ -142,5 +157,5 @@ def test_the_cost_of_a_whole_link_is_in_proportion_to_its_publishes() -> None:
 def test_a_multiple_confirm_far_beyond_what_was_published_costs_nothing() -> None:
     ledger, publishes = filled(2)
     assert ledger.settle(2**63 - 1, True) == publishes
-    ledger.add(late := make_publish(3))
+    send(ledger, late := make_publish(3))
     assert ledger.settle(3, False) == [late]

@@ -20,7 +20,7 @@ FIRST, SECOND = Epoch(1), Epoch(2)
 def accept(outbox: Outbox, *publishes: Publish) -> None:
     for publish in publishes:
         outbox.reserve(False)
-        outbox.add(publish)
+        outbox.backlog.append(publish)
 
 
 def numbered(*numbers: int) -> list[Publish]:

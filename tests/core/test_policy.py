@@ -89,31 +89,25 @@ def test_backoff_takes_numbers(named: dict[str, Any]) -> None:
 # What is remembered of attempts
 
 
-def test_a_first_delivery_is_the_first_attempt_whatever_is_remembered() -> None:
-    memory = AttemptMemory()
-    memory.remember("key", 5)
-    assert memory.attempt("key", {}, redelivered=False) == 1
-
-
 def test_a_redelivery_that_nothing_is_known_of_has_failed_once_elsewhere() -> None:
-    assert AttemptMemory().attempt("key", {}, redelivered=True) == 2
+    assert AttemptMemory().attempt("key", {}) == 2
 
 
 def test_what_failed_here_counts_and_what_was_only_lost_does_not() -> None:
     memory = AttemptMemory()
     memory.remember("failed", 1)
     memory.remember("lost", 0)
-    assert memory.attempt("failed", {}, redelivered=True) == 2
-    assert memory.attempt("lost", {}, redelivered=True) == 1
+    assert memory.attempt("failed", {}) == 2
+    assert memory.attempt("lost", {}) == 1
 
 
 def test_a_quorum_queue_counts_lost_links_which_are_no_failures() -> None:
     memory = AttemptMemory()
     memory.remember("key", 0, lost=True)
-    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: 1}, redelivered=True) == 1
+    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: 1}) == 1
     memory.remember("key", 1)
     memory.remember("key", 1, lost=True)
-    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: 3}, redelivered=True) == 2
+    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: 3}) == 2
     assert memory.failures("key") == 1
     assert memory.failures("other") == 0
 
@@ -122,9 +116,9 @@ def test_the_latest_count_is_the_one_that_holds_until_it_is_forgotten() -> None:
     memory = AttemptMemory()
     for failures in (1, 2, 3):
         memory.remember("key", failures)
-    assert memory.attempt("key", {}, redelivered=True) == 4
+    assert memory.attempt("key", {}) == 4
     memory.forget("key")
-    assert memory.attempt("key", {}, redelivered=True) == 2
+    assert memory.attempt("key", {}) == 2
     memory.forget("key")
 
 
@@ -134,20 +128,15 @@ def test_the_count_of_a_quorum_queue_is_the_surest_source(count: int, known: int
     memory = AttemptMemory()
     if known is not None:
         memory.remember("key", known)
-    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered=True) == count + 1
-
-
-@pytest.mark.parametrize("count", [0, 1, 19])
-def test_a_count_on_a_first_delivery_is_no_count_of_this_queue(count: int) -> None:
-    assert AttemptMemory().attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered=False) == 1
+    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: count}) == count + 1
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_count_that_stands_still_does_not_keep_a_message_going_for_ever(count: int) -> None:
-    memory, attempts = AttemptMemory(), list[int]()
+    memory, attempts = AttemptMemory(), [1]
     for _ in range(6):
-        attempts.append(memory.attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered=bool(attempts)))
         memory.remember("key", attempts[-1])
+        attempts.append(memory.attempt("key", {DELIVERY_COUNT_HEADER: count}))
     assert attempts == sorted(set(attempts))
 
 
@@ -155,15 +144,14 @@ def test_a_count_that_stands_still_does_not_keep_a_message_going_for_ever(count:
 def test_a_count_that_is_none_is_passed_over(count: object) -> None:
     memory = AttemptMemory()
     memory.remember("key", 2)
-    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered=True) == 3
-    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: count}, redelivered=False) == 1
+    assert memory.attempt("key", {DELIVERY_COUNT_HEADER: count}) == 3
 
 
 def test_the_memory_is_bounded_and_the_oldest_goes_first() -> None:
     memory = AttemptMemory(limit=3)
     for key in ("a", "b", "c", "a", "d"):
         memory.remember(key, 8)
-    known = {key: memory.attempt(key, {}, redelivered=True) for key in "abcd"}
+    known = {key: memory.attempt(key, {}) for key in "abcd"}
     assert known == {"a": 9, "b": 2, "c": 9, "d": 9}
 
 
@@ -178,7 +166,7 @@ def test_the_memory_is_that_of_the_latest_keys(steps: list[tuple[int, int | None
             memory.remember(key, failures)
             expected = [*expected, (key, failures)][-limit:]
         counts = dict(expected)
-        assert [memory.attempt(key, {}, True) for key in range(10)] == [counts.get(key, 1) + 1 for key in range(10)]
+        assert [memory.attempt(key, {}) for key in range(10)] == [counts.get(key, 1) + 1 for key in range(10)]
 
 
 def test_a_message_is_recognized_by_its_id() -> None:

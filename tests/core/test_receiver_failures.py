@@ -11,7 +11,7 @@ from pamqp.commands import Queue
 from eda_core.criticality import ALERT, EMERGENCY, ERROR
 from eda_core.effects import Ack, Declare, Dispatch, Effect, Nack, Publish, PublishLog, Report
 from eda_core.handlers import NoHandler, Reject, failure
-from eda_core.policy import RetryPolicy
+from eda_core.policy import DELIVERY_COUNT_HEADER, RetryPolicy
 from eda_core.values import DEFERRED, DONE, Epoch, Event, Failed
 
 from .kit import WALL, Bench, kinds, of, only, opened
@@ -34,6 +34,19 @@ def test_the_first_failure_sends_the_message_back_and_the_second_to_the_dead_let
     bench = opened()
     assert only(Nack, fail(bench, message_id="m")) == Nack(bench.epoch, 1, True)
     assert only(Nack, fail(bench, message_id="m", redelivered=True)) == Nack(bench.epoch, 2, False)
+
+
+@pytest.mark.parametrize("count", [0, 1, 19])
+def test_a_count_on_a_first_delivery_is_no_count_of_this_queue(count: int) -> None:
+    """The message brought it along from another queue."""
+    headers = {"conversation_id": "c", DELIVERY_COUNT_HEADER: count}
+    assert only(Nack, fail(opened(), message_id="m", headers=headers)).requeue
+
+
+def test_a_first_delivery_is_the_first_attempt_whatever_is_remembered() -> None:
+    bench = opened()
+    fail(bench, message_id="m")
+    assert records(fail(bench, message_id="m"))[0]["_attempt"] == 1
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
