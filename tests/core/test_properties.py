@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 
-from eda_core.properties import Properties
+from eda_core.properties import Properties, persistent
 from eda_core.testing import frames
 
 HEADERS: dict[str, Any] = {
@@ -51,6 +51,14 @@ def test_other_properties_are_written_by_pamqp() -> None:
     others: dict[str, Any] = {"content_type": "text/plain", "priority": 3, "message_id": "m", "delivery_mode": 2}
     assert Properties(**others).marshal() == Basic.Properties(**others).marshal()
     assert Properties(headers={}, **others).marshal() == Basic.Properties(headers={}, **others).marshal()
+
+
+def test_persistent_ones_are_those_that_the_constructor_makes() -> None:
+    made = persistent("text/plain", HEADERS)
+    assert made == Properties(content_type="text/plain", headers=HEADERS, delivery_mode=2)
+    assert dict(made) == dict(Properties(content_type="text/plain", headers=HEADERS, delivery_mode=2))
+    assert made.marshal() == Properties(content_type="text/plain", headers=HEADERS, delivery_mode=2).marshal()
+    made.validate()
 
 
 @pytest.mark.parametrize("headers", [{"n" * 256: 1}, {"k": object()}, {"k": 2**63}, {1: 1}, {"k": ["\ud800"]}])
