@@ -97,7 +97,8 @@ class Outbox(Ledger):
         kept = sorted((publish for publish in unsafe if publish.kept), key=lambda publish: publish.pid)
         for publish in kept:
             publish.delivery = None
-        self.backlog = deque(kept)
+        self.backlog.clear()
+        self.backlog.extend(kept)
         self.kept -= len(unsafe) - len(kept)
 
     def abandon(self) -> list[Publish]:
