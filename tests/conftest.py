@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import settings
 
-from tests.support.rabbitmq import RabbitNode, VhostPool, find_server
+from tests.support.rabbitmq import RabbitNode, find_server
+from tests.support.vhosts import VhostPool, Victim, Victims
 
 ADVICE = "RabbitMQ is not installed: apt-get update && apt-get install -y rabbitmq-server"
-RABBIT_FIXTURES = frozenset({"rabbitmq", "rabbit_node", "rabbit_vhost", "rabbit_url", "rabbit_management"})
+RABBIT_FIXTURES = frozenset({"rabbitmq", "rabbit_victim", "rabbit_vhost", "rabbit_url", "rabbit_management"})
 
 # No deadline: the time of one example says more about the machine than about the code.
 settings.register_profile("default", deadline=None)
@@ -34,7 +35,7 @@ def _require_server() -> None:
 
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitNode]:
-    """The node that tests share. A test that kills, freezes or alarms a node takes ``rabbit_node`` instead."""
+    """The node that tests share. A test that kills, freezes or alarms a node takes ``rabbit_victim`` instead."""
     _require_server()
     with RabbitNode() as node:
         yield node
@@ -52,21 +53,21 @@ def rabbit_management() -> Iterator[RabbitNode]:
         node.stop(grace=0.0)  # in good order it takes 6 s, and nobody asks for its data
 
 
-@pytest.fixture
-def rabbit_node() -> Iterator[Callable[[], RabbitNode]]:
-    """Makes started nodes (about 6 s each) that are the test's own, to mistreat; all are stopped when it ends."""
+@pytest.fixture(scope="session")
+def rabbit_victims() -> Iterator[Victims]:
+    """The node that tests mistreat, or the next one where that was too much for it."""
     _require_server()
-    nodes: list[RabbitNode] = []
+    victims = Victims()
+    yield victims
+    victims.end()
 
-    def make() -> RabbitNode:
-        node = RabbitNode()
-        nodes.append(node)
-        node.start()
-        return node
 
-    yield make
-    for node in nodes:
-        node.stop(grace=0.0)
+@pytest.fixture
+def rabbit_victim(rabbit_victims: Victims) -> Iterator[Victim]:
+    """A vhost that is the test's own, on a node that it may kill, freeze and alarm."""
+    victim = rabbit_victims.take()
+    yield victim
+    rabbit_victims.give_back(victim)
 
 
 @pytest.fixture(scope="session")

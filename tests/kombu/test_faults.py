@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -21,8 +21,9 @@ from eda_core import CBOR
 from eda_kombu import NotConfirmed, PartlyPublished
 from eda_tools.broker import EmbeddedBrokerThread
 from tests.kombu.support import Background, ProxyThread, Publisher, until, witness
-from tests.support.rabbitmq import RabbitNode, free_port
+from tests.support.rabbitmq import free_port
 from tests.support.services import BrokerUnderTest
+from tests.support.vhosts import Victim
 
 
 class Patient(Publisher):
@@ -74,13 +75,13 @@ def test_connections_cut_while_publishing_lose_nothing(broker: BrokerUnderTest, 
 
 
 def test_a_broker_killed_while_publishing_500_events_loses_none_and_an_alarm_is_waited_for(
-    rabbit_node: Callable[[], RabbitNode],
+    rabbit_victim: Victim,
 ) -> None:
-    node = rabbit_node()
-    with witness(node.url) as seen:
+    node, url = rabbit_victim.node, rabbit_victim.url
+    with witness(url) as seen:
         queue = seen.queue("events", name="kept")
     node.sync()
-    with Publisher(node.url, "source", confirm_timeout=60) as endpoint:
+    with Publisher(url, "source", confirm_timeout=60) as endpoint:
         restarting = None
         for number in range(500):
             if number == 250:
@@ -95,7 +96,7 @@ def test_a_broker_killed_while_publishing_500_events_loses_none_and_an_alarm_is_
             publish.result(0.7)
         node.set_memory_alarm(False)
         publish.get()
-    with witness(node.url) as seen:
+    with witness(url) as seen:
         assert {cbor2.loads(body) for body in seen.all(queue)} == set(range(501))
 
 
