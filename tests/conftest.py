@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -9,6 +10,28 @@ from hypothesis import settings
 from tests.support.rabbitmq import RabbitNode, find_server
 from tests.support.vhosts import VhostPool, Victim, Victims
 
+TESTS = Path(__file__).parent
+#: The files that take 20 s or more, the longest first. A name that is none any more does no harm.
+LONGEST = (
+    "conformance/test_conformance",
+    "explore/test_explorer",
+    "differential/test_differential",
+    "explore/test_planted_bugs",
+    "explore/test_rules",
+    "tools/test_publishing_tools",
+    "kombu/test_faults",
+    "tools/test_doctor",
+    "test_rabbitmq_node",
+    "tools/test_watching_tools",
+    "tools/test_inspect_queue",
+    "tools/test_resurrect_in_trouble",
+    "aio/test_faults",
+    "tls/test_tls",
+    "tools/test_topology",
+    "tools/test_trace",
+    "conformance/test_processes",
+    "examples/test_conversations_end_to_end",
+)
 ADVICE = "RabbitMQ is not installed: apt-get update && apt-get install -y rabbitmq-server"
 RABBIT_FIXTURES = frozenset({"rabbitmq", "rabbit_victim", "rabbit_vhost", "rabbit_url", "rabbit_management"})
 
@@ -18,11 +41,17 @@ settings.register_profile("deep", deadline=None, max_examples=5_000, stateful_st
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server, so that ``-m "not rabbitmq"`` leaves exactly that out."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs a server, so that ``-m "not rabbitmq"`` leaves exactly that out; among workers, order the files.
+
+    What takes longest is begun first: else all others wait in the end for who happens to come to it last.
+    """
     for item in items:
         if not RABBIT_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("rabbitmq")
+    if hasattr(config, "workerinput"):
+        ranks = {TESTS / f"{name}.py": rank for rank, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 def _require_server() -> None:
