@@ -56,10 +56,12 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The test suite, two files at a time. Arguments after -- go to pytest: ``nox -s tests -- -k codec``."""
+    """The test suite, three files at a time. Arguments after -- go to pytest: ``nox -s tests -- -k codec``."""
     install(session)
-    # By files: some tests look at what the others of their file have done. Each worker starts a RabbitMQ of its own.
-    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
+    # Three on two cores: a third of the time a worker waits, for RabbitMQ to start or for a heartbeat to be missed. By
+    # files: some tests look at what the others of their file have done. Each worker starts a RabbitMQ of its own. The
+    # order of the files is that of tests/conftest.py.
+    session.run("pytest", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", *session.posargs)
 
 
 @nox.session

@@ -2,14 +2,38 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests.support.rabbitmq import RabbitNode, VhostPool, find_server
+from tests.support.rabbitmq import RabbitNode, find_server
+from tests.support.vhosts import VhostPool, Victim, Victims
 
+TESTS = Path(__file__).parent
+#: The files that take 20 s or more, the longest first. A name that is none any more does no harm.
+LONGEST = (
+    "conformance/test_conformance",
+    "explore/test_explorer",
+    "differential/test_differential",
+    "explore/test_planted_bugs",
+    "explore/test_rules",
+    "tools/test_publishing_tools",
+    "kombu/test_faults",
+    "tools/test_doctor",
+    "test_rabbitmq_node",
+    "tools/test_watching_tools",
+    "tools/test_inspect_queue",
+    "tools/test_resurrect_in_trouble",
+    "aio/test_faults",
+    "tls/test_tls",
+    "tools/test_topology",
+    "tools/test_trace",
+    "conformance/test_processes",
+    "examples/test_conversations_end_to_end",
+)
 ADVICE = "RabbitMQ is not installed: apt-get update && apt-get install -y rabbitmq-server"
-RABBIT_FIXTURES = frozenset({"rabbitmq", "rabbit_node", "rabbit_vhost", "rabbit_url", "rabbit_management"})
+RABBIT_FIXTURES = frozenset({"rabbitmq", "rabbit_victim", "rabbit_vhost", "rabbit_url", "rabbit_management"})
 
 # No deadline: the time of one example says more about the machine than about the code.
 settings.register_profile("default", deadline=None)
@@ -17,11 +41,17 @@ settings.register_profile("deep", deadline=None, max_examples=5_000, stateful_st
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server, so that ``-m "not rabbitmq"`` leaves exactly that out."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs a server, so that ``-m "not rabbitmq"`` leaves exactly that out; among workers, order the files.
+
+    What takes longest is begun first: else all others wait in the end for who happens to come to it last.
+    """
     for item in items:
         if not RABBIT_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("rabbitmq")
+    if hasattr(config, "workerinput"):
+        ranks = {TESTS / f"{name}.py": rank for rank, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 def _require_server() -> None:
@@ -34,7 +64,7 @@ def _require_server() -> None:
 
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitNode]:
-    """The node that tests share. A test that kills, freezes or alarms a node takes ``rabbit_node`` instead."""
+    """The node that tests share. A test that kills, freezes or alarms a node takes ``rabbit_victim`` instead."""
     _require_server()
     with RabbitNode() as node:
         yield node
@@ -52,21 +82,21 @@ def rabbit_management() -> Iterator[RabbitNode]:
         node.stop(grace=0.0)  # in good order it takes 6 s, and nobody asks for its data
 
 
-@pytest.fixture
-def rabbit_node() -> Iterator[Callable[[], RabbitNode]]:
-    """Makes started nodes (about 6 s each) that are the test's own, to mistreat; all are stopped when it ends."""
+@pytest.fixture(scope="session")
+def rabbit_victims() -> Iterator[Victims]:
+    """The node that tests mistreat, or the next one where that was too much for it."""
     _require_server()
-    nodes: list[RabbitNode] = []
+    victims = Victims()
+    yield victims
+    victims.end()
 
-    def make() -> RabbitNode:
-        node = RabbitNode()
-        nodes.append(node)
-        node.start()
-        return node
 
-    yield make
-    for node in nodes:
-        node.stop(grace=0.0)
+@pytest.fixture
+def rabbit_victim(rabbit_victims: Victims) -> Iterator[Victim]:
+    """A vhost that is the test's own, on a node that it may kill, freeze and alarm."""
+    victim = rabbit_victims.take()
+    yield victim
+    rabbit_victims.give_back(victim)
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,15 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pika
 import pytest
 
 from tests.support import rabbitmq as support
-from tests.support.rabbitmq import RabbitNode, RabbitNodeError, VhostPool, find_server, free_port
+from tests.support.rabbitmq import RabbitNode, RabbitNodeError, find_server, free_port
+from tests.support.vhosts import VhostPool, Victim
 
 LINUX = sys.platform == "linux"
 
@@ -39,8 +40,18 @@ def ended(pid: int) -> bool:
         return True
 
 
-def test_a_confirmed_message_survives_a_kill(rabbit_node: Callable[[], RabbitNode]) -> None:
-    node = rabbit_node()
+@pytest.fixture
+def node(rabbitmq: RabbitNode) -> Iterator[RabbitNode]:
+    """A started node that is the test's own; skipped, or failed in CI, where there is none to share either."""
+    own = RabbitNode()
+    try:
+        own.start()
+        yield own
+    finally:
+        own.stop(grace=0.0)
+
+
+def test_a_confirmed_message_survives_a_kill(node: RabbitNode) -> None:
     channel = channel_to(node.url)
     channel.queue_declare("kept", durable=True)
     publish(channel, "kept", b"still here")
@@ -69,8 +80,8 @@ def test_a_confirmed_message_survives_a_kill(rabbit_node: Callable[[], RabbitNod
     node.stop()  # a second time is harmless
 
 
-def test_alarms_and_freezing(rabbit_node: Callable[[], RabbitNode]) -> None:
-    node = rabbit_node()
+def test_alarms_and_freezing(rabbit_victim: Victim) -> None:
+    node = rabbit_victim.node
     node.set_memory_alarm(True)
     assert "memory" in node.eval("rabbit_alarm:get_alarms().")
     node.set_memory_alarm(False)

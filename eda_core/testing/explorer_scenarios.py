@@ -64,7 +64,7 @@ def _window() -> Scenario:
         (event("m"),),
         {"m": Plan((said("m.0"), said("m.1")))},
         outside=(said("x"), said("y")),
-        bounds={"outside": 2, "drop": 1, "refusal": 1},
+        bounds={"outside": 1, "drop": 1, "refusal": 1},
     )
 
 
@@ -158,16 +158,16 @@ def _full() -> Scenario:
         (event("m"),),
         {"m": Plan((said("m.0"), said("m.1")))},
         outside=(said("x"), said("y")),
-        bounds={"outside": 2, "drop": 1},
+        bounds={"outside": 1, "drop": 1},
     )
 
 
-def _stop() -> Scenario:
+def _stop(*first: Post) -> Scenario:
     return Scenario(
         "stop with work in flight",
         (service(),),
         (event("m"), event("n")),
-        {"m": Plan((said("m.0"),)), "n": Plan((said("n.0", immediate=True),))},
+        {"m": Plan(first), "n": Plan((said("n.0", immediate=True),))},
         bounds={"stop": 1, "drop": 1},
     )
 
@@ -179,7 +179,7 @@ def _stop_late() -> Scenario:
         (event("m"),),
         {"m": Plan((said("m.0"),))},
         outside=(said("x"),),
-        bounds={"stop": 1, "haste": 1, "outside": 1, "refusal": 1},
+        bounds={"stop": 1, "haste": 1, "outside": 1},
     )
 
 
@@ -267,22 +267,31 @@ SCENARIOS: Final = (
 )
 
 
-def _deeper(name: str, **more: int) -> Scenario:
-    """The scenario with larger bounds."""
-    scenario = next(each for each in SCENARIOS if each.name == name)
+def _deeper(what: str | Scenario, how: str = "deeper", **more: int) -> Scenario:
+    """The scenario, or the one that has this name by default, with larger bounds."""
+    scenario = what if isinstance(what, Scenario) else next(each for each in SCENARIOS if each.name == what)
     bounds = {**scenario.bounds}
     for kind, count in more.items():
         bounds[kind] = bounds.get(kind, 0) + count
-    return replace(scenario, name=f"{name}, deeper", bounds=bounds)
+    return replace(scenario, name=f"{scenario.name}, {how}", bounds=bounds)
 
+
+#: Here the handlers of both messages publish.
+_STOP_WIDE: Final = _stop(said("m.0"))
 
 #: With more faults each.
 DEEP: Final = (
+    # To their end, what is too wide for each run; those below are broken off.
+    _deeper("narrow window", "wider", outside=1),
+    _deeper("full buffer", "wider", outside=1),
+    _deeper(_STOP_WIDE, "wider"),
+    _deeper("stop against time", "wider", refusal=1),
+    _deeper("calls before the first link", "wider", outside=1),
     _deeper("plain relay", drop=1, refusal=1),
     _deeper("command and result", drop=1, haste=1),
     _deeper("two messages, prefetch 2", drop=1, refusal=1),
     _deeper("three messages, prefetch 3", failure=1, drop=1),
-    _deeper("narrow window", drop=1, refusal=1),
+    _deeper("narrow window", outside=1, drop=1, refusal=1),
     _deeper("poison", drop=1, haste=1),
     _deeper("poison, three attempts", drop=2, refusal=1),
     _deeper("poison, delayed retries", drop=1, haste=1),
@@ -290,16 +299,16 @@ DEEP: Final = (
     _deeper("manual acknowledgement, cut", drop=1),
     _deeper("configuration phase", drop=1, haste=1, late=1, refusal=1),
     _deeper("publishes from outside", drop=1, refusal=1, haste=1),
-    _deeper("full buffer", refusal=1),
-    _deeper("stop with work in flight", failure=1, refusal=1),
-    _deeper("stop against time", haste=1, drop=1),
+    _deeper("full buffer", outside=1, refusal=1),
+    _deeper(_STOP_WIDE, failure=1, refusal=1),
+    _deeper("stop against time", haste=1, drop=1, refusal=1),
     _deeper("two URLs", drop=1, outside=1),
     _deeper("refused logins", drop=1, haste=1),
     _deeper("alarm", drop=1, haste=1),
     _deeper("cancelled consumer, restart", restart=1, drop=1),
     _deeper("two workers", drop=1, haste=1),
     _deeper("call in a handler", failure=1, forget=1, late=1),
-    _deeper("calls before the first link", drop=1),
+    _deeper("calls before the first link", outside=1, drop=1),
     _deeper("calls and lost links", drop=1, refusal=1),
     _deeper("calls answered in any order", drop=1),
     _deeper("calls, the queue of results gone", channel=1, drop=1),

@@ -38,7 +38,7 @@ def _calling(name: str, *outside: Ask | Post, **how: Any) -> Scenario:
 
 
 def _calls_early() -> Scenario:
-    bounds = {"outside": 3, "no_link": 1}
+    bounds = {"outside": 2, "no_link": 1}
     outside = (Ask("x"), said("y"), Ask("z"))
     return _calling("calls before the first link", *outside, bounds=bounds, answers={"z": "error"}, fresh=True)
 

@@ -18,7 +18,8 @@ from eda_core.testing.conformance_script import (
 from eda_tools.broker import EmbeddedBroker
 from tests.conformance.operator import Operator
 from tests.conformance.proxy import Proxy
-from tests.support.rabbitmq import DLX_DEFINITION, DLX_PATTERN, RabbitNode, free_port
+from tests.support.rabbitmq import free_port
+from tests.support.vhosts import Victim
 
 DEAD_LETTER_EXCHANGE = "am-dlx"
 
@@ -85,48 +86,18 @@ class Embedded(BrokerUnderTest):
 class Rabbit(BrokerUnderTest):
     """A vhost of a RabbitMQ node that may be mistreated."""
 
-    def __init__(self, node: RabbitNode, vhost: str) -> None:
-        super().__init__(node.vhost_url(vhost))
-        self._node = node
-        self._alarmed = False
+    def __init__(self, victim: Victim) -> None:
+        super().__init__(victim.url)
+        self._node = victim.node
 
     async def __aexit__(self, *_error: object) -> None:
-        if self._alarmed:
+        if self._node.alarmed:
             await self.alarm(False)
         await super().__aexit__()
 
     async def alarm(self, on: bool) -> None:
-        self._alarmed = on
         await asyncio.to_thread(self._node.set_memory_alarm, on)
 
     async def kill(self) -> None:
         await asyncio.to_thread(self._node.kill)
         await asyncio.to_thread(self._node.start)
-
-
-class Vhosts:
-    """Fresh vhosts of one node with the dead-letter policy, made many at a time: every rabbitmqctl takes a second."""
-
-    BATCH = 24
-
-    def __init__(self, node: RabbitNode) -> None:
-        self._node = node
-        self._fresh: list[str] = []
-        self._made = 0
-
-    def take(self) -> str:
-        """The name of a vhost that nobody has used."""
-        if not self._fresh:
-            fresh = [f"conformance-{self._made + number}" for number in range(self.BATCH)]
-            self._made += self.BATCH
-            self._node.change_vhosts(add=fresh)
-            names = ", ".join(f'<<"{name}">>' for name in fresh)
-            pattern, definition = (
-                text.replace("\\", "\\\\").replace('"', '\\"') for text in (DLX_PATTERN, DLX_DEFINITION)
-            )
-            self._node.eval(
-                f'[ok = rabbit_policy:parse_set(V, <<"DLX">>, <<"{pattern}">>, <<"{definition}">>, <<"0">>, '
-                f'<<"queues">>, <<"eda">>) || V <- [{names}]].'
-            )
-            self._fresh = fresh  # now that they are there: what fails here must not fail all that follow
-        return self._fresh.pop()

@@ -1,35 +1,14 @@
-"""Brokers for the conformance checks, and the table of what came of them."""
+"""The table of what came of the conformance checks."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.brokers import Vhosts
-from tests.support.rabbitmq import RabbitNode, find_server
-
 #: Seconds and result by check, adapter and broker.
 RESULTS: dict[tuple[str, str, str], tuple[str, float]] = {}
-
-
-@pytest.fixture(scope="package")
-def mistreated_node() -> Iterator[RabbitNode]:
-    """A RabbitMQ node for checks that alarm and kill it; whoever does leaves it running and without alarm."""
-    if find_server() is None:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail("RabbitMQ is not installed", pytrace=False)
-        pytest.skip("RabbitMQ is not installed")
-    with RabbitNode() as node:
-        yield node
-
-
-@pytest.fixture(scope="package")
-def vhosts(mistreated_node: RabbitNode) -> Vhosts:
-    """Vhosts of that node."""
-    return Vhosts(mistreated_node)
 
 
 @pytest.hookimpl(wrapper=True)

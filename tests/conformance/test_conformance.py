@@ -14,11 +14,11 @@ import eda_pika
 from eda_core.testing.conformance import CHECKS, Check
 from eda_tools.broker import EmbeddedBroker
 from examples import custom_service
-from tests.conformance.brokers import Embedded, Rabbit, Vhosts
+from tests.conformance.brokers import Embedded, Rabbit
 from tests.conformance.callbacks import MainThread, callback_subjects_of
 from tests.conformance.runner import Runner, no_task_is_left
 from tests.conformance.subjects import subjects_of
-from tests.support.rabbitmq import RabbitNode
+from tests.support.vhosts import Victim
 
 #: eda_pika with HANDLER_THREADS.
 THREADED = "eda_pika/4"
@@ -62,14 +62,13 @@ def test_conformance(check: Check, adapter: str, broker: str, request: pytest.Fi
             await Runner(under_test, subjects).run(check)
         await no_task_is_left()
 
-    async def on_rabbitmq(node: RabbitNode, vhost: str) -> None:
-        async with Rabbit(node, vhost) as under_test:
+    async def on_rabbitmq(victim: Victim) -> None:
+        async with Rabbit(victim) as under_test:
             await Runner(under_test, subjects).run(check)
         await no_task_is_left()
 
     if broker == "embedded":
         performed = on_embedded()
     else:
-        vhosts: Vhosts = request.getfixturevalue("vhosts")
-        performed = on_rabbitmq(request.getfixturevalue("mistreated_node"), vhosts.take())
+        performed = on_rabbitmq(request.getfixturevalue("rabbit_victim"))
     asyncio.run(performed) if main is None else main.during(lambda: asyncio.run(performed))

@@ -22,11 +22,12 @@ from eda_core.values import Epoch
 from eda_tools.broker import EmbeddedBroker
 from examples.custom_service import Service
 from examples.custom_transport import Wire
-from tests.conformance.brokers import BrokerUnderTest, Embedded, Rabbit, Vhosts
+from tests.conformance.brokers import BrokerUnderTest, Embedded, Rabbit
 from tests.conformance.runner import Cast, no_task_is_left
 from tests.conformance.subjects import subjects_of
 from tests.support.rabbitmq import RabbitNode
 from tests.support.services import asynchronous, within
+from tests.support.vhosts import Victim
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -93,9 +94,10 @@ POISON = b"\x20\x00" + struct.pack(">I", 11) + b"\x01tT" + b"\x7f" + b"\xff" * 7
 
 
 @pytest.mark.rabbitmq
-def test_headers_that_crash_their_reader_are_dead_lettered(mistreated_node: RabbitNode, vhosts: Vhosts) -> None:
+def test_headers_that_crash_their_reader_are_dead_lettered(rabbitmq: RabbitNode, rabbit_vhost: str) -> None:
     """Other clients lose the connection over such a message, again and again (FACTS.md, "RabbitMQ")."""
-    asyncio.run(_poison(Rabbit(mistreated_node, vhosts.take())))
+    rabbitmq.set_dlx_policy(rabbit_vhost)
+    asyncio.run(_poison(Rabbit(Victim(rabbitmq, rabbit_vhost))))
 
 
 async def _poison(rabbit: Rabbit) -> None:

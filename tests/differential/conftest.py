@@ -8,7 +8,8 @@ import pytest
 from hypothesis.internal.conjecture import engine
 
 from tests.differential.comparison import Rabbit
-from tests.support.rabbitmq import RabbitNode, VhostPool
+from tests.support.rabbitmq import RabbitNode
+from tests.support.vhosts import VhostPool
 
 
 @pytest.fixture(scope="module")

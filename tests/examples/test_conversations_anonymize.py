@@ -205,8 +205,8 @@ UNITS = ["1", "1 ", "12 34 ", "a", "a.", "a@", "a@a.", "A", "Aa ", "A'a", "M. A"
 
 @pytest.mark.parametrize("unit", [*UNITS, "[CARD_1] 0"])
 def test_time_is_linear(unit: str) -> None:
-    # A quadratic pattern needs minutes for this.
+    # A quadratic pattern needs minutes for this. Of the processor: what others do beside must not count.
     text = unit * (200_000 // len(unit))
-    started = time.perf_counter()
+    started = time.process_time()
     anonymize(text)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

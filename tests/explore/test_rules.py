@@ -208,7 +208,7 @@ class Company(RuleBasedStateMachine):
 
 
 def test_random_histories() -> None:
-    run_state_machine_as_test(Company, settings=settings(max_examples=500, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(Company, settings=settings(max_examples=250, stateful_step_count=40, deadline=None))
 
 
 @pytest.mark.deep

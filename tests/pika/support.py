@@ -131,6 +131,8 @@ async def running(*services: Probe, ready: bool = True) -> AsyncIterator[None]:
         for service in services:
             if not service.end.done():
                 service.stop(0.0)
+        for service in services:  # or they would tell their end to an event loop that is closed, which is another error
+            await asyncio.wait((service.end,), timeout=PATIENCE)
         raise
     for service in services:
         if not service.end.done():

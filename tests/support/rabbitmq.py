@@ -112,7 +112,11 @@ class _Group:
 
 
 class RabbitNode:
-    """One RabbitMQ node. ``start`` and ``kill`` may alternate; ``stop`` ends it and removes its data."""
+    """One RabbitMQ node. ``start`` and ``kill`` may alternate; ``stop`` ends it and removes its data.
+
+    Attributes:
+        alarmed: the memory alarm may be in force: it was raised, and not cleared for certain.
+    """
 
     def __init__(self, server: Path | None = None, *, management: bool = False) -> None:
         """Choose ports, a name and a directory; nothing runs before ``start``.
@@ -131,6 +135,7 @@ class RabbitNode:
         self.name = f"eda{os.getpid()}x{secrets.token_hex(3)}@localhost"
         self.directory = Path(tempfile.mkdtemp(prefix="eda-rabbit-"))
         self.log_file = self.directory / "node.log"
+        self.alarmed = False
         self._group: _Group | None = None
         self._epmd: _Group | None = None
         self._epmd_port = free_port()
@@ -218,7 +223,7 @@ class RabbitNode:
             if self._group is not None:
                 self._group.end()
             self._group = _Group([str(self._server)], self._env, log, self.directory)
-        self._await(self._group, self._answers, timeout)
+        self._await(self._group, self.answers, timeout)
         self._await(self._group, self._manageable, timeout)
 
     def _await(self, group: _Group, ready: Callable[[], bool], timeout: float) -> None:
@@ -238,8 +243,8 @@ class RabbitNode:
             return False
         return True
 
-    def _answers(self) -> bool:
-        """Whether a protocol header is answered by Connection.Start."""
+    def answers(self) -> bool:
+        """Whether a protocol header is answered by Connection.Start; a paused node is given 5 s."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as link:
                 link.sendall(AMQP_HEADER)
@@ -274,6 +279,7 @@ class RabbitNode:
         if self._group is not None:
             self._group.end()
             self._group = None
+            self.alarmed = False  # the watermark is not among what a node keeps
 
     def pause(self) -> None:
         """Freeze the node: its connections stay open and nothing is answered.
@@ -365,17 +371,23 @@ class RabbitNode:
         """Evaluate an Erlang expression on the node; raises RabbitNodeError if it fails there."""
         return self.ctl("eval", expression)
 
-    def change_vhosts(self, add: Sequence[str] = (), delete: Sequence[str] = ()) -> None:
+    def change_vhosts(self, add: Sequence[str] = (), delete: Sequence[str] = (), *, dead_letters: bool = False) -> None:
         """Create vhosts in which ``guest`` has all rights, and delete others, in one rabbitmqctl (about 0.6 s).
 
-        Connections to a deleted vhost are closed by the broker. The names go into Erlang source: no quotes in them.
+        Connections to a deleted vhost are closed by the broker.
+        With ``dead_letters`` the new ones have the policy of ``set_dlx_policy``.
         RabbitMQ 3.10 can fail with ``no_such_vhost`` on the vhost it is just deleting: what counts is that it is gone.
         """
+        policies = (
+            f', [ok = rabbit_policy:parse_set(V, <<"DLX">>, {_binary(DLX_PATTERN)}, {_binary(DLX_DEFINITION)}, '
+            f'<<"0">>, <<"queues">>, <<"eda">>) || V <- {_binaries(add)}]'
+        )
         self.eval(
             '[begin catch rabbit_vhost:delete(V, <<"eda">>), false = rabbit_vhost:exists(V) end '
             f"|| V <- {_binaries(delete)}], "
             '[begin ok = rabbit_vhost:add(V, <<"eda">>), ok = rabbit_auth_backend_internal:set_permissions('
-            f'<<"guest">>, V, <<".*">>, <<".*">>, <<".*">>, <<"eda">>) end || V <- {_binaries(add)}].'
+            f'<<"guest">>, V, <<".*">>, <<".*">>, <<".*">>, <<"eda">>) end || V <- {_binaries(add)}]'
+            f"{policies if dead_letters else ''}."
         )
 
     def set_dlx_policy(self, vhost: str = "/") -> None:
@@ -386,8 +398,19 @@ class RabbitNode:
         self.ctl("set_policy", "-p", vhost, "DLX", DLX_PATTERN, DLX_DEFINITION, "--apply-to", "queues")
 
     def set_memory_alarm(self, on: bool) -> None:
-        """Raise or clear the memory alarm, on which the broker stops to read from connections that publish."""
-        self.ctl("set_vm_memory_high_watermark", "0" if on else "0.6")
+        """Raise or clear the memory alarm, on which the broker stops to read from connections that publish.
+
+        It is in force, or is not, when this returns: what a client publishes from then on waits, or does not. The
+        monitor of the memory only tells the keeper of the alarms, and does not wait for it; but who asks the keeper
+        afterwards is answered when it has told all connections (``rabbitmqctl set_vm_memory_high_watermark`` does not
+        ask, and so may return before).
+        """
+        self.alarmed = True
+        watermark, wanted = ("0", "[{{resource_limit, memory, _}, _}]") if on else ("0.6", "[]")
+        self.eval(
+            f"ok = vm_memory_monitor:set_vm_memory_high_watermark({watermark}), {wanted} = rabbit_alarm:get_alarms()."
+        )
+        self.alarmed = on
 
     def process_ids(self) -> list[int]:
         """All processes of this node, whatever their group: those that live in its HOME (Linux; elsewhere nothing)."""
@@ -400,32 +423,12 @@ class RabbitNode:
         return found
 
 
+def _binary(text: str) -> str:
+    """An Erlang binary."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'<<"{escaped}">>'
+
+
 def _binaries(names: Sequence[str]) -> str:
     """An Erlang list of binaries."""
-    return "[" + ", ".join(f'<<"{name}">>' for name in names) + "]"
-
-
-class VhostPool:
-    """Fresh vhosts of one node. They are made and deleted by the batch, since every rabbitmqctl takes half a second."""
-
-    BATCH = 8
-
-    def __init__(self, node: RabbitNode) -> None:
-        self._node = node
-        self._fresh: list[str] = []
-        self._used: list[str] = []
-        self._made = 0
-
-    def take(self) -> str:
-        """The name of a vhost that nobody has used."""
-        if not self._fresh:
-            names = [f"test-{self._made + number}" for number in range(self.BATCH)]
-            self._node.change_vhosts(add=names, delete=self._used)
-            self._made += self.BATCH
-            self._used.clear()
-            self._fresh = names[::-1]
-        return self._fresh.pop()
-
-    def give_back(self, name: str) -> None:
-        """Have a vhost deleted, with what is in it and the connections to it, when the next batch is made."""
-        self._used.append(name)
+    return f"[{', '.join(map(_binary, names))}]"
