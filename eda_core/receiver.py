@@ -227,6 +227,8 @@ class Receiver(LinkKeeper):
             delivery.held = []
         if deferred and delivery.verdict is None:
             delivery.stage = DEFERRED
+        elif held:  # just sent: not confirmed for sure
+            delivery.stage = WAITING
         else:
             self._wait(delivery, effects)
 

@@ -59,9 +59,17 @@ MUTANTS = (
     Mutant(
         "acknowledged when the handler ends, not when its publishes are confirmed",
         "receiver",
+        "        elif held:  # just sent: not confirmed for sure\n            delivery.stage = WAITING",
+        "        elif held:\n            self._complete(delivery, effects)",
+        "plain relay",
+        "I1",
+    ),
+    Mutant(
+        "acknowledged by hand before its publishes are confirmed",
+        "receiver",
         "        if not delivery.unconfirmed:\n            self._complete(",
         "        if not delivery.held:\n            self._complete(",
-        "plain relay",
+        "manual acknowledgement",
         "I1",
     ),
     Mutant(
