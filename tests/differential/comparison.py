@@ -61,12 +61,13 @@ class WatchedEngine(Engine):
         origins: from where each queue got messages, by name: the order between two origins is chance.
         raced: two processes of RabbitMQ's were on their way to the same place: which of them was first is chance. A
             letter came to a queue from which, with the channel that ended, a consumer had gone; or a queue asked for
-            room in the prefetch that its consumers share while the channel was telling that there is some again.
+            room in the prefetch that its consumers share while the channel was telling that there is some again; or a
+            letter that cannot wait came to a queue that was about to hear of it.
         arrivals: how many messages the queues got.
         ageing: one of them has a tiny time to live.
     """
 
-    __slots__ = ("_left", "_publishing", "_settling", "ageing", "arrivals", "origins", "raced")
+    __slots__ = ("_left", "_publishing", "_settling", "_told", "ageing", "arrivals", "origins", "raced")
 
     def __init__(self, vhost: str) -> None:
         super().__init__([vhost], (), 0.0)
@@ -76,6 +77,7 @@ class WatchedEngine(Engine):
         self.origins: dict[str, set[str]] = {}
         self.raced = False
         self._left: set[int] = set()
+        self._told: set[int] = set()
         self.ageing = False
         self.arrivals = 0
         self._publishing = False
@@ -94,6 +96,8 @@ class WatchedEngine(Engine):
         self.origins.setdefault(queue.name, set()).add(deaths[0]["queue"] if deaths else "")
         self.arrivals += 1
         self.raced |= queue.uid in self._left
+        waits = 0 not in (message.ttl, queue.limits.message_ttl) and queue.limits.max_length is None
+        self.raced |= queue.uid in self._told and not waits
         self.ageing |= TINY in (message.ttl, queue.limits.message_ttl)
         return super().enqueue(queue, message)
 
@@ -114,6 +118,7 @@ class WatchedEngine(Engine):
 
     def resume(self, channel: Channel) -> None:
         self._settling = None  # now it has told
+        self._told |= channel.suspended
         super().resume(channel)
 
     def _requeue(self, queue: Queue, entries: list[Entry]) -> None:

@@ -18,7 +18,7 @@ from eda_core.testing.broker_engine import Engine
 from eda_core.testing.broker_queue import Queue
 from eda_core.testing.broker_topology import Topology
 from tests.differential.comparison import Comparison, DifferenceError, Rabbit
-from tests.differential.operations import Operation
+from tests.differential.operations import Call, Operation, Place, Publish, Settle
 from tests.differential.strategies import sequences
 
 #: What each run must have done and seen, and how often at least in 300 sequences: a test of nothing agrees with all.
@@ -149,6 +149,27 @@ def test_many_random_sequences(rabbit: Rabbit, quorum: bool, number: int, counte
     counted(f"{'quorum queue: ' * quorum}{comparison.statistics}")
     assert comparison.statistics.sequences - comparison.statistics.cut_short >= (400 if quorum else 5_000)
     demand(comparison, {} if quorum else OPERATIONS, QUORUM_OUTCOMES if quorum else OUTCOMES)
+
+
+@pytest.mark.parametrize("limits", [{"x-message-ttl": 0}, {"x-max-length": 0}])
+def test_a_letter_that_cannot_wait_for_room_in_a_shared_prefetch_is_left_to_chance(
+    rabbit: Rabbit, limits: dict[str, int]
+) -> None:
+    """RabbitMQ delivers it about every second time."""
+    at = Place(0, 1)
+    arguments = {**limits, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "q0"}
+    consume = {"queue": "q0", "consumer_tag": "c", "no_ack": False, "exclusive": False}
+    comparison = Comparison(rabbit)
+    sequence: list[Operation] = [
+        Call("declare queue", at, "Queue.Declare", {"queue": "q0", "arguments": arguments}),
+        Call("qos of the channel", at, "Basic.Qos", {"prefetch_count": 1, "global_": True}),
+        Call("consume", at, "Basic.Consume", consume),
+        Publish("publish", at, "", "q0", 2, False, {}),
+        Settle("nack", at, "Nack", 0, False, False),
+    ]
+    comparison.run(sequence)
+    assert comparison.statistics.cut_short == 1
+    assert comparison.statistics.operations["publish"] == 1
 
 
 # -- the comparison sees what it should --------------------------------------------------------------------------------
