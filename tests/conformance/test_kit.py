@@ -57,11 +57,14 @@ def _confirm_what_is_refused(patch: Patch) -> None:
 
 
 def _acknowledge_at_once(patch: Patch) -> None:
-    def succeeded(self: Any, delivery: Any, effects: list[Any]) -> None:
+    release = Receiver._release
+
+    def released(self: Any, delivery: Any, deferred: bool, effects: list[Any]) -> None:
+        release(self, delivery, deferred, effects)
         if delivery.id in self._flight.by_id:
             self._flight.acknowledge(delivery)
 
-    patch.setattr(Receiver, "_wait", succeeded)
+    patch.setattr(Receiver, "_release", released)
 
 
 def _publish_at_once(patch: Patch) -> None:

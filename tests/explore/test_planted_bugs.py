@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from eda_core.testing.explorer_scenarios import SCENARIOS
-from tests.explore.mutants import MUTANTS, Mutant
+from tests.explore.mutant import Mutant
+from tests.explore.mutants import MUTANTS
 
 CORE = Path(__file__).parents[2] / "eda_core"
 HUNT = Path(__file__).with_name("hunt.py")
@@ -28,7 +29,7 @@ def plant(mutant: Mutant, directory: Path) -> None:
     if text.count(mutant.before) != 1:
         pytest.fail(
             f"the planted bug {mutant.name!r} does not fit any more: eda_core/{mutant.module}.py holds "
-            f"{text.count(mutant.before)} times, instead of once,\n{mutant.before}\n(see tests/explore/mutants.py)",
+            f"{text.count(mutant.before)} times, instead of once,\n{mutant.before}\n(see tests/explore/mutants*.py)",
             pytrace=False,
         )
     source.write_text(text.replace(mutant.before, mutant.after), encoding="utf-8")
