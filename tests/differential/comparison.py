@@ -96,8 +96,9 @@ class WatchedEngine(Engine):
         self.origins.setdefault(queue.name, set()).add(deaths[0]["queue"] if deaths else "")
         self.arrivals += 1
         self.raced |= queue.uid in self._left
-        waits = 0 not in (message.ttl, queue.limits.message_ttl) and queue.limits.max_length is None
-        self.raced |= queue.uid in self._told and not waits
+        limits = queue.limits
+        bounded = limits.max_length is not None or limits.max_length_bytes is not None
+        self.raced |= queue.uid in self._told and (bounded or 0 in (message.ttl, limits.message_ttl))
         self.ageing |= TINY in (message.ttl, queue.limits.message_ttl)
         return super().enqueue(queue, message)
 

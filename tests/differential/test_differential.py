@@ -151,7 +151,7 @@ def test_many_random_sequences(rabbit: Rabbit, quorum: bool, number: int, counte
     demand(comparison, {} if quorum else OPERATIONS, QUORUM_OUTCOMES if quorum else OUTCOMES)
 
 
-@pytest.mark.parametrize("limits", [{"x-message-ttl": 0}, {"x-max-length": 0}])
+@pytest.mark.parametrize("limits", [{"x-message-ttl": 0}, {"x-max-length": 0}, {"x-max-length-bytes": 0}])
 def test_a_letter_that_cannot_wait_for_room_in_a_shared_prefetch_is_left_to_chance(
     rabbit: Rabbit, limits: dict[str, int]
 ) -> None:
