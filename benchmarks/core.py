@@ -20,7 +20,7 @@ import cbor2
 from pamqp.commands import Basic, Exchange, Queue
 
 from eda_core import CBOR, DONE, Ack, Config, Dispatch, Effect, Epoch, Event, Limits, Machine, Publish
-from eda_core.envelope import Sealed, seal
+from eda_core.messages.envelope import Sealed, seal
 
 PAYLOAD = {"conversation": "0123456789abcdef" * 2, "turns": [1, 2, 3, 4.5], "language": "fr", "text": "bonjour " * 14}
 EPOCH = Epoch(1)

@@ -9,27 +9,27 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from eda_core import link
+from eda_core.machine import link
 
 DOCS = Path(__file__).parent
 
 LINK_HEAD = """\
-.. Written by docs/generate.py from eda_core/link.py. Change that, then run it.
+.. Written by docs/generate.py from eda_core/machine/link.py. Change that, then run it.
 
 ==================
 The life of a link
 ==================
 
 A service keeps one link to its broker: whatever connections and channels its transport needs to consume, publish and
-log. How the states of that link follow each other is one table, ``TABLE`` in ``eda_core/link.py``; the machine looks up
-what happens, goes to the state it finds, and then does what that state is for. Nothing else changes the state.
+log. How the states of that link follow each other is one table, ``TABLE`` in ``eda_core/machine/link.py``; the machine
+looks up what happens, goes to the state it finds, and then does what that state is for. Nothing else changes the state.
 
 A report that names an earlier link never gets as far as the table: it is counted and dropped.
 """
 
 
 def meanings() -> dict[str, str]:
-    """What the comment behind each state and input of ``eda_core.link`` says."""
+    """What the comment behind each state and input of ``eda_core.machine.link`` says."""
     found = re.findall(r'^[A-Z_]+: Final = "([a-z ]+)"  # (.+)$', inspect.getsource(link), re.MULTILINE)
     return dict(found)
 

@@ -5,10 +5,22 @@ Use it through an adapter (``eda_aio``), or embed :class:`Machine` in a transpor
 
 from eda_core import criticality
 from eda_core._version import __version__
-from eda_core.batch import Batch, RawEvent
-from eda_core.codec import CBOR, JSON, Limits
-from eda_core.config import Config
-from eda_core.effects import (
+from eda_core.errors import (
+    BufferFull,
+    CommandError,
+    CommandTimeout,
+    EdaError,
+    LocalError,
+    NoHandler,
+    PayloadError,
+    PublishError,
+    Reject,
+    ServiceError,
+    StateError,
+)
+from eda_core.machine.aggregator import Batch, RawEvent
+from eda_core.machine.config import Config
+from eda_core.machine.effects import (
     Ack,
     Cancel,
     Close,
@@ -29,41 +41,25 @@ from eda_core.effects import (
     Stopped,
     Unconfigured,
 )
-from eda_core.errors import (
-    BufferFull,
-    CommandError,
-    CommandTimeout,
-    EdaError,
-    LocalError,
-    PayloadError,
-    PublishError,
-    ServiceError,
-    StateError,
-)
-from eda_core.handlers import Handlers, NoHandler, Reject, failure, outcome
-from eda_core.machine import Machine
-from eda_core.policy import ReconnectPolicy, RetryPolicy
-from eda_core.routing import TopicPattern
-from eda_core.values import (
+from eda_core.machine.identifiers import DeliveryId, Epoch, PublishId
+from eda_core.machine.machine import Machine
+from eda_core.machine.outcomes import (
     CONFIGURED,
     DEFERRED,
     DONE,
-    AnyMessage,
-    Command,
-    Configuration,
     Configured,
     Deferred,
-    DeliveryId,
     Done,
-    Epoch,
-    Event,
     Failed,
-    LogRecord,
-    Message,
     Outcome,
-    PublishId,
-    Result,
+    failure,
+    outcome,
 )
+from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
+from eda_core.messages.codec import CBOR, JSON, Limits
+from eda_core.messages.routing import TopicPattern
+from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Message, Result
+from eda_core.services.handlers import Handlers
 
 __all__ = [
     "CBOR",

@@ -79,6 +79,18 @@ class CommandTimeout(EdaError, TimeoutError):
     """A call whose result did not come in time. The command may still be done, or have been done."""
 
 
+class Reject(EdaError):
+    """Raised by a handler to dead-letter its message at once: trying again cannot help."""
+
+
+class NoHandler(EdaError):
+    """A message whose name the service has no method for."""
+
+
+class NotBegun(Reject):
+    """User code that returned a coroutine or a generator: none of what it should do has been done, nor will it be."""
+
+
 class Abandoned(BaseException):
     """Raised within user code that has to end at once, since its time is over: what it handles stays with the broker.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from eda_core.errors import LocalError
-from eda_core.values import shortened
+from eda_core.text import shortened
 
 if TYPE_CHECKING:
     from ssl import SSLContext  # the core loads no ssl, and only passes it on

@@ -13,8 +13,9 @@ from typing import Any
 from pamqp import base, body, constants, frame, header, heartbeat
 from pamqp.commands import Basic, Channel, Confirm, Connection
 
-from eda_core import Ack, Cancel, Connect, Consume, Declare, Nack, Publish, PublishLog, transport
-from eda_core.driver import Driver
+from eda_core import Ack, Cancel, Connect, Consume, Declare, Nack, Publish, PublishLog
+from eda_core.drivers import link as transport
+from eda_core.drivers.base import Driver
 from eda_core.urls import Address
 
 FRAME_MAX = 131_072  # bytes

@@ -16,8 +16,9 @@ from typing import Any
 from eda_aio.signals import stopping_on_signals
 from eda_aio.transport import Link
 from eda_core import Connect
-from eda_core.coroutines import CoroutineDriver, CoroutineService
 from eda_core.criticality import LOGGING_LEVELS, WARNING
+from eda_core.drivers.coroutines import CoroutineDriver
+from eda_core.services.coroutines import CoroutineService
 
 LOGGER = logging.getLogger("eda_aio")
 

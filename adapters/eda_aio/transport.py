@@ -21,9 +21,10 @@ from pamqp import base
 from pamqp.commands import Connection as Method
 from yarl import URL
 
-from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog, transport
-from eda_core.driver import Driver
-from eda_core.transport import reason
+from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
+from eda_core.drivers import link as transport
+from eda_core.drivers.base import Driver
+from eda_core.drivers.link import reason
 from eda_core.urls import Address
 
 #: Seconds that a connection has to close by itself once the link is lost.

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from ssl import SSLContext
 from typing import Any, ClassVar, Self, TypeVar
 
-from eda_core import JSON, AnyMessage, Config, Configuration, Event, LocalError, ReconnectPolicy, StateError, gelf
-from eda_core.blocking import KEPT_RECORDS, Record
-from eda_core.eventail import EventailNames
-from eda_core.routing import CONFIGURATIONS
-from eda_core.waiting import PartlyPublished, Patience, Waiting
+from eda_core import JSON, AnyMessage, Config, Configuration, Event, LocalError, ReconnectPolicy, StateError
+from eda_core.drivers.blocking import KEPT_RECORDS, Record
+from eda_core.drivers.publish_call import PartlyPublished, Patience, Waiting
+from eda_core.messages import gelf
+from eda_core.messages.routing import CONFIGURATIONS
+from eda_core.services.eventail import EventailNames
 from eda_kombu.session import Session
 
 T = TypeVar("T")

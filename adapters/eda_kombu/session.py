@@ -10,7 +10,7 @@ from collections import deque
 from ssl import SSLContext
 
 from eda_core import Config, Connect, Machine, criticality
-from eda_core.blocking import BlockingDriver, Record
+from eda_core.drivers.blocking import BlockingDriver, Record
 from eda_kombu.transport import Link
 
 LOGGER = logging.getLogger("eda_kombu")

@@ -19,9 +19,10 @@ from kombu.transport import pyamqp
 from pamqp import body, frame, header
 from pamqp.commands import Basic, Exchange
 
-from eda_core import Connect, Declare, Effect, Publish, PublishLog, transport
-from eda_core.blocking import FAULTS
-from eda_core.transport import reason
+from eda_core import Connect, Declare, Effect, Publish, PublishLog
+from eda_core.drivers import link as transport
+from eda_core.drivers.blocking import FAULTS
+from eda_core.drivers.link import reason
 from eda_core.urls import Address, redact
 
 if TYPE_CHECKING:

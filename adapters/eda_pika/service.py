@@ -18,12 +18,11 @@ from typing import Any, ClassVar
 
 from pika.adapters.select_connection import IOLoop
 
-from eda_core.callbacks import CallbackDriver, CallbackService
+from eda_core import Connect, Epoch, LocalError, StateError
 from eda_core.criticality import LOGGING_LEVELS
-from eda_core.effects import Connect
-from eda_core.errors import LocalError, StateError
-from eda_core.eventail import time_to_stop
-from eda_core.values import Epoch
+from eda_core.drivers.callbacks import CallbackDriver
+from eda_core.services.callbacks import CallbackService
+from eda_core.services.eventail import time_to_stop
 from eda_pika.signals import Signals, T
 from eda_pika.transport import Link
 

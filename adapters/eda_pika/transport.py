@@ -9,9 +9,10 @@ import pika
 from pamqp import commands
 from pika.exceptions import ChannelClosedByBroker
 
-from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog, transport
-from eda_core.driver import Driver
-from eda_core.transport import reason
+from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
+from eda_core.drivers import link as transport
+from eda_core.drivers.base import Driver
+from eda_core.drivers.link import reason
 from eda_pika.connection import Connection, Properties, parameters
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from eda_core.testing.broker import Broker, ConnectionId, Outgoing, Policy
+from eda_core.testing.broker.arguments import Policy
+from eda_core.testing.broker.model import Broker
+from eda_core.testing.broker.queue import ConnectionId
+from eda_core.testing.broker.state import Outgoing
 
 __all__ = ["Broker", "ConnectionId", "Outgoing", "Policy"]

@@ -15,9 +15,9 @@ from typing import Any, Final
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 
-from eda_core.codec import CBOR
-from eda_core.routing import MAX_NAME_BYTES
-from eda_core.values import AnyMessage, Command, Configuration, Event, Result
+from eda_core.messages.codec import CBOR
+from eda_core.messages.routing import MAX_NAME_BYTES
+from eda_core.messages.values import AnyMessage, Command, Configuration, Event, Result
 
 Strategy = st.SearchStrategy
 

@@ -1,1 +1,0 @@
-"""eda_aio at work, on the embedded broker and on RabbitMQ."""

@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from eda_core import EdaError
-from eda_core.testing.conformance import MakeSubject, Worker
-from eda_core.testing.conformance_script import Call, Handler, Hold
+from eda_core.testing.conformance.script import Call, Handler, Hold, MakeSubject, Worker
 
 Note = Callable[[str, tuple[Any, ...]], None]
 Begin = Callable[[Callable[[], None]], None]

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from eda_core.testing.conformance import Check, MakeSubject, NotConforming, Subject, Worker
-from eda_core.testing.conformance_script import (
+from eda_core.testing.conformance import Check
+from eda_core.testing.conformance.script import (
     Alarm,
     Begin,
     Count,
@@ -19,6 +19,8 @@ from eda_core.testing.conformance_script import (
     Freeze,
     Join,
     Links,
+    MakeSubject,
+    NotConforming,
     Notes,
     Open,
     Put,
@@ -26,7 +28,9 @@ from eda_core.testing.conformance_script import (
     Seen,
     Start,
     Stop,
+    Subject,
     Take,
+    Worker,
 )
 from tests.conformance.brokers import BrokerUnderTest
 

@@ -17,8 +17,8 @@ from pamqp import frame, header
 from pamqp.commands import Basic, Channel, Connection
 
 from eda_core import Connect
-from eda_core.testing.conformance_script import DEAD_LETTERS, Worker, accept
-from eda_core.values import Epoch
+from eda_core.machine.identifiers import Epoch
+from eda_core.testing.conformance.script import DEAD_LETTERS, Worker, accept
 from eda_tools.broker import EmbeddedBroker
 from examples.custom_service import Service
 from examples.custom_transport import Wire

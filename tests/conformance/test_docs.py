@@ -10,7 +10,8 @@ from typing import Any, get_args
 
 import pytest
 
-from eda_core import Effect, Machine, link
+from eda_core import Effect, Machine
+from eda_core.machine import link
 
 ROOT = Path(__file__).parents[2]
 EMBEDDING = (ROOT / "docs" / "embedding.rst").read_text("utf-8")
@@ -19,7 +20,7 @@ SOURCES = [
     for name in (
         "examples/custom_transport.py",
         "examples/custom_service.py",
-        "eda_core/callbacks.py",
+        "eda_core/drivers/callbacks.py",
         "tests/conformance/test_conformance.py",
     )
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import cbor2
 import pytest
 
-from tests.aio.conftest import broker
+from tests.adapters.aio.conftest import broker
 from tests.support.jobs import jobs_left, numbers, send_jobs
 from tests.support.services import BrokerUnderTest, Record, asynchronous, peer, program
 
@@ -16,10 +16,10 @@ __all__ = ["broker"]
 
 #: Modules and arguments of programs that have at most five jobs at a time.
 WORKERS = {
-    "eda_aio": ("tests.aio.worker",),
-    "eda_pika": ("tests.pika.worker",),
-    "eda_pika, threads": ("tests.pika.worker", "3"),
-    "custom": ("tests.aio.worker", "custom"),
+    "eda_aio": ("tests.adapters.aio.worker",),
+    "eda_pika": ("tests.adapters.pika.worker",),
+    "eda_pika, threads": ("tests.adapters.pika.worker", "3"),
+    "custom": ("tests.adapters.aio.worker", "custom"),
 }
 workers = pytest.mark.parametrize("worker", WORKERS.values(), ids=WORKERS.keys())
 

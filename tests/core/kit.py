@@ -9,14 +9,16 @@ from typing import Any, TypeVar
 from pamqp import base
 from pamqp.commands import Basic, Exchange, Queue
 
-from eda_core import link
-from eda_core.codec import encode
-from eda_core.config import Config
-from eda_core.consumer import Group
-from eda_core.effects import Connect, Declare, Dispatch, Effect, Publish
-from eda_core.machine import Machine
+from eda_core.machine import link
+from eda_core.machine.config import Config
+from eda_core.machine.effects import Connect, Declare, Dispatch, Effect, Publish
+from eda_core.machine.identifiers import DeliveryId, Epoch, PublishId
+from eda_core.machine.in_flight import Group
+from eda_core.machine.machine import Machine
+from eda_core.machine.outcomes import DONE, Outcome
+from eda_core.messages.codec import encode
+from eda_core.messages.values import AnyMessage, Event
 from eda_core.urls import redact
-from eda_core.values import DONE, AnyMessage, DeliveryId, Epoch, Event, Outcome, PublishId
 
 Kind = TypeVar("Kind")
 

@@ -11,6 +11,7 @@ import pytest
 
 import eda_core
 from eda_core import errors
+from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, Unroutable
 from eda_core.errors import (
     Abandoned,
     BufferFull,
@@ -23,7 +24,6 @@ from eda_core.errors import (
     ServiceError,
     StateError,
 )
-from eda_core.waiting import NotConfirmed, PartlyPublished, Unroutable
 
 ALL = [EdaError, LocalError, StateError, PayloadError, BufferFull, ServiceError, PublishError, CommandTimeout]
 

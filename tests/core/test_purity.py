@@ -31,7 +31,7 @@ CLOCK_CALLS = frozenset("now utcnow today".split())
 #: Built-in functions that do I/O, or load a module where reading the imports does not show it.
 IO_CALLS = frozenset("open print input breakpoint __import__ exec eval".split())
 #: ``python -m eda_core.journal`` reads a file and prints; the functions that do so.
-COMMANDS = {"eda_core.journal": {"main", "_replay_file"}}
+COMMANDS = {"eda_core.journal.__main__": {"main", "_replay_file"}}
 
 PROBE = """
 import sys, json

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eda_core.config import Config
-from eda_core.effects import Connect
 from eda_core.errors import LocalError
+from eda_core.machine.config import Config
+from eda_core.machine.effects import Connect
+from eda_core.machine.identifiers import Epoch
 from eda_core.urls import Address, check_urls, redact
-from eda_core.values import Epoch
 
 #: What stands at both ends of each password, so that a part of one is noticed too.
 HEAD, TAIL = "HeadOfSecret", "TailOfSecret"

@@ -1,7 +1,7 @@
 """A small synchronous AMQP 0-9-1 client that speaks to RabbitMQ over TCP and to the broker model in memory.
 
-Both servers get the same octets, since one encoder writes them (``eda_core.testing.frames``, which refuses nothing that
-a client might send); what they answer is read by pamqp, which shares no code with the model's side of the wire.
+Both servers get the same octets, since one encoder writes them (``eda_core.testing.wire.frames``, which refuses nothing
+that a client might send); what they answer is read by pamqp, which shares no code with the model's side of the wire.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any, Protocol, TypeVar
 from pamqp import base, body, commands, header
 from pamqp import frame as pamqp_frame
 
-from eda_core.testing import frames
-from eda_core.testing.wire import PROTOCOL_HEADER, Server, ServerConnection
+from eda_core.testing.wire import frames
+from eda_core.testing.wire.connection import PROTOCOL_HEADER, ServerConnection
+from eda_core.testing.wire.server import Server
 
 Properties = commands.Basic.Properties
 M = TypeVar("M", bound=base.Frame)

@@ -13,10 +13,10 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from eda_core.testing import broker_methods
-from eda_core.testing.broker_engine import Engine
-from eda_core.testing.broker_queue import Queue
-from eda_core.testing.broker_topology import Topology
+from eda_core.testing.broker import methods as broker_methods
+from eda_core.testing.broker.engine import Engine
+from eda_core.testing.broker.queue import Queue
+from eda_core.testing.broker.topology import Topology
 from tests.differential.comparison import Comparison, DifferenceError, Rabbit
 from tests.differential.operations import Call, Operation, Place, Publish, Settle
 from tests.differential.strategies import sequences

@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 from pamqp import commands
 
-from eda_core.testing import frames
+from eda_core.testing.wire import frames
 from tests.differential.client import Client, SilenceError
 from tests.differential.comparison import Model, Rabbit
 from tests.differential.known_differences import without_octets

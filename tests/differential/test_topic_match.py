@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from pamqp import commands
 
-from eda_core.routing import TopicPattern
+from eda_core.messages.routing import TopicPattern
 from tests.differential.client import Properties, Received
 from tests.differential.comparison import Rabbit
 

@@ -18,7 +18,7 @@ import eda_pika
 pytestmark = pytest.mark.interop
 
 PROGRAM = Path(__file__).parent / "programs" / "signatures.py"
-#: Not ``stop``: what docs/from-eventail.rst says of it is tested in tests/pika/test_eventail.py.
+#: Not ``stop``: what docs/from-eventail.rst says of it is tested in tests/adapters/pika/test_eventail.py.
 ASKED = {
     "Service": """__init__ publish_event publish_configuration send_command return_success return_error log call_later
         cancel_timer manual_ack manual_nack use_json use_exclusive_queues run handle_event handle_command handle_result

@@ -1,4 +1,4 @@
-"""Work for the workers that tests send signals to: ``tests.aio.worker`` and ``tests.pika.worker``."""
+"""Work for the workers that tests send signals to: ``tests.adapters.aio.worker`` and ``tests.adapters.pika.worker``."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from eda_tools.cli import Tool
+from eda_tools.cli.tool import Tool
 from tests.support.services import PATIENCE, Program, environment, program, within
 
 

@@ -1,1 +1,0 @@
-"""Brokers that speak TLS, and services that trust them or do not."""

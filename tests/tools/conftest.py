@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.aio.conftest import broker
+from tests.adapters.aio.conftest import broker
 from tests.support.services import BrokerUnderTest
 from tests.tools.bench import Operator, operator
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from eda_tools import cli, eda
+from eda_tools import eda
 from eda_tools.broker import EmbeddedBrokerThread
-from eda_tools.delivery import FIELDS, fields
-from eda_tools.rates import Statistics
+from eda_tools.cli import tool as cli
+from eda_tools.messages.delivery import FIELDS, fields
+from eda_tools.messages.rates import Statistics
 from tests.support.services import DEAD_LETTER_QUEUE, ROOT
 from tests.support.tools import run_here
 from tests.tools.bench import operator
-from tests.tools.messages import command, event, recording, result
+from tests.tools.samples import command, event, recording, result
 
 DOCS = "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("tools*.rst")))
 

@@ -21,14 +21,14 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 from pamqp import commands
 
-from eda_core.routing import EXCHANGES
-from eda_core.testing.broker import Broker
+from eda_core.messages.routing import EXCHANGES
+from eda_core.testing.broker.model import Broker
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.doctor import TOOL
 from tests.support.rabbitmq import RabbitNode
 from tests.support.services import BrokerUnderTest, Probe, asynchronous, peer, running
 from tests.support.tools import on_terminal, run_here, run_tool
-from tests.tools.messages import command, recording
+from tests.tools.samples import command, recording
 
 # As a program, by AMQP alone
 

@@ -13,10 +13,10 @@ import pika
 import pytest
 
 from eda_tools.broker import EmbeddedBrokerThread
-from eda_tools.connect import session
+from eda_tools.bus.connect import session
+from eda_tools.bus.queues import QueueKind, queue_kind
+from eda_tools.cli.output import Output
 from eda_tools.inspect_queue import TOOL
-from eda_tools.output import Output
-from eda_tools.queues import QueueKind, queue_kind
 from tests.support.services import DEAD_LETTER_QUEUE, TEST_TIMEOUT, BrokerUnderTest, environment, within
 from tests.support.tools import on_terminal, run_here
 from tests.tools.bench import EVENTS_QUEUE, Operator, operator, ran

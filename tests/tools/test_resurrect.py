@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from eda_core import properties
+from eda_core.messages import properties
 from eda_pika.connection import Properties
-from eda_tools import queues
 from eda_tools.broker import EmbeddedBrokerThread
+from eda_tools.bus import queues
 from eda_tools.inspect_queue import TOOL as INSPECT
-from eda_tools.recording import read_recording
+from eda_tools.messages.recording import read_recording
 from eda_tools.resurrect import TOOL
 from tests.support.services import DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, BrokerUnderTest
 from tests.support.tools import Ran, on_terminal, run_here
@@ -115,7 +115,7 @@ def test_headers_that_client_libraries_spoil_are_kept(
 
 
 def test_after_delayed_retries_it_goes_to_where_it_was_published_first(bench: Operator, resurrect: Here) -> None:
-    """As eda_core.retry does it: the attempts start anew, and the queue of the delay is not where it died."""
+    """As eda_core.machine.retry does it: the attempts start anew, and the queue of the delay is not where it died."""
     retry = "a.events.retry.20"
     waiting = {"x-message-ttl": 20, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": EVENTS_QUEUE}
     bench.channel.queue_declare(retry, durable=True, arguments=waiting)

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from eda_tools import confirming, resurrection
 from eda_tools.broker import EmbeddedBrokerThread
+from eda_tools.bus import confirming
+from eda_tools.dead_letters import replay as resurrection
 from eda_tools.resurrect import TOOL
-from tests.kombu.support import ProxyThread
+from tests.adapters.kombu.support import ProxyThread
 from tests.support.services import DEAD_LETTER_QUEUE, BrokerUnderTest, environment, program
 from tests.support.tools import Ran, interrupted, run_here
 from tests.tools.bench import EVENTS_QUEUE, Operator, Seen, operator

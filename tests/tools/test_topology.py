@@ -15,16 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda_tools.delivery import fields
-from eda_tools.drawing import svg
-from eda_tools.page import page
-from eda_tools.routes import Consumer, Publisher, Route, Subscription, routes, subscriptions
-from eda_tools.survey import Binding
+from eda_tools.diagnosis.facts import Binding
+from eda_tools.diagrams.drawing import svg
+from eda_tools.diagrams.page import page
+from eda_tools.diagrams.routes import Consumer, Publisher, Route, Subscription, routes, subscriptions
+from eda_tools.messages.delivery import fields
 from eda_tools.topology import TOOL, flowchart
 from tests.support.rabbitmq import RabbitNode
 from tests.support.services import PATIENCE, BrokerUnderTest, Probe, Record, asynchronous, program, running, within
 from tests.support.tools import Ran, interrupted, on_terminal, run_here, run_tool, watching
-from tests.tools.messages import command, event, message, recording, result
+from tests.tools.samples import command, event, message, recording, result
 
 MESSAGES = (
     event("Received", 0.0, app_id="inbox", message_id="i-1"),

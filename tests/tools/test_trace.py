@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from eda_core.testing.broker import Broker, Outgoing
+from eda_core.testing.broker.model import Broker
+from eda_core.testing.broker.state import Outgoing
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.trace import TOOL
 from tests.support.services import BrokerUnderTest, Probe, asynchronous, peer, running
 from tests.support.tools import Ran, interrupted, on_terminal, run_here, run_tool, watching
-from tests.tools.messages import event, recording
-from tests.tools.test_conversation import INFERRED, KNOWN
+from tests.tools.diagrams.test_conversation import INFERRED, KNOWN
+from tests.tools.samples import event, recording
 
 UUID = "5b01ee80-adc9-4a66-91b6-0b4c85c00ec%d"
 

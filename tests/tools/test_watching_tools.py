@@ -12,8 +12,9 @@ from typing import Any
 import cbor2
 import pytest
 
-from eda_tools import cli, monitor
-from eda_tools.recording import read_recording
+from eda_tools import monitor
+from eda_tools.cli import tool as cli
+from eda_tools.messages.recording import read_recording
 from tests.support.services import (
     BrokerUnderTest,
     Peer,

@@ -10,15 +10,14 @@ from urllib.parse import urlsplit
 
 from rich.text import Text
 
-from eda_core.routing import COMMANDS, EVENTS, EXCHANGES, queue_name
-from eda_tools.arguments import common_options, url_argument
-from eda_tools.cli import DONE, FAILED, Output, Tool, ToolError
-from eda_tools.delivery import fields
-from eda_tools.findings import PROBLEM, Finding, findings
-from eda_tools.management import Management, management_option, vhost_of
-from eda_tools.output import safe
-from eda_tools.recording import read_recording
-from eda_tools.survey import (
+from eda_core.messages.routing import COMMANDS, EVENTS, EXCHANGES, queue_name
+from eda_tools.bus.management import Management, management_option, vhost_of
+from eda_tools.cli.arguments import common_options, url_argument
+from eda_tools.cli.output import Output, safe
+from eda_tools.cli.status import DONE, FAILED, ToolError
+from eda_tools.cli.tool import Tool
+from eda_tools.diagnosis.checks import PROBLEM, Finding, findings
+from eda_tools.diagnosis.facts import (
     Exchange,
     Survey,
     bindings_of,
@@ -28,6 +27,8 @@ from eda_tools.survey import (
     retried,
     service_of,
 )
+from eda_tools.messages.delivery import fields
+from eda_tools.messages.recording import read_recording
 
 DEAD_LETTER_EXCHANGE: Final = "am-dlx"
 _TIMEOUT: Final = 10.0  # seconds for an answer of the broker
@@ -93,7 +94,7 @@ def _recorded(path: str | None) -> list[str]:
 
 
 async def _survey(args: argparse.Namespace, commands: Sequence[str], output: Output) -> Survey:
-    from eda_tools.connect import session  # slow to load, and not needed for --help
+    from eda_tools.bus.connect import session
 
     async with session(args.urls, "doctor", output) as broker:
         survey = Survey(

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from eda_core._version import __version__
-from eda_tools.arguments import Parser, PrintCompletion
-from eda_tools.cli import DONE, STATUSES, USAGE, Tool
-from eda_tools.output import Output, OutputClosed
+from eda_tools.cli.arguments import Parser, PrintCompletion
+from eda_tools.cli.output import Output, OutputClosed
+from eda_tools.cli.status import DONE, STATUSES, USAGE
+from eda_tools.cli.tool import Tool
 
 #: Name of the subcommand, which is that of its module, and what it is for.
 TOOLS: Final = {

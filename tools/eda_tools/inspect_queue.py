@@ -10,14 +10,16 @@ from typing import Any
 
 from rich.text import Text
 
-from eda_tools import show
-from eda_tools.cli import DONE, Output, Tool, common_options, natural, url_argument
-from eda_tools.deaths import deaths, died_at, place_of_death
-from eda_tools.delivery import Delivery, fields
-from eda_tools.groups import GROUPS, Groups
-from eda_tools.output import safe
-from eda_tools.payloads import EXTENSION, write_new
-from eda_tools.where import where
+from eda_tools.cli.arguments import common_options, natural, url_argument
+from eda_tools.cli.output import Output, safe
+from eda_tools.cli.status import DONE
+from eda_tools.cli.tool import Tool
+from eda_tools.dead_letters.groups import GROUPS, Groups
+from eda_tools.messages import show
+from eda_tools.messages.deaths import deaths, died_at, place_of_death
+from eda_tools.messages.delivery import Delivery, fields
+from eda_tools.messages.payloads import EXTENSION, write_new
+from eda_tools.messages.where import where
 
 Fields = dict[str, Any]
 See = Callable[[int, Delivery, Fields], None]
@@ -57,8 +59,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, output: Output) -> int:
     """Show it."""
-    from eda_tools.connect import session
-    from eda_tools.queues import CLASSIC, reading, safe_to_read
+    from eda_tools.bus.connect import session
+    from eda_tools.bus.queues import CLASSIC, reading, safe_to_read
 
     groups = Groups(args.group_by) if args.group_by else None
     see = _counter(groups) if groups is not None else _shower(args, output)

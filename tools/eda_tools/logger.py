@@ -13,10 +13,12 @@ from typing import Any, Final
 from rich.text import Text
 
 from eda_core.criticality import LABELS
-from eda_tools import show
-from eda_tools.cli import DONE, Output, Tool, url_argument
-from eda_tools.output import jsonable, safe
-from eda_tools.watch import Fields, matching, warn_of_stars, watch_options
+from eda_tools.bus.watch import Fields, matching, warn_of_stars, watch_options
+from eda_tools.cli.arguments import url_argument
+from eda_tools.cli.output import Output, jsonable, safe
+from eda_tools.cli.status import DONE
+from eda_tools.cli.tool import Tool
+from eda_tools.messages import show
 
 _STYLES: Final = ("bold white on red", "bold white on red", "bold red", "red", "yellow", "cyan", "green", "dim")
 #: Shown in places of their own, or of no use to people.
@@ -58,7 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, output: Output) -> int:
     """Show them."""
-    from eda_tools.service import watching
+    from eda_tools.bus.service import watching
 
     def wanted(found: Fields) -> bool:
         service, level = _source(found)

@@ -13,16 +13,19 @@ from typing import Any
 
 from rich.live import Live
 
-from eda_core.codec import CBOR, JSON
-from eda_tools import show
-from eda_tools.cli import DONE, Output, Tool, url_argument
-from eda_tools.comparisons import COMPARISONS, MISSING
-from eda_tools.delivery import Delivery
-from eda_tools.payloads import write_new, write_payload
-from eda_tools.rates import Statistics
-from eda_tools.recording import Recorder
-from eda_tools.watch import Fields, matching, warn_of_stars, watch_options
-from eda_tools.where import follow
+from eda_core.messages.codec import CBOR, JSON
+from eda_tools.bus.watch import Fields, matching, warn_of_stars, watch_options
+from eda_tools.cli.arguments import url_argument
+from eda_tools.cli.output import Output
+from eda_tools.cli.status import DONE
+from eda_tools.cli.tool import Tool
+from eda_tools.messages import show
+from eda_tools.messages.comparisons import COMPARISONS, MISSING
+from eda_tools.messages.delivery import Delivery
+from eda_tools.messages.payloads import write_new, write_payload
+from eda_tools.messages.rates import Statistics
+from eda_tools.messages.recording import Recorder
+from eda_tools.messages.where import follow
 
 _EXCHANGES = ("events", "commands", "configurations")
 
@@ -63,7 +66,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, output: Output) -> int:
     """Show them."""
-    from eda_tools.service import watching
+    from eda_tools.bus.service import watching
 
     asked = [getattr(args, name) for name in _EXCHANGES]
     keys: list[list[str]] = [["#"] if asked == [None] * 3 else each or [] for each in asked]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from eda_core.values import Event
-from eda_tools.cli import Output, Tool
-from eda_tools.publish import publish, publish_arguments
+from eda_core.messages.values import Event
+from eda_tools.bus.publish import publish, publish_arguments
+from eda_tools.cli.output import Output
+from eda_tools.cli.tool import Tool
 
 
 async def run(args: argparse.Namespace, output: Output) -> int:

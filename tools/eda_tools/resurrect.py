@@ -8,30 +8,20 @@ import re
 import sys
 from typing import Any, Final
 
-from eda_core.routing import TopicPattern
-from eda_tools.backup import Backup
-from eda_tools.cli import (
-    DONE,
-    FAILED,
-    PARTLY,
-    USAGE,
-    Output,
-    Tool,
-    ToolError,
-    common_options,
-    natural,
-    positive,
-    rate,
-    url_argument,
-)
-from eda_tools.confirming import Publisher
-from eda_tools.connect import session
-from eda_tools.deaths import died_at, place_of_death, published
-from eda_tools.delivery import Delivery, fields, now
-from eda_tools.queues import reading, safe_to_read
-from eda_tools.resurrection import Resurrection, Tally
-from eda_tools.revival import EXCHANGE, QUEUE, Reviver, change, user_of
-from eda_tools.where import where
+from eda_core.messages.routing import TopicPattern
+from eda_tools.bus.confirming import Publisher
+from eda_tools.bus.connect import session
+from eda_tools.bus.queues import reading, safe_to_read
+from eda_tools.cli.arguments import common_options, natural, positive, rate, url_argument
+from eda_tools.cli.output import Output
+from eda_tools.cli.status import DONE, FAILED, PARTLY, USAGE, ToolError
+from eda_tools.cli.tool import Tool
+from eda_tools.dead_letters.backup import Backup
+from eda_tools.dead_letters.replay import Resurrection, Tally
+from eda_tools.dead_letters.republish import EXCHANGE, QUEUE, Reviver, change, user_of
+from eda_tools.messages.deaths import died_at, place_of_death, published
+from eda_tools.messages.delivery import Delivery, fields, now
+from eda_tools.messages.where import where
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 

@@ -7,14 +7,17 @@ import sys
 import uuid
 from typing import Final
 
-from eda_core.codec import JSON
 from eda_core.errors import LocalError
-from eda_core.routing import COMMANDS, check_name, queue_name
-from eda_core.values import ERROR, Command
-from eda_tools import show
-from eda_tools.cli import DONE, ERROR_RESULT, FAILED, USAGE, Output, Tool, ToolError, common_options, url_argument
-from eda_tools.delivery import Delivery, fields
-from eda_tools.payloads import payload_arguments, read_payload
+from eda_core.messages.codec import JSON
+from eda_core.messages.routing import COMMANDS, check_name, queue_name
+from eda_core.messages.values import ERROR, Command
+from eda_tools.cli.arguments import common_options, url_argument
+from eda_tools.cli.output import Output
+from eda_tools.cli.status import DONE, ERROR_RESULT, FAILED, USAGE, ToolError
+from eda_tools.cli.tool import Tool
+from eda_tools.messages import show
+from eda_tools.messages.delivery import Delivery, fields
+from eda_tools.messages.payloads import payload_arguments, read_payload
 
 #: Seconds without a result, after which it is looked whether the service is there at all.
 _PATIENCE: Final = 1.0
@@ -31,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, output: Output) -> int:
     """Send it and wait."""
-    from eda_tools.service import watching
+    from eda_tools.bus.service import watching
 
     check_name("the command", args.command)
     if "." not in args.command:
@@ -58,7 +61,7 @@ async def run(args: argparse.Namespace, output: Output) -> int:
 async def _suspect(args: argparse.Namespace, output: Output) -> None:
     """Say so if nobody seems to serve the command. Its service's queue is asked for: that some queue took the command
     says little, since a monitor's takes all."""
-    from eda_tools.connect import session
+    from eda_tools.bus.connect import session
 
     service = args.command.partition(".")[0]
     queue = queue_name(service, COMMANDS)

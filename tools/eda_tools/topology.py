@@ -11,14 +11,15 @@ from urllib.parse import urlsplit
 from rich.table import Table
 from rich.text import Text
 
-from eda_tools import mermaid
-from eda_tools.arguments import broker_urls, common_options
-from eda_tools.cli import DONE, PARTLY, USAGE, Output, Tool, ToolError
-from eda_tools.management import Management, management_option, vhost_of
-from eda_tools.output import safe
-from eda_tools.page import page, told_consumer, told_publisher
-from eda_tools.routes import UNKNOWN, Route, Subscription, routes, subscriptions
-from eda_tools.survey import bindings_of
+from eda_tools.bus.management import Management, management_option, vhost_of
+from eda_tools.cli.arguments import broker_urls, common_options
+from eda_tools.cli.output import Output, safe
+from eda_tools.cli.status import DONE, PARTLY, USAGE, ToolError
+from eda_tools.cli.tool import Tool
+from eda_tools.diagnosis.facts import bindings_of
+from eda_tools.diagrams import mermaid
+from eda_tools.diagrams.page import page, told_consumer, told_publisher
+from eda_tools.diagrams.routes import UNKNOWN, Route, Subscription, routes, subscriptions
 from eda_tools.trace import read_conversations
 
 

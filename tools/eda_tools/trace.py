@@ -13,15 +13,17 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from eda_tools import mermaid, show
-from eda_tools.arguments import broker_urls
-from eda_tools.cli import DONE, FAILED, PARTLY, TIMED_OUT, USAGE, Output, Tool, ToolError
-from eda_tools.conversation import Step, build, walk
-from eda_tools.delivery import fields
-from eda_tools.output import safe
-from eda_tools.recording import read_recording
-from eda_tools.watch import Fields, matching, watch_options
-from eda_tools.where import Predicate
+from eda_tools.bus.watch import Fields, matching, watch_options
+from eda_tools.cli.arguments import broker_urls
+from eda_tools.cli.output import Output, safe
+from eda_tools.cli.status import DONE, FAILED, PARTLY, TIMED_OUT, USAGE, ToolError
+from eda_tools.cli.tool import Tool
+from eda_tools.diagrams import mermaid
+from eda_tools.diagrams.conversation import Step, build, walk
+from eda_tools.messages import show
+from eda_tools.messages.delivery import fields
+from eda_tools.messages.recording import read_recording
+from eda_tools.messages.where import Predicate
 
 #: Levels of a tree that are drawn as such; what is deeper stands at the last of them.
 _DEEPEST: Final = 30
@@ -101,7 +103,7 @@ def _watched(seen: list[Fields], output: Output) -> Iterator[None]:
 async def _messages(
     urls: tuple[str, ...], conversation: str, args: argparse.Namespace, output: Output
 ) -> AsyncIterator[Fields]:
-    from eda_tools.service import watching  # slow to load, and not needed for recordings
+    from eda_tools.bus.service import watching
 
     everything = ["#"]
     async with watching(

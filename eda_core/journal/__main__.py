@@ -1,0 +1,65 @@
+"""The command: ``python -m eda_core.journal replay FILE``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from pamqp import base
+from pamqp.commands import Basic
+
+from eda_core.journal.replaying import replay
+from eda_core.journal.values import JournalError, revive
+from eda_core.text import shortened
+
+
+def _shown(value: Any) -> str:
+    """``value`` in one line; pamqp's classes have no ``repr`` of their own."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, (Basic.Properties, base.Frame)):
+        return f"{value.name}({', '.join(f'{name}={field!r}' for name, field in value if field not in (None, ''))})"
+    return shortened(repr(value), 200)
+
+
+def main(arguments: list[str]) -> int:
+    """The command. Status 0: replayed to identical effects; 1: they differ; 2: usage, or not a journal (to its end: the
+    last line of a process that was killed may be cut; how far it could be replayed is told)."""
+    if len(arguments) != 2 or arguments[0] not in ("replay", "show"):
+        print("usage: python -m eda_core.journal replay FILE   (or show FILE: print it line by line)", file=sys.stderr)
+        return 2
+    try:
+        with open(arguments[1], encoding="utf-8") as file:
+            return _replay_file(file, arguments[1], show=arguments[0] == "show")
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"{arguments[1]}: {error}", file=sys.stderr)
+        return 2
+
+
+def _replay_file(lines: Iterable[str], path: str, *, show: bool) -> int:
+    inputs = produced = 0
+    status = 0
+    try:
+        for number, entry, made in replay(lines):
+            if show:
+                given = [_shown(revive(item)) for item in entry["arguments"]]
+                given += [f"{name}={_shown(revive(item))}" for name, item in entry["named"].items()]
+                print(f"{number}: {entry['input']}({', '.join(given)}) -> {_shown(revive(made))}")
+            recorded = entry.get("raised", entry.get("effects"))
+            if made != recorded:
+                print(f"line {number}: {entry['input']} gave other effects", file=sys.stderr)
+                print(f"  recorded: {json.dumps(recorded)}\n  replayed: {json.dumps(made)}", file=sys.stderr)
+                return 1
+            inputs += 1
+            produced += len(made) if isinstance(made, list) else 0
+    except JournalError as error:
+        print(f"{path}: {error}", file=sys.stderr)
+        status = 2
+    print(f"replayed {inputs} inputs to {produced} identical effects")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

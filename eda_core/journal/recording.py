@@ -1,0 +1,122 @@
+"""A machine that writes down every input, with its time, its random numbers and its effects."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from eda_core.errors import BufferFull
+from eda_core.journal.values import plain, refused, shown_fields, without_password
+from eda_core.machine.config import Config
+from eda_core.machine.effects import Effect
+from eda_core.machine.machine import Machine
+
+VERSION: Final = 1
+
+#: The methods of a machine that are inputs.
+INPUTS: Final = (
+    "start",
+    "link_up",
+    "declared",
+    "link_down",
+    "channel_closed",
+    "consumer_cancelled",
+    "blocked",
+    "unblocked",
+    "effect_failed",
+    "callback_failed",
+    "stop",
+    "hold",
+    "release",
+    "tick",
+    "delivered",
+    "handled",
+    "failed",
+    "ack",
+    "ack_together",
+    "nack",
+    "publish",
+    "call",
+    "forget_call",
+    "confirmed",
+    "refused",
+    "returned",
+    "log",
+    "use_json",
+)
+
+#: Inputs with texts of the driver's, which may quote a URL.
+_WITH_REASONS: Final = ("link_down", "channel_closed", "effect_failed")
+
+
+class RecordingMachine(Machine):
+    """A machine that keeps a journal.
+
+    Args:
+        write: takes one line, without its end. It must not raise: a service does not stop because its journal cannot be
+            written.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        random: Callable[[], float],
+        token: str,
+        wall_offset: float,
+        write: Callable[[str], None],
+    ) -> None:
+        self._source = random
+        self._drawn: list[float] = []
+        self._write = write
+        self._nested = False
+        super().__init__(config, random=self._draw, token=token, wall_offset=wall_offset)
+        machine = {"config": plain(config), "token": token, "wall_offset": wall_offset}
+        write(json.dumps({"journal": VERSION, "machine": machine}))
+
+    def _draw(self) -> float:
+        number = self._source()
+        self._drawn.append(number)
+        return number
+
+    def record(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[Effect]:
+        """Make the input and write it down. Inputs made by other inputs are not written: they follow from those."""
+        method = getattr(super(), name)
+        if self._nested:
+            return method(*arguments, **named)  # type: ignore[no-any-return]
+        entry: dict[str, Any] = {"input": name}
+        self._nested = True
+        try:
+            made: list[Effect] = method(*arguments, **named)
+            entry["effects"] = plain(made)
+        except Exception as error:
+            entry["raised"] = type(error).__name__
+            if not isinstance(error, BufferFull):  # the last of all checks
+                arguments = tuple(map(refused, arguments))
+                named = {key: refused(value) for key, value in named.items()}
+            raise
+        finally:
+            self._nested = False
+            if "fields" in named:
+                named = named | {"fields": shown_fields(named["fields"])}
+            if name in _WITH_REASONS:
+                arguments = tuple(map(without_password, arguments))
+                named = {key: without_password(value) for key, value in named.items()}
+            entry |= {"arguments": plain(arguments), "named": plain(named), "random": self._drawn.copy()}
+            self._drawn.clear()
+            self._write(json.dumps(entry))
+        return made
+
+
+def _recorded(name: str) -> Callable[..., list[Effect]]:
+    @functools.wraps(getattr(Machine, name))
+    def record(self: RecordingMachine, *arguments: Any, **named: Any) -> list[Effect]:
+        return self.record(name, arguments, named)
+
+    return record
+
+
+for _name in INPUTS:
+    setattr(RecordingMachine, _name, _recorded(_name))

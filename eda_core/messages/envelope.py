@@ -1,0 +1,339 @@
+"""Messages to AMQP properties and body, and back (``ARCHITECTURE.md``, "Envelope")."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pamqp.commands import Basic
+
+from eda_core.errors import LocalError
+from eda_core.messages.codec import JSON, DecodeError, Limits, decode, encode
+from eda_core.messages.headers import (
+    ATTEMPT,
+    CAUSATION_ID,
+    CONVERSATION_ID,
+    ORIGIN_EXCHANGE,
+    ORIGIN_ROUTING_KEY,
+    ROUTING,
+    STATUS,
+)
+from eda_core.messages.properties import persistent
+from eda_core.messages.routing import (
+    COMMANDS,
+    CONFIGURATIONS,
+    EVENTS,
+    LOGS,
+    MAX_HEADER_BYTES,
+    MAX_NAME_BYTES,
+    check_name,
+)
+from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
+from eda_core.text import shortened
+
+#: AMQP 0-9-1, section 4.2.5.5; pamqp cuts longer ones.
+MAX_HEADER_NAME_BYTES: Final = 128
+#: Levels of tables and arrays in a header. Deeper ones come to where they crash their readers (``FACTS.md``).
+MAX_HEADER_DEPTH: Final = 32
+#: Milliseconds; RabbitMQ closes the channel over more, each time the message is sent again.
+_LONGEST_EXPIRATION: Final = 315_360_000_000
+#: RabbitMQ closes the channel over this one too, as nobody consumes it.
+_DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
+
+#: Keys of ``meta`` that a publish takes as properties …
+_SENT: Final = ("timestamp", "expiration", "app_id", "priority", "message_type", "content_encoding")
+#: … and those it leaves out: each publish has an id of its own, the broker refuses a user_id that is not the
+#: connection's, the rest is written from the message.
+_NOT_SENT: Final = (
+    "delivery_tag",
+    "message_id",
+    "user_id",
+    ATTEMPT,
+    CAUSATION_ID,
+    CONVERSATION_ID,
+    ORIGIN_EXCHANGE,
+    ORIGIN_ROUTING_KEY,
+    STATUS,
+    *ROUTING,
+)
+
+
+class InvalidEnvelope(ValueError):
+    """A message that no handler can be given. The text says why; ``conversation_id`` is what could be read of it."""
+
+    def __init__(self, reason: str, conversation_id: str = "") -> None:
+        super().__init__(reason)
+        self.conversation_id = conversation_id
+
+
+@dataclass(slots=True, repr=False)
+class Sealed:
+    """A message ready to publish."""
+
+    exchange: str
+    routing_key: str
+    properties: Basic.Properties
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<Sealed {self.exchange}/{shortened(self.routing_key)}, {len(self.body)} bytes>"
+
+
+# Sending
+
+
+def seal(message: AnyMessage, content_type: str, limits: Limits) -> Sealed:
+    """Write ``message`` as the architecture has it on the wire.
+
+    Raises:
+        LocalError: as :func:`parts`.
+    """
+    return Sealed(*parts(message, content_type, limits))
+
+
+def parts(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, str, Basic.Properties, bytes]:
+    """Exchange, routing key, properties and body: what :func:`seal` puts into an object, which takes its time.
+
+    Raises:
+        LocalError: a field is missing, of the wrong type, or too long; the payload is refused by the codec; or it is a
+            log record, which has a way of its own.
+    """
+    exchange = _OUTGOING.get(type(message))
+    if exchange is None:
+        raise LocalError(
+            f"a {type(message).__name__} cannot be published", hint="publish an event, command, result or configuration"
+        )
+    name = check_name("the routing key", message.name)
+    conversation_id = message.conversation_id
+    if type(conversation_id) is not str:
+        raise LocalError(
+            f"the conversation id of {name} is {type(conversation_id).__name__}, not str",
+            hint="pass text, str(uuid.uuid4()) to begin a conversation",
+        )
+    if not conversation_id.isascii():
+        _check_text("the conversation id", conversation_id)
+    headers: dict[str, Any] = {CONVERSATION_ID: conversation_id}
+    properties = persistent(content_type, headers)
+    meta = message.meta
+    if meta:
+        _add_meta(meta, properties, headers)
+    if exchange is COMMANDS:
+        _address(message, properties, headers)
+    body = encode(message.payload, content_type, limits)
+    if meta or len(conversation_id) > MAX_NAME_BYTES:
+        _check_headers(name, properties)
+    return exchange, name, properties, body
+
+
+_OUTGOING: Final[dict[type, str]] = {
+    Event: EVENTS,
+    Command: COMMANDS,
+    Result: COMMANDS,
+    Configuration: CONFIGURATIONS,
+}
+
+
+def _address(message: AnyMessage, properties: Basic.Properties, headers: dict[str, Any]) -> None:
+    """What commands and results have beside the rest."""
+    if isinstance(message, Command):
+        if "." not in message.name:
+            raise LocalError(f"the command {message.name!r} names no service", hint="write it as service.CommandName")
+        properties.reply_to = check_name("reply_to", message.reply_to)
+        if message.reply_to == _DIRECT_REPLY:
+            hint = "results come by the commands exchange: give a routing key"
+            raise LocalError(f"reply_to is {message.reply_to!r}", hint=hint)
+    else:
+        assert isinstance(message, Result)
+        if message.status not in (SUCCESS, ERROR):
+            raise LocalError(f"the status of a result is {message.status!r}", hint=f"use {SUCCESS!r} or {ERROR!r}")
+        headers[STATUS] = message.status
+    if check_name("correlation_id", message.correlation_id, empty=True):
+        properties.correlation_id = message.correlation_id
+
+
+def _add_meta(meta: dict[str, Any], properties: Basic.Properties, headers: dict[str, Any]) -> None:
+    """Properties go to their places, other keys to the headers, but for those that a publish cannot take over."""
+    if not isinstance(meta, dict):
+        raise LocalError(f"meta is {type(meta).__name__}, not dict", hint="pass a dict of headers")
+    for key, value in meta.items():
+        _check_header_name(key, 1)
+        if key in _SENT:
+            if value is not None:
+                setattr(properties, key, value)
+        elif key not in _NOT_SENT and not key.startswith("x-"):
+            headers[key] = _copied(key, value, MAX_HEADER_DEPTH)
+    if properties.expiration is not None and not _is_expiration(properties.expiration):
+        raise LocalError(
+            f"expiration is {shortened(repr(properties.expiration), 40)}",
+            hint=f"give milliseconds as text, such as '60000', up to {_LONGEST_EXPIRATION}",
+        )
+
+
+def _check_header_name(name: object, fewest: int) -> None:
+    if type(name) is not str:
+        raise LocalError(f"header name {name!r} is not text", hint="use str keys in meta")
+    if not fewest <= len(name.encode(errors="replace")) <= MAX_HEADER_NAME_BYTES:
+        hint = f"use text of {fewest} to {MAX_HEADER_NAME_BYTES} bytes in meta"
+        raise LocalError(f"header name {name!r} cannot be sent", hint=hint)
+
+
+def _copied(name: str, value: object, levels: int) -> object:
+    """A header's value as it is now, for it may be held a while."""
+    if isinstance(value, float) and not math.isfinite(value):  # RabbitMQ closes the connection over them (541)
+        raise LocalError(f"the header {name} is not a finite number", hint="send it as text")
+    if not isinstance(value, (dict, list)):
+        return value
+    if not levels:
+        raise LocalError(f"the header {name} is nested deeper than {MAX_HEADER_DEPTH} levels", hint="flatten it")
+    if isinstance(value, list):
+        return [_copied(name, item, levels - 1) for item in value]
+    for key in value:
+        _check_header_name(key, 0)
+    return {key: _copied(name, item, levels - 1) for key, item in value.items()}
+
+
+def _is_expiration(value: object) -> bool:
+    if not isinstance(value, str) or not value.isascii() or not value.isdecimal():
+        return False
+    return len(value) < 20 and int(value) <= _LONGEST_EXPIRATION
+
+
+def _check_text(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise LocalError(f"{what} {text!r} is not valid Unicode: {error.reason}", hint="remove surrogates") from None
+
+
+def _check_headers(name: str, properties: Basic.Properties) -> None:
+    try:
+        size = len(properties.marshal())
+    except Exception as error:  # pamqp raises TypeError, ValueError, struct.error … for what it cannot write
+        raise LocalError(f"the headers of {name} cannot be written: {error}", hint="use text and numbers") from error
+    if size > MAX_HEADER_BYTES:
+        raise LocalError(
+            f"properties and headers of {name} are {size} bytes, the limit is {MAX_HEADER_BYTES}",
+            hint="move data to the payload",
+        )
+
+
+# Receiving
+
+
+def open_envelope(
+    exchange: str, routing_key: str, properties: Basic.Properties, body: bytes, limits: Limits
+) -> AnyMessage:
+    """Read a delivery as the message it is, whatever its bytes.
+
+    Raises:
+        InvalidEnvelope: no conversation id (where one is required), an undecodable body, or an exchange, reply_to and
+            status that make no message.
+    """
+    headers = properties.headers
+    if type(headers) is not dict:
+        headers = {}
+    conversation_id = headers.get(CONVERSATION_ID)
+    if type(conversation_id) is not str:
+        conversation_id = _conversation_id(exchange, conversation_id)
+    if not exchange:  # put straight into the queue: a delayed retry, or a resurrected message
+        exchange, routing_key = _origin(headers, routing_key)
+    if exchange != EVENTS and exchange not in _INCOMING:
+        raise InvalidEnvelope(f"exchange {exchange!r} is not one of the architecture", conversation_id)
+    try:
+        payload = decode(body, JSON if exchange == LOGS else properties.content_type, limits)
+    except DecodeError as error:
+        raise InvalidEnvelope(str(error), conversation_id) from None
+    meta = _meta(properties, headers)
+    if exchange == EVENTS:  # in a hurry: most are
+        return Event(routing_key, payload, conversation_id, meta)
+    return _INCOMING[exchange](routing_key, payload, conversation_id, properties, meta)
+
+
+def _origin(headers: dict[str, Any], routing_key: str) -> tuple[str, str]:
+    exchange, key = headers.get(ORIGIN_EXCHANGE), headers.get(ORIGIN_ROUTING_KEY)
+    if exchange in (EVENTS, COMMANDS) and isinstance(key, str) and 0 < len(key) <= MAX_NAME_BYTES:
+        return str(exchange), key
+    return "", routing_key
+
+
+def _conversation_id(exchange: str, value: object) -> str:
+    if type(value) is int:  # eventail passes on what its caller gave
+        return str(value)
+    if value is None:
+        if exchange in (CONFIGURATIONS, LOGS):
+            return ""
+        raise InvalidEnvelope("no conversation_id in the headers")
+    raise InvalidEnvelope(f"conversation_id is {type(value).__name__}, not text")
+
+
+def _meta(properties: Basic.Properties, headers: dict[str, Any]) -> dict[str, Any]:
+    """The first four are always there, as eventail 2.3.6 has them; the others when the message has them."""
+    meta: dict[str, Any] = {
+        "timestamp": properties.timestamp,
+        "expiration": properties.expiration,
+        "user_id": properties.user_id,
+        "app_id": properties.app_id,
+    }
+    if properties.message_id is not None:
+        meta["message_id"] = properties.message_id
+    if properties.priority is not None:
+        meta["priority"] = properties.priority
+    if properties.message_type is not None:
+        meta["message_type"] = properties.message_type
+    if properties.content_encoding is not None:
+        meta["content_encoding"] = properties.content_encoding
+    for name in headers:
+        if name not in _ELSEWHERE and name not in meta:
+            meta[name] = headers[name]
+    return meta
+
+
+#: Headers that are fields of messages.
+_ELSEWHERE: Final = (CONVERSATION_ID, STATUS)
+
+_Properties = Basic.Properties
+
+
+def _read_command(
+    name: str, payload: Any, conversation: str, properties: _Properties, meta: dict[str, Any]
+) -> AnyMessage:
+    """A command or a result: a reply_to makes it a command, whatever its status; else a status makes it a result."""
+    correlation_id = properties.correlation_id or ""
+    if properties.reply_to:
+        return Command(name, payload, conversation, properties.reply_to, correlation_id, meta)
+    status = (properties.headers or {}).get(STATUS)
+    if status in (SUCCESS, ERROR):
+        return Result(name, payload, conversation, str(status), correlation_id, meta)
+    if status is None or status == "":
+        raise InvalidEnvelope("neither reply_to nor status: not a command and not a result", conversation)
+    raise InvalidEnvelope(f"status {str(status)[:40]!r} is neither {SUCCESS!r} nor {ERROR!r}", conversation)
+
+
+def _read_configuration(name: str, payload: Any, conversation: str, _: _Properties, meta: dict[str, Any]) -> AnyMessage:
+    return Configuration(name, payload, conversation, meta)
+
+
+def _read_log(name: str, payload: Any, conversation: str, _: _Properties, meta: dict[str, Any]) -> AnyMessage:
+    if not conversation and isinstance(payload, dict):
+        found = payload.get("_conversation_id")
+        conversation = found if isinstance(found, str) else ""
+    return LogRecord(name, payload, conversation, meta)
+
+
+_INCOMING: Final[dict[str, Callable[[str, Any, str, _Properties, dict[str, Any]], AnyMessage]]] = {
+    COMMANDS: _read_command,
+    CONFIGURATIONS: _read_configuration,
+    LOGS: _read_log,
+}
+
+
+def envelope_of(properties: Basic.Properties) -> dict[str, Any]:
+    """What a service is told of a returned message: its headers, ``reply_to`` and ``correlation_id``."""
+    envelope: dict[str, Any] = dict(properties.headers) if isinstance(properties.headers, dict) else {}
+    if properties.reply_to:
+        envelope["reply_to"] = properties.reply_to
+    if properties.correlation_id:
+        envelope["correlation_id"] = properties.correlation_id
+    return envelope

@@ -1,0 +1,134 @@
+"""Names of eventail 2.3.6 that its services read, override or call: those that are here too, and advice on others."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+
+from eda_core.checks import is_number
+from eda_core.errors import LocalError
+from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS
+
+_LINK: Final = "connections and channels are the adapter's, and taken up again by themselves: begin in on_ready"
+_TIMERS: Final = "use call_later(); methods of eda_pika may be called from any thread"
+_RETRIES: Final = "set RETRY_POLICY, or raise eda_core.Reject in the handler"
+_TASKS: Final = "use asyncio.create_task() or asyncio.TaskGroup"
+
+#: What it called on its way to an open link and from there, for subclasses to override.
+_OVERRIDDEN: Final = dict.fromkeys(
+    """on_connection_open on_connection_open_error on_connection_closed on_channel_open on_channel_closed
+    on_exchange_declareok on_queue_declareok on_bindok on_basic_qos_ok on_delivery_confirmation on_consumer_cancelled
+    on_message_returned on_message on_cancelok open_channels setup_exchange setup_queue set_qos start_consuming
+    stop_consuming reset_connection_state enable_delivery_confirmations add_on_cancel_callback add_on_return_callback
+    add_on_channel_close_callback""".split(),
+    _LINK,
+) | {"ack_policy": _RETRIES}
+
+#: What else it had, and what to do instead.
+_GONE: Final = _OVERRIDDEN | {
+    "connect": _LINK,
+    "reconnect": _LINK,
+    "close_connection": _LINK,
+    "close_channel": _LINK,
+    "should_reconnect": _LINK,
+    "was_consuming": _LINK,
+    "url_idx": _LINK,
+    "_urls": _LINK,
+    "_connection": f"{_LINK}; {_TIMERS}",
+    "_channel": f"{_LINK}; acknowledge by manual_ack() and manual_nack()",
+    "_log_channel": "use log()",
+    "_emit": "use publish_event(), send_command(), return_success() …",
+    "_auto_ack": "use manual_ack()",
+    "_serialize": "payloads are written as CBOR, after use_json() as JSON",
+    "_mime_type": "payloads are written as CBOR, after use_json() as JSON",
+    "create_task": _TASKS,
+    "loop": _TASKS,
+}
+
+
+class EventailNames:
+    """What eventail's ``Service`` and ``Endpoint`` have as class attributes, for subclasses to read.
+
+    Attributes:
+        ID: the process id of this worker.
+        HOSTNAME: the name of its host, in its logs and in the name of its connection; a subclass may set it.
+    """
+
+    ID: int
+    HOSTNAME: str
+    EVENT_EXCHANGE: ClassVar[str] = EVENTS
+    EVENT_EXCHANGE_TYPE: ClassVar[str] = "topic"
+    LOG_EXCHANGE: ClassVar[str] = LOGS
+    LOG_EXCHANGE_TYPE: ClassVar[str] = "topic"
+
+    def _eda_introduce(self, hostname: str, pid: int) -> None:
+        """For adapters: who this worker is.
+
+        Raises:
+            LocalError: a subclass names another exchange than the architecture does.
+        """
+        for name, fixed in _FIXED.items():
+            value = getattr(type(self), name, fixed)
+            if value != fixed:
+                raise LocalError(
+                    f"{type(self).__name__}.{name} is {value!r}, where the architecture has {fixed!r}",
+                    hint="leave it as it is; virtual hosts keep buses apart",
+                )
+        self.ID = pid
+        self.HOSTNAME = getattr(type(self), "HOSTNAME", hostname)
+
+
+_FIXED: Final = {
+    "EVENT_EXCHANGE": EVENTS,
+    "CMD_EXCHANGE": COMMANDS,
+    "CONFIG_EXCHANGE": CONFIGURATIONS,
+    "CONFIGURATION_EXCHANGE": CONFIGURATIONS,
+    "LOG_EXCHANGE": LOGS,
+} | dict.fromkeys(
+    """EVENT_EXCHANGE_TYPE CMD_EXCHANGE_TYPE CONFIG_EXCHANGE_TYPE CONFIGURATION_EXCHANGE_TYPE
+    LOG_EXCHANGE_TYPE""".split(),
+    "topic",
+)
+
+
+class EventailService(EventailNames):
+    """The same for services, which also had more to override and to reach into; what has gone is told."""
+
+    CMD_EXCHANGE: ClassVar[str] = COMMANDS
+    CMD_EXCHANGE_TYPE: ClassVar[str] = "topic"
+    CONFIG_EXCHANGE: ClassVar[str] = CONFIGURATIONS
+    CONFIG_EXCHANGE_TYPE: ClassVar[str] = "topic"
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        for name in sorted(vars(cls).keys() & _OVERRIDDEN.keys()):
+            warnings.warn(
+                f"{cls.__name__}.{name} is never called, as a service's on eventail was; {_OVERRIDDEN[name]}",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one that there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            advice = f", as a service on eventail had; {_GONE[name]}" if name in _GONE else ""
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{advice}", name=name, obj=self
+            )
+
+
+def time_to_stop(timeout: float | None, reconnect: bool) -> float | None:
+    """What ``stop`` is to be given, from what callers write for it or for eventail's, ``stop(reconnect)``.
+
+    Raises:
+        LocalError: to reconnect is asked for, or ``timeout`` is no number of seconds.
+    """
+    if isinstance(timeout, bool):
+        timeout, reconnect = None, reconnect or timeout
+    if reconnect:
+        raise LocalError(
+            "stop() was asked to reconnect", hint="a lost link is taken up by itself; to begin anew run another service"
+        )
+    if timeout is not None and not (is_number(timeout) and timeout >= 0):
+        raise LocalError(f"the time to stop is {timeout!r}", hint="give seconds, 0 or more")
+    return timeout

@@ -1,0 +1,459 @@
+"""What happens to messages: publishing, delivering, settling, dying; and what the end of channels and queues does.
+
+The engine holds the whole state of the broker. Methods of clients come to it through ``broker_methods``; its answers
+collect in ``out``, in the order in which they go to the wire.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from pamqp import base, commands
+
+from eda_core.testing.broker.arguments import Policy, effective_limits
+from eda_core.testing.broker.message import (
+    DELIVERY_LIMIT,
+    EXPIRED,
+    MAXLEN,
+    NOT_FOUND,
+    REJECTED,
+    Message,
+    Refusal,
+    die,
+    is_cycle,
+    with_properties,
+)
+from eda_core.testing.broker.queue import ConnectionId, Consumer, ConsumerKey, Entry, Queue
+from eda_core.testing.broker.state import Channel, Connection, Outgoing, Pending, frame
+from eda_core.testing.broker.topology import QUEUE, Exchange, Topology
+
+ACK: Final = "ack"
+REQUEUE: Final = "requeue"
+DISCARD: Final = "discard"
+
+#: Dead letters that circle through full queues, with a client's reject somewhere in their past, do so for ever in
+#: RabbitMQ, which takes them for wanted. Here they are dropped after that many deaths in one go.
+MAX_DEATHS: Final = 1_000
+
+
+class Engine:
+    """The state of the broker and what changes it. ``now`` is in seconds, ``epoch + now`` the time of day."""
+
+    __slots__ = (
+        "_dead",
+        "_deaths",
+        "connections",
+        "epoch",
+        "next_uid",
+        "now",
+        "out",
+        "policies",
+        "queues",
+        "topologies",
+        "uids",
+    )
+
+    def __init__(self, vhosts: Iterable[str], policies: Sequence[Policy], epoch: float) -> None:
+        self.now: float = 0.0
+        self.epoch: float = epoch
+        self.policies: tuple[Policy, ...] = tuple(policies)
+        self.topologies: dict[str, Topology] = {vhost: Topology(vhost) for vhost in vhosts}
+        self.queues: dict[tuple[str, str], Queue] = {}
+        self.uids: dict[int, Queue] = {}
+        self.next_uid: int = 1
+        self.connections: dict[ConnectionId, Connection] = {}
+        self.out: list[Outgoing] = []
+        # Dead letters wait here until the operation at hand is done: each queue is its own process in RabbitMQ.
+        # With each, how often it has died since; of the one at hand, that number is ``_deaths``.
+        self._dead: deque[tuple[int, Message, int]] = deque()
+        self._deaths = 0
+
+    def clone(self) -> Engine:
+        copy = Engine.__new__(Engine)
+        copy.now, copy.epoch, copy.policies, copy.next_uid = self.now, self.epoch, self.policies, self.next_uid
+        copy.topologies = {vhost: topology.clone() for vhost, topology in self.topologies.items()}
+        copy.queues = {name: queue.clone() for name, queue in self.queues.items()}
+        copy.uids = {queue.uid: queue for queue in copy.queues.values()}
+        copy.connections = {id_: connection.clone() for id_, connection in self.connections.items()}
+        copy.out = []
+        copy._dead = deque()
+        copy._deaths = 0
+        return copy
+
+    def send(self, channel: Channel, method: base.Frame) -> None:
+        self.out.append(Outgoing(channel.connection, channel.number, method))
+
+    def channel(self, key: ConsumerKey) -> Channel:
+        return self.connections[key.connection].channels[key.channel]
+
+    # -- queues -------------------------------------------------------------------------------------------------------
+
+    def queue(self, vhost: str, name: str) -> Queue:
+        """Raises Refusal 404 if there is none."""
+        queue = self.queues.get((vhost, name))
+        if queue is None:
+            raise Refusal(NOT_FOUND, f"no {self.topologies[vhost].word(QUEUE, name)}")
+        return queue
+
+    def add_queue(self, queue: Queue) -> None:
+        self.queues[queue.vhost, queue.name] = queue
+        self.uids[queue.uid] = queue
+        self.next_uid = queue.uid + 1
+        self.apply_policies(queue)
+        queue.unused_until(self.now)
+
+    def apply_policies(self, queue: Queue) -> None:
+        before = queue.limits.expires
+        queue.limits = effective_limits(queue.name, queue.kind, queue.arguments, self.policies)
+        if queue.limits.expires != before:
+            queue.expires_at = None
+            queue.unused_until(self.now)
+        self.shorten(queue)
+
+    def delete_queue(self, queue: Queue) -> None:
+        """Delete a queue and what it holds, unbind it and tell its consumers."""
+        del self.queues[queue.vhost, queue.name]
+        del self.uids[queue.uid]
+        self.topologies[queue.vhost].forget_destination(QUEUE, queue.name)
+        for key in sorted(queue.consumers):
+            channel = self.channel(key)
+            del channel.consumers[key.tag]
+            channel.suspended.discard(queue.uid)
+            self.send(channel, commands.Basic.Cancel(key.tag, nowait=True))
+
+    def consumer_count(self, queue: Queue) -> int:
+        """As RabbitMQ reports it: in a quorum queue whoever has a message unacknowledged counts, cancelled or not."""
+        if not queue.quorum:
+            return len(queue.consumers)
+        holders: set[Any] = set(queue.consumers)
+        for connection in self.connections.values():
+            for number, channel in connection.channels.items():
+                for tag, pending in channel.unacked.items():
+                    if pending.queue == queue.uid:
+                        holders.add((connection.id, number, pending.tag or str(tag)))
+        return len(holders)
+
+    # -- publishing ---------------------------------------------------------------------------------------------------
+
+    def publish(self, exchange: Exchange, vhost: str, message: Message) -> tuple[bool, bool]:
+        """Route a message. Returns (whether it went to any queue, whether all took it)."""
+        targets = self._targets(exchange, vhost, message)
+        accepted = [self.enqueue(queue, message) for queue in targets]
+        return bool(targets), all(accepted)
+
+    def _targets(self, exchange: Exchange, vhost: str, message: Message) -> list[Queue]:
+        """The queues a message goes to, in the order in which RabbitMQ usually gets to them."""
+        names = reversed(self.topologies[vhost].route(exchange, message))
+        found = [self.queues[vhost, name] for name in names if (vhost, name) in self.queues]
+        return sorted(found, key=lambda queue: queue.quorum)
+
+    def enqueue(self, queue: Queue, message: Message) -> bool:
+        if queue.refuses(message):
+            if queue.limits.overflow.endswith("dlx"):
+                self.bury(queue, message, MAXLEN)
+            return False
+        queue.append(message, self.now)
+        self.pump(queue)
+        self.shorten(queue)
+        return True
+
+    def shorten(self, queue: Queue) -> None:
+        """Drop what is too much and what has expired from the head of the queue."""
+        if queue.quorum:
+            self._drop_expired(queue)
+        dropped: list[Message] = []
+        while queue.overflows():
+            dropped.append(queue.pop().message)
+        if queue.quorum:  # RabbitMQ 3.10 gets to them backwards
+            dropped.reverse()
+        for message in dropped:
+            self.bury(queue, message, MAXLEN)
+        self._drop_expired(queue)
+        queue.watch_length()
+
+    def _drop_expired(self, queue: Queue) -> None:
+        while (head := queue.head()) is not None and head.expires_at is not None and head.expires_at <= self.now:
+            self.bury(queue, queue.pop().message, EXPIRED)
+
+    def bury(self, queue: Queue, message: Message, reason: str) -> None:
+        """Dead-letter a message that has left the queue; it is dropped if there is no dead-letter exchange."""
+        topology = self.topologies[queue.vhost]
+        name = queue.limits.dead_letter_exchange
+        exchange = topology.exchanges.get(name) if name is not None else None
+        if exchange is None:
+            return
+        routing_key = queue.limits.dead_letter_routing_key
+        dead = die(message, reason, queue.name, exchange.name, routing_key, self.epoch + self.now)
+        for target in self._targets(exchange, queue.vhost, dead):
+            if not is_cycle(dead, target.name, reason) and self._deaths < MAX_DEATHS:
+                self._dead.append((target.uid, dead, self._deaths + 1))
+
+    def settle_dead(self) -> None:
+        """Put the dead letters where they go, those that die of it included."""
+        while self._dead:
+            uid, message, self._deaths = self._dead.popleft()
+            if uid in self.uids:
+                self.enqueue(self.uids[uid], message)
+        self._deaths = 0
+
+    # -- delivering ---------------------------------------------------------------------------------------------------
+
+    def pump(self, queue: Queue) -> None:
+        """Deliver ready messages to the consumers whose turn it is, until one of both runs out."""
+        if queue.quorum:  # a classic queue looks at what it takes back before, and not at what comes anew
+            self._drop_expired(queue)
+        while len(queue):
+            consumer = self._next_consumer(queue)
+            if consumer is None:
+                return
+            self._deliver(queue, consumer, queue.pop())
+            self._drop_expired(queue)
+
+    def _next_consumer(self, queue: Queue) -> Consumer | None:
+        while queue.line:
+            key = queue.line.pop(0)
+            consumer = queue.consumers[key]
+            if self._may_send(queue, consumer):
+                if consumer.credit is not None and not consumer.no_ack:
+                    consumer.credit -= 1
+                if consumer.credit != 0 or not queue.quorum:
+                    queue.enter_line(key)
+                return consumer
+            if not queue.quorum:
+                queue.blocked.append(key)
+        return None
+
+    def _may_send(self, queue: Queue, consumer: Consumer) -> bool:
+        channel = self.channel(consumer.key)
+        if queue.uid in channel.suspended or consumer.credit == 0:
+            return False
+        if channel.global_limit and not queue.quorum:
+            if channel.limited:
+                channel.suspended.add(queue.uid)
+                return False
+            channel.volume += not consumer.no_ack
+        return True
+
+    def _deliver(self, queue: Queue, consumer: Consumer, entry: Entry) -> None:
+        channel = self.channel(consumer.key)
+        tag = self._hand_out(channel, queue, entry, consumer.key.tag, no_ack=consumer.no_ack)
+        method = frame(
+            commands.Basic.Deliver,
+            consumer_tag=consumer.key.tag,
+            delivery_tag=tag,
+            redelivered=entry.redelivered,
+            exchange=entry.message.exchange,
+            routing_key=entry.message.routing_keys[0],
+        )
+        self._send_content(channel, method, entry, counted=queue.quorum and entry.failures > 0)
+
+    def _hand_out(self, channel: Channel, queue: Queue, entry: Entry, consumer: str | None, *, no_ack: bool) -> int:
+        tag = channel.next_delivery
+        channel.next_delivery += 1
+        if not no_ack:
+            channel.unacked[tag] = Pending(queue.uid, consumer, entry)
+        return tag
+
+    def _send_content(self, channel: Channel, method: base.Frame, entry: Entry, *, counted: bool) -> None:
+        properties = entry.message.properties
+        if counted:
+            headers = {**(properties.headers or {}), "x-delivery-count": entry.failures}
+            properties = with_properties(properties, headers=dict(sorted(headers.items())))
+        self.out.append(Outgoing(channel.connection, channel.number, method, properties, entry.message.body))
+
+    def fetch(self, channel: Channel, queue: Queue, *, no_ack: bool) -> None:
+        """Answer ``Basic.Get``."""
+        if not queue.quorum:
+            queue.unused_until(self.now)
+        if not len(queue):
+            self.send(channel, commands.Basic.GetEmpty())
+            return
+        entry = queue.pop()
+        left = len(queue)
+        self.shorten(queue)
+        if not queue.quorum or no_ack:  # else RabbitMQ counts what is about to expire
+            left = len(queue)
+        method = frame(
+            commands.Basic.GetOk,
+            delivery_tag=self._hand_out(channel, queue, entry, None, no_ack=no_ack),
+            redelivered=entry.redelivered,
+            exchange=entry.message.exchange,
+            routing_key=entry.message.routing_keys[0],
+            message_count=left,
+        )
+        self._send_content(channel, method, entry, counted=queue.quorum)
+
+    # -- settling -----------------------------------------------------------------------------------------------------
+
+    def settle(self, channel: Channel, tags: list[int], how: str) -> None:
+        """Acknowledge, requeue or discard deliveries (all exist), in RabbitMQ's order: by queue, then consumer."""
+        groups: dict[tuple[Any, ...], list[Pending]] = {}
+        fetched = 0
+        for tag in tags:
+            pending = channel.unacked.pop(tag)
+            fetched += pending.tag is None
+            queue = self.uids.get(pending.queue)
+            if queue is not None:
+                place = (1, pending.tag) if pending.tag is not None else (0, tag)
+                groups.setdefault((queue.name, queue.uid, *place), []).append(pending)
+        for group in sorted(groups):
+            pendings = groups[group]
+            queue = self.uids[pendings[0].queue]
+            (self._settle_quorum if queue.quorum else self._settle_classic)(channel, queue, pendings, how)
+        if channel.global_limit:
+            was_limited = channel.limited
+            channel.volume = max(0, channel.volume - (len(tags) - fetched))
+            if was_limited and not channel.limited:
+                self.resume(channel)
+
+    def _settle_classic(self, channel: Channel, queue: Queue, pendings: list[Pending], how: str) -> None:
+        unblocked = False
+        if pendings[0].tag is not None:
+            key = ConsumerKey(channel.connection, channel.number, pendings[0].tag)
+            unblocked = queue.give_credit(key, len(pendings)) and queue.unblock(channel.connection, channel.number)
+        if how == REQUEUE:
+            self._requeue(queue, [pending.entry for pending in pendings])
+        elif how == DISCARD:
+            for pending in pendings:
+                self.bury(queue, pending.entry.message, REJECTED)
+        if unblocked:
+            self.pump(queue)
+
+    def _requeue(self, queue: Queue, entries: list[Entry]) -> None:
+        queue.put_back(entries)
+        self.shorten(queue)
+        self.pump(queue)
+
+    def _settle_quorum(self, channel: Channel, queue: Queue, pendings: list[Pending], how: str) -> None:
+        key = ConsumerKey(channel.connection, channel.number, pendings[0].tag or "")
+        if how == REQUEUE and queue.limits.delivery_limit is None:
+            for pending in pendings:
+                queue.ready.append(self._failed(pending.entry))
+                self._credit_quorum(queue, key, 1)
+                self.pump(queue)
+                self.shorten(queue)
+            return
+        if how == REQUEUE:
+            # RabbitMQ 3.10 returns the credit of those over the limit twice: the prefetch grows by one each time.
+            self._credit_quorum(queue, key, self._return_limited(queue, [pending.entry for pending in pendings]))
+        elif how == DISCARD:
+            for pending in pendings:
+                self.bury(queue, pending.entry.message, REJECTED)
+        self._credit_quorum(queue, key, len(pendings))
+        self.pump(queue)
+        self.shorten(queue)
+
+    def _return_limited(self, queue: Queue, entries: list[Entry]) -> int:
+        """Returns how many were over the delivery limit."""
+        limit = queue.limits.delivery_limit
+        buried = 0
+        for entry in map(self._failed, entries):
+            if limit is not None and entry.failures > limit:
+                self.bury(queue, entry.message, DELIVERY_LIMIT)
+                buried += 1
+            else:
+                queue.returned.append(entry)
+        return buried
+
+    @staticmethod
+    def _failed(entry: Entry) -> Entry:
+        return entry._replace(redelivered=True, failures=entry.failures + 1)
+
+    @staticmethod
+    def _credit_quorum(queue: Queue, key: ConsumerKey, count: int) -> None:
+        queue.give_credit(key, count)
+        if count and key in queue.consumers and key not in queue.line:
+            queue.enter_line(key)
+
+    def resume(self, channel: Channel) -> None:
+        """The shared prefetch of a channel has room again, or is gone."""
+        for uid in sorted(channel.suspended):
+            channel.suspended.discard(uid)
+            queue = self.uids.get(uid)
+            if queue is not None and queue.unblock(channel.connection, channel.number):
+                self.pump(queue)
+
+    # -- the end of consumers, channels, connections ------------------------------------------------------------------
+
+    def cancel(self, queue: Queue, key: ConsumerKey) -> None:
+        """Remove a consumer; what it has unacknowledged stays with its channel. An auto-delete queue may go."""
+        queue.remove_consumer(key)
+        del self.channel(key).consumers[key.tag]
+        if queue.auto_delete and not queue.consumers:
+            self.delete_queue(queue)
+        else:
+            queue.unused_until(self.now)
+
+    def close_channels(self, channels: list[Channel]) -> None:
+        """Take the consumers off the queues, then put back what was unacknowledged."""
+        lost: dict[int, list[Entry]] = {}
+        for channel in channels:
+            for tag, uid in channel.consumers.items():
+                self.uids[uid].remove_consumer(ConsumerKey(channel.connection, channel.number, tag))
+                lost.setdefault(uid, [])
+            by_consumer = sorted(channel.unacked.items(), key=lambda item: (item[1].tag or str(item[0]), item[0]))
+            for _, pending in by_consumer:
+                lost.setdefault(pending.queue, []).append(pending.entry)
+            channel.consumers.clear()
+            channel.unacked.clear()
+            channel.suspended.clear()
+            channel.unconfirmed.clear()
+        for uid in sorted(lost):
+            if uid in self.uids:
+                self._take_back(self.uids[uid], lost[uid])
+
+    def fail_channel(self, channel: Channel) -> None:
+        """A channel error. The classic queues it consumes from learn of it now, the others when the client confirms."""
+        told = {uid for uid in channel.consumers.values() if not self.uids[uid].quorum}
+        kept = {tag: pending for tag, pending in channel.unacked.items() if pending.queue not in told}
+        channel.unacked = {tag: pending for tag, pending in channel.unacked.items() if tag not in kept}
+        self.close_channels([channel])
+        channel.unacked = kept
+        channel.closing = True
+
+    def _take_back(self, queue: Queue, entries: list[Entry]) -> None:
+        if queue.auto_delete and queue.had_consumers and not queue.consumers:
+            self.delete_queue(queue)
+            return
+        queue.unused_until(self.now)
+        if queue.quorum:
+            self._return_limited(queue, entries)
+            self.pump(queue)
+            self.shorten(queue)
+        else:
+            self._requeue(queue, entries)
+
+    def close_connection(self, connection: Connection) -> None:
+        """Forget a connection: its channels, then its exclusive queues."""
+        self.close_channels(list(connection.channels.values()))
+        connection.channels.clear()
+        del self.connections[connection.id]
+        for queue in [queue for queue in self.queues.values() if queue.owner == connection.id]:
+            self.delete_queue(queue)
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def advance(self, now: float) -> None:
+        """Let time pass, in steps from one deadline to the next: a dead letter's own time begins when it died."""
+        while (due := self.deadline()) is not None and due <= now:
+            self.now = max(due, self.now)
+            self._expire()
+        self.now = max(now, self.now)
+
+    def _expire(self) -> None:
+        for queue in list(self.queues.values()):
+            if queue.expires_at is not None and queue.expires_at <= self.now:
+                queue.expires_at = None
+                if not queue.consumers:
+                    self.delete_queue(queue)
+                    continue
+            self.shorten(queue)
+        self.settle_dead()
+
+    def deadline(self) -> float | None:
+        times = [queue.expires_at for queue in self.queues.values() if queue.expires_at is not None]
+        heads = (queue.head() for queue in self.queues.values())
+        times += [head.expires_at for head in heads if head is not None and head.expires_at is not None]
+        return min(times, default=None)

@@ -1,0 +1,421 @@
+"""An in-memory model of RabbitMQ (3.10), without input or output.
+
+``Broker`` takes the methods of clients one by one, with the time, and answers with the methods that go back; the wire
+format is somebody else's (``eda_core.testing.wire``). It is deterministic: the same calls give the same answers.
+RabbitMQ leaves the order of what comes from different queues open; the model has the most usual of the possible orders.
+
+What RabbitMQ can do and the model cannot it answers with 540 (not implemented), never by ignoring it: transactions,
+priority queues, streams, single active consumer, direct reply-to, consumer credit, at-least-once dead-lettering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from pamqp import base, commands
+
+from eda_core.errors import LocalError
+from eda_core.testing.broker.arguments import Policy
+from eda_core.testing.broker.engine import Engine
+from eda_core.testing.broker.message import CHANNEL_ERROR, COMMAND_INVALID, Message, Refusal
+from eda_core.testing.broker.methods import HANDLERS, Call
+from eda_core.testing.broker.queue import ConnectionId, ConsumerKey, Entry, Queue
+from eda_core.testing.broker.state import Channel, Connection, Outgoing
+from eda_core.testing.broker.topology import Binding
+
+__all__ = ["Binding", "Broker", "ConnectionId", "Entry", "Message", "Outgoing", "Policy"]
+
+_BLOCKED_REASON = "low on memory"
+
+
+class Broker:
+    """The model. No method raises for what a client sends; wrong calls of the test itself raise ``LocalError``.
+
+    All times are in seconds on one clock that must not go back. Properties and bodies are shared with the caller in
+    both directions and must not be changed in place.
+    """
+
+    __slots__ = ("_alarm", "_auto_confirm", "_closing", "_counter", "_engine", "_names", "_next_connection")
+
+    def __init__(
+        self,
+        *,
+        policies: Sequence[Policy] = (),
+        auto_confirm: bool = True,
+        names: Callable[[], str] | None = None,
+        vhosts: Iterable[str] = ("/",),
+        epoch: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            auto_confirm: confirm publishes at once; else when ``confirm`` is called. Refused ones are answered at once.
+            names: makes the suffix of a server-made queue name or consumer tag; by default numbers, counted.
+            epoch: what to add to ``now`` to get the time of day (seconds since 1970), for the times in ``x-death``.
+        """
+        self._engine = Engine(vhosts, policies, epoch)
+        self._auto_confirm = auto_confirm
+        self._names = names
+        self._counter = 0
+        self._alarm = False
+        self._next_connection = 1
+        # Connections the broker closed: they may still send, which is discarded, until they confirm.
+        self._closing: set[ConnectionId] = set()
+
+    # -- connections --------------------------------------------------------------------------------------------------
+
+    def has_vhost(self, vhost: str) -> bool:
+        return vhost in self._engine.topologies
+
+    def connect(self, *, vhost: str = "/", user: str = "guest") -> ConnectionId:
+        """A connection whose handshake has been done.
+
+        Raises:
+            LocalError: there is no such virtual host.
+        """
+        if not self.has_vhost(vhost):
+            raise LocalError(f"no vhost {vhost!r}", hint="name it at construction")
+        new = ConnectionId(self._next_connection)
+        self._next_connection += 1
+        self._engine.connections[new] = Connection(new, vhost, user)
+        return new
+
+    def disconnect(self, connection: ConnectionId, *, now: float) -> list[Outgoing]:
+        """The socket is gone. What was unacknowledged is put back, exclusive queues go. Ignored if unknown."""
+        self._at(now)
+        self._closing.discard(connection)
+        known = self._engine.connections.get(connection)
+        if known is not None:
+            self._engine.close_connection(known)
+        return self._answers()
+
+    def receive(
+        self,
+        connection: ConnectionId,
+        channel: int,
+        method: base.Frame,
+        properties: commands.Basic.Properties | None = None,
+        body: bytes = b"",
+        *,
+        now: float,
+    ) -> list[Outgoing]:
+        """One method of a client, with its content. Returns what goes out because of it, to all connections, in order.
+
+        Errors come out as ``Channel.Close`` or ``Connection.Close``. After the latter the connection counts as closed.
+        """
+        self._at(now)
+        known = self._engine.connections.get(connection)
+        if known is None:
+            self._receive_closing(connection, method)
+        elif known.blocked or self._block_at(known, method, body):
+            known.held.append((channel, method, properties, body))
+        else:
+            self._dispatch(known, channel, method, properties, body)
+        return self._answers()
+
+    def _receive_closing(self, connection: ConnectionId, method: base.Frame) -> None:
+        if connection in self._closing:
+            if isinstance(method, commands.Connection.Close):
+                self._engine.out.append(Outgoing(connection, 0, commands.Connection.CloseOk()))
+            elif isinstance(method, commands.Connection.CloseOk):
+                self._closing.discard(connection)
+
+    def _dispatch(
+        self,
+        connection: Connection,
+        number: int,
+        method: base.Frame,
+        properties: commands.Basic.Properties | None,
+        body: bytes,
+    ) -> None:
+        try:
+            channel = connection.channels.get(number)
+            if number == 0:
+                self._on_connection(connection, method)
+            elif channel is None:
+                self._open_channel(connection, number, method)
+            elif channel.closing:
+                self._on_closing_channel(connection, channel, method)
+            else:
+                self._on_channel(connection, channel, method, properties, body)
+        except Refusal as refusal:
+            self._refuse(connection, number, method, refusal)
+
+    def _on_connection(self, connection: Connection, method: base.Frame) -> None:
+        if not isinstance(method, commands.Connection.Close):
+            raise Refusal(CHANNEL_ERROR, "unexpected method in connection state running")
+        self._engine.close_connection(connection)
+        self._engine.out.append(Outgoing(connection.id, 0, commands.Connection.CloseOk()))
+
+    def _open_channel(self, connection: Connection, number: int, method: base.Frame) -> None:
+        if not isinstance(method, commands.Channel.Open):
+            raise Refusal(CHANNEL_ERROR, "expected 'channel.open'")
+        channel = connection.channels[number] = Channel(connection.id, number)
+        self._engine.send(channel, commands.Channel.OpenOk())
+
+    def _on_closing_channel(self, connection: Connection, channel: Channel, method: base.Frame) -> None:
+        if isinstance(method, commands.Channel.CloseOk):
+            self._engine.close_channels([channel])
+            del connection.channels[channel.number]
+        elif isinstance(method, commands.Channel.Close):
+            self._engine.send(channel, commands.Channel.CloseOk())
+
+    def _on_channel(
+        self,
+        connection: Connection,
+        channel: Channel,
+        method: base.Frame,
+        properties: commands.Basic.Properties | None,
+        body: bytes,
+    ) -> None:
+        handler = HANDLERS.get(type(method))
+        if handler is None:
+            raise Refusal(COMMAND_INVALID, "unimplemented method")
+        call = Call(self._engine, connection, channel, properties, body, self._fresh_name, self._auto_confirm)
+        handler(call, method)
+
+    def _refuse(self, connection: Connection, number: int, method: base.Frame, refusal: Refusal) -> None:
+        code, text = refusal.reply.code, refusal.text()
+        class_id, method_id = method.index >> 16, method.index & 0xFFFF
+        if number == 0 or refusal.reply.hard:
+            self._engine.close_connection(connection)
+            self._closing.add(connection.id)
+            close: base.Frame = commands.Connection.Close(code, text, class_id, method_id)
+        else:
+            channel = connection.channels[number]
+            self._engine.fail_channel(channel)
+            close = commands.Channel.Close(code, text, class_id, method_id)
+        channel_number = number if isinstance(close, commands.Channel.Close) else 0
+        self._engine.out.append(Outgoing(connection.id, channel_number, close))
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def tick(self, *, now: float) -> list[Outgoing]:
+        """Expire messages and queues that are due. Idempotent; early calls do nothing."""
+        self._at(now)
+        return self._answers()
+
+    def deadline(self) -> float | None:
+        """When the next message or queue expires, or None."""
+        return self._engine.deadline()
+
+    def _at(self, now: float) -> None:
+        self._engine.advance(now)
+
+    def _answers(self) -> list[Outgoing]:
+        self._engine.settle_dead()
+        answers, self._engine.out = self._engine.out, []
+        return answers
+
+    # -- what the operator, the machine and the explorer do -----------------------------------------------------------
+
+    def restart(self, *, now: float) -> list[ConnectionId]:
+        """The broker was killed and starts again. Returns the connections that were lost; they get nothing any more.
+
+        Durable exchanges, queues and the bindings between them stay; of classic queues the persistent messages, of
+        quorum queues all. Unacknowledged ones are back in their places. After an unclean stop RabbitMQ does not know
+        what a classic queue had delivered: all of it is marked as redelivered. An alarm is over.
+        """
+        self._at(now)
+        engine = self._engine
+        lost = list(engine.connections)
+        for connection in list(engine.connections.values()):
+            engine.close_connection(connection)
+        engine.settle_dead()
+        engine.out.clear()
+        self._alarm = False
+        self._closing.clear()
+        for name, queue in list(engine.queues.items()):
+            if not queue.durable:
+                del engine.queues[name]
+                del engine.uids[queue.uid]
+                continue
+            if not queue.quorum:
+                kept = [entry._replace(redelivered=True) for entry in queue.ready if entry.message.persistent]
+                queue.ready.clear()
+                queue.ready.extend(kept)
+            queue.had_consumers = queue.refusing = False
+            queue.unused_until(engine.now)
+        for vhost, topology in engine.topologies.items():
+            topology.keep_durable({name for home, name in engine.queues if home == vhost})
+        return lost
+
+    def set_alarm(self, on: bool, *, now: float) -> list[Outgoing]:
+        """Raise or clear the memory alarm.
+
+        While it is on, a connection is blocked from its next publish on: whatever it sends is held, and dealt with in
+        order when the alarm is cleared. Connections that do not publish meanwhile never notice (RabbitMQ documentation,
+        "Alarms" and "Blocked Connection Notifications").
+        """
+        self._at(now)
+        self._alarm = on
+        for connection in list(self._engine.connections.values()):
+            if not on and connection.blocked:
+                self._unblock(connection)
+        return self._answers()
+
+    def _block_at(self, connection: Connection, method: base.Frame, body: bytes) -> bool:
+        """Block the connection if it publishes during an alarm. Returns whether the publish itself is held."""
+        if not self._alarm or not isinstance(method, commands.Basic.Publish):
+            return False
+        connection.blocked = True
+        self._engine.out.append(Outgoing(connection.id, 0, commands.Connection.Blocked(_BLOCKED_REASON)))
+        # RabbitMQ stops reading after the content header: a message without body has arrived by then.
+        return bool(body)
+
+    def _unblock(self, connection: Connection) -> None:
+        connection.blocked = False
+        self._engine.out.append(Outgoing(connection.id, 0, commands.Connection.Unblocked()))
+        held, connection.held = connection.held, []
+        for number, method, properties, body in held:
+            if connection.id in self._engine.connections:
+                self._dispatch(connection, number, method, properties, body)
+            else:
+                self._receive_closing(connection.id, method)
+            self._engine.settle_dead()
+
+    def force_consumer_cancel(
+        self, connection: ConnectionId, channel: int, consumer_tag: str, *, now: float
+    ) -> list[Outgoing]:
+        """Cancel a consumer from the broker's side, as when the node of its queue goes down.
+
+        Raises:
+            LocalError: there is no such consumer.
+        """
+        self._at(now)
+        home = self._channel(connection, channel)
+        if consumer_tag not in home.consumers:
+            raise LocalError(f"no consumer {consumer_tag!r} on channel {channel}")
+        queue = self._engine.uids[home.consumers[consumer_tag]]
+        self._engine.send(home, commands.Basic.Cancel(consumer_tag, nowait=True))
+        self._engine.cancel(queue, ConsumerKey(connection, channel, consumer_tag))
+        return self._answers()
+
+    def set_policy(self, policy: Policy, *, now: float) -> list[Outgoing]:
+        """Add a policy, or replace the one of the same name."""
+        kept = [other for other in self._engine.policies if other.name != policy.name]
+        return self._set_policies([*kept, policy], now)
+
+    def clear_policy(self, name: str, *, now: float) -> list[Outgoing]:
+        """Remove a policy if it exists."""
+        return self._set_policies([other for other in self._engine.policies if other.name != name], now)
+
+    def _set_policies(self, policies: Sequence[Policy], now: float) -> list[Outgoing]:
+        self._at(now)
+        self._engine.policies = tuple(policies)
+        for queue in list(self._engine.queues.values()):
+            self._engine.apply_policies(queue)
+        return self._answers()
+
+    def unconfirmed(self, connection: ConnectionId, channel: int) -> list[int]:
+        """The publishes that wait for ``confirm``, in order. Raises LocalError for an unknown channel."""
+        return list(self._channel(connection, channel).unconfirmed)
+
+    def confirm(
+        self, connection: ConnectionId, channel: int, *, tag: int, multiple: bool = False, ok: bool = True
+    ) -> list[Outgoing]:
+        """Confirm (or, with ``ok`` false, refuse) the publish ``tag``, with ``multiple`` all waiting ones up to it.
+
+        Raises:
+            LocalError: ``tag`` does not wait for it (see ``unconfirmed``).
+        """
+        home = self._channel(connection, channel)
+        if tag not in home.unconfirmed:
+            raise LocalError(f"publish {tag} of channel {channel} is not unconfirmed", hint="see unconfirmed()")
+        home.unconfirmed = [other for other in home.unconfirmed if (other > tag if multiple else other != tag)]
+        answer = commands.Basic.Ack(tag, multiple) if ok else commands.Basic.Nack(tag, multiple, requeue=False)
+        return [Outgoing(connection, channel, answer)]
+
+    def _channel(self, connection: ConnectionId, channel: int) -> Channel:
+        known = self._engine.connections.get(connection)
+        if known is None or channel not in known.channels:
+            raise LocalError(f"no channel {channel} on connection {connection}")
+        return known.channels[channel]
+
+    def _fresh_name(self, prefix: str) -> str:
+        if self._names is not None:
+            return prefix + self._names()
+        self._counter += 1
+        return f"{prefix}{self._counter}"
+
+    # -- the model as a value -----------------------------------------------------------------------------------------
+
+    def clone(self) -> Broker:
+        """An independent copy. Messages are shared; a ``names`` callable given at construction too."""
+        copy = Broker.__new__(Broker)
+        copy._engine = self._engine.clone()
+        copy._auto_confirm, copy._names, copy._counter = self._auto_confirm, self._names, self._counter
+        copy._alarm, copy._closing, copy._next_connection = self._alarm, set(self._closing), self._next_connection
+        return copy
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """A hashable image of the state: equal images behave equally from now on, given the same calls and times."""
+        engine = self._engine
+        ranks = self._ranks()
+        connections = tuple(
+            (
+                (c.id, c.vhost, c.user, c.blocked),
+                tuple((number, type(method).__name__, str(dict(method)), body) for number, method, _, body in c.held),
+                tuple(channel.snapshot(ranks) for _, channel in sorted(c.channels.items())),
+            )
+            for _, c in sorted(engine.connections.items())
+        )
+        return (
+            tuple(topology.snapshot() for _, topology in sorted(engine.topologies.items())),
+            tuple((uid, queue.snapshot(ranks[uid])) for uid, queue in sorted(engine.uids.items())),
+            connections,
+            (self._alarm, self._next_connection, self._counter, tuple(sorted(self._closing))),
+            tuple((p.name, p.pattern, p.priority, repr(sorted(p.definition.items()))) for p in engine.policies),
+        )
+
+    def _ranks(self) -> dict[int, dict[int, int]]:
+        positions: dict[int, list[int]] = {
+            uid: [e.position for e in q.entries()] for uid, q in self._engine.uids.items()
+        }
+        for channel in self._channels():
+            for pending in channel.unacked.values():
+                if pending.queue in positions:
+                    positions[pending.queue].append(pending.entry.position)
+        return {uid: {place: rank for rank, place in enumerate(sorted(known))} for uid, known in positions.items()}
+
+    def _channels(self) -> list[Channel]:
+        return [channel for c in self._engine.connections.values() for channel in c.channels.values()]
+
+    # -- inspection ---------------------------------------------------------------------------------------------------
+
+    def connections(self) -> list[ConnectionId]:
+        return list(self._engine.connections)
+
+    def queue_names(self, vhost: str = "/") -> list[str]:
+        return sorted(name for home, name in self._engine.queues if home == vhost)
+
+    def exchange_names(self, vhost: str = "/") -> list[str]:
+        return sorted(self._engine.topologies[vhost].exchanges)
+
+    def queue(self, name: str, vhost: str = "/") -> Queue:
+        """The state of a queue, to look at only. Raises LocalError if there is none."""
+        found = self._engine.queues.get((vhost, name))
+        if found is None:
+            raise LocalError(f"no queue {name!r} in vhost {vhost!r}")
+        return found
+
+    def messages(self, queue: str, vhost: str = "/") -> list[Message]:
+        """The ready messages, in the order of delivery."""
+        return [entry.message for entry in self.queue(queue, vhost).entries()]
+
+    def unacked(self, queue: str, vhost: str = "/") -> list[tuple[ConnectionId, int, int, Message]]:
+        """Deliveries without acknowledgement: connection, channel, delivery tag, message."""
+        uid = self.queue(queue, vhost).uid
+        return [
+            (channel.connection, channel.number, tag, pending.entry.message)
+            for channel in self._channels()
+            for tag, pending in channel.unacked.items()
+            if pending.queue == uid
+        ]
+
+    def bindings(self, vhost: str = "/") -> list[Binding]:
+        return sorted(self._engine.topologies[vhost].bindings(), key=repr)
+
+    def consumers(self, queue: str, vhost: str = "/") -> list[tuple[ConnectionId, int, str]]:
+        """Connection, channel and tag of the consumers of a queue."""
+        return [(key.connection, key.channel, key.tag) for key in self.queue(queue, vhost).consumers]

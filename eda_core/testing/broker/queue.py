@@ -1,0 +1,253 @@
+"""One queue: its messages in order, its consumers in turn, its limits.
+
+Data and the rules that concern one queue alone; who delivers, requeues and dead-letters is the engine
+(``broker_engine``). Classic queues keep a returned message's place; quorum queues put it at the end, or, with a
+delivery limit, before all that was never delivered (RabbitMQ 3.10).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, NewType
+
+from eda_core.testing.broker.arguments import DROP_HEAD, QUORUM, Limits
+from eda_core.testing.broker.message import Message, freeze
+
+ConnectionId = NewType("ConnectionId", int)
+
+#: A quorum queue again takes publishes, once it refused some, when it is filled to this part of its limit.
+_SOFT_LIMIT: Final = 0.8
+#: What a quorum queue allows a consumer without prefetch to have.
+QUORUM_PREFETCH: Final = 2000
+
+
+class ConsumerKey(NamedTuple):
+    connection: ConnectionId
+    channel: int
+    tag: str
+
+
+class Entry(NamedTuple):
+    """A message's place in a queue. ``failures`` counts its returns (quorum queues); ``expires_at`` is in seconds."""
+
+    position: int
+    message: Message
+    expires_at: float | None = None
+    redelivered: bool = False
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Consumer:
+    """``credit`` is how many more it may have unacknowledged, None for any number."""
+
+    key: ConsumerKey
+    no_ack: bool
+    credit: int | None
+    priority: int = 0
+
+    def clone(self) -> Consumer:
+        return Consumer(self.key, self.no_ack, self.credit, self.priority)
+
+
+@dataclass(slots=True)
+class Queue:
+    """State of one queue; ``uid`` tells it from an earlier queue of the same name.
+
+    ``line`` holds the consumers whose turn may come, in order; ``blocked`` (classic queues only) those found without
+    credit at their turn. ``expires_at`` is when the queue itself goes, in seconds, if it is unused then.
+    """
+
+    uid: int
+    vhost: str
+    name: str
+    kind: str
+    durable: bool
+    auto_delete: bool
+    owner: ConnectionId | None
+    arguments: dict[str, Any]
+    limits: Limits
+    ready: deque[Entry] = field(default_factory=deque)
+    returned: deque[Entry] = field(default_factory=deque)
+    next_position: int = 0
+    consumers: dict[ConsumerKey, Consumer] = field(default_factory=dict)
+    line: list[ConsumerKey] = field(default_factory=list)
+    blocked: list[ConsumerKey] = field(default_factory=list)
+    exclusive_consumer: ConsumerKey | None = None
+    had_consumers: bool = False
+    refusing: bool = False
+    expires_at: float | None = None
+
+    @property
+    def quorum(self) -> bool:
+        return self.kind == QUORUM
+
+    def __len__(self) -> int:
+        return len(self.ready) + len(self.returned)
+
+    def entries(self) -> Iterator[Entry]:
+        """The ready messages, in the order of delivery."""
+        yield from self.returned
+        yield from self.ready
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    def head(self) -> Entry | None:
+        if self.returned:
+            return self.returned[0]
+        return self.ready[0] if self.ready else None
+
+    def pop(self) -> Entry:
+        return self.returned.popleft() if self.returned else self.ready.popleft()
+
+    def append(self, message: Message, now: float) -> None:
+        expires_at = None
+        times = [ttl for ttl in (message.ttl, self.limits.message_ttl) if ttl is not None]
+        if times:
+            # A quorum queue gives a message without any time to live one millisecond: a waiting consumer gets it.
+            ttl = max(min(times), 1 if self.quorum else 0)
+            expires_at = now + ttl / 1000
+        self.ready.append(Entry(self.next_position, message, expires_at))
+        self.next_position += 1
+
+    def put_back(self, entries: list[Entry]) -> None:
+        """Return entries of a classic queue to their places."""
+        back = deque(entry._replace(redelivered=True) for entry in sorted(entries, key=lambda entry: entry.position))
+        passed: list[Entry] = []
+        while back:
+            if not self.ready or back[0].position < self.ready[0].position:
+                passed.append(back.popleft())
+            else:
+                passed.append(self.ready.popleft())
+        self.ready.extendleft(reversed(passed))
+
+    def purge(self) -> int:
+        count = len(self)
+        self.ready.clear()
+        self.returned.clear()
+        return count
+
+    # -- limits -------------------------------------------------------------------------------------------------------
+
+    def _over(self, more: int = 0, more_bytes: int = 0, part: float = 1.0) -> bool:
+        limits = self.limits
+        if limits.max_length is not None and len(self) + more > int(limits.max_length * part):
+            return True
+        if limits.max_length_bytes is None:
+            return False
+        return sum(len(entry.message.body) for entry in self.entries()) + more_bytes > int(
+            limits.max_length_bytes * part
+        )
+
+    def refuses(self, message: Message) -> bool:
+        """Whether a publish of ``message`` is refused for the length of the queue."""
+        if self.limits.overflow == DROP_HEAD:
+            return False
+        return self.refusing if self.quorum else self._over(1, len(message.body))
+
+    def overflows(self) -> bool:
+        """Whether the head must be dropped."""
+        return self.limits.overflow == DROP_HEAD and len(self) > 0 and self._over()
+
+    def watch_length(self) -> None:
+        """A quorum queue notices only after the fact that it is too long, and recovers well below the limit."""
+        if self.quorum and self.limits.overflow != DROP_HEAD:
+            if self._over():
+                self.refusing = True
+            elif not self._over(part=_SOFT_LIMIT):
+                self.refusing = False
+
+    # -- consumers ----------------------------------------------------------------------------------------------------
+
+    def enter_line(self, key: ConsumerKey) -> None:
+        """Put a consumer behind those of its own or higher priority."""
+        priority = self.consumers[key].priority
+        place = len(self.line)
+        while place and self.consumers[self.line[place - 1]].priority < priority:
+            place -= 1
+        self.line.insert(place, key)
+
+    def add_consumer(self, consumer: Consumer, *, exclusive: bool) -> None:
+        self.consumers[consumer.key] = consumer
+        self.enter_line(consumer.key)
+        self.had_consumers = True
+        if exclusive and not self.quorum:
+            self.exclusive_consumer = consumer.key
+
+    def remove_consumer(self, key: ConsumerKey) -> None:
+        del self.consumers[key]
+        if key in self.line:
+            self.line.remove(key)
+        if key in self.blocked:
+            self.blocked.remove(key)
+        if self.exclusive_consumer == key:
+            self.exclusive_consumer = None
+
+    def give_credit(self, key: ConsumerKey, count: int) -> bool:
+        """Return credit for settled deliveries; whether that ends a state of none (the caller then unblocks)."""
+        consumer = self.consumers.get(key)
+        if consumer is None or consumer.credit is None or not count:
+            return False
+        was_empty = consumer.credit == 0
+        consumer.credit += count
+        return was_empty
+
+    def unblock(self, connection: ConnectionId, channel: int) -> bool:
+        """Let the blocked consumers of a channel that have credit into the line again; whether there was one."""
+        free = [key for key in self.blocked if key[:2] == (connection, channel) and self.consumers[key].credit != 0]
+        for key in sorted(free, key=lambda key: -self.consumers[key].priority):
+            self.blocked.remove(key)
+            self.enter_line(key)
+        return bool(free)
+
+    # -- the queue as a value -----------------------------------------------------------------------------------------
+
+    def unused_until(self, now: float) -> None:
+        """(Re)start the time after which the queue expires, if it has one and no consumer."""
+        if self.limits.expires is not None and not self.consumers:
+            self.expires_at = now + self.limits.expires / 1000
+
+    def clone(self) -> Queue:
+        copy = Queue(
+            self.uid,
+            self.vhost,
+            self.name,
+            self.kind,
+            self.durable,
+            self.auto_delete,
+            self.owner,
+            self.arguments,
+            self.limits,
+        )
+        copy.ready = self.ready.copy()
+        copy.returned = self.returned.copy()
+        copy.next_position = self.next_position
+        copy.consumers = {key: consumer.clone() for key, consumer in self.consumers.items()}
+        copy.line = self.line.copy()
+        copy.blocked = self.blocked.copy()
+        copy.exclusive_consumer = self.exclusive_consumer
+        copy.had_consumers = self.had_consumers
+        copy.refusing = self.refusing
+        copy.expires_at = self.expires_at
+        return copy
+
+    def snapshot(self, ranks: dict[int, int]) -> tuple[Any, ...]:
+        """A hashable image in which positions count only by their order (``ranks``)."""
+        return (
+            (self.vhost, self.name, self.kind, self.durable, self.auto_delete, self.owner, freeze(self.arguments)),
+            self.limits,
+            tuple(entry_image(entry, ranks) for entry in self.returned),
+            tuple(entry_image(entry, ranks) for entry in self.ready),
+            tuple(sorted((c.key, c.no_ack, c.credit, c.priority) for c in self.consumers.values())),
+            tuple(self.line),
+            tuple(self.blocked),
+            (self.exclusive_consumer, self.had_consumers, self.refusing, self.expires_at),
+        )
+
+
+def entry_image(entry: Entry, ranks: dict[int, int]) -> tuple[Any, ...]:
+    """A hashable image of an entry."""
+    place = ranks.get(entry.position, -1)
+    return (place, entry.message.image(), entry.expires_at, entry.redelivered, entry.failures)

@@ -1,0 +1,111 @@
+"""The state of connections and channels, and what is sent to them. Data only; who changes it is ``broker_engine``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pamqp import base, commands
+
+from eda_core.testing.broker.queue import ConnectionId, Entry, entry_image
+
+F = TypeVar("F", bound=base.Frame)
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """One method, with content where the method carries content, for one client connection.
+
+    Attributes:
+        channel: 0 for the methods of class Connection.
+        properties: with Deliver, GetOk and Return; shared, not to be changed in place.
+    """
+
+    connection: ConnectionId
+    channel: int
+    method: base.Frame
+    properties: commands.Basic.Properties | None = None
+    body: bytes = b""
+
+
+def frame(kind: type[F], **values: Any) -> F:
+    """A method. Not by its constructor: pamqp's refuses names that RabbitMQ allows."""
+    made = kind()
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
+@dataclass(slots=True)
+class Pending:
+    """A delivery without acknowledgement. ``tag`` is the consumer's, None for one fetched by ``Basic.Get``."""
+
+    queue: int
+    tag: str | None
+    entry: Entry
+
+
+@dataclass(slots=True)
+class Channel:
+    """``volume`` and ``suspended`` (queue uids) belong to ``global_limit``, a prefetch shared by the consumers."""
+
+    connection: ConnectionId
+    number: int
+    closing: bool = False
+    confirming: bool = False
+    next_publish: int = 1
+    unconfirmed: list[int] = field(default_factory=list)
+    next_delivery: int = 1
+    unacked: dict[int, Pending] = field(default_factory=dict)
+    consumers: dict[str, int] = field(default_factory=dict)
+    prefetch: int = 0
+    global_limit: int = 0
+    volume: int = 0
+    suspended: set[int] = field(default_factory=set)
+    last_queue: str = ""
+
+    @property
+    def limited(self) -> bool:
+        return self.global_limit > 0 and self.volume >= self.global_limit
+
+    def clone(self) -> Channel:
+        copy = Channel(self.connection, self.number, self.closing, self.confirming, self.next_publish)
+        copy.unconfirmed = self.unconfirmed.copy()
+        copy.next_delivery = self.next_delivery
+        copy.unacked = {tag: Pending(p.queue, p.tag, p.entry) for tag, p in self.unacked.items()}
+        copy.consumers = dict(self.consumers)
+        copy.prefetch, copy.global_limit, copy.volume = self.prefetch, self.global_limit, self.volume
+        copy.suspended = set(self.suspended)
+        copy.last_queue = self.last_queue
+        return copy
+
+    def snapshot(self, ranks: dict[int, dict[int, int]]) -> tuple[Any, ...]:
+        unacked = tuple(
+            (tag, p.queue, p.tag, entry_image(p.entry, ranks.get(p.queue, {}))) for tag, p in self.unacked.items()
+        )
+        return (
+            (self.number, self.closing, self.confirming, self.next_publish, self.next_delivery, self.last_queue),
+            (self.prefetch, self.global_limit, self.volume, tuple(sorted(self.suspended))),
+            tuple(self.unconfirmed),
+            tuple(sorted(self.consumers.items())),
+            unacked,
+        )
+
+
+Held = tuple[int, base.Frame, commands.Basic.Properties | None, bytes]
+
+
+@dataclass(slots=True)
+class Connection:
+    """``held`` is what came in while ``blocked`` by a resource alarm."""
+
+    id: ConnectionId
+    vhost: str
+    user: str
+    channels: dict[int, Channel] = field(default_factory=dict)
+    blocked: bool = False
+    held: list[Held] = field(default_factory=list)
+
+    def clone(self) -> Connection:
+        channels = {number: channel.clone() for number, channel in self.channels.items()}
+        return Connection(self.id, self.vhost, self.user, channels, self.blocked, self.held.copy())

@@ -1,0 +1,271 @@
+"""Exchanges, bindings and routing within one virtual host (AMQP 0-9-1 section 3.1; RabbitMQ for what it adds)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from eda_core.messages.routing import TopicPattern
+from eda_core.testing.broker.arguments import demand_same, demand_same_arguments
+from eda_core.testing.broker.message import (
+    ACCESS_REFUSED,
+    COMMAND_INVALID,
+    NOT_FOUND,
+    PRECONDITION_FAILED,
+    Message,
+    Refusal,
+    amqp_type,
+    freeze,
+    same_value,
+)
+
+DIRECT: Final = "direct"
+FANOUT: Final = "fanout"
+HEADERS: Final = "headers"
+TOPIC: Final = "topic"
+QUEUE: Final = "queue"
+EXCHANGE: Final = "exchange"
+ALTERNATE: Final = "alternate-exchange"
+
+_TYPES: Final = (DIRECT, FANOUT, HEADERS, TOPIC)
+_MATCHES: Final = ("all", "any", "all-with-x", "any-with-x")
+_PREDECLARED: Final = (
+    ("", DIRECT, False),
+    ("amq.direct", DIRECT, False),
+    ("amq.fanout", FANOUT, False),
+    ("amq.headers", HEADERS, False),
+    ("amq.match", HEADERS, False),
+    ("amq.rabbitmq.trace", TOPIC, True),
+    ("amq.topic", TOPIC, False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    name: str
+    kind: str
+    durable: bool
+    auto_delete: bool
+    internal: bool
+    arguments: dict[str, Any]
+
+
+class Binding(NamedTuple):
+    """From exchange ``source`` to a queue or an exchange (``kind``). ``arguments`` is their frozen image."""
+
+    source: str
+    kind: str
+    destination: str
+    key: str
+    arguments: Any
+
+
+Match = Callable[[Message], bool]
+
+
+class _Compiled(NamedTuple):
+    arguments: dict[str, Any]
+    matches: Match
+
+
+class Topology:
+    """What is declared in one virtual host, except the queues themselves."""
+
+    __slots__ = ("_bindings", "exchanges", "vhost")
+
+    def __init__(self, vhost: str) -> None:
+        self.vhost: Final = vhost
+        self.exchanges: dict[str, Exchange] = {}
+        self._bindings: dict[str, dict[Binding, _Compiled]] = {}
+        for name, kind, internal in _PREDECLARED:
+            self.exchanges[name] = Exchange(name, kind, True, False, internal, {})
+
+    def clone(self) -> Topology:
+        copy = Topology.__new__(Topology)
+        copy.vhost = self.vhost  # type: ignore[misc]
+        copy.exchanges = dict(self.exchanges)
+        copy._bindings = {source: dict(bindings) for source, bindings in self._bindings.items()}
+        return copy
+
+    def snapshot(self) -> tuple[Any, ...]:
+        exchanges = sorted(
+            (x.name, x.kind, x.durable, x.auto_delete, x.internal, freeze(x.arguments)) for x in self.exchanges.values()
+        )
+        return (self.vhost, tuple(exchanges), tuple(sorted(self.bindings(), key=repr)))
+
+    def word(self, kind: str, name: str) -> str:
+        """How RabbitMQ words a resource in its messages."""
+        return f"{kind} '{name}' in vhost '{self.vhost}'"
+
+    def bindings(self) -> Iterator[Binding]:
+        for bindings in self._bindings.values():
+            yield from bindings
+
+    # -- exchanges ----------------------------------------------------------------------------------------------------
+
+    def exchange(self, name: str) -> Exchange:
+        """Raises Refusal 404 if there is none."""
+        found = self.exchanges.get(name)
+        if found is None:
+            raise Refusal(NOT_FOUND, f"no {self.word(EXCHANGE, name)}")
+        return found
+
+    def declare(self, wanted: Exchange) -> None:
+        """Raises Refusal 503 (unknown type), 403 (reserved name), 406 (exists with other properties)."""
+        if wanted.kind not in _TYPES:
+            raise Refusal(COMMAND_INVALID, f"unknown exchange type '{wanted.kind}'")
+        refuse_default(wanted.name)
+        resource = self.word(EXCHANGE, wanted.name)
+        current = self.exchanges.get(wanted.name)
+        if current is None:
+            refuse_reserved(EXCHANGE, wanted.name)
+            alternate = wanted.arguments.get(ALTERNATE)
+            if alternate is not None and not isinstance(alternate, str):
+                problem = f"invalid type '{amqp_type(alternate)}' for arg '{ALTERNATE}' in {resource}"
+                raise Refusal(PRECONDITION_FAILED, problem)
+            self.exchanges[wanted.name] = wanted
+            return
+        demand_same(resource, "type", current.kind, wanted.kind)
+        demand_same(resource, "durable", current.durable, wanted.durable)
+        demand_same(resource, "auto_delete", current.auto_delete, wanted.auto_delete)
+        demand_same(resource, "internal", current.internal, wanted.internal)
+        demand_same_arguments(resource, (ALTERNATE,), current.arguments, wanted.arguments)
+
+    def delete(self, name: str, *, if_unused: bool) -> None:
+        """Deleting what does not exist is no error. Raises Refusal 403 (reserved), 406 (used, and ``if_unused``)."""
+        refuse_default(name)
+        if name.startswith("amq."):
+            raise Refusal(ACCESS_REFUSED, f"deletion of system {self.word(EXCHANGE, name)} not allowed")
+        if name in self.exchanges:
+            if if_unused and self._bindings.get(name):
+                raise Refusal(PRECONDITION_FAILED, f"{self.word(EXCHANGE, name)} in use")
+            self._remove_exchange(name)
+
+    def _remove_exchange(self, name: str) -> None:
+        del self.exchanges[name]
+        self._bindings.pop(name, None)
+        self.forget_destination(EXCHANGE, name)
+
+    # -- bindings -----------------------------------------------------------------------------------------------------
+
+    def bind(self, binding: Binding, arguments: dict[str, Any], check: Callable[[], None]) -> None:
+        """Add a binding whose source exists; ``check`` is called between the validations, as RabbitMQ orders them.
+
+        Raises:
+            Refusal: 406, the ``x-match`` of a headers exchange is invalid; or what ``check`` raises.
+        """
+        source = self.exchange(binding.source)
+        if source.kind == HEADERS:
+            _check_match(arguments)
+        check()
+        self._bindings.setdefault(binding.source, {})[binding] = _Compiled(
+            arguments, _matcher(source.kind, binding, arguments)
+        )
+
+    def bound(self, binding: Binding) -> bool:
+        return binding in self._bindings.get(binding.source, ())
+
+    def unbind(self, binding: Binding) -> None:
+        """Remove a binding if it exists. The source goes with its last binding if it is an auto-delete exchange."""
+        bindings = self._bindings.get(binding.source)
+        if bindings is not None and bindings.pop(binding, None) is not None and not bindings:
+            del self._bindings[binding.source]
+            source = self.exchanges.get(binding.source)
+            if source is not None and source.auto_delete:
+                self._remove_exchange(source.name)
+
+    def forget_destination(self, kind: str, name: str) -> None:
+        """Remove all bindings that lead to a deleted queue or exchange."""
+        for binding in [b for b in self.bindings() if b.kind == kind and b.destination == name]:
+            self.unbind(binding)
+
+    def keep_durable(self, queues: set[str]) -> None:
+        """What is left after a restart, ``queues`` being the queues that are."""
+        self.exchanges = {name: x for name, x in self.exchanges.items() if x.durable}
+        alive = {QUEUE: queues, EXCHANGE: set(self.exchanges)}
+        self._bindings = {
+            source: {b: c for b, c in bindings.items() if b.destination in alive[b.kind]}
+            for source, bindings in self._bindings.items()
+            if source in self.exchanges
+        }
+        self._bindings = {source: bindings for source, bindings in self._bindings.items() if bindings}
+
+    # -- routing ------------------------------------------------------------------------------------------------------
+
+    def route(self, exchange: Exchange, message: Message) -> list[str]:
+        """The names of the queues ``message`` goes to, each once, sorted. May name queues that are missing."""
+        if not exchange.name:
+            return sorted(set(message.routing_keys))
+        queues: set[str] = set()
+        seen = {exchange.name}
+        pending = [exchange]
+        while pending:
+            here = pending.pop()
+            if not here.name:
+                queues.update(message.routing_keys)
+                continue
+            found = [b for b, c in self._bindings.get(here.name, {}).items() if c.matches(message)]
+            onward = [b.destination for b in found if b.kind == EXCHANGE]
+            queues.update(b.destination for b in found if b.kind == QUEUE)
+            if not found and ALTERNATE in here.arguments:
+                onward.append(here.arguments[ALTERNATE])
+            for name in onward:
+                if name not in seen:
+                    seen.add(name)
+                    if name in self.exchanges:
+                        pending.append(self.exchanges[name])
+        return sorted(queues)
+
+
+def refuse_default(*names: str) -> None:
+    """Raises Refusal 403 if one is the default exchange."""
+    if "" in names:
+        raise Refusal(ACCESS_REFUSED, "operation not permitted on the default exchange")
+
+
+def refuse_reserved(kind: str, name: str) -> None:
+    """Raises Refusal 403 for the names that are the broker's own."""
+    if name.startswith("amq."):
+        raise Refusal(ACCESS_REFUSED, f"{kind} name '{name}' contains reserved prefix 'amq.*'")
+
+
+def _check_match(arguments: dict[str, Any]) -> None:
+    if "x-match" not in arguments:
+        return
+    match = arguments["x-match"]
+    if not isinstance(match, str):
+        kind = amqp_type(match)
+        raise Refusal(PRECONDITION_FAILED, f"Invalid x-match field type {kind} (value {match}); expected longstr")
+    if match not in _MATCHES:
+        raise Refusal(
+            PRECONDITION_FAILED,
+            f'Invalid x-match field value <<"{match}">>; expected all, any, all-with-x, or any-with-x',
+        )
+
+
+def _matcher(kind: str, binding: Binding, arguments: dict[str, Any]) -> Match:
+    if kind == TOPIC:
+        pattern = TopicPattern(binding.key)
+        return lambda message: any(map(pattern.matches, message.routing_keys))
+    if kind == DIRECT:
+        return lambda message: binding.key in message.routing_keys
+    if kind == FANOUT:
+        return lambda message: True
+    return _headers_matcher(arguments)
+
+
+def _headers_matcher(arguments: dict[str, Any]) -> Match:
+    match = arguments.get("x-match", "all")
+    wanted = [
+        (key, value)
+        for key, value in arguments.items()
+        if key != "x-match" and (match.endswith("with-x") or not key.startswith("x-"))
+    ]
+
+    def matches(message: Message) -> bool:
+        headers = message.properties.headers or {}
+        found = (key in headers and (value is None or same_value(value, headers[key])) for key, value in wanted)
+        return all(found) if match.startswith("all") else any(found)
+
+    return matches

@@ -1,0 +1,294 @@
+"""Conformance checks: failing networks and brokers, and the end of a service.
+
+``ARCHITECTURE.md``, "Publishing" and "Life of a service".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Final
+
+from eda_core.criticality import INFO
+from eda_core.testing.conformance.script import (
+    BROKER,
+    DEAD_LETTERS,
+    NOBODY,
+    THE_WRONG_PASSWORD,
+    WRONG_PASSWORD,
+    Alarm,
+    Begin,
+    Call,
+    Check,
+    Count,
+    Cut,
+    Declare,
+    Delete,
+    Do,
+    Ended,
+    Freeze,
+    Hold,
+    Join,
+    Links,
+    NotConforming,
+    Open,
+    Restart,
+    Say,
+    Script,
+    Seen,
+    Start,
+    Step,
+    Stop,
+    Take,
+    Worker,
+    accept,
+    check_of,
+    equal,
+    event,
+    stop,
+    true,
+)
+
+Steps = Generator[Step, None, Any]
+
+
+def _relay(payload: Any, conversation: str, _meta: Any) -> Steps:
+    yield Call("publish_event", "Relayed", payload, conversation)
+
+
+def _listener() -> Worker:
+    return Worker("listener", events=["Happened"], handlers={"Happened": accept})
+
+
+def brokers_are_tried_in_turn() -> Script:
+    """One that refuses the connection, one that refuses the password, then the right one."""
+    listener = _listener()
+    listener.urls = (NOBODY, WRONG_PASSWORD, BROKER)
+    yield Start(listener)
+    yield event("Happened", 1)
+    yield Seen(listener, "Happened")
+    yield Cut()
+    yield Seen(listener, "ready", 2)
+
+
+def wrong_credentials_everywhere_end_the_service() -> Script:
+    """Trying again cannot help. The error says so, and does not show the password."""
+    service = Worker("service", urls=(WRONG_PASSWORD,))
+    yield Start(service, until=None)
+    error = yield Ended(service)
+    true("credentials" in (error or ""), f"the error names the credentials: {error}")
+    true(THE_WRONG_PASSWORD not in (error or ""), "the error does not show the password")
+
+
+def _all_relayed(last: int) -> Generator[Any, Any, None]:
+    """Everything from 0 to ``last`` is in the tap, in any order, perhaps more than once."""
+    missing = set(range(last + 1))
+    while missing:
+        try:
+            missing.discard((yield Take("tap")).payload)
+        except NotConforming as error:
+            raise NotConforming(f"{error}; lost: {sorted(missing)}") from None
+
+
+def cut_connections_lose_nothing() -> Script:
+    """A stream from one service through another, with connections cut in between: all of it arrives."""
+    source, relay = Worker("source"), Worker("relay", events=["Happened"], handlers={"Happened": _relay})
+    yield Declare("tap", "events", "Relayed")
+    yield Start(source)
+    yield Start(relay)
+    for number in range(150):
+        yield Begin(source, "publish_event", "Happened", number, "c")
+        if number % 50 == 20:
+            yield Seen(relay, "Happened", number // 2)
+            yield Cut()
+    yield from _all_relayed(149)
+    yield Join(source)
+    yield from stop(relay)
+    equal((yield Count("relay.events")), 0, "messages left in the queue")
+    equal((yield Count(DEAD_LETTERS)), 0, "dead letters")
+
+
+def a_killed_broker_loses_nothing() -> Script:
+    """What the broker has confirmed survives it, the rest is published again."""
+    source, relay = Worker("source"), Worker("relay", events=["Happened"], handlers={"Happened": _relay})
+    yield Declare("tap", "events", "Relayed")
+    yield Start(source)
+    yield Start(relay)
+    for number in range(60):
+        yield Begin(source, "publish_event", "Happened", number, "c")
+        if number == 30:
+            yield Seen(relay, "Happened", 10)
+            yield Restart()
+    yield from _all_relayed(59)
+    yield Join(source)
+
+
+def a_deleted_queue_is_declared_again() -> Script:
+    """The broker cancels its consumer; the service takes up its link anew and has its queue again."""
+    listener = _listener()
+    yield Start(listener)
+    yield Delete("listener.events")
+    yield Seen(listener, "ready", 2)
+    yield event("Happened", 1)
+    yield Seen(listener, "Happened")
+
+
+def a_refused_declaration_is_tried_again() -> Script:
+    """The queue exists with other arguments: the service waits for an operator, and comes up without a restart."""
+    listener = _listener()
+    yield Declare("listener.events", arguments={"x-max-length": 7})
+    yield Start(listener, until=None)
+    yield Links(5)  # at most two are opened in one attempt
+    yield Delete("listener.events")
+    yield Seen(listener, "ready")
+    yield event("Happened", 1)
+    yield Seen(listener, "Happened")
+
+
+def an_alarm_stops_publishing_but_not_acknowledging() -> Script:
+    """Publishes wait until the alarm is over; deliveries go on, which needs their acknowledgements to get through."""
+
+    def wait(*_arguments: Any) -> Steps:
+        yield Hold("gate")
+
+    service = Worker("service", events=["Happened"], handlers={"Happened": wait}, settings={"PREFETCH_COUNT": 1})
+    yield Declare("tap", "events", "Other")
+    yield Start(service)
+    yield Do(service, "publish_event", "Other", "before", "c")
+    yield Count("tap", until=1)  # where publishing does not wait it has returned before the broker has it
+    for number in range(5):
+        yield event("Happened", number)
+    yield Count("service.events", until=4)
+    yield Alarm(True)
+    for number in range(3):
+        yield Begin(service, "publish_event", "Other", number, "c")
+    yield Open(service, "gate")
+    yield Seen(service, "Happened", 5)
+    yield Count("service.events", until=0)
+    equal((yield Count("tap")), 1, "messages published, the one of before the alarm included")
+    yield Alarm(False)
+    yield Join(service)
+    taken = []
+    yield Do(service, "publish_event", "Other", "after", "c")
+    for _ in range(5):
+        taken.append((yield Take("tap")).payload)
+    equal(taken, ["before", 0, 1, 2, "after"], "what was published in the end")
+
+
+def logs_in_an_alarm_hold_nobody_up() -> Script:
+    """Nobody reads them. Of more than the network has room for some are dropped; all else goes on."""
+
+    def talk(*_arguments: Any) -> Steps:
+        yield Hold("gate")
+        for _ in range(50):
+            yield Call("log", INFO, "much to say", "x" * 300_000)
+
+    service = Worker("service", events=["Happened"], handlers={"Happened": talk}, settings={"PREFETCH_COUNT": 1})
+    yield Declare("tap", "logs", "#")
+    yield Start(service)
+    for number in range(5):
+        yield event("Happened", number)
+    yield Count("service.events", until=4)
+    yield Alarm(True)
+    yield Open(service, "gate")
+    yield Seen(service, "Happened", 5)
+    yield Count("service.events", until=0)
+    yield Alarm(False)
+    yield from stop(service)
+    true((yield Count("tap")) < 250, "some of 75 MB of logs were dropped")
+
+
+def a_frozen_peer_is_noticed() -> Script:
+    """Connections that stay open and carry nothing: the heartbeat finds out, and nothing is lost."""
+    service = Worker("service", events=["Happened"], handlers={"Happened": _relay}, settings={"HEARTBEAT": 2})
+    yield Declare("tap", "events", "Relayed")
+    yield Start(service)
+    yield event("Happened", "before")
+    yield Take("tap")  # it consumes and publishes: no request is open whose time-out would notice
+    yield Freeze()
+    for number in range(3):
+        yield event("Happened", number)
+        yield Begin(service, "publish_event", "Relayed", 3 + number, "c")
+    yield Seen(service, "ready", 2)
+    yield from _all_relayed(5)
+    yield Join(service)
+
+
+def a_stop_lets_running_handlers_finish() -> Script:
+    """What they publish is confirmed and their messages are acknowledged before the end; nothing new is begun."""
+
+    def slow(payload: Any, conversation: str, _meta: Any) -> Steps:
+        yield Hold("gate")
+        yield Call("publish_event", "Relayed", payload, conversation)
+        yield Say("done")
+
+    service = Worker("service", events=["Happened"], handlers={"Happened": slow}, settings={"PREFETCH_COUNT": 1})
+    yield Declare("tap", "events", "Relayed")
+    yield Start(service)
+    for number in range(2):
+        yield event("Happened", number)
+    yield Count("service.events", until=1)
+    yield Seen(service, "Happened")
+    yield Stop(service)
+    yield Open(service, "gate")
+    equal((yield Ended(service)), None, "the error it ends with")
+    equal(len((yield Seen(service, "done"))), 1, "handlers that ran")
+    equal((yield Take("tap")).payload, 0, "what was published")
+    taken = yield Take("service.events")
+    equal((taken.payload, taken.redelivered), (1, False), "what was left to others, and that nobody had it")
+    equal((yield Count("service.events")), 0, "anything else")
+
+
+def a_stop_has_a_deadline() -> Script:
+    """A handler that does not end is left behind; its message goes to another worker, and so does what is held."""
+
+    def endless(payload: Any, conversation: str, _meta: Any) -> Steps:
+        yield Call("publish_event", "Relayed", payload, conversation)
+        yield Hold("gate that nobody opens")
+
+    service = Worker("service", events=["Happened"], handlers={"Happened": endless})
+    other = Worker("service", events=["Happened"], handlers={"Happened": accept})
+    yield Declare("tap", "events", "Relayed")
+    yield Start(service)
+    yield event("Happened", 1)
+    yield Seen(service, "Happened")
+    yield Stop(service, timeout=0.1)
+    yield Ended(service)
+    yield Start(other)
+    yield Seen(other, "Happened")
+    equal((yield Count("tap")), 0, "what the abandoned handler published")
+
+
+def a_stop_ends_though_the_peer_is_frozen() -> Script:
+    """Nobody answers a farewell: the service is over soon after ``Config.close_timeout``, 5 seconds."""
+    service = _listener()
+    yield Start(service)
+    yield Freeze()
+    yield from stop(service, seconds=10)
+
+
+def a_service_without_a_broker_can_be_stopped() -> Script:
+    """At once, between two attempts to connect or in the middle of one: there is nothing to wait for."""
+    for url in (NOBODY, BROKER):
+        service = Worker("service", urls=(url,))
+        yield Start(service, until=None)
+        yield from stop(service, seconds=3)
+
+
+FAULTS: Final[tuple[Check, ...]] = tuple(
+    check_of(script)
+    for script in (
+        brokers_are_tried_in_turn,
+        wrong_credentials_everywhere_end_the_service,
+        cut_connections_lose_nothing,
+        a_killed_broker_loses_nothing,
+        a_deleted_queue_is_declared_again,
+        a_refused_declaration_is_tried_again,
+        an_alarm_stops_publishing_but_not_acknowledging,
+        logs_in_an_alarm_hold_nobody_up,
+        a_frozen_peer_is_noticed,
+        a_stop_lets_running_handlers_finish,
+        a_stop_has_a_deadline,
+        a_stop_ends_though_the_peer_is_frozen,
+        a_service_without_a_broker_can_be_stopped,
+    )
+)

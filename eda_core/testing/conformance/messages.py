@@ -1,0 +1,273 @@
+"""Conformance checks: messages, from the handler of one service to the handler of another, and what is wrong with some.
+
+``ARCHITECTURE.md``, sections "Envelope", "Receiving" 1, "Life of a service".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from typing import Any, Final
+
+import cbor2
+from pamqp.commands import Basic
+
+from eda_core.criticality import NOTICE
+from eda_core.messages.codec import CBOR, JSON
+from eda_core.testing.conformance.script import (
+    DEAD_LETTERS,
+    Call,
+    Check,
+    Count,
+    Cut,
+    Declare,
+    Do,
+    Ended,
+    Notes,
+    Put,
+    Script,
+    Seen,
+    Start,
+    Step,
+    Take,
+    Worker,
+    accept,
+    check_of,
+    equal,
+    event,
+    message,
+    stop,
+    true,
+)
+
+Steps = Generator[Step, None, Any]
+
+
+def events_reach_their_subscribers() -> Script:
+    """Payload, conversation and meta come as they were sent, a message of many frames included, in CBOR and JSON."""
+    listener = Worker("listener", events=["Happened"], handlers={"Happened": accept})
+    payload = {"text": "Été à la plage", "numbers": [1, 2.5, -(2**40)], "none": None, "long": "ä" * 200_000}
+    yield Start(listener)
+    for number, source in enumerate((Worker("source"), Worker("source", json=True)), 1):
+        yield Start(source)
+        yield Do(source, "publish_event", "Happened", payload, "the conversation")
+        got, conversation, meta = (yield Seen(listener, "Happened", number))[-1]
+        equal(got, payload, "the payload")
+        equal(conversation, "the conversation", "the conversation id")
+        known = {name: meta.get(name) for name in ("app_id", "timestamp", "expiration", "user_id")}
+        equal(known, {"app_id": "source", "timestamp": None, "expiration": None, "user_id": None}, "the meta")
+        true(type(meta["delivery_tag"]) is int, "meta has the delivery tag")
+        yield from stop(source)
+
+
+def the_envelope_is_that_of_the_architecture() -> Script:
+    """Persistent, typed, with the conversation in the headers; headers that a peer adds come in meta."""
+    listener = Worker("listener", events=["Sent"], handlers={"Sent": accept})
+    yield Declare("tap", "events", "Happened")
+    yield Start(listener)
+    yield Do(listener, "publish_event", "Happened", [1], "c1")
+    taken = yield Take("tap")
+    properties = taken.properties
+    equal((properties.delivery_mode, properties.content_type), (2, CBOR), "delivery mode and content type")
+    equal((properties.reply_to or "", properties.correlation_id or ""), ("", ""), "reply_to and correlation_id")
+    equal(taken.headers, {"conversation_id": "c1"}, "the headers")
+    equal((taken.exchange, taken.key, taken.payload), ("events", "Happened", [1]), "the message")
+    headers: Any = {"conversation_id": "c2", "traceparent": "00-1-2-01", "shard": 3}
+    properties = Basic.Properties(content_type=JSON, headers=headers, app_id="old", expiration="60000")
+    yield Put("events", "Sent", b'{"n": "\xc3\xa9"}', properties)
+    ((payload, conversation, meta),) = yield Seen(listener, "Sent")
+    equal((payload, conversation), ({"n": "é"}, "c2"), "payload and conversation")
+    wanted = {"traceparent": "00-1-2-01", "shard": 3, "app_id": "old", "expiration": "60000"}
+    equal({name: meta.get(name) for name in wanted}, wanted, "headers and properties in meta")
+
+
+def _add(payload: Any, conversation: str, reply_to: str, correlation: str, _meta: Any) -> Steps:
+    if all(isinstance(number, int) for number in payload):
+        yield Call("return_success", reply_to, sum(payload), conversation, correlation)
+    else:
+        yield Call("return_error", reply_to, {"reason": "not numbers"}, conversation, correlation)
+
+
+def commands_are_answered_to_who_sent_them() -> Script:
+    """Results come to the reply_to of their command, with its correlation id and status, and to nobody else."""
+    adder = Worker("adder", commands=["adder.Add"], handlers={"Add": _add})
+    asker = Worker("asker", commands=["asker.AddReturn"], handlers={"AddReturn": accept})
+    other = Worker("other", commands=["other.AddReturn"], handlers={"AddReturn": accept})
+    for worker in (adder, asker, other):
+        yield Start(worker)
+    yield Do(asker, "send_command", "adder.Add", [1, 2], "c1", "asker.AddReturn", "k1")
+    ((payload, conversation, status, correlation, _),) = yield Seen(asker, "AddReturn")
+    equal((payload, conversation, status, correlation), (3, "c1", "success", "k1"), "the result")
+    yield Do(asker, "send_command", "adder.Add", ["x"], "c2", "asker.AddReturn", "k2")
+    _, (payload, conversation, status, correlation, _) = yield Seen(asker, "AddReturn", 2)
+    equal((payload, status), ({"reason": "not numbers"}, "error"), "the result of the second")
+    equal((conversation, correlation), ("c2", "k2"), "its conversation and correlation id")
+    equal((yield Notes(other)), ["ready"], "what the other service saw")
+
+
+def _configure(payload: Any, _meta: Any) -> Steps:
+    yield from ()
+    return bool(payload["complete"])
+
+
+def _configured_worker() -> Worker:
+    handlers = {"Settings": _configure, "Happened": accept}
+    return Worker("service", events=["Happened"], configurations=["Settings"], handlers=handlers)
+
+
+def business_waits_for_the_configuration() -> Script:
+    """on_unconfigured, configurations only, until one completes it; then on_ready and business messages."""
+    source, service = Worker("source"), _configured_worker()
+    yield Start(source)
+    yield Start(service, until="unconfigured")
+    yield Do(source, "publish_event", "Happened", "business", "c")
+    yield Do(source, "publish_configuration", "Settings", {"complete": False})
+    yield Seen(service, "Settings", 1)
+    yield Do(source, "publish_configuration", "Settings", {"complete": True})
+    yield Seen(service, "Happened")
+    equal((yield Notes(service)), ["unconfigured", "Settings", "Settings", "ready", "Happened"], "what happened")
+    yield Do(source, "publish_configuration", "Settings", {"complete": True})
+    yield Seen(service, "Settings", 3)
+
+
+def configuration_is_asked_for_again_after_a_lost_link() -> Script:
+    """The broadcast may have been missed: the service is unconfigured again, and then ready again."""
+    source, service = Worker("source"), _configured_worker()
+    yield Start(source)
+    yield Start(service, until="unconfigured")
+    yield Do(source, "publish_configuration", "Settings", {"complete": True})
+    yield Seen(service, "ready", 1)
+    yield Cut()
+    yield Seen(service, "unconfigured", 2)
+    yield Seen(source, "ready", 2)
+    yield Do(source, "publish_event", "Happened", "business", "c")
+    equal((yield Notes(service))[-1], "unconfigured", "the last thing that happened")
+    yield Do(source, "publish_configuration", "Settings", {"complete": True})
+    yield Seen(service, "Happened")
+    equal((yield Notes(service))[-3:], ["Settings", "ready", "Happened"], "what happened then")
+
+
+def unknown_names_are_dead_lettered() -> Script:
+    """A message that the service has no handler for is somebody's mistake, to be looked at."""
+    service = Worker("service", events=["#"], handlers={"Happened": accept})
+    yield Start(service)
+    yield event("Surprise", 1, "c1")
+    taken = yield Take(DEAD_LETTERS)
+    equal((taken.key, taken.headers["conversation_id"]), ("Surprise", "c1"), "the dead letter")
+    yield event("ready", 1, "c2")  # on_ready is a hook, not a handler
+    equal((yield Take(DEAD_LETTERS)).key, "ready", "the second dead letter")
+    yield event("Happened", 2)
+    yield Seen(service, "Happened")
+    equal((yield Notes(service)), ["ready", "Happened"], "what the service saw")
+
+
+_GOOD: Final = {"conversation_id": "c"}
+_DEEP: Final = b"\x81" * 5_000 + b"\x01"
+
+_INVALID: Final = (
+    message("events", "Happened", 1, {}),
+    message("events", "Happened", 1, {"conversation_id": ["c"]}),
+    message("commands", "service.Do", 1, _GOOD),
+    message("commands", "service.Do", 1, {**_GOOD, "status": "perhaps"}),
+    message("events", "Happened", 1, _GOOD, content_type="text/plain"),
+    Put("events", "Happened", b"\xff", Basic.Properties(content_type=CBOR, headers=dict(_GOOD))),
+    Put("events", "Happened", cbor2.dumps(1) + b"more", Basic.Properties(content_type=CBOR, headers=dict(_GOOD))),
+    Put("events", "Happened", _DEEP, Basic.Properties(content_type=CBOR, headers=dict(_GOOD))),
+    Put("events", "Happened", b"\xd8\x1c\x81\xd8\x1d\x00", Basic.Properties(content_type=CBOR, headers=dict(_GOOD))),
+    Put("events", "Happened", b"{", Basic.Properties(content_type=JSON, headers=dict(_GOOD))),
+    Put("events", "Happened", b"[" * 200_000, Basic.Properties(content_type=JSON, headers=dict(_GOOD))),
+    Put("events", "Happened", b"\xc3", Basic.Properties(content_type=JSON, headers=dict(_GOOD))),
+    Put("events", "Happened", b"", Basic.Properties()),
+)
+
+
+def invalid_messages_are_dead_lettered() -> Script:
+    """Whatever the bytes: no crash, no retry, no handler; the next message is handled as if nothing had been."""
+    handlers = {"Happened": accept, "Do": accept}
+    service = Worker("service", events=["Happened"], commands=["service.Do"], handlers=handlers)
+    yield Start(service)
+    for invalid in _INVALID:
+        yield invalid
+        equal((yield Take(DEAD_LETTERS)).body, invalid.body, "the dead letter")
+    yield event("Happened", 2)
+    yield Seen(service, "Happened")
+    equal((yield Notes(service)), ["ready", "Happened"], "what the service saw")
+    equal((yield Count("service.events")), 0, "messages left")
+
+
+def unroutable_commands_come_back() -> Script:
+    """Commands and results are mandatory: what has no queue to go to comes to handle_returned_message, once."""
+    service = Worker("service")
+    yield Start(service)
+    yield Do(service, "publish_event", "NobodySubscribes", 0, "c0")
+    yield Do(service, "send_command", "nobody.Do", {"n": 1}, "c1", "service.DoReturn", "k1")
+    yield Do(service, "return_success", "nobody.DoReturn", {"n": 2}, "c2", "k2")
+    yield Do(service, "publish_event", "NobodySubscribes", {"n": 3}, "c3", mandatory=True)
+    returned = yield Seen(service, "returned", 3)
+    names = [(key, payload, envelope["conversation_id"]) for key, payload, envelope in returned]
+    wanted = [("nobody.Do", {"n": 1}, "c1"), ("nobody.DoReturn", {"n": 2}, "c2"), ("NobodySubscribes", {"n": 3}, "c3")]
+    equal(names, wanted, "what came back")
+    equal((returned[0][2]["reply_to"], returned[0][2]["correlation_id"]), ("service.DoReturn", "k1"), "its envelope")
+    equal(returned[1][2]["status"], "success", "the status of the result")
+
+
+def logs_go_to_the_bus() -> Script:
+    """GELF records, transient, at service.LEVEL."""
+    service = Worker("service")
+    yield Declare("log-tap", "logs", "service.NOTICE")
+    yield Start(service)
+    yield Do(service, "log", NOTICE, "short", "longer", "c1", {"colour": "blue"})
+    taken = yield Take("log-tap")
+    record = json.loads(taken.body)
+    wanted = {"version": "1.1", "short_message": "short", "full_message": "longer", "level": NOTICE, "_colour": "blue"}
+    wanted |= {"_conversation_id": "c1", "_levelname": "NOTICE", "_logical_service": "service"}
+    equal({name: record.get(name) for name in wanted}, wanted, "the record")
+    true(record["host"].startswith("service@"), "the host is service@hostname")
+    equal(taken.properties.delivery_mode, 1, "the delivery mode")
+
+
+def exclusive_queues_leave_nothing_behind() -> Script:
+    """For tools: each worker gets every message, and its queues vanish with it: then the message comes back."""
+    tools = [Worker("tool", events=["Happened"], handlers={"Happened": accept}, exclusive=True) for _ in range(2)]
+    for tool in tools:
+        yield Start(tool)
+    yield event("Happened", 1)
+    for tool in tools:
+        yield Seen(tool, "Happened")
+        yield from stop(tool)
+    equal((yield Count("tool.events")), None, "messages in a queue that should not exist")
+    source = Worker("source")
+    yield Start(source)
+    yield Do(source, "publish_event", "Happened", 2, "c", mandatory=True)
+    yield Seen(source, "returned")
+
+
+def a_failing_on_ready_ends_the_service() -> Script:
+    """It would look alive and be of no use; the reason is the error it ends with."""
+
+    def fail() -> Steps:
+        raise RuntimeError("no disk")
+        yield
+
+    service = Worker("service", handlers={"ready": fail})
+    yield Start(service)
+    error = yield Ended(service)
+    true("no disk" in (error or ""), f"the error tells what failed: {error}")
+
+
+MESSAGES: Final[tuple[Check, ...]] = tuple(
+    check_of(script)
+    for script in (
+        events_reach_their_subscribers,
+        the_envelope_is_that_of_the_architecture,
+        commands_are_answered_to_who_sent_them,
+        business_waits_for_the_configuration,
+        configuration_is_asked_for_again_after_a_lost_link,
+        unknown_names_are_dead_lettered,
+        invalid_messages_are_dead_lettered,
+        unroutable_commands_come_back,
+        logs_go_to_the_bus,
+        exclusive_queues_leave_nothing_behind,
+        a_failing_on_ready_ends_the_service,
+    )
+)

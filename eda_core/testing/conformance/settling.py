@@ -1,0 +1,253 @@
+"""Conformance checks: what becomes of messages whose handlers ran (``ARCHITECTURE.md``, "Receiving" and "Publishing").
+
+That something has *not* happened is seen by what follows it on the same path: a message published later is there, the
+one that must not exist is not before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Final
+
+from eda_core.machine.policy import RetryPolicy
+from eda_core.testing.conformance.script import (
+    DEAD_LETTERS,
+    Begin,
+    Call,
+    Check,
+    Count,
+    Cut,
+    Declare,
+    Do,
+    Ended,
+    Hold,
+    Join,
+    Notes,
+    Open,
+    Say,
+    Script,
+    Seen,
+    Start,
+    Step,
+    Stop,
+    Take,
+    Worker,
+    accept,
+    check_of,
+    equal,
+    event,
+    stop,
+)
+
+Steps = Generator[Step, None, Any]
+#: For a queue that refuses what it has no room for, instead of dropping the oldest.
+_ROOM_FOR_ONE: Final = {"x-max-length": 1, "x-overflow": "reject-publish"}
+
+
+def _fail(*_arguments: Any) -> Steps:
+    raise RuntimeError("as asked")
+    yield
+
+
+def failures_are_retried_once_then_dead_lettered() -> Script:
+    """Two attempts and no more; the dead letter is the message as it was, and says why it is there."""
+    service = Worker("service", events=["Happened"], handlers={"Happened": _fail})
+    yield Start(service)
+    yield event("Happened", {"n": 1}, "c1", message_id="m1")
+    taken = yield Take(DEAD_LETTERS)
+    equal((taken.key, taken.payload), ("Happened", {"n": 1}), "the dead letter")
+    equal((taken.headers["conversation_id"], taken.properties.message_id), ("c1", "m1"), "its identity")
+    death = taken.headers["x-death"][0]
+    equal((death["queue"], death["reason"], death["count"]), ("service.events", "rejected", 1), "its x-death")
+    equal((yield Notes(service)), ["ready", "Happened", "Happened"], "what the service saw")
+
+
+def a_retry_may_succeed() -> Script:
+    """Once, at the second attempt, which publishes; the first one publishes nothing."""
+    attempts: list[int] = []
+
+    def once(payload: Any, conversation: str, _meta: Any) -> Steps:
+        attempts.append(len(attempts) + 1)
+        yield Call("publish_event", "Attempted", attempts[-1], conversation)
+        if len(attempts) == 1:
+            raise RuntimeError("as asked")
+
+    service = Worker("service", events=["Happened"], handlers={"Happened": once})
+    yield Declare("tap", "events", "Attempted")
+    yield Start(service)
+    yield event("Happened", 1)
+    equal((yield Take("tap")).payload, 2, "the attempt that published")
+    yield from stop(service)
+    equal((yield Count("service.events")), 0, "messages left in the queue")
+    equal((yield Count(DEAD_LETTERS)), 0, "dead letters")
+
+
+def failing_handlers_publish_nothing() -> Script:
+    """What a handler publishes is held until it succeeds; only what is marked immediate goes out at once."""
+
+    def publish(payload: Any, conversation: str, _meta: Any) -> Steps:
+        yield Call("publish_event", "Progress", "immediate", conversation, immediate=True)
+        yield Call("publish_event", "Progress", "held", conversation)
+        raise RuntimeError("as asked")
+
+    service = Worker("service", events=["Happened"], handlers={"Happened": publish})
+    yield Declare("tap", "events", "Progress")
+    yield Start(service)
+    yield event("Happened", 1)
+    yield Take(DEAD_LETTERS)
+    yield Do(service, "publish_event", "Progress", "the last", "c")
+    taken = []
+    for _ in range(3):
+        taken.append((yield Take("tap")).payload)
+    equal(taken, ["immediate", "immediate", "the last"], "what was published")
+
+
+def sources_are_acknowledged_after_the_confirms() -> Script:
+    """A handler is done, its message is refused by a full queue: its source stays unacknowledged, and comes back."""
+
+    def relay(payload: Any, conversation: str, _meta: Any) -> Steps:
+        yield Call("publish_event", "Relayed", payload, conversation)
+        yield Say("relayed")
+
+    service = Worker(
+        "service",
+        events=["Happened", "Other"],
+        handlers={"Happened": relay, "Other": accept},
+        settings={"RETRY_DELAY": 60},
+    )
+    yield Declare("full", "events", "Relayed", arguments=_ROOM_FOR_ONE)
+    yield Start(service)
+    yield event("Relayed", "filler")
+    yield event("Happened", 1, "c1")
+    yield Seen(service, "relayed")
+    yield event("Other", 2)
+    yield Seen(service, "Other")
+    yield Stop(service, timeout=0.2)
+    yield Ended(service)
+    taken = yield Take("service.events")
+    equal((taken.payload, taken.redelivered), (1, True), "what is back in the queue, and that it is redelivered")
+    equal((yield Take("full")).payload, "filler", "what is in the full queue")
+    equal((yield Count("full")), 0, "anything else in the full queue")
+
+
+def refused_publishes_are_sent_again_whole() -> Script:
+    """Until the broker accepts them, with every property and header (eventail lost most of them)."""
+    service = Worker("service")
+    yield Declare("full", "commands", "full.Do", arguments=_ROOM_FOR_ONE)
+    yield Declare("tap", "events", "Happened")
+    yield Start(service)
+    yield Do(service, "send_command", "full.Do", "filler", "c0", "service.DoReturn", "k0")
+    yield Begin(service, "send_command", "full.Do", {"n": 1}, "c1", "service.DoReturn", "k1")
+    yield Begin(service, "return_error", "full.Do", {"n": 2}, "c2", "k2")
+    yield Do(service, "publish_event", "Happened", 1, "c")
+    yield Take("tap")  # published after them: so they have been refused
+    equal((yield Take("full")).payload, "filler", "what was in the queue")
+    for number in (1, 2):
+        taken = yield Take("full")
+        properties, headers = taken.properties, taken.headers
+        number = taken.payload["n"]
+        reply_to = "service.DoReturn" if number == 1 else ""
+        equal((properties.reply_to or "", properties.correlation_id), (reply_to, f"k{number}"), "reply_to, correlation")
+        equal(
+            (headers["conversation_id"], headers.get("status")), (f"c{number}", (None, "error")[number - 1]), "headers"
+        )
+        equal((properties.delivery_mode, properties.app_id), (2, "service"), "other properties")
+    yield Join(service)
+    equal((yield Count("full")), 0, "messages sent once too often")
+
+
+def _defer(*_arguments: Any) -> Steps:
+    yield from ()
+    return True
+
+
+def messages_are_settled_by_hand() -> Script:
+    """A truthy return value leaves it to manual_ack and manual_nack."""
+    service = Worker("service", events=["Happened"], handlers={"Happened": _defer})
+    yield Start(service)
+    for number in range(3):
+        yield event("Happened", number)
+    first, second, third = yield Seen(service, "Happened", 3)
+    yield Do(service, "manual_nack", second[2]["delivery_tag"])
+    equal((yield Take(DEAD_LETTERS)).payload, 1, "what was rejected")
+    yield Do(service, "manual_nack", third[2]["delivery_tag"], requeue=True)
+    again = (yield Seen(service, "Happened", 4))[3]
+    equal(again[0], 2, "what was requeued")
+    yield Do(service, "manual_ack", again[2]["delivery_tag"], multiple=True)  # and with it the first one
+    yield from stop(service)
+    equal((yield Count("service.events")), 0, "messages left in the queue")
+    equal(first[0], 0, "the first message")
+
+
+def a_tag_of_a_lost_link_does_no_harm() -> Script:
+    """The message comes again, under another tag; settling it by the old one is ignored."""
+    service = Worker("service", events=["Happened"], handlers={"Happened": _defer})
+    yield Start(service)
+    yield event("Happened", 1)
+    ((_, _, before),) = yield Seen(service, "Happened")
+    yield Cut()
+    _, (payload, _, after) = yield Seen(service, "Happened", 2)
+    yield Do(service, "manual_ack", before["delivery_tag"])
+    yield Do(service, "manual_nack", after["delivery_tag"])
+    equal((yield Take(DEAD_LETTERS)).payload, payload, "what was rejected by its new tag")
+
+
+def prefetch_bounds_what_is_handled_at_once() -> Script:
+    """The rest stays in the queue, for other workers."""
+
+    def wait(*_arguments: Any) -> Steps:
+        yield Hold("gate")
+
+    service = Worker("service", events=["Happened"], handlers={"Happened": wait}, settings={"PREFETCH_COUNT": 2})
+    yield Start(service)
+    for number in range(5):
+        yield event("Happened", number)
+    yield Count("service.events", until=3)
+    yield Seen(service, "Happened")
+    yield Open(service, "gate")
+    yield Seen(service, "Happened", 5)
+    yield from stop(service)
+    equal((yield Count("service.events")), 0, "messages left in the queue")
+
+
+def retries_may_be_delayed() -> Script:
+    """RetryPolicy.backoff: exact attempts by way of queues that give the message back; then the dead letters."""
+
+    def third_time(payload: Any, conversation: str, _meta: Any) -> Steps:
+        yield Call("publish_event", "Attempted", payload, conversation)
+        if payload == "hopeless" or len(attempts) < 2:
+            attempts.append(payload)
+            raise RuntimeError("as asked")
+
+    attempts: list[Any] = []
+    policy = RetryPolicy.backoff(3, base=0.05, factor=2)
+    service = Worker(
+        "service", events=["Happened"], handlers={"Happened": third_time}, settings={"RETRY_POLICY": policy}
+    )
+    yield Declare("tap", "events", "Attempted")
+    yield Start(service)
+    yield event("Happened", "patience", "c1", message_id="m1")
+    equal((yield Take("tap")).payload, "patience", "what succeeded")
+    seen = yield Seen(service, "Happened", 3)
+    equal([conversation for _, conversation, _ in seen], ["c1"] * 3, "its conversation, each time")
+    yield event("Happened", "hopeless", "c2")
+    taken = yield Take(DEAD_LETTERS)
+    equal(taken.payload, "hopeless", "the dead letter")
+    equal(len((yield Seen(service, "Happened", 6))), 6, "attempts in all")
+    equal((yield Count("tap")), 0, "messages of failed attempts")
+
+
+SETTLING: Final[tuple[Check, ...]] = tuple(
+    check_of(script)
+    for script in (
+        failures_are_retried_once_then_dead_lettered,
+        a_retry_may_succeed,
+        failing_handlers_publish_nothing,
+        sources_are_acknowledged_after_the_confirms,
+        refused_publishes_are_sent_again_whole,
+        messages_are_settled_by_hand,
+        a_tag_of_a_lost_link_does_no_harm,
+        prefetch_bounds_what_is_handled_at_once,
+        retries_may_be_delayed,
+    )
+)

@@ -1,0 +1,191 @@
+"""Breadth-first search through everything that can happen in a scenario, up to its bounds.
+
+:func:`explore` visits every state once: :mod:`eda_core.testing.explorer.world` judges each step on the way there (I1 to
+I4, I6 and some rules of the design), and this module judges that every state becomes quiet once nothing goes wrong any
+more (I5). Since the search is breadth-first, the way to the first violation found is the shortest.
+
+I5 costs nothing extra: of the steps of a state one is the usual one, which is no fault. Following the usual steps from
+any state stays within the states visited, so each of them must lead to a quiet one, and a circle is a livelock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from eda_core.testing.explorer.images import Images
+from eda_core.testing.explorer.model import Scenario, Step, Violation
+from eda_core.testing.explorer.world import World, describe
+
+_QUIET = -1
+_UNKNOWN = -2
+_OUT = -3  # where the search broke off
+_SAMPLE = 10
+
+
+class Counterexample(AssertionError):
+    """Something does not hold.
+
+    Attributes:
+        rule: the invariant or rule.
+        steps: the shortest way there.
+    """
+
+    def __init__(self, scenario: Scenario, violation: Violation, steps: list[Step]) -> None:
+        self.rule: str = violation.rule
+        self.steps = steps
+        super().__init__(f"{violation}\nscenario {scenario.name!r}, {len(steps)} step(s):\n{tell(scenario, steps)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """What a search has seen.
+
+    Attributes:
+        states: different ones.
+        transitions: steps taken, between all of them.
+        merged: steps that led to a state that was known already.
+        depth: steps on the shortest way to the state that is farthest away.
+        quiet: states in which nothing happens any more by itself.
+        complete: whether these are all states of the scenario; if not, of those where the search broke off every tenth
+            was still followed, by the usual steps, until it was quiet.
+        kinds: of steps that were taken.
+    """
+
+    scenario: str
+    states: int
+    transitions: int
+    merged: int
+    depth: int
+    quiet: int
+    complete: bool
+    kinds: frozenset[str]
+
+    def __str__(self) -> str:
+        end = "" if self.complete else ", broken off"
+        return (
+            f"{self.scenario:<28} {self.states:>8,} states {self.transitions:>9,} transitions {self.merged:>9,} merged "
+            f"{self.quiet:>6,} quiet, depth {self.depth}{end}"
+        )
+
+
+def explore(scenario: Scenario, limit: int = 1_000_000) -> Exploration:
+    """Visit every state of a scenario, but no more than ``limit``.
+
+    Raises:
+        Counterexample: something does not hold.
+    """
+    return _Search(scenario, limit).run()
+
+
+class _Search:
+    """One search. Of each state: how it was reached, and which one follows if nothing goes wrong."""
+
+    def __init__(self, scenario: Scenario, limit: int) -> None:
+        self.scenario = scenario
+        self.limit = limit
+        self.images = Images()
+        self.known: dict[object, int] = {}
+        self.parents: list[int] = []
+        self.steps: list[Step] = []
+        self.depths: list[int] = []
+        self.following: list[int] = []
+        self.frontier: deque[tuple[int, World]] = deque()
+        self.transitions = 0
+
+    def run(self) -> Exploration:
+        try:
+            first = World(self.scenario)
+        except Violation as violation:
+            raise Counterexample(self.scenario, violation, []) from None
+        self._meet(first, -1, ())
+        while self.frontier and len(self.parents) < self.limit:
+            self._visit(*self.frontier.popleft())
+        complete = not self.frontier
+        for place, (number, world) in enumerate(self.frontier):
+            if place % _SAMPLE == 0:
+                self._follow(number, world)
+            self.following[number] = _OUT
+        self._judge_ends()
+        states = len(self.parents)
+        quiet = self.following.count(_QUIET)
+        merged = self.transitions - states + 1
+        depth = max(self.depths)
+        kinds = frozenset(step[0] for step in self.steps if step)
+        return Exploration(self.scenario.name, states, self.transitions, merged, depth, quiet, complete, kinds)
+
+    def _visit(self, number: int, world: World) -> None:
+        usual, other = world.steps()
+        if not usual:
+            self._follow(number, world)
+            self.following[number] = _QUIET
+        for place, step in enumerate((*usual, *other)):
+            child = world.fork()
+            try:
+                child.take(step)
+            except Violation as violation:
+                raise Counterexample(self.scenario, violation, [*self._way(number), step]) from None
+            self.transitions += 1
+            met = self._meet(child, number, step)
+            if usual and not place:
+                self.following[number] = met
+
+    def _meet(self, world: World, parent: int, step: Step) -> int:
+        """The number of a state; it is to be visited if it is new."""
+        number = len(self.parents)
+        found = self.known.setdefault(self.images.world(world), number)
+        if found == number:
+            self.parents.append(parent)
+            self.steps.append(step)
+            self.depths.append(0 if parent < 0 else self.depths[parent] + 1)
+            self.following.append(_UNKNOWN)
+            self.frontier.append((number, world))
+        return found
+
+    def _follow(self, number: int, world: World) -> None:
+        """I5 for a state that is quiet, or is not visited any more."""
+        try:
+            world.settle()
+        except Violation as violation:
+            raise Counterexample(self.scenario, violation, self._way(number)) from None
+
+    def _judge_ends(self) -> None:
+        """I5: from every state the usual steps come to an end."""
+        ends = bytearray(len(self.following))  # 1: comes to an end
+        for start in range(len(self.following)):
+            chain: dict[int, None] = {}
+            here = start
+            while here >= 0 and not ends[here] and here not in chain:
+                chain[here] = None
+                here = self.following[here]
+            if here >= 0 and not ends[here]:
+                livelock = Violation(
+                    "I5", "nothing goes wrong, and yet it never becomes quiet: a circle of usual steps"
+                )
+                raise Counterexample(self.scenario, livelock, self._way(here))
+            for each in chain:
+                ends[each] = 1
+
+    def _way(self, number: int) -> list[Step]:
+        steps: list[Step] = []
+        while number > 0:
+            steps.append(self.steps[number])
+            number = self.parents[number]
+        return steps[::-1]
+
+
+def tell(scenario: Scenario, steps: list[Step]) -> str:
+    """A history in words: each step, and what the machines did."""
+    lines: list[str] = []
+    try:
+        world = World(scenario)
+        for number, step in enumerate(steps, 1):
+            world.notes = []
+            lines.append(f"{number}. {describe(step)}")
+            try:
+                world.take(step)
+            finally:
+                lines += world.notes
+    except Violation as violation:
+        lines.append(f"!! {violation}")
+    return "\n".join(lines)

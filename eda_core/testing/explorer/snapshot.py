@@ -1,0 +1,416 @@
+"""Cloning a machine, and hashable images of machines and of the broker in which equivalent states are equal.
+
+The core knows nothing of this. The cloner knows what is shared (values that nobody changes) and copies everything
+else, and refuses a type it cannot place rather than to share it by mistake. In an image epochs are left out, tags
+count backwards from the newest, publishes are named in the order in which they are found, times are relative to now,
+and what decides nothing (counters, log texts) is left out. What :data:`RULES` does not mention goes in as it is: a new
+attribute of the core makes fewer states equal, never more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+
+from pamqp.commands import Basic
+
+from eda_core.machine.attempts import AttemptMemory
+from eda_core.machine.calls import Call, Calls
+from eda_core.machine.effects import Publish
+from eda_core.machine.identifiers import TAG_MASK
+from eda_core.machine.in_flight import Delivery, Group, InFlight
+from eda_core.machine.machine import Machine
+from eda_core.machine.outbox import Outbox
+from eda_core.messages.codec import CBOR, DEFAULT_LIMITS, DecodeError, decode
+from eda_core.messages.properties import Properties
+from eda_core.messages.values import Message
+from eda_core.testing.broker.model import Broker
+
+_SERVER_NAMED: Final = "amq.gen-"
+
+
+@lru_cache(maxsize=4096)
+def label_of(body: bytes) -> str:
+    """The label of a message of the explorer: its payload."""
+    try:
+        return str(decode(body, CBOR, DEFAULT_LIMITS))
+    except DecodeError:
+        return repr(body)
+
+
+# Cloning
+
+Core = TypeVar("Core")
+Memo = dict[int, Any]
+_Cloner = Callable[[Any, Memo], Any]
+
+
+def _same(value: Any, _: Memo) -> Any:
+    return value
+
+
+def _list(value: list[Any], memo: Memo) -> Any:
+    return [_clone(item, memo) for item in value]
+
+
+def _dict(value: dict[Any, Any], memo: Memo) -> Any:
+    return {key: item if type(item) in _SHARED else _clone(item, memo) for key, item in value.items()}
+
+
+def _deque(value: deque[Any], memo: Memo) -> Any:
+    return deque([_clone(item, memo) for item in value], value.maxlen)
+
+
+def _tuple(value: tuple[Any, ...], memo: Memo) -> Any:
+    return tuple([item if type(item) in _SHARED else _clone(item, memo) for item in value])
+
+
+def _set(value: set[Any], _: Memo) -> Any:
+    return value.copy()
+
+
+def attributes(kind: type) -> tuple[str, ...] | None:
+    """The slots of a class, those of its bases included; ``None`` if its instances have a dictionary."""
+    names: list[str] = []
+    for base in reversed(kind.__mro__[:-1]):
+        slots = base.__dict__.get("__slots__")
+        if slots is None:
+            return None
+        names += [slots] if isinstance(slots, str) else slots
+    return tuple(names)
+
+
+def _object(kind: type) -> _Cloner:
+    """Copies an object of the core; twice the same object within one machine stays one."""
+    slots = attributes(kind)
+
+    def clone(value: Any, memo: Memo) -> Any:
+        known = memo.get(id(value))
+        if known is not None:
+            return known
+        copy: Any = object.__new__(kind)
+        memo[id(value)] = copy
+        if slots is None:
+            copy.__dict__ = _dict(value.__dict__, memo)
+        else:
+            for name in slots:
+                item = getattr(value, name)
+                setattr(copy, name, item if type(item) in _SHARED else _clone(item, memo))
+        return copy
+
+    return clone
+
+
+#: Types whose values are never changed: a set that grows with what :func:`_cloner` finds out.
+_SHARED: Final[set[type]] = {int, str, bytes, float, bool, type(None), Basic.Properties, Properties, frozenset}
+_CLONERS: Final[dict[type, _Cloner]] = {
+    **dict.fromkeys(_SHARED, _same),
+    list: _list,
+    dict: _dict,
+    deque: _deque,
+    tuple: _tuple,
+    set: _set,
+}
+
+
+def _cloner(kind: type) -> _Cloner:
+    """How to clone a type met for the first time."""
+    if kind.__module__.startswith("eda_core."):
+        frozen = is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]  # of dataclasses
+        found = _same if frozen or issubclass(kind, Message) else _object(kind)
+    elif issubclass(kind, Mapping) or any("__call__" in base.__dict__ for base in kind.__mro__):
+        found = _same
+    else:
+        raise TypeError(f"the explorer does not know how to clone {kind}: see eda_core.testing.explorer.snapshot")
+    _CLONERS[kind] = found
+    if found is _same:
+        _SHARED.add(kind)
+    return found
+
+
+def _clone(value: Any, memo: Memo) -> Any:
+    kind = type(value)
+    return (_CLONERS.get(kind) or _cloner(kind))(value, memo)
+
+
+def clone(thing: Core) -> Core:
+    """An independent object of the core in the same state. Messages, properties and configurations are shared."""
+    copy = _clone(thing, {})
+    assert isinstance(copy, type(thing))
+    return copy
+
+
+# Images of machines
+
+
+class _View:
+    """What an image is relative to. ``publishes`` collects the identifiers in the order in which they are found."""
+
+    __slots__ = ("last", "newest", "now", "publishes", "stable")
+
+    def __init__(self, now: float, newest: int, last: int, stable: float) -> None:
+        self.now = now
+        self.newest = newest
+        self.last = last
+        self.stable = stable
+        self.publishes: list[int] = []
+
+
+_Rule = Callable[[Any, _View], Any]
+
+
+def _time(value: float | None, view: _View) -> Any:
+    return None if value is None else value - view.now
+
+
+def _age(value: float | None, view: _View) -> Any:
+    return None if value is None else min(view.now - value, view.stable)
+
+
+def _since(value: float, view: _View) -> Any:
+    return value and view.now - value
+
+
+def _delivery(value: int | None, view: _View) -> Any:
+    return None if value is None else view.newest - (value & TAG_MASK)
+
+
+def _pid(value: int, view: _View) -> Any:
+    view.publishes.append(value)
+    return None
+
+
+def _body(value: bytes, _: _View) -> Any:
+    return label_of(value)
+
+
+def _ticket(value: int | None, _: _View) -> Any:
+    return value is None  # tickets are given in the order of the publishes
+
+
+def _open_tags(value: dict[int, Publish], view: _View) -> Any:
+    return tuple((view.last - tag, _freeze(publish, view)) for tag, publish in sorted(value.items()))
+
+
+def _values(value: dict[Any, Any], view: _View) -> Any:
+    return tuple(_freeze(item, view) for item in value.values())
+
+
+def _tags(value: list[Delivery], view: _View) -> Any:
+    return tuple(view.newest - delivery.tag for delivery in value)
+
+
+def _pairs(value: dict[Any, Any], _: _View) -> Any:
+    return tuple(sorted((repr(key), item) for key, item in value.items()))
+
+
+def _due(value: deque[tuple[float, Publish]], view: _View) -> Any:
+    return tuple((due - view.now, _freeze(publish, view)) for due, publish in value)
+
+
+def _count(value: Any, _: _View) -> Any:
+    return len(value)
+
+
+def neutral(queue: str) -> str:
+    """The name of a queue without what the broker counted in it."""
+    return _SERVER_NAMED if queue.startswith(_SERVER_NAMED) else queue
+
+
+def _named(method: Any) -> str | None:
+    """The queue that a method is about, if there is one."""
+    queue = getattr(method, "queue", None)
+    return None if queue is None else neutral(queue)
+
+
+def _queues(value: Mapping[str, str], _: _View) -> Any:
+    return tuple((key, neutral(name)) for key, name in value.items())
+
+
+#: How attributes enter an image; ``None`` leaves them out. Everything else goes in as it is.
+RULES: Final[dict[type, dict[str, _Rule | None]]] = {
+    Machine: {
+        **dict.fromkeys(("config", "epoch", "stale", "_random", "_wanted", "_token", "_published"), None),
+        **dict.fromkeys(("_delivered_any", "_mute_losses"), None),  # for the text of a report
+        "_logs": None,  # logs decide nothing
+        "_queues": _queues,
+        "_open_since": _age,
+        "_due": _time,
+        "_stop_due": _time,
+        "_blocked_since": _time,
+        "_unblocked_at": _since,
+        "_orphans": _count,  # the world knows which: a handler of each still runs
+    },
+    InFlight: {"_epoch": None, "_base": None, "_low": None, "_newest": None, "by_id": _values},
+    Delivery: {
+        "id": _delivery,
+        **dict.fromkeys(("tag", "message", "properties", "key"), None),
+        "body": _body,
+    },
+    Publish: {
+        **dict.fromkeys(("epoch", "tag", "routing_key", "properties"), None),
+        "pid": _pid,
+        "body": _body,
+        "delivery": _delivery,
+        "ticket": _ticket,
+        "sent_at": _since,
+    },
+    Outbox: {**dict.fromkeys(("_window", "_limit", "_low", "_next"), None), "_open": _open_tags, "_refused": _due},
+    Group: {"members": _tags, "ready": _tags},
+    Calls: {**dict.fromkeys(("key", "late", "_limit", "_due"), None), "_by_correlation": _values},
+    Call: {"ticket": None, "due": _time},
+    AttemptMemory: {"_limit": None, "_known": _pairs},
+}
+
+_PLANS: dict[type, tuple[tuple[str, _Rule], ...] | None] = {}
+
+
+def _freeze(value: Any, view: _View) -> Any:
+    """A hashable image of anything in a machine."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if kind in (list, tuple, deque):
+        return tuple([_freeze(item, view) for item in value])
+    if kind is dict:
+        return tuple((key, _freeze(item, view)) for key, item in value.items())
+    if kind is set:
+        return tuple(sorted(value))
+    plan = _PLANS.get(kind)
+    if plan is None:
+        plan = _PLANS[kind] = _image_plan(value)
+    return tuple(
+        [
+            item
+            if rule is _freeze and type(item := getattr(value, name)) in _ATOMS
+            else rule(getattr(value, name), view)
+            for name, rule in plan
+        ]
+    )
+
+
+_ATOMS: Final = frozenset((int, str, bytes, float, bool, type(None)))
+
+
+def _image_plan(value: Any) -> tuple[tuple[str, _Rule], ...]:
+    kind = type(value)
+    if not kind.__module__.startswith("eda_core."):
+        raise TypeError(f"the explorer cannot make an image of {kind}: see eda_core.testing.explorer.snapshot")
+    names = attributes(kind)
+    rules = RULES.get(kind, {})
+    plan = ((name, rules.get(name, _freeze)) for name in (vars(value) if names is None else names))
+    return tuple((name, rule) for name, rule in plan if rule is not None)
+
+
+def machine_image(machine: Machine, now: float, newest: int, last: int) -> tuple[Any, ...]:
+    """The image of a machine.
+
+    Args:
+        newest: the last delivery tag on the present link that the machine was told of.
+        last: the tag of the last publish on it.
+    """
+    view = _View(now, newest, last, machine.config.reconnect.stable_after)
+    image = _freeze(machine, view)
+    order = sorted(view.publishes)
+    return (image, tuple([order.index(pid) for pid in view.publishes]))
+
+
+def stale_rules() -> list[str]:
+    """Rules for attributes that no longer exist (for slotted classes): a test keeps this empty."""
+    return [
+        f"{kind.__name__}.{name}"
+        for kind, rules in RULES.items()
+        if (names := attributes(kind)) is not None
+        for name in rules
+        if name not in names
+    ]
+
+
+# Images of the broker
+
+
+def _message_image(message: Any) -> tuple[Any, ...]:
+    headers = message.properties.headers or {}
+    return (label_of(message.body), message.exchange, message.routing_keys, headers.get("attempt"))
+
+
+def broker_image(broker: Broker, now: float, unread: frozenset[str]) -> tuple[tuple[Any, ...], bool]:
+    """The image of the broker, and whether it depends on the time.
+
+    Exchanges and bindings are left out but for their number: declaring is the first thing on every link.
+
+    Args:
+        unread: queues that nobody consumes; only which labels are in them counts.
+    """
+    engine = broker._engine
+    ranks = {connection: rank for rank, connection in enumerate(engine.connections)}
+    positions: dict[int, list[int]] = {uid: [e.position for e in q.entries()] for uid, q in engine.uids.items()}
+    for connection in engine.connections.values():
+        for channel in connection.channels.values():
+            for pending in channel.unacked.values():
+                if pending.queue in positions:
+                    positions[pending.queue].append(pending.entry.position)
+    timed = False
+    queues: list[Any] = []
+    names: dict[int, tuple[Any, ...]] = {}
+    for uid, queue in sorted(engine.uids.items(), key=lambda item: item[1].name):
+        name = (_SERVER_NAMED, ranks.get(queue.owner)) if queue.owner is not None else (queue.name,)
+        names[uid] = name
+        if queue.name in unread:
+            queues.append((name, tuple(sorted({label_of(e.message.body) for e in queue.entries()}))))
+            continue
+        order = sorted(positions[uid])
+        timed = timed or any(entry.expires_at is not None for entry in queue.entries())
+        queues.append(
+            (
+                name,
+                tuple([_entry(entry, order, now) for entry in queue.entries()]),
+                tuple((ranks[k.connection], k.tag, c.credit) for k, c in sorted(queue.consumers.items())),
+                tuple((ranks[k.connection], k.tag) for k in queue.line),
+                tuple((ranks[k.connection], k.tag) for k in queue.blocked),
+                queue.refusing,
+            )
+        )
+        positions[uid] = order
+    connections = tuple(
+        (
+            tuple(_channel(channel, names, positions, now) for channel in connection.channels.values()),
+            connection.blocked,
+            tuple(
+                (number, type(method).__name__, str({**dict(method), "queue": _named(method)}), body)
+                for number, method, _, body in connection.held
+            ),
+        )
+        for connection in engine.connections.values()
+    )
+    bound = tuple(sum(1 for _ in topology.bindings()) for topology in engine.topologies.values())
+    return (tuple(queues), connections, bound, broker._alarm), timed
+
+
+def _entry(entry: Any, order: list[int], now: float) -> tuple[Any, ...]:
+    expires = None if entry.expires_at is None else entry.expires_at - now
+    return (
+        order.index(entry.position),
+        _message_image(entry.message),
+        expires,
+        entry.redelivered,
+        entry.failures,
+    )
+
+
+def _channel(
+    channel: Any, names: dict[int, tuple[Any, ...]], positions: dict[int, list[int]], now: float
+) -> tuple[Any, ...]:
+    unacked = tuple(
+        (
+            channel.next_delivery - tag,
+            names.get(p.queue),
+            _entry(p.entry, positions.get(p.queue, [p.entry.position]), now),
+        )
+        for tag, p in channel.unacked.items()
+    )
+    unconfirmed = tuple(channel.next_publish - tag for tag in channel.unconfirmed)
+    return (channel.prefetch, channel.closing, unacked, unconfirmed, tuple(sorted(channel.consumers)))

@@ -1,0 +1,1 @@
+"""eda_aio at work, on the embedded broker and on RabbitMQ."""

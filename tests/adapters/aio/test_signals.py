@@ -1,0 +1,146 @@
+"""Signals: a worker that is asked to stop in the middle of its work; and several services in one loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from typing import Any
+
+import cbor2
+import pytest
+
+from eda_aio import Service
+from tests.support.jobs import jobs_left, numbers, send_jobs
+from tests.support.services import (
+    BrokerUnderTest,
+    Probe,
+    asynchronous,
+    conversation,
+    peer,
+    program,
+    running,
+    within,
+)
+
+WORKER = ("-m", "tests.adapters.aio.worker")
+
+
+# --- SIGTERM and the like ---
+
+
+@asynchronous
+async def test_sigterm_lets_running_handlers_finish_and_leaves_the_rest(broker: BrokerUnderTest) -> None:
+    async with peer(broker.url) as client, program(*WORKER, url=broker.url) as worker:
+        await worker.says("ready")
+        done = await client.tap("events", "JobDone")
+        await send_jobs(client, range(12), wait=True)
+        await worker.lines.until(lambda _: len(numbers(worker, "begun")) == 5, "five jobs begun")
+        worker.process.send_signal(signal.SIGTERM)
+        await worker.says("stopping")
+        worker.tell("finish")
+        assert (await worker.end(), worker.errors) == (0, "")
+        assert numbers(worker, "done") == numbers(worker, "begun")
+        left = await jobs_left(client)
+        assert sorted(left + numbers(worker, "done")) == list(range(12)), "each job is either done or left"
+        assert len(left) == 7
+        await done.count(5)
+    assert sorted(cbor2.loads(message.body) for message in done.all) == numbers(worker, "done")
+
+
+@asynchronous
+async def test_a_second_signal_leaves_unfinished_messages_to_other_workers(broker: BrokerUnderTest) -> None:
+    async with peer(broker.url) as client, program(*WORKER, url=broker.url) as worker:
+        await worker.says("ready")
+        await send_jobs(client, range(3), wait=True)
+        await worker.lines.until(lambda _: len(numbers(worker, "begun")) == 3, "three jobs begun")
+        worker.process.send_signal(signal.SIGTERM)
+        await worker.says("stopping")
+        worker.process.send_signal(signal.SIGTERM)
+        assert (await worker.end(), worker.errors) == (0, "")
+        assert await jobs_left(client) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+@asynchronous
+async def test_the_other_signals_stop_a_worker_too(broker: BrokerUnderTest, number: signal.Signals) -> None:
+    async with program(*WORKER, url=broker.url) as worker:
+        await worker.says("ready")
+        worker.process.send_signal(number)
+        assert (await worker.end(), worker.errors) == (0, "")
+
+
+@asynchronous
+async def test_sigterm_ends_a_worker_that_has_no_broker() -> None:
+    async with program(*WORKER, url="amqp://guest:secret@127.0.0.1:1/") as worker:
+        await worker.lines.until(lambda lines: any("no link to" in line for line in lines), "a failed connection")
+        worker.process.send_signal(signal.SIGTERM)
+        assert (await worker.end(), worker.errors) == (0, "")
+    assert not [line for line in worker.lines.all if "secret" in line]
+
+
+# --- in one process ---
+
+
+class Slow(Probe):
+    def __init__(self, url: str, name: str) -> None:
+        super().__init__(url, [f"Happened.{name}"], name=name)
+        self.gate = asyncio.Event()
+
+    async def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Any) -> None:
+        self.seen.add("begun")
+        await self.gate.wait()
+        self.seen.add("done")
+
+
+def kill_this_process(number: signal.Signals) -> None:
+    """Send it a signal, provided that somebody handles it."""
+    assert signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
+    os.kill(os.getpid(), number)
+
+
+@asynchronous
+async def test_a_signal_stops_every_service_of_the_loop(broker: BrokerUnderTest) -> None:
+    one, two = Slow(broker.url, "one"), Slow(broker.url, "two")
+    async with running(one, two) as runs:
+        for service in (one, two):
+            await service.publish_event(f"Happened.{service.logical_service}", 1, conversation())
+            await service.seen.count(1)
+        kill_this_process(signal.SIGTERM)
+        one.gate.set()
+        await within(runs[0], "the end of the first")
+        assert not runs[1].done(), "the second still has a handler to finish"
+        two.gate.set()
+        await within(runs[1], "the end of the second")
+    assert one.seen.all == two.seen.all == ["begun", "done"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "as before"
+
+
+@asynchronous
+async def test_a_service_that_has_ended_leaves_signals_to_the_others(broker: BrokerUnderTest) -> None:
+    one, two = Probe(broker.url, name="one"), Probe(broker.url, name="two")
+    async with running(one, two) as runs:
+        await one.stop()
+        await within(runs[0], "the end of the first")
+        kill_this_process(signal.SIGTERM)
+        await within(runs[1], "the end of the second")
+
+
+def test_a_service_may_run_in_another_thread(broker: BrokerUnderTest) -> None:
+    """Where there are no signals; stopping is up to the program."""
+    ended: list[str] = []
+
+    class Brief(Service):
+        async def on_ready(self) -> None:
+            await self.stop()
+
+    def work() -> None:
+        asyncio.run(within(Brief(broker.url, [], [], "brief").run(), "the end of run()"))
+        ended.append("well")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(30)
+    assert ended == ["well"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -1,0 +1,53 @@
+"""A worker for tests that send signals: ``python -m tests.adapters.aio.worker [custom]``.
+
+It uses the broker at EDA_AMQP_URL.
+
+With ``custom`` it is of the class in ``examples/custom_service.py``, which leaves signals to the program.
+Handles the event ``Job``: writes "begun N", waits for a line on stdin if the payload says so, publishes ``JobDone`` and
+writes "done N". Its local log goes to stdout as well.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+import eda_aio
+from examples import custom_service
+
+CUSTOM = sys.argv[1:] == ["custom"]
+Service: Any = custom_service.Service if CUSTOM else eda_aio.Service
+
+
+class Worker(Service):  # type: ignore[misc]
+    PREFETCH_COUNT = 5
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, ["Job"], [], "worker")
+        self.gate = asyncio.Event()
+
+    async def on_ready(self) -> None:
+        if CUSTOM:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._eda_driver().interrupt)
+        print("ready", flush=True)
+
+    async def on_Job(self, payload: dict[str, Any], conversation_id: str, meta: dict[str, Any]) -> None:
+        number = payload["number"]
+        print("begun", number, flush=True)
+        if payload["waits"]:
+            await self.gate.wait()
+        await self.publish_event("JobDone", number, conversation_id)
+        print("done", number, flush=True)
+
+
+async def main() -> None:
+    worker = Worker(os.environ["EDA_AMQP_URL"])
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), worker.gate.set)
+    await worker.run()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
+    asyncio.run(main())

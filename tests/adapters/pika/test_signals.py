@@ -1,0 +1,112 @@
+"""Signals: a worker asked to stop in the middle of its work. See also ``tests/conformance/test_processes.py``."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from eda_tools.broker import EmbeddedBroker
+from tests.support.jobs import jobs_left, numbers, send_jobs
+from tests.support.services import asynchronous, peer, program
+
+WORKER = ("-m", "tests.adapters.pika.worker")
+
+
+@asynchronous
+async def test_sigterm_lets_a_handler_that_blocks_the_loop_finish() -> None:
+    """Those that were handed over and wait for their turn run too; what the broker still has is left."""
+    async with EmbeddedBroker() as broker, peer(broker.url) as client, program(*WORKER, url=broker.url) as worker:
+        await worker.says("ready")
+        await send_jobs(client, range(1), wait=True)
+        await send_jobs(client, range(1, 12), wait=False)
+        await worker.says("begun 0")
+        worker.process.send_signal(signal.SIGTERM)
+        worker.tell("")
+        assert (await worker.end(), worker.errors) == (0, "")
+        assert "stopping" in worker.lines.all
+        assert worker.lines.all[-1] == "restored"
+        done = numbers(worker, "done")
+        assert 0 in done
+        assert sorted(await jobs_left(client) + done) == list(range(12)), "each job is either done or left"
+
+
+@asynchronous
+async def test_sigterm_lets_handlers_in_threads_finish_and_leaves_the_rest() -> None:
+    async with EmbeddedBroker() as broker, peer(broker.url) as client, program(*WORKER, "5", url=broker.url) as worker:
+        await worker.says("ready")
+        await send_jobs(client, range(12), wait=True)
+        await worker.lines.until(lambda _: len(numbers(worker, "begun")) == 5, "five jobs begun")
+        worker.process.send_signal(signal.SIGTERM)
+        await worker.says("stopping")
+        for _ in range(5):
+            worker.tell("")
+        assert (await worker.end(), worker.errors) == (0, "")
+        assert numbers(worker, "done") == numbers(worker, "begun")
+        left = await jobs_left(client)
+        assert (sorted(left + numbers(worker, "done")), len(left)) == (list(range(12)), 7)
+
+
+@asynchronous
+async def test_a_second_signal_leaves_unfinished_messages_to_other_workers() -> None:
+    """And the process ends, though threads of its handlers never do."""
+    async with EmbeddedBroker() as broker, peer(broker.url) as client, program(*WORKER, "3", url=broker.url) as worker:
+        await worker.says("ready")
+        await send_jobs(client, range(3), wait=True)
+        await worker.lines.until(lambda _: len(numbers(worker, "begun")) == 3, "three jobs begun")
+        worker.process.send_signal(signal.SIGTERM)
+        await worker.says("stopping")
+        worker.process.send_signal(signal.SIGTERM)
+        await worker.says("restored")
+        assert await jobs_left(client) == [0, 1, 2]
+        assert (await worker.end(), worker.errors) == (0, "")
+
+
+@asynchronous
+async def test_a_handler_that_blocks_the_loop_is_ended_when_the_time_is_over() -> None:
+    """It is interrupted in a system call; what it has published is not sent, and its message goes to another worker."""
+    async with EmbeddedBroker() as broker, peer(broker.url) as client:
+        done = await client.tap("events", "JobDone")
+        async with program(*WORKER, "0", "0.2", url=broker.url) as worker:
+            await worker.says("ready")
+            await send_jobs(client, range(3), wait=True)
+            await worker.says("begun 0")
+            worker.process.send_signal(signal.SIGTERM)
+            await worker.says("restored")
+            assert (await worker.end(), worker.errors) == (0, "")
+        assert numbers(worker, "begun") == numbers(worker, "left") == [0]
+        assert any("Abandoned: the time for the stop is over" in line for line in worker.lines.all)
+        assert await jobs_left(client) == [0, 1, 2]
+        assert done.all == []
+
+
+@asynchronous
+async def test_a_second_signal_ends_a_handler_that_blocks_the_loop() -> None:
+    async with EmbeddedBroker() as broker, peer(broker.url) as client, program(*WORKER, url=broker.url) as worker:
+        await worker.says("ready")
+        await send_jobs(client, range(2), wait=True)
+        await worker.says("begun 0")
+        worker.process.send_signal(signal.SIGTERM)
+        worker.process.send_signal(signal.SIGINT)
+        await worker.says("restored")
+        assert (await worker.end(), worker.errors) == (0, "")
+        assert numbers(worker, "left") == [0]
+        assert await jobs_left(client) == [0, 1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+@asynchronous
+async def test_the_other_signals_stop_a_worker_too(number: signal.Signals) -> None:
+    async with EmbeddedBroker() as broker, program(*WORKER, url=broker.url) as worker:
+        await worker.says("ready")
+        worker.process.send_signal(number)
+        assert (await worker.end(), worker.errors, worker.lines.all[-1]) == (0, "", "restored")
+
+
+@asynchronous
+async def test_sigterm_ends_a_worker_that_has_no_broker() -> None:
+    async with program(*WORKER, url="amqp://guest:secret@127.0.0.1:1/") as worker:
+        await worker.lines.until(lambda lines: any("no link to" in line for line in lines), "a failed connection")
+        worker.process.send_signal(signal.SIGTERM)
+        assert (await worker.end(), worker.errors) == (0, "")
+    assert not [line for line in worker.lines.all if "secret" in line]

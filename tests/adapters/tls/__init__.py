@@ -1,0 +1,1 @@
+"""Brokers that speak TLS, and services that trust them or do not."""

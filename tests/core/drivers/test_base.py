@@ -1,0 +1,497 @@
+"""What drivers have in common: the pump and the timer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pamqp.commands import Basic
+
+from eda_core.drivers.base import Driver, LinkLike
+from eda_core.errors import ServiceError, StateError
+from eda_core.machine import link
+from eda_core.machine.effects import (
+    Ack,
+    Close,
+    Connect,
+    Consume,
+    Declare,
+    Dispatch,
+    Effect,
+    Publish,
+    Ready,
+    Replied,
+    Report,
+    Returned,
+    Room,
+    Settled,
+    Stopped,
+    Unconfigured,
+)
+from eda_core.machine.identifiers import DeliveryId, Epoch
+from eda_core.machine.machine import Machine
+from eda_core.machine.outcomes import DONE
+from eda_core.messages.values import AnyMessage, Event
+from eda_core.services.handlers import Handlers
+from tests.core.kit import WALL, config, kinds, replies
+
+EPOCH = Epoch(1)
+
+
+class Link:
+    """Notes what it is asked to do; ``answer``, if given, is called with it."""
+
+    def __init__(self, answer: Callable[[Effect], None] | None = None) -> None:
+        self.asked: list[Effect] = []
+        self._answer = answer
+
+    def perform(self, effect: Effect) -> None:
+        self.asked.append(effect)
+        if self._answer is not None:
+            self._answer(effect)
+
+
+class Carrier(Driver):
+    """A driver without a world: it notes what it is to do, with a clock that is set by hand.
+
+    Attributes:
+        hooks: called when a method of this name is, for tests of re-entrancy.
+    """
+
+    def __init__(self, service: Handlers | None = None, **settings: Any) -> None:
+        machine = Machine(config(**settings), random=lambda: 0.5, token="tok", wall_offset=WALL)
+        super().__init__(service or Handlers(), machine)
+        self.clock = 100.0
+        self.done: list[tuple[Any, ...]] = []
+        self.armed: list[float] = []
+        self.disarmed: list[float] = []
+        self.hooks: dict[str, Callable[[], None]] = {}
+        self.answer: Callable[[Effect], None] | None = None
+        self.opened: list[Link] = []
+
+    def _note(self, *what: Any) -> None:
+        self.done.append(what)
+        self.hooks.get(what[0], lambda: None)()
+
+    def now(self) -> float:
+        return self.clock
+
+    def arm(self, deadline: float) -> Callable[[], object]:
+        self.armed.append(deadline)
+        return lambda: self.disarmed.append(deadline)
+
+    def open(self, effect: Connect) -> LinkLike:
+        self._note("open", effect.url)
+        self.opened.append(Link(self.answer))
+        return self.opened[-1]
+
+    def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
+        self._note("dispatch", delivery, message)
+
+    def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
+        self._note("call", effect, function, *arguments)
+
+    def settled(self, ticket: int, error: str | None) -> None:
+        self._note("settled", ticket, error)
+        super().settled(ticket, error)  # for adapters whose callers do not wait
+
+    def replied(self, effect: Replied) -> None:
+        self._note("replied", effect.ticket)
+        super().replied(effect)
+
+    def room(self) -> None:
+        self._note("room")
+        super().room()
+
+    def report(self, level: int, text: str) -> None:
+        self._note("report", level, text)
+
+    def stopped(self, error: str | None) -> None:
+        self._note("stopped", error)
+        super().stopped(error)
+
+
+def willing(carrier: Carrier) -> Carrier:
+    """Its links come up, and their broker agrees to everything at once, from within ``perform``."""
+
+    def answer(effect: Effect) -> None:
+        if isinstance(effect, Declare):
+            carrier.tell(carrier.machine.declared, effect.epoch, replies(effect))
+
+    carrier.answer = answer
+    carrier.hooks["open"] = lambda: carrier.tell(carrier.machine.link_up, carrier.machine.epoch)
+    return carrier
+
+
+def test_each_effect_goes_to_its_method() -> None:
+    service = Handlers()
+    carrier = Carrier(service)
+    event = Event("Happened", None, "c-1")
+    returned = Returned("Told", {"n": 1}, {"conversation_id": "c-1"}, "NO_ROUTE")
+    ready, unconfigured = Ready(), Unconfigured()
+    carrier.feed(
+        [
+            Connect(EPOCH, "amqp://one/", "svc", 20),
+            Dispatch(DeliveryId(5), event),
+            ready,
+            unconfigured,
+            returned,
+            Settled(3, "gone"),
+            Replied(4, "peer.Do", None, "late"),
+            Room(),
+            Report(4, "text"),
+            Stopped("error"),
+        ]
+    )
+    assert carrier.done == [
+        ("open", "amqp://one/"),
+        ("dispatch", 5, event),
+        ("call", ready, service.on_ready),
+        ("call", unconfigured, service.on_unconfigured),
+        ("call", returned, service.handle_returned_message, "Told", {"n": 1}, {"conversation_id": "c-1"}),
+        ("settled", 3, "gone"),
+        ("replied", 4),
+        ("room",),
+        ("report", 4, "text"),
+        ("stopped", "error"),
+    ]
+
+
+def test_a_stop_calls_those_who_collect() -> None:
+    carrier = willing(Carrier())
+    carrier.tell(carrier.machine.start)
+    carrier.done.clear()
+    carrier.at_stop["a batch"] = carrier.at_stop["another"] = print
+    carrier.stop(7.0)
+    assert carrier.machine.state in (link.DRAINING, link.CLOSING)
+    assert [what for what in carrier.done if what[0] == "call"] == [("call", None, print)] * 2
+    assert carrier.machine.deadline() is not None
+
+
+def test_the_first_interrupt_asks_for_a_stop_the_second_for_an_end() -> None:
+    carrier = willing(Carrier(stop_timeout=9.0))
+    carrier.tell(carrier.machine.start)
+    properties = Basic.Properties(headers={"conversation_id": "c-1"})
+    carrier.tell(carrier.machine.delivered, EPOCH, 1, False, "events", "Happened", properties, b"")
+    carrier.interrupt()
+    assert (carrier.machine.state, carrier.machine.deadline()) == (link.DRAINING, 109.0)
+    carrier.interrupt()
+    assert carrier.machine.deadline() == 100.0
+
+
+def test_a_driver_that_is_over_says_why_and_arms_no_timer() -> None:
+    carrier = willing(Carrier())
+    carrier.tell(carrier.machine.start)
+    carrier.call_later(5.0, print)
+    assert not carrier.over
+    armed = list(carrier.armed)
+    carrier.feed([Stopped("error")])
+    assert (carrier.over, carrier.error) == (True, "error")
+    assert carrier.disarmed[-1] == armed[-1]
+    carrier.feed([])
+    assert carrier.armed == armed
+
+
+def test_a_timer_that_is_due_while_the_link_closes_is_not_called() -> None:
+    """It would fail where it publishes."""
+    carrier = willing(Carrier())
+    carrier.tell(carrier.machine.start)
+    carrier.call_later(1.0, print)
+    carrier.stop()
+    assert carrier.machine.state is link.CLOSING
+    carrier.done.clear()
+    carrier.clock += 2.0
+    carrier.tick()
+    assert carrier.done == []
+
+
+def test_a_run_raises_what_has_ended_it() -> None:
+    carrier = Carrier()
+    carrier.feed([Stopped()])
+    carrier.raise_end()
+    carrier.feed([Stopped("refused everywhere")])
+    with pytest.raises(ServiceError, match="refused everywhere"):
+        carrier.raise_end()
+
+
+def test_what_is_asked_is_done_at_once() -> None:
+    assert Carrier().ask(lambda: "answer") == "answer"
+
+
+def test_the_service_gets_an_envelope_of_its_own_to_change() -> None:
+    carrier = Carrier()
+    envelope = {"conversation_id": "c-1"}
+    carrier.feed([Returned("Told", None, envelope, "NO_ROUTE")])
+    assert carrier.done[0][-1] == envelope
+    assert carrier.done[0][-1] is not envelope
+
+
+def test_what_touches_a_link_goes_to_the_link_of_its_epoch() -> None:
+    carrier = Carrier()
+    first, second = Link(), Link()
+    carrier.links = {EPOCH: first, Epoch(2): second}
+    acks: list[Effect] = [
+        Ack(EPOCH, 1, False),
+        Ack(Epoch(2), 1, False),
+        Consume(EPOCH, "q", "events"),
+        Close(EPOCH, "over"),
+    ]
+    carrier.feed(acks)
+    assert first.asked == [acks[0], acks[2], acks[3]]
+    assert second.asked == [acks[1]]
+
+
+def test_what_is_for_a_link_that_is_gone_is_dropped() -> None:
+    carrier = Carrier()
+    carrier.feed([Ack(EPOCH, 1, False), Consume(EPOCH, "q", "events")])
+    assert carrier.done == []
+
+
+def test_to_close_a_link_that_is_gone_is_to_have_closed_it() -> None:
+    """The machine waits to hear of it; nobody else would tell it before the deadline."""
+    carrier = willing(Carrier())
+    carrier.tell(carrier.machine.start)
+    del carrier.links[EPOCH]
+    carrier.tell(carrier.machine.stop)
+    assert carrier.done[-1] == ("stopped", None)
+
+
+def test_effects_of_effects_come_after_those_before_them() -> None:
+    """Re-entrancy: an effect that makes an input at once does not get its effects in between, nor recurse."""
+    carrier = Carrier()
+    depth = 0
+
+    def again() -> None:
+        nonlocal depth
+        depth += 1
+        assert depth == 1
+        if len(carrier.done) < 4:
+            carrier.feed([Report(1, "inner"), Room()])
+        depth -= 1
+
+    carrier.hooks["room"] = again
+    carrier.feed([Room(), Report(1, "outer")])
+    assert [what for what in carrier.done if what[0] == "report"][:2] == [
+        ("report", 1, "outer"),
+        ("report", 1, "inner"),
+    ]
+    assert [what[0] for what in carrier.done] == ["room", "report", "report", "room"]
+
+
+def test_ten_thousand_effects_of_effects_do_not_grow_the_stack() -> None:
+    carrier = Carrier()
+    carrier.hooks["room"] = lambda: carrier.feed([Room()] if len(carrier.done) < 10_000 else [])
+    carrier.feed([Room()])
+    assert len(carrier.done) == 10_000
+
+
+def test_a_whole_connection_from_within_the_callbacks() -> None:
+    carrier = willing(Carrier())
+    carrier.tell(carrier.machine.start)
+    assert carrier.machine.state == "open"
+    assert [what[0] for what in carrier.done] == ["open", "call"]
+    assert kinds(carrier.opened[0].asked) == ["Declare", "Declare", "Consume", "Consume"]
+
+
+def test_tell_gives_the_time_and_all_arguments() -> None:
+    carrier = Carrier()
+    got: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def method(*arguments: Any, **named: Any) -> list[Effect]:
+        got.append((arguments, named))
+        return [Room()]
+
+    carrier.tell(method, 1, "two", multiple=True)
+    assert got == [((1, "two"), {"multiple": True, "now": 100.0})]
+    assert carrier.done == [("room",)]
+
+
+def test_an_input_may_be_made_of_the_machine_and_the_time() -> None:
+    carrier, got = Carrier(), list[Any]()
+
+    def call(machine: Machine, now: float) -> list[Effect]:
+        got.extend((machine, now))
+        return [Room()]
+
+    carrier.make(call)
+    assert got == [carrier.machine, 100.0]
+    assert carrier.done == [("room",)]
+
+
+def test_a_relay_goes_through_the_pump_in_order() -> None:
+    carrier = willing(Carrier())
+    carrier.tell(carrier.machine.start)
+    machine = carrier.machine
+    carrier.hooks["dispatch"] = lambda: carrier.tell(machine.handled, carrier.done[-1][1], DONE)
+    properties = Basic.Properties(headers={"conversation_id": "c-1"})
+    carrier.tell(machine.delivered, EPOCH, 1, False, "events", "Happened", properties, b"")
+    assert carrier.opened[0].asked[-1] == Ack(EPOCH, 1, False)
+
+
+def test_who_wants_to_know_how_a_handler_ended_is_told_once_and_before_the_machine() -> None:
+    carrier = willing(Carrier())
+    carrier.tell(carrier.machine.start)
+    properties = Basic.Properties(headers={"conversation_id": "c-1"})
+    carrier.tell(carrier.machine.delivered, EPOCH, 1, False, "events", "Happened", properties, b"")
+    delivery: DeliveryId = carrier.done[-1][1]
+    heard: list[Any] = []
+    carrier.at_end[delivery] = lambda *told: heard.append((*told, carrier.machine.in_flight(delivery)))
+    carrier.handled(delivery, DONE)
+    carrier.handled(delivery, DONE)
+    assert heard == [(DONE, 100.0, True)]
+    assert carrier.opened[0].asked[-1] == Ack(EPOCH, 1, False)
+
+
+def test_an_exception_from_a_performing_method_does_not_block_the_pump() -> None:
+    """An adapter's bug: it comes out, and what is left of the effects is done with the next input (rule R3)."""
+    carrier = Carrier()
+
+    def fail() -> None:
+        raise RuntimeError("bug")
+
+    carrier.hooks["room"] = fail
+    with pytest.raises(RuntimeError):
+        carrier.feed([Room(), Report(1, "left")])
+    carrier.feed([Report(1, "next")])
+    assert [what[2] for what in carrier.done[1:]] == ["left", "next"]
+
+
+# The timer
+
+
+def test_without_a_deadline_no_timer_is_armed() -> None:
+    carrier = Carrier()
+    carrier.feed([])
+    assert carrier.armed == []
+
+
+def test_the_timer_is_armed_at_the_deadline_after_the_effects() -> None:
+    carrier = Carrier(connect_timeout=12.0)
+    carrier.hooks["open"] = lambda: carrier.armed.append(-1.0)
+    carrier.tell(carrier.machine.start)
+    assert carrier.armed == [-1.0, 112.0]
+
+
+def test_only_an_earlier_deadline_arms_the_timer_anew() -> None:
+    carrier = Carrier(connect_timeout=12.0, stop_timeout=5.0)
+    carrier.tell(carrier.machine.start)
+    carrier.tell(carrier.machine.publish, Event("Told", None, "c-1"))
+    assert carrier.armed == [112.0]
+    carrier.tell(carrier.machine.stop)
+    assert carrier.armed == [112.0, 105.0]
+    carrier.tell(carrier.machine.stop, timeout=100.0)
+    assert carrier.armed == [112.0, 105.0]
+
+
+def test_a_timer_for_a_deadline_that_moved_away_fires_once_and_is_armed_for_the_next() -> None:
+    carrier = Carrier(connect_timeout=12.0, confirm_timeout=50.0)
+    willing(carrier).hooks.clear()
+    carrier.tell(carrier.machine.start)
+    carrier.tell(carrier.machine.link_up, EPOCH)
+    carrier.tell(carrier.machine.publish, Event("Told", None, "c-1"))
+    assert carrier.armed == [112.0]
+    carrier.clock = 112.0
+    carrier.tick()
+    assert carrier.machine.state == "open"
+    assert carrier.armed == [112.0, 150.0]
+
+
+def test_a_timer_that_fires_early_is_taken_for_punctual() -> None:
+    """Loop clocks do fire early by a little; ticking at the deadline keeps that from becoming a busy loop."""
+    carrier = Carrier(connect_timeout=12.0)
+    carrier.tell(carrier.machine.start)
+    carrier.clock = 111.999
+    carrier.tick()
+    assert carrier.machine.state == "backoff"
+    assert any(what[0] == "report" and "no link after 12 s" in what[2] for what in carrier.done)
+
+
+def test_a_timer_that_fires_late_gives_the_true_time() -> None:
+    carrier = Carrier(connect_timeout=12.0)
+    carrier.tell(carrier.machine.start)
+    carrier.clock = 500.0
+    carrier.tick()
+    assert carrier.armed[-1] == pytest.approx(500.5)
+
+
+def test_a_tick_that_nobody_armed_does_no_harm() -> None:
+    carrier = Carrier(connect_timeout=12.0)
+    carrier.tick()
+    willing(carrier).tell(carrier.machine.start)
+    done = list(carrier.done)
+    carrier.tick()
+    assert (carrier.done, carrier.armed) == (done, [])
+
+
+def test_the_timer_fires_while_the_pump_runs() -> None:
+    carrier = willing(Carrier(connect_timeout=12.0, confirm_timeout=50.0))
+    carrier.tell(carrier.machine.start)
+    carrier.hooks["room"] = carrier.tick
+    carrier.clock = 101.0
+    effects = carrier.machine.publish(Event("Told", None, "c-1"), 101.0)
+    carrier.feed([Room(), *effects])
+    assert kinds(carrier.opened[0].asked)[-1] == Publish.__name__
+    assert carrier.armed[-1] == 151.0
+
+
+# Timers of the service
+
+
+def timers_run(carrier: Carrier) -> None:
+    """Run what the carrier was asked to call for timers, in order."""
+    for _, effect, function in [what for what in carrier.done if what[0] == "call"]:
+        assert effect is None
+        function()
+
+
+def test_timers_are_called_when_they_are_due_in_the_order_of_their_times() -> None:
+    carrier, called = Carrier(), list[str]()
+    carrier.call_later(2.0, lambda: called.append("second"))
+    carrier.call_later(1.0, lambda: called.append("first"))
+    carrier.call_later(3.0, lambda: called.append("third"))
+    assert (carrier.armed, carrier.disarmed) == ([102.0, 101.0], [102.0])
+    carrier.clock = 102.5
+    carrier.tick()
+    assert carrier.armed[-1] == 103.0
+    timers_run(carrier)
+    assert called == ["first", "second"]
+
+
+def test_a_timer_in_the_past_is_due_at_once() -> None:
+    carrier = Carrier()
+    carrier.call_later(-5.0, print)
+    assert carrier.armed == [100.0]
+
+
+def test_a_timer_that_was_cancelled_is_not_called_not_even_while_it_waits_for_its_turn() -> None:
+    carrier, called = Carrier(), list[str]()
+    early = carrier.call_later(1.0, lambda: called.append("early"))
+    late = carrier.call_later(1.0, lambda: called.append("late"))
+    carrier.cancel_timer(early)
+    carrier.clock = 101.0
+    carrier.tick()
+    carrier.cancel_timer(late)
+    carrier.cancel_timer(late)
+    timers_run(carrier)
+    assert called == []
+
+
+def test_the_timer_is_armed_for_whatever_comes_first() -> None:
+    carrier = Carrier(connect_timeout=12.0)
+    carrier.tell(carrier.machine.start)
+    carrier.call_later(20.0, print)
+    assert carrier.armed == [112.0]
+    carrier.call_later(5.0, print)
+    assert carrier.armed == [112.0, 105.0]
+
+
+def test_timers_end_with_the_service() -> None:
+    carrier = Carrier()
+    carrier.call_later(1.0, print)
+    carrier.feed([Stopped()])
+    carrier.clock = 102.0
+    carrier.tick()
+    assert [what[0] for what in carrier.done] == ["stopped"]
+    with pytest.raises(StateError, match="has stopped"):
+        carrier.call_later(1.0, print)

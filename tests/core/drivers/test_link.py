@@ -1,0 +1,202 @@
+"""What links have in common: from an effect to its method, from a method of the broker to an input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pamqp import base
+from pamqp.commands import Basic, Channel, Connection, Exchange, Queue
+
+from eda_core.drivers.link import Link, reason
+from eda_core.machine.effects import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
+from eda_core.machine.identifiers import Epoch, PublishId
+from tests.core.drivers.test_base import Carrier
+
+EPOCH = Epoch(7)
+PROPERTIES = Basic.Properties(headers={"conversation_id": "c-1"})
+PUBLISH = Publish(EPOCH, 1, PublishId(1), "events", "Told", PROPERTIES, b"", False, None, None, True, 0.0)
+EFFECTS: dict[str, Effect] = {
+    "declare": Declare(EPOCH, ()),
+    "consume": Consume(EPOCH, "q", "events"),
+    "cancel": Cancel(EPOCH, "events"),
+    "ack": Ack(EPOCH, 1, False),
+    "nack": Nack(EPOCH, 1, False),
+    "publish": PUBLISH,
+    "log": PublishLog(EPOCH, "svc.INFO", PROPERTIES, b""),
+}
+
+
+class Inputs(Carrier):
+    """Notes the inputs that it is to make, and makes none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[Any, ...]] = []
+
+    def tell(self, method: Any, *arguments: Any, **named: Any) -> None:
+        self.told.append((method.__name__, *arguments, *named.items()))
+
+
+def made(kind: type[Link] = Link) -> tuple[Link, list[tuple[Any, ...]]]:
+    inputs = Inputs()
+    return kind(Connect(EPOCH, "amqp://one/", "svc", 20), inputs), inputs.told
+
+
+class Willing(Link):
+    """Notes what it does."""
+
+    def __init__(self, asked: Connect, driver: Inputs) -> None:
+        self.done: list[str] = []
+        self.full = False
+        super().__init__(asked, driver)
+
+    def close(self) -> None:
+        self.done.append("close")
+
+    def congested(self) -> bool:
+        return self.full
+
+
+for _name in EFFECTS:
+    setattr(Willing, _name, lambda self, effect, name=_name: self.done.append(name))
+
+
+def willing() -> tuple[Willing, list[tuple[Any, ...]]]:
+    link, told = made(Willing)
+    assert isinstance(link, Willing)
+    return link, told
+
+
+def test_each_effect_finds_its_method() -> None:
+    link, told = willing()
+    link.opened()
+    for effect in EFFECTS.values():
+        link.perform(effect)
+    assert link.done == [*EFFECTS]
+    assert told == [("link_up", EPOCH)]
+
+
+def test_logs_alone_are_dropped_when_too_much_waits() -> None:
+    link, told = willing()
+    link.up = link.full = True
+    for effect in EFFECTS.values():
+        link.perform(effect)
+    assert link.done == [name for name in EFFECTS if name != "log"]
+    assert told == []
+
+
+def test_there_is_a_method_for_each_effect_that_touches_a_link() -> None:
+    assert {*made()[0].actions} == {type(effect) for effect in EFFECTS.values()}
+
+
+@pytest.mark.parametrize("when", ["before it is up", "while it closes"])
+def test_nothing_but_a_close_is_performed_on_a_link_that_is_not_open(when: str) -> None:
+    link, told = willing()
+    link.up = link.closing = when == "while it closes"
+    for effect in EFFECTS.values():
+        link.perform(effect)
+    assert (link.done, told) == ([], [])
+    link.perform(Close(EPOCH, "over"))
+    assert link.done == ["close"]
+
+
+@pytest.mark.parametrize("name", [*EFFECTS, "close"])
+def test_what_a_transport_cannot_do_is_reported(name: str) -> None:
+    link, told = made()
+    link.up = True
+    effect = EFFECTS.get(name, Close(EPOCH, "over"))
+    link.perform(effect)
+    assert told == [("effect_failed", effect, "NotImplementedError()")]
+
+
+def test_a_failure_on_a_link_that_is_given_up_is_no_news() -> None:
+    link, told = made()
+    link.closing = True
+    link.failed(PUBLISH, OSError("gone"))
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        (
+            Basic.Deliver("tag", 5, True, "events", "Happened"),
+            ("delivered", EPOCH, 5, True, "events", "Happened", PROPERTIES, b"body"),
+        ),
+        (
+            Basic.Return(312, "NO_ROUTE", "events", "Told"),
+            ("returned", EPOCH, "events", "Told", PROPERTIES, b"body", "NO_ROUTE"),
+        ),
+        (Basic.Ack(3, True), ("confirmed", EPOCH, 3, ("multiple", True))),
+        (Basic.Nack(4, False), ("refused", EPOCH, 4, ("multiple", False))),
+        (Basic.Cancel("events"), ("consumer_cancelled", EPOCH, "events")),
+        (Channel.Close(404, "NOT_FOUND", 0, 0), ("channel_closed", EPOCH, "NOT_FOUND")),
+        (Connection.Blocked("low on memory"), ("blocked", EPOCH, "low on memory")),
+        (Connection.Unblocked(), ("unblocked", EPOCH)),
+    ],
+    ids=lambda value: value.name if isinstance(value, base.Frame) else "",
+)
+def test_each_method_of_the_broker_is_an_input(method: base.Frame, told: tuple[Any, ...]) -> None:
+    link, inputs = made()
+    content = (PROPERTIES, b"body") if method.name in ("Basic.Deliver", "Basic.Return") else ()
+    link.received(method.name, method, *content)
+    assert inputs == [told]
+
+
+def test_that_a_consumer_is_there_or_gone_is_no_news() -> None:
+    link, told = made()
+    link.received("Basic.ConsumeOk", Basic.ConsumeOk("events"))
+    link.received("Basic.CancelOk", Basic.CancelOk("events"))
+    assert told == []
+
+
+@pytest.mark.parametrize("name", ["Basic.Recover", "Basic.Publish", ""])
+def test_what_no_broker_sends_is_refused(name: str) -> None:
+    link, told = made()
+    with pytest.raises(ValueError, match=f"unexpected {name}"):
+        link.received(name, Basic.Recover())
+    assert told == []
+
+
+def test_the_replies_to_a_declare_are_one_input_each_time() -> None:
+    link, told = willing()
+    link.up = True
+    for names in (["q1", "q2"], ["q3"]):
+        asked = tuple(Queue.Declare(queue=name) for name in names)
+        replies = [Queue.DeclareOk(name, 0, 0) for name in names]
+        link.perform(Declare(EPOCH, asked))
+        for reply in replies:
+            assert told == []
+            link.received(reply.name, reply)
+        assert told.pop() == ("declared", EPOCH, replies)
+
+
+@pytest.mark.parametrize("reply", [Exchange.DeclareOk(), Queue.DeclareOk("q", 0, 0), Queue.BindOk(), Basic.QosOk()])
+def test_each_kind_of_reply_is_one(reply: base.Frame) -> None:
+    link, told = willing()
+    link.up = True
+    link.perform(Declare(EPOCH, (Basic.Qos(),)))
+    link.received(reply.name, reply)
+    assert told == [("declared", EPOCH, [reply])]
+
+
+def test_what_is_not_utf_8_becomes_text() -> None:
+    link, told = made()
+    hostile: Any = Basic.Deliver("tag", 5, True, "events", "Happened")
+    hostile.exchange, hostile.routing_key = b"\xff", b"\xfe"
+    link.received("Basic.Deliver", hostile, PROPERTIES, b"")
+    assert told[0][4:6] == ("\ufffd", "\ufffd")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError("refused"), "OSError: refused"),
+        (ValueError("first\n  second"), "ValueError: first second"),
+        (TimeoutError(), "TimeoutError()"),
+    ],
+    ids=["one line", "two lines", "no text"],
+)
+def test_a_reason_is_one_line_that_says_something(error: Exception, text: str) -> None:
+    assert reason(error) == text

@@ -1,0 +1,462 @@
+"""Keeping the link: connecting, losing it, waiting, and what the state of the link makes of each input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp.commands import Basic, Exchange, Queue
+
+from eda_core.criticality import NOTICE, WARNING
+from eda_core.errors import StateError
+from eda_core.machine import link
+from eda_core.machine.effects import Close, Connect, Consume, Declare, Publish, Ready, Report, Stopped
+from eda_core.machine.identifiers import Epoch
+from eda_core.machine.machine import Machine
+from eda_core.machine.policy import ReconnectPolicy
+from tests.core.kit import SHOWN, URLS, WALL, Bench, config, kinds, of, only, opened, replies, snapshot
+from tests.core.machine.states import REACH, backing_off, connecting, every_state
+
+
+@every_state
+def test_each_state_can_be_brought_about(state: str) -> None:
+    assert REACH[state]().state is state
+
+
+# Opening
+
+
+def test_the_way_to_an_open_link() -> None:
+    bench = Bench()
+    connect = bench.connect()
+    assert (connect.epoch, connect.url, connect.name, connect.heartbeat) == (1, URLS[0], "svc@box:7", 20)
+    declare = bench.link_up()
+    assert {type(command) for command in declare.commands} == {Exchange.Declare, Queue.Declare}
+    bind = only(Declare, bench.declared(declare))
+    assert {type(command) for command in bind.commands} == {Queue.Bind, Basic.Qos}
+    last = bench.declared(bind)
+    assert of(Consume, last) == [
+        Consume(bench.epoch, "svc.events", "events"),
+        Consume(bench.epoch, "svc.commands", "commands"),
+    ]
+    assert kinds(last) == ["Consume", "Consume", "Ready"]
+    assert bench.machine.deadline() is None
+
+
+def test_replies_that_name_no_queues_are_no_link() -> None:
+    bench = connecting()
+    bench.link_up()
+    effects = bench.did(bench.machine.declared(bench.epoch, [Exchange.DeclareOk()], bench.now))
+    assert kinds(effects) == ["Close", "Report"]
+    assert "the broker did not name the queues it declared" in only(Report, effects).text
+    assert bench.state is link.BACKOFF
+
+
+@every_state
+@pytest.mark.parametrize("signal", [link.START, link.LINK_UP, link.DECLARED])
+def test_a_wrong_local_report_is_refused_and_changes_nothing(state: str, signal: str) -> None:
+    """Rule R1, for every cell of the table that says so."""
+    bench = REACH[state]()
+    machine, epoch = bench.machine, bench.epoch
+    calls = {
+        link.START: lambda: machine.start(bench.now),
+        link.LINK_UP: lambda: machine.link_up(epoch, bench.now),
+        link.DECLARED: lambda: machine.declared(epoch, replies(Declare(epoch, ())), bench.now),
+    }
+    before = snapshot(machine)
+    if link.TABLE[state][signal] is link.ILLEGAL:
+        with pytest.raises(StateError):
+            calls[signal]()
+        assert snapshot(machine) == before
+    elif link.TABLE[state][signal] is link.IGNORE:
+        assert calls[signal]() == []
+        assert snapshot(machine) == before
+    else:
+        assert bench.did(calls[signal]()) != []
+        assert machine.state is not state
+
+
+def test_a_lost_link_before_the_start_is_refused_and_changes_nothing() -> None:
+    bench = Bench(urls=[*URLS])
+    before = snapshot(bench.machine)
+    with pytest.raises(StateError):
+        bench.lose(refused=True)
+    assert snapshot(bench.machine) == before
+
+
+def test_a_loss_reported_while_there_is_no_link_is_ignored() -> None:
+    bench = backing_off()
+    before = snapshot(bench.machine)
+    assert bench.lose() == []
+    assert bench.machine.stale == 1
+    bench.machine.stale = 0
+    assert snapshot(bench.machine) == before
+
+
+# Trying again
+
+
+def test_urls_are_tried_in_turn_at_once_and_then_after_a_delay() -> None:
+    bench = Bench(urls=[*URLS])
+    tried = [bench.connect().url]
+    delays = []
+    for _ in range(4):
+        bench.lose()
+        deadline = bench.machine.deadline()
+        assert deadline is not None
+        delays.append(deadline - bench.now)
+        tried.append(bench.connect().url)
+    assert tried == [URLS[0], URLS[1], URLS[0], URLS[1], URLS[0]]
+    assert delays == pytest.approx([0.0, 0.5, 0.0, 1.0])
+
+
+def test_delays_grow_to_a_cap_and_are_drawn_evenly_below_it() -> None:
+    bench = Bench(jitter=1.0, reconnect=ReconnectPolicy(base=1.0, cap=6.0))
+    ceilings = []
+    for _ in range(5):
+        bench.connect()
+        bench.lose()
+        ceilings.append((bench.machine.deadline() or 0.0) - bench.now)
+    assert ceilings == pytest.approx([1.0, 2.0, 4.0, 6.0, 6.0])
+    bench.jitter = 0.25
+    bench.connect()
+    bench.lose()
+    assert (bench.machine.deadline() or 0.0) - bench.now == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(("lasted", "delay"), [(9.9, 4.0), (10.0, 1.0)])
+def test_a_link_that_lasted_clears_the_count_of_failures(lasted: float, delay: float) -> None:
+    bench = Bench(jitter=1.0)
+    for _ in range(2):
+        bench.connect()
+        bench.lose()
+    bench.open()
+    bench.now += lasted
+    bench.lose()
+    assert (bench.machine.deadline() or 0.0) - bench.now == pytest.approx(delay)
+
+
+def test_the_local_log_says_what_was_lost_and_what_comes_next_without_passwords() -> None:
+    bench = Bench(urls=[*URLS])
+    bench.connect()
+    report = only(Report, bench.lose(f"refused by {URLS[0]}"))
+    assert report == Report(
+        WARNING,
+        f"no link to {SHOWN[0]}: refused by {SHOWN[0]}; trying {SHOWN[1]} in 0.0 s",
+    )
+
+
+def test_each_attempt_has_an_epoch_of_its_own() -> None:
+    bench = Bench()
+    epochs = []
+    for _ in range(3):
+        epochs.append(bench.connect().epoch)
+        bench.lose()
+    assert epochs == [1, 2, 3]
+
+
+@pytest.mark.parametrize("state", [link.CONNECTING, link.DECLARING, link.BINDING])
+def test_patience_with_connecting_ends(state: str) -> None:
+    bench = REACH[state](connect_timeout=12.0)
+    assert bench.machine.deadline() == pytest.approx(112.0)
+    assert bench.wait(11.9) == []
+    effects = bench.wait(0.1)
+    assert kinds(effects) == ["Close", "Report"]
+    assert only(Close, effects).epoch == 1
+    assert "no link after 12 s" in only(Report, effects).text
+    assert bench.state is link.BACKOFF
+
+
+def test_a_link_that_comes_up_after_it_was_given_up_is_ignored() -> None:
+    """Its Close is on the way; taking it would leave the machine with a link that goes away."""
+    bench = connecting()
+    late = bench.epoch
+    bench.due()
+    before = bench.machine.stale
+    assert bench.machine.link_up(late, bench.now) == []
+    assert (bench.state, bench.machine.stale) == (link.BACKOFF, before + 1)
+    bench.connect()
+    assert bench.machine.link_up(late, bench.now) == []
+    assert bench.state is link.CONNECTING
+
+
+REPORTS: dict[str, Callable[[Machine, Epoch, float], object]] = {
+    "link_up": lambda machine, epoch, now: machine.link_up(epoch, now),
+    "declared": lambda machine, epoch, now: machine.declared(epoch, [], now),
+    "link_down": lambda machine, epoch, now: machine.link_down(epoch, "late", now, refused=True),
+    "channel_closed": lambda machine, epoch, now: machine.channel_closed(epoch, "late", now),
+    "consumer_cancelled": lambda machine, epoch, now: machine.consumer_cancelled(epoch, "events", now),
+    "blocked": lambda machine, epoch, now: machine.blocked(epoch, "late", now),
+    "unblocked": lambda machine, epoch, now: machine.unblocked(epoch, now),
+    "confirmed": lambda machine, epoch, now: machine.confirmed(epoch, 1, now),
+    "refused": lambda machine, epoch, now: machine.refused(epoch, 1, now),
+    "returned": lambda machine, epoch, now: machine.returned(epoch, "events", "T", Basic.Properties(), b"", "no", now),
+    "delivered": lambda machine, epoch, now: machine.delivered(
+        epoch, 9, False, "events", "T", Basic.Properties(), b"", now
+    ),
+}
+
+
+@every_state
+@pytest.mark.parametrize("report", REPORTS)
+@pytest.mark.parametrize("distance", [-1, 1])
+def test_reports_about_other_links_are_counted_and_change_nothing(state: str, report: str, distance: int) -> None:
+    """Rule R4. Later epochs than the present one cannot be; they are not believed either."""
+    bench = REACH[state]()
+    machine = bench.machine
+    counted = machine.stale
+    machine.stale = 0
+    before = snapshot(machine)
+    assert REPORTS[report](machine, Epoch(machine.epoch + distance), bench.now) == []
+    assert machine.stale == 1
+    machine.stale = 0
+    assert snapshot(machine) == before
+    assert counted >= 0
+
+
+# Credentials
+
+
+def test_credentials_refused_on_every_url_stop_the_service_with_a_clear_error() -> None:
+    bench = Bench(urls=[*URLS])
+    bench.connect()
+    bench.lose(f"ACCESS_REFUSED for {URLS[0]}", refused=True)
+    bench.connect()
+    effects = bench.lose(f"ACCESS_REFUSED for {URLS[1]}", refused=True)
+    error = only(Stopped, effects).error
+    assert error == f"the broker refuses the credentials on every URL: ACCESS_REFUSED for {SHOWN[1]}"
+    assert bench.state is link.STOPPED
+    assert bench.machine.deadline() is None
+    assert "secret" not in "".join(map(repr, bench.seen))
+
+
+def test_credentials_refused_on_one_of_two_urls_are_tried_again() -> None:
+    bench = Bench(urls=[*URLS])
+    for _ in range(3):
+        assert bench.connect().url == URLS[0]
+        assert of(Stopped, bench.lose(refused=True)) == []
+        assert bench.connect().url == URLS[1]
+        assert of(Stopped, bench.lose("no route")) == []
+
+
+def test_only_refusals_without_a_change_in_between_count() -> None:
+    """The first broker refused once, but then was unreachable: what it thinks of the credentials now is not known."""
+    bench = Bench(urls=[*URLS])
+    for refused in (True, False, False, True):
+        bench.connect()
+        assert of(Stopped, bench.lose(refused=refused)) == []
+    bench.connect()
+    assert only(Stopped, bench.lose(refused=True)).error is not None
+
+
+def test_a_link_that_opened_forgets_refusals() -> None:
+    bench = Bench(urls=[*URLS])
+    bench.connect()
+    bench.lose(refused=True)
+    bench.open()
+    bench.lose(refused=True)
+    assert bench.state is link.BACKOFF
+
+
+# Losing an open link
+
+
+@pytest.mark.parametrize("state", [link.CONNECTING, link.DECLARING, link.BINDING, link.OPEN, link.DRAINING])
+def test_a_closed_channel_or_cancelled_consumer_gives_the_link_up(state: str) -> None:
+    bench = REACH[state]()
+    effects = bench.machine.channel_closed(bench.epoch, f"404 {URLS[0]}", bench.now)
+    assert effects[0] == Close(Epoch(1), f"channel closed: 404 {SHOWN[0]}")
+    assert bench.state is link.BACKOFF
+
+    bench = REACH[state]()
+    effects = bench.machine.consumer_cancelled(bench.epoch, "events", bench.now)
+    assert effects[0] == Close(Epoch(1), "the broker cancelled the consumer of events")
+    assert bench.state is link.BACKOFF
+
+
+@pytest.mark.parametrize("state", [link.CLOSING, link.STOPPED])
+def test_when_it_is_over_nobody_minds_a_closed_channel(state: str) -> None:
+    bench = REACH[state]()
+    assert bench.machine.channel_closed(bench.epoch, "404", bench.now) == []
+    assert bench.machine.consumer_cancelled(bench.epoch, "events", bench.now) == []
+    assert bench.state is state
+
+
+def test_links_lost_as_soon_as_messages_were_due_hint_at_a_message_that_kills_its_reader() -> None:
+    bench = Bench()
+    texts = []
+    for _ in range(4):
+        bench.open()
+        texts.append(only(Report, bench.lose()).text)
+    assert ["a message at the head of a queue" in text for text in texts] == [False, False, True, True]
+    assert "3 links were lost" in texts[2]
+
+
+def test_a_delivery_or_a_link_that_lasts_ends_the_suspicion() -> None:
+    bench = Bench()
+    for _ in range(2):
+        bench.open()
+        bench.lose()
+    bench.open()
+    bench.deliver()
+    bench.lose()
+    for _ in range(2):
+        bench.open()
+        bench.lose()
+    bench.open()
+    bench.now += 10.0
+    assert "head of a queue" not in only(Report, bench.lose()).text
+
+
+def test_a_service_that_consumes_nothing_raises_no_suspicion() -> None:
+    bench = Bench(events=(), commands=())
+    texts = []
+    for _ in range(4):
+        bench.open()
+        texts.append(only(Report, bench.lose()).text)
+    assert not any("head of a queue" in text for text in texts)
+
+
+def test_attempts_that_never_opened_neither_raise_nor_end_the_suspicion() -> None:
+    bench = Bench()
+    for _ in range(2):
+        bench.open()
+        bench.lose()
+    bench.connect()
+    bench.lose()
+    bench.open()
+    assert "3 links were lost" in only(Report, bench.lose()).text
+
+
+# Blocked
+
+
+def test_publishing_pauses_while_the_broker_is_blocked() -> None:
+    bench = opened()
+    assert only(Report, bench.machine.blocked(bench.epoch, "low on disk", bench.now)) == Report(
+        WARNING, "the broker blocks publishing: low on disk"
+    )
+    assert bench.publish() == []
+    effects = bench.machine.unblocked(bench.epoch, bench.now)
+    assert kinds(effects) == ["Report", "Publish"]
+    assert only(Report, effects) == Report(NOTICE, "the broker takes publishes again")
+    assert bench.machine.unblocked(bench.epoch, bench.now) == []
+
+
+def test_an_alarm_that_lasts_too_long_leads_to_another_broker() -> None:
+    bench = opened(urls=[*URLS], blocked_timeout=60.0)
+    bench.machine.blocked(bench.epoch, "low on disk", bench.now)
+    bench.now += 30.0
+    bench.machine.blocked(bench.epoch, "low on memory", bench.now)  # one alarm more, not a new patience
+    assert bench.machine.deadline() == pytest.approx(bench.now + 30.0)
+    assert bench.wait(29.9) == []
+    effects = bench.due()
+    assert kinds(effects) == ["Close", "Report"]
+    assert "publishing was blocked for too long" in only(Report, effects).text
+    assert bench.connect().url == URLS[1]
+
+
+@pytest.mark.parametrize("state", [link.IDLE, link.BACKOFF, link.CLOSING, link.STOPPED])
+def test_without_a_link_nothing_is_blocked(state: str) -> None:
+    bench = REACH[state]()
+    before = snapshot(bench.machine)
+    assert bench.machine.blocked(bench.epoch, "low on disk", bench.now) == []
+    assert bench.machine.unblocked(bench.epoch, bench.now) == []
+    assert snapshot(bench.machine) == before
+
+
+@pytest.mark.parametrize("state", [link.CONNECTING, link.DECLARING, link.BINDING])
+def test_a_link_may_be_blocked_before_it_is_open(state: str) -> None:
+    bench = REACH[state]()
+    bench.publish()
+    assert kinds(bench.machine.blocked(bench.epoch, "low on disk", bench.now)) == ["Report"]
+    if state is link.CONNECTING:
+        bench.did(bench.machine.link_up(bench.epoch, bench.now))
+    while bench.state is not link.OPEN:
+        bench.declared(of(Declare, bench.seen)[-1])
+    assert of(Publish, bench.seen) == []
+    assert of(Publish, bench.machine.unblocked(bench.epoch, bench.now))
+
+
+def test_a_new_link_is_not_blocked() -> None:
+    bench = opened()
+    bench.machine.blocked(bench.epoch, "low on disk", bench.now)
+    bench.lose()
+    bench.open()
+    assert of(Publish, bench.publish())
+
+
+# Rule R7
+
+
+@every_state
+@given(early=st.lists(st.floats(0, 1), max_size=5), fields=st.sampled_from(["", "stop", "blocked"]))
+def test_early_ticks_are_no_ops(state: str, early: list[float], fields: str) -> None:
+    bench = REACH[state]()
+    if fields == "stop" and state not in (link.IDLE, link.BACKOFF):
+        bench.stop()
+    elif fields == "blocked":
+        bench.machine.blocked(bench.epoch, "low on disk", bench.now)
+    machine = bench.machine
+    deadline = machine.deadline()
+    before = snapshot(machine)
+    span = 1e6 if deadline is None else deadline - bench.now
+    for part in early:
+        now = bench.now + span * part * 0.999
+        assert machine.tick(now) == []
+        assert machine.deadline() == deadline
+    assert snapshot(machine) == before
+
+
+@every_state
+def test_a_tick_at_the_deadline_is_done_once(state: str) -> None:
+    """Jitter 1, so that no delay is nothing: what a second tick does at the same time must then be nothing."""
+    bench = REACH[state](jitter=1.0)
+    deadline = bench.machine.deadline()
+    if deadline is None:
+        assert state in (link.IDLE, link.OPEN, link.STOPPED)
+        return
+    assert bench.machine.tick(deadline) != []
+    before = snapshot(bench.machine)
+    assert bench.machine.tick(deadline) == []
+    assert snapshot(bench.machine) == before
+    following = bench.machine.deadline()
+    assert following is None or following > deadline
+
+
+def test_a_late_tick_does_what_is_due() -> None:
+    bench = backing_off()
+    assert kinds(bench.wait(1e6)) == ["Connect"]
+
+
+def test_random_numbers_are_drawn_only_for_delays() -> None:
+    drawn: list[float] = []
+
+    def random() -> float:
+        drawn.append(0.5)
+        return 0.5
+
+    machine = Machine(config(), random=random, token="tok", wall_offset=WALL)
+    machine.start(0.0)
+    assert drawn == []
+    machine.link_down(machine.epoch, "cut", 1.0)
+    assert drawn == [0.5]
+
+
+def test_ready_once_for_each_link() -> None:
+    bench = Bench()
+    for count in (1, 2, 3):
+        bench.open()
+        assert len(of(Ready, bench.seen)) == count
+        bench.lose()
+    assert len(of(Connect, bench.seen)) == 3
+
+
+def test_payloads_are_json_from_when_that_is_asked_for() -> None:
+    bench = opened()
+    assert only(Publish, bench.publish()).properties.content_type == "application/cbor"
+    assert bench.machine.use_json(bench.now) == []
+    publish = only(Publish, bench.publish())
+    assert (publish.properties.content_type, publish.body) == ("application/json", b'{"n": 1}')

@@ -1,0 +1,215 @@
+"""Deliveries in flight and their acknowledgements (rule R8), against the set of tags that a broker keeps."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp.commands import Basic
+
+from eda_core.machine.effects import Ack, Effect
+from eda_core.machine.identifiers import DeliveryId, Epoch, delivery_id
+from eda_core.machine.in_flight import RUNNING, Delivery, Group, InFlight
+from eda_core.messages.values import Event
+from tests.core.kit import acknowledged
+
+EPOCH = Epoch(3)
+
+
+def delivery(tag: int, epoch: Epoch = EPOCH) -> Delivery:
+    event = Event("Happened", None, "c-1")
+    return Delivery(delivery_id(epoch, tag), tag, event, Basic.Properties(), b"", f"key-{tag}", 1, [])
+
+
+def arrive(flight: InFlight, *tags: int) -> dict[int, Delivery]:
+    arrived = {tag: delivery(tag) for tag in tags}
+    for tag, each in arrived.items():
+        assert flight.seen(tag)
+        flight.by_id[each.id] = each
+    return arrived
+
+
+def flush(flight: InFlight) -> list[Effect]:
+    effects: list[Effect] = []
+    if flight.settled:
+        flight.flush(effects)
+    return effects
+
+
+def after(deliveries: int, settled: list[int]) -> list[Effect]:
+    flight = InFlight(EPOCH)
+    arrived = arrive(flight, *range(1, deliveries + 1))
+    for tag in settled:
+        flight.acknowledge(arrived[tag])
+    return flush(flight)
+
+
+# Each step: a delivery (invalid ones are seen and rejected, never in flight), or one of those in flight is settled, or
+# the acknowledgements go out.
+moves = st.sampled_from(["deliver", "invalid", "skip", "flush"]) | st.tuples(
+    st.sampled_from(["ack", "nack"]), st.integers(0, 30)
+)
+
+
+@given(st.lists(moves, max_size=60))
+def test_acknowledgements_cover_what_was_settled_and_nothing_else(steps: list[str | tuple[str, int]]) -> None:
+    flight, unacked, tag = InFlight(EPOCH), set[int](), 0
+    running: dict[int, Delivery] = {}
+    expected: set[int] = set()
+    for step in steps:
+        if step == "skip":  # of another channel's numbering: the core must not rely on every tag being used
+            tag += 1
+        elif step in ("deliver", "invalid"):
+            tag += 1
+            unacked.add(tag)
+            assert flight.seen(tag)
+            if step == "deliver":
+                running[tag] = flight.by_id[delivery_id(EPOCH, tag)] = delivery(tag)
+            else:
+                unacked.discard(tag)
+        elif isinstance(step, tuple) and running:
+            chosen = sorted(running)[step[1] % len(running)]
+            if step[0] == "ack":
+                flight.acknowledge(running.pop(chosen))
+                expected.add(chosen)
+            else:
+                flight.remove(running.pop(chosen))
+                unacked.discard(chosen)
+        elif step == "flush":
+            assert acknowledged(flush(flight), unacked) == expected
+            expected.clear()
+        assert {each.tag for each in flight} == set(running)
+        assert len(flight) == len(running)
+    assert acknowledged(flush(flight), unacked) == expected
+    assert unacked == set(running)
+
+
+@given(st.integers(1, 12).flatmap(lambda n: st.tuples(st.just(n), st.permutations(range(1, n + 1)), st.integers(1, n))))
+def test_the_settled_prefix_goes_out_as_one_and_the_rest_singly(case: tuple[int, list[int], int]) -> None:
+    deliveries, order, count = case
+    settled = set(order[:count])
+    prefix = 0
+    while prefix + 1 in settled:
+        prefix += 1
+    expected = [Ack(EPOCH, prefix, prefix > 1)] if prefix else []
+    expected += [Ack(EPOCH, tag, False) for tag in sorted(settled) if tag > prefix]
+    assert after(deliveries, order[:count]) == (expected if count > 1 else [Ack(EPOCH, order[0], False)])
+
+
+def test_a_slow_handler_holds_nobody_up() -> None:
+    assert after(4, [4, 3, 2]) == [Ack(EPOCH, 2, False), Ack(EPOCH, 3, False), Ack(EPOCH, 4, False)]
+
+
+def test_several_in_a_row_are_one_acknowledgement() -> None:
+    assert after(4, [2, 1, 3]) == [Ack(EPOCH, 3, True)]
+
+
+def test_one_alone_is_a_plain_acknowledgement() -> None:
+    assert after(2, [1]) == [Ack(EPOCH, 1, False)]
+
+
+def test_what_closes_a_gap_does_not_cover_what_went_out_before_it() -> None:
+    flight = InFlight(EPOCH)
+    arrived = arrive(flight, 1, 2, 3)
+    flight.acknowledge(arrived[2])
+    assert flush(flight) == [Ack(EPOCH, 2, False)]
+    flight.acknowledge(arrived[3])
+    flight.acknowledge(arrived[1])
+    # Up to 3 in one: the broker has settled 2 already, so this covers 1 and 3.
+    assert flush(flight) == [Ack(EPOCH, 3, True)]
+
+
+def test_flushed_once() -> None:
+    flight = InFlight(EPOCH)
+    flight.acknowledge(arrive(flight, 1)[1])
+    flush(flight)
+    assert flight.settled == []
+
+
+def test_a_tag_is_new_once_and_never_goes_back() -> None:
+    flight = InFlight(EPOCH)
+    assert [flight.seen(tag) for tag in (1, 1, 2, 5, 4, 0, -1, 6)] == [
+        True,
+        False,
+        True,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("tag", [2**48 + 1, 2**63 + 2, 2**64, 2**21])
+def test_a_tag_out_of_the_blue_is_none(tag: int) -> None:
+    """It would be the identifier of another delivery, or be counted up to for ever."""
+    flight = InFlight(EPOCH)
+    arrived = arrive(flight, 1, 2**20 + 1)
+    assert not flight.seen(tag + 2**20 + 1)
+    for each in arrived.values():
+        flight.acknowledge(each)
+    assert flush(flight) == [Ack(EPOCH, 2**20 + 1, True)]
+
+
+def test_a_delivery_is_found_by_its_identifier_until_it_is_settled() -> None:
+    flight = InFlight(EPOCH)
+    first, second = arrive(flight, 1, 2).values()
+    assert flight.by_id.get(first.id) is first
+    assert flight.by_id.get(delivery_id(Epoch(EPOCH - 1), 1)) is None
+    assert flight.by_id.get(DeliveryId(1)) is None
+    flight.remove(first)
+    flight.acknowledge(second)
+    assert flight.by_id.get(first.id) is flight.by_id.get(second.id) is None
+    assert not flight
+
+
+def test_deliveries_are_kept_in_the_order_in_which_they_came() -> None:
+    flight = InFlight(EPOCH)
+    arrived = arrive(flight, 2, 3, 7)
+    flight.remove(arrived[3])
+    assert list(flight) == [arrived[2], arrived[7]]
+
+
+def test_a_delivery_begins_with_its_handler_running_and_nothing_published() -> None:
+    fresh = delivery(1)
+    assert (fresh.stage, fresh.unconfirmed, fresh.verdict, fresh.held) == (RUNNING, 0, None, [])
+    assert fresh.held is not delivery(1).held
+
+
+def test_a_delivery_is_shown_without_what_it_carries() -> None:
+    assert repr(delivery(3)) == "<Delivery 3 <Event Happened c-1> running, attempt 1>"
+
+
+def test_a_group_is_shown_by_its_size() -> None:
+    assert repr(Group([delivery(1), delivery(2)], 1)) == "<Group of 2, 1 missing>"
+
+
+def test_a_group_is_complete_with_the_last_of_those_it_waits_for() -> None:
+    group, first, third = Group([], 3), delivery(1), delivery(3)
+    group.ready.append(first)
+    assert group.one_less() == []
+    assert group.one_less() == [], "one that failed is waited for no more, and is not among the ready"
+    group.ready.append(third)
+    assert group.one_less() == [first, third]
+
+
+def test_the_search_for_the_lowest_unsettled_never_goes_back() -> None:
+    """Counted: over a whole link, each tag is looked at once, whatever the number of flushes."""
+    flight, count = InFlight(EPOCH), 1_000
+
+    class Counting(dict[DeliveryId, Delivery]):
+        looks = 0
+
+        def __contains__(self, key: object) -> bool:
+            self.looks += 1
+            return super().__contains__(key)
+
+    flight.by_id = counting = Counting()
+    marks = []
+    for tag in range(1, count + 1, 2):
+        for each in arrive(flight, tag, tag + 1).values():
+            flight.acknowledge(each)
+        flush(flight)
+        marks.append(flight._low)
+    assert marks == sorted(marks)
+    assert counting.looks <= 2 * count

@@ -1,0 +1,272 @@
+"""The outbox: what was accepted for publishing and is not safe yet."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp.commands import Basic
+
+from eda_core.errors import BufferFull
+from eda_core.machine.effects import Effect, Publish
+from eda_core.machine.identifiers import DeliveryId, Epoch
+from eda_core.machine.outbox import Outbox
+from tests.core.kit import make_publish, of
+
+FIRST, SECOND = Epoch(1), Epoch(2)
+
+
+def accept(outbox: Outbox, *publishes: Publish) -> None:
+    for publish in publishes:
+        outbox.reserve(False)
+        outbox.backlog.append(publish)
+
+
+def numbered(*numbers: int) -> list[Publish]:
+    return [make_publish(number) for number in numbers]
+
+
+def send(outbox: Outbox, epoch: Epoch = FIRST, now: float = 0.0) -> list[Publish]:
+    effects: list[Effect] = []
+    outbox.send(epoch, now, effects)
+    return of(Publish, effects)
+
+
+def pids(publishes: list[Publish]) -> list[int]:
+    return [publish.pid for publish in publishes]
+
+
+def test_sends_in_order_and_stamps_what_it_sends() -> None:
+    outbox = Outbox(10, 10)
+    accept(outbox, *numbered(1, 2))
+    sent = send(outbox, SECOND, 5.0)
+    assert pids(sent) == [1, 2]
+    assert [(each.tag, each.epoch, each.sent_at) for each in sent] == [(1, SECOND, 5.0), (2, SECOND, 5.0)]
+    assert send(outbox) == []
+
+
+def test_no_more_are_unconfirmed_at_once_than_the_window_allows() -> None:
+    outbox = Outbox(2, 10)
+    accept(outbox, *numbered(1, 2, 3, 4))
+    assert pids(send(outbox)) == [1, 2]
+    assert send(outbox) == []
+    outbox.confirmed(2, False)
+    assert pids(send(outbox)) == [3]
+
+
+def test_a_refused_publish_leaves_the_window_to_others_until_its_time_has_come() -> None:
+    outbox = Outbox(1, 10)
+    accept(outbox, *numbered(1, 2))
+    send(outbox)
+    assert outbox.refused(1, False, 20.0) == 1
+    assert pids(send(outbox)) == [2]
+    assert outbox.next_retry() == 20.0
+
+
+def test_accepts_no_more_than_the_buffer_holds() -> None:
+    outbox = Outbox(1, 2)
+    accept(outbox, *numbered(1, 2))
+    with pytest.raises(BufferFull, match="2 publishes are waiting for the broker; publish more slowly") as full:
+        outbox.reserve(False)
+    assert full.value.temporary
+    assert outbox.kept == 2
+
+
+def test_a_handler_whose_own_messages_fill_the_buffer_is_not_told_to_wait() -> None:
+    outbox = Outbox(1, 1)
+    outbox.reserve(True)
+    with pytest.raises(BufferFull, match="publish less in one handler") as full:
+        outbox.reserve(True)
+    assert not full.value.temporary
+    outbox.kept -= 1
+    assert not outbox.made_room()  # nobody waits
+
+
+def test_room_is_announced_once_and_only_to_who_was_refused() -> None:
+    outbox = Outbox(5, 1)
+    assert not outbox.made_room()
+    accept(outbox, *numbered(1))
+    with pytest.raises(BufferFull):
+        outbox.reserve(False)
+    with pytest.raises(BufferFull):  # a handler's refusal in between does not take the other's turn
+        outbox.reserve(True)
+    assert not outbox.made_room()
+    send(outbox)
+    outbox.confirmed(1, False)
+    assert outbox.made_room()
+    assert not outbox.made_room()
+
+
+def test_only_a_confirm_makes_room() -> None:
+    outbox = Outbox(5, 3)
+    accept(outbox, *numbered(1, 2, 3))
+    send(outbox)
+    assert outbox.kept == 3
+    outbox.refused(1, False, 9.0)
+    assert outbox.kept == 3
+    assert pids(outbox.confirmed(3, True)) == [2, 3]
+    assert outbox.kept == 1
+    assert outbox.confirmed(3, True) == []
+    assert outbox.kept == 1
+
+
+def test_a_refused_publish_is_sent_again_with_everything_it_had() -> None:
+    """eventail sends it without correlation_id and status, and with the headers as reply_to."""
+    outbox = Outbox(5, 5)
+    properties = Basic.Properties(
+        headers={"conversation_id": "c-1", "status": "success"}, correlation_id="k", reply_to="a.b", message_id="m"
+    )
+    original = make_publish(
+        1,
+        exchange="commands",
+        routing_key="svc.Do",
+        properties=properties,
+        body=b"body",
+        mandatory=True,
+        delivery=DeliveryId(9),
+        ticket=4,
+        kept=False,
+    )
+    accept(outbox, original)
+    send(outbox)
+    outbox.refused(1, False, 15.0)
+    assert not outbox.retry(14.999)
+    assert send(outbox) == []
+    assert outbox.retry(15.0)
+    (again,) = send(outbox, now=15.0)
+    assert again is not original  # the driver may still have the first
+    assert again.properties is properties
+    for name in ("pid", "exchange", "routing_key", "body", "mandatory", "delivery", "ticket", "kept"):
+        assert getattr(again, name) == getattr(original, name)
+    assert (again.tag, again.sent_at, original.tag, original.sent_at) == (2, 15.0, 1, 0.0)
+
+
+def test_a_refusal_may_be_about_many_or_about_nothing_known() -> None:
+    outbox = Outbox(5, 5)
+    accept(outbox, *numbered(1, 2, 3))
+    send(outbox)
+    assert outbox.refused(2, True, 1.0) == 2
+    assert outbox.refused(2, True, 1.0) == outbox.refused(77, False, 1.0) == 0
+    assert outbox.retry(1.0)
+    assert not outbox.retry(1.0)
+    assert outbox.next_retry() is None
+    assert pids(send(outbox)) == [1, 2]
+
+
+def test_the_refused_come_back_each_at_its_time() -> None:
+    outbox = Outbox(5, 5)
+    accept(outbox, *numbered(1, 2))
+    send(outbox)
+    outbox.refused(2, False, 10.0)
+    outbox.refused(1, False, 12.0)
+    assert outbox.retry(11.0)
+    assert pids(send(outbox)) == [2]
+    assert outbox.next_retry() == 12.0
+
+
+def test_knows_since_when_the_oldest_waits() -> None:
+    outbox = Outbox(5, 5)
+    assert outbox.waiting_since() is None
+    accept(outbox, *numbered(1))
+    assert outbox.waiting_since() is None
+    send(outbox, now=3.0)
+    accept(outbox, *numbered(2))
+    send(outbox, now=4.0)
+    assert outbox.waiting_since() == 3.0
+    outbox.confirmed(1, False)
+    assert outbox.waiting_since() == 4.0
+
+
+def test_a_lost_link_keeps_the_order_of_acceptance() -> None:
+    """Unconfirmed, refused and not yet sent ones go out again as they were accepted, not as they are stored."""
+    outbox = Outbox(3, 10)
+    accept(outbox, *numbered(1, 2, 3, 4, 5))
+    send(outbox)
+    outbox.refused(2, False, 99.0)
+    outbox.lose_link()
+    assert outbox.next_retry() is None
+    assert outbox.waiting_since() is None
+    assert outbox.kept == 5
+    assert pids(send(outbox, SECOND)) == [1, 2, 3]
+    outbox.confirmed(3, True)
+    assert pids(send(outbox, SECOND)) == [4, 5]
+
+
+def test_a_lost_link_counts_its_tags_from_one() -> None:
+    outbox = Outbox(3, 10)
+    accept(outbox, *numbered(1, 2))
+    send(outbox)
+    outbox.lose_link()
+    assert [each.tag for each in send(outbox, SECOND)] == [1, 2]
+
+
+def test_a_lost_link_forgets_what_redeliveries_will_make_again() -> None:
+    outbox = Outbox(2, 10)
+    gone, stays = make_publish(1, kept=False, delivery=DeliveryId(7)), make_publish(2, delivery=DeliveryId(7))
+    refused, waiting = make_publish(3, kept=False), make_publish(4, kept=False)
+    accept(outbox, gone, refused, stays, waiting)
+    send(outbox)
+    outbox.refused(2, False, 1.0)
+    send(outbox)
+    outbox.lose_link()
+    (again,) = send(outbox, SECOND)
+    assert again.pid == 2
+    assert again.delivery is None  # that delivery is of another link
+    assert outbox.kept == 1
+
+
+def test_abandons_everything_once() -> None:
+    outbox = Outbox(2, 10)
+    accept(outbox, *numbered(1, 2, 3))
+    send(outbox)
+    outbox.refused(1, False, 5.0)
+    assert sorted(pids(outbox.abandon())) == [1, 2, 3]
+    assert outbox.kept == 0
+    assert outbox.abandon() == []
+    assert outbox.next_retry() is outbox.waiting_since() is None
+    assert send(outbox) == []
+
+
+moves = st.sampled_from(["accept", "forgettable", "send", "retry", "lose"]) | st.tuples(
+    st.sampled_from(["confirm", "refuse"]), st.integers(0, 12), st.booleans()
+)
+
+
+@given(st.lists(moves, max_size=40), st.integers(1, 4))
+def test_nothing_is_lost_twice_or_in_two_places(steps: list[str | tuple[str, int, bool]], window: int) -> None:
+    """Every publish is confirmed, still in the outbox, or was one that its redelivery makes again."""
+    outbox = Outbox(window, 1_000)
+    accepted: set[int] = set()
+    forgettable: set[int] = set()
+    confirmed: list[int] = []
+    unanswered: dict[int, int] = {}  # tag to pid, as the broker sees it
+    for number, step in enumerate(steps, 1):
+        if step in ("accept", "forgettable"):
+            accept(outbox, make_publish(number, kept=step == "accept"))
+            accepted.add(number)
+            if step == "forgettable":
+                forgettable.add(number)
+        elif step == "send":
+            sent = {publish.tag: int(publish.pid) for publish in send(outbox)}
+            assert unanswered.keys().isdisjoint(sent)
+            assert set(unanswered.values()).isdisjoint(sent.values())
+            unanswered |= sent
+            assert len(unanswered) <= window
+        elif step == "retry":
+            outbox.retry(float(number))
+        elif step == "lose":
+            outbox.lose_link()
+            unanswered.clear()
+        elif isinstance(step, tuple):
+            name, tag, multiple = step
+            hit = [each for each in sorted(unanswered) if each == tag or (multiple and (tag == 0 or each <= tag))]
+            answered = [unanswered.pop(each) for each in hit]
+            if name == "confirm":
+                assert pids(outbox.confirmed(tag, multiple)) == answered
+                confirmed += answered
+            else:
+                assert outbox.refused(tag, multiple, float(number)) == len(answered)
+    kept, left = outbox.kept, pids(outbox.abandon())
+    assert len(left) == kept
+    assert len({*confirmed, *left}) == len(confirmed) + len(left)
+    assert accepted - {*confirmed, *left} <= forgettable

@@ -1,0 +1,192 @@
+"""Batches of events for adapters, on a bench without a world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eda_core import DEFERRED, DONE, Ack, LocalError, Nack, Publish, RawEvent
+from eda_core.errors import Abandoned
+from eda_core.machine.effects import Connect, Effect
+from eda_core.machine.identifiers import DeliveryId
+from eda_core.machine.outcomes import Outcome
+from eda_core.messages.values import AnyMessage
+from eda_core.services.batch import EventBatch
+from tests.core.kit import Bench, of, only, opened
+from tests.core.services.test_api import Service as Plain
+
+
+class Runs:
+    """What a batch wants of a driver."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.machine = bench.machine
+        self.at_stop: dict[object, Callable[[], Any]] = {}
+        self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], None]] = {}
+
+    def ask(self, call: Callable[[], Any]) -> Any:
+        return call()
+
+    def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
+        self.bench.did(method(*arguments, now=self.bench.now, **named))
+
+
+class Service(Plain):
+    """An adapter's service with timers that the test lets run out."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__([only(Connect, bench.seen).url], ["Happened"], ["svc.Do"], "svc")
+        self.runs = Runs(bench)
+        self.timers: dict[int, tuple[float, Callable[[], Any]]] = {}
+
+    def _eda_driver(self) -> Any:
+        return self.runs
+
+    def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> str:
+        self.runs.tell(self.runs.machine.publish, message, within=self._eda_delivery())
+        return "published"
+
+    def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
+        number = len(self.timers)
+        self.timers[number] = (delay, callback)
+        return number
+
+    def cancel_timer(self, timer: int) -> None:
+        self.timers.pop(timer, None)
+
+
+class Batch(EventBatch):
+    def push(self, delivery: DeliveryId, payload: Any) -> None:
+        if self._add(payload, "c-1", {"delivery_tag": delivery}):
+            self.expire()
+
+    def expire(self) -> None:
+        with self._taken() as events:
+            if events:
+                self.callback(events)
+
+
+def made(callback: Callable[[list[RawEvent]], Any], size: int = 2) -> tuple[Bench, Service, Batch]:
+    bench = opened()
+    service = Service(bench)
+    return bench, service, Batch(service, size, 5.0, callback)
+
+
+def push(bench: Bench, batch: Batch, payload: Any) -> None:
+    delivery = bench.take()
+    batch.push(delivery, payload)
+    bench.handled(delivery, DEFERRED)
+
+
+def test_a_full_batch_is_handed_over_and_acknowledged_together() -> None:
+    got: list[Any] = []
+    bench, service, batch = made(lambda events: got.extend(event.payload for event in events))
+    push(bench, batch, 1)
+    assert (len(batch), got, list(service.runs.at_stop)) == (1, [], [batch])
+    push(bench, batch, 2)
+    assert (len(batch), got) == (0, [1, 2])
+    assert of(Ack, bench.seen) == [Ack(bench.epoch, 2, True)]
+    assert service.timers == {}, "nothing is left to run out"
+
+
+def test_the_time_hands_over_what_there_is_and_begins_anew_with_the_next() -> None:
+    got: list[int] = []
+    bench, service, batch = made(lambda events: got.append(len(events)), 9)
+    push(bench, batch, 1)
+    ((delay, callback),) = service.timers.values()
+    assert delay == 5.0
+    callback()
+    assert got == [1]
+    batch.expire()
+    assert got == [1], "an empty batch is not handed over"
+    push(bench, batch, 2)
+    assert len(service.timers) == 1
+
+
+def test_what_the_callback_publishes_is_confirmed_before_the_acknowledgement() -> None:
+    bench, service, batch = made(lambda events: service.publish_event("Told", len(events), "c-1"), 9)
+    push(bench, batch, 1)
+    push(bench, batch, 2)
+    batch.expire()
+    assert of(Ack, bench.seen) == []
+    bench.confirm(only(Publish, bench.seen))
+    assert of(Ack, bench.seen) == [Ack(bench.epoch, 2, True)]
+
+
+def fail(error: BaseException) -> Callable[[list[RawEvent]], None]:
+    def callback(_events: list[RawEvent]) -> None:
+        raise error
+
+    return callback
+
+
+def test_a_callback_that_fails_leaves_each_event_to_the_policy() -> None:
+    bench, _, batch = made(fail(OSError("no disk")), 9)
+    push(bench, batch, 1)
+    batch.expire()
+    assert of(Nack, bench.seen) == [Nack(bench.epoch, 1, True)]
+
+
+def test_what_is_no_exception_comes_out_and_the_events_have_failed() -> None:
+    bench, _, batch = made(fail(KeyboardInterrupt()), 9)
+    push(bench, batch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        batch.expire()
+    assert of(Nack, bench.seen) == [Nack(bench.epoch, 1, True)]
+
+
+def test_an_event_whose_handler_returns_nothing_is_acknowledged_by_itself_and_handed_over() -> None:
+    got: list[Any] = []
+    bench, service, batch = made(lambda events: got.extend(event.payload for event in events), 3)
+    for payload in (1, 2):
+        delivery = bench.take()
+        batch.push(delivery, payload)
+        service.runs.at_end.pop(delivery)(DONE, bench.now)
+        bench.handled(delivery, DONE)
+    assert of(Ack, bench.seen) == [Ack(bench.epoch, 1, False), Ack(bench.epoch, 2, False)]
+    batch.expire()
+    assert got == [1, 2]
+
+
+def test_nothing_is_left_to_be_told_of_handlers_whose_events_are_handed_over() -> None:
+    bench, service, batch = made(print, 9)
+    push(bench, batch, 1)
+    assert len(service.runs.at_end) == 1
+    batch.expire()
+    assert service.runs.at_end == {}
+
+
+@pytest.mark.parametrize("meta", [{}, {"delivery_tag": None}, {"delivery_tag": "1"}])
+def test_an_event_of_ones_own_making_is_refused(meta: dict[str, Any]) -> None:
+    _, _, batch = made(print)
+    with pytest.raises(LocalError, match=r"delivery_tag .* push what the handler was given"):
+        batch._add("payload", "c-1", meta)
+    assert len(batch) == 0
+
+
+def test_it_has_the_attributes_of_eventails() -> None:
+    _, service, batch = made(print, 7)
+    assert (batch.endpoint, batch.max_entries, batch.timeout, batch.callback) == (service, 7, 5.0, print)
+
+
+def test_a_batch_that_could_never_be_is_refused() -> None:
+    with pytest.raises(LocalError, match="max_entries is 0"):
+        made(print, 0)
+
+
+def test_what_is_abandoned_stays_with_the_broker() -> None:
+    """Neither acknowledged nor failed: another worker gets it as if this one had never seen it."""
+
+    def abandoned(_events: object) -> None:
+        raise Abandoned("the time is over")
+
+    bench, _, batch = made(abandoned, 9)
+    push(bench, batch, 1)
+    before = len(bench.seen)
+    with pytest.raises(Abandoned):
+        batch.expire()
+    assert bench.seen[before:] == []
+    assert len(batch) == 0

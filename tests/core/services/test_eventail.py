@@ -1,0 +1,98 @@
+"""What services written for eventail find here by its names, and what they are told of the others."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+
+from eda_core.errors import LocalError
+from eda_core.services.api import ServiceApi
+from eda_core.services.eventail import _FIXED, _GONE, _OVERRIDDEN, EventailNames, EventailService, time_to_stop
+
+
+class Service(EventailService):
+    def __init__(self) -> None:
+        self._eda_introduce("box", 7)
+
+
+def test_who_a_worker_is() -> None:
+    assert (Service().HOSTNAME, Service().ID) == ("box", 7)
+
+
+def test_a_subclass_may_name_its_host() -> None:
+    class Elsewhere(Service):
+        HOSTNAME = "elsewhere"
+
+    assert Elsewhere().HOSTNAME == "elsewhere"
+
+
+def test_the_exchanges_are_there_to_be_read() -> None:
+    service = Service()
+    assert (service.EVENT_EXCHANGE, service.CMD_EXCHANGE) == ("events", "commands")
+    assert (service.CONFIG_EXCHANGE, service.LOG_EXCHANGE) == ("configurations", "logs")
+    types = [name for name in dir(service) if name.endswith("_EXCHANGE_TYPE")]
+    assert [getattr(service, name) for name in types] == ["topic"] * 4
+
+
+@pytest.mark.parametrize("name", _FIXED)
+def test_another_exchange_is_refused(name: str) -> None:
+    own: Any = type("Own", (Service,), {name: "mine"})
+    with pytest.raises(LocalError, match=rf"Own\.{name} is 'mine', where the architecture has .*leave it as it is"):
+        own()
+    fine: Any = type("Fine", (Service,), {name: _FIXED[name]})
+    assert fine().ID == 7
+
+
+@pytest.mark.parametrize("name", _OVERRIDDEN)
+def test_a_method_that_nothing_calls_is_warned_of_where_it_is_defined(name: str) -> None:
+    with pytest.warns(UserWarning, match=rf"Own\.{name} is never called") as caught:
+        type("Own", (Service,), {name: lambda self: None})
+    assert caught[0].filename == __file__
+
+
+def test_other_methods_are_not_warned_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        type("Own", (Service,), {"on_Happened": lambda self: None, "connect": lambda self: None})
+
+
+@pytest.mark.parametrize("name", _GONE)
+def test_what_has_gone_says_what_to_do_instead(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}', as a service on eventail had; \w+") as caught:
+        getattr(Service(), name)
+    assert caught.value.name == name
+
+
+def test_what_never_was_is_missing_as_anywhere() -> None:
+    with pytest.raises(AttributeError, match=r"^'Service' object has no attribute 'never'$"):
+        getattr(Service(), "never")  # noqa: B009 - a type checker would see it
+    assert not hasattr(Service(), "on_Happened")
+
+
+@pytest.mark.parametrize("name", _GONE)
+def test_nothing_is_said_to_have_gone_that_is_there(name: str) -> None:
+    assert not hasattr(ServiceApi, name)
+    assert not hasattr(EventailNames, name)
+
+
+@pytest.mark.parametrize("given", [None, 0, 0.0, 2, 2.5])
+def test_the_time_to_stop_is_as_given(given: float | None) -> None:
+    assert time_to_stop(given, False) == given
+
+
+def test_eventails_stop_without_reconnecting_is_a_stop() -> None:
+    assert time_to_stop(False, False) is None
+
+
+@pytest.mark.parametrize(("timeout", "reconnect"), [(True, False), (None, True), (False, True), (1.0, True)])
+def test_to_stop_and_reconnect_is_refused(timeout: float | None, reconnect: bool) -> None:
+    with pytest.raises(LocalError, match="asked to reconnect; a lost link is taken up by itself"):
+        time_to_stop(timeout, reconnect)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "1"])
+def test_a_time_to_stop_that_is_none_is_refused(timeout: Any) -> None:
+    with pytest.raises(LocalError, match=r"the time to stop is .*; give seconds"):
+        time_to_stop(timeout, False)

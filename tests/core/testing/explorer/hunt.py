@@ -1,0 +1,32 @@
+"""Explore one scenario in a fresh interpreter: the core under test is the one in the current directory.
+
+Prints the rule that is broken and how, and ends with status 1; with 0 if everything holds.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+
+import eda_core
+from eda_core.testing.explorer.scenarios import SCENARIOS
+from eda_core.testing.explorer.search import Counterexample, explore
+
+
+def main(name: str) -> int:
+    if Path(eda_core.__file__).parent.parent != Path.cwd():
+        raise SystemExit(f"{eda_core.__file__} is not the core in {Path.cwd()}")
+    gc.disable()
+    scenario = next(each for each in SCENARIOS if each.name == name)
+    try:
+        print(explore(scenario))
+    except Counterexample as found:
+        print(found.rule)
+        print(found)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,5 +1,0 @@
-"""The brokers that eda_kombu is tested on: those of eda_aio."""
-
-from tests.aio.conftest import broker
-
-__all__ = ["broker"]

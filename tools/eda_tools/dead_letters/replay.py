@@ -1,0 +1,305 @@
+"""The work of ``resurrect``: batch by batch, read, back up, publish, await the confirms, acknowledge.
+
+Nothing is acknowledged before its copy is confirmed and has not come back, and only what was waiting at the beginning
+is looked at, each message once: so it can be killed at any moment, and ends even if what it sends dies again at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiormq.exceptions import AMQPError
+from rich.table import Table
+from rich.text import Text
+
+from eda_tools.bus.confirming import CONFIRM_TIMEOUT, Answer, Copy, Publisher
+from eda_tools.bus.connect import Session
+from eda_tools.bus.queues import Reader
+from eda_tools.cli.output import Output, OutputClosed, safe
+from eda_tools.cli.status import FAILED, ToolError
+from eda_tools.dead_letters.backup import Backup
+from eda_tools.dead_letters.republish import Reviver, Unsendable
+from eda_tools.messages import show
+from eda_tools.messages.deaths import published
+from eda_tools.messages.delivery import Delivery, fields
+from eda_tools.messages.recording import dumps
+
+#: Seconds to hear the broker's answers for what is under way, once the tool is told to end.
+_GRACE: Final = 3.0
+#: Seconds without a confirm, until that is told.
+_PATIENCE: Final = 3.0
+
+REPLAYED: Final = "replayed"
+SKIPPED: Final = "skipped"
+FAILURE: Final = "failed"
+
+
+class Tally:
+    """What became of the dead letters; ``snapshot`` is how many there were at the beginning."""
+
+    def __init__(self, output: Output, *, dry_run: bool) -> None:
+        self.snapshot = 0
+        self.read = 0
+        self._output = output
+        self._dry_run = dry_run
+        self._counts: dict[str, Counter[str]] = {}
+        self._reasons: Counter[str] = Counter()
+        self._users = 0
+
+    def _count(self, outcome: str) -> int:
+        return sum(counts[outcome] for counts in self._counts.values())
+
+    @property
+    def replayed(self) -> int:
+        return self._count(REPLAYED)
+
+    @property
+    def failed(self) -> int:
+        return self._count(FAILURE)
+
+    def add(self, item: Item, outcome: str, reason: str = "") -> None:
+        """Note the fate of one, and tell of it in JSON."""
+        self._counts.setdefault(item.name, Counter())[outcome] += 1
+        self._users += outcome == REPLAYED and item.loses_user
+        if outcome == FAILURE:
+            self._reasons[reason] += 1
+        if self._output.json and outcome != SKIPPED:
+            told = {
+                "position": item.position,
+                "outcome": "would be replayed" if self._dry_run and outcome == REPLAYED else outcome,
+                "name": item.name,
+                "conversation_id": item.delivery.headers.get("conversation_id"),
+                "message_id": item.delivery.properties.message_id,
+                "exchange": None if item.copy is None else item.copy.exchange,
+                "routing_key": None if item.copy is None else item.copy.routing_key,
+            }
+            # That nobody reads it any more must not end the work half-way.
+            with contextlib.suppress(OutputClosed):
+                self._output.record(told | ({"reason": reason} if reason else {}))
+        elif self._dry_run and outcome == REPLAYED and item.copy is not None:
+            target = item.copy.exchange or f"the queue {item.copy.routing_key}"
+            with contextlib.suppress(OutputClosed):
+                line = (
+                    Text().append(f"to {safe(target)}: ", style="dim").append_text(show.as_line(fields(item.delivery)))
+                )
+                self._output.print(line)
+
+    def show(self) -> None:
+        """The end: a table, and why some failed."""
+        for reason, count in self._reasons.most_common():
+            self._output.note(f"{count} failed: {reason}")
+        if self._users:
+            self._output.note(
+                f"{self._users} sent without user_id: it was another user's, which the broker would refuse from us"
+            )
+        with contextlib.suppress(OutputClosed):
+            if self._output.json:
+                totals = {name: self._count(name) for name in (REPLAYED, SKIPPED, FAILURE)}
+                self._output.record(
+                    {"total": totals | {"unread": max(0, self.snapshot - self.read)}, "dry_run": self._dry_run}
+                )
+            else:
+                self._output.print(self._table())
+
+    def _table(self) -> Table:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("message", overflow="fold")
+        for name in ("would be replayed" if self._dry_run else REPLAYED, SKIPPED, FAILURE):
+            table.add_column(name, justify="right")
+        outcomes = (REPLAYED, SKIPPED, FAILURE)
+        for name, counts in sorted(self._counts.items()):
+            table.add_row(Text(safe(name)), *(str(counts[outcome]) for outcome in outcomes))
+        table.add_row("all", *(str(self._count(outcome)) for outcome in outcomes), style="bold")
+        return table
+
+
+@dataclass(slots=True)
+class Item:
+    """A dead letter that is wanted."""
+
+    position: int
+    tag: int
+    delivery: Delivery
+    name: str
+    loses_user: bool = False
+    copy: Copy | None = None
+    image: bytes = field(default=b"", repr=False)
+    reason: str = ""
+
+
+class Resurrection:
+    """See above. Everything it works with is opened and closed by the caller."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        output: Output,
+        session: Session,
+        reader: Reader,
+        publisher: Publisher,
+        reviver: Reviver,
+        backup: Backup | None,
+        tally: Tally,
+    ) -> None:
+        self._args = args
+        self._output = output
+        self._session = session
+        self._reader = reader
+        self._publisher = publisher
+        self._reviver = reviver
+        self._backup = backup
+        self._tally = tally
+        self._exchanges: dict[str, bool] = {"": True}
+        self._chosen = 0
+        self._due = 0.0
+        self._ending = asyncio.Event()
+        self._delay_told = False
+
+    async def run(self, wanted: Callable[[Delivery], bool]) -> None:
+        """Until all that was there at the beginning has been looked at, or there are as many as asked for.
+
+        Raises:
+            ToolError: the backup cannot be written; the broker does not confirm any more.
+            AMQPError, ConnectionError: a connection was lost.
+        """
+        self._output.doing = f"sending dead letters of {self._args.queue!r}"
+        with self._output.progress(self._args.queue, self._tally.snapshot) as looked_at:
+            while batch := await self._read(wanted, looked_at):
+                working = asyncio.ensure_future(self._work(batch))
+                try:
+                    await asyncio.shield(working)
+                except asyncio.CancelledError:
+                    self._ending.set()
+                    await asyncio.wait((working,), timeout=_GRACE)
+                    raise
+
+    async def _read(self, wanted: Callable[[Delivery], bool], looked_at: Callable[[int], None]) -> list[Item]:
+        """The next batch; those that are not wanted are passed over, and stay held until the end."""
+        batch: list[Item] = []
+        while len(batch) < self._args.batch_size and self._tally.read < self._tally.snapshot:
+            if self._args.count and self._chosen >= self._args.count:
+                break
+            if not batch:
+                await self._reader.renew()
+            got = await self._reader.next()
+            if got is None:
+                break
+            self._tally.read += 1
+            looked_at(self._tally.read)
+            tag, delivery = got
+            origin = published(delivery.headers, delivery.routing_key)
+            item = Item(self._tally.read, tag, delivery, delivery.routing_key if origin is None else origin[1])
+            if wanted(delivery):
+                self._chosen += 1
+                batch.append(item)
+            else:
+                self._tally.add(item, SKIPPED)
+        return batch
+
+    async def _work(self, batch: list[Item]) -> None:
+        ready = [item for item in batch if await self._prepared(item)]
+        if self._args.dry_run:
+            for item in ready:
+                self._tally.add(item, REPLAYED)
+            return
+        if self._backup is not None:
+            self._backup.write([item.image for item in ready])
+        unknown = await self._send(ready)
+        if not unknown:
+            return
+        if len(ready) > 1:
+            # One message made the broker close the channel, and took the others with it. Alone, each has its own fate.
+            for item in unknown:
+                for again in await self._send([item]):
+                    self._give_up(again)
+        else:
+            self._give_up(unknown[0])
+
+    async def _prepared(self, item: Item) -> bool:
+        try:
+            item.copy = self._reviver.revive(item.delivery)
+        except Unsendable as error:
+            self._tally.add(item, FAILURE, str(error))
+            return False
+        if self._backup is not None:
+            try:
+                item.image = dumps(item.delivery)
+            except Exception as error:  # cbor2 raises many for what AMQP can carry and CBOR cannot
+                self._tally.add(item, FAILURE, f"it cannot be backed up: {error}")
+                return False
+        item.loses_user = self._reviver.loses_user(item.delivery)
+        if not await self._exists(item.copy.exchange):
+            self._tally.add(item, FAILURE, f"there is no exchange {item.copy.exchange!r}")
+            return False
+        return True
+
+    async def _exists(self, exchange: str) -> bool:
+        """Publishing to an exchange that does not exist would close the channel, and leave others unknown."""
+        if exchange not in self._exchanges:
+            try:
+                self._exchanges[exchange] = await self._session.exchange(exchange) is not None
+            except AMQPError:
+                self._exchanges[exchange] = True  # what publishing to it comes to will tell
+        return self._exchanges[exchange]
+
+    async def _send(self, items: list[Item]) -> list[Item]:
+        """Publish copies, and acknowledge what is confirmed; the items of which nobody knows."""
+        sent: list[tuple[Item, asyncio.Future[Answer]]] = []
+        for item in items:
+            await self._pace()
+            if self._ending.is_set():
+                break
+            assert item.copy is not None
+            with self._telling_of_delay():
+                sent.append((item, await self._publisher.publish(item.copy)))
+        with self._telling_of_delay():
+            answers = await self._publisher.answers([each for _, each in sent])
+        unknown: list[Item] = []
+        late: list[str] = []
+        for (item, _), answer in zip(sent, answers, strict=True):
+            item.reason = answer.reason
+            if answer.sent:
+                await self._reader.ack(item.tag)
+                self._tally.add(item, REPLAYED)
+            elif answer.late:
+                late.append(answer.reason)
+            elif answer.sent is None:
+                unknown.append(item)
+            else:
+                self._tally.add(item, FAILURE, answer.reason)
+        if late:
+            raise ToolError(f"{len(late)} may have been sent, but {late[0]}", FAILED)
+        return unknown
+
+    @contextlib.contextmanager
+    def _telling_of_delay(self) -> Iterator[None]:
+        """Say so, once, if the block takes long: silence looks like a fault of ours."""
+        timer = asyncio.get_running_loop().call_later(_PATIENCE, self._tell_of_delay)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _tell_of_delay(self) -> None:
+        if not self._delay_told:
+            self._delay_told = True
+            limit = f"waiting up to {CONFIRM_TIMEOUT:g} s"
+            self._output.note(f"the broker does not confirm: is it short of memory or disk? {limit}")
+
+    def _give_up(self, item: Item) -> None:
+        self._tally.add(item, FAILURE, f"nobody knows whether it was sent: {item.reason}")
+
+    async def _pace(self) -> None:
+        if self._args.rate is None:
+            return
+        loop = asyncio.get_running_loop()
+        self._due = max(self._due, loop.time())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), self._due - loop.time())
+        self._due += 1 / self._args.rate

@@ -1,0 +1,215 @@
+"""What caused what in one conversation: messages, in any order, become trees of :class:`Step`.
+
+A message that carries a ``causation_id`` was published by the handler of the message with that ``message_id``: this is
+known, the edge is ``causation``. Peers that write none (``eventail``) leave it to be inferred:
+
+- ``correlation``: a result answers the command with its correlation id, whose ``reply_to`` is the result's key.
+- ``time``: anything else follows from the latest message before it that its publisher handles: a command or a result
+  addressed to that service, or another's event. The publisher is ``app_id``; of a command without, the first word of
+  its ``reply_to``; of a result without, the service that it answers for.
+
+Whatever the messages say, the result is a forest: an edge that would close a circle is left out.
+"""
+
+from __future__ import annotations
+
+import bisect
+import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from eda_core.messages.headers import CAUSATION_ID
+
+CAUSATION: Final = "causation"
+CORRELATION: Final = "correlation"
+TIME: Final = "time"
+
+#: How many messages back a cause is looked for by time.
+_LOOK_BACK: Final = 500
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """One message of a conversation.
+
+    Attributes:
+        number: from 1, by the time at which it was received.
+        fields: see :func:`eda_tools.messages.delivery.fields`.
+        elapsed: seconds since the first message.
+        service: that published it, "" if nothing tells.
+        service_inferred: ``service`` is not its ``app_id``, but follows from the architecture's names.
+        cause: the message whose handler published it.
+        edge: how ``cause`` is known: :data:`CAUSATION`, :data:`CORRELATION`, :data:`TIME`; "" without cause.
+        unseen: id of its cause where that is not among the messages.
+        repeats: the message before it that has the same id: it was published or seen again.
+        effects: the other end of ``cause``.
+        level: causes above it.
+    """
+
+    number: int
+    fields: Mapping[str, Any]
+    elapsed: float
+    service: str = ""
+    service_inferred: bool = False
+    cause: Step | None = None
+    edge: str = ""
+    unseen: str = ""
+    repeats: Step | None = None
+    effects: list[Step] = field(default_factory=list)
+    level: int = 0
+
+    @property
+    def kind(self) -> str:
+        return str(self.fields["kind"])
+
+    @property
+    def name(self) -> str:
+        return str(self.fields["name"])
+
+    @property
+    def inferred(self) -> bool:
+        """Whether ``cause`` is only likely."""
+        return self.edge in (CORRELATION, TIME)
+
+    @property
+    def addressee(self) -> str:
+        """The service that a command or a result is for; "" for what anybody may hear."""
+        return self.name.partition(".")[0] if self.kind in ("command", "result") else ""
+
+    def text(self, name: str) -> str:
+        """A field that is text, else nothing."""
+        return _text(self.fields.get(name))
+
+    def property(self, name: str) -> str:
+        """An AMQP property that is text, else nothing."""
+        return _text(self.fields["properties"].get(name))
+
+
+def build(messages: Iterable[Mapping[str, Any]]) -> list[Step]:
+    """The messages of one conversation as steps, by time; those without ``cause`` are the roots.
+
+    Args:
+        messages: :func:`eda_tools.messages.delivery.fields` of each, in any order.
+    """
+    ordered = sorted(messages, key=_received)
+    steps = [
+        Step(number, fields, (_received(fields) - _received(ordered[0])).total_seconds())
+        for number, fields in enumerate(ordered, 1)
+    ]
+    for step in steps:
+        _attribute(step)
+    links, by_id = _Links(), _by_id(steps)
+    inferring = [step for step in steps if not _known(step, by_id, links)]
+    _infer(inferring, steps, links)
+    for step in steps:
+        if step.cause is not None:
+            step.cause.effects.append(step)
+            if not step.service and step.cause.addressee:  # who was asked has done it
+                step.service, step.service_inferred = step.cause.addressee, True
+    for step in walk(steps):
+        step.level = 0 if step.cause is None else step.cause.level + 1
+    return steps
+
+
+def walk(steps: Sequence[Step]) -> Iterator[Step]:
+    """All steps, each behind its cause, as they stand in a tree."""
+    waiting = [step for step in reversed(steps) if step.cause is None]
+    while waiting:
+        step = waiting.pop()
+        yield step
+        waiting.extend(reversed(step.effects))
+
+
+class _Links:
+    """Causes so far; refuses what would close a circle (union-find)."""
+
+    def __init__(self) -> None:
+        self._above: dict[int, int] = {}
+
+    def add(self, step: Step, cause: Step, edge: str) -> bool:
+        """Give ``step``, which has none yet, a cause."""
+        if self._root(cause.number) == step.number:
+            return False
+        self._above[step.number] = cause.number
+        step.cause, step.edge = cause, edge
+        return True
+
+    def _root(self, number: int) -> int:
+        passed = []
+        while number in self._above:
+            passed.append(number)
+            number = self._above[number]
+        for each in passed[:-1]:
+            self._above[each] = number
+        return number
+
+
+def _attribute(step: Step) -> None:
+    """Who published it, as far as its own properties tell."""
+    step.service = step.property("app_id")
+    if not step.service and step.kind == "command":
+        step.service, step.service_inferred = step.text("reply_to").partition(".")[0], True
+
+
+def _by_id(steps: Sequence[Step]) -> dict[str, Step]:
+    by_id: dict[str, Step] = {}
+    for step in steps:
+        message_id = step.property("message_id")
+        if message_id and by_id.setdefault(message_id, step) is not step:
+            step.repeats = by_id[message_id]
+    return by_id
+
+
+def _known(step: Step, by_id: Mapping[str, Step], links: _Links) -> bool:
+    """Whether the message itself says what caused it."""
+    cause_id = _text(step.fields["headers"].get(CAUSATION_ID))
+    if not cause_id:
+        return False
+    cause = by_id.get(cause_id)
+    if cause is None:
+        step.unseen = cause_id
+    else:
+        links.add(step, cause, CAUSATION)
+    return True
+
+
+def _infer(inferring: Sequence[Step], steps: Sequence[Step], links: _Links) -> None:
+    commands: dict[tuple[str, str], list[Step]] = {}
+    for step in steps:
+        if step.kind == "command":
+            commands.setdefault((step.text("correlation_id"), step.text("reply_to")), []).append(step)
+    for step in inferring:
+        if step.kind == "result" and _answered(step, commands, links):
+            continue
+        earlier = reversed(steps[max(0, step.number - 1 - _LOOK_BACK) : step.number - 1])
+        cause = next((before for before in earlier if _could_cause(before, step)), None)
+        if cause is not None:
+            links.add(step, cause, TIME)
+
+
+def _answered(result: Step, commands: Mapping[tuple[str, str], list[Step]], links: _Links) -> bool:
+    """Find the command that a result answers: the latest before it, if its correlation id is used more than once."""
+    found = commands.get((result.text("correlation_id"), result.name), [])
+    before = bisect.bisect(found, result.number, key=lambda command: command.number)
+    if not found or not links.add(result, command := found[max(before - 1, 0)], CORRELATION):
+        return False
+    if not result.service:
+        result.service, result.service_inferred = command.addressee, True
+    return True
+
+
+def _could_cause(before: Step, step: Step) -> bool:
+    if not step.service:
+        return True
+    return before.addressee == step.service if before.addressee else before.service != step.service
+
+
+def _received(fields: Mapping[str, Any]) -> datetime.datetime:
+    received = fields["received"]
+    assert isinstance(received, datetime.datetime)
+    return received
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

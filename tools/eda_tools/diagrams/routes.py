@@ -1,0 +1,192 @@
+"""Who publishes and who consumes what: put together from the management API, from a recording, or from both.
+
+The API tells who consumes (bindings, and the services whose queues they lead to) and not who publishes. A recording
+tells who publishes (``app_id``, or what follows from the architecture's names), and of who consumes: the services that
+commands and results are addressed to, and those that are seen to act on a message. What follows is marked as inferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from eda_core.messages.routing import EXCHANGES, LOGS, TopicPattern
+from eda_tools.diagnosis.facts import Binding, retried, service_of
+from eda_tools.diagrams.conversation import CAUSATION, build
+from eda_tools.eda import TOOLS
+
+#: A publisher that nothing tells.
+UNKNOWN: Final = "unknown"
+#: Our tools, by the names of their connections.
+_TOOLS: Final = frozenset(f"eda-{name}" for name in TOOLS)
+
+
+@dataclass(slots=True)
+class Publisher:
+    """A service that publishes.
+
+    Attributes:
+        messages: seen in the recording.
+        inferred: it is not its ``app_id``, but follows from names.
+    """
+
+    service: str
+    messages: int = 0
+    inferred: bool = False
+
+
+@dataclass(slots=True)
+class Consumer:
+    """A service that consumes.
+
+    Attributes:
+        queues: bound for it.
+        workers: consumers of those queues; ``None`` if unknown.
+        inferred: from what it did with a message, or from the name of a command.
+    """
+
+    service: str
+    queues: list[str] = field(default_factory=list)
+    workers: int | None = None
+    inferred: bool = False
+
+
+@dataclass(slots=True)
+class Route:
+    """What is published with one key, or a binding that no message was seen for.
+
+    Attributes:
+        kinds: of the messages seen: ``event``, ``command`` …
+    """
+
+    exchange: str
+    key: str
+    kinds: set[str] = field(default_factory=set)
+    messages: int = 0
+    publishers: dict[str, Publisher] = field(default_factory=dict)
+    consumers: dict[str, Consumer] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``--json`` writes."""
+        return {
+            "exchange": self.exchange,
+            "key": self.key,
+            "kinds": sorted(self.kinds),
+            "messages": self.messages,
+            "publishers": [
+                {"service": each.service, "messages": each.messages, "inferred": each.inferred}
+                for each in self.publishers.values()
+            ],
+            "consumers": [
+                {
+                    "service": each.service,
+                    "queues": each.queues,
+                    "workers": each.workers,
+                    "inferred": each.inferred,
+                }
+                for each in self.consumers.values()
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A queue that is bound, and whose it is."""
+
+    exchange: str
+    key: str
+    queue: str
+    service: str
+    workers: int | None
+
+
+def subscriptions(
+    bindings: Iterable[Binding], consumers: Iterable[Mapping[str, Any]], connections: Iterable[Mapping[str, Any]]
+) -> list[Subscription]:
+    """What is bound to the exchanges of the architecture; not the queues for retries, nor those of our tools.
+
+    Args:
+        consumers, connections: as ``/api/consumers`` and ``/api/connections`` list them.
+    """
+    names = {str(each.get("name")): _connection_name(each) for each in connections}
+    workers: dict[str, int] = {}
+    owners: dict[str, str] = {}
+    for each in consumers:
+        queue = str(_mapping(each.get("queue")).get("name", ""))
+        workers[queue] = workers.get(queue, 0) + 1
+        owners[queue] = names.get(str(_mapping(each.get("channel_details")).get("connection_name")), "")
+    found = [
+        Subscription(
+            binding.source,
+            binding.key,
+            binding.destination,
+            service_of(binding.destination) or owners.get(binding.destination) or _unnamed(binding.destination),
+            workers.get(binding.destination, 0),
+        )
+        for binding in bindings
+        if binding.source in EXCHANGES and binding.to_queue and not retried(binding.destination)
+    ]
+    return [each for each in found if each.service not in _TOOLS]
+
+
+def _unnamed(queue: str) -> str:
+    return "(unnamed)" if queue.startswith("amq.") else queue
+
+
+def _connection_name(connection: Mapping[str, Any]) -> str:
+    """The service that a connection belongs to: adapters call theirs ``service@host:pid``."""
+    name = connection.get("user_provided_name") or _mapping(connection.get("client_properties")).get("connection_name")
+    return name.partition("@")[0] if isinstance(name, str) else ""
+
+
+def routes(bound: Iterable[Subscription], recorded: Mapping[str, list[dict[str, Any]]]) -> list[Route]:
+    """The routes, by exchange and key.
+
+    Args:
+        recorded: :func:`eda_tools.messages.delivery.fields` of messages, by conversation.
+    """
+    found: dict[tuple[str, str], Route] = {}
+    for messages in recorded.values():
+        _publish(found, messages)
+    for subscription in bound:
+        pattern = TopicPattern(subscription.key)
+        matching = [route for (exchange, key), route in found.items() if exchange == subscription.exchange]
+        matching = [route for route in matching if pattern.matches(route.key) and route.messages]
+        if not matching:
+            key = subscription.exchange, subscription.key
+            matching = [found.setdefault(key, Route(*key))]
+        for route in matching:
+            _subscribe(route, subscription)
+    order = {name: place for place, name in enumerate(EXCHANGES)}
+    return sorted(found.values(), key=lambda route: (order.get(route.exchange, len(order)), route.exchange, route.key))
+
+
+def _publish(found: dict[tuple[str, str], Route], messages: list[dict[str, Any]]) -> None:
+    for step in build(messages):
+        if step.fields["exchange"] == LOGS:
+            continue
+        key = str(step.fields["exchange"]), str(step.fields["routing_key"])
+        route = found.setdefault(key, Route(*key))
+        route.messages += 1
+        route.kinds.add(step.kind)
+        publisher = route.publishers.setdefault(step.service, Publisher(step.service, inferred=True))
+        publisher.messages += 1
+        publisher.inferred = publisher.inferred and (step.service_inferred or not step.service)
+        acting = (effect.service for effect in step.effects if effect.edge == CAUSATION)
+        for service in (step.addressee, *acting):
+            if service:
+                route.consumers.setdefault(service, Consumer(service, inferred=True))
+
+
+def _subscribe(route: Route, subscription: Subscription) -> None:
+    consumer = route.consumers.setdefault(subscription.service, Consumer(subscription.service))
+    consumer.inferred = False
+    if subscription.queue not in consumer.queues:
+        consumer.queues.append(subscription.queue)
+        if subscription.workers is not None:
+            consumer.workers = (consumer.workers or 0) + subscription.workers
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,139 @@
+"""A message as it came from the broker, before anything is made of it; and its parts, for people, JSON and ``--where``.
+
+:func:`fields` is the one place that says what a message is called everywhere in the tools.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pamqp.commands import Basic
+
+from eda_core.messages.codec import DEFAULT_LIMITS, DecodeError, decode
+from eda_core.messages.envelope import InvalidEnvelope, open_envelope
+from eda_core.messages.routing import EXCHANGES
+from eda_core.messages.values import AnyMessage, Command, Result
+from eda_tools.messages.deaths import published
+
+#: Names that AMQP gives the properties, and pamqp's where that differs; headers have a place of their own.
+PROPERTIES: Final = {
+    "content_type": "content_type",
+    "content_encoding": "content_encoding",
+    "delivery_mode": "delivery_mode",
+    "priority": "priority",
+    "correlation_id": "correlation_id",
+    "reply_to": "reply_to",
+    "expiration": "expiration",
+    "message_id": "message_id",
+    "timestamp": "timestamp",
+    "type": "message_type",
+    "user_id": "user_id",
+    "app_id": "app_id",
+}
+
+KINDS: Final = ("event", "command", "result", "configuration", "log", "invalid")
+#: The first words of paths in ``--where``.
+FIELDS: Final = (
+    "kind",
+    "name",
+    "conversation_id",
+    "correlation_id",
+    "reply_to",
+    "status",
+    "payload",
+    "error",
+    "exchange",
+    "routing_key",
+    "redelivered",
+    "received",
+    "size",
+    "properties",
+    "headers",
+)
+
+
+def now() -> datetime.datetime:
+    """The time, in UTC."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A message off a queue, exactly as the broker delivered it.
+
+    Attributes:
+        exchange: that it was last published to, or dead-lettered by.
+        received: when, in UTC.
+    """
+
+    exchange: str
+    routing_key: str
+    properties: Basic.Properties
+    body: bytes
+    redelivered: bool = False
+    received: datetime.datetime = field(default_factory=now)
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """Its headers; empty where there are none."""
+        headers = self.properties.headers
+        return headers if isinstance(headers, dict) else {}
+
+    def origin(self) -> tuple[str, str]:
+        """Exchange and routing key that its publisher gave it, before it died, as far as its headers tell."""
+        if self.exchange in EXCHANGES:
+            return self.exchange, self.routing_key
+        return published(self.headers, self.routing_key) or (self.exchange, self.routing_key)
+
+    def opened(self) -> AnyMessage | InvalidEnvelope:
+        """The message it is, or why it is none."""
+        exchange, key = self.origin()
+        try:
+            return open_envelope(exchange, key, self.properties, self.body, DEFAULT_LIMITS)
+        except InvalidEnvelope as invalid:
+            return invalid
+
+
+def fields(delivery: Delivery) -> dict[str, Any]:
+    """Its parts by the names in :data:`FIELDS`, as Python values; those that it does not have are left out.
+
+    ``name``, ``exchange`` and ``routing_key``: a dead letter's are those of its first publish. ``error`` says why an
+    invalid message is none; its ``payload`` is there if the body alone can be read.
+    """
+    message = delivery.opened()
+    exchange, key = delivery.origin()
+    found: dict[str, Any] = {"kind": "invalid", "name": key}
+    if isinstance(message, InvalidEnvelope):
+        found["conversation_id"] = message.conversation_id
+        found["error"] = str(message)
+        found.update(_payload(delivery))
+    else:
+        found["kind"] = "log" if type(message).__name__ == "LogRecord" else type(message).__name__.lower()
+        found["conversation_id"] = message.conversation_id
+        if isinstance(message, (Command, Result)):
+            found["correlation_id"] = message.correlation_id
+        if isinstance(message, Command):
+            found["reply_to"] = message.reply_to
+        if isinstance(message, Result):
+            found["status"] = message.status
+        found["payload"] = message.payload
+    found["exchange"], found["routing_key"] = exchange, key
+    found["redelivered"], found["received"], found["size"] = delivery.redelivered, delivery.received, len(delivery.body)
+    found["properties"] = properties_of(delivery.properties)
+    found["headers"] = delivery.headers
+    return found
+
+
+def _payload(delivery: Delivery) -> dict[str, Any]:
+    try:
+        return {"payload": decode(delivery.body, delivery.properties.content_type, DEFAULT_LIMITS)}
+    except DecodeError:
+        return {}
+
+
+def properties_of(properties: Basic.Properties) -> dict[str, Any]:
+    """Those that are set, by AMQP's names, without the headers."""
+    values = ((name, getattr(properties, attribute)) for name, attribute in PROPERTIES.items())
+    return {name: value for name, value in values if value is not None}

@@ -1,0 +1,130 @@
+"""Recordings: what ``monitor --record FILE`` has seen, as a sequence of CBOR items (RFC 8742), one map per message.
+
+========================  ==============================================================================================
+``received``              when, seconds since the epoch (float)
+``exchange``              text
+``routing_key``           text
+``redelivered``           bool
+``kind``                  ``event`` ``command`` ``result`` ``configuration`` ``log`` or ``invalid``
+``properties``            map: those that were set, by AMQP's names (``content_type``, ``reply_to``, ``type`` …)
+``headers``               map
+``body``                  byte string, as it was on the wire
+========================  ==============================================================================================
+
+Keys that a reader does not know are to be ignored. Two recordings put behind each other are a recording.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Self
+
+import cbor2
+from pamqp.commands import Basic
+
+from eda_tools.cli.status import ToolError
+from eda_tools.messages.delivery import PROPERTIES, Delivery, fields, properties_of
+
+_DEPTH: Final = 100
+#: Properties that are no text.
+_TYPES: Final = {"delivery_mode": int, "priority": int, "timestamp": datetime.datetime}
+
+
+class Recorder:
+    """Appends to a recording; a context manager.
+
+    Raises:
+        ToolError: the file cannot be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.count = 0
+        try:
+            self._file: BinaryIO = open(path, "ab")  # noqa: SIM115 - closed by __exit__
+        except OSError as error:
+            raise ToolError(f"{path}: {error.strerror}") from None
+
+    def write(self, delivery: Delivery, kind: str | None = None) -> None:
+        """Append a message; whole, or not at all if the process dies."""
+        try:
+            self._file.write(dumps(delivery, kind))
+            self._file.flush()
+        except OSError as error:
+            raise ToolError(f"{self.path}: {error.strerror}") from None
+        self.count += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._file.close()
+
+
+def dumps(delivery: Delivery, kind: str | None = None) -> bytes:
+    """One item of a recording. ``kind`` spares finding it out again."""
+    return cbor2.dumps(
+        {
+            "received": delivery.received.timestamp(),
+            "exchange": delivery.exchange,
+            "routing_key": delivery.routing_key,
+            "redelivered": delivery.redelivered,
+            "kind": kind or fields(delivery)["kind"],
+            "properties": properties_of(delivery.properties),
+            "headers": delivery.headers,
+            "body": delivery.body,
+        }
+    )
+
+
+def read_recording(path: str) -> Iterator[Delivery]:
+    """The messages of a recording, in order.
+
+    Raises:
+        ToolError: the file cannot be read; or, after the messages before it, an item is no message or is cut off. It
+            tells which, and at which byte.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ToolError(f"{path}: {error.strerror}") from None
+    stream, number = io.BytesIO(content), 0
+    while stream.tell() < len(content):
+        start, number = stream.tell(), number + 1
+        try:
+            delivery = _delivery(cbor2.CBORDecoder(stream, max_depth=_DEPTH).decode())
+        except cbor2.CBORDecodeEOF:
+            raise ToolError(f"{path}: cut off in message {number}, which begins at byte {start}") from None
+        except Exception as error:  # whatever the file is, it is data
+            reason = f"{type(error).__name__}: {error}"
+            raise ToolError(f"{path}: message {number}, at byte {start}, is not one of a recording: {reason}") from None
+        yield delivery
+
+
+def _delivery(item: Any) -> Delivery:
+    if not isinstance(item, dict):
+        raise TypeError(f"a {type(item).__name__} instead of a map")
+    headers, body = item["headers"], item["body"]
+    if not isinstance(headers, dict) or not isinstance(body, bytes) or not isinstance(item["properties"], dict):
+        raise TypeError("headers and properties must be maps, body a byte string")
+    properties = Basic.Properties()
+    for name, value in item["properties"].items():
+        if name not in PROPERTIES:
+            continue
+        wanted = _TYPES.get(name, str)
+        if value is not None and type(value) is not wanted:  # on the wire they have these types and no others
+            raise TypeError(f"the property {name} is {type(value).__name__}, not {wanted.__name__}")
+        setattr(properties, PROPERTIES[name], value)
+    properties.headers = headers
+    return Delivery(
+        str(item["exchange"]),
+        str(item["routing_key"]),
+        properties,
+        body,
+        bool(item.get("redelivered", False)),
+        datetime.datetime.fromtimestamp(item["received"], datetime.UTC),
+    )

@@ -1,0 +1,143 @@
+"""One look for messages in all tools.
+
+- :func:`as_json`: the object that ``--json`` writes, for ``output.record``; the schema is in ``docs/tools.rst``.
+- :func:`as_text`: a heading and the payload, for ``output.print``.
+- :func:`as_line`: one line, for lists and trees.
+- :func:`payload_text`: a payload alone, laid out and coloured as JSON.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rich.text import Text
+
+from eda_tools.cli.output import jsonable, safe
+
+STYLES: Final = {
+    "event": "bold green",
+    "command": "bold blue",
+    "result": "bold cyan",
+    "configuration": "bold magenta",
+    "log": "bold",
+    "invalid": "bold red",
+}
+_SHORT: Final = 60
+
+#: Shown in the heading, or of no use to people.
+_LEFT_OUT: Final = ("content_type", "delivery_mode", "correlation_id", "reply_to")
+
+
+def as_json(fields: Mapping[str, Any], *, body: bytes | None = None) -> dict[str, Any]:
+    """What ``--json`` writes of a message.
+
+    Args:
+        fields: :func:`eda_tools.messages.delivery.fields`.
+        body: of an invalid message, which has no payload to show.
+    """
+    found = dict(fields)
+    if body is not None and "payload" not in found:
+        found["body"] = body
+    return found
+
+
+def as_text(fields: Mapping[str, Any], *, payload: bool = True, body: bytes | None = None) -> Text:
+    """A message for people: kind, key and time in the first line, then what else there is, then the payload."""
+    text = Text()
+    kind = fields["kind"]
+    text.append(f"{kind} ", style=STYLES.get(kind, ""))
+    text.append(safe(fields["name"]), style="bold")
+    if "status" in fields:
+        text.append(f" {fields['status']}", style="green" if fields["status"] == "success" else "bold red")
+    text.append(f"  {_clock(fields['received'])}", style="dim")
+    for name in ("conversation_id", "correlation_id", "reply_to", "error"):
+        if fields.get(name):
+            _row(text, name.replace("_id", "").replace("_", " "), fields[name], "bold red" if name == "error" else "")
+    properties = {name: value for name, value in fields["properties"].items() if name not in _LEFT_OUT}
+    headers = {name: value for name, value in fields["headers"].items() if name not in ("conversation_id", "status")}
+    for name, value in (properties | headers).items():
+        _row(text, name, value if isinstance(value, str) else _compact(value), "dim")
+    if payload:
+        text.append("\n")
+        if "payload" in fields:
+            text.append_text(payload_text(fields["payload"]))
+        else:
+            text.append(f"{len(body or b'')} bytes: {(body or b'')[:200]!r}", style="dim")
+    return text
+
+
+def as_line(fields: Mapping[str, Any]) -> Text:
+    """A message in one line: time, kind, key, conversation, and the beginning of the payload."""
+    kind = fields["kind"]
+    text = Text().append(f"{_clock(fields['received'])} ", style="dim")
+    text.append(f"{kind:<7} ", style=STYLES.get(kind, ""))
+    text.append(safe(fields["name"]), style="bold")
+    if "status" in fields:
+        text.append(f" {fields['status']}", style="green" if fields["status"] == "success" else "bold red")
+    if fields.get("conversation_id"):
+        text.append(f" {safe(fields['conversation_id'])}", style="dim")
+    if "payload" in fields:
+        text.append(f" {summary(fields['payload'])}")
+    return text
+
+
+def summary(payload: Any) -> str:
+    """The beginning of a payload, in one line."""
+    return _shortened(safe(_compact(payload)))
+
+
+def payload_text(payload: Any) -> Text:
+    """A payload laid out as JSON; what that has no form for is written as in ``--json``."""
+    text = Text()
+    for token, style in _tokens(jsonable(payload), ""):
+        text.append(token, style=style)
+    return text
+
+
+def local_time(moment: datetime.datetime) -> str:
+    """Date and time where the user is, with milliseconds."""
+    return moment.astimezone().isoformat(" ", "milliseconds")
+
+
+def _clock(moment: datetime.datetime) -> str:
+    return moment.astimezone().strftime("%H:%M:%S.%f")[:-3]
+
+
+def _row(text: Text, name: str, value: object, style: str) -> None:
+    text.append(f"\n  {safe(name)}: ", style="dim")
+    text.append(safe(value), style=style)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(jsonable(value), ensure_ascii=False)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHORT else f"{text[: _SHORT - 1]}…"
+
+
+def _tokens(value: Any, indent: str) -> list[tuple[str, str]]:
+    """``value`` as pretty JSON, in pieces with their styles."""
+    if isinstance(value, dict) and value:
+        pieces: list[tuple[str, str]] = [("{\n", "")]
+        for place, (key, item) in enumerate(value.items(), 1):
+            pieces.append((f"{indent}  {_quoted(key)}", "blue"))
+            pieces += [(": ", ""), *_tokens(item, f"{indent}  ")]
+            pieces.append(("\n" if place == len(value) else ",\n", ""))
+        return [*pieces, (f"{indent}}}", "")]
+    if isinstance(value, list) and value:
+        pieces = [("[\n", "")]
+        for place, item in enumerate(value, 1):
+            pieces += [(f"{indent}  ", ""), *_tokens(item, f"{indent}  ")]
+            pieces.append(("\n" if place == len(value) else ",\n", ""))
+        return [*pieces, (f"{indent}]", "")]
+    if isinstance(value, str):
+        return [(_quoted(value), "green")]
+    return [(json.dumps(value), "cyan")]
+
+
+def _quoted(text: str) -> str:
+    return safe(json.dumps(text, ensure_ascii=False))
