@@ -15,7 +15,7 @@ from typing import Any, Final
 from eda_core.drivers.base import Driver
 from eda_core.drivers.publish_call import Patience, Waiting
 from eda_core.machine import link
-from eda_core.machine.effects import Effect, Ready
+from eda_core.machine.effects import Effect, PublishDone, Ready
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
 from eda_core.messages.values import AnyMessage
@@ -232,5 +232,5 @@ class BlockingDriver(Driver):
         if isinstance(effect, Ready):
             self.waiting.link_open()
 
-    def settled(self, ticket: int, error: str | None) -> None:
-        self.waiting.settled(ticket, error, self.now())
+    def publish_done(self, effect: PublishDone) -> None:
+        self.waiting.settled(effect.ticket, effect.error, self.now())

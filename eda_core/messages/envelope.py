@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pamqp.commands import Basic
@@ -68,33 +67,11 @@ class InvalidEnvelope(ValueError):
         self.conversation_id = conversation_id
 
 
-@dataclass(slots=True, repr=False)
-class Sealed:
-    """A message ready to publish."""
-
-    exchange: str
-    routing_key: str
-    properties: Basic.Properties
-    body: bytes
-
-    def __repr__(self) -> str:
-        return f"<Sealed {self.exchange}/{shortened(self.routing_key)}, {len(self.body)} bytes>"
-
-
 # Sending
 
 
-def seal(message: AnyMessage, content_type: str, limits: Limits) -> Sealed:
-    """Write ``message`` as the architecture has it on the wire.
-
-    Raises:
-        LocalError: as :func:`parts`.
-    """
-    return Sealed(*parts(message, content_type, limits))
-
-
-def parts(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, str, Basic.Properties, bytes]:
-    """Exchange, routing key, properties and body: what :func:`seal` puts into an object, which takes its time.
+def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, str, Basic.Properties, bytes]:
+    """Write ``message`` as the architecture has it on the wire: exchange, routing key, properties and body.
 
     Raises:
         LocalError: a field is missing, of the wrong type, or too long; the payload is refused by the codec; or it is a

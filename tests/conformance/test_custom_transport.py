@@ -118,7 +118,7 @@ async def test_a_stop_does_not_wait_for_a_peer_that_is_frozen() -> None:
     """Longer than ``close_timeout``, that is."""
     async with embedded_broker() as broker, serving(broker) as cast:
         service: Any = cast.subject
-        machine = service.service._eda_driver().machine
+        machine = service.service.running_driver().machine
         machine.config = replace(machine.config, close_timeout=0.2)
         broker.proxy.freeze()
         await cast.subject.stop(None)
@@ -127,7 +127,7 @@ async def test_a_stop_does_not_wait_for_a_peer_that_is_frozen() -> None:
 
 
 @asynchronous
-async def test_a_publisher_that_waits_for_room_hears_of_the_end() -> None:
+async def test_a_publisher_that_waits_for_space_hears_of_the_end() -> None:
     async with embedded_broker() as broker:
         service = Service(broker.urls(["nobody"]), [], [], "service")
         service._eda_config = replace(service._eda_config, buffer=1)

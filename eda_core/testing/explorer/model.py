@@ -204,6 +204,7 @@ class Piece(NamedTuple):
         ticket: what ``Settled`` will name; 0 if nobody waits for it.
         retry: a delayed retry, which the machine publishes by itself.
         call: the command of a call: the end of that is what its caller is told.
+        last_time: it is on the link, and nobody wants it any more: it is not sent again.
     """
 
     post: Post
@@ -213,6 +214,7 @@ class Piece(NamedTuple):
     ticket: int = 0
     retry: bool = False
     call: bool = False
+    last_time: bool = False
 
 
 class Run(NamedTuple):
