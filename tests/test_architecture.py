@@ -1,4 +1,4 @@
-"""The examples of docs/architecture.rst are what the toolkit writes, to the byte, and what it understands."""
+"""The examples in docs/architecture.rst, "Topology", "Example messages" and "Log records" are what is written."""
 
 from __future__ import annotations
 

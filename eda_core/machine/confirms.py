@@ -1,7 +1,7 @@
 """Publisher confirms: which publish a confirm is about.
 
 Tags count from 1 on each link. Confirms come in any order, singly or for all tags up to one; a plain confirm of N says
-nothing of lower tags (``FACTS.md``, "pika SelectConnection").
+nothing of lower tags (docs/design.rst, "Order of confirms").
 """
 
 from __future__ import annotations

@@ -335,7 +335,7 @@ class Receiver(LinkKeeper):
         self._logs.write(level, text, now, effects, full=full, conversation_id=conversation, fields=fields)
 
     def _reject(self, epoch: Epoch, tag: int, where: str, invalid: InvalidEnvelope, now: float) -> list[Effect]:
-        """Dead-letter what is no message (``ARCHITECTURE.md``, "Receiving", 1)."""
+        """Dead-letter what is no message (docs/architecture.rst, "Invalid messages")."""
         text = f"invalid message {where}: {invalid}: dead-lettered"
         effects: list[Effect] = [Report(EMERGENCY, text)]
         fields = {"outcome": "dead-letter", "routing_key": where.partition("/")[2]}

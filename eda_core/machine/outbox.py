@@ -2,7 +2,7 @@
 
 A publish is in one place at a time: held by the delivery whose handler made it, in the backlog, unconfirmed on the
 link, or waiting to be sent again after the broker refused it. It leaves when it is confirmed, or when its delivery is
-to be redelivered and will make it again (``ARCHITECTURE.md``, "Publishing").
+to be redelivered and will make it again (docs/architecture.rst, "Lost connections").
 """
 
 from __future__ import annotations
