@@ -6,6 +6,7 @@ Every import statement counts: in functions, and under TYPE_CHECKING as well.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -175,6 +176,14 @@ def test_what_is_to_go_is_still_there() -> None:
 
 def test_the_table_itself_has_no_circle() -> None:
     TopologicalSorter(MAY_IMPORT).prepare()
+
+
+@pytest.mark.parametrize("room", [room for room in MAY_IMPORT if MAY_IMPORT[room] <= _BELOW_SERVICES])
+def test_the_design_has_the_same_table(room: str) -> None:
+    table = (ROOT / "docs" / "design.rst").read_text("utf-8").partition("may import from\n")[2].partition("\n\n")[0]
+    short = room.removeprefix("eda_core.")
+    (cell,) = re.findall(rf"^(?:{short}|``{short}``)  +(\S.*)$", table, re.MULTILINE)
+    assert set(re.findall(r"\w+", cell)) == {each.removeprefix("eda_core.") for each in MAY_IMPORT[room]}
 
 
 def test_every_package_is_read() -> None:
