@@ -28,11 +28,12 @@ LINK_HEAD = """\
 The life of a link
 ==================
 
-A service keeps one link to its broker: whatever connections and channels its transport needs to consume, publish and
-log. How the states of that link follow each other is one table, ``TABLE`` in ``eda_core/machine/link.py``; the machine
-looks up what happens, goes to the state it finds, and then does what that state is for. Nothing else changes the state.
+A service has one link to its broker: the connections and channels with which it consumes, publishes and logs. One
+table says how the states of that link follow each other: ``TABLE`` in ``eda_core/machine/link.py``. For each thing that
+happens the machine looks up the next state, goes to it, and does what that state is for. Nothing else changes the
+state.
 
-A report that names an earlier link never gets as far as the table: it is counted and dropped.
+A report about an earlier link is counted and ignored before it gets to the table.
 """
 
 
@@ -83,8 +84,8 @@ def link_page() -> str:
         + _title("Inputs")
         + _list(link.INPUTS)
         + _title("The table")
-        + "A cell is the next state. A dot: nothing changes. A cross: a wrong local call, which raises ``StateError``\n"
-        + "and changes nothing.\n\n"
+        + "A cell is the next state. A dot means that nothing changes. A cross means a wrong call by the driver: it\n"
+        + "raises ``StateError``, and nothing changes.\n\n"
         + _grid(rows)
         + _title("The same as a diagram")
         + ".. mermaid::\n\n"
