@@ -15,6 +15,7 @@ import importlib
 import inspect
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -243,3 +244,12 @@ def test_a_wrong_citation_is_found(text: str, complaint: str) -> None:
 )
 def test_a_right_citation_is_not(text: str) -> None:
     assert complaints("eda_core/machine/machine.py", text) == []
+
+
+def test_read_the_docs_installs_what_exists() -> None:
+    settings = (ROOT / ".readthedocs.yaml").read_text("utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    (command,) = re.findall(r'pip install --group (\w+) "\.\[([\w,]+)\]"', settings)
+    assert command[0] in project["dependency-groups"]
+    assert set(command[1].split(",")) <= set(project["project"]["optional-dependencies"])
+    assert (ROOT / re.findall(r"configuration: (\S+)", settings)[0]).is_file()
