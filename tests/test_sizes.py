@@ -1,4 +1,4 @@
-"""Adapters stay thin."""
+"""Adapters stay thin: each has less than 400 lines of code."""
 
 from __future__ import annotations
 
