@@ -46,9 +46,10 @@ class Service(EventailService[None], CallbackService):
         """Serve until :meth:`stop`, SIGINT, SIGTERM or SIGHUP (those in the main thread only).
 
         After ``STOP_TIMEOUT`` unfinished messages are left to other workers, and after a second signal at once. In the
-        main thread, without ``HANDLER_THREADS``, a handler that goes on then is ended by :class:`Abandoned`, raised
-        within it; unless it is in a call to C code that does not look at signals, catches that, or has the handlers of
-        all three signals replaced. In another thread nothing but its end ends a handler.
+        main thread, without ``HANDLER_THREADS``, a handler that goes on then is ended by
+        :class:`eda_core.errors.Abandoned`, raised within it; unless it is in a call to C code that does not look at
+        signals, catches that, or has the handlers of all three signals replaced. In another thread nothing but its end
+        ends a handler.
 
         What is no ``Exception`` (SystemExit), raised in a handler, stops at once too, and comes out of here.
 

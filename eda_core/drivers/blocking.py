@@ -45,10 +45,10 @@ class _NoHandlers:
         """Nothing is subscribed to."""
 
     def handle_returned_message(self, key: str, payload: Any, envelope: dict[str, Any], /) -> None:
-        """The running call hears of it (:meth:`PublishCall.returned`)."""
+        """The running call hears of it (:meth:`Waiting.returned`)."""
 
     def on_ready(self) -> None:
-        """The running call hears of it (:meth:`PublishCall.link_open`)."""
+        """The running call hears of it (:meth:`Waiting.link_open`)."""
 
     def on_unconfigured(self) -> None:
         """No configuration is subscribed to."""

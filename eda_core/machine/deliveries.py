@@ -268,7 +268,7 @@ class Deliveries:
     def reject_invalid(
         self, epoch: Epoch, tag: int, exchange: str, routing_key: str, invalid: InvalidEnvelope, now: float
     ) -> list[Effect]:
-        """Dead-letter what is no message (docs/architecture.rst, "Receiving")."""
+        """Dead-letter what is no message (docs/architecture.rst, "Invalid messages")."""
         text = f"invalid message {exchange}/{routing_key}: {invalid}: dead-lettered"
         effects: list[Effect] = [Report(EMERGENCY, text)]
         fields = {"outcome": "dead-letter", "routing_key": routing_key}

@@ -29,7 +29,7 @@ class Connect:
 
     Complete means three open channels: one to consume on, one to publish on with ``Confirm.Select`` answered, one for
     logs. They may share a connection, but a connection of its own for publishing lets acknowledgements through during a
-    resource alarm (``FACTS.md``, "RabbitMQ").
+    resource alarm (docs/design.rst, "Resource alarms").
 
     Attributes:
         url: where to.

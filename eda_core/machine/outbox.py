@@ -2,8 +2,8 @@
 
 A publish is in one place at a time: held by the delivery whose handler made it (:mod:`eda_core.machine.deliveries`), in
 the backlog, on the link, or waiting to be sent again after the broker refused it. It leaves when the broker has
-confirmed it, or when its delivery comes again and makes it again. This module knows nothing of deliveries and links but
-their identifiers.
+confirmed it, or when its delivery comes again and makes it again (docs/architecture.rst, "Lost connections"). It knows
+nothing of deliveries and links but their identifiers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Confirms(Generic[Item]):
     """What was sent on a channel with publisher confirms, and has no answer yet.
 
     The tags of a channel count from 1. Answers come in any order, for one tag or for all up to one; an answer for one
-    tag says nothing of the lower ones (docs/design.rst, "Publisher confirms").
+    tag says nothing of the lower ones (AMQP 0-9-1, ``basic.ack``).
 
     Attributes:
         open: the items by tag, in the order of sending.

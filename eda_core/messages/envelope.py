@@ -1,4 +1,4 @@
-"""Messages to AMQP properties and body, and back (``ARCHITECTURE.md``, "Envelope")."""
+"""Messages to AMQP properties and body, and back (docs/architecture.rst, "Envelope")."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from eda_core.text import shortened
 
 #: AMQP 0-9-1, section 4.2.5.5; pamqp cuts longer ones.
 MAX_HEADER_NAME_BYTES: Final = 128
-#: Levels of tables and arrays in a header. Deeper ones come to where they crash their readers (``FACTS.md``).
+#: Levels of tables and arrays in a header. Much deeper ones crash their readers (docs/design.rst, "Poison headers").
 MAX_HEADER_DEPTH: Final = 32
 #: Milliseconds; RabbitMQ closes the channel over more, each time the message is sent again.
 _LONGEST_EXPIRATION: Final = 315_360_000_000

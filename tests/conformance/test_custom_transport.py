@@ -95,7 +95,7 @@ POISON = b"\x20\x00" + struct.pack(">I", 11) + b"\x01tT" + b"\x7f" + b"\xff" * 7
 
 @pytest.mark.rabbitmq
 def test_headers_that_crash_their_reader_are_dead_lettered(rabbitmq: RabbitNode, rabbit_vhost: str) -> None:
-    """Other clients lose the connection over such a message, again and again (FACTS.md, "RabbitMQ")."""
+    """Other clients lose the connection over such a message, again and again (docs/design.rst, "Poison headers")."""
     rabbitmq.set_dlx_policy(rabbit_vhost)
     asyncio.run(_poison(Rabbit(Victim(rabbitmq, rabbit_vhost))))
 

@@ -1,4 +1,4 @@
-"""What the explorer checks: the invariants of ``ARCHITECTURE.md``, judged from outside the machine.
+"""What the explorer checks: the invariants (docs/architecture.rst, "Invariants"), judged from outside the machine.
 
 Everything here is decided by what the world itself did and saw (which handler ended how, which confirm the broker
 gave, what is in its queues); the machine's own books are not asked, but for the state of its link.
@@ -129,7 +129,7 @@ def judge_publish(node: Node, link: Link, effect: Publish) -> None:
 
 
 def misfit(piece: Piece, effect: Publish, config: Config) -> str | None:
-    """How a publish differs from what ``ARCHITECTURE.md``, "Envelope", has for its message; ``None`` if it does not."""
+    """How a publish differs from its message (docs/architecture.rst, "Envelope"); ``None`` if it does not."""
     message = piece.post.message
     mandatory = piece.post.mandatory
     exchange = _EXCHANGE[type(message)]

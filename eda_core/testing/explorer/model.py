@@ -52,8 +52,8 @@ class Violation(Exception):
     """Something that must hold does not.
 
     Attributes:
-        rule: an invariant of ``ARCHITECTURE.md`` (I1 to I6), a rule of the design (R1 to R9), "life": what
-            ``ARCHITECTURE.md`` says in "Life of a service", or "call": what :mod:`eda_core.machine.calls` says.
+        rule: an invariant (I1 to I6), a rule of the design (R1 to R10), "life" (docs/architecture.rst, "Life of a
+            service"), or "call" (:mod:`eda_core.machine.calls`).
     """
 
     def __init__(self, rule: str, text: str) -> None:

@@ -1,8 +1,8 @@
 """A model of what is around one machine, which knows nothing of how the machine works.
 
 It has a queue, a link with its unacknowledged tags and unanswered publishes, the handlers that run, and a service that
-answers calls. It checks the invariants I1 to I3, I5 and I6 of ``ARCHITECTURE.md`` on what the machine asks for, and
-that each call ends once, with its own result.
+answers calls. It checks the invariants I1 to I3, I5 and I6 on what the machine asks for, and that each call ends once,
+with its own result.
 """
 
 from __future__ import annotations

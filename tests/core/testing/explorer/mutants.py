@@ -1,7 +1,7 @@
 """The planted bugs: one-line changes of the core, each with the test that must notice it and the rule it breaks.
 
 The tests are those of ``test_explorer.py``: a scenario's name stands for ``test_scenario[name]``. Those marked
-``eventail`` are bugs that eventail 2.3.6 has (``FACTS.md``).
+``eventail`` are bugs that eventail 2.3.6 has (docs/design.rst, "What eventail gets wrong").
 """
 
 from __future__ import annotations

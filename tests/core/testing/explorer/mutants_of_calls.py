@@ -1,4 +1,4 @@
-"""The planted bugs of calls: see :mod:`tests.explore.mutants`."""
+"""The planted bugs of calls: see :mod:`tests.core.testing.explorer.mutants`."""
 
 from __future__ import annotations
 
