@@ -144,8 +144,8 @@ MUTANTS_OF_CALLS = (
     Mutant(
         "a result that comes while the service stops is given back",
         "machine/machine",
-        "if routing_key == self._calls.key and self._calls.subscribed:",
-        "if routing_key == self._calls.key and connection.state is link.OPEN:",
+        "if self._calls.subscribed and routing_key == self._calls.key:",
+        "if routing_key == self._calls.key and connection.state is OPEN:",
         "stop with calls that wait",
         "call",
     ),
