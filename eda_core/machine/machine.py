@@ -42,7 +42,7 @@ from eda_core.machine.effects import (
     Stopped,
     Unconfigured,
 )
-from eda_core.machine.identifiers import DeliveryId, Epoch, PublishId
+from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.in_flight import Delivery
 from eda_core.machine.link import DRAINING, OPEN, OVER, SERVING, WITHOUT_LINK
 from eda_core.machine.logs import Logs
