@@ -241,7 +241,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"kind": Command, "reply_to": ""}, "reply_to is empty; give it a name"),
     (
         {"kind": Command, "reply_to": "amq.rabbitmq.reply-to"},
-        "results come by the commands exchange: give a routing key",
+        "give a routing key: results are published to the commands exchange",
     ),
     ({"kind": Command, "reply_to": None}, "reply_to must be str, not NoneType; pass text"),
     ({"kind": Command, "reply_to": "r" * 256}, "is 256 bytes long"),
