@@ -18,7 +18,7 @@ from eda_core.errors import (
     ServiceError,
     StateError,
 )
-from eda_core.machine.aggregator import Batch, RawEvent
+from eda_core.machine.aggregator import Aggregator
 from eda_core.machine.config import Config
 from eda_core.machine.effects import (
     Ack,
@@ -59,6 +59,7 @@ from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
 from eda_core.messages.codec import CBOR, JSON, Limits
 from eda_core.messages.routing import TopicPattern
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Message, Result
+from eda_core.services.batch import RawEvent
 from eda_core.services.handlers import Handlers
 
 __all__ = [
@@ -68,8 +69,8 @@ __all__ = [
     "DONE",
     "JSON",
     "Ack",
+    "Aggregator",
     "AnyMessage",
-    "Batch",
     "BufferAvailable",
     "BufferFull",
     "Cancel",

@@ -1,8 +1,8 @@
 """Services on asyncio: the core decides, aiormq (the layer below aio-pika) carries."""
 
 from eda_aio.service import Service
-from eda_core.machine.aggregator import RawEvent
 from eda_core.messages.values import HEADER, JSON_MODEL
+from eda_core.services.batch import RawEvent
 from eda_core.services.coroutines import Batch
 
 __all__ = ["HEADER", "JSON_MODEL", "Batch", "RawEvent", "Service"]

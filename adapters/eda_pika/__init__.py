@@ -1,7 +1,7 @@
 """Services on pika: the core decides, callbacks carry."""
 
-from eda_core.machine.aggregator import RawEvent
 from eda_core.messages.values import HEADER, JSON_MODEL
+from eda_core.services.batch import RawEvent
 from eda_core.services.callbacks import Batch
 from eda_pika.service import ReconnectingSupervisor, Service
 

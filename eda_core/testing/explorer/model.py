@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from eda_core.machine.aggregator import Batch
+from eda_core.machine.aggregator import Aggregator
 from eda_core.machine.config import Config
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.machine import Machine
@@ -399,9 +399,9 @@ class Node:
         "wants_configuration",
     )
 
-    def __init__(self, machine: Machine, batch: Batch[str] | None) -> None:
+    def __init__(self, machine: Machine, batch: Aggregator[str] | None) -> None:
         self.machine: Machine = machine
-        self.batch: Batch[str] | None = batch
+        self.batch: Aggregator[str] | None = batch
         self.hands: tuple[Hand, ...] = ()
         self.calls: dict[int, Called] = {}
         self.asked: int = 0

@@ -13,7 +13,7 @@ from pamqp import commands
 from eda_core.errors import BufferFull, LocalError
 from eda_core.machine import effects as fx
 from eda_core.machine import link as life
-from eda_core.machine.aggregator import Batch
+from eda_core.machine.aggregator import Aggregator
 from eda_core.machine.identifiers import TAG_MASK, DeliveryId, Epoch, PublishId
 from eda_core.machine.machine import Machine
 from eda_core.messages.values import Configuration, Event
@@ -55,9 +55,9 @@ def _half() -> float:
     return 0.5
 
 
-def _batch(scenario: Scenario) -> Batch[str] | None:
+def _batch(scenario: Scenario) -> Aggregator[str] | None:
     """The callback is in the steps."""
-    return None if scenario.batch is None else Batch(*scenario.batch[:2], void)
+    return None if scenario.batch is None else Aggregator(*scenario.batch[:2], void)
 
 
 class WorldState:

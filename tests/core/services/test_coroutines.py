@@ -9,11 +9,11 @@ from pamqp.commands import Basic
 
 from eda_core.drivers.handling import handling
 from eda_core.errors import ServiceError
-from eda_core.machine.aggregator import RawEvent
 from eda_core.machine.effects import Connect, Dispatch, Effect, Ready, Stopped
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.outcomes import DEFERRED, DONE, Failed
 from eda_core.messages.values import Event
+from eda_core.services.batch import RawEvent
 from eda_core.services.coroutines import Batch
 from tests.core.drivers.test_base import Link
 from tests.core.drivers.turning import Cancelled, Promise, Runs, Service, Task, made, running
