@@ -13,7 +13,7 @@ NOTICE: Final = 5  #: Normal, but worth attention.
 INFO: Final = 6  #: Information.
 DEBUG: Final = 7  #: Messages for debugging.
 
-#: The names of the levels: ``LABELS[level]`` is the last word of a log's routing key, and its ``_levelname``.
+#: The names of the levels. ``LABELS[level]`` is the last word of a log's routing key, and its ``_levelname``.
 LABELS: Final = ("EMERGENCY", "ALERT", "CRITICAL", "ERROR", "WARNING", "NOTICE", "INFO", "DEBUG")
 #: The name that ``LABELS`` has in eventail.
 CRITICITY_LABELS: Final = LABELS

@@ -1,4 +1,7 @@
-"""Records for the ``logs`` exchange: sent while there is a link, otherwise the latest are kept for the next one."""
+"""Sends log records to the ``logs`` exchange, or keeps the latest while there is no link.
+
+It does not decide what is logged. It knows nothing of the link but its epoch.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,16 @@ from eda_core.machine.identifiers import Epoch
 from eda_core.messages import gelf
 from eda_core.messages.codec import JSON
 
-#: Logs are not promised to arrive; this many of the latest are kept while there is no link.
+#: How many of the latest records are kept while there is no link. Older ones are dropped.
 KEPT_LOGS: Final = 100
 
 
 class Logs:
-    """Writes GELF records.
+    """The log records of one service.
 
     Args:
-        wall_offset: seconds since the epoch at monotonic time 0.
+        config: says who logs.
+        wall_offset: what to add to monotonic seconds to get seconds since 1970 (POSIX time).
     """
 
     __slots__ = ("_config", "_epoch", "_kept", "_offset")
@@ -46,8 +50,10 @@ class Logs:
     ) -> None:
         """Send a record, or keep it until there is a link.
 
+        The arguments are those of :meth:`eda_core.Machine.log`.
+
         Raises:
-            LocalError: the level or a field's name is not allowed.
+            LocalError: the level or the name of a field is not allowed.
         """
         config = self._config
         body = gelf.record(
@@ -65,12 +71,12 @@ class Logs:
         self._send(effects)
 
     def opened(self, epoch: Epoch, effects: list[Effect]) -> None:
-        """There is a link: send what was kept."""
+        """Note that the link is open, and send the records that were kept."""
         self._epoch = epoch
         self._send(effects)
 
     def lost(self) -> None:
-        """There is no link any more."""
+        """Note that the link is lost."""
         self._epoch = None
 
     def _send(self, effects: list[Effect]) -> None:

@@ -1,7 +1,7 @@
-"""What a service declares, as AMQP 0-9-1 commands (docs/architecture.rst, "Topology").
+"""The exchanges, queues and bindings of a service, as AMQP 0-9-1 commands (docs/architecture.rst, "Topology").
 
-Declaring goes in two steps, because the broker names the exclusive queues: first exchanges and queues, then, with the
-names at hand, bindings and prefetch.
+They are declared in two steps, because the broker names the exclusive queues: first exchanges and queues, then bindings
+and prefetch. This module decides what is declared. It does not know when, nor what the state of the link is.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from eda_core.machine import retry
 from eda_core.machine.config import Config
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS, EXCHANGES, LOGS, queue_name
 
-#: The consumer tag of results of calls. The other consumers are called after their exchanges.
+#: The consumer tag for the results of calls. The tags of the other consumers are the names of their exchanges.
 REPLIES: Final = "replies"
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One queue of the service.
+    """A queue of the service.
 
     Attributes:
-        exchange: where it is bound.
-        queue: its name, "" for one that the broker names.
+        exchange: the exchange to which it is bound.
+        queue: its name; "" if the broker names it.
         keys: its binding keys.
-        tag: of its consumer, the exchange's name unless given.
+        tag: its consumer tag, by default the name of the exchange.
     """
 
     exchange: str
@@ -45,12 +45,12 @@ class Subscription:
 
 
 def replies(key: str) -> Subscription:
-    """The queue of this worker alone for the results of its calls, which come under the routing key ``key``."""
+    """Return the queue for the results of this worker's calls. Their routing key is ``key``."""
     return Subscription(COMMANDS, "", (key,), REPLIES)
 
 
 def subscriptions(config: Config) -> tuple[Subscription, ...]:
-    """The queues that ``config`` asks for, in the order of declaration."""
+    """Return the queues of a service, in the order in which they are declared."""
     return tuple(_subscriptions(config))
 
 
@@ -64,10 +64,11 @@ def _subscriptions(config: Config) -> Iterator[Subscription]:
 
 
 def declarations(wanted: Sequence[Subscription], delays: Iterable[float]) -> tuple[base.Frame, ...]:
-    """The first step: all four exchanges, since the service may publish to any, its queues, and those for retries.
+    """Return the commands of the first step: all four exchanges, the queues, and the retry queues.
 
     Args:
-        delays: before retries, seconds.
+        wanted: the queues of the service.
+        delays: the delays of its retry policy, seconds.
     """
     exchanges = (Exchange.Declare(exchange=name, exchange_type="topic", durable=True) for name in EXCHANGES)
     queues = (
@@ -84,7 +85,12 @@ def declarations(wanted: Sequence[Subscription], delays: Iterable[float]) -> tup
 
 
 def queue_names(wanted: Sequence[Subscription], replies: Sequence[base.Frame]) -> Mapping[str, str] | None:
-    """The queue of each consumer tag, read off the replies to :func:`declarations`; ``None`` if they do not fit."""
+    """Return the name of each queue by consumer tag; ``None`` if the broker has not named them all.
+
+    Args:
+        wanted: the queues of the service.
+        replies: the broker's replies to :func:`declarations`.
+    """
     names = [reply.queue for reply in replies if isinstance(reply, Queue.DeclareOk) and reply.queue]
     if len(names) < len(wanted) or not all(map(_is_queue_name, names)):
         return None
@@ -92,7 +98,7 @@ def queue_names(wanted: Sequence[Subscription], replies: Sequence[base.Frame]) -
 
 
 def _is_queue_name(name: str) -> bool:
-    """Whether pamqp takes it in a command, as it may not, whoever gave it."""
+    """Return whether pamqp accepts the name in a command. It may not accept each name that a broker gives."""
     try:
         Queue.Bind(queue=name)
     except ValueError:
@@ -101,7 +107,13 @@ def _is_queue_name(name: str) -> bool:
 
 
 def bindings(wanted: Sequence[Subscription], queues: Mapping[str, str], prefetch: int) -> tuple[base.Frame, ...]:
-    """The second step: bindings are only ever added; the prefetch (messages) holds for each consumer."""
+    """Return the commands of the second step: the bindings, and the prefetch.
+
+    Args:
+        wanted: the queues of the service.
+        queues: their names by consumer tag.
+        prefetch: how many messages may be unacknowledged at once, for each consumer.
+    """
     bound = (
         Queue.Bind(queue=queues[subscription.tag], exchange=subscription.exchange, routing_key=key)
         for subscription in wanted

@@ -22,8 +22,8 @@ ORIGIN_EXCHANGE: Final = "origin_exchange"
 #: The routing key with which it was published first.
 ORIGIN_ROUTING_KEY: Final = "origin_routing_key"
 
-#: How often a quorum queue delivered the message before: 0 or absent on the first delivery (docs/design.rst, "Delivery
-#: counts").
+#: How often a quorum queue delivered the message before. It may be 0 or absent on the first delivery (docs/design.rst,
+#: "Delivery counts").
 DELIVERY_COUNT_HEADER: Final = "x-delivery-count"
 
 #: RabbitMQ also routes a message by these. It would do so with a copy too, and it closes the channel if they are no

@@ -163,7 +163,7 @@ def test_an_error_is_raised_with_its_payload() -> None:
 
 
 def test_no_result_in_time_is_a_timeout() -> None:
-    with pytest.raises(CommandTimeout, match=r"peer\.Do: too late; a late result will be dropped") as caught:
+    with pytest.raises(CommandTimeout, match=r"peer\.Do: too late; a result that comes later is dropped") as caught:
         answer(Replied(1, "peer.Do", None, "too late", timed_out=True))
     assert isinstance(caught.value, TimeoutError)
 

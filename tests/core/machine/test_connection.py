@@ -196,7 +196,7 @@ def test_after_the_first_link_every_loss_is_mended() -> None:
 
 @pytest.mark.parametrize("attempts", [0, -1, True, 1.0, "1"])
 def test_initial_attempts_are_a_number_of_them(attempts: Any) -> None:
-    with pytest.raises(LocalError, match="initial_attempts is a whole number, at least 1, or None"):
+    with pytest.raises(LocalError, match="give initial_attempts as a whole number from 1, or None"):
         ReconnectPolicy(initial_attempts=attempts)
 
 

@@ -250,7 +250,7 @@ def test_work_that_nobody_will_do_is_a_failure_that_trying_again_does_not_mend(
     failed = outcome(message, function())
     assert isinstance(failed, Failed)
     assert failed.permanent
-    assert f"still to be run ({function.__name__[1:]})" in failed.reason
+    assert f"the function was not run: its result is a value of type {function.__name__[1:]};" in failed.reason
 
 
 def test_a_reason_has_an_end() -> None:
