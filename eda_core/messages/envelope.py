@@ -232,10 +232,14 @@ def open_envelope(
         conversation_id = _conversation_id(exchange, conversation_id)
     if not exchange:  # put straight into the queue: a delayed retry, or a dead letter that a tool has republished
         exchange, routing_key = _origin(headers, routing_key)
-    if exchange != EVENTS and exchange not in _INCOMING:
-        raise InvalidEnvelope(f"exchange {exchange!r} is not one of the architecture", conversation_id)
+    content_type = properties.content_type
+    if exchange != EVENTS:
+        if exchange not in _INCOMING:
+            raise InvalidEnvelope(f"exchange {exchange!r} is not one of the architecture", conversation_id)
+        if exchange == LOGS:
+            content_type = JSON
     try:
-        payload = decode(body, JSON if exchange == LOGS else properties.content_type, limits)
+        payload = decode(body, content_type, limits)
     except DecodeError as error:
         raise InvalidEnvelope(str(error), conversation_id) from None
     meta = _meta(properties, headers)

@@ -71,7 +71,9 @@ def test_a_refused_publish_leaves_the_window_to_others_until_its_time_has_come()
 def test_accepts_no_more_than_the_buffer_holds() -> None:
     outbox = make(1, 2)
     accept(outbox, *numbered(1, 2))
-    with pytest.raises(BufferFull, match="2 publishes wait for the broker's confirms; publish more slowly") as full:
+    with pytest.raises(
+        BufferFull, match="2 publishes wait for the broker's confirms, the limit; publish more slowly"
+    ) as full:
         outbox.refuse_if_full()
     assert full.value.temporary
     assert outbox.kept == 2
@@ -172,7 +174,7 @@ def test_while_the_broker_takes_none_nothing_but_that_is_overdue() -> None:
     assert outbox.blocked_since == 50.0
     assert outbox.deadline(True) == outbox.deadline(False) == 1050.0
     assert outbox.overdue(1049.0, True) is None
-    assert outbox.overdue(1050.0, False) == "the broker has taken no publishes for 1000 s"
+    assert outbox.overdue(1050.0, False) == "the broker has blocked publishing for 1000 s"
     assert outbox.unblock(70.0)
     assert not outbox.unblock(80.0)
     assert outbox.deadline(True) == 170.0, "the time for the confirm begins anew"
