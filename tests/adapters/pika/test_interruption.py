@@ -114,10 +114,10 @@ async def test_what_is_ours_is_not_interrupted() -> None:
     """A handler that does nothing but publish spends its time in the core, which must not be left half done."""
     status, lines, errors, left = await ran(
         """
-import eda_core.machine
+import eda_core.machine.machine
 from eda_core.errors import Abandoned, BufferFull
 
-inside, publish = [], eda_core.machine.Machine.publish
+inside, publish = [], eda_core.machine.machine.Machine.publish
 
 def watched(*arguments, **named):
     try:
@@ -126,7 +126,7 @@ def watched(*arguments, **named):
         inside.append("interrupted")
         raise
 
-eda_core.machine.Machine.publish = watched
+eda_core.machine.machine.Machine.publish = watched
 
 class Busy(Probe):
     def on_Happened(self, payload, conversation_id, meta):
