@@ -23,7 +23,7 @@ EFFECTS: dict[str, Effect] = {
     "ack": Ack(EPOCH, 1, False),
     "nack": Nack(EPOCH, 1, False),
     "publish": PUBLISH,
-    "log": PublishLog(EPOCH, "svc.INFO", PROPERTIES, b""),
+    "log": PublishLog(EPOCH, "logs", "svc.INFO", PROPERTIES, b""),
 }
 
 
