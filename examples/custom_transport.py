@@ -165,7 +165,8 @@ class Link(transport.Link):
         self.publisher.send(1, command, effect.properties, effect.body)
 
     def log(self, effect: PublishLog) -> None:
-        self.publisher.send(2, Basic.Publish(0, "logs", effect.routing_key), effect.properties, effect.body)
+        command = Basic.Publish(0, effect.exchange, effect.routing_key)
+        self.publisher.send(2, command, effect.properties, effect.body)
 
     def congested(self) -> bool:
         return self.publisher.writer.transport.get_write_buffer_size() >= transport.MAX_UNSENT

@@ -199,9 +199,12 @@ class Link(transport.Link):
         await self._consumer.basic_nack(effect.tag, requeue=effect.requeue, wait=False)
 
     async def log(self, effect: PublishLog) -> None:
-        key, properties = effect.routing_key, effect.properties
         await self._logger.basic_publish(
-            effect.body, exchange="logs", routing_key=key, properties=properties, wait=False
+            effect.body,
+            exchange=effect.exchange,
+            routing_key=effect.routing_key,
+            properties=effect.properties,
+            wait=False,
         )
 
     def congested(self) -> bool:

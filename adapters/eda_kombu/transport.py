@@ -187,18 +187,18 @@ class Link(transport.Link):
 
     def publish(self, effect: Publish) -> None:
         self._session.waiting.sent(effect)
-        self._send(self._channel.channel_id, effect, effect.exchange, effect.mandatory)
+        self._send(self._channel.channel_id, effect, effect.mandatory)
 
     def log(self, effect: PublishLog) -> None:
-        self._send(self._logs.channel_id, effect, "logs", False)
+        self._send(self._logs.channel_id, effect, False)
 
     def congested(self) -> bool:
         """Not by bytes: a write waits until the broker reads."""
         return self._blocked
 
-    def _send(self, channel: int, effect: Publish | PublishLog, exchange: str, mandatory: bool) -> None:
+    def _send(self, channel: int, effect: Publish | PublishLog, mandatory: bool) -> None:
         data, step = effect.body, self._connection.frame_max - 8  # the frame's own bytes
-        self._unsent += frame.marshal(Basic.Publish(0, exchange, effect.routing_key, mandatory), channel)
+        self._unsent += frame.marshal(Basic.Publish(0, effect.exchange, effect.routing_key, mandatory), channel)
         self._unsent += frame.marshal(header.ContentHeader(0, len(data), effect.properties), channel)
         for at in range(0, len(data), step):
             self._unsent += frame.marshal(body.ContentBody(data[at : at + step]), channel)

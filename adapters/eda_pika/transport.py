@@ -129,7 +129,7 @@ class Link(transport.Link):
         )
 
     def log(self, effect: PublishLog) -> None:
-        self._logger.basic_publish("logs", effect.routing_key, effect.body, Properties(effect.properties))
+        self._logger.basic_publish(effect.exchange, effect.routing_key, effect.body, Properties(effect.properties))
 
     def congested(self) -> bool:
         return bool(self._logger.connection.unsent >= transport.MAX_UNSENT)

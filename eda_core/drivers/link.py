@@ -80,7 +80,7 @@ class Link:
         raise NotImplementedError
 
     def log(self, effect: PublishLog) -> Any:
-        """``Basic.Publish`` to the exchange ``logs`` on the channel for logs."""
+        """``Basic.Publish`` to the exchange of the effect, on the channel for logs."""
         raise NotImplementedError
 
     def congested(self) -> bool:
