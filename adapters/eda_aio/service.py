@@ -9,11 +9,11 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
 from typing import Any
 
-from eda_aio.signals import stopping_on_signals
+from eda_aio.signals import choose, stopping_on_signals
 from eda_aio.transport import Link
 from eda_core import Connect
 from eda_core.criticality import LOGGING_LEVELS, WARNING
@@ -30,17 +30,29 @@ class Service(CoroutineService):
     once, elsewhere when the broker has confirmed the message.
     """
 
-    async def run(self) -> None:
-        """Serve until SIGINT, SIGTERM, SIGHUP or :meth:`stop`. Being cancelled, it stops gracefully first.
+    async def run(self, signals: bool | Iterable[int] | None = None) -> None:
+        """Serve until :meth:`stop`, or until a signal asks the process to end. If it is cancelled, it stops first.
 
-        A second signal stops at once, leaving unfinished messages to other workers.
+        The first signal stops the service as :meth:`stop` does. A second one stops it at once: unfinished messages are
+        left to other workers. At the end the handlers of signals are what they were before. Signals that the process
+        ignores (``nohup``, a job in the background) stay ignored.
+
+        Args:
+            signals: ``None``: SIGINT, SIGTERM and SIGHUP stop the service, unless the program has its own handler for
+                them. If the program has one for SIGTERM (as uvicorn has), no signal does: the program decides when it
+                ends, and stops or cancels the service then. ``True``: they stop the service in any case, and the
+                program's own handlers are called as well. Numbers, such as ``[signal.SIGTERM]``: the same with these
+                signals. ``False``: no signal stops the service. Outside the main thread no signal can.
 
         Raises:
-            ServiceError: it ended otherwise: every broker refuses its credentials, or ``on_ready`` failed.
-            StateError: it was run before.
+            LocalError: ``signals`` is wrong; it says why.
+            ServiceError: the service ended without being asked to: every broker refuses its credentials, or
+                ``on_ready`` failed.
+            StateError: the service was run before.
         """
+        numbers = choose(signals)
         driver = self._eda_begin(_Driver)
-        with stopping_on_signals(driver.interrupt):
+        with stopping_on_signals(driver.interrupt, numbers):
             await driver.run()
 
     def _eda_identity(self) -> tuple[str, int]:

@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
@@ -23,7 +23,7 @@ from eda_core.criticality import LOGGING_LEVELS
 from eda_core.drivers.callbacks import CallbackDriver
 from eda_core.services.callbacks import CallbackService
 from eda_core.services.eventail import time_to_stop
-from eda_pika.signals import Signals, T
+from eda_pika.signals import Signals, T, choose
 from eda_pika.transport import Link
 
 LOGGER = logging.getLogger("eda_pika")
@@ -42,24 +42,35 @@ class Service(CallbackService):
     #: Run handlers, hooks and timers in so many threads of their own; 0 for the thread of ``run``.
     HANDLER_THREADS: ClassVar[int] = 0
 
-    def run(self) -> None:
-        """Serve until :meth:`stop`, SIGINT, SIGTERM or SIGHUP (those in the main thread only).
+    def run(self, signals: bool | Iterable[int] | None = None) -> None:
+        """Serve until :meth:`stop`, or until a signal asks the process to end.
 
-        After ``STOP_TIMEOUT`` unfinished messages are left to other workers, and after a second signal at once. In the
-        main thread, without ``HANDLER_THREADS``, a handler that goes on then is ended by :class:`Abandoned`, raised
-        within it; unless it is in a call to C code that does not look at signals, catches that, or has the handlers of
-        all three signals replaced. In another thread nothing but its end ends a handler.
+        The first signal stops the service as :meth:`stop` does. A second one stops it at once: unfinished messages are
+        left to other workers. At the end the handlers of signals are what they were before. Signals that the process
+        ignores (``nohup``, a job in the background) stay ignored.
 
-        What is no ``Exception`` (SystemExit), raised in a handler, stops at once too, and comes out of here.
+        A handler that still runs when the time of a stop is over is ended by :class:`Abandoned`, raised within it. That
+        takes a service that runs its handlers in the main thread (without ``HANDLER_THREADS``) and has at least one
+        signal whose handler the program does not replace. It cannot end a handler that catches ``Abandoned``, or that
+        is in a call to C code that does not look at signals.
+
+        What a handler raises that is no ``Exception`` (``SystemExit``) stops the service at once, and is raised here.
+
+        Args:
+            signals: ``None``: SIGINT, SIGTERM and SIGHUP stop the service, unless the program has its own handler for
+                them. If the program has one for SIGTERM, no signal does: the program decides when it ends, and stops
+                the service then. ``True``: they stop the service in any case, and the program's own handlers are called
+                as well. Numbers, such as ``[signal.SIGTERM]``: the same with these signals. ``False``: no signal stops
+                the service. Outside the main thread no signal can.
 
         Raises:
-            LocalError: ``HANDLER_THREADS`` is no number of threads.
+            LocalError: ``HANDLER_THREADS`` is no number of threads, or ``signals`` is wrong; it says why.
             ServiceError: every broker refuses the credentials, or ``on_ready`` failed.
-            StateError: it was run before.
+            StateError: the service was run before.
         """
         if type(self.HANDLER_THREADS) is not int or self.HANDLER_THREADS < 0:
             raise LocalError(f"HANDLER_THREADS is {self.HANDLER_THREADS!r}", hint="give a whole number, 0 for none")
-        self._eda_begin(_Driver).run()
+        self._eda_begin(partial(_Driver, signals=choose(signals))).run()
 
     def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
         """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once.
@@ -87,7 +98,7 @@ class ReconnectingSupervisor:
 
 
 class _Driver(CallbackDriver):
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, signals: tuple[int, ...]) -> None:
         machine = service.make_machine(
             random=random.random, token=secrets.token_hex(6), wall_offset=time.time() - self.now()
         )
@@ -95,7 +106,7 @@ class _Driver(CallbackDriver):
         self.loop: Any = IOLoop()
         self._process, self._thread, self._context = os.getpid(), threading.get_ident(), service._eda_ssl
         self._threads = service.HANDLER_THREADS
-        self._signals = Signals(self.loop, self.interrupt, machine.config.stop_timeout)
+        self._signals = Signals(self.loop, self.interrupt, machine.config.stop_timeout, signals)
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._asked: set[Future[Any]] = set()
         self._working = self._ended = False

@@ -82,6 +82,25 @@ async def test_a_child_that_is_terminated_ends_and_its_parent_does_not(threads: 
 
 @IN_THREADS
 @asynchronous
+async def test_a_child_that_is_terminated_at_once_ends_too(threads: int) -> None:
+    """Perhaps before it has handlers of its own."""
+    lines = await ran(
+        threads,
+        """
+    def forks(self):
+        for _ in range(10):
+            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            child.start()
+            child.terminate()
+            child.join()
+            say(f"ended by {child.exitcode}")
+""",
+    )
+    assert lines.count("ended by -15") == 10
+
+
+@IN_THREADS
+@asynchronous
 async def test_a_child_that_asks_the_service_hears_that_it_is_none(threads: int) -> None:
     """What it published would be in its copy of the outbox, and be gone with it."""
     lines = await ran(

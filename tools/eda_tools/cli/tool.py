@@ -29,7 +29,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -177,9 +179,22 @@ def _explained(error: BaseException) -> tuple[str, int]:
     return f"unexpected {type(error).__name__}: {error} (EDA_DEBUG=1 shows where)", FAILED
 
 
-async def _supervised(work: Awaitable[int], timeout: float | None, output: Output) -> int:
-    from eda_aio.signals import stopping_on_signals  # slow to load, and not needed for --help
+@contextlib.contextmanager
+def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """In the block SIGINT, SIGTERM and SIGHUP call ``stop`` in the running loop, if it is that of the main thread."""
+    loop, numbers = asyncio.get_running_loop(), [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    if threading.current_thread() is not threading.main_thread():
+        numbers.clear()
+    for number in numbers:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
+
+async def _supervised(work: Awaitable[int], timeout: float | None, output: Output) -> int:
     task = asyncio.ensure_future(work)
     interrupted = False
 
@@ -189,7 +204,7 @@ async def _supervised(work: Awaitable[int], timeout: float | None, output: Outpu
         heard()
         task.cancel()
 
-    with stopping_on_signals(on_signal), ending_when_stuck(output, timeout) as heard:
+    with _stopping_on_signals(on_signal), ending_when_stuck(output, timeout) as heard:
         done, _ = await asyncio.wait((task,), timeout=timeout)
         heard()
         if not done:
