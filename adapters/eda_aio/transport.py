@@ -11,6 +11,7 @@ import asyncio
 from contextlib import suppress
 from ssl import SSLContext, create_default_context
 from typing import Any, cast
+from urllib.parse import urlencode, urlsplit
 
 from aiormq import Channel
 from aiormq import Connection as Aiormq
@@ -19,7 +20,6 @@ from aiormq.connection import TCPTransportFactory, TLSTransportFactory, Transpor
 from aiormq.exceptions import AuthenticationError, DeliveryError, ProbableAuthenticationError
 from pamqp import base
 from pamqp.commands import Connection as Method
-from yarl import URL
 
 from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
 from eda_core.drivers import link as transport
@@ -36,7 +36,7 @@ class _Transports(TransportFactory):
 
     last: asyncio.WriteTransport
 
-    async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def create(self, url: Any, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await factory.create(url, **options)
         self.last = writer.transport
@@ -49,7 +49,7 @@ class Connection(Aiormq):
     The methods are private to aiormq, and replaced by having the same class name; a test sees that they are called.
     """
 
-    def __init__(self, url: URL, context: SSLContext | None, link: Link) -> None:
+    def __init__(self, url: str, context: SSLContext | None, link: Link) -> None:
         self._transports = _Transports()
         super().__init__(url, context=context, transport_factory=self._transports)
         self.link = link
@@ -147,8 +147,8 @@ class Link(transport.Link):
         self._logger = await self._channel(publishing, confirms=False)
 
     async def _connection(self) -> Connection:
-        url = URL(self.asked.url).with_query(heartbeat=self.asked.heartbeat, name=self.asked.name)
-        connection = Connection(url, self._ssl, self)
+        query = urlencode({"heartbeat": self.asked.heartbeat, "name": self.asked.name})
+        connection = Connection(urlsplit(self.asked.url)._replace(query=query).geturl(), self._ssl, self)
         await connection.connect()
         self._connections.append(connection)
         connection.closing.add_done_callback(self._on_connection_closed)

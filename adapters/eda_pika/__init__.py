@@ -1,4 +1,10 @@
 """Services on pika: the core decides, callbacks carry."""
+# ruff: noqa: E402 - what is missing is told before anything is imported that needs it
+
+from eda_core.drivers.library import require
+
+# For the private methods that connection.py and transport.py use.
+require("eda_pika", "pika", {"pika": "1.4.4"})
 
 from eda_core.machine.aggregator import RawEvent
 from eda_core.messages.values import HEADER, JSON_MODEL
