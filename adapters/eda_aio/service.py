@@ -13,14 +13,18 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
 from typing import Any
 
-from eda_aio.signals import choose, stopping_on_signals
+from eda_aio.signals import SIGNALS, stopping_on_signals
 from eda_aio.transport import Link
 from eda_core import Connect
 from eda_core.criticality import LOGGING_LEVELS, WARNING
 from eda_core.drivers.coroutines import CoroutineDriver
+from eda_core.drivers.library import quieten
 from eda_core.services.coroutines import CoroutineService
 
 LOGGER = logging.getLogger("eda_aio")
+quieten(
+    map(logging.getLogger, ("aiormq.connection", "aiormq.connection.marshall", "aiormq.channel", "asyncio")), LOGGER
+)
 
 
 class Service(CoroutineService):
@@ -50,7 +54,7 @@ class Service(CoroutineService):
                 ``on_ready`` failed.
             StateError: the service was run before.
         """
-        numbers = choose(signals)
+        numbers = SIGNALS.choose(signals)
         driver = self._eda_begin(_Driver)
         with stopping_on_signals(driver.interrupt, numbers):
             await driver.run()

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from eda_core.drivers.signals import Asked, StopSignals
+from eda_core.drivers.signals import StopSignals
 
 
 def _is_default(handler: Any) -> bool:
@@ -20,16 +20,11 @@ def _is_default(handler: Any) -> bool:
     return isinstance(handler, partial) and isinstance(getattr(handler.func, "__self__", None), asyncio.Runner)
 
 
-_SIGNALS = StopSignals(signal, _is_default)
+SIGNALS = StopSignals(signal, lambda: threading.current_thread() is threading.main_thread(), _is_default)
 if hasattr(os, "register_at_fork"):  # not on Windows
-    _SIGNALS.guard_forks(os.register_at_fork)
+    SIGNALS.guard_forks(os.register_at_fork)
 #: The sockets that signals write to, one for each service.
 _wakers: list[int] = []
-
-
-def choose(asked: Asked) -> tuple[int, ...]:
-    """The signals that stop a service: see :meth:`eda_core.drivers.signals.StopSignals.choose`."""
-    return _SIGNALS.choose(asked, threading.current_thread() is threading.main_thread())
 
 
 @contextmanager
@@ -45,7 +40,7 @@ def stopping_on_signals(stop: Callable[[], None], numbers: tuple[int, ...]) -> I
             loop.call_soon_threadsafe(stop)
         return False
 
-    with _waking(loop), _SIGNALS.heard(numbers, call):
+    with _waking(loop), SIGNALS.heard(numbers, call):
         yield
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from contextvars import copy_context
 from ssl import SSLContext, create_default_context
 from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
@@ -17,13 +18,14 @@ from aiormq import Channel
 from aiormq import Connection as Aiormq
 from aiormq.abc import DeliveredMessage
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from aiormq.exceptions import AuthenticationError, DeliveryError, ProbableAuthenticationError
+from aiormq.exceptions import AuthenticationError, ConnectionClosed, DeliveryError, ProbableAuthenticationError
 from pamqp import base
 from pamqp.commands import Connection as Method
 
 from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
 from eda_core.drivers import link as transport
 from eda_core.drivers.base import Driver
+from eda_core.drivers.library import library_at_work
 from eda_core.drivers.link import reason
 from eda_core.urls import Address
 
@@ -43,11 +45,22 @@ class _Transports(TransportFactory):
         return reader, writer
 
 
-class Connection(Aiormq):
-    """aiormq only logs that the broker blocks publishing; this one tells ``link`` what the broker says.
+class _Replies:
+    """Says why the broker closes the connection instead of replying; aiormq says only that it did not expect that."""
 
-    The methods are private to aiormq, and replaced by having the same class name; a test sees that they are called.
-    """
+    def __init__(self, frames: Any) -> None:
+        self._frames = frames
+
+    async def get_frame(self) -> tuple[int, int, Any]:
+        _, _, frame = got = await self._frames.get_frame()
+        if isinstance(frame, Method.Close):
+            code, text = frame.reply_code, frame.reply_text
+            raise ProbableAuthenticationError(text) if code == 403 else ConnectionClosed(code, text)
+        return got  # type: ignore[no-any-return]
+
+
+class Connection(Aiormq):
+    """Tells ``link`` that the broker blocks publishing, and that it does not any more; aiormq only logs it."""
 
     def __init__(self, url: str, context: SSLContext | None, link: Link) -> None:
         self._transports = _Transports()
@@ -59,11 +72,15 @@ class Connection(Aiormq):
         """Bytes that wait to be sent."""
         return self._transports.last.get_write_buffer_size()
 
-    async def __handle_connection_blocked(self, frame: Method.Blocked) -> None:
+    @staticmethod
+    async def _rpc(request: Any, writer: Any, frame_receiver: Any, wait_response: bool = True) -> Any:
+        return await Aiormq._rpc(request, writer, _Replies(frame_receiver), wait_response)  # type: ignore[arg-type]
+
+    async def _hear(self, frame: Method.Blocked | Method.Unblocked) -> None:
         self.link.hear(frame)
 
-    async def __handle_connection_unblocked(self, frame: Method.Unblocked) -> None:
-        self.link.hear(frame)
+    # Private methods of aiormq 7.2. eda_aio/__init__.py checks the version; a test sees that they are called.
+    _Connection__handle_connection_blocked = _Connection__handle_connection_unblocked = _hear
 
 
 class Link(transport.Link):
@@ -81,7 +98,10 @@ class Link(transport.Link):
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
         self._publishing: set[asyncio.Task[None]] = set()
         self._abandoned = False
-        self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=f"eda link {asked.epoch}")
+        with library_at_work():
+            self._context = copy_context()
+        name = f"eda link {asked.epoch}"
+        self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=name, context=self._context)
         self._end, self._refused = "given up", False
         # Not at the end of the task, which does not even begin when it is cancelled at once.
         self.task.add_done_callback(lambda _: self.tell(self.machine.link_down, self._end, refused=self._refused))
@@ -89,7 +109,7 @@ class Link(transport.Link):
     def perform(self, effect: Effect) -> None:
         """Do it in its turn. Never raises: what fails is reported."""
         if isinstance(effect, Publish):
-            task = asyncio.create_task(self.publish(effect))
+            task = asyncio.create_task(self.publish(effect), context=self._context)
             self._publishing.add(task)
             task.add_done_callback(self._publishing.discard)
         elif isinstance(effect, Close) and not self.up:
@@ -162,6 +182,8 @@ class Link(transport.Link):
     def _on_connection_closed(self, closing: asyncio.Future[Any]) -> None:
         if not self.closing:
             error = closing.exception()
+            if isinstance(error, asyncio.CancelledError):  # aiormq's, which counts heartbeats
+                error = TimeoutError("the broker is silent")
             self.tell(self.machine.link_down, "closed" if error is None else reason(error))
             self.abandon()
 

@@ -21,12 +21,14 @@ from pika.adapters.select_connection import IOLoop
 from eda_core import Connect, Epoch, LocalError, StateError
 from eda_core.criticality import LOGGING_LEVELS
 from eda_core.drivers.callbacks import CallbackDriver
+from eda_core.drivers.library import library_at_work, quieten
 from eda_core.services.callbacks import CallbackService
 from eda_core.services.eventail import time_to_stop
-from eda_pika.signals import Signals, T, choose
+from eda_pika.signals import SIGNALS, Signals, T
 from eda_pika.transport import Link
 
 LOGGER = logging.getLogger("eda_pika")
+quieten([logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name[:4] == "pika"], LOGGER)
 _TURN, _FAREWELL = 0.002, 1.0  # seconds: for handlers until the network has its turn; for sockets to close at the end
 
 
@@ -70,7 +72,7 @@ class Service(CallbackService):
         """
         if type(self.HANDLER_THREADS) is not int or self.HANDLER_THREADS < 0:
             raise LocalError(f"HANDLER_THREADS is {self.HANDLER_THREADS!r}", hint="give a whole number, 0 for none")
-        self._eda_begin(partial(_Driver, signals=choose(signals))).run()
+        self._eda_begin(partial(_Driver, signals=SIGNALS.choose(signals))).run()
 
     def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
         """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once.
@@ -115,7 +117,7 @@ class _Driver(CallbackDriver):
         for _ in range(self._threads):  # daemons: a handler without end must not keep the process from it
             threading.Thread(target=self._serve, name="eda handlers", daemon=True).start()
         try:
-            with self._signals.heard():
+            with self._signals.heard(), library_at_work():
                 self.tell(self.machine.start)
                 while not self._ended:
                     try:
@@ -203,7 +205,8 @@ class _Driver(CallbackDriver):
     # User code, never in the stack of a callback from pika's sockets
 
     def user(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return self._signals.run(partial(function, *arguments), not self._threads)
+        with library_at_work(False):
+            return self._signals.run(partial(function, *arguments), not self._threads)
 
     def spawn(self, job: Callable[[], None]) -> None:
         self._jobs.put(job)

@@ -12,23 +12,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
-from eda_core.drivers.signals import Asked, StopSignals
+from eda_core.drivers.signals import StopSignals
 from eda_core.errors import Abandoned
 
 T = TypeVar("T")
 _LONGEST = 3600.0  # seconds; a socket refuses to wait for much longer, so it is asked again
 _AGAIN = 1.0  # seconds: one that comes just before a system call does not interrupt it, and C code may look later
-_SIGNALS = StopSignals(signal)
+SIGNALS = StopSignals(signal, lambda: threading.current_thread() is threading.main_thread())
 if hasattr(os, "register_at_fork"):  # not on Windows
-    _SIGNALS.guard_forks(os.register_at_fork)
-
-
-def choose(asked: Asked) -> tuple[int, ...]:
-    """The signals that stop a service: see :meth:`eda_core.drivers.signals.StopSignals.choose`."""
-    return _SIGNALS.choose(asked, threading.current_thread() is threading.main_thread())
+    SIGNALS.guard_forks(os.register_at_fork)
 
 
 class Signals:
@@ -50,24 +45,21 @@ class Signals:
     @contextmanager
     def heard(self) -> Iterator[None]:
         """In the block the signals are handled; behind it everything is as it was before."""
-        with self._reader, self._writer:
-            if not self._numbers:
-                yield
-                return
-            thread = threading.Thread(target=self._listen, name="eda signals", daemon=True)
-            # Python writes their numbers, even when user code keeps it from calling their handlers.
-            before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-            try:
-                with _SIGNALS.heard(self._numbers, self._handle):
-                    thread.start()
-                    try:
-                        yield
-                    finally:
-                        self._ended = True
-                        self._wake()
-                        thread.join()  # it sends no more signals; those that it sent are handled before handlers change
-            finally:
-                signal.set_wakeup_fd(before)
+        with self._reader, self._writer, ExitStack() as stack:
+            if self._numbers:
+                # Python writes their numbers, even when user code keeps it from calling their handlers.
+                before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+                stack.callback(signal.set_wakeup_fd, before)
+                stack.enter_context(SIGNALS.heard(self._numbers, self._handle))
+                thread = threading.Thread(target=self._listen, name="eda signals", daemon=True)
+                thread.start()
+                stack.callback(self._end, thread)
+            yield
+
+    def _end(self, thread: threading.Thread) -> None:
+        self._ended = True
+        self._wake()
+        thread.join()  # it sends no more signals; those that it sent are handled before handlers change
 
     def run(self, call: Callable[[], T], interruptible: bool) -> T:
         """In the thread of the run: call user code, which may be interrupted, or what of ours user code calls."""
@@ -102,7 +94,7 @@ class Signals:
 
     def _break_in(self) -> None:
         """Send the main thread a signal whose handler the user has not replaced."""
-        held = _SIGNALS.held(self._numbers)
+        held = SIGNALS.held(self._numbers)
         if self._interruptible and held:
             if hasattr(signal, "pthread_kill"):
                 signal.pthread_kill(threading.main_thread().ident or 0, held[0])

@@ -25,17 +25,24 @@ class StopSignals:
 
     Args:
         module: Python's ``signal``.
+        in_main_thread: whether the caller runs in the main thread.
         is_default: recognizes handlers that count as Python's own, besides those that Python installs at its start.
     """
 
-    def __init__(self, module: ModuleType, is_default: Callable[[Any], bool] = lambda handler: False) -> None:
+    def __init__(
+        self,
+        module: ModuleType,
+        in_main_thread: Callable[[], bool],
+        is_default: Callable[[Any], bool] = lambda handler: False,
+    ) -> None:
         self._module = module
+        self._in_main_thread = in_main_thread
         self._also_default = is_default
         #: The signals that a thread had blocked before it forks.
         self._mask: ContextVar[Iterable[int]] = ContextVar("eda_mask")
 
-    def choose(self, asked: Asked, main_thread: bool) -> tuple[int, ...]:
-        """The numbers of the signals that a service takes.
+    def choose(self, asked: Asked) -> tuple[int, ...]:
+        """The numbers of the signals that a service takes, which is about to run in the thread that calls this.
 
         A signal that the process ignores stays ignored, as ``nohup`` and the shells want it. So does a handler that was
         not installed by Python code.
@@ -43,17 +50,17 @@ class StopSignals:
         Args:
             asked: ``None``: the stop signals that still have Python's default handler; none of them if the program has
                 a handler for SIGTERM, because such a program decides itself when it ends. ``True``: all stop signals.
-                ``False``: no signal. Numbers: these signals.
-            main_thread: whether the service runs in the main thread. Python handles signals in no other thread.
+                ``False``: no signal. Numbers: these signals. Python handles signals in the main thread only.
 
         Raises:
             LocalError: ``asked`` is something else, a number is not that of a signal that can be handled, or signals
                 are asked for in another thread than the main one.
         """
-        if asked is False or (asked is None and not main_thread):
+        in_main_thread = self._in_main_thread()
+        if asked is False or (asked is None and not in_main_thread):
             return ()
         numbers = self._numbers(asked)
-        if not main_thread:
+        if not in_main_thread:
             raise LocalError(
                 "signals are asked for outside the main thread",
                 hint="run the service in the main thread, or leave out the argument signals",

@@ -14,7 +14,6 @@ from eda_core import StateError
 from eda_pika import Service
 
 logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
-logging.getLogger("pika").setLevel(logging.CRITICAL)
 reader, writer = os.pipe()
 
 def say(line):

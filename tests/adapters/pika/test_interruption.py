@@ -15,7 +15,6 @@ import logging, os, signal, subprocess, sys, threading, time
 from eda_pika import Service
 
 logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
-logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 def say(line):
     os.write(1, f"{line}\\n".encode())

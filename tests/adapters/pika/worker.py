@@ -41,7 +41,6 @@ class Worker(Service):
 
 if __name__ == "__main__":
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     ReconnectingSupervisor(Worker, os.environ["EDA_AMQP_URL"], ["Job"], [], "worker").run()
     after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]

@@ -68,15 +68,15 @@ class Process(ModuleType):
         self.handlers[number](number, None)
 
 
-def signals_of(process: Process) -> StopSignals:
-    return StopSignals(process, lambda handler: handler is the_loops)
+def signals_of(process: Process, in_main_thread: bool = True) -> StopSignals:
+    return StopSignals(process, lambda: in_main_thread, lambda handler: handler is the_loops)
 
 
 # --- the choice ---
 
 
 def test_a_service_alone_takes_all_that_ask_a_process_to_end() -> None:
-    assert signals_of(Process()).choose(None, True) == (TERM, INT, HUP)
+    assert signals_of(Process()).choose(None) == (TERM, INT, HUP)
 
 
 def test_what_a_system_does_not_have_is_left_out() -> None:
@@ -84,8 +84,8 @@ def test_what_a_system_does_not_have_is_left_out() -> None:
     del windows.SIGHUP
     vars(windows)["SIGBREAK"] = 21
     windows.handlers[21] = signal.SIG_DFL
-    assert signals_of(windows).choose(None, True) == (TERM, INT, 21)
-    assert signals_of(windows).choose(True, True) == (TERM, INT, 21)
+    assert signals_of(windows).choose(None) == (TERM, INT, 21)
+    assert signals_of(windows).choose(True) == (TERM, INT, 21)
 
 
 @pytest.mark.parametrize(("term", "other"), [*itertools.product(HANDLERS, HANDLERS)])
@@ -93,7 +93,7 @@ def test_by_default_nothing_is_taken_from_the_program(term: Any, other: Any) -> 
     signals = signals_of(Process(SIGTERM=term, SIGINT=other))
     program_stops_itself = term in (PROGRAM, NOT_PYTHON)
     taken = [number for number, handler in ((TERM, term), (INT, other)) if handler in (DEFAULT, LOOP)]
-    assert signals.choose(None, True) == (() if program_stops_itself else (*taken, HUP))
+    assert signals.choose(None) == (() if program_stops_itself else (*taken, HUP))
 
 
 @pytest.mark.parametrize(("term", "other"), [*itertools.product(HANDLERS, HANDLERS)])
@@ -101,21 +101,21 @@ def test_on_request_all_are_taken_that_can_be(term: Any, other: Any) -> None:
     """What is ignored stays ignored; what Python cannot put back is not taken."""
     signals = signals_of(Process(SIGTERM=term, SIGINT=other))
     taken = [number for number, handler in ((TERM, term), (INT, other)) if handler not in (IGNORED, NOT_PYTHON)]
-    assert signals.choose(True, True) == (*taken, HUP)
-    assert signals.choose([HUP, INT], True) == ((HUP, INT) if INT in taken else (HUP,))
+    assert signals.choose(True) == (*taken, HUP)
+    assert signals.choose([HUP, INT]) == ((HUP, INT) if INT in taken else (HUP,))
 
 
 def test_none_are_taken_where_that_is_asked_for() -> None:
-    assert signals_of(Process()).choose(False, True) == ()
-    assert signals_of(Process()).choose((), True) == ()
+    assert signals_of(Process()).choose(False) == ()
+    assert signals_of(Process()).choose(()) == ()
 
 
 def test_outside_the_main_thread_there_are_none() -> None:
-    signals = signals_of(Process())
-    assert signals.choose(None, False) == signals.choose(False, False) == ()
+    signals = signals_of(Process(), in_main_thread=False)
+    assert signals.choose(None) == signals.choose(False) == ()
     for asked in (True, [TERM]):
         with pytest.raises(LocalError, match="outside the main thread; run the service in the main thread"):
-            signals.choose(asked, False)
+            signals.choose(asked)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_outside_the_main_thread_there_are_none() -> None:
 )
 def test_what_cannot_be_handled_is_refused(asked: Any) -> None:
     with pytest.raises(LocalError, match=r"signals is .*; give True, False, None, or signals that can be handled"):
-        signals_of(Process()).choose(asked, True)
+        signals_of(Process()).choose(asked)
 
 
 # --- the handlers ---
@@ -178,7 +178,7 @@ def test_services_share_a_signal(first_ends_first: bool) -> None:
         each.__enter__()
     process.gets(TERM)
     assert notes == [("one", TERM), ("two", TERM), ("program", TERM)]
-    assert signals.choose(None, True) == (), "SIGTERM is still the program's"
+    assert signals.choose(None) == (), "SIGTERM is still the program's"
     ends, stays, name = (one, two, "two") if first_ends_first else (two, one, "one")
     ends.__exit__(None, None, None)
     notes.clear()
@@ -190,8 +190,8 @@ def test_services_share_a_signal(first_ends_first: bool) -> None:
 
 def test_a_second_service_takes_what_the_first_has_taken() -> None:
     signals = signals_of(Process())
-    with signals.heard(signals.choose(None, True), lambda number: False):
-        assert signals.choose(None, True) == (TERM, INT, HUP)
+    with signals.heard(signals.choose(None), lambda number: False):
+        assert signals.choose(None) == (TERM, INT, HUP)
 
 
 def test_a_handler_that_the_program_installs_meanwhile_stays() -> None:
@@ -217,7 +217,7 @@ def test_a_program_that_passes_a_signal_on_may_outlive_the_service() -> None:
 
         process.signal(TERM, passing_on)
         process.gets(TERM)
-        with signals.heard(signals.choose(True, True), noting(notes, "another")):
+        with signals.heard(signals.choose(True), noting(notes, "another")):
             process.gets(TERM)
     process.gets(TERM)
     assert notes == ["program", ("service", TERM), ("another", TERM), "program", ("service", TERM), "program"]
