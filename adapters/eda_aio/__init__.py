@@ -9,6 +9,6 @@ require("eda_aio", "aio", {"aiormq.connection": "7.2.4"})
 from eda_aio.service import Service
 from eda_core.machine.aggregator import RawEvent
 from eda_core.messages.values import HEADER, JSON_MODEL
-from eda_core.services.coroutines import Batch
+from eda_core.services.coroutines import CoroutineBatch as Batch
 
 __all__ = ["HEADER", "JSON_MODEL", "Batch", "RawEvent", "Service"]
