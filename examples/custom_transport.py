@@ -1,6 +1,6 @@
 """The core in a transport of one's own: asyncio streams and pamqp's frames, no client library.
 
-``Wire`` turns bytes into methods and back. ``Link`` performs the machine's effects on two of them, and makes
+``Wire`` turns bytes into methods and back. ``CustomLink`` performs the machine's effects on two of them, and makes
 inputs of what they receive. How user code runs is in ``custom_service.py``; docs/embedding.rst explains both.
 """
 
@@ -14,8 +14,8 @@ from pamqp import base, body, constants, frame, header, heartbeat
 from pamqp.commands import Basic, Channel, Confirm, Connection
 
 from eda_core import Ack, Cancel, Connect, Consume, Declare, Nack, Publish, PublishLog
-from eda_core.drivers import link as transport
 from eda_core.drivers.base import Driver
+from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_core.urls import Address
 
 FRAME_MAX = 131_072  # bytes
@@ -93,7 +93,7 @@ class Wire:
                 return int.from_bytes(start[1:3]), self.content, self.header.properties, bytes(self.body)
 
 
-class Link(transport.Link):
+class CustomLink(Link):
     """Two connections: an alarm holds up all that a publisher sends, acknowledgements included. Made, it opens."""
 
     def __init__(self, asked: Connect, driver: Driver) -> None:
@@ -105,7 +105,7 @@ class Link(transport.Link):
     async def run(self) -> None:
         self.consumer, self.publisher = await self.connect(1), await self.connect(2)
         await self.publisher.ask(1, Confirm.Select(), Confirm.SelectOk)
-        self.opened()
+        self.report_open()
         async with asyncio.TaskGroup() as readers:
             for wire in self.wires:
                 readers.create_task(self.read(wire))
@@ -125,7 +125,7 @@ class Link(transport.Link):
             channel, method, *message = got
             if isinstance(method, Channel.Close):
                 wire.send(channel, Channel.CloseOk())
-            self.received(method.name, method, *message)
+            self.receive(method.name, method, *message)
 
     def ended(self, task: asyncio.Task[None]) -> None:
         for wire in self.wires:
@@ -134,7 +134,7 @@ class Link(transport.Link):
         while isinstance(error, ExceptionGroup):  # of the readers: the first one says why
             error = error.exceptions[0]
         refused = isinstance(error, PermissionError) and error.errno is None  # by the broker, not by our own system
-        self.tell(self.machine.link_down, "closed" if error is None else transport.reason(error), refused=refused)
+        self.tell(self.machine.link_down, "closed" if error is None else reason(error), refused=refused)
 
     def close(self) -> None:
         self.closing = True
@@ -169,4 +169,4 @@ class Link(transport.Link):
         self.publisher.send(2, command, effect.properties, effect.body)
 
     def congested(self) -> bool:
-        return self.publisher.writer.transport.get_write_buffer_size() >= transport.MAX_UNSENT
+        return self.publisher.writer.transport.get_write_buffer_size() >= MAX_UNSENT

@@ -14,7 +14,7 @@ from contextvars import copy_context
 from typing import Any
 
 from eda_aio.signals import SIGNALS, stopping_on_signals
-from eda_aio.transport import Link
+from eda_aio.transport import AioLink
 from eda_core import Connect
 from eda_core.criticality import LOGGING_LEVELS, WARNING
 from eda_core.drivers.coroutines import CoroutineDriver
@@ -80,8 +80,8 @@ class _Driver(CoroutineDriver):
     def arm(self, deadline: float) -> Callable[[], object]:
         return self._loop.call_at(deadline, self.tick, context=self._context).cancel
 
-    def open(self, effect: Connect) -> Link:
-        link = Link(effect, self, self._ssl)
+    def open(self, effect: Connect) -> AioLink:
+        link = AioLink(effect, self, self._ssl)
         link.task.add_done_callback(lambda _: self.links.pop(effect.epoch, None))
         return link
 
@@ -98,7 +98,7 @@ class _Driver(CoroutineDriver):
         LOGGER.log(LOGGING_LEVELS[level], "%s", text)
 
     async def tear_down(self) -> None:
-        links = [link for link in self.links.values() if isinstance(link, Link)]
+        links = [link for link in self.links.values() if isinstance(link, AioLink)]
         for link in links:
             link.abandon()
         for task in self._tasks:

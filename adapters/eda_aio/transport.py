@@ -23,10 +23,9 @@ from pamqp import base
 from pamqp.commands import Connection as Method
 
 from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
-from eda_core.drivers import link as transport
 from eda_core.drivers.base import Driver
 from eda_core.drivers.library import library_at_work
-from eda_core.drivers.link import reason
+from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_core.urls import Address
 
 #: Seconds that a connection has to close by itself once the link is lost.
@@ -62,7 +61,7 @@ class _Replies:
 class Connection(Aiormq):
     """Tells ``link`` that the broker blocks publishing, and that it does not any more; aiormq only logs it."""
 
-    def __init__(self, url: str, context: SSLContext | None, link: Link) -> None:
+    def __init__(self, url: str, context: SSLContext | None, link: AioLink) -> None:
         self._transports = _Transports()
         super().__init__(url, context=context, transport_factory=self._transports)
         self.link = link
@@ -83,7 +82,7 @@ class Connection(Aiormq):
     _Connection__handle_connection_blocked = _Connection__handle_connection_unblocked = _hear
 
 
-class Link(transport.Link):
+class AioLink(Link):
     """The connections and channels of one epoch. Made with what the machine asked for, it begins to open.
 
     Args:
@@ -127,20 +126,20 @@ class Link(transport.Link):
 
     def hear(self, frame: base.Frame, *content: Any) -> None:
         """What the broker sends."""
-        self.received(frame.name, frame, *content)
+        self.receive(frame.name, frame, *content)
 
     # Opening and closing
 
     async def _run(self) -> None:
         try:
             await self._connect()
-            self.opened()
+            self.report_open()
             while not self._abandoned and not isinstance(effect := await self._effects.get(), Close):
                 try:
                     if (action := self.actions[type(effect)](effect)) is not None:
                         await action
                 except Exception as error:
-                    self.failed(effect, error)
+                    self.report_failure(effect, error)
             if not self._abandoned:
                 await self._leave()
                 self._end = "closed"
@@ -230,7 +229,7 @@ class Link(transport.Link):
         )
 
     def congested(self) -> bool:
-        return self._publishes.unsent >= transport.MAX_UNSENT
+        return self._publishes.unsent >= MAX_UNSENT
 
     async def publish(self, effect: Publish) -> None:
         try:
@@ -245,7 +244,7 @@ class Link(transport.Link):
         except DeliveryError:
             self.tell(self.machine.refused, effect.tag)
         except (Exception, asyncio.CancelledError) as error:  # aiormq cancels what waits on a connection that died
-            self.failed(effect, error)
+            self.report_failure(effect, error)
         else:
             if isinstance(answer, DeliveredMessage):  # a returned message instead of its confirm
                 self.hear(answer.delivery, answer.header.properties, answer.body)

@@ -11,7 +11,7 @@ from ssl import SSLContext
 
 from eda_core import Config, Connect, Machine, criticality
 from eda_core.drivers.blocking import BlockingDriver, Record
-from eda_kombu.transport import Link
+from eda_kombu.transport import KombuLink
 
 LOGGER = logging.getLogger("eda_kombu")
 
@@ -24,16 +24,16 @@ class Session(BlockingDriver):
         machine = Machine(config, random=random.random, token=secrets.token_hex(6), wall_offset=offset)
         super().__init__(machine, records)
         self._ssl = ssl
-        self._link: Link | None = None
+        self._link: KombuLink | None = None
 
     # The driver's part
 
     def now(self) -> float:
         return time.monotonic()
 
-    def open(self, effect: Connect) -> Link:
+    def open(self, effect: Connect) -> KombuLink:
         self.links.clear()
-        self._link = Link(effect, self)
+        self._link = KombuLink(effect, self)
         self._link.open(self.connect_timeout(), self._ssl)
         return self._link
 

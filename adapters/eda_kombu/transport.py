@@ -20,9 +20,8 @@ from pamqp import body, frame, header
 from pamqp.commands import Basic, Exchange
 
 from eda_core import Connect, Declare, Effect, Publish, PublishLog
-from eda_core.drivers import link as transport
 from eda_core.drivers.blocking import FAULTS
-from eda_core.drivers.link import reason
+from eda_core.drivers.link import Link, reason
 from eda_core.urls import Address, redact
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class _Connection(pyamqp.Connection):
         raise _Silence("no answer from the broker")
 
 
-class Link(transport.Link):
+class KombuLink(Link):
     """The connection of one epoch. Its methods tell the machine what happens, and raise nothing.
 
     Attributes:
@@ -112,7 +111,7 @@ class Link(transport.Link):
             self.abort()
             raise
         else:
-            self.opened()
+            self.report_open()
 
     def _new_connection(self, timeout: float, ssl: SSLContext | None) -> _Connection:
         asked, address = self.asked, Address.of(self.asked.url)
@@ -132,7 +131,7 @@ class Link(transport.Link):
             on_unblocked=lambda: self._on_blocked(False, self.machine.unblocked),
         )
 
-    def failed(self, effect: Effect, error: BaseException) -> None:
+    def report_failure(self, effect: Effect, error: BaseException) -> None:
         """In the middle of a frame, perhaps: there is no going on."""
         if not isinstance(error, _FAULTS):
             raise error

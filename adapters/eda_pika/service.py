@@ -25,7 +25,7 @@ from eda_core.drivers.library import library_at_work, quieten
 from eda_core.services.callbacks import CallbackService
 from eda_core.services.eventail import time_to_stop
 from eda_pika.signals import SIGNALS, Signals, T
-from eda_pika.transport import Link
+from eda_pika.transport import PikaLink
 
 LOGGER = logging.getLogger("eda_pika")
 quieten([logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name[:4] == "pika"], LOGGER)
@@ -136,8 +136,8 @@ class _Driver(CallbackDriver):
                 self.loop.close()
         self.raise_end()
 
-    def _links(self) -> list[Link]:
-        return [link for link in self.links.values() if isinstance(link, Link)]
+    def _links(self) -> list[PikaLink]:
+        return [link for link in self.links.values() if isinstance(link, PikaLink)]
 
     def forked(self) -> bool:
         return os.getpid() != self._process
@@ -182,8 +182,8 @@ class _Driver(CallbackDriver):
         timer = self.loop.call_later(max(0.0, deadline - self.now()), self.tick)
         return partial(self.loop.remove_timeout, timer)
 
-    def open(self, effect: Connect) -> Link:
-        return Link(effect, self, self._context, self.loop, partial(self._forget, effect.epoch))
+    def open(self, effect: Connect) -> PikaLink:
+        return PikaLink(effect, self, self._context, self.loop, partial(self._forget, effect.epoch))
 
     def _forget(self, epoch: Epoch) -> None:
         self.links.pop(epoch, None)

@@ -10,13 +10,12 @@ from pamqp import commands
 from pika.exceptions import ChannelClosedByBroker
 
 from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
-from eda_core.drivers import link as transport
 from eda_core.drivers.base import Driver
-from eda_core.drivers.link import reason
+from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_pika.connection import Connection, Properties, parameters
 
 
-class Link(transport.Link):
+class PikaLink(Link):
     """Opens the connections and channels of one epoch; ``forget`` is called when no connection is left."""
 
     def __init__(
@@ -69,7 +68,7 @@ class Link(transport.Link):
             try:
                 self._steps.send(result)(self._step)
             except StopIteration:
-                self.opened()
+                self.report_open()
             except Exception as error:
                 self.lose(reason(error))
 
@@ -93,17 +92,17 @@ class Link(transport.Link):
             self.tell(self.machine.channel_closed, reason(error))
 
     def _on_frame(self, frame: Any) -> None:
-        self.received(frame.method.NAME, frame.method)
+        self.receive(frame.method.NAME, frame.method)
 
     def _on_message(self, _channel: Any, method: Any, *content: Any) -> None:
-        self.received(method.NAME, method, *content)
+        self.receive(method.NAME, method, *content)
 
     # Effects
 
     def declare(self, effect: Declare) -> None:
         def replied(frame: Any) -> None:
             kind: Any = commands.INDEX_MAPPING[frame.method.INDEX]
-            self.received(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)))
+            self.receive(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)))
 
         known = pika.spec.methods
         for command in effect.commands:  # pika sends each when the one before is answered
@@ -132,7 +131,7 @@ class Link(transport.Link):
         self._logger.basic_publish(effect.exchange, effect.routing_key, effect.body, Properties(effect.properties))
 
     def congested(self) -> bool:
-        return bool(self._logger.connection.unsent >= transport.MAX_UNSENT)
+        return bool(self._logger.connection.unsent >= MAX_UNSENT)
 
     def _answer_to(self, effect: Effect) -> Callable[[Any], None]:
         """For what the broker has to answer in time; a command behind one that failed is never answered."""
@@ -140,7 +139,7 @@ class Link(transport.Link):
 
         def look() -> None:
             for each in awaited:
-                self.failed(each, TimeoutError("no answer"))
+                self.report_failure(each, TimeoutError("no answer"))
 
         # Not at once: a handler may have kept the loop from reading until now.
         late = partial(self._loop.add_callback_threadsafe, look)

@@ -35,7 +35,7 @@ def test_every_check_has_a_name_of_its_own_and_says_why() -> None:
 
 def _do_not(method: str) -> Plant:
     """An effect is not performed."""
-    return lambda patch: patch.setattr(custom_transport.Link, method, lambda *_: None)
+    return lambda patch: patch.setattr(custom_transport.CustomLink, method, lambda *_: None)
 
 
 def _ignore(name: str) -> Plant:
@@ -45,13 +45,13 @@ def _ignore(name: str) -> Plant:
 
 def _change(method: str, attribute: str, value: Any) -> Plant:
     """An effect is performed with another value of an attribute."""
-    perform: Any = getattr(custom_transport.Link, method)
+    perform: Any = getattr(custom_transport.CustomLink, method)
 
     def changed(link: Any, effect: Any) -> None:
         fields = {name: getattr(effect, name) for name in effect.__dataclass_fields__}
         perform(link, type(effect)(**fields | {attribute: value}))
 
-    return lambda patch: patch.setattr(custom_transport.Link, method, changed)
+    return lambda patch: patch.setattr(custom_transport.CustomLink, method, changed)
 
 
 def _confirm_what_is_refused(patch: Patch) -> None:
