@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from eda_core import JSON, AnyMessage, Config, Configuration, Event, LocalError, ReconnectPolicy, StateError
 from eda_core.drivers.blocking import KEPT_RECORDS, Record
-from eda_core.drivers.publish_call import PartlyPublished, Patience, Waiting
+from eda_core.drivers.publish_call import PartlyPublished, PublishCall, PublishLimits
 from eda_core.messages import gelf
 from eda_core.messages.routing import CONFIGURATIONS
 from eda_core.services.eventail import EventailNames
@@ -86,7 +86,7 @@ class Endpoint(EventailNames):
             confirm_timeout=300.0 if confirm_timeout is None else 2 * confirm_timeout,
             reconnect=self.RECONNECT_POLICY,
         )
-        self._patience = Patience(confirm_timeout, connection_max_retries, None, self.RETRY_DELAY)
+        self._limits = PublishLimits(confirm_timeout, connection_max_retries, None, self.RETRY_DELAY)
         self._ssl = ssl
         self._closed = False
         self._processes: dict[int, _Process] = {}
@@ -214,15 +214,15 @@ class Endpoint(EventailNames):
         for error in self._publish((message,), mandatory, max_retries).failed.values():
             raise error
 
-    def _publish(self, messages: Iterable[AnyMessage], mandatory: bool, max_retries: int | None) -> Waiting:
-        patience = replace(self._patience, max_retries=max_retries)
+    def _publish(self, messages: Iterable[AnyMessage], mandatory: bool, max_retries: int | None) -> PublishCall:
+        limits = replace(self._limits, max_retries=max_retries)
         process = self._process()
         with process.lock:
             if process.user is not None:
                 raise StateError("the endpoint is in use", hint="do not publish in its own iterable or in a handler")
             if self._closed:
                 raise StateError("the endpoint is closed", hint="make another one")
-            call = self._use(process, lambda session: session.publish(messages, mandatory, patience))
+            call = self._use(process, lambda session: session.publish(messages, mandatory, limits))
         if not call.failed:
             self._pass_on(process)
         return call

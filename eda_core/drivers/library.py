@@ -1,8 +1,10 @@
-"""The client library below an adapter: whether the right one is installed, and what becomes of its logs."""
+"""The client library below an adapter: whether the right one is installed, whether it has raised an error, what becomes
+of its logs."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -49,6 +51,19 @@ def require(package: str, extra: str, modules: Mapping[str, str]) -> None:
 def _fits(installed: str, needed: str) -> bool:
     have, want = ([int(number) for number in re.findall(r"\d+", text)[:3]] for text in (installed, needed))
     return have[:2] == want[:2] and have >= want
+
+
+def raised_in(packages: Iterable[str], error: BaseException) -> bool:
+    """Whether code of these packages, or of Python's library, raised the error.
+
+    If not, user code has raised it: Python runs the handlers of signals within whatever waits, and some raise to end
+    the wait (as Celery does with ``SoftTimeLimitExceeded``).
+    """
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    module = "" if traceback is None else str(traceback.tb_frame.f_globals.get("__name__"))
+    return module.partition(".")[0] in {*packages, *sys.stdlib_module_names}
 
 
 @contextmanager

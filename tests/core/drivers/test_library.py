@@ -1,16 +1,19 @@
-"""Whether the right library is installed, and what of its logs reaches the user."""
+"""Whether the right library is installed, whether it has raised an error, and what of its logs reaches the user."""
 
 from __future__ import annotations
 
+import contextvars
+import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+import pamqp.frame
 import pytest
 
-from eda_core.drivers.library import library_at_work, quieten, require
+from eda_core.drivers.library import library_at_work, quieten, raised_in, require
 
 
 @pytest.fixture
@@ -60,6 +63,41 @@ def test_what_the_library_misses_itself_is_another_matter(monkeypatch: pytest.Mo
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="No module named 'nowhere_to_be_found'"):
         require("eda_new", "new", {"broken_client": "1.0.0"})
+
+
+# --- errors ---
+
+
+def raised(call: Callable[[], object]) -> Exception:
+    """What it raises."""
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError("it raises nothing")
+
+
+def test_what_python_raises_is_not_the_users() -> None:
+    assert raised_in([], raised(lambda: json.loads("{")))
+
+
+def test_what_a_library_raises_is_the_librarys() -> None:
+    error = raised(lambda: pamqp.frame.unmarshal(b"x"))
+    assert raised_in(["amqp", "pamqp"], error)
+    assert not raised_in(["amqp"], error)
+
+
+def test_what_is_raised_in_user_code_is_the_users_whoever_has_called_it() -> None:
+    def handler() -> None:
+        raise TimeoutError("mine")
+
+    error = raised(lambda: contextvars.copy_context().run(handler))
+    assert raised_in(["tests"], error)
+    assert not raised_in(["pamqp"], error)
+
+
+def test_what_was_never_raised_is_nobodys() -> None:
+    assert not raised_in(["amqp"], ValueError("made, not raised"))
 
 
 # --- logs ---
