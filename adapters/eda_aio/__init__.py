@@ -1,9 +1,9 @@
-"""Services on asyncio: the core decides, aiormq (the layer below aio-pika) carries."""
-# ruff: noqa: E402 - what is missing is told before anything is imported that needs it
+"""Services on asyncio: the core decides, aiormq (the layer below aio-pika) does the I/O."""
+# ruff: noqa: E402 - the check comes before the imports that would fail
 
 from eda_core.drivers.library import require
 
-# For the private methods that transport.py replaces.
+# transport.py replaces private methods of aiormq, which another minor version may not have.
 require("eda_aio", "aio", {"aiormq.connection": "7.2.4"})
 
 from eda_aio.service import Service

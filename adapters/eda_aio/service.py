@@ -30,8 +30,8 @@ quieten(
 class Service(CoroutineService):
     """A service whose handlers are coroutines: ``async def on_<Name>``. Subclass it and await :meth:`run`.
 
-    Handlers run concurrently, up to the prefetch. The methods that publish are awaited: in a handler they return at
-    once, elsewhere when the broker has confirmed the message.
+    Up to ``PREFETCH_COUNT`` handlers run at the same time. The methods that publish are awaited: in a handler they
+    return at once, elsewhere when the broker has confirmed the message.
     """
 
     async def run(self, signals: bool | Iterable[int] | None = None) -> None:
@@ -86,7 +86,7 @@ class _Driver(CoroutineDriver):
         return link
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        # Not in that of whichever handler has brought this about, whose context variables are its own.
+        # In the context of run(), not in that of the handler that happens to run: its context variables are its own.
         task = self._loop.create_task(work, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -107,6 +107,4 @@ class _Driver(CoroutineDriver):
             done, left = await asyncio.wait(ending, timeout=self.machine.config.close_timeout)
             await asyncio.gather(*done, return_exceptions=True)
             if left:
-                self.report(
-                    WARNING, f"{len(left)} handler(s) do not end though they are cancelled, and are left behind"
-                )
+                self.report(WARNING, f"{len(left)} handler(s) go on although they were cancelled; they are left behind")

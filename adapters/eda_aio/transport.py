@@ -1,8 +1,8 @@
 """One link to the broker: performs the machine's effects on it and tells the machine what comes of them.
 
-Two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing more from a
-connection that has published, not even acknowledgements (``FACTS.md``, "RabbitMQ"). They are aiormq's, the layer below
-aio-pika, which takes pamqp's commands as the core makes them.
+A link has two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing
+from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms"). They are aiormq's,
+the layer below aio-pika, because it takes pamqp's commands as the core makes them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from eda_core.drivers.library import library_at_work
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_core.urls import Address
 
-#: Seconds that a connection has to close by itself once the link is lost.
+#: Seconds for a connection to close in good order once the link is lost.
 _GRACE = 0.5
 
 
 class _Transports(TransportFactory):
-    """Opens transports as aiormq does, which keeps them to itself, and remembers the last one."""
+    """Opens transports as aiormq does, and keeps the last one, which aiormq does not give out."""
 
     last: asyncio.WriteTransport
 
@@ -45,7 +45,7 @@ class _Transports(TransportFactory):
 
 
 class _Replies:
-    """Says why the broker closes the connection instead of replying; aiormq says only that it did not expect that."""
+    """Raises the broker's reason if it closes the connection instead of replying. aiormq's error does not have it."""
 
     def __init__(self, frames: Any) -> None:
         self._frames = frames
@@ -59,7 +59,7 @@ class _Replies:
 
 
 class Connection(Aiormq):
-    """Tells ``link`` that the broker blocks publishing, and that it does not any more; aiormq only logs it."""
+    """Tells ``link`` when the broker blocks publishing and when that ends. aiormq only logs it."""
 
     def __init__(self, url: str, context: SSLContext | None, link: AioLink) -> None:
         self._transports = _Transports()
@@ -68,7 +68,7 @@ class Connection(Aiormq):
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait to be sent."""
+        """How many bytes wait to be sent."""
         return self._transports.last.get_write_buffer_size()
 
     @staticmethod
@@ -83,16 +83,17 @@ class Connection(Aiormq):
 
 
 class AioLink(Link):
-    """The connections and channels of one epoch. Made with what the machine asked for, it begins to open.
+    """The connections and channels of one epoch. It begins to open when it is made.
 
     Args:
+        asked: the effect that asks for it.
         ssl: for ``amqps://``; ``None`` checks the chain and the host name.
     """
 
     def __init__(self, asked: Connect, driver: Driver, ssl: SSLContext | None) -> None:
         super().__init__(asked, driver)
         self._ssl = ssl
-        self._timeout = driver.machine.config.close_timeout  # of each AMQP command, too
+        self._timeout = driver.machine.config.close_timeout  # also for each command that is answered
         self._connections: list[Connection] = []
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
         self._publishing: set[asyncio.Task[None]] = set()
@@ -102,11 +103,11 @@ class AioLink(Link):
         name = f"eda link {asked.epoch}"
         self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=name, context=self._context)
         self._end, self._refused = "given up", False
-        # Not at the end of the task, which does not even begin when it is cancelled at once.
+        # By a callback: a task that is cancelled at once does not run at all, so it cannot do this at its end.
         self.task.add_done_callback(lambda _: self.tell(self.machine.link_down, self._end, refused=self._refused))
 
     def perform(self, effect: Effect) -> None:
-        """Do it in its turn. Never raises: what fails is reported."""
+        """Perform the effect after those before it. Never raises: a failure is reported to the machine."""
         if isinstance(effect, Publish):
             task = asyncio.create_task(self.publish(effect), context=self._context)
             self._publishing.add(task)
@@ -125,7 +126,7 @@ class AioLink(Link):
             self.task.cancel()
 
     def hear(self, frame: base.Frame, *content: Any) -> None:
-        """What the broker sends."""
+        """Pass in what the broker sends."""
         self.receive(frame.name, frame, *content)
 
     # Opening and closing
@@ -156,7 +157,7 @@ class AioLink(Link):
 
     async def _connect(self) -> None:
         address = Address.of(self.asked.url)
-        if address.tls:  # in a thread, since it reads files
+        if address.tls:  # in a thread, because it reads files
             self._ssl = await asyncio.to_thread(address.tls_context, self._ssl, create_default_context)
         consuming, publishing = await self._connection(), await self._connection()
         self._publishes = publishing
@@ -181,7 +182,7 @@ class AioLink(Link):
     def _on_connection_closed(self, closing: asyncio.Future[Any]) -> None:
         if not self.closing:
             error = closing.exception()
-            if isinstance(error, asyncio.CancelledError):  # aiormq's, which counts heartbeats
+            if isinstance(error, asyncio.CancelledError):  # aiormq cancels its reader when heartbeats stay away
                 error = TimeoutError("the broker is silent")
             self.tell(self.machine.link_down, "closed" if error is None else reason(error))
             self.abandon()
@@ -192,7 +193,7 @@ class AioLink(Link):
             self.tell(self.machine.channel_closed, reason(error))
 
     async def _leave(self) -> None:
-        """A channel's close is answered after all that was sent before it; a connection's close may overtake that."""
+        """Close in good order: channels first, because a connection's close may overtake what was sent on them."""
         self.closing: bool = True
         for end in (self._consumer, self._logger, *self._connections):
             await end.close()
@@ -243,16 +244,16 @@ class AioLink(Link):
             )
         except DeliveryError:
             self.tell(self.machine.refused, effect.tag)
-        except (Exception, asyncio.CancelledError) as error:  # aiormq cancels what waits on a connection that died
+        except (Exception, asyncio.CancelledError) as error:  # aiormq cancels publishes when their connection is lost
             self.report_failure(effect, error)
         else:
-            if isinstance(answer, DeliveredMessage):  # a returned message instead of its confirm
+            if isinstance(answer, DeliveredMessage):  # aiormq gives the returned message instead of its confirm
                 self.hear(answer.delivery, answer.header.properties, answer.body)
             self.tell(self.machine.confirmed, effect.tag)
 
 
 async def _drop(connection: Connection) -> None:
-    """Close it within :data:`_GRACE`, by force if need be: aiormq's second ``close`` does not wait for the peer."""
+    """Close it within :data:`_GRACE` seconds, or by force: aiormq's second ``close`` does not wait for the peer."""
     for _ in range(2):
         with suppress(Exception):
             await asyncio.wait_for(connection.close(), _GRACE)

@@ -1,9 +1,9 @@
-"""Publishing on kombu, for programs without an event loop: the core decides, blocking calls carry."""
-# ruff: noqa: E402 - what is missing is told before anything is imported that needs it
+"""Publishing on kombu, for programs without an event loop: the core decides, blocking calls do the I/O."""
+# ruff: noqa: E402 - the check comes before the imports that would fail
 
 from eda_core.drivers.library import require
 
-# py-amqp for the private methods that transport.py uses.
+# transport.py uses private methods of py-amqp, which another minor version may not have.
 require("eda_kombu", "kombu", {"kombu": "", "amqp": "5.4.2"})
 
 from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, Unroutable

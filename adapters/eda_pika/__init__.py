@@ -1,9 +1,9 @@
-"""Services on pika: the core decides, callbacks carry."""
-# ruff: noqa: E402 - what is missing is told before anything is imported that needs it
+"""Services on pika: the core decides, callbacks do the I/O."""
+# ruff: noqa: E402 - the check comes before the imports that would fail
 
 from eda_core.drivers.library import require
 
-# For the private methods that connection.py and transport.py use.
+# connection.py and transport.py use private methods of pika, which another minor version may not have.
 require("eda_pika", "pika", {"pika": "1.4.4"})
 
 from eda_core.machine.aggregator import RawEvent

@@ -29,19 +29,19 @@ from eda_pika.transport import PikaLink
 
 LOGGER = logging.getLogger("eda_pika")
 quieten([logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name[:4] == "pika"], LOGGER)
-_TURN, _FAREWELL = 0.002, 1.0  # seconds: for handlers until the network has its turn; for sockets to close at the end
+_TURN, _FAREWELL = 0.002, 1.0  # seconds: for handlers before the network has its turn; for sockets to close at the end
 
 
 class Service(CallbackService):
     """A service whose handlers are plain methods, ``def on_<Name>``. Subclass it and call :meth:`run`.
 
-    Handlers, hooks and timers run in the thread of :meth:`run`, one after another, while everything else waits: none
-    may take as long as ``HEARTBEAT``, or wait for a thread that calls a method, unless there are ``HANDLER_THREADS``.
-    Methods may be called from any thread; they return when a message is accepted, and raise ``BufferFull`` when too
-    many wait. In a forked process they raise ``StateError``.
+    Handlers, hooks and timers run in the thread of :meth:`run`, one after another, while everything else waits. So none
+    may take as long as ``HEARTBEAT``, or wait for another thread that calls a method of the service. With
+    ``HANDLER_THREADS`` they may. Methods may be called from any thread. They return when a message is accepted, and
+    raise ``BufferFull`` when too many messages wait. In a forked process they raise ``StateError``.
     """
 
-    #: Run handlers, hooks and timers in so many threads of their own; 0 for the thread of ``run``.
+    #: How many threads run handlers, hooks and timers. 0: the thread of ``run`` does.
     HANDLER_THREADS: ClassVar[int] = 0
 
     def run(self, signals: bool | Iterable[int] | None = None) -> None:
@@ -51,12 +51,13 @@ class Service(CallbackService):
         left to other workers. At the end the handlers of signals are what they were before. Signals that the process
         ignores (``nohup``, a job in the background) stay ignored.
 
-        A handler that still runs when the time of a stop is over is ended by :class:`Abandoned`, raised within it. That
-        takes a service that runs its handlers in the main thread (without ``HANDLER_THREADS``) and has at least one
-        signal whose handler the program does not replace. It cannot end a handler that catches ``Abandoned``, or that
-        is in a call to C code that does not look at signals.
+        A handler that still runs when the time of a stop is over is ended: :class:`eda_core.errors.Abandoned` is raised
+        within it. This is possible only if handlers run in the main thread (without ``HANDLER_THREADS``) and the
+        service has taken at least one signal. It does not end a handler that catches ``Abandoned``, or that is in a
+        call to C code that does not look at signals.
 
-        What a handler raises that is no ``Exception`` (``SystemExit``) stops the service at once, and is raised here.
+        If a handler raises something that is no ``Exception`` (``SystemExit``), the service stops at once, and this
+        method raises it.
 
         Args:
             signals: ``None``: SIGINT, SIGTERM and SIGHUP stop the service, unless the program has its own handler for
@@ -75,10 +76,11 @@ class Service(CallbackService):
         self._eda_begin(partial(_Driver, signals=SIGNALS.choose(signals))).run()
 
     def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
-        """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once.
+        """Ask the service to stop, and return at once.
 
         Args:
-            reconnect: eventail's, and false: :meth:`run` takes up a lost connection by itself.
+            timeout: seconds for the stop, ``STOP_TIMEOUT`` by default.
+            reconnect: a parameter of eventail, which must be false: :meth:`run` reconnects by itself.
         """
         driver: Any = self._eda_driver()
         driver.request_stop(time_to_stop(timeout, reconnect))
@@ -88,13 +90,17 @@ class Service(CallbackService):
 
 
 class ReconnectingSupervisor:
-    """As in eventail, where it reconnected; here ``service``, ``service_factory(*args, **kwargs)``, does so itself."""
+    """Runs ``service_factory(*args, **kwargs)``, as in eventail. The service reconnects by itself.
+
+    Attributes:
+        service: the service.
+    """
 
     def __init__(self, service_factory: Callable[..., Service], *args: Any, **kwargs: Any) -> None:
         self.service: Service = service_factory(*args, **kwargs)
 
     def run(self) -> None:
-        """Run the service: see :meth:`Service.run`. A KeyboardInterrupt only ends it."""
+        """Run the service: see :meth:`Service.run`. A ``KeyboardInterrupt`` ends it and is not raised."""
         with suppress(KeyboardInterrupt):
             self.service.run()
 
@@ -114,7 +120,7 @@ class _Driver(CallbackDriver):
         self._working = self._ended = False
 
     def run(self) -> None:
-        for _ in range(self._threads):  # daemons: a handler without end must not keep the process from it
+        for _ in range(self._threads):  # daemons, so that a handler that never ends does not keep the process alive
             threading.Thread(target=self._serve, name="eda handlers", daemon=True).start()
         try:
             with self._signals.heard(), library_at_work():
@@ -122,7 +128,7 @@ class _Driver(CallbackDriver):
                 while not self._ended:
                     try:
                         self.loop.start()
-                    except Exception as error:  # of pika's own making: nothing of ours raises in its loop
+                    except Exception as error:  # a mistake in pika: nothing of ours raises in its loop
                         LOGGER.exception("pika failed")
                         for link in self._links():
                             link.lose(repr(error))
@@ -132,7 +138,7 @@ class _Driver(CallbackDriver):
                 self._jobs.put(None)
             while self._asked:
                 self._asked.pop().cancel()
-            if not self.forked():  # where a lock may be closed by a thread that is not there
+            if not self.forked():  # in a fork, a thread that does not exist there may hold a lock of the loop
                 self.loop.close()
         self.raise_end()
 
@@ -143,14 +149,14 @@ class _Driver(CallbackDriver):
         return os.getpid() != self._process
 
     def ask(self, call: Callable[[], T]) -> T:
-        """In the loop's thread."""
+        """Call it in the loop's thread, and wait for that."""
         self.check_process()
         if threading.get_ident() == self._thread and not self._ended:
             return self._signals.run(call, False)
         answer: Future[T] = Future()
         self._asked.add(answer)
         self.loop.add_callback_threadsafe(partial(self._answer, answer, call))
-        if self._ended:  # perhaps before it could know of this
+        if self._ended:  # perhaps before it could see this call
             answer.cancel()
         try:
             return answer.result()
@@ -158,7 +164,7 @@ class _Driver(CallbackDriver):
             raise StateError("the service has stopped", hint="call this before") from None
 
     def request_stop(self, timeout: float | None) -> None:
-        """Soon, from any thread."""
+        """Stop soon. May be called in any thread."""
         self.check_process()
         call = partial(self.loop.add_callback_threadsafe, partial(self.stop, timeout))
         if threading.get_ident() == self._thread:
@@ -202,7 +208,7 @@ class _Driver(CallbackDriver):
         self._ended = True
         self.loop.stop()
 
-    # User code, never in the stack of a callback from pika's sockets
+    # User code never runs in the stack of a callback of pika's sockets
 
     def user(self, function: Callable[..., Any], *arguments: Any) -> Any:
         with library_at_work(False):
@@ -215,7 +221,7 @@ class _Driver(CallbackDriver):
             self._work_soon()
 
     def _work_soon(self) -> None:
-        """In the turn after the next: what there is to send goes first, since a handler may take long."""
+        """Run jobs in the turn after the next, so that what waits is sent before: a handler may take long."""
         self.loop.call_later(0.0, partial(self.loop.call_later, 0.0, self._work))
 
     def _work(self) -> None:

@@ -19,8 +19,8 @@ from eda_core.drivers.signals import StopSignals
 from eda_core.errors import Abandoned
 
 T = TypeVar("T")
-_LONGEST = 3600.0  # seconds; a socket refuses to wait for much longer, so it is asked again
-_AGAIN = 1.0  # seconds: one that comes just before a system call does not interrupt it, and C code may look later
+_LONGEST = 3600.0  # seconds for one wait; a socket refuses much longer ones
+_AGAIN = 1.0  # seconds until it is sent again: just before a system call a signal does not interrupt it, nor C code
 SIGNALS = StopSignals(signal, lambda: threading.current_thread() is threading.main_thread())
 if hasattr(os, "register_at_fork"):  # not on Windows
     SIGNALS.guard_forks(os.register_at_fork)
@@ -47,7 +47,7 @@ class Signals:
         """In the block the signals are handled; behind it everything is as it was before."""
         with self._reader, self._writer, ExitStack() as stack:
             if self._numbers:
-                # Python writes their numbers, even when user code keeps it from calling their handlers.
+                # Python writes the numbers of signals here, even while user code keeps it from calling their handlers.
                 before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
                 stack.callback(signal.set_wakeup_fd, before)
                 stack.enter_context(SIGNALS.heard(self._numbers, self._handle))
@@ -59,10 +59,10 @@ class Signals:
     def _end(self, thread: threading.Thread) -> None:
         self._ended = True
         self._wake()
-        thread.join()  # it sends no more signals; those that it sent are handled before handlers change
+        thread.join()  # it sends no more signals; Python handles those that it has sent before the handlers change
 
     def run(self, call: Callable[[], T], interruptible: bool) -> T:
-        """In the thread of the run: call user code, which may be interrupted, or what of ours user code calls."""
+        """Call it in the thread of the run: user code, which may be interrupted, or our code that user code calls."""
         before, self._interruptible = self._interruptible, interruptible
         try:
             return call()
@@ -70,13 +70,13 @@ class Signals:
             self._interruptible = before
 
     def hurry(self, seconds: float) -> None:
-        """User code has so much time left, or less. May be called in any thread."""
+        """End user code after so much time, unless it is to end earlier. May be called in any thread."""
         due = time.monotonic() + seconds
         self._deadline = due if self._deadline is None else min(due, self._deadline)
         self._wake()
 
     def _wake(self) -> None:
-        with suppress(OSError):  # full, and so awake; or closed
+        with suppress(OSError):  # it is full, so the thread wakes anyway; or it is closed
             self._writer.send(b"\0")
 
     def _listen(self) -> None:
@@ -98,11 +98,11 @@ class Signals:
         if self._interruptible and held:
             if hasattr(signal, "pthread_kill"):
                 signal.pthread_kill(threading.main_thread().ident or 0, held[0])
-            else:  # Windows: ends Python code, and no system call that waits
+            else:  # Windows: this ends code in Python, not a system call that waits
                 _thread.interrupt_main(signal.Signals(held[0]))
 
     def _handle(self, number: int) -> bool:
         if self._due and self._interruptible:
-            self._interruptible = False  # at once: on the way out of user code nothing of ours is interrupted
+            self._interruptible = False  # now: on the way out of user code our own code must not be interrupted
             raise Abandoned("the time for the stop is over")
-        return self._due  # it may be the one that breaks in, which nobody has sent to the program
+        return self._due  # then it may be our own signal, which is no news for the program

@@ -1,4 +1,8 @@
-"""One link on pika: two connections, since in an alarm nothing is read from one that publishes, not even its acks."""
+"""One link on pika: performs the machine's effects on it and tells the machine what comes of them.
+
+A link has two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing
+from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms").
+"""
 
 from collections.abc import Callable, Generator
 from functools import partial
@@ -16,7 +20,13 @@ from eda_pika.connection import Connection, Properties, parameters
 
 
 class PikaLink(Link):
-    """Opens the connections and channels of one epoch; ``forget`` is called when no connection is left."""
+    """The connections and channels of one epoch. It begins to open when it is made.
+
+    Args:
+        asked: the effect that asks for it.
+        context: for ``amqps://``; ``None`` checks the chain and the host name.
+        forget: called when no connection is left.
+    """
 
     def __init__(
         self, asked: Connect, driver: Driver, context: SSLContext | None, loop: Any, forget: Callable[[], None]
@@ -28,7 +38,7 @@ class PikaLink(Link):
         loop.add_callback_threadsafe(self._step)  # not at once: the driver does not know this link yet
 
     def close(self, *, at_once: bool = False) -> None:
-        """In good order where that can be, by force after ``close_timeout``."""
+        """Close in good order if possible, by force after ``close_timeout`` seconds, or at once if that is asked."""
         self.closing = True
         for connection in tuple(self._connections):
             if at_once or not connection.is_open:
@@ -39,7 +49,7 @@ class PikaLink(Link):
         self._end_if_closed()
 
     def lose(self, why: str, refused: bool = False) -> None:
-        """Report the link as lost, and close what is left of it."""
+        """Tell the machine that the link is lost, and close what is left of it."""
         if not self.closing:
             self.tell(self.machine.link_down, why, refused=refused)
             self.close()
@@ -52,7 +62,7 @@ class PikaLink(Link):
     # Opening
 
     def _opening(self) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
-        """Yields what to begin next, and is sent what it calls back with."""
+        """The steps, in order: each yields what to begin next, and is sent what that calls back with."""
         consuming, publishing = (yield self._connect), (yield self._connect)
         self._consumer = yield partial(self._channel, consuming)
         self._consumer.add_on_cancel_callback(self._on_frame)
@@ -83,12 +93,12 @@ class PikaLink(Link):
 
     def _on_closed(self, connection: Connection, error: BaseException) -> None:
         self._connections.remove(connection)
-        # pika takes any loss while logging in for a refusal; this is the broker's word.
+        # pika takes any loss during the login for a refusal. Only the broker's 403 is one.
         self.lose(reason(error), "ConnectionClosedByBroker: (403)" in str(error))
         self._end_if_closed()
 
     def _on_channel_closed(self, _channel: Any, error: Exception) -> None:
-        if isinstance(error, ChannelClosedByBroker):  # otherwise its connection was closed, and says so
+        if isinstance(error, ChannelClosedByBroker):  # otherwise its connection was closed, which is told there
             self.tell(self.machine.channel_closed, reason(error))
 
     def _on_frame(self, frame: Any) -> None:
@@ -105,7 +115,7 @@ class PikaLink(Link):
             self.receive(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)))
 
         known = pika.spec.methods
-        for command in effect.commands:  # pika sends each when the one before is answered
+        for command in effect.commands:  # pika sends each one when the one before is answered
             method = known[command.index]().decode(command.marshal())
             self._consumer._rpc(method, replied, [known[command.index + 1]])
 
@@ -134,14 +144,17 @@ class PikaLink(Link):
         return bool(self._logger.connection.unsent >= MAX_UNSENT)
 
     def _answer_to(self, effect: Effect) -> Callable[[Any], None]:
-        """For what the broker has to answer in time; a command behind one that failed is never answered."""
+        """The callback for the answer to ``effect``. Without an answer in time, the effect has failed.
+
+        pika never calls back for a command that waited behind one that failed.
+        """
         awaited = [effect]
 
         def look() -> None:
             for each in awaited:
                 self.report_failure(each, TimeoutError("no answer"))
 
-        # Not at once: a handler may have kept the loop from reading until now.
+        # The check comes a turn of the loop later: a handler may have kept the loop from reading the answer until now.
         late = partial(self._loop.add_callback_threadsafe, look)
         self._loop.call_later(self.machine.config.close_timeout, late)
         return lambda _: awaited.clear()

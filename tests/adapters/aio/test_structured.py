@@ -212,7 +212,7 @@ async def test_a_handler_that_ignores_its_cancellation_is_left_behind(broker: Br
                 assert service.seen.all == ["begun"]
             finally:
                 service.gate.set()
-            assert record.all[-1] == "1 handler(s) do not end though they are cancelled, and are left behind"
+            assert record.all[-1] == "1 handler(s) go on although they were cancelled; they are left behind"
             assert len(await client.drain("probe.events")) == 1, "its message goes to another worker"
             await service.seen.count(2)
 
