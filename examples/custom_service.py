@@ -1,6 +1,6 @@
-"""Services on the transport of ``custom_transport.py``: how user code runs, and how it waits.
+"""Services on the transport of ``custom_transport.py``: runs user code, and lets it wait.
 
-Nothing here knows about AMQP. What an author of services sees is the core's ``CoroutineService``.
+Nothing here knows about AMQP. The authors of services see the core's ``CoroutineService``.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Service(CoroutineService):
     """A service whose handlers are coroutines: subclass it and await :meth:`run`."""
 
     async def run(self) -> None:
-        """Serve until :meth:`stop`. Being cancelled, it stops gracefully first.
+        """Serve until :meth:`stop`. If it is cancelled, it stops in good order first.
 
         Raises:
-            ServiceError: it ended otherwise.
-            StateError: it was run before.
+            ServiceError: the service ended without being asked to.
+            StateError: the service was run before.
         """
         await self._eda_begin(AsyncioDriver).run()
 
