@@ -32,9 +32,9 @@ class Service(CoroutineService):
             ServiceError: the service ended without being asked to.
             StateError: the service was run before.
         """
-        await self._eda_begin(AsyncioDriver).run()
+        await self.begin_run(AsyncioDriver).run()
 
-    def _eda_identity(self) -> tuple[str, int]:
+    def worker_identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
 
 

@@ -19,7 +19,7 @@ from eda_core import Connect
 from eda_core.criticality import LOGGING_LEVELS, WARNING
 from eda_core.drivers.coroutines import CoroutineDriver
 from eda_core.drivers.library import quieten
-from eda_core.services.coroutines import CoroutineService
+from eda_core.services.eventail import EventailCoroutines
 
 LOGGER = logging.getLogger("eda_aio")
 quieten(
@@ -27,7 +27,7 @@ quieten(
 )
 
 
-class Service(CoroutineService):
+class Service(EventailCoroutines):
     """A service whose handlers are coroutines: ``async def on_<Name>``. Subclass it and await :meth:`run`.
 
     Up to ``PREFETCH_COUNT`` handlers run at the same time. The methods that publish are awaited: in a handler they
@@ -55,11 +55,11 @@ class Service(CoroutineService):
             StateError: the service was run before.
         """
         numbers = SIGNALS.choose(signals)
-        driver = self._eda_begin(_Driver)
+        driver = self.begin_run(_Driver)
         with stopping_on_signals(driver.interrupt, numbers):
             await driver.run()
 
-    def _eda_identity(self) -> tuple[str, int]:
+    def worker_identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
 
 
@@ -70,7 +70,7 @@ class _Driver(CoroutineDriver):
             random=random.random, token=secrets.token_hex(6), wall_offset=time.time() - self.now()
         )
         super().__init__(service, machine)
-        self._ssl = service._eda_ssl
+        self._ssl = service.ssl_context
         self._context = copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -23,7 +23,7 @@ from eda_core.criticality import LOGGING_LEVELS
 from eda_core.drivers.callbacks import CallbackDriver
 from eda_core.drivers.library import library_at_work, quieten
 from eda_core.services.callbacks import CallbackService
-from eda_core.services.eventail import time_to_stop
+from eda_core.services.eventail import EventailService, time_to_stop
 from eda_pika.signals import SIGNALS, Signals, T
 from eda_pika.transport import PikaLink
 
@@ -32,7 +32,7 @@ quieten([logging.getLogger(name) for name in list(logging.root.manager.loggerDic
 _TURN, _FAREWELL = 0.002, 1.0  # seconds: for handlers before the network has its turn; for sockets to close at the end
 
 
-class Service(CallbackService):
+class Service(EventailService[None], CallbackService):
     """A service whose handlers are plain methods, ``def on_<Name>``. Subclass it and call :meth:`run`.
 
     Handlers, hooks and timers run in the thread of :meth:`run`, one after another, while everything else waits. So none
@@ -73,7 +73,7 @@ class Service(CallbackService):
         """
         if type(self.HANDLER_THREADS) is not int or self.HANDLER_THREADS < 0:
             raise LocalError(f"HANDLER_THREADS is {self.HANDLER_THREADS!r}", hint="give a whole number, 0 for none")
-        self._eda_begin(partial(_Driver, signals=SIGNALS.choose(signals))).run()
+        self.begin_run(partial(_Driver, signals=SIGNALS.choose(signals))).run()
 
     def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
         """Ask the service to stop, and return at once.
@@ -82,10 +82,10 @@ class Service(CallbackService):
             timeout: seconds for the stop, ``STOP_TIMEOUT`` by default.
             reconnect: a parameter of eventail, which must be false: :meth:`run` reconnects by itself.
         """
-        driver: Any = self._eda_driver()
+        driver: Any = self.running_driver()
         driver.request_stop(time_to_stop(timeout, reconnect))
 
-    def _eda_identity(self) -> tuple[str, int]:
+    def worker_identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
 
 
@@ -112,7 +112,7 @@ class _Driver(CallbackDriver):
         )
         super().__init__(service, machine)
         self.loop: Any = IOLoop()
-        self._process, self._thread, self._context = os.getpid(), threading.get_ident(), service._eda_ssl
+        self._process, self._thread, self._context = os.getpid(), threading.get_ident(), service.ssl_context
         self._threads = service.HANDLER_THREADS
         self._signals = Signals(self.loop, self.interrupt, machine.config.stop_timeout, signals)
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()

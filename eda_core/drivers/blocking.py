@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from eda_core.drivers.base import Driver, LinkLike
 from eda_core.drivers.publish_call import PublishCall, PublishLimits
-from eda_core.machine.effects import Effect, Ready
+from eda_core.machine.effects import Effect, PublishDone, Ready
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.link import IDLE, OPEN
 from eda_core.machine.machine import Machine
@@ -258,5 +258,5 @@ class BlockingDriver(Driver):
         if isinstance(effect, Ready):
             self.publish_call.link_open()
 
-    def settled(self, ticket: int, error: str | None) -> None:
-        self.publish_call.done(ticket, error, self.now())
+    def publish_done(self, effect: PublishDone) -> None:
+        self.publish_call.done(effect.ticket, effect.error, self.now())

@@ -14,7 +14,7 @@ from pamqp.commands import Basic
 
 from eda_core import Machine, Publish
 from eda_core.drivers import link as transport
-from eda_core.machine.deliveries import Receiver
+from eda_core.machine.deliveries import Deliveries
 from eda_core.machine.outbox import Outbox
 from eda_core.testing.conformance import CHECKS
 from eda_core.testing.conformance.script import NotConforming
@@ -59,14 +59,16 @@ def _confirm_what_is_refused(patch: Patch) -> None:
 
 
 def _acknowledge_at_once(patch: Patch) -> None:
-    release = Receiver._release
+    handled = Deliveries.handled
 
-    def released(self: Any, delivery: Any, deferred: bool, effects: list[Any]) -> None:
-        release(self, delivery, deferred, effects)
-        if delivery.id in self._flight.by_id:
-            self._flight.acknowledge(delivery)
+    def early(self: Any, number: Any, outcome: Any, now: float, effects: list[Any]) -> bool:
+        configures = handled(self, number, outcome, now, effects)
+        delivery = self.in_flight.by_id.pop(number, None)
+        if delivery is not None:
+            self.in_flight.to_ack.append(delivery.tag)
+        return configures
 
-    patch.setattr(Receiver, "_release", released)
+    patch.setattr(Deliveries, "handled", early)
 
 
 def _publish_at_once(patch: Patch) -> None:
@@ -96,11 +98,11 @@ def _forget_properties(patch: Patch) -> None:
 def _wait_for_ever(patch: Patch) -> None:
     handshake = custom_transport.Wire.handshake
 
-    async def without_patience(self: Any, asked: Any) -> None:
+    async def without_limit(self: Any, asked: Any) -> None:
         await handshake(self, asked)
-        self.patience = None
+        self.longest_silence = None
 
-    patch.setattr(custom_transport.Wire, "handshake", without_patience)
+    patch.setattr(custom_transport.Wire, "handshake", without_limit)
 
 
 #: The fault, and the check that finds it.

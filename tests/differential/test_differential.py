@@ -152,7 +152,7 @@ def test_many_random_sequences(rabbit: Rabbit, quorum: bool, number: int, counte
 
 
 @pytest.mark.parametrize("limits", [{"x-message-ttl": 0}, {"x-max-length": 0}, {"x-max-length-bytes": 0}])
-def test_a_letter_that_cannot_wait_for_room_in_a_shared_prefetch_is_left_to_chance(
+def test_a_letter_that_cannot_wait_for_space_in_a_shared_prefetch_is_left_to_chance(
     rabbit: Rabbit, limits: dict[str, int]
 ) -> None:
     """RabbitMQ delivers it about every second time."""

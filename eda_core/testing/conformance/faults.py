@@ -1,6 +1,6 @@
 """Conformance checks: failing networks and brokers, and the end of a service.
 
-``ARCHITECTURE.md``, "Publishing" and "Life of a service".
+docs/architecture.rst, "Publishing" and "Life of a service".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Conformance checks: messages, from the handler of one service to the handler of another, and what is wrong with some.
 
-``ARCHITECTURE.md``, sections "Envelope", "Receiving" 1, "Life of a service".
+docs/architecture.rst, "Envelope", "Invalid messages" and "Life of a service".
 """
 
 from __future__ import annotations

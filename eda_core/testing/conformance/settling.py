@@ -1,4 +1,4 @@
-"""Conformance checks: what becomes of messages whose handlers ran (``ARCHITECTURE.md``, "Receiving" and "Publishing").
+"""Conformance checks: what happens to messages after handling (docs/architecture.rst, "Receiving" and "Publishing").
 
 That something has *not* happened is seen by what follows it on the same path: a message published later is there, the
 one that must not exist is not before it.

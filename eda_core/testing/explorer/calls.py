@@ -14,6 +14,7 @@ from typing import Any, Final
 from pamqp import commands
 
 from eda_core.machine.identifiers import DeliveryId
+from eda_core.machine.link import SERVING
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
 from eda_core.messages.envelope import seal
 from eda_core.messages.routing import COMMANDS
@@ -41,6 +42,7 @@ class Calls(Network):
         effects = self._attempt(
             index,
             lambda: machine.call(ask.name, label, self.now, ticket=ticket, timeout=ask.timeout, within=within),
+            track,
         )
         if effects is None:
             return False
@@ -59,7 +61,9 @@ class Calls(Network):
         """The caller has gone; if it was a handler, that does something else."""
         self._spend("forget")
         node = self._node(index)
-        caller = node.calls.pop(ticket).caller
+        called = node.calls.pop(ticket)
+        self._call_over(node, called)
+        caller = called.caller
         if caller is not None and caller in node.runs:
             node.runs[caller] = node.runs[caller]._replace(waits=False)
         self._tell(index, "forget_call", ticket)
@@ -73,11 +77,11 @@ class Calls(Network):
         self._tell(index, "delivered", epoch, *content)
         node = self.nodes[index]
         dropped = node.machine._calls.late - before
-        if node.machine._serving() and dropped != (not expected):
+        if node.machine.state in SERVING and dropped != (not expected):
             raise Violation(
                 "call", f"of {label}, {'' if expected else 'not '}waited for, {dropped} result(s) are dropped"
             )
-        if expected and any(call.label == label for call in node.calls.values()) and node.machine._serving():
+        if expected and any(call.label == label for call in node.calls.values()) and node.machine.state in SERVING:
             raise Violation("call", f"its result does not end {label}")
 
     def _peer_takes(self) -> None:
@@ -85,11 +89,11 @@ class Calls(Network):
         if self.scenario.answers is None:
             return
         for message in self.broker.messages(INBOX):
-            properties, label = message.properties, label_of(message.body)
+            taken, label = message.properties, label_of(message.body)
             self._operate([(commands.Basic.Get(queue=INBOX, no_ack=True), None, b"")])
             if self._answer_to(label) != "none":
-                conversation = str((properties.headers or {}).get("conversation_id"))
-                call = (label, properties.reply_to or "", properties.correlation_id or "", conversation)
+                conversation = str((taken.headers or {}).get("conversation_id"))
+                call = (label, taken.reply_to or "", taken.correlation_id or "", conversation)
                 self.inbox: tuple[tuple[str, str, str, str], ...] = (*self.inbox, call)
 
     def _answer_to(self, label: str) -> str:
@@ -100,11 +104,10 @@ class Calls(Network):
         self.inbox = (*self.inbox[:place], *self.inbox[place + 1 :])
         kind = self._answer_to(label)
         status = "error" if kind == "error" else "success"
-        sealed = seal(
-            Result(reply_to, answered(label, kind), conversation_id, status, correlation_id), CBOR, DEFAULT_LIMITS
-        )
+        result = Result(reply_to, answered(label, kind), conversation_id, status, correlation_id)
+        _exchange, _key, properties, body = seal(result, CBOR, DEFAULT_LIMITS)
         method = commands.Basic.Publish(exchange=COMMANDS, routing_key=reply_to)
-        self._operate([(method, sealed.properties, sealed.body)] * (2 if kind == "twice" else 1))
+        self._operate([(method, properties, body)] * (2 if kind == "twice" else 1))
 
     def _inbox_methods(self) -> list[Any]:
         """What sets the other service up."""

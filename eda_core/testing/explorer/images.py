@@ -98,7 +98,14 @@ class Images:
             ),
             tuple(
                 [
-                    (p.post.label, p.held, p.delivery and newest - (p.delivery & TAG_MASK), p.ticket > 0, p.retry)
+                    (
+                        p.post.label,
+                        p.held,
+                        p.delivery and newest - (p.delivery & TAG_MASK),
+                        p.ticket > 0,
+                        p.retry,
+                        p.last_time,
+                    )
                     for _, p in sorted(node.pieces.items())
                 ]
             ),

@@ -1,4 +1,4 @@
-"""What the explorer checks: the invariants of ``ARCHITECTURE.md``, judged from outside the machine.
+"""What the explorer checks: the invariants (docs/architecture.rst, "Invariants"), judged from outside the machine.
 
 Everything here is decided by what the world itself did and saw (which handler ended how, which confirm the broker
 gave, what is in its queues); the machine's own books are not asked, but for the state of its link.
@@ -80,7 +80,7 @@ def judge_nack(node: Node, effect: Nack, failures: int, requeues: int, disturbed
     if track.end is SUCCEEDED:
         raise Violation("I4", f"{effect} gives back {track.label}, whose handler succeeded")
     if effect.requeue:
-        if track.end is RUNS and node.machine.state is not life.DRAINING:
+        if track.end is RUNS and (node.machine.state is not life.DRAINING or track.id in node.runs):
             raise Violation("I2", f"{effect} gives back {track.label} while its handler runs")
         if track.end is REJECTED:
             raise Violation("I4", f"{effect} requeues {track.label}, which its handler rejected")
@@ -129,7 +129,7 @@ def judge_publish(node: Node, link: Link, effect: Publish) -> None:
 
 
 def misfit(piece: Piece, effect: Publish, config: Config) -> str | None:
-    """How a publish differs from what ``ARCHITECTURE.md``, "Envelope", has for its message; ``None`` if it does not."""
+    """How a publish differs from its message (docs/architecture.rst, "Envelope"); ``None`` if it does not."""
     message = piece.post.message
     mandatory = piece.post.mandatory
     exchange = _EXCHANGE[type(message)]
@@ -182,10 +182,14 @@ def reply_key(index: int, node: Node) -> str:
     return f"{node.machine.config.service}.t{index}"
 
 
+def is_bound(broker: Broker, key: str | None) -> bool:
+    """Whether a queue for the results of calls is bound under this routing key."""
+    return any(binding.source == COMMANDS and binding.key == key for binding in broker.bindings())
+
+
 def judge_reachable(broker: Broker, effect: Publish) -> None:
     """The command of a call goes out: the queue of its result is there."""
-    key = effect.properties.reply_to
-    if not any(binding.source == COMMANDS and binding.key == key for binding in broker.bindings()):
+    if not is_bound(broker, effect.properties.reply_to):
         raise Violation("call", f"{effect!r} is sent before its result can come")
 
 
@@ -235,8 +239,8 @@ def judge_quiet(node: Node) -> str | None:
         return "it was asked to stop and has not"
     if node.pieces:
         return f"not confirmed: {', '.join(sorted(piece.post.label for piece in node.pieces.values()))}"
-    if node.calls or len(machine._calls) or machine._calls.held:
-        return f"not over: {[call.label for call in node.calls.values()]}, or of those it knows: {machine._calls.held}"
+    if node.calls or len(machine._calls) or machine._calls._held:
+        return f"not over: {[call.label for call in node.calls.values()]}, or of those it knows: {machine._calls._held}"
     if node.hands:
         return "the callback of a batch has not ended"
     if node.tracks:

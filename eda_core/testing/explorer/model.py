@@ -52,8 +52,8 @@ class Violation(Exception):
     """Something that must hold does not.
 
     Attributes:
-        rule: an invariant of ``ARCHITECTURE.md`` (I1 to I6), a rule of the design (R1 to R9), "life": what
-            ``ARCHITECTURE.md`` says in "Life of a service", or "call": what :mod:`eda_core.machine.calls` says.
+        rule: an invariant (I1 to I6), a rule of the design (R1 to R10), "life" (docs/architecture.rst, "Life of a
+            service"), or "call" (:mod:`eda_core.machine.calls`).
     """
 
     def __init__(self, rule: str, text: str) -> None:
@@ -204,6 +204,7 @@ class Piece(NamedTuple):
         ticket: what ``Settled`` will name; 0 if nobody waits for it.
         retry: a delayed retry, which the machine publishes by itself.
         call: the command of a call: the end of that is what its caller is told.
+        last_time: it is on the link, and nobody wants it any more: it is not sent again.
     """
 
     post: Post
@@ -213,6 +214,7 @@ class Piece(NamedTuple):
     ticket: int = 0
     retry: bool = False
     call: bool = False
+    last_time: bool = False
 
 
 class Run(NamedTuple):

@@ -20,6 +20,7 @@ from eda_core.messages.values import Configuration, Event
 from eda_core.testing.broker.arguments import Policy
 from eda_core.testing.broker.model import Broker
 from eda_core.testing.explorer.invariants import (
+    is_bound,
     judge_ack,
     judge_nack,
     judge_publish,
@@ -33,6 +34,7 @@ from eda_core.testing.explorer.model import (
     RESULT,
     RUNS,
     SUCCEEDED,
+    Called,
     Link,
     Node,
     Piece,
@@ -193,7 +195,7 @@ class WorldState:
     def _publish(self, index: int, post: Post, within: DeliveryId | None, cause: str) -> bool:
         """Publish; whether the machine took it."""
         machine, node = self._machine(index), self._node(index)
-        epoch, before = machine.epoch, machine._published
+        epoch, before = machine.epoch, machine.published
         ticket = node.tickets = node.tickets + 1
         track = self._track(node, within)
         held = not post.immediate and track is not None and track.end is RUNS
@@ -207,15 +209,16 @@ class WorldState:
                 immediate=post.immediate,
                 ticket=ticket,
             ),
+            track,
         )
         if effects is None:
             return False
-        if machine._published != before:
+        if machine.published != before:
             delivery = within if held and within else DeliveryId(0)
             self._accept(
                 node, Piece(post, held, delivery, "" if track is None else cause, 0 if held else ticket), track
             )
-        if held or machine._published == before:  # nobody has to wait for it
+        if held or machine.published == before:  # nobody has to wait for it
             node.told |= {ticket}
         self._note(index, "publish", post, within=within)
         self._perform(index, epoch, effects)
@@ -226,17 +229,24 @@ class WorldState:
         track = None if delivery is None else node.tracks.get(delivery & TAG_MASK)
         return track if track is not None and track.id == delivery else None
 
-    def _attempt(self, index: int, publish: Callable[[], list[fx.Effect]]) -> list[fx.Effect] | None:
-        """A publish or a call, which may be refused when the machine is over or full, as their docstrings say."""
+    def _attempt(
+        self, index: int, publish: Callable[[], list[fx.Effect]], track: Track | None
+    ) -> list[fx.Effect] | None:
+        """A publish or a call, which may be refused when the machine is over or full, as their docstrings say.
+
+        Args:
+            track: the delivery within which it is made.
+        """
         node = self._node(index)
         machine = node.machine
         try:
             return publish()
         except BufferFull as full:
-            # Delayed retries that wait for the window are the machine's own; nobody has seen them yet.
-            waiting = sum(track.end is FAILED and not track.retried for track in node.tracks.values())
-            if max(len(node.pieces) + waiting, len(node.calls)) < machine.config.buffer:
-                raise Violation("R9", f"{full!r} with {len(node.pieces)} unsafe") from full
+            calls = len(node.calls)
+            if track is not None and calls < machine.config.buffer:
+                raise Violation("R9", f"{full!r}: want of space fails the handler of {track.label}") from full
+            if max(may_be_unsafe(node), calls) < machine.config.buffer:
+                raise Violation("R9", f"{full!r} with {unsafe(node)} unsafe") from full
             node.starved = node.starved or full.temporary
         except LocalError as error:
             if machine.state not in (life.STOPPED, life.CLOSING):
@@ -247,13 +257,21 @@ class WorldState:
 
     def _accept(self, node: Node, piece: Piece, track: Track | None) -> None:
         """The machine has accepted a publish, for a delivery if ``track`` is one."""
-        number = node.machine._published
+        number = node.machine.published
         node.pieces[number] = piece
         if track is not None:
             node.tracks[track.id & TAG_MASK] = track._replace(pieces=(*track.pieces, number))
-        made = sum(not piece.retry for piece in node.pieces.values())
-        if made > node.machine.config.buffer:
-            raise Violation("R9", f"{made} publishes in a buffer of {node.machine.config.buffer}")
+        elif unsafe(node) > node.machine.config.buffer:
+            raise Violation("R9", f"{unsafe(node)} publishes in a buffer of {node.machine.config.buffer}")
+
+    def _call_over(self, node: Node, called: Called) -> None:
+        """The command of a call that is over is not sent any more; one on the link is not sent again."""
+        key = next((key for key, piece in node.pieces.items() if piece.call and piece.post.label == called.label), None)
+        if key is not None:
+            if any(key in link.sent.values() for link in node.links.values()):
+                node.pieces[key] = node.pieces[key]._replace(last_time=True)
+            else:
+                del node.pieces[key]
 
     def _perform(self, index: int, epoch: Epoch, effects: Iterable[fx.Effect]) -> None:
         """Perform the effects of an input that was made when the link was ``epoch``."""
@@ -268,6 +286,11 @@ class WorldState:
                 if getattr(effect, "epoch", epoch) < epoch:
                     raise Violation("I2", f"{effect!r} is for an earlier link than {epoch}")
                 action(self, index, node, effect)
+        paused = [track.label for track in node.tracks.values() if track.end is RUNS and track.id not in node.runs]
+        if paused and node.machine.state is life.DRAINING:
+            raise Violation("life", f"it stops, and keeps {paused}, which no handler has seen")
+        if paused and node.machine.state is life.OPEN and may_be_unsafe(node) < node.machine.config.buffer:
+            raise Violation("R9", f"there is space, and {paused} are not handled")
         if node.told:
             raise Violation("I3", f"the caller is not told of {sorted(node.told)}")
         if node.machine.epoch != epoch or node.over:
@@ -298,6 +321,7 @@ class WorldState:
             if not link.connection:
                 del node.links[epoch]
         self.settled |= {track.label for track in node.tracks.values() if track.end is FAILED}
+        node.pieces = {key: piece for key, piece in node.pieces.items() if not piece.last_time}
         self._forget(node)
 
     def _forget(self, node: Node) -> None:
@@ -400,10 +424,12 @@ class WorldState:
             raise Violation("life", f"{effect!r} while the service is not configured")
         if node.stop_due is not None:
             raise Violation("life", f"{effect!r} although the service stops")
+        if unsafe(node) >= config.buffer:
+            raise Violation("R9", f"{effect!r} while there is no space for what its handler publishes")
         node.known |= {label}
         node.runs[effect.delivery] = Run(label, 0, False, str(effect.message.meta.get("message_id") or ""))
 
-    def _on_settled(self, index: int, node: Node, effect: fx.Settled) -> None:
+    def _on_settled(self, index: int, node: Node, effect: fx.PublishDone) -> None:
         if effect.error is None:
             if effect.ticket not in node.told:
                 raise Violation("I3", f"{effect!r} is told early or twice")
@@ -420,8 +446,20 @@ class WorldState:
         """A call is over. Without a fault its result comes in time: time only passes when nothing else happens."""
         disturbed = any(map(self._spent, ("haste", "refusal", "alarm")))
         called = judge_replied(node, effect, self.scenario.answers or {}, self.now, disturbed)
+        if effect.timed_out and not disturbed:
+            self._judge_sent(index, node, called)
+        self._call_over(node, called)
         if called.caller is not None and called.caller in node.runs:
             node.runs[called.caller] = node.runs[called.caller]._replace(waits=False)
+
+    def _judge_sent(self, index: int, node: Node, called: Called) -> None:
+        """A call may only time out if its command was sent on the open link, where its result could come."""
+        waiting = {key for key, piece in node.pieces.items() if piece.call and piece.post.label == called.label}
+        link = node.links.get(node.machine.epoch)
+        if node.machine.state is not life.OPEN or link is None or waiting <= set(link.sent.values()):
+            return
+        if is_bound(self.broker, reply_key(index, node)):
+            raise Violation("I3", f"{called.label} times out, and its command was not sent")
 
     def _on_unconfigured(self, index: int, node: Node, effect: fx.Unconfigured) -> None:
         node.wants_configuration = True
@@ -429,7 +467,7 @@ class WorldState:
         if request is not None:
             self.todo.append((index, lambda index: void(self._publish(index, request, None, ""))))
 
-    def _on_room(self, index: int, node: Node, effect: fx.Room) -> None:
+    def _on_room(self, index: int, node: Node, effect: fx.BufferAvailable) -> None:
         if not node.starved:
             raise Violation("R9", "Room, but nobody waits for it")
         node.starved = False
@@ -451,6 +489,17 @@ class WorldState:
             raise Violation("life", f"it gives up, and was refused only at {sorted(node.refused)}")
 
 
+def unsafe(node: Node) -> int:
+    """How many publishes of a worker take space in its buffer: all that are unsafe, but for what handlers hold."""
+    running = {track.id for track in node.tracks.values() if track.end is RUNS}
+    return len(node.pieces) - sum(piece.held and piece.delivery in running for piece in node.pieces.values())
+
+
+def may_be_unsafe(node: Node) -> int:
+    """The same, with the delayed retries that nobody has seen, since they wait for the window: the machine's own."""
+    return unsafe(node) + sum(track.end is FAILED and not track.retried for track in node.tracks.values())
+
+
 def void(_: object) -> None:
     """Drop a result."""
 
@@ -469,10 +518,10 @@ _EFFECTS: Final[dict[type, Callable[[Any, int, Node, Any], None]]] = {
     fx.Nack: WorldState._on_nack,
     fx.Publish: WorldState._on_publish,
     fx.Dispatch: WorldState._on_dispatch,
-    fx.Settled: WorldState._on_settled,
+    fx.PublishDone: WorldState._on_settled,
     fx.Replied: WorldState._on_replied,
     fx.Unconfigured: WorldState._on_unconfigured,
-    fx.Room: WorldState._on_room,
+    fx.BufferAvailable: WorldState._on_room,
     fx.Close: WorldState._on_close,
     fx.Stopped: WorldState._on_stopped,
 }

@@ -38,7 +38,7 @@ from eda_core.testing.explorer.model import (
     Violation,
 )
 from eda_core.testing.explorer.snapshot import label_of
-from eda_core.testing.explorer.state import CONSUMING, PUBLISHING
+from eda_core.testing.explorer.state import CONSUMING, PUBLISHING, may_be_unsafe
 
 #: The broker's number of each channel of a link.
 NUMBER: Final = (1, 2)
@@ -134,7 +134,8 @@ class Steps(Groups):
         else:
             self._tell(index, "delivered", link.epoch, *content)
         served = node.machine.state in (life.OPEN, life.DRAINING)
-        if link.attended and served and tag in node.tracks and node.tracks[tag].id not in node.runs:
+        has_space = may_be_unsafe(node) < node.machine.config.buffer  # else it waits for that
+        if link.attended and served and has_space and tag in node.tracks and node.tracks[tag].id not in node.runs:
             raise Violation("I3", f"the delivery of {label} is ignored")
 
     def _told_declared(self, index: int, node: Node, link: Link, replies: tuple[Any, ...]) -> None:
@@ -153,8 +154,9 @@ class Steps(Groups):
         for each in tags:
             key = link.sent.pop(each, None)
             piece = node.pieces.get(key) if key is not None else None
-            if piece is not None and key is not None and ok:
+            if piece is not None and key is not None and (ok or piece.last_time):
                 del node.pieces[key]
+            if piece is not None and ok:
                 node.told |= {piece.ticket} - {0}
                 self._promise(piece)
         self._tell(index, "confirmed" if ok else "refused", link.epoch, tag, multiple=multiple)
@@ -359,13 +361,13 @@ class Steps(Groups):
 
     def _arrive(self, message: AnyMessage) -> None:
         """Somebody outside publishes a message to the services."""
-        sealed = seal(message, CBOR, DEFAULT_LIMITS)
+        exchange, routing_key, properties, body = seal(message, CBOR, DEFAULT_LIMITS)
         if self.scenario.message_ids:
-            sealed.properties.message_id = str(message.payload)
-        if sealed.exchange != CONFIGURATIONS:  # those are not stored for who is not there
+            properties.message_id = str(message.payload)
+        if exchange != CONFIGURATIONS:  # those are not stored for who is not there
             self._expect(str(message.payload))
-        method = commands.Basic.Publish(exchange=sealed.exchange, routing_key=sealed.routing_key)
-        self._operate([(method, sealed.properties, sealed.body)])
+        method = commands.Basic.Publish(exchange=exchange, routing_key=routing_key)
+        self._operate([(method, properties, body)])
         judge_lost(self.broker, self.promised, self.done)
 
 

@@ -39,7 +39,7 @@ from eda_core.journal import replay
 from eda_core.journal.__main__ import main
 from eda_core.journal.recording import INPUTS, RecordingMachine
 from eda_core.journal.values import plain, revive
-from eda_core.messages.envelope import seal
+from tests.core.kit import seal
 
 ROOT = Path(__file__).parents[3]
 URL = "amqp://user:s3cret@host/"
