@@ -22,8 +22,8 @@ from eda_kombu.session import Session
 
 T = TypeVar("T")
 
-#: How often a call looks for log records that came while it sent others. A thread that logs without a pause must send
-#: its own.
+#: How often a call looks for log records that came while it sent others. If a thread logs without a pause, it sends its
+#: own records.
 _ROUNDS = 3
 
 
@@ -201,7 +201,7 @@ class Endpoint(EventailNames):
         locked = process.lock.acquire(timeout=half)
         self._closed = True
         session = process.session
-        if session is not None and (not locked or process.user is not None):  # a publish runs: elsewhere, or below us
+        if session is not None and (not locked or process.user is not None):  # or a publish runs in this thread, too
             session.aborted = True
         if locked or process.lock.acquire(timeout=half):
             try:

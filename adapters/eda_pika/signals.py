@@ -20,7 +20,7 @@ from eda_core.errors import Abandoned
 
 T = TypeVar("T")
 _LONGEST = 3600.0  # seconds for one wait; a socket refuses much longer ones
-_AGAIN = 1.0  # seconds until it is sent again: just before a system call a signal does not interrupt it, nor C code
+_AGAIN = 1.0  # seconds until the signal is sent again: one just before a system call, or in C code, has no effect
 SIGNALS = StopSignals(signal, lambda: threading.current_thread() is threading.main_thread())
 if hasattr(os, "register_at_fork"):  # not on Windows
     SIGNALS.guard_forks(os.register_at_fork)

@@ -89,7 +89,7 @@ class PikaLink(Link):
     def _channel(self, connection: Connection, then: Callable[..., None]) -> None:
         connection.channel(on_open_callback=then).add_on_close_callback(self._on_channel_closed)
 
-    # What comes
+    # What the broker sends
 
     def _on_closed(self, connection: Connection, error: BaseException) -> None:
         self._connections.remove(connection)

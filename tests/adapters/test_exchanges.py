@@ -1,4 +1,4 @@
-"""An adapter performs effects, and an effect says to which exchange: no adapter knows the name of one."""
+"""No adapter knows the name of an exchange: the effects that it performs name them."""
 
 from __future__ import annotations
 

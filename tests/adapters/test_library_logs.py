@@ -1,4 +1,4 @@
-"""What a user reads in the log when a link is lost: one line of ours, and nothing of the client library's."""
+"""When a link is lost, the user's log gets one line of ours and none of the client library."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def recovers(run: Program, adapter: str) -> None:
 
 
 async def losses(run: Program, logs: str) -> list[str]:
-    """End the program. What it has told about links that were lost or could not be opened."""
+    """End the program. Return its lines about links that were lost or could not be opened."""
     run.process.send_signal(signal.SIGTERM)
     assert await run.end() == 0, run.errors
     assert all(OURS[logs].match(note) for note in run.notes.all), run.errors
@@ -175,7 +175,7 @@ async def test_a_wrong_vhost_is_told_in_one_line_with_the_brokers_reason(adapter
 @pytest.mark.parametrize("adapter", ["eda_aio", "eda_pika", "eda_pika, threads"])
 @asynchronous
 async def test_a_frozen_broker_is_told_in_one_line(adapter: str) -> None:
-    """(Publishes of eda_kombu fail by their own time.)"""
+    """(Publishes of eda_kombu fail after a time of their own.)"""
     async with program("-m", "eda_tools.broker", "--port", "0") as broker:
         url = (await broker.lines.next()).removeprefix("listening on ")
         async with busy(adapter, url, INFO) as run:

@@ -1,4 +1,4 @@
-"""Adapters where Python has less: as on Windows, without SIGHUP, fork and the like."""
+"""Adapters where Python has no SIGHUP, no fork and so on, as on Windows."""
 
 from __future__ import annotations
 

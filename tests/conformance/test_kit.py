@@ -1,4 +1,4 @@
-"""The kit itself: its checks find the faults that they are there for. (That it is pure: tests/core/test_purity.py.)
+"""Tests of the kit itself: its checks find the faults that they look for. (That it is pure: tests/core/test_purity.py.)
 
 The faults are planted in the custom transport, in the core's table of what the broker sends, and in the machine.
 """
@@ -39,7 +39,7 @@ def _do_not(method: str) -> Plant:
 
 
 def _ignore(name: str) -> Plant:
-    """What the broker sends is not heard."""
+    """A method of the broker is ignored."""
     return lambda patch: patch.setitem(transport.MEANINGS, name, lambda *_: None)
 
 

@@ -78,7 +78,7 @@ async def test_the_other_signals_stop_a_worker_too(broker: BrokerUnderTest, numb
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 @asynchronous
 async def test_what_a_worker_inherits_as_ignored_stays_ignored(broker: BrokerUnderTest, number: signal.Signals) -> None:
-    """As a job in the background, or under nohup."""
+    """A job in the background, or under nohup, inherits that."""
     async with peer(broker.url) as client, program(*WORKER, url=broker.url, ignored={number}) as worker:
         await worker.says("ready")
         worker.process.send_signal(number)
@@ -113,7 +113,7 @@ class Slow(Probe):
 
 
 def kill_this_process(number: signal.Signals) -> None:
-    """Send it a signal, provided that somebody handles it."""
+    """Send this process a signal, after checking that it has a handler."""
     assert signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
     os.kill(os.getpid(), number)
 
@@ -191,7 +191,7 @@ async def test_on_request_a_signal_goes_to_the_service_and_to_the_program(
 
 @asynchronous
 async def test_a_handler_of_the_loop_is_called_too(broker: BrokerUnderTest) -> None:
-    """And works as before when the service has ended."""
+    """When the service has ended, the handler works as before."""
     heard: Record[int] = Record("signals")
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, heard.add, 1)
@@ -224,7 +224,7 @@ async def test_signals_that_cannot_be_handled_are_refused() -> None:
 async def test_a_signal_wakes_the_loop_though_it_interrupts_nothing(
     broker: BrokerUnderTest, number_of_services: int
 ) -> None:
-    """As one that comes just before the loop begins to wait; here another thread gets it."""
+    """A signal that comes just before the loop waits does not interrupt the wait. Here another thread gets it."""
     services = [Probe(broker.url, name=f"probe-{number}") for number in range(number_of_services)]
     over = threading.Event()
     other = threading.Thread(target=over.wait)
@@ -272,7 +272,7 @@ async def test_a_child_process_that_is_terminated_ends_and_its_parent_does_not(b
 
 
 def test_a_service_may_run_in_another_thread(broker: BrokerUnderTest) -> None:
-    """Where there are no signals; stopping is up to the program."""
+    """Python handles signals in the main thread only; the program has to stop the service."""
     ended: list[str] = []
 
     class Brief(Service):

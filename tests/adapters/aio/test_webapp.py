@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @asynccontextmanager
 async def application(broker: EmbeddedBroker | None, **settings: str) -> AsyncIterator[Program]:
-    """The application, ready; with a service if there is a broker."""
+    """The application, when it is ready. It runs a service if there is a broker."""
     url = None if broker is None else broker.url
     async with program(*UVICORN, url=url, settings=settings) as app:
         if broker is not None:
@@ -30,7 +30,7 @@ async def application(broker: EmbeddedBroker | None, **settings: str) -> AsyncIt
 
 
 async def post(app: Program) -> None:
-    """Have the application publish an event, of which it says that the handler has begun."""
+    """Have the application publish an event, and wait until the handler of the event has begun."""
     (port,) = (match[1] for match in map(re.compile(r"http://127\.0\.0\.1:(\d+)").search, app.notes.all) if match)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
     writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -41,14 +41,14 @@ async def post(app: Program) -> None:
 
 
 async def usual_end(number: signal.Signals) -> tuple[int, list[str]]:
-    """How the application ends on this signal without a service: its status, and what uvicorn says last."""
+    """The exit status of the application without a service on this signal, and the last lines of uvicorn."""
     async with application(None) as app:
         app.process.send_signal(number)
         return await app.end(), last_words(app)
 
 
 def last_words(app: Program) -> list[str]:
-    """What uvicorn says of its end; anything else on stderr is a fault."""
+    """The last lines of uvicorn. Anything else on stderr fails the test."""
     assert all(note.startswith("INFO: ") for note in app.notes.all), app.errors
     return [re.sub(r"\d+", "N", note) for note in app.notes.all[4:]]
 
@@ -57,7 +57,7 @@ def last_words(app: Program) -> list[str]:
 @pytest.mark.parametrize("number", SIGNALS[:2], ids=lambda number: number.name)
 @asynchronous
 async def test_a_signal_ends_the_application_and_its_service(number: signal.Signals, signals: str) -> None:
-    """The service finishes what it has begun; the application's status is what it always is."""
+    """The service finishes what it has begun. The exit status of the application is the usual one."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client:
         answered = await client.tap("events", "Answered")
         async with application(broker, EDA_TEST_SIGNALS=signals) as app:
@@ -74,7 +74,7 @@ async def test_a_signal_ends_the_application_and_its_service(number: signal.Sign
 
 @asynchronous
 async def test_the_application_may_cancel_its_service() -> None:
-    """``run`` then stops in good order, too."""
+    """Cancelled, ``run`` stops the service in good order as well."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client:
         async with application(broker, EDA_TEST_END="cancel") as app:
             await post(app)
@@ -102,7 +102,7 @@ async def test_the_application_may_forget_its_service() -> None:
 
 @asynchronous
 async def test_a_signal_that_the_application_leaves_alone_is_not_taken_either() -> None:
-    """SIGHUP would stop the service, and leave the application without it."""
+    """SIGHUP would stop the service, and the application would go on without it."""
     async with EmbeddedBroker() as broker, application(broker) as app:
         app.process.send_signal(signal.SIGHUP)
         assert await app.end() == -signal.SIGHUP
@@ -111,7 +111,7 @@ async def test_a_signal_that_the_application_leaves_alone_is_not_taken_either() 
 
 @asynchronous
 async def test_the_service_may_take_a_signal_that_the_application_leaves_alone() -> None:
-    """Where that is asked for, it stops in good order, and what it has not handled is there for other workers."""
+    """On request the service takes it and stops in good order. What it has not handled is left to other workers."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client:
         async with application(broker, EDA_TEST_SIGNALS="True") as app:
             app.process.send_signal(signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""Which errors are faults of the network, after which another link is opened, and which ones come out of a publish."""
+"""Which errors are faults of the network, after which the endpoint connects again, and which ones a publish raises."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_bytes_that_cannot_be_decoded_cost_a_link_and_nothing_else(
 
 @contextmanager
 def a_peer_that_says(data: bytes) -> Iterator[str]:
-    """A server that says this to each client; its URL."""
+    """A server that sends this to each client; its URL."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def talk(client: socket.socket) -> None:
@@ -176,7 +176,7 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_what_a_handler_of_signals_raises_ends_the_publish(embedded: EmbeddedBrokerThread, error: Exception) -> None:
-    """As programs limit the time of a call: with an alarm whose handler raises TimeoutError."""
+    """Programs limit the time of a call so: by an alarm whose handler raises TimeoutError."""
     with witness(embedded.url) as seen, ProxyThread(embedded.url) as front, Publisher(front.url, "source") as endpoint:
         queue = seen.queue("events", name="kept")
         endpoint.publish_event("Happened", 1, "c")
@@ -197,7 +197,7 @@ def test_what_a_handler_of_signals_raises_ends_the_publish(embedded: EmbeddedBro
 def test_a_mistake_in_our_own_code_is_not_taken_for_a_lost_link(
     embedded: EmbeddedBrokerThread, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would be tried again for ever."""
+    """The publish would be tried again for ever."""
     with ProxyThread(embedded.url) as front, Publisher(front.url, "source") as endpoint:
         endpoint.publish_event("Happened", 1, "c")
 
@@ -214,7 +214,7 @@ def test_a_mistake_in_our_own_code_is_not_taken_for_a_lost_link(
 
 
 def test_the_header_of_a_returned_message_is_made_as_it_should_be() -> None:
-    """Or the tests above would show little: unbroken, it is decoded."""
+    """An unbroken message is decoded. Otherwise the tests above would show little."""
     intact = a_returned_message(a_table(b"b\x01"))
     at = frame.unmarshal(intact)[0]
     found: Any = frame.unmarshal(intact[at:])[2]

@@ -1,4 +1,4 @@
-"""Signals: a worker asked to stop in the middle of its work. See also ``tests/conformance/test_processes.py``."""
+"""Signals that ask a worker to stop in the middle of its work. See also ``tests/conformance/test_processes.py``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORKER = ("-m", "tests.adapters.pika.worker")
 
 @asynchronous
 async def test_sigterm_lets_a_handler_that_blocks_the_loop_finish() -> None:
-    """Those that were handed over and wait for their turn run too; what the broker still has is left."""
+    """Messages that the service has taken are handled, too. What the broker still has is left."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client, program(*WORKER, url=broker.url) as worker:
         await worker.says("ready")
         await send_jobs(client, range(1), wait=True)
@@ -53,7 +53,7 @@ async def test_sigterm_lets_handlers_in_threads_finish_and_leaves_the_rest() -> 
 
 @asynchronous
 async def test_a_second_signal_leaves_unfinished_messages_to_other_workers() -> None:
-    """And the process ends, though threads of its handlers never do."""
+    """The process ends, although threads of its handlers never do."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client, program(*WORKER, "3", url=broker.url) as worker:
         await worker.says("ready")
         await send_jobs(client, range(3), wait=True)
@@ -68,7 +68,7 @@ async def test_a_second_signal_leaves_unfinished_messages_to_other_workers() -> 
 
 @asynchronous
 async def test_a_handler_that_blocks_the_loop_is_ended_when_the_time_is_over() -> None:
-    """It is interrupted in a system call; what it has published is not sent, and its message goes to another worker."""
+    """It is interrupted in a system call. What it has published is not sent. Its message goes to another worker."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client:
         done = await client.tap("events", "JobDone")
         async with program(*WORKER, "0", "0.2", url=broker.url) as worker:
@@ -110,7 +110,7 @@ async def test_the_other_signals_stop_a_worker_too(number: signal.Signals) -> No
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 @asynchronous
 async def test_what_a_worker_inherits_as_ignored_stays_ignored(number: signal.Signals) -> None:
-    """As a job in the background, or under nohup."""
+    """A job in the background, or under nohup, inherits that."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client:
         async with program(*WORKER, url=broker.url, ignored={number}) as worker:
             await worker.says("ready")

@@ -15,7 +15,7 @@ from eda_pika import ReconnectingSupervisor, Service
 
 
 def say(line: str) -> None:
-    """In one piece, whatever other threads say."""
+    """Write the line in one piece, whatever other threads write."""
     os.write(1, f"{line}\n".encode())
 
 
