@@ -201,7 +201,9 @@ class Endpoint(EventailNames):
         locked = process.lock.acquire(timeout=half)
         self._closed = True
         session = process.session
-        if session is not None and (not locked or process.user is not None):  # or a publish runs in this thread, too
+        if session is not None and (
+            not locked or process.user is not None
+        ):  # it runs in another thread, or was interrupted for this
             session.aborted = True
         if locked or process.lock.acquire(timeout=half):
             try:
