@@ -11,7 +11,7 @@ import pytest
 
 from eda_tools import eda
 from eda_tools.broker import EmbeddedBrokerThread
-from eda_tools.cli import tool as cli
+from eda_tools.cli import status as cli
 from eda_tools.messages.delivery import FIELDS, fields
 from eda_tools.messages.rates import Statistics
 from tests.support.services import DEAD_LETTER_QUEUE, ROOT
@@ -32,9 +32,10 @@ def test_the_docs_have_every_tool_and_option(name: str) -> None:
 
 
 def test_the_docs_have_every_status_and_field() -> None:
-    for name, status in vars(cli).items():
-        if name in cli.__all__ and type(status) is int:
-            assert re.search(rf"^{status}  +\S", DOCS, re.MULTILINE), f"docs/tools.rst does not have status {status}"
+    statuses = [value for value in vars(cli).values() if type(value) is int]
+    assert len(statuses) > 5
+    for status in statuses:
+        assert re.search(rf"^{status}  +\S", DOCS, re.MULTILINE), f"docs/tools.rst does not have status {status}"
     for field in FIELDS:
         assert DOCS.count(f"``{field}``") >= 2, f"docs/tools.rst does not have {field} in both tables"
 

@@ -26,6 +26,7 @@ from pamqp import commands, frame
 
 from eda_tools import broker as tool
 from eda_tools.broker import EmbeddedBroker, EmbeddedBrokerThread
+from tests.support.signals import inherited
 
 kombu: Any = importlib.import_module("kombu")  # publishes no types
 ROOT = Path(__file__).parents[2]
@@ -368,13 +369,16 @@ def test_heartbeats_keep_idle_connections_of_all_clients() -> None:
 @contextlib.contextmanager
 def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tools")])}
-    with subprocess.Popen(
-        [sys.executable, "-m", "eda_tools.broker", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=env,
-    ) as process:
+    with (
+        inherited(),
+        subprocess.Popen(
+            [sys.executable, "-m", "eda_tools.broker", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+        ) as process,
+    ):
         try:
             yield process
         finally:

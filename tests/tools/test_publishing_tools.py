@@ -18,7 +18,7 @@ import pytest
 from eda_core import Command
 from eda_tools import eda, logger, monitor, publish_configuration, publish_event, send_command
 from eda_tools.broker import EmbeddedBrokerThread
-from eda_tools.cli import tool as cli
+from eda_tools.cli import status as cli
 from tests.support.rabbitmq import free_port
 from tests.support.services import (
     BrokerUnderTest,

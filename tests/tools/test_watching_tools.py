@@ -13,7 +13,7 @@ import cbor2
 import pytest
 
 from eda_tools import monitor
-from eda_tools.cli import tool as cli
+from eda_tools.cli import status as cli
 from eda_tools.messages.recording import read_recording
 from tests.support.services import (
     BrokerUnderTest,

@@ -7,4 +7,6 @@ import sys
 
 # While ``python -m MODULE`` looks for its module, argv begins with "-m", and the rest is what stands behind the module.
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].partition(".")[0] == __name__:
-    import eda_tools.cli.early  # noqa: F401 - it acts by being imported
+    from eda_tools.cli import start
+
+    start.begin()

@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import signal
 import sys
 import threading
 import time
@@ -32,6 +31,7 @@ from eda_core.testing.broker.model import Broker
 from eda_core.testing.broker.state import Outgoing
 from eda_core.testing.wire.connection import ServerConnection
 from eda_core.testing.wire.server import GUEST, Server
+from eda_tools.cli.signals import Ending
 
 LOGGER: Final = logging.getLogger(__name__)
 
@@ -420,22 +420,17 @@ async def _serve(args: argparse.Namespace) -> int:
         heartbeat=args.heartbeat,
         ssl=tls,
     )
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, stopped.set)
-        except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopped.set))
     try:
         await broker.start()
     except OSError as error:
         print(f"cannot listen on {args.host} port {args.port}: {error.strerror or error}", file=sys.stderr)
         return 1
     print(f"listening on {broker.url}", flush=True)
-    await stopped.wait()
-    LOGGER.info("stopping")
-    await broker.stop()
+    try:
+        await asyncio.Event().wait()  # until a signal cancels it
+    finally:
+        LOGGER.info("stopping")
+        await broker.stop()
     return 0
 
 
@@ -445,7 +440,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO if args.verbose else logging.WARNING, format="%(asctime)s %(message)s"
     )
-    return asyncio.run(_serve(args))
+    with Ending() as ending, contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+        return asyncio.run(ending.watched(_serve(args)))
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from eda_core._version import __version__
-from eda_tools.cli.arguments import Parser, PrintCompletion
+from eda_tools.cli.arguments import Parser, completion_option
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.status import DONE, STATUSES, USAGE
 from eda_tools.cli.tool import Tool
@@ -27,6 +27,8 @@ TOOLS: Final = {
     "doctor": "check a broker for what the architecture needs",
     "topology": "draw who publishes and who consumes what",
 }
+#: The tools that eventail has; they are also installed as commands of their own, ``logger.py`` and so on.
+EVENTAILS: Final = tuple(TOOLS)[:7]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +63,7 @@ def _own(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"eda-core {__version__}")
-    parser.add_argument("--print-completion", action=PrintCompletion, choices=("bash", "zsh", "tcsh"))
+    completion_option(parser)
     if any(argument.startswith("--print-completion") for argument in arguments):
         tools = parser.add_subparsers(metavar="TOOL")
         for name, what in TOOLS.items():

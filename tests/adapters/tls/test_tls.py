@@ -13,7 +13,7 @@ from typing import Any
 import trustme
 
 from eda_tools.broker import EmbeddedBrokerThread
-from eda_tools.cli import tool as cli
+from eda_tools.cli import status as cli
 from tests.adapters.tls.conftest import TlsBroker
 from tests.support.services import Probe, Record, asynchronous, reports, running, within
 from tests.support.tools import Ran, run_tool

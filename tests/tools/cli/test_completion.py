@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eda_tools import eda
-from eda_tools.cli import tool as cli
+from eda_tools.cli import status as cli
 
 #: Bash, where somebody has written $2 … and pressed TAB; what it offers.
 TAB = """

@@ -19,7 +19,8 @@ import pytest
 from eda_core.errors import LocalError, PublishError, ServiceError
 from eda_tools import eda
 from eda_tools.broker import EmbeddedBrokerThread
-from eda_tools.cli import tool as cli
+from eda_tools.cli import start
+from eda_tools.cli import status as cli
 from eda_tools.cli.arguments import Parser, common_options, natural, positive, rate, seconds, url_argument
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.status import ToolError
@@ -334,13 +335,21 @@ def test_standard_output_that_cannot_be_written(redirection: str, status: int, t
 
 def test_eventails_names_are_commands() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    installed = {"eda": "eda_tools.cli.commands:eda"} | {
-        f"{name}.py": f"eda_tools.cli.commands:{name}" for name in eda.TOOLS
+    scripts = pyproject["project"]["scripts"]
+    assert scripts == {"eda": "eda_tools.cli.start:eda"} | {
+        f"{name}.py": f"eda_tools.cli.start:{name}" for name in eda.EVENTAILS
     }
-    assert pyproject["project"]["scripts"] == installed
+    assert all(callable(getattr(start, target.partition(":")[2])) for target in scripts.values())
     assert {name: importlib.import_module(f"eda_tools.{name}").main for name in eda.TOOLS} == {
         name: eda.load(name).main for name in eda.TOOLS
     }
+
+
+def test_no_command_shadows_a_module_of_python() -> None:
+    """A script finds modules in its own directory first: a command ``trace.py`` would be the module ``trace`` for all
+    scripts that are installed beside it."""
+    assert {"trace", "logging"} <= sys.stdlib_module_names
+    assert sys.stdlib_module_names.isdisjoint(eda.EVENTAILS)
 
 
 def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Final, TypeVar
 from pamqp.commands import Basic
 
 from eda_aio import Service
+from eda_aio.service import _Driver
 from eda_core import Ack, AnyMessage, Effect, Epoch, Machine, Report
 from eda_core.errors import ServiceError
 from eda_core.messages.envelope import envelope_of
@@ -140,6 +141,10 @@ class ToolService(Service):
         self.ready = asyncio.Event()
         self._refusal = ""
         self.running: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve until :meth:`stop`. Signals end the tool (:mod:`eda_tools.cli.signals`), not its service."""
+        await self._eda_begin(_Driver).run()
 
     async def on_ready(self) -> None:
         if self.ready.is_set():

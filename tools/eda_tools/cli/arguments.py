@@ -137,7 +137,17 @@ def _number(text: str, wanted: str, *, above: float, whole: bool = False) -> flo
     return value
 
 
-class PrintCompletion(argparse.Action):
+def completion_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--print-completion``."""
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh", "tcsh"),
+        help="print a script that completes the command's words in this shell",
+    )
+
+
+class _PrintCompletion(argparse.Action):
     """``--print-completion bash``: a script that completes the command's words, for the shell to evaluate."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None) -> NoReturn:
