@@ -200,7 +200,7 @@ async def test_refused_credentials_and_virtual_hosts(
     ran = await here(name, capsys, f"{broker.url.rpartition('/')[0]}/no%2Fvhost", *needed(name))
     assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
     assert ran.line.startswith(f"{name}: no connection to amqp://guest:***@")
-    assert ran.line.endswith("the broker refuses the virtual host 'no/vhost', or is no AMQP 0-9-1 broker")
+    assert ran.line.endswith("the broker refuses the virtual host 'no/vhost', or it is not an AMQP 0-9-1 broker")
 
 
 @pytest.mark.parametrize("name", ["monitor", "publish_event"])
@@ -363,7 +363,7 @@ async def test_a_service_that_is_not_there_is_told_of_although_a_monitor_gets_th
                 ran = await interrupted(started)
             assert (ran.status, ran.out) == (cli.INTERRUPTED, "")
             await monitor.channel.declare_queue("echo.commands", durable=True)
-        monkeypatch.setattr(send_command, "_PATIENCE", 0.0)
+        monkeypatch.setattr(send_command, "_LOOK_AFTER", 0.0)
         async with running(Echo(broker.url)):
             ran = await here("send_command", capsys, broker.url, "echo.Echo", "--data", "{}")
     assert (ran.status, ran.err) == (cli.DONE, "")
@@ -373,7 +373,7 @@ async def test_a_service_that_is_not_there_is_told_of_although_a_monitor_gets_th
 async def test_a_service_whose_queue_would_have_too_long_a_name(
     broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(send_command, "_PATIENCE", 0.01)
+    monkeypatch.setattr(send_command, "_LOOK_AFTER", 0.01)
     async with peer(broker.url) as monitor:
         await monitor.tap("commands")
         ran = await here("send_command", capsys, broker.url, "x" * 250 + ".A", "--data", "1", "--timeout", "2")

@@ -15,7 +15,7 @@ import pytest
 
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.bus import confirming
-from eda_tools.dead_letters import replay as resurrection
+from eda_tools.dead_letters import replay
 from eda_tools.resurrect import TOOL
 from tests.adapters.kombu.support import ProxyThread
 from tests.support.services import DEAD_LETTER_QUEUE, BrokerUnderTest, environment, program
@@ -174,7 +174,7 @@ def test_a_broker_that_freezes_does_not_hold_it() -> None:
 def test_a_memory_alarm_is_told_of_and_nothing_is_taken_for_sent(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resurrection, "_PATIENCE", 0.1)
+    monkeypatch.setattr(replay, "_SLOW_CONFIRM", 0.1)
     monkeypatch.setattr(confirming, "CONFIRM_TIMEOUT", 0.5)
     with troubled(20) as (broker, bench, proxy):
         broker.operate(lambda model, now: model.set_alarm(True, now=now))

@@ -1,10 +1,4 @@
-"""Tools that publish or watch are services: the core connects, reconnects, confirms, retries and takes returns.
-
-Watching::
-
-    async with watching(args.urls, "monitor", output, events=["#"], commands=["#"]) as watch:
-        while (delivery := await watch.next(timeout=idle)) is not None:  # a Delivery
-            ...
+"""The services that tools are when they publish or watch: the core connects, reconnects, confirms and retries.
 
 Publishing::
 
@@ -12,7 +6,14 @@ Publishing::
     async with running(service):
         routed = await service.publish(Event(...))  # returns when the broker has confirmed it
 
-A tool's queues are exclusive and named by the broker: nothing stays behind.
+Watching::
+
+    async with watching(args.urls, "monitor", output, events=["#"], commands=["#"]) as watch:
+        while (delivery := await watch.next(timeout=idle)) is not None:  # a Delivery
+            ...
+
+The queues of a tool are exclusive and named by the broker, so nothing stays behind. This module does not know what the
+messages mean.
 """
 
 from __future__ import annotations
@@ -41,15 +42,20 @@ from eda_tools.messages.delivery import Delivery
 
 T = TypeVar("T")
 
-#: What a broker gives as its reason for closing a channel.
+#: The broker's reason for closing a channel, in whatever text it stands.
 _REPLY_TEXT: Final = re.compile(r"[A-Z]+_[A-Z_]+ - .*")
-#: Messages acknowledged at once, while more are waiting.
+#: How many messages one acknowledgement is about while more are waiting.
 _ACK_EVERY: Final = 50
 
 
+# The two machines override methods of the core's, since it has no hooks for what tools need.
+
+
 class _ToolMachine(Machine):
-    """A machine that tells of returned messages at once, and logs nothing about them; and that tells when the broker
-    refuses what it declares, which a service would try again for ever."""
+    """A machine that tells its service of returned messages at once and logs nothing about them.
+
+    It also tells the service that the broker refuses a declaration, which other services try again for ever.
+    """
 
     owner: Any
 
@@ -76,7 +82,7 @@ class _ToolMachine(Machine):
 
 
 class _WatchingMachine(_ToolMachine):
-    """A machine that does not read messages, and for which configurations are messages as others are."""
+    """A machine that hands over messages without opening them, configurations like all others."""
 
     def delivered(
         self,
@@ -95,7 +101,7 @@ class _WatchingMachine(_ToolMachine):
         return []
 
     def settle(self, epoch: Epoch, tag: int) -> list[Effect]:
-        """Acknowledge it and all before it."""
+        """Acknowledge this message and all before it."""
         return [Ack(epoch, tag, True)] if epoch == self.epoch and self._serving() else []
 
     def _opened(self, now: float, effects: list[Effect]) -> None:
@@ -109,11 +115,12 @@ def _settle(machine: Machine, epoch: Epoch, tag: int) -> list[Effect]:
 
 
 class ToolService(Service):
-    """A service that leaves no queue behind. Run it by :func:`running`.
+    """A service that leaves no queue behind. :func:`running` runs it.
 
     Attributes:
-        returned: routing key and conversation id of the mandatory messages that no queue was bound for. A message is
-            there before the publish of it is confirmed.
+        returned: routing key and conversation id of the mandatory messages that the broker returned. A message is here
+            before its publish is confirmed.
+        ready: set when the service is subscribed, or when the broker has refused that.
     """
 
     PREFETCH_COUNT = 200
@@ -157,21 +164,21 @@ class ToolService(Service):
         return machine
 
     async def publish(self, message: AnyMessage) -> bool:
-        """Publish it; when the broker has confirmed it, whether a queue was bound for it.
+        """Publish ``message``. Returns, when the broker has confirmed it, whether a queue was bound for it.
 
         Raises:
             LocalError: it cannot be sent.
-            PublishError: the service stopped before.
+            PublishError: the service stopped before it was confirmed.
         """
         await self._eda_publish(message, mandatory=True, immediate=False)
         return (message.name, message.conversation_id) not in self.returned
 
     async def start(self) -> None:
-        """Connect, to any of the URLs, once; return when it is ready.
+        """Connect to any of the URLs, trying each once. Returns when the service is ready.
 
         Raises:
-            ToolError: no URL answers (status 4), or the broker refuses to set the tool up (status 1).
-            ServiceError: it ended.
+            ToolError: no URL answers (status 4), or the broker refuses a declaration (status 1).
+            ServiceError: the service ended.
         """
         urls = await answering(self._eda_config.urls, self.tool, self.output)
         self._eda_config = replace(
@@ -183,16 +190,16 @@ class ToolService(Service):
             raise ToolError(f"{redact(urls[0])} refuses it: {self._refusal}", FAILED)
 
     def refused(self, reason: str) -> None:
-        """For the machine: what it declares is refused."""
-        answer = _REPLY_TEXT.search(reason)  # without what the client library and the core say around it
+        """The machine calls this when the broker refuses a declaration."""
+        answer = _REPLY_TEXT.search(reason)  # without the words of the client library and of the core around it
         self._refusal = answer[0] if answer else reason
         self.ready.set()
 
     async def until(self, awaited: Awaitable[T], timeout: float | None = None) -> T:
-        """What ``awaited`` comes to, while the service runs.
+        """Await something while the service runs. Returns its result.
 
         Raises:
-            ServiceError: the service ended before.
+            ServiceError: the service ended.
             TimeoutError: ``timeout`` seconds have passed.
         """
         assert self.running is not None, "start() comes first"
@@ -209,19 +216,19 @@ class ToolService(Service):
             waiting.cancel()
 
     async def end(self) -> None:
-        """Stop, waiting for what is unconfirmed for at most ``STOP_TIMEOUT`` seconds."""
+        """Stop the service. It waits for confirms for at most ``STOP_TIMEOUT`` seconds."""
         if self.running is None:
             return
         if not self.running.done():
             await self.stop()
         await asyncio.wait((self.running,))
         if not self.running.cancelled():
-            self.running.exception()  # has been raised where it was waited for
+            self.running.exception()  # was raised where it was awaited
 
 
 @asynccontextmanager
 async def running(service: ToolService) -> AsyncIterator[ToolService]:
-    """``service``, ready; stopped at the end of the block. Raises as :meth:`ToolService.start` does."""
+    """Start ``service`` and stop it at the end of the block. Raises what :meth:`ToolService.start` raises."""
     try:
         await service.start()
         yield service
@@ -229,11 +236,8 @@ async def running(service: ToolService) -> AsyncIterator[ToolService]:
         await service.end()
 
 
-# Watching
-
-
 class Watch(ToolService):
-    """A service that is given each message as it is, valid or not, and settles it when the next one is asked for."""
+    """A service that gets each message as it is, valid or not, and acknowledges it when the next one is asked for."""
 
     _machine_class = _WatchingMachine
 
@@ -250,7 +254,7 @@ class Watch(ToolService):
         self.ready.set()
 
     async def next(self, timeout: float | None = None) -> Delivery | None:
-        """The next message; ``None`` when none came for ``timeout`` seconds.
+        """The next message; ``None`` if no message came for ``timeout`` seconds.
 
         Raises:
             ServiceError: the service ended.
@@ -272,7 +276,7 @@ class Watch(ToolService):
         return delivery
 
     def seen(self, epoch: Epoch, tag: int, delivery: Delivery) -> None:
-        """For the machine."""
+        """The machine calls this with each message."""
         self._arrived.append((epoch, tag, delivery))  # at most PREFETCH_COUNT for each queue
         self._some.set()
 
@@ -281,13 +285,14 @@ class Watch(ToolService):
 async def watching(
     urls: Sequence[str], tool: str, output: Output, *, as_json: bool = False, **keys: Sequence[str]
 ) -> AsyncIterator[Watch]:
-    """A subscribed :class:`Watch`; ``keys`` are binding keys by ``events``, ``commands``, ``configurations``, ``logs``.
+    """A subscribed :class:`Watch`.
 
     Args:
-        as_json: what it publishes is JSON, not CBOR.
+        as_json: what it publishes is JSON instead of CBOR.
+        keys: binding keys, as ``events``, ``commands``, ``configurations`` and ``logs``.
 
     Raises:
-        ToolError: no URL answers (status 4). Later losses are mended, for ever.
+        ToolError: no URL answers (status 4). After that, a lost connection is opened again, for ever.
     """
     watch = Watch(urls, tool, output, **keys)
     if as_json:

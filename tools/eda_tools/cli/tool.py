@@ -37,7 +37,6 @@ from dataclasses import dataclass
 from eda_core._version import __version__
 from eda_core.errors import EdaError, LocalError, ServiceError
 from eda_core.urls import redact
-from eda_tools.cli import names
 from eda_tools.cli.arguments import Parser, completion_option
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.signals import Ending
@@ -88,7 +87,7 @@ class Tool:
         output.configure(json=getattr(args, "json", False), color=getattr(args, "color", "auto"))
         with Ending(getattr(args, "timeout", None), output.abandon) as ending:
             try:
-                with _quiet_libraries(output), names.of_any_characters():
+                with _quiet_libraries(output):
                     return self._run(args, output, ending)
             finally:
                 output.close()
