@@ -41,7 +41,7 @@ def test_the_docs_have_every_status_and_field() -> None:
 
 
 def objects(capsys: pytest.CaptureFixture[str], path: str, other: str) -> Iterator[dict[str, Any]]:
-    """What --json writes, of every kind that there is."""
+    """The objects that --json writes, of every kind."""
 
     def told(name: str, *arguments: str) -> list[dict[str, Any]]:
         found = run_here(eda.load(name), capsys, *arguments, "--json").objects
@@ -78,7 +78,7 @@ def test_the_docs_have_every_key_of_json_lines(capsys: pytest.CaptureFixture[str
 
 
 def _inner(told: dict[str, Any]) -> Iterator[str]:
-    """The keys of objects in objects, but for those that are a message's own."""
+    """The keys of objects within objects, except the message's own."""
     for name, value in told.items():
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, dict) and name not in ("payload", "headers", "properties"):

@@ -1,4 +1,4 @@
-"""``doctor`` as a program: what it says to run mends what it finds, and it leaves nothing behind."""
+"""``doctor`` as a program: the lines that it prints mend what it finds, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ async def _spoil(channel: Any) -> None:
 
 
 async def _take(message: AbstractIncomingMessage) -> None:
-    """A consumer that nothing comes to."""
+    """A consumer that gets no messages."""
 
 
 def _mend(node: RabbitNode, line: str) -> None:
@@ -208,7 +208,7 @@ async def test_credentials_of_the_management_api(rabbit_management: RabbitNode) 
 
 
 class _Api(http.server.BaseHTTPRequestHandler):
-    """Answers from ``answers`` by path, and keeps what was asked."""
+    """Answers from ``answers`` by path, and records the requests."""
 
     answers: ClassVar[Mapping[str, tuple[int, bytes]]]
     asked: ClassVar[list[tuple[str, str | None]]]

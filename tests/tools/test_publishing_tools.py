@@ -1,4 +1,4 @@
-"""publish_event, publish_configuration and send_command, as processes and in this one, on both brokers."""
+"""publish_event, publish_configuration and send_command, in processes of their own and in this one, on both brokers."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ TOOLS["send_command"] = send_command.TOOL
 
 
 async def here(name: str, capsys: pytest.CaptureFixture[str], *arguments: str) -> Ran:
-    """In a thread, beside the peers of the test."""
+    """Run a tool in a thread, beside the peers of the test."""
     return await within(asyncio.to_thread(run_here, TOOLS[name], capsys, *arguments), f"the end of {name}")
 
 
 def needed(name: str) -> tuple[str, ...]:
-    """The arguments behind the URL."""
+    """The arguments after the URL."""
     return () if name in ("logger", "monitor") else ("probe.Name", "--data", "{}")
 
 
@@ -208,7 +208,7 @@ async def test_refused_credentials_and_virtual_hosts(
 async def test_exchanges_of_another_type(
     name: str, broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A service would try again for ever; a tool says what is wrong."""
+    """A service would try again forever; a tool says what is wrong."""
     async with peer(broker.url) as client:
         await client.channel.declare_exchange("events", "fanout", durable=True)
         ran = await here(name, capsys, broker.url, *needed(name))
@@ -273,7 +273,7 @@ def test_payload_files_that_are_wrong(
     monkeypatch.chdir(tmp_path)
     if body is not None:
         (tmp_path / file).write_bytes(body)
-    ran = run_here(TOOLS[name], capsys, "amqp://127.0.0.1:1/", "a.B", file)  # nothing is tried to connect to
+    ran = run_here(TOOLS[name], capsys, "amqp://127.0.0.1:1/", "a.B", file)  # without connecting
     assert (ran.status, ran.out) == (status, "")
     assert ran.line.startswith(f"{name}: {told}")
 
@@ -297,7 +297,7 @@ def test_names_that_cannot_be_sent(name: str, capsys: pytest.CaptureFixture[str]
 
 
 class Echo(Probe):
-    """Returns what it gets, as it is asked to."""
+    """Returns its payload in the way that the command names."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, [], ["echo.Echo", "echo.Mute", "echo.Babble", "echo.Forget"], "echo")

@@ -38,7 +38,7 @@ _STYLES: Final = {PROBLEM: "bold red"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     url_argument(parser)
     management_option(parser)
     parser.add_argument(

@@ -29,7 +29,7 @@ See = Callable[[int, Delivery, Fields], None]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     url_argument(parser)
     parser.add_argument("queue", help="name of the queue")
     parser.add_argument(

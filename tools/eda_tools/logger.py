@@ -48,7 +48,7 @@ def _level(text: str) -> int:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     url_argument(parser)
     parser.add_argument(
         "--filter",

@@ -40,7 +40,7 @@ def _field(text: str) -> tuple[str, str]:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     url_argument(parser)
     for exchange, what in zip(_EXCHANGES, ("events", "commands and results", "configurations"), strict=True):
         parser.add_argument(

@@ -37,7 +37,7 @@ def _duration(text: str) -> float:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     url_argument(parser)
     parser.add_argument("queue", help="name of the queue of dead letters")
     parser.add_argument(

@@ -27,7 +27,7 @@ _LOOK_AFTER: Final = 1.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     url_argument(parser)
     parser.add_argument("command", help="service.command")
     payload_arguments(parser)

@@ -27,7 +27,7 @@ from eda_tools.trace import read_conversations
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     parser.add_argument(
         "urls",
         nargs="?",

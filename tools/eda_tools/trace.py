@@ -38,7 +38,7 @@ _UUID: Final = 36
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     parser.usage = (
         "%(prog)s [options] amqp_url CONVERSATION_ID\n       %(prog)s [options] --from FILE [CONVERSATION_ID]"
     )

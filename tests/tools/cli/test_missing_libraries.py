@@ -1,4 +1,4 @@
-"""Tools whose libraries are not installed: pip installs the commands without the extra, too."""
+"""Tools whose libraries are not installed. pip installs the commands also without the extra."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ URL = "amqp://guest:guest@127.0.0.1:1/"
 
 @pytest.fixture(params=LIBRARIES)
 def without(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
-    """A library, and a directory that hides it from whoever has it first on the path."""
+    """A library, and a directory that hides it from a program that has the directory first on its path."""
     library: str = request.param
     (tmp_path / f"{library}.py").write_text("raise ModuleNotFoundError(f'No module named {__name__!r}', name=__name__)")
     return library, tmp_path
@@ -39,7 +39,9 @@ def test_a_tool_says_what_installs_a_library_that_is_missing(name: str, without:
     arguments = (name, URL, *ARGUMENTS.get(name, "").split())
     ran = alone(script(directory, "eda"), *arguments, first_on_path=directory)
     assert (ran.status, ran.out) == (cli.FAILED, "")
-    prog = "eda" if ran.line.startswith("eda: ") else f"eda {name}"  # a line of Python's loading it, or of the tool's
+    prog = (
+        "eda" if ran.line.startswith("eda: ") else f"eda {name}"
+    )  # depends on whether loading the tool fails, or its work
     assert ran.line == f"{prog}: {library} is not installed; this installs it: pip install 'eda-core[tools]'"
 
 

@@ -1,4 +1,4 @@
-"""What all tools have in common: arguments, exit statuses, and one line for whatever goes wrong."""
+"""What all tools have in common: arguments, exit statuses, and one line for each error."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_tracebacks_and_logs_are_there_for_whoever_asks_without_passwords(
         raise ZeroDivisionError(f"odd {args.urls[0]}")
 
     monkeypatch.setenv("EDA_DEBUG", "1")
-    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's, that would be taken for the program's own
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's handlers would count as the program's own
     monkeypatch.setattr(logging.root, "level", logging.WARNING)
     ran = run_here(tool(run), capsys, URL)
     assert ran.status == cli.FAILED
@@ -427,7 +427,7 @@ def test_every_tool_is_there_under_its_name(name: str, capsys: pytest.CaptureFix
 
 
 def test_modules_of_the_tools_load_nothing_slow_for_help() -> None:
-    """--help comes at once: the client library is loaded by what connects."""
+    """--help is fast: the client library is loaded only to connect."""
     code = "import sys, eda_tools.monitor, eda_tools.send_command; print('aio_pika' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)
     assert ran.stdout == "False\n"

@@ -1,4 +1,4 @@
-"""What ``doctor`` makes of what it knows: each thing that can be wrong is found, and told with what mends it."""
+"""The checks of ``doctor``: each finds what it is for, and tells what mends it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DLX = Policy("DLX", r".*\.events|.*\.commands", {"dead-letter-exchange": "am-dlx
 
 
 def healthy() -> Facts:
-    """A broker as it should be, seen with the management API."""
+    """A broker on which nothing is wrong, with what the management API tells."""
     return Facts(
         "/",
         {name: Exchange(name, "topic", True, "") for name in (*EXCHANGES, "am-dlx")},
@@ -55,7 +55,7 @@ def healthy() -> Facts:
 
 
 def unmanaged() -> Facts:
-    """The same by AMQP alone."""
+    """The same broker, with what AMQP alone tells."""
     exchanges = {name: Exchange(name, wrong="") for name in (*EXCHANGES, "am-dlx")}
     return Facts("/", exchanges, {"a.events": Queue("a.events", 1, 0, "?", arguments={})}, "am-dlx", ["a"])
 
@@ -99,7 +99,7 @@ def _set(**changed: Any) -> Callable[[Facts], None]:
 
 
 def _told(pattern: str) -> Callable[[Facts], None]:
-    """A pattern that Python does not know or takes for another, and what the broker says that applies by it."""
+    """A policy whose pattern Python cannot read as the broker does; the broker tells to which queues it applies."""
 
     def change(facts: Facts) -> None:
         facts.policies = [Policy("DLX", pattern, DLX.definition)]
@@ -123,7 +123,7 @@ BINDING = {
 
 
 def _imports(**definitions: object) -> dict[str, object]:
-    """Stands for a line that imports these definitions, in whatever order their keys are."""
+    """Stands for a line that imports these definitions, with the keys in any order."""
     return definitions
 
 
@@ -226,7 +226,7 @@ SET_DLX = (
             [_imports(queues=[DURABLE | {"name": "dead-letters"}], bindings=[BINDING])],
         ),
         (
-            # Declaring what is of another kind would be refused.
+            # The broker would refuse to declare an existing queue of another kind.
             lambda facts: (facts.bindings.pop(), _queue(name="dead-letters", type="quorum")(facts)),
             "dead-letter-queue-missing",
             ("am-dlx",),
@@ -234,7 +234,7 @@ SET_DLX = (
             [_imports(bindings=[BINDING])],
         ),
         (
-            # The usual policy must not take the other queue from its own.
+            # The usual policy must not replace the policy of the other queue.
             _set(policies=[Policy("mine", r"^a\.events$", {"dead-letter-exchange": "am-dlx", "max-length": 9})]),
             "no-dead-letter-policy",
             ("a.commands",),

@@ -1,4 +1,4 @@
-"""What messages look like: their parts, their JSON, their text, and that none of them steers a terminal."""
+"""How messages are shown: their parts, their JSON, their text; and that none of them controls a terminal."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_nothing_steers_the_terminal(text: str) -> None:
 
 
 def test_tables_lose_no_part_of_a_name_on_a_narrow_terminal() -> None:
-    """Names that begin alike must not look alike."""
+    """Different names must not look the same because they begin the same."""
     name = "TranscriptionOfTheCallHasBecomeReadyFor"
     groups, statistics = Groups("key"), Statistics()
     outcomes = Outcomes(Output("test"), dry_run=True)

@@ -1,4 +1,4 @@
-"""``--where``: what it says is what it means, whatever the message, and errors point at their place."""
+"""``--where``: what conditions mean, for any message; and errors that show their place."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_paths_come_back_as_their_steps(steps: list[str | int]) -> None:
 
 @pytest.mark.parametrize("step", ["--5", "-", "9" * 5000, "٣", "nope"])
 def test_a_word_that_looks_like_a_number_is_looked_up_without_an_error(step: str) -> None:
-    """Python reads not all of them as numbers, and no more than 4,300 digits."""
+    """Python does not read all of these as numbers, and never more than 4,300 digits."""
     condition = parse_where(f"payload.{step}")
     for payload in ([1], {None: 1, 5: 1}, {"x": [1]}, "text"):
         assert condition({"payload": payload}) is False

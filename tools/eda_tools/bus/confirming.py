@@ -1,4 +1,4 @@
-"""Publishes messages one by one and tells of each whether a queue took it. It does not know why they are published.
+"""Publishes messages and reports for each whether a queue has it. It does not know why they are published.
 
 aiormq has publisher confirms, too. But it gives a ``message_id`` to each message that has none, and it finds a returned
 message by that id alone: of two copies of one event in flight it could take the wrong one for delivered. So this module
@@ -190,7 +190,7 @@ class _ConfirmingChannel:
             publish.end(answer)
 
     async def _on_close(self, frame: spec.Channel.Close) -> None:
-        """The broker closes the channel. A later frame on it would be an error of the whole connection."""
+        """Note that the broker closes the channel. A later frame on it would be an error of the whole connection."""
         self.closed = True
         await self._close_frame(frame)
 

@@ -1,4 +1,4 @@
-"""Connects to the first broker URL that answers, for tools that look at queues or move messages.
+"""Connects to the first broker URL that answers, and asks for queues and exchanges. It does not know for what.
 
 ::
 
@@ -6,9 +6,9 @@
         channel = await broker.channel()               # an aiormq channel: basic_get, basic_publish, rpc …
         queue = await broker.queue("dead-letters")     # Queue.DeclareOk, or None if there is no such queue
 
-At the end of the block, a lost connection and a channel that the broker closed become :class:`ToolError` (status 1).
-Inside the block they are aiormq's exceptions (``aiormq.exceptions``). Tools that publish or watch use
-:mod:`eda_tools.bus.service` instead, because the core confirms, retries and reconnects.
+It is for tools that look at queues or move messages. At the end of the block, a lost connection and a channel that the
+broker closed become :class:`ToolError` (status 1). Inside the block they are aiormq's exceptions. Tools that publish or
+watch use :mod:`eda_tools.bus.service` instead, because the core confirms, retries and reconnects.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """AMQP methods for queues and exchanges of any name. It decides nothing.
 
-pamqp refuses most characters, and exchange names of more than 127 bytes. RabbitMQ accepts both, so that one queue with
-an unusual name would end a tool. Names must still fit into 255 bytes (:func:`eda_core.messages.routing.check_name`).
+pamqp refuses most characters, and exchange names of more than 127 bytes. RabbitMQ accepts both, so a queue with an
+unusual name would end a tool. Names must still fit into 255 bytes (:func:`eda_core.messages.routing.check_name`).
 """
 
 from __future__ import annotations

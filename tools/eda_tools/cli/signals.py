@@ -66,6 +66,7 @@ class Ending:
         self._deadline = math.inf if timeout is None else time.monotonic() + timeout
         self._abandon = abandon
         self._work: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._cancel_sent = False
         self._reading, self._writing = socket.socketpair()
         self._writing.setblocking(False)
         self._thread = threading.Thread(target=self._watch, name="ending", daemon=True)
@@ -76,7 +77,7 @@ class Ending:
         task = asyncio.current_task()
         assert task is not None
         self._work = asyncio.get_running_loop(), task
-        if self.status:  # the signal was earlier than this
+        if self.status:  # the signal came before the event loop
             self._cancel()
         return await work
 
@@ -141,5 +142,6 @@ class Ending:
 
     def _cancelled(self, task: asyncio.Task[Any]) -> None:
         self._tell(_HEARD)
-        if not task.cancelling():
+        if not self._cancel_sent:  # a second one would interrupt the cleaning up
+            self._cancel_sent = True
             task.cancel()

@@ -79,9 +79,9 @@ def dumps(delivery: Delivery, kind: str | None = None) -> bytes:
 def read_recording(path: str) -> Iterator[Delivery]:
     """Read the messages of a recording, in order.
 
-    Raises: ToolError: the file cannot be read; or, after the messages before it, an item is cut off or is not a
-        message. The
-            text says which item, and at which byte it begins.
+    Raises:
+        ToolError: the file cannot be read; or, after the messages before it, an item is cut off or is not a message.
+            The text says which item, and at which byte it begins.
     """
     with naming_file(path):
         content = Path(path).read_bytes()
