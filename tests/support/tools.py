@@ -23,6 +23,17 @@ from eda_tools.cli.tool import Tool
 from tests.support.services import PATIENCE, Program, environment, program, within
 from tests.support.signals import inherited
 
+#: The tools that eventail has, too: they are installed as scripts of these names, ``logger.py`` and so on.
+EVENTAILS = (
+    "logger",
+    "monitor",
+    "publish_event",
+    "publish_configuration",
+    "send_command",
+    "inspect_queue",
+    "resurrect",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Ran:

@@ -99,15 +99,15 @@ class Operator:
         self.await_waiting(before + count)
 
     def await_waiting(
-        self, count: int, patience: float = 20.0, *, doubled: int = 0, queue: str = DEAD_LETTER_QUEUE
+        self, count: int, timeout: float = 20.0, *, doubled: int = 0, queue: str = DEAD_LETTER_QUEUE
     ) -> None:
         """Wait until ``count`` messages are in the queue, or up to ``doubled`` more.
 
         RabbitMQ does not say when it has put dead letters there, or messages of a killed worker.
         """
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while not count <= (found := self.waiting(queue)) <= count + doubled:
-            assert time.monotonic() < deadline, f"{found} messages in {queue} instead of {count} after {patience} s"
+            assert time.monotonic() < deadline, f"{found} messages in {queue} instead of {count} after {timeout} s"
 
     def waiting(self, queue: str = DEAD_LETTER_QUEUE) -> int:
         """How many messages in a queue are ready for a consumer."""
@@ -120,10 +120,10 @@ class Operator:
             found.append(_seen(*got))
         return found
 
-    def consume(self, queue: str, patience: float = 20.0) -> Iterator[Seen]:
-        """Take messages out of a queue, also those that still come. Fails if none comes for ``patience`` seconds."""
-        for method, properties, body in self.channel.consume(queue, auto_ack=True, inactivity_timeout=patience):
-            assert method is not None, f"nothing came from {queue} for {patience} s"
+    def consume(self, queue: str, timeout: float = 20.0) -> Iterator[Seen]:
+        """Take messages out of a queue, also those that still come. Fails if none comes for ``timeout`` seconds."""
+        for method, properties, body in self.channel.consume(queue, auto_ack=True, inactivity_timeout=timeout):
+            assert method is not None, f"nothing came from {queue} for {timeout} s"
             yield _seen(method, properties, body)
 
     def names(self, queue: str = DEAD_LETTER_QUEUE) -> list[str]:

@@ -27,8 +27,6 @@ TOOLS: Final = {
     "doctor": "check a broker for what the architecture needs",
     "topology": "draw who publishes and who consumes what",
 }
-#: The tools that eventail has; they are also installed as commands of their own, ``logger.py`` and so on.
-EVENTAILS: Final = tuple(TOOLS)[:7]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

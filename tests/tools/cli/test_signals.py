@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from eda_tools import eda
+from eda_tools.broker import EmbeddedBrokerThread
+from eda_tools.bus.service import ToolService, running
 from eda_tools.cli import signals as ending
 from eda_tools.cli import status as cli
 from eda_tools.cli.output import Output
@@ -24,7 +26,7 @@ from eda_tools.cli.tool import Tool
 from eda_tools.messages.recording import read_recording
 from tests.support.services import ROOT, BrokerUnderTest, asynchronous, environment, peer, program
 from tests.support.signals import ENDING, inherited
-from tests.support.tools import Ran, on_terminal, run_here, watching
+from tests.support.tools import EVENTAILS, Ran, on_terminal, run_here, watching
 
 Run = Callable[[argparse.Namespace, Output], Awaitable[int]]
 
@@ -70,7 +72,7 @@ def test_ctrl_c_while_it_is_loaded_shows_no_traceback(name: str, tmp_path: Path)
     assert (ran.status, ran.out, ran.err) == (cli.INTERRUPTED, "", "")
 
 
-@pytest.mark.parametrize("name", ["eda", *eda.EVENTAILS])
+@pytest.mark.parametrize("name", ["eda", *EVENTAILS])
 def test_ctrl_c_while_a_command_is_loaded_shows_no_traceback(name: str, tmp_path: Path) -> None:
     (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     ran = alone(script(tmp_path, name), first_on_path=tmp_path)
@@ -159,6 +161,20 @@ def test_in_another_thread_a_tool_hears_no_signals_but_knows_the_time(capsys: py
     thread.join(20)
     assert statuses == [cli.TIMED_OUT]
     assert capsys.readouterr().err == "probe: timed out after 0.01 s\n"
+
+
+def test_the_service_of_a_tool_leaves_signals_to_the_tool(capsys: pytest.CaptureFixture[str]) -> None:
+    async def run(args: argparse.Namespace, output: Output) -> int:
+        handlers = [signal.getsignal(number) for number in ENDING]
+        async with running(ToolService((broker.url,), "probe", output)):
+            assert [signal.getsignal(number) for number in ENDING] == handlers
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
+        return cli.DONE
+
+    with EmbeddedBrokerThread() as broker:
+        ran = run_here(probe(run), capsys)
+    assert (ran.status, ran.err) == (cli.INTERRUPTED, "")
 
 
 IMPATIENT = """

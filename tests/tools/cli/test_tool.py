@@ -26,7 +26,7 @@ from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.status import ToolError
 from eda_tools.cli.tool import Tool
 from tests.support.services import ROOT, environment
-from tests.support.tools import run_here, run_tool
+from tests.support.tools import EVENTAILS, run_here, run_tool
 
 URL = "amqp://guest:sekret@127.0.0.1:1/"
 Run = Callable[[argparse.Namespace, Output], Awaitable[int]]
@@ -337,7 +337,7 @@ def test_eventails_names_are_commands() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     scripts = pyproject["project"]["scripts"]
     assert scripts == {"eda": "eda_tools.cli.start:eda"} | {
-        f"{name}.py": f"eda_tools.cli.start:{name}" for name in eda.EVENTAILS
+        f"{name}.py": f"eda_tools.cli.start:{name}" for name in EVENTAILS
     }
     assert all(callable(getattr(start, target.partition(":")[2])) for target in scripts.values())
     assert {name: importlib.import_module(f"eda_tools.{name}").main for name in eda.TOOLS} == {
@@ -349,7 +349,7 @@ def test_no_command_shadows_a_module_of_python() -> None:
     """A script finds modules in its own directory first: a command ``trace.py`` would be the module ``trace`` for all
     scripts that are installed beside it."""
     assert {"trace", "logging"} <= sys.stdlib_module_names
-    assert sys.stdlib_module_names.isdisjoint(eda.EVENTAILS)
+    assert sys.stdlib_module_names.isdisjoint(EVENTAILS)
 
 
 def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:

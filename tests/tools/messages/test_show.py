@@ -28,7 +28,7 @@ from eda_tools.dead_letters.groups import Groups
 from eda_tools.dead_letters.replay import REPLAYED, Item, Outcomes
 from eda_tools.diagrams.routes import Publisher, Route
 from eda_tools.messages import show
-from eda_tools.messages.delivery import FIELDS, KINDS, Delivery, fields
+from eda_tools.messages.delivery import FIELDS, Delivery, fields
 from eda_tools.messages.rates import Statistics
 
 AT = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
@@ -57,7 +57,7 @@ MESSAGES = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", show.STYLES)
 def test_every_kind_has_its_fields(kind: str) -> None:
     found = fields(MESSAGES[kind])
     assert found["kind"] == kind

@@ -91,11 +91,11 @@ class Output:
         else:
             self._write(lambda: print(line, file=self._stdout))
 
-    def print(self, renderable: Any = "", *, end: str = "\n") -> None:
+    def print(self, renderable: Any = "") -> None:
         """Write ``renderable`` for people."""
         plain = Text(renderable) if isinstance(renderable, str) else renderable
         wrap = isinstance(plain, Text)
-        self._write(lambda: self.out.print(plain, end=end, soft_wrap=wrap))
+        self._write(lambda: self.out.print(plain, soft_wrap=wrap))
 
     def flush(self) -> None:
         """Pass on what was written, for the readers of a pipe. Live tools call it whenever no more messages wait."""

@@ -33,7 +33,6 @@ PROPERTIES: Final = {
     "app_id": "app_id",
 }
 
-KINDS: Final = ("event", "command", "result", "configuration", "log", "invalid")
 #: The first words of paths in ``--where``.
 FIELDS: Final = (
     "kind",
