@@ -39,7 +39,7 @@ async def test_a_broker_that_nobody_has_used_yet(broker: BrokerUnderTest) -> Non
     assert ran.status == 1
     assert "problem(s); " in ran.line
     again = await run_tool("doctor", broker.url)
-    assert " | rabbitmqctl import_definitions\n" in again.out
+    assert " && rabbitmqctl import_definitions /tmp/" in again.out
     assert again.out.count("there is no such exchange") == len(missing) + (broker.node is not None)  # no am-dlx either
 
 
@@ -160,7 +160,7 @@ async def test_what_is_told_to_run_mends_it(managed: tuple[RabbitNode, str], tmp
         ]
         for check in ran.objects:
             for line in check["run"]:
-                await asyncio.to_thread(_mend, node, line)
+                await asyncio.to_thread(_mend, node, line, tmp_path / "definitions")
         again = await run_tool("doctor", url, "--management", node.management_url)
         assert (again.status, again.out) == (0, ""), again
         assert again.err == "doctor.py: nothing wrong; 12 exchanges and 3 queues looked at\n"
@@ -186,11 +186,11 @@ async def _take(message: AbstractIncomingMessage) -> None:
     """A consumer that gets no messages."""
 
 
-def _mend(node: RabbitNode, line: str) -> None:
-    """Run a line as an operator on the broker's host would."""
+def _mend(node: RabbitNode, line: str, file: Path) -> None:
+    """Run a line as an operator on the broker's host would; ``file`` is for what it writes."""
     if line.startswith("rabbitmqadmin ") and shutil.which("rabbitmqadmin") is None:
         pytest.skip("rabbitmqadmin is not installed")
-    node.shell(line)
+    node.shell(line.replace("/tmp/eda-definitions.json", str(file)))
 
 
 @asynchronous

@@ -129,8 +129,8 @@ def _imports(**definitions: object) -> dict[str, object]:
 
 def _imported(line: str) -> dict[str, object] | str:
     """The definitions that a line imports; the line itself if it imports none."""
-    printf, _, command = line.rpartition(" | ")
-    if command != "rabbitmqctl import_definitions":
+    printf, _, command = line.rpartition(" >/tmp/eda-definitions.json && ")
+    if command != "rabbitmqctl import_definitions /tmp/eda-definitions.json":
         return line
     definitions: dict[str, object] = json.loads(shlex.split(printf)[2])
     return definitions
@@ -322,7 +322,7 @@ def test_dead_letters_that_wait_are_a_note() -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "'; touch /tmp/x; '", "$(id)", "x\n\x1b[31m'é", "a\\b\x07"])
-def test_commands_are_safe_to_paste(name: str) -> None:
+def test_commands_are_safe_to_paste(name: str, tmp_path: Path) -> None:
     facts = healthy()
     _queue(name=f"{name}.events", consumers=0)(facts)
     (line,) = next(each for each in failed_checks(facts) if each.name == "queue-without-consumers").run
@@ -334,8 +334,9 @@ def test_commands_are_safe_to_paste(name: str) -> None:
     facts.dead_letter_exchange = name
     (line,) = next(each for each in failed_checks(facts) if each.name == "dead-letter-exchange-missing").run
     assert line.isprintable()
+    line = line.replace("/tmp/eda-definitions.json", str(tmp_path / "definitions"))
     for program in ("bash", "sh"):
-        said = subprocess.run([program, "-c", f"rabbitmqctl() {{ cat; }}; {line}"], capture_output=True)
+        said = subprocess.run([program, "-c", f'rabbitmqctl() {{ cat "$2"; }}; {line}'], capture_output=True)
         assert json.loads(said.stdout)["exchanges"][0]["name"] == name
     assert shell("plain") == "plain"
 

@@ -21,6 +21,8 @@ NOTE: Final = "note"
 POLICY: Final = "DLX"
 PATTERN: Final = r".*\.events|.*\.commands"
 DEAD_LETTER_QUEUE: Final = "dead-letters"
+#: Where the definitions are written that ``rabbitmqctl`` imports.
+_FILE: Final = "/tmp/eda-definitions.json"
 #: The limit of RabbitMQ 4 if none is set.
 DELIVERY_LIMIT: Final = 20
 _LIMITED_SINCE: Final = (4, 0)
@@ -258,7 +260,8 @@ def _escape(character: str) -> str:
 def _declare(facts: Facts, *, exchange: str = "", bind: str = "", queue: bool = False) -> str:
     """Declare a topic exchange, the queue of dead letters, and a binding of that to the exchange ``bind``.
 
-    rabbitmqctl declares nothing, but it imports definitions, in all versions of RabbitMQ.
+    rabbitmqctl declares nothing, but it imports definitions. It reads them from a file, because that of RabbitMQ 4.0
+    never sees the end of standard input, and it may run as another user, who cannot open ours.
     """
     common = {"vhost": facts.vhost, "arguments": {}}
     durable = common | {"durable": True, "auto_delete": False}
@@ -269,7 +272,7 @@ def _declare(facts: Facts, *, exchange: str = "", bind: str = "", queue: bool = 
         "bindings": [bound | common] if bind else [],
     }
     text = _json({name: items for name, items in definitions.items() if items})
-    return f"{shell('printf', '%s', text)} | {shell('rabbitmqctl', 'import_definitions')}"
+    return f"{shell('printf', '%s', text)} >{_FILE} && {shell('rabbitmqctl', 'import_definitions', _FILE)}"
 
 
 def _delete_exchange(facts: Facts, name: str) -> str:
