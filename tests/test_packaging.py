@@ -68,11 +68,19 @@ def imported(package: Path) -> set[str]:
     return {name for name in found - sys.stdlib_module_names if not name.startswith("eda_")}
 
 
+def needs_of(extra: str) -> list[Requirement]:
+    """What an extra asks for, with what it asks for by naming other extras."""
+    needs = []
+    for need in EXTRAS[extra]:
+        needs += [each for other in need.extras for each in needs_of(other)] if need.name == PROJECT["name"] else [need]
+    return needs
+
+
 @pytest.mark.parametrize(("package", "extra"), EXTRA_OF.items())
 def test_what_a_package_imports_is_in_its_extra(package: str, extra: str) -> None:
     """Not only by way of what another library needs."""
     of_the_core = {re.split(r"[<>=]", need)[0] for need in PROJECT["dependencies"]}
-    named = {need.name.replace("-", "_") for need in EXTRAS[extra]}
+    named = {need.name.replace("-", "_") for need in needs_of(extra)}
     assert imported(ROOT / package) - of_the_core <= named
 
 

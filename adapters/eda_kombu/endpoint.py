@@ -201,9 +201,7 @@ class Endpoint(EventailNames):
         locked = process.lock.acquire(timeout=half)
         self._closed = True
         session = process.session
-        if session is not None and (
-            not locked or process.user is not None
-        ):  # it runs in another thread, or was interrupted for this
+        if session is not None and (not locked or process.user is not None):  # a publish runs, perhaps in this thread
             session.aborted = True
         if locked or process.lock.acquire(timeout=half):
             try:
