@@ -30,7 +30,7 @@ class Session(BlockingDriver):
 
     def open(self, effect: Connect) -> KombuLink:
         self.links.clear()
-        self.link = link = KombuLink(effect, self)
+        link = KombuLink(effect, self)
         link.open(self.connect_timeout(), self._ssl)
         return link
 

@@ -90,6 +90,7 @@ class KombuLink(Link):
 
     def __init__(self, asked: Connect, driver: BlockingDriver) -> None:
         super().__init__(asked, driver)
+        driver.link = self
         self._timeout = self.machine.config.connect_timeout
         self._blocked = self._ended = False
         self._next_beat = self._next_write = 0.0

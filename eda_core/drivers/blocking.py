@@ -71,7 +71,7 @@ class BlockingDriver(Driver):
         records: log records of callers that do not wait for the running call.
 
     Attributes:
-        link: the last link that was opened; the adapter sets it.
+        link: the last link, open or not; a link of the adapter sets it when it is made.
         publish_call: the running call, or the last one. The transport tells it what happens to messages and links.
         graceful: whether links are closed in good order, not by force.
         aborted: set it from another thread, or in a handler of signals, to end the running call.
