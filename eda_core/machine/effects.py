@@ -153,12 +153,14 @@ class PublishLog:
 
     Attributes:
         epoch: the number of the link.
+        exchange: the exchange of logs.
         routing_key: ``service.LEVEL``.
         properties: those of a transient message.
         body: a GELF record.
     """
 
     epoch: Epoch
+    exchange: str
     routing_key: str
     properties: Basic.Properties
     body: bytes

@@ -16,6 +16,7 @@ from eda_core.machine.effects import Effect, PublishLog
 from eda_core.machine.identifiers import Epoch
 from eda_core.messages import gelf
 from eda_core.messages.codec import JSON
+from eda_core.messages.routing import LOGS
 
 #: How many of the latest records are kept while there is no link. Older ones are dropped.
 KEPT_LOGS: Final = 100
@@ -83,4 +84,4 @@ class Logs:
         while self._kept and self._epoch is not None:
             routing_key, body = self._kept.popleft()
             properties = Basic.Properties(content_type=JSON, delivery_mode=1)
-            effects.append(PublishLog(self._epoch, routing_key, properties, body))
+            effects.append(PublishLog(self._epoch, LOGS, routing_key, properties, body))

@@ -4,8 +4,13 @@ Every function returns a strategy. What :func:`messages` draws (and those for ea
 back from the wire as it was; what :func:`properties` draws is whatever a peer may send.
 Needs the extra ``testing``. Strategies are made once and kept: making one takes longer than drawing from it.
 """
+# ruff: noqa: E402 - the check comes before the imports that would fail
 
 from __future__ import annotations
+
+from eda_core.drivers.library import require
+
+require("eda_core.testing.strategies", "testing", {"hypothesis": ""})
 
 import datetime
 import decimal

@@ -16,7 +16,7 @@ from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import DEFERRED, DONE, Failed
 from eda_core.messages.values import AnyMessage, Event
-from eda_core.services.callbacks import Batch, CallbackService
+from eda_core.services.callbacks import CallbackBatch, CallbackService
 from tests.core.drivers.test_base import Link
 from tests.core.kit import URLS, WALL, of, replies
 
@@ -297,7 +297,7 @@ def test_a_batch_is_handed_over_when_it_is_full_or_its_time_is_over(size: int) -
 
     got: list[int] = []
     service, driver = running(Collector)
-    batch = Batch(service, size, 5.0, lambda events: got.append(len(events)))
+    batch = CallbackBatch(service, size, 5.0, lambda events: got.append(len(events)))
     for _ in range(2):
         driver.take("Pushed")
         driver.work()
@@ -318,7 +318,7 @@ def test_a_batch_whose_callback_is_a_coroutine_function_has_failed() -> None:
             return True
 
     service, driver = running(Collector)
-    batch = Batch(service, 1, 5.0, _by_mistake)
+    batch = CallbackBatch(service, 1, 5.0, _by_mistake)
     driver.take("Pushed")
     driver.work()
     assert of(Ack, driver.link.asked) == []
@@ -335,7 +335,7 @@ def test_a_batch_that_is_abandoned_leaves_its_events_with_the_broker() -> None:
             return True
 
     service, driver = running(Collector)
-    batch = Batch(service, 2, 5.0, endless)
+    batch = CallbackBatch(service, 2, 5.0, endless)
     before = len(driver.link.asked)
     for _ in range(2):
         driver.take("Pushed")

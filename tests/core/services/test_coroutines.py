@@ -14,7 +14,7 @@ from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.outcomes import DEFERRED, DONE, Failed
 from eda_core.messages.values import Event
 from eda_core.services.batch import RawEvent
-from eda_core.services.coroutines import Batch
+from eda_core.services.coroutines import CoroutineBatch
 from tests.core.drivers.test_base import Link
 from tests.core.drivers.turning import Cancelled, Promise, Runs, Service, Task, made, running
 from tests.core.kit import URLS
@@ -270,7 +270,7 @@ def test_a_batch_is_handed_over_when_it_is_full_or_its_time_is_over(waits: bool)
 
     service = Collector(URLS[0], ["Happened"], [], "svc")
     driver, _ = running(service)
-    batch = Batch(service, 2, 5.0, later if waits else lambda events: got.append(len(events)))
+    batch = CoroutineBatch(service, 2, 5.0, later if waits else lambda events: got.append(len(events)))
     properties = Basic.Properties(headers={"conversation_id": "c-1"}, content_type="application/json")
     for tag in (1, 2, 3):
         epoch = driver.machine.epoch
