@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from pamqp.commands import Basic
 
 from eda_core.criticality import ALERT, EMERGENCY
-from eda_core.errors import BufferFull, LocalError
+from eda_core.errors import LocalError
 from eda_core.machine.attempts import AttemptMemory, fallback_key
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Dispatch, Effect, Nack, Publish, Report
@@ -201,19 +201,7 @@ class Deliveries:
         stale: how many inputs about deliveries that have ended were ignored.
     """
 
-    __slots__ = (
-        "_config",
-        "_logs",
-        "_memory",
-        "_orphans",
-        "_outbox",
-        "_over",
-        "_queues",
-        "_read",
-        "in_flight",
-        "paused",
-        "stale",
-    )
+    __slots__ = """_config _logs _memory _orphans _outbox _over _queues _read in_flight paused stale""".split()
 
     def __init__(self, config: Config, outbox: Outbox, logs: Logs, read: Read) -> None:
         self._config = config
@@ -316,18 +304,6 @@ class Deliveries:
         """Return whether its handler has ended and deferred the acknowledgement."""
         delivery = self.in_flight.by_id.get(number)
         return delivery is not None and delivery.stage is DEFERRED
-
-    def refuse_held(self, delivery: Delivery) -> NoReturn:
-        """Refuse one more publish of a handler that holds as many as it may.
-
-        Raises:
-            BufferFull: always.
-        """
-        raise BufferFull(
-            f"the handler of {delivery.message.name} holds {len(delivery.held)} publishes until it ends, the limit",
-            hint="publish less in one handler, or with immediate=True",
-            temporary=False,
-        )
 
     def has_credit(self, delivery: Delivery | None) -> bool:
         """Return whether its handler may send one more message at once although the outbox is full."""

@@ -248,7 +248,10 @@ class World:
             self._cut()
 
     def _stopped(self, effect: Stopped) -> None:
+        """The driver drops the link, if the broker has not closed it in time."""
         self.over = effect
+        if self.epoch is not None:
+            self._cut()
 
     def _cut(self) -> None:
         """The link is gone: the broker has everything back that was not acknowledged."""

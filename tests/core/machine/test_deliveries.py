@@ -429,7 +429,7 @@ def test_a_handler_holds_no_more_than_its_limit() -> None:
     bench = opened(held=1)
     delivery = bench.take()
     bench.publish(within=delivery)
-    with pytest.raises(BufferFull, match="the handler of Happened holds 1 publishes until it ends, the limit"):
+    with pytest.raises(BufferFull, match="the handler of Happened holds 1 publishes, which is the limit"):
         bench.publish(within=delivery)
     assert len(of(Publish, bench.handled(delivery))) == 1
 

@@ -146,7 +146,7 @@ def test_a_handler_that_fills_the_buffer_with_what_is_held_is_not_told_to_wait()
     bench = opened(held=1)
     delivery = bench.take()
     bench.publish(within=delivery)
-    with pytest.raises(BufferFull, match="the handler of Happened holds 1 publishes until it ends, the limit") as full:
+    with pytest.raises(BufferFull, match="the handler of Happened holds 1 publishes, which is the limit") as full:
         bench.publish(within=delivery)
     assert not full.value.temporary
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eda_core.machine import link
@@ -60,6 +60,11 @@ def test_whatever_happens_nothing_is_lost_and_all_becomes_quiet(history: list[tu
 
 
 @given(histories, histories, st.booleans())
+@example(  # a result crosses the Close, which the broker does not answer in time
+    before=[*[("answer",)] * 4, ("call", 0, 1.0)],
+    after=[*[("answer",)] * 3, ("reply", 0, False, True), ("result", 0, False), ("wait", 40.0)],
+    delays=False,
+)
 def test_a_stop_at_any_moment_finishes_everything_first(
     before: list[tuple[Any, ...]], after: list[tuple[Any, ...]], delays: bool
 ) -> None:
