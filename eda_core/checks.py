@@ -1,4 +1,4 @@
-"""Checks of the values that users pass. It does not know which setting or argument a value is for."""
+"""Checks of the values that users pass. This module does not know what a value is for."""
 
 from __future__ import annotations
 

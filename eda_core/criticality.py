@@ -1,4 +1,7 @@
-"""The severities of log records, as syslog numbers them (RFC 5424, section 6.2.1). It does not know who logs what."""
+"""The severities of log records, as syslog numbers them (RFC 5424, section 6.2.1).
+
+This module does not know who logs what.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Shortens text of any length and content to one line, for a log or a ``repr``. It knows nothing of what it says."""
+"""Shortens text of any length and content to one line, for a log or a ``repr``.
+
+This module does not know what the text says.
+"""
 
 from __future__ import annotations
 

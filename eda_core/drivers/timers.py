@@ -1,4 +1,4 @@
-"""The timers of a service. It decides which are due at a given time; it reads no clock."""
+"""The timers of a service. This module decides which are due at a given time. It reads no clock."""
 
 from __future__ import annotations
 

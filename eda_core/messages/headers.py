@@ -1,4 +1,4 @@
-"""The names of the headers that the toolkit reads or writes. It does not know what they contain.
+"""The names of the headers that the toolkit reads or writes. This module does not know what they contain.
 
 The toolkit's own never begin with ``x-``: such names belong to the broker (docs/architecture.rst, "Properties and
 headers").

@@ -135,7 +135,7 @@ def test_what_comes_too_late_is_refused() -> None:
     made, bench = on_bench()
     made._eda_machine = bench.machine
     with pytest.raises(
-        StateError, match=r"use_exclusive_queues\(\) comes too late, the service runs; call it before run"
+        StateError, match=r"use_exclusive_queues\(\) comes too late: the service runs already; call it before run"
     ):
         made.use_exclusive_queues()
     with pytest.raises(StateError, match=r"keep_journal\(\) comes too late"):
