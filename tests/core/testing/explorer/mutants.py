@@ -1,16 +1,33 @@
-"""The planted bugs: one-line changes of the core, each with the test that must notice it and the rule it breaks.
+"""The planted bugs: one-line changes of the core, each with the test that must find it and the rule that it breaks.
 
-The tests are those of ``test_explorer.py``: a scenario's name stands for ``test_scenario[name]``. Those marked
-``eventail`` are bugs that eventail 2.3.6 has (``FACTS.md``).
+The tests are those of ``test_explorer.py``: the name of a scenario stands for ``test_scenario[name]``. The first ones
+are bugs that eventail 2.3.6 has.
 """
 
 from __future__ import annotations
 
-from tests.core.testing.explorer.mutant import Mutant
-from tests.core.testing.explorer.mutants_of_calls import MUTANTS_OF_CALLS
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A change of ``eda_core/<module>.py``: ``before``, which must be there exactly once, becomes ``after``.
+
+    Attributes:
+        scenario: the scenario in which the explorer must find it.
+        rule: the rule that must be broken then.
+    """
+
+    name: str
+    module: str
+    before: str
+    after: str
+    scenario: str
+    rule: str
+
 
 MUTANTS = (
-    # eventail
+    # bugs of eventail
     Mutant(
         "a refused publish is sent again without its properties, the headers as reply_to",
         "machine/effects",
@@ -290,7 +307,151 @@ MUTANTS = (
         "stop with work in flight",
         "life",
     ),
-    *MUTANTS_OF_CALLS,
+    # calls
+    Mutant(
+        "a command goes out before the queue of its result is bound",
+        "machine/machine",
+        "if self._serving() and REPLIES in self._queues and not self._adding:",
+        "if self._serving() and REPLIES in self._queues:",
+        "calls answered in any order",
+        "call",
+    ),
+    Mutant(
+        "the queue of the results is not declared again after a lost link",
+        "machine/connection",
+        "        self._adding = self._wanted\n",
+        "        self._adding = tuple(each for each in self._wanted if each.tag != 'replies')\n",
+        "calls and lost links",
+        "call",
+    ),
+    Mutant(
+        "the queue of the results is not consumed again after a lost link",
+        "machine/deliveries",
+        "        effects.append(Consume(self.epoch, self._queues[REPLIES], REPLIES))",
+        "        effects.extend([Consume(self.epoch, self._queues[REPLIES], REPLIES)] * (self.epoch == 1))",
+        "calls before the first link",
+        "call",
+    ),
+    Mutant(
+        "a result is not acknowledged",
+        "machine/deliveries",
+        "effects: list[Effect] = [Ack(epoch, tag, False)]\n            self._replied",
+        "effects: list[Effect] = []\n            self._replied",
+        "call in a handler that fails",
+        "I3",
+    ),
+    Mutant(
+        "a result goes to whoever called last",
+        "machine/calls",
+        'return self._by_correlation.pop(correlation_id or "", None)',
+        "return self._by_correlation.popitem()[1] if self._by_correlation else None",
+        "calls answered in any order",
+        "call",
+    ),
+    Mutant(
+        "a call that has its result is still waited for",
+        "machine/calls",
+        'return self._by_correlation.pop(correlation_id or "", None)',
+        'return self._by_correlation.get(correlation_id or "")',
+        "calls and lost links",
+        "call",
+    ),
+    Mutant(
+        "a call that timed out is not over",
+        "machine/calls",
+        "found.append(self._by_correlation.pop(self._due[0][1]))",
+        "found.append(self._by_correlation[self._due.pop(0)[1]])",
+        "calls that time out",
+        "call",
+    ),
+    Mutant(
+        "a call whose caller has gone is not forgotten",
+        "machine/calls",
+        "                del self._by_correlation[correlation_id]\n                return",
+        "                return",
+        "calls answered in any order",
+        "call",
+    ),
+    Mutant(
+        "a call times out early",
+        "machine/calls",
+        "(due := self.deadline()) is not None and due <= now",
+        "(due := self.deadline()) is not None and due <= now + 20.0",
+        "calls that time out",
+        "call",
+    ),
+    Mutant(
+        "a late result is not counted",
+        "machine/machine",
+        "self._calls.late += 1",
+        "self._calls.late += 0",
+        "calls and lost links",
+        "call",
+    ),
+    Mutant(
+        "a message is acknowledged before the command of its handler's call is confirmed",
+        "machine/machine",
+        "        publish = self._stamp(sealed, True, found, False, None)\n        self._count(publish, found)",
+        "        publish = self._stamp(sealed, True, found, False, None)\n        self._count(publish, None)",
+        "call in a handler",
+        "I1",
+    ),
+    Mutant(
+        "the command of a call is lost with its link",
+        "machine/machine",
+        "        publish = self._stamp(sealed, True, found, False, None)\n",
+        "        publish = self._stamp(sealed, True, found, True, None)\n",
+        "calls and lost links",
+        "I5",
+    ),
+    Mutant(
+        "a call that waited for the queue of its result is sent again with each link",
+        "machine/machine",
+        "        self._calls.held.clear()\n",
+        "        pass\n",
+        "calls and lost links",
+        "I3",
+    ),
+    Mutant(
+        "a command that nobody takes is not the end of its call",
+        "machine/machine",
+        "if properties.reply_to == self._reply_key else None",
+        "if properties.reply_to == self._reply_key and not routing_key else None",
+        "calls that come back",
+        "call",
+    ),
+    Mutant(
+        "a service that stops says nothing to those who wait for results",
+        "machine/machine",
+        "for call in self._calls.abandon())",
+        "for call in self._calls.abandon() if call.due < 0)",
+        "stop with a call, cut",
+        "call",
+    ),
+    Mutant(
+        "a result that comes while the service stops is given back",
+        "machine/deliveries",
+        "if self.state is DRAINING and not for_caller:",
+        "if self.state is DRAINING:",
+        "stop with calls that wait",
+        "call",
+    ),
+    Mutant(
+        "a stop cancels the consumer of the results",
+        "machine/deliveries",
+        "effects.append(Consume(self.epoch, self._queues[REPLIES], REPLIES))",
+        "effects.append(Consume(self.epoch, self._queues[REPLIES], REPLIES)); self._consuming.append(REPLIES)",
+        "stop with calls that wait",
+        "call",
+    ),
+    Mutant(
+        "the queue of the results is consumed like those of the subscriptions",
+        "machine/deliveries",
+        "            if tag != REPLIES:\n",
+        "            if tag:\n",
+        "call before the configuration",
+        "I2",
+    ),
     # deliveries acknowledged together
     Mutant(
         "each of a batch is acknowledged when its own publishes are confirmed",
