@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pamqp import base, commands
 
@@ -36,9 +36,13 @@ def frame(kind: type[F], **values: Any) -> F:
     return made
 
 
-@dataclass(slots=True)
-class Pending:
-    """A delivery without acknowledgement. ``tag`` is the consumer's, None for one fetched by ``Basic.Get``."""
+class Pending(NamedTuple):
+    """A delivery that is not settled.
+
+    Attributes:
+        queue: the uid of its queue.
+        tag: of the consumer that has it; ``None`` if ``Basic.Get`` fetched it.
+    """
 
     queue: int
     tag: str | None
@@ -72,7 +76,7 @@ class Channel:
         copy = Channel(self.connection, self.number, self.closing, self.confirming, self.next_publish)
         copy.unconfirmed = self.unconfirmed.copy()
         copy.next_delivery = self.next_delivery
-        copy.unacked = {tag: Pending(p.queue, p.tag, p.entry) for tag, p in self.unacked.items()}
+        copy.unacked = self.unacked.copy()
         copy.consumers = dict(self.consumers)
         copy.prefetch, copy.global_limit, copy.volume = self.prefetch, self.global_limit, self.volume
         copy.suspended = set(self.suspended)

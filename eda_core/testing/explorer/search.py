@@ -127,8 +127,9 @@ class _Search:
         if not usual:
             self._follow(number, world)
             self.following[number] = _QUIET
-        for place, step in enumerate((*usual, *other)):
-            child = world.fork()
+        steps = (*usual, *other)
+        for place, step in enumerate(steps):
+            child = world.fork() if place < len(steps) - 1 else world  # nobody needs the world after its last step
             try:
                 child.take(step)
             except Violation as violation:

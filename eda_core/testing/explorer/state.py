@@ -7,6 +7,7 @@ A fork shares nodes, machines and the broker with its original until one of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from eda_core.machine.aggregator import Batch
@@ -123,6 +124,7 @@ class BatchRun(NamedTuple):
     made: int = 0
 
 
+@dataclass(slots=True, eq=False)
 class SimulatedLink:
     """One link of a machine: a connection to the broker, and what is on its way in both directions.
 
@@ -142,51 +144,22 @@ class SimulatedLink:
         sent: the keys in ``Node.unconfirmed`` of the publishes without a confirm, by tag.
     """
 
-    __slots__ = (
-        "attended",
-        "blocked",
-        "closing",
-        "connecting",
-        "connection",
-        "down",
-        "epoch",
-        "last",
-        "newest",
-        "refused",
-        "sent",
-        "told",
-        "up",
-    )
-
-    def __init__(self, epoch: Epoch) -> None:
-        self.epoch: Epoch = epoch
-        self.connection: int = 0
-        self.connecting: bool = True
-        self.attended: bool = True
-        self.closing: bool = False
-        self.refused: bool = False
-        self.blocked: bool = False
-        self.up: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
-        self.down: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
-        self.newest: int = 0
-        self.told: int = 0
-        self.last: int = 0
-        self.sent: dict[int, int] = {}
+    epoch: Epoch
+    connection: int = 0
+    connecting: bool = True
+    attended: bool = True
+    closing: bool = False
+    refused: bool = False
+    blocked: bool = False
+    up: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
+    down: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
+    newest: int = 0
+    told: int = 0
+    last: int = 0
+    sent: dict[int, int] = field(default_factory=dict)
 
     def clone(self) -> SimulatedLink:
-        copy = SimulatedLink.__new__(SimulatedLink)
-        copy.epoch = self.epoch
-        copy.connection = self.connection
-        copy.connecting = self.connecting
-        copy.attended = self.attended
-        copy.closing = self.closing
-        copy.refused = self.refused
-        copy.blocked = self.blocked
-        copy.up = self.up
-        copy.down = self.down
-        copy.newest = self.newest
-        copy.told = self.told
-        copy.last = self.last
+        copy: SimulatedLink = _shallow_copy(self)
         copy.sent = self.sent.copy()
         return copy
 
@@ -219,6 +192,7 @@ class SimulatedLink:
         return gone
 
 
+@dataclass(slots=True, eq=False)
 class Node:
     """One worker: its machine, its links, its handlers, and what the explorer notes to judge it.
 
@@ -245,80 +219,38 @@ class Node:
         image: the number of the machine's image, and the time of that; ``None`` if the machine may have changed.
     """
 
-    __slots__ = (
-        "batch",
-        "batch_runs",
-        "calls",
-        "calls_made",
-        "configured",
-        "image",
-        "links",
-        "machine",
-        "outside",
-        "over",
-        "refused",
-        "runs",
-        "seen",
-        "stop_due",
-        "tickets",
-        "to_tell",
-        "unconfirmed",
-        "unseen",
-        "unsettled",
-        "url",
-        "wants_configuration",
-        "wants_room",
-    )
-
-    def __init__(self, machine: Machine, batch: Batch[str] | None) -> None:
-        self.machine: Machine = machine
-        self.batch: Batch[str] | None = batch
-        self.batch_runs: tuple[BatchRun, ...] = ()
-        self.calls: dict[int, OpenCall] = {}
-        self.calls_made: int = 0
-        self.links: dict[Epoch, SimulatedLink] = {}
-        self.runs: dict[DeliveryId, Run] = {}
-        self.unsettled: dict[int, Unsettled] = {}
-        self.unconfirmed: dict[int, Unconfirmed] = {}
-        self.tickets: int = 0
-        self.outside: int = 0
-        self.seen: frozenset[str] = frozenset()
-        self.unseen: frozenset[str] = frozenset()
-        self.to_tell: frozenset[int] = frozenset()
-        self.wants_room: bool = False
-        self.over: bool = False
-        self.stop_due: float | None = None
-        self.wants_configuration: bool = False
-        self.configured: bool = False
-        self.url: str = ""
-        self.refused: frozenset[str] = frozenset()
-        self.image: tuple[float, int] | None = None
+    machine: Machine
+    batch: Batch[str] | None
+    batch_runs: tuple[BatchRun, ...] = ()
+    calls: dict[int, OpenCall] = field(default_factory=dict)
+    calls_made: int = 0
+    links: dict[Epoch, SimulatedLink] = field(default_factory=dict)
+    runs: dict[DeliveryId, Run] = field(default_factory=dict)
+    unsettled: dict[int, Unsettled] = field(default_factory=dict)
+    unconfirmed: dict[int, Unconfirmed] = field(default_factory=dict)
+    tickets: int = 0
+    outside: int = 0
+    seen: frozenset[str] = frozenset()
+    unseen: frozenset[str] = frozenset()
+    to_tell: frozenset[int] = frozenset()
+    wants_room: bool = False
+    over: bool = False
+    stop_due: float | None = None
+    wants_configuration: bool = False
+    configured: bool = False
+    url: str = ""
+    refused: frozenset[str] = frozenset()
+    image: tuple[float, int] | None = None
 
     def clone(self) -> Node:
         """A copy that shares the machine and the links."""
-        copy = Node.__new__(Node)
-        copy.machine = self.machine
+        copy: Node = _shallow_copy(self)
         copy.batch = clone(self.batch) if self.batch is not None else None
-        copy.batch_runs = self.batch_runs
         copy.calls = self.calls.copy()
-        copy.calls_made = self.calls_made
         copy.links = self.links.copy()
         copy.runs = self.runs.copy()
         copy.unsettled = self.unsettled.copy()
         copy.unconfirmed = self.unconfirmed.copy()
-        copy.tickets = self.tickets
-        copy.outside = self.outside
-        copy.seen = self.seen
-        copy.unseen = self.unseen
-        copy.to_tell = self.to_tell
-        copy.wants_room = self.wants_room
-        copy.over = self.over
-        copy.stop_due = self.stop_due
-        copy.wants_configuration = self.wants_configuration
-        copy.configured = self.configured
-        copy.url = self.url
-        copy.refused = self.refused
-        copy.image = self.image
         return copy
 
     def link(self, epoch: Epoch) -> SimulatedLink:
@@ -403,20 +335,8 @@ class State:
 
     def fork(self) -> State:
         """An independent copy, without notes. Both sides copy what they share when they change it."""
-        copy = State.__new__(State)
-        copy.scenario = self.scenario
-        copy.now = self.now
-        copy.left = self.left
-        copy.promised = self.promised
-        copy.done = self.done
-        copy.settled = self.settled
-        copy.failures = self.failures
-        copy.requeues = self.requeues
-        copy.alarm = self.alarm
-        copy.inbox = self.inbox
+        copy: State = _shallow_copy(self)
         copy.notes = None
-        copy.broker = self.broker
-        copy.broker_image = self.broker_image
         copy.nodes = self.nodes.copy()
         self._nodes_owned = self._machines_owned = copy._nodes_owned = copy._machines_owned = 0
         self._owns_broker = copy._owns_broker = False
@@ -460,6 +380,14 @@ class State:
     def spent(self, *kinds: str) -> bool:
         """Whether one of these has happened."""
         return any(self.left[BOUND[kind]] < self.scenario.bounds.get(kind, 0) for kind in kinds)
+
+
+def _shallow_copy(thing: Any) -> Any:
+    """As ``copy.copy``, and several times faster."""
+    copy = object.__new__(type(thing))
+    for name in thing.__slots__:
+        setattr(copy, name, getattr(thing, name))
+    return copy
 
 
 def _half() -> float:
