@@ -13,9 +13,9 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from eda_core.testing.broker import Queue
 from eda_core.testing.broker import methods as broker_methods
 from eda_core.testing.broker.engine import Engine
-from eda_core.testing.broker.queue import Queue
 from eda_core.testing.broker.topology import Topology
 from tests.differential.comparison import Comparison, DifferenceError, Rabbit
 from tests.differential.operations import Call, Operation, Place, Publish, Settle
@@ -198,10 +198,10 @@ PLANTED: Final[dict[str, tuple[Any, str, Callable[[Any], Any]]]] = {
     ),
     "a full queue takes what it should refuse": (Queue, "refuses", lambda original: lambda queue, message: False),
     "a full queue drops nothing": (Queue, "overflows", lambda original: lambda queue: False),
-    "dead letters vanish": (Engine, "bury", lambda original: lambda engine, queue, message, reason: None),
+    "dead letters vanish": (Engine, "dead_letter", lambda original: lambda engine, queue, message, reason: None),
     "a rejected message is expired": (
         Engine,
-        "bury",
+        "dead_letter",
         lambda original: lambda engine, queue, message, reason: original(engine, queue, message, "expired"),
     ),
     "returned after the confirm": (broker_methods, "_return", lambda original: lambda call, message: None),

@@ -83,6 +83,7 @@ class Post:
 
     @property
     def label(self) -> str:
+        """The payload of the message."""
         return str(self.message.payload)
 
     def __repr__(self) -> str:
