@@ -17,9 +17,7 @@ from typing import Any, Protocol, TypeVar
 from pamqp import base, body, commands, header
 from pamqp import frame as pamqp_frame
 
-from eda_core.testing.wire import frames
-from eda_core.testing.wire.connection import PROTOCOL_HEADER, ServerConnection
-from eda_core.testing.wire.server import Server
+from eda_core.testing.wire import PROTOCOL_HEADER, Server, ServerConnection, frames
 
 Properties = commands.Basic.Properties
 M = TypeVar("M", bound=base.Frame)

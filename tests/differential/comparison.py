@@ -12,12 +12,12 @@ from typing import Any
 
 from pamqp import commands
 
+from eda_core.testing.broker import Broker, ConnectionId, Entry, Message, Queue
 from eda_core.testing.broker.engine import Engine
-from eda_core.testing.broker.model import Broker, Message
-from eda_core.testing.broker.queue import ConnectionId, Consumer, Entry, Queue
+from eda_core.testing.broker.queue import Consumer
 from eda_core.testing.broker.state import Channel
 from eda_core.testing.broker.topology import Exchange
-from eda_core.testing.wire.server import Server
+from eda_core.testing.wire import Server
 from tests.differential.client import Client, Clock, MemoryPipe, SilenceError, TcpPipe
 from tests.differential.operations import (
     CONSUMED,

@@ -11,10 +11,8 @@ from typing import Any, Final
 import pytest
 from pamqp import base, commands
 
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.wire import frames
-from eda_core.testing.wire.connection import PROTOCOL_HEADER
-from eda_core.testing.wire.server import Server
+from eda_core.testing.broker import Broker
+from eda_core.testing.wire import PROTOCOL_HEADER, Server, frames
 from tests.differential.client import Client, Clock, MemoryPipe, Pipe, TcpPipe
 from tests.differential.comparison import Model, Rabbit
 from tests.support.rabbitmq import RabbitNode

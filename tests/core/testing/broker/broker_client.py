@@ -6,8 +6,7 @@ from typing import Any
 
 from pamqp import base, commands
 
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.broker.state import Outgoing
+from eda_core.testing.broker import Broker, Outgoing
 
 Properties = commands.Basic.Properties
 

@@ -9,9 +9,7 @@ import pytest
 from pamqp import commands
 
 from eda_core.errors import LocalError
-from eda_core.testing.broker.arguments import Policy
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.broker.state import Outgoing
+from eda_core.testing.broker import Broker, Outgoing, Policy
 from tests.core.testing.broker.broker_client import Client, bodies, closed, names
 
 WALL = 1_700_000_000.0

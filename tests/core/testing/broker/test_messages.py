@@ -8,7 +8,7 @@ import pytest
 from pamqp import commands
 
 from eda_core.errors import LocalError
-from eda_core.testing.broker.model import Broker
+from eda_core.testing.broker import Broker
 from tests.core.testing.broker.broker_client import Client, Properties, bodies, closed, names
 
 

@@ -9,10 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import base, commands
 
-from eda_core.testing.broker.arguments import Policy
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.broker.queue import ConnectionId
-from eda_core.testing.broker.state import Outgoing
+from eda_core.testing.broker import Broker, ConnectionId, Outgoing, Policy
 
 Properties = commands.Basic.Properties
 QUEUES = st.sampled_from(["", "a", "b", "c", "dead"])

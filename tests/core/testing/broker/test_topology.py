@@ -9,7 +9,7 @@ import pytest
 from pamqp import base, commands
 
 from eda_core.errors import LocalError
-from eda_core.testing.broker.model import Broker
+from eda_core.testing.broker import Broker
 from tests.core.testing.broker.broker_client import Client, bodies, closed, names
 
 

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import eda_core
+from eda_core.testing.explorer import Counterexample, explore
 from eda_core.testing.explorer.scenarios import SCENARIOS
-from eda_core.testing.explorer.search import Counterexample, explore
 
 
 def main(name: str) -> int:

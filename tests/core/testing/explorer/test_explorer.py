@@ -12,13 +12,25 @@ from functools import cache
 import pytest
 
 from eda_core.machine.policy import RetryPolicy
+from eda_core.testing.explorer import (
+    Counterexample,
+    Exploration,
+    Plan,
+    Scenario,
+    Step,
+    Violation,
+    World,
+    describe,
+    explore,
+    tell,
+)
 from eda_core.testing.explorer.images import Images
 from eda_core.testing.explorer.judge import Judge
-from eda_core.testing.explorer.scenario import Plan, Scenario, Step, Violation, event, said, service
+from eda_core.testing.explorer.scenario import event, said, service
 from eda_core.testing.explorer.scenarios import DEEP, SCENARIOS
-from eda_core.testing.explorer.search import Counterexample, Exploration, _Search, explore, tell
+from eda_core.testing.explorer.search import _Search
 from eda_core.testing.explorer.snapshot import clone, stale_rules
-from eda_core.testing.explorer.world import STEPS, World, describe
+from eda_core.testing.explorer.world import STEPS
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 ENOUGH = 100_000

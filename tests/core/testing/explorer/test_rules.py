@@ -24,23 +24,8 @@ from hypothesis.stateful import (
 from eda_core.machine.config import Config
 from eda_core.machine.policy import RetryPolicy
 from eda_core.messages.values import AnyMessage, Configuration
-from eda_core.testing.explorer.scenario import (
-    BOUNDED,
-    ONE_URL,
-    TWO_URLS,
-    Ask,
-    Plan,
-    Post,
-    Scenario,
-    Step,
-    answered,
-    asked,
-    command,
-    event,
-    said,
-    service,
-)
-from eda_core.testing.explorer.world import World, describe
+from eda_core.testing.explorer import BOUNDED, Ask, Plan, Post, Scenario, Step, World, describe
+from eda_core.testing.explorer.scenario import ONE_URL, TWO_URLS, answered, asked, command, event, said, service
 
 #: Never used up. What happens rarely does so because its rule is chosen rarely.
 PLENTY = dict.fromkeys(BOUNDED, 1_000)

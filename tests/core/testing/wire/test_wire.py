@@ -12,11 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import base, body, commands, frame, header, heartbeat
 
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.broker.queue import ConnectionId
-from eda_core.testing.broker.state import Outgoing
-from eda_core.testing.wire.connection import CLOSING_TIMEOUT, HANDSHAKE_TIMEOUT, PROTOCOL_HEADER
-from eda_core.testing.wire.server import Server
+from eda_core.testing.broker import Broker, ConnectionId, Outgoing
+from eda_core.testing.wire import CLOSING_TIMEOUT, HANDSHAKE_TIMEOUT, PROTOCOL_HEADER, Server
 
 CAPABILITIES = {
     "authentication_failure_close": True,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from pamqp import body, commands, frame, header
 
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.wire.connection import MAX_BODY
-from eda_core.testing.wire.server import Server
+from eda_core.testing.broker import Broker
+from eda_core.testing.wire import MAX_BODY, Server
 from tests.core.testing.wire.test_wire import Peer, closed_with, publish, raw, start_ok
 
 
