@@ -81,6 +81,11 @@ ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
         "540",
         ACCEPTED,
     ),
+    "routing key of dead letters that is not UTF-8": (
+        declare(x_dead_letter_exchange="amq.topic", x_dead_letter_routing_key=b"\xff"),
+        "540",
+        ACCEPTED,
+    ),
     "negative delivery limit": (declare(x_queue_type="quorum", x_delivery_limit=-1), "540", ACCEPTED),
     "transactions": (method(commands.Tx.Select()), "540", ACCEPTED),
     "direct reply-to": (

@@ -308,6 +308,9 @@ def refuse_unmodelled(resource: str, kind: str, arguments: Arguments) -> None:
         unsupported.append("x-single-active-consumer")
     if arguments.get("x-dead-letter-strategy") == "at-least-once":
         unsupported.append("x-dead-letter-strategy=at-least-once")
+    key = arguments.get("x-dead-letter-routing-key")
+    if isinstance(key, bytes):  # a long string that is not UTF-8
+        unsupported.append(f"x-dead-letter-routing-key={key!r}")
     limit = arguments.get("x-delivery-limit")
     if kind == QUORUM and limit is not None and not (_is_int(limit) and limit >= 0):
         unsupported.append(f"x-delivery-limit={limit!r}")  # RabbitMQ does not check it, and fails later

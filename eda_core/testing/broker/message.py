@@ -28,6 +28,7 @@ MAX_REPLY_TEXT_BYTES: Final = 255
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _SIGNED_32: Final = 1 << 31
+_HIGHEST: Final = 2**63 - 1
 _DEATH: Final = "x-death"
 
 
@@ -253,8 +254,13 @@ def _record_death(headers: dict[str, Any], death: dict[str, Any]) -> None:
         newest = {"count": 1, **death}
     else:
         count = same.get("count")
-        newest = {**same, "count": count + 1 if isinstance(count, int) else 1}
+        newest = {**same, "count": _next(count) if isinstance(count, int) else 1}
     headers[_DEATH] = [dict(sorted(newest.items())), *others]
+
+
+def _next(count: int) -> int:
+    """The next number of 64 bits with a sign. A client may have sent the highest one."""
+    return count + 1 if count < _HIGHEST else -_HIGHEST - 1
 
 
 def _cause(table: Any) -> tuple[Any, Any]:

@@ -406,7 +406,8 @@ def _consume(call: Call, method: commands.Basic.Consume) -> None:
         raise _unsupported(f"{resource} does not support global qos")
     if not queue.quorum and (queue.exclusive_consumer or (method.exclusive and queue.consumers)):
         raise Refusal(ACCESS_REFUSED, f"{resource} in exclusive use")
-    tag = tag or call.fresh_name("amq.ctag-")
+    while not tag or tag in channel.consumers:  # a client may have chosen one like those of the broker
+        tag = call.fresh_name("amq.ctag-")
     credit = channel.prefetch or (QUORUM_PREFETCH if queue.quorum else None)
     key = ConsumerKey(channel.connection, channel.number, tag)
     consumer = Consumer(key, method.no_ack, None if method.no_ack else credit, priority)

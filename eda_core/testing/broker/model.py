@@ -222,9 +222,10 @@ class Broker:
     def restart(self, *, now: float) -> list[ConnectionId]:
         """The broker is killed and starts again. An alarm is over then.
 
-        Durable exchanges, durable queues and the bindings between them stay. So do the persistent messages of classic
-        queues and all messages of quorum queues. Those that were not settled are back in their places. After a kill
-        RabbitMQ does not know what a classic queue had delivered, and marks all of its messages as redelivered.
+        Durable exchanges, durable queues (auto-delete ones, too) and the bindings between them stay. So do the
+        persistent messages of classic queues and all messages of quorum queues. Those that were not settled are back in
+        their places. After a kill RabbitMQ does not know what a classic queue had delivered, and marks all of its
+        messages as redelivered.
 
         Returns:
             The connections that were lost. They get nothing any more.
@@ -232,6 +233,8 @@ class Broker:
         self._at(now)
         engine = self._engine
         lost = list(engine.connections)
+        for queue in engine.queues.values():
+            queue.had_consumers = False  # a killed broker does not see them go
         for connection in list(engine.connections.values()):
             engine.close_connection(connection)
         engine.place_dead_letters()
@@ -247,7 +250,7 @@ class Broker:
                 kept = [entry._replace(redelivered=True) for entry in queue.ready if entry.message.persistent]
                 queue.ready.clear()
                 queue.ready.extend(kept)
-            queue.had_consumers = queue.refusing = False
+            queue.refusing = False
             queue.unused_until(engine.now)
         for vhost, topology in engine.topologies.items():
             topology.keep_durable({name for home, name in engine.queues if home == vhost})

@@ -396,3 +396,22 @@ def test_a_circle_of_dead_letters_comes_to_an_end(client: Client) -> None:
     client.declare("last")
     client.publish("last", b"lives")
     assert ready(client, "last") == [b"lives"]
+
+
+def test_the_count_of_deaths_goes_on_at_the_other_end_of_its_range(client: Client) -> None:
+    """It is a signed number of 64 bits, and a client may send the highest one."""
+    client.declare("dead")
+    client.declare("source", x_dead_letter_exchange="", x_dead_letter_routing_key="dead")
+    forged = {"count": 2**63 - 1, "reason": "rejected", "queue": "source", "exchange": "", "routing-keys": ["source"]}
+    client.publish("source", headers={"x-death": [forged]})
+    client.get("source")
+    client.do(commands.Basic.Reject(1, requeue=False))
+    (message,) = client.broker.messages("dead")
+    headers: dict[str, Any] = message.properties.headers or {}
+    assert [death["count"] for death in headers["x-death"]] == [-(2**63)]
+
+
+def test_a_routing_key_of_dead_letters_that_is_no_text_is_not_modelled(client: Client) -> None:
+    arguments: dict[str, Any] = {"x_dead_letter_exchange": "amq.topic", "x_dead_letter_routing_key": b"\xff"}
+    text = "NOT_IMPLEMENTED - x-dead-letter-routing-key=b'\\xff' of queue 'source' in vhost '/' is not modelled"
+    assert closed(client.declare("source", **arguments)) == ("Connection.Close", 540, text)
