@@ -1,4 +1,4 @@
-"""Expiry, length limits, dead letters, policies, quorum queues (checked on RabbitMQ 3.10.8)."""
+"""Expiry, length limits, dead letters, policies and quorum queues are those of RabbitMQ 3.10.8."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ def test_quorum_counts_the_loss_of_a_connection(client: Client) -> None:
 
 
 def test_quorum_drops_what_expired_in_the_hands_of_a_consumer(client: Client) -> None:
-    """Found by tests/differential: it went to the consumer again."""
+    """tests/differential has found it: the consumer got it again."""
     quorum(client, 0)
     client.consume("qq", "t")
     client.publish("qq", b"old", expiration="5")
@@ -345,7 +345,7 @@ def test_quorum_drops_what_is_too_much_only_when_its_consumers_have_enough(clien
 
 
 def test_quorum_buries_what_is_too_much_at_once_backwards(client: Client) -> None:
-    """Found by tests/differential."""
+    """tests/differential has found it."""
     quorum(client, 0, x_max_length=1, x_dead_letter_exchange="dlx")
     client.consume("qq", "t")
     for number in range(4):
@@ -356,7 +356,7 @@ def test_quorum_buries_what_is_too_much_at_once_backwards(client: Client) -> Non
 
 
 def test_quorum_counts_what_is_about_to_expire_unless_the_message_is_settled_at_once(client: Client) -> None:
-    """Found by tests/differential."""
+    """tests/differential has found it."""
     for no_ack, left in ((False, 1), (True, 0)):
         quorum(client, 2)
         client.publish("qq", b"short", expiration="5")
@@ -386,7 +386,7 @@ def test_quorum_refuses_global_prefetch_and_conditional_deletion(client: Client)
 
 
 def test_a_circle_of_dead_letters_comes_to_an_end(client: Client) -> None:
-    """Found by tests/differential: RabbitMQ lets a rejected letter go round full queues for ever, and so did we."""
+    """tests/differential has found it. RabbitMQ lets a rejected dead letter go round full queues for ever."""
     client.declare("c0", x_max_length=0, x_dead_letter_exchange="", x_dead_letter_routing_key="c1")
     client.declare("c1", x_max_length=0, x_dead_letter_exchange="", x_dead_letter_routing_key="c0")
     rejected = {"count": 1, "reason": "rejected", "queue": "c1", "exchange": "", "routing-keys": ["c1"]}

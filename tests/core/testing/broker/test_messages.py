@@ -1,4 +1,4 @@
-"""Publishing, delivering, settling: order, prefetch, confirms, alarms, restart (checked on RabbitMQ 3.10.8)."""
+"""Order, prefetch, settling, confirms, alarms and restart are those of RabbitMQ 3.10.8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exchanges, queues, bindings: what may be declared; how the rest is refused (checked on RabbitMQ 3.10.8)."""
+"""Exchanges, queues and bindings: what may be declared, and how the broker refuses the rest (as RabbitMQ 3.10.8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server side of the protocol, by hand: frames made and read by pamqp, no socket."""
+"""The server side of the protocol, without a socket. pamqp makes and reads the frames of the client."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def raw(kind: int, channel: int, payload: bytes, end: bytes = b"\xce") -> bytes:
 
 
 class Peer:
-    """A client's end of one connection."""
+    """The client side of one connection."""
 
     def __init__(self, server: Server | None = None, *, now: float = 0.0) -> None:
         self.server = server or new_server()
@@ -64,7 +64,7 @@ class Peer:
         return got
 
     def call(self, channel: int, *values: frame.FrameTypes) -> Any:
-        """Send, and the one method that comes back."""
+        """Send a method. Returns the only method that comes back."""
         [(answered, value)] = self.send(channel, *values)
         assert answered == channel
         return value

@@ -1,4 +1,4 @@
-"""What a client may do wrong on an open connection, and how it is told."""
+"""What a client can do wrong on an open connection, and what the server answers."""
 
 from __future__ import annotations
 
