@@ -23,10 +23,10 @@ PROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 TYPED = ("eda_core", "adapters", "tools", "tests", "examples", "benchmarks")
 
 
-def install(session: nox.Session) -> None:
-    """Install the checkout (editable), all its extras and the development tools."""
+def install(session: nox.Session, group: str = "dev") -> None:
+    """Install the checkout (editable), all its extras and the tools of a dependency group."""
     extras = ",".join(PROJECT["project"]["optional-dependencies"])
-    session.install("-e", f".[{extras}]", *nox.project.dependency_groups(PROJECT, "dev"))
+    session.install("-e", f".[{extras}]", *nox.project.dependency_groups(PROJECT, group))
 
 
 @nox.session
@@ -39,8 +39,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documents as HTML, in ``docs/_build``; a broken table, link or name is an error."""
-    session.install(*nox.project.dependency_groups(PROJECT, "docs"))
+    """The documents as HTML, in ``docs/_build``. Every warning is an error: a broken table, link, name or docstring."""
+    install(session, "docs")  # the reference is read off the packages
     session.run("sphinx-build", "--fail-on-warning", "--keep-going", "--quiet", "docs", "docs/_build")
     session.run("python", "-m", "docutils", "--report=2", "--halt=2", "--writer=null", "README.rst")
 

@@ -32,9 +32,9 @@ class Service(CoroutineService):
             ServiceError: it ended otherwise.
             StateError: it was run before.
         """
-        await self._eda_begin(AsyncioDriver).run()
+        await self.begin_run(AsyncioDriver).run()
 
-    def _eda_identity(self) -> tuple[str, int]:
+    def worker_identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
 
 

@@ -18,12 +18,12 @@ from eda_aio.transport import Link
 from eda_core import Connect
 from eda_core.criticality import LOGGING_LEVELS, WARNING
 from eda_core.drivers.coroutines import CoroutineDriver
-from eda_core.services.coroutines import CoroutineService
+from eda_core.services.eventail import EventailCoroutines
 
 LOGGER = logging.getLogger("eda_aio")
 
 
-class Service(CoroutineService):
+class Service(EventailCoroutines):
     """A service whose handlers are coroutines: ``async def on_<Name>``. Subclass it and await :meth:`run`.
 
     Handlers run concurrently, up to the prefetch. The methods that publish are awaited: in a handler they return at
@@ -39,11 +39,11 @@ class Service(CoroutineService):
             ServiceError: it ended otherwise: every broker refuses its credentials, or ``on_ready`` failed.
             StateError: it was run before.
         """
-        driver = self._eda_begin(_Driver)
+        driver = self.begin_run(_Driver)
         with stopping_on_signals(driver.interrupt):
             await driver.run()
 
-    def _eda_identity(self) -> tuple[str, int]:
+    def worker_identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
 
 
@@ -54,7 +54,7 @@ class _Driver(CoroutineDriver):
             random=random.random, token=secrets.token_hex(6), wall_offset=time.time() - self.now()
         )
         super().__init__(service, machine)
-        self._ssl = service._eda_ssl
+        self._ssl = service.ssl_context
         self._context = copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
 

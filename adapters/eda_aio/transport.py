@@ -1,8 +1,8 @@
 """One link to the broker: performs the machine's effects on it and tells the machine what comes of them.
 
-Two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing more from a
-connection that has published, not even acknowledgements (``FACTS.md``, "RabbitMQ"). They are aiormq's, the layer below
-aio-pika, which takes pamqp's commands as the core makes them.
+A link has two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing
+from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms"). They are aiormq's,
+the layer below aio-pika, because it takes pamqp's commands as the core makes them.
 """
 
 from __future__ import annotations

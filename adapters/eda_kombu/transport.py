@@ -1,8 +1,8 @@
 """One link to the broker on kombu's py-amqp connection, driven frame by frame.
 
-py-amqp's own wait for a confirm takes any ack for the one it waits for, and waits for ever (``FACTS.md``, "kombu,
-py-amqp"); so the channel is used below it: what is published is sent, what the broker sends is read, and what both mean
-is the machine's business. Every wait in py-amqp ends at a deadline.
+py-amqp's own wait for a confirm takes any ack for the one it waits for, and may wait for ever (docs/design.rst, "False
+confirms"). So the channel is used below it: what is published is sent, what the broker sends is read, and the machine
+says what both mean. Every wait in py-amqp ends at a deadline.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from eda_core import Connect, Epoch, LocalError, StateError
 from eda_core.criticality import LOGGING_LEVELS
 from eda_core.drivers.callbacks import CallbackDriver
 from eda_core.services.callbacks import CallbackService
-from eda_core.services.eventail import time_to_stop
+from eda_core.services.eventail import EventailService, time_to_stop
 from eda_pika.signals import Signals, T
 from eda_pika.transport import Link
 
@@ -30,7 +30,7 @@ LOGGER = logging.getLogger("eda_pika")
 _TURN, _FAREWELL = 0.002, 1.0  # seconds: for handlers until the network has its turn; for sockets to close at the end
 
 
-class Service(CallbackService):
+class Service(EventailService[None], CallbackService):
     """A service whose handlers are plain methods, ``def on_<Name>``. Subclass it and call :meth:`run`.
 
     Handlers, hooks and timers run in the thread of :meth:`run`, one after another, while everything else waits: none
@@ -46,9 +46,10 @@ class Service(CallbackService):
         """Serve until :meth:`stop`, SIGINT, SIGTERM or SIGHUP (those in the main thread only).
 
         After ``STOP_TIMEOUT`` unfinished messages are left to other workers, and after a second signal at once. In the
-        main thread, without ``HANDLER_THREADS``, a handler that goes on then is ended by :class:`Abandoned`, raised
-        within it; unless it is in a call to C code that does not look at signals, catches that, or has the handlers of
-        all three signals replaced. In another thread nothing but its end ends a handler.
+        main thread, without ``HANDLER_THREADS``, a handler that goes on then is ended by
+        :class:`eda_core.errors.Abandoned`, raised within it; unless it is in a call to C code that does not look at
+        signals, catches that, or has the handlers of all three signals replaced. In another thread nothing but its end
+        ends a handler.
 
         What is no ``Exception`` (SystemExit), raised in a handler, stops at once too, and comes out of here.
 
@@ -59,7 +60,7 @@ class Service(CallbackService):
         """
         if type(self.HANDLER_THREADS) is not int or self.HANDLER_THREADS < 0:
             raise LocalError(f"HANDLER_THREADS is {self.HANDLER_THREADS!r}", hint="give a whole number, 0 for none")
-        self._eda_begin(_Driver).run()
+        self.begin_run(_Driver).run()
 
     def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
         """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once.
@@ -67,10 +68,10 @@ class Service(CallbackService):
         Args:
             reconnect: eventail's, and false: :meth:`run` takes up a lost connection by itself.
         """
-        driver: Any = self._eda_driver()
+        driver: Any = self.running_driver()
         driver.request_stop(time_to_stop(timeout, reconnect))
 
-    def _eda_identity(self) -> tuple[str, int]:
+    def worker_identity(self) -> tuple[str, int]:
         return socket.gethostname(), os.getpid()
 
 
@@ -93,7 +94,7 @@ class _Driver(CallbackDriver):
         )
         super().__init__(service, machine)
         self.loop: Any = IOLoop()
-        self._process, self._thread, self._context = os.getpid(), threading.get_ident(), service._eda_ssl
+        self._process, self._thread, self._context = os.getpid(), threading.get_ident(), service.ssl_context
         self._threads = service.HANDLER_THREADS
         self._signals = Signals(self.loop, self.interrupt, machine.config.stop_timeout)
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -14,16 +14,16 @@ from typing import Any, Protocol, TypeVar
 from eda_core.drivers.timers import Timers
 from eda_core.errors import ServiceError, StateError
 from eda_core.machine.effects import (
+    BufferAvailable,
     Close,
     Connect,
     Dispatch,
     Effect,
+    PublishDone,
     Ready,
     Replied,
     Report,
     Returned,
-    Room,
-    Settled,
     Stopped,
     Unconfigured,
 )
@@ -82,9 +82,9 @@ class Driver(ABC):
             Ready: lambda effect: self.call(effect, service.on_ready),
             Unconfigured: lambda effect: self.call(effect, service.on_unconfigured),
             Returned: self._returned,
-            Settled: lambda effect: self.settled(effect.ticket, effect.error),
+            PublishDone: self.publish_done,
             Replied: self.replied,
-            Room: lambda effect: self.room(),
+            BufferAvailable: lambda effect: self.buffer_available(),
             Report: lambda effect: self.report(effect.level, effect.text),
             Stopped: self._stopped,
         }
@@ -127,13 +127,13 @@ class Driver(ABC):
 
     # What an adapter may fill in: callers that wait, and the end
 
-    def settled(self, ticket: int, error: str | None) -> None:  # noqa: B027 - optional
-        """Tell the caller that waits with ``ticket``."""
+    def publish_done(self, effect: PublishDone) -> None:  # noqa: B027 - optional
+        """Tell the caller that waits with the effect's ticket."""
 
     def replied(self, effect: Replied) -> None:  # noqa: B027 - optional
         """Tell the caller; :func:`eda_core.machine.calls.answer` says what."""
 
-    def room(self) -> None:  # noqa: B027 - optional
+    def buffer_available(self) -> None:  # noqa: B027 - optional
         """Let callers go on that found the buffer full."""
 
     def stopped(self, error: str | None) -> None:  # noqa: B027 - optional

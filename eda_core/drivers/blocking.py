@@ -15,7 +15,7 @@ from typing import Any, Final
 from eda_core.drivers.base import Driver
 from eda_core.drivers.publish_call import Patience, Waiting
 from eda_core.machine import link
-from eda_core.machine.effects import Effect, Ready
+from eda_core.machine.effects import Effect, PublishDone, Ready
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
 from eda_core.messages.values import AnyMessage
@@ -45,10 +45,10 @@ class _NoHandlers:
         """Nothing is subscribed to."""
 
     def handle_returned_message(self, key: str, payload: Any, envelope: dict[str, Any], /) -> None:
-        """The running call hears of it (:meth:`PublishCall.returned`)."""
+        """The running call hears of it (:meth:`Waiting.returned`)."""
 
     def on_ready(self) -> None:
-        """The running call hears of it (:meth:`PublishCall.link_open`)."""
+        """The running call hears of it (:meth:`Waiting.link_open`)."""
 
     def on_unconfigured(self) -> None:
         """No configuration is subscribed to."""
@@ -232,5 +232,5 @@ class BlockingDriver(Driver):
         if isinstance(effect, Ready):
             self.waiting.link_open()
 
-    def settled(self, ticket: int, error: str | None) -> None:
-        self.waiting.settled(ticket, error, self.now())
+    def publish_done(self, effect: PublishDone) -> None:
+        self.waiting.settled(effect.ticket, effect.error, self.now())

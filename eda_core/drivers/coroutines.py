@@ -15,7 +15,7 @@ from eda_core.drivers.base import Driver, UserCode
 from eda_core.drivers.handling import handling
 from eda_core.errors import BufferFull, EdaError, PublishError
 from eda_core.machine.calls import answer
-from eda_core.machine.effects import Effect, Replied
+from eda_core.machine.effects import Effect, PublishDone, Replied
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import failure, outcome
@@ -44,7 +44,7 @@ class CoroutineDriver(Driver):
         self._tickets = itertools.count(1)
         self._numbers = itertools.count()
         self._waiting: dict[int, Future] = {}
-        self._for_room: dict[int, Future] = {}
+        self._for_space: dict[int, Future] = {}
         self._for_end: dict[int, Future] = {}
 
     # What an adapter fills in besides
@@ -98,7 +98,7 @@ class CoroutineDriver(Driver):
 
     def stopped(self, error: str | None) -> None:
         _wake(self._for_end)
-        self.room()  # who waits for it hears that the service is over
+        self.buffer_available()  # who waits for it hears that the service is over
 
     # User code
 
@@ -138,7 +138,7 @@ class CoroutineDriver(Driver):
     # Callers that wait
 
     async def request(self, make: Input, forget: Input | None = None) -> Any:
-        """Make an input with a ticket, once there is room for it, and wait for what comes of it.
+        """Make an input with a ticket, once there is space for it, and wait for what comes of it.
 
         Args:
             make: the input, but for ``now`` and ``ticket``.
@@ -150,7 +150,7 @@ class CoroutineDriver(Driver):
         """
         ticket = next(self._tickets)
         while (effects := self._unless_full(make, ticket)) is None:
-            await self._wait(self._for_room)
+            await self._wait(self._for_space)
         waiting = self._waiting[ticket] = self.future()
         self.feed(effects)
         try:
@@ -167,13 +167,16 @@ class CoroutineDriver(Driver):
                 raise
             return None
 
-    def room(self) -> None:
-        _wake(self._for_room)
+    def buffer_available(self) -> None:
+        _wake(self._for_space)
 
-    def settled(self, ticket: int, error: str | None) -> None:
-        waiting = self._waiting.pop(ticket, None)
+    def publish_done(self, effect: PublishDone) -> None:
+        waiting = self._waiting.pop(effect.ticket, None)
         if waiting is not None and not waiting.done():
-            waiting.set_result(None) if error is None else waiting.set_exception(PublishError(error))
+            if effect.error is None:
+                waiting.set_result(effect.returned)
+            else:
+                waiting.set_exception(PublishError(effect.error))
 
     def replied(self, effect: Replied) -> None:
         waiting = self._waiting.pop(effect.ticket, None)

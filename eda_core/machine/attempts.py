@@ -7,7 +7,7 @@ from typing import Any
 
 from pamqp.commands import Basic
 
-from eda_core.messages.headers import DELIVERY_COUNT_HEADER
+from eda_core.messages.headers import CONVERSATION_ID, DELIVERY_COUNT_HEADER
 
 
 class AttemptMemory:
@@ -20,29 +20,31 @@ class AttemptMemory:
 
     Args:
         limit: entries to keep; at least as many as deliveries may be in flight.
+
+    Attributes:
+        known: for each message, how often it has failed and how often its link was lost.
     """
 
-    __slots__ = ("_known", "_limit")
+    __slots__ = ("_limit", "known")
 
     def __init__(self, limit: int = 4096) -> None:
         self._limit = limit
-        #: For each message, how often it has failed and how often its link was lost.
-        self._known: dict[Hashable, tuple[int, int]] = {}
+        self.known: dict[Hashable, tuple[int, int]] = {}
 
     def remember(self, key: Hashable, failures: int, *, lost: bool = False) -> None:
         """The message will be redelivered, having failed so often; because its link is ``lost``, or it failed."""
-        losses = self._known.pop(key, (0, 0))[1]
-        self._known[key] = (failures, losses + lost)
-        if len(self._known) > self._limit:
-            del self._known[next(iter(self._known))]
+        losses = self.known.pop(key, (0, 0))[1]
+        self.known[key] = (failures, losses + lost)
+        if len(self.known) > self._limit:
+            del self.known[next(iter(self.known))]
 
     def forget(self, key: Hashable) -> None:
         """The message is settled for good."""
-        self._known.pop(key, None)
+        self.known.pop(key, None)
 
     def failures(self, key: Hashable) -> int:
         """How often the message is known to have failed."""
-        return self._known.get(key, (0, 0))[0]
+        return self.known.get(key, (0, 0))[0]
 
     def attempt(self, key: Hashable, headers: Mapping[str, Any]) -> int:
         """Which attempt this redelivery is, from 1. A quorum queue's count is the surest, lost links taken off.
@@ -50,7 +52,7 @@ class AttemptMemory:
         It counts redeliveries: on a first one, or standing still, it is a header that the message brought along from
         another queue (when it was moved by a shovel, say), and going by that a poison message would be tried for ever.
         """
-        known = self._known.get(key)
+        known = self.known.get(key)
         count = headers.get(DELIVERY_COUNT_HEADER)
         if type(count) is int and count > 0:
             failures, losses = known or (0, 0)
@@ -58,12 +60,10 @@ class AttemptMemory:
         return known[0] + 1 if known else 2
 
 
-def message_key(routing_key: str, properties: Basic.Properties, body: bytes) -> Hashable:
-    """What recognizes a message when it is redelivered: its id, or failing that all there is."""
-    if properties.message_id:
-        return properties.message_id
+def fallback_key(routing_key: str, properties: Basic.Properties, body: bytes) -> Hashable:
+    """What recognizes a message without a message id when it is redelivered: all that there is."""
     headers = properties.headers
-    conversation = headers.get("conversation_id") if type(headers) is dict else None
+    conversation = headers.get(CONVERSATION_ID) if type(headers) is dict else None
     if type(conversation) is not str:  # none, or of a type of its own, which may have no hash
         conversation = None
     return (routing_key, properties.correlation_id, conversation, hash(body))

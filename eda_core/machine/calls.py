@@ -1,8 +1,10 @@
 """Commands whose results a caller waits for (Enterprise Integration Patterns: Request-Reply, Correlation Identifier).
 
-The results come to a queue of this worker alone, bound to the commands exchange under a routing key of its own: the
-service's queue is shared, and another worker would get them. The queue lives as long as the link; a result that comes
-while there is none is lost, and its call times out. What must survive that is sent with ``send_command`` instead.
+The results come to a queue of this worker alone, bound to the commands exchange under a routing key of its own: all
+workers share the service's queue, and another one would get them. The queue lives as long as the link. A result that
+comes while there is none is lost, and its call times out: what must survive that is sent with ``send_command`` instead.
+
+This module knows which calls wait and until when; it knows nothing of queues and links.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _MOST_OVER: Final = 100
 def reply_key(service: str, token: str, commands: Iterable[str]) -> str:
     """The routing key of the results of a worker's calls, which its service's binding keys ``commands`` do not match.
 
-    They would come to the queue that all workers share as well. (Nothing helps against ``#``.)
+    Else they would come to the queue that all workers share as well. (Nothing helps against ``#``.)
     """
     key = f"{service}.{token}"
     return f"replies.{key}" if any(TopicPattern(pattern).matches(key) for pattern in commands) else key
@@ -33,15 +35,17 @@ def reply_key(service: str, token: str, commands: Iterable[str]) -> str:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Call:
-    """A command that was sent, or will be as soon as its result can come.
+    """A command whose result somebody waits for.
 
     Attributes:
         due: when to give up, monotonic seconds.
+        publish: the command.
     """
 
     ticket: int
     command: str
     due: float
+    publish: Publish
 
 
 class Calls:
@@ -49,52 +53,68 @@ class Calls:
 
     Attributes:
         key: the routing key of their results.
-        held: their commands, until the queue of the results is bound.
+        subscribed: the queue of the results is wanted, since there was a call.
         late: how many results came that nobody waited for any more.
     """
 
-    __slots__ = ("_by_correlation", "_due", "_limit", "held", "key", "late")
+    __slots__ = ("_by_correlation", "_due", "_held", "_limit", "key", "late", "subscribed")
 
     def __init__(self, key: str, limit: int) -> None:
         self.key: str = key
-        self.held: list[Publish] = []
+        self.subscribed: bool = False
         self.late: int = 0
         self._limit = limit
+        #: Commands, until the queue of the results is bound.
+        self._held: list[Publish] = []
         self._by_correlation: dict[str, Call] = {}
         self._due: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
         return len(self._by_correlation)
 
-    def reserve(self, timeout: float) -> None:
-        """See that there may be one more.
+    def check(self, timeout: float) -> None:
+        """See that there may be one more call.
 
         Raises:
             LocalError: the time is not one.
-            BufferFull: there are too many.
+            BufferFull: too many calls wait.
         """
         check_seconds("timeout", timeout)
-        if len(self) >= self._limit:
-            raise BufferFull(f"{len(self)} calls wait for results", hint="wait for some of them", temporary=False)
+        if self.full():
+            raise BufferFull(f"{len(self)} calls wait for results", hint="wait for some of them")
+
+    def full(self) -> bool:
+        """Whether there may be no more calls."""
+        return len(self._by_correlation) >= self._limit
 
     def add(self, correlation_id: str, call: Call) -> None:
-        """Wait for its result."""
+        """Wait for the result of a call."""
         self._by_correlation[correlation_id] = call
         heapq.heappush(self._due, (call.due, correlation_id))
         if len(self._due) > 2 * len(self._by_correlation) + _MOST_OVER:  # behind one that takes its time
             self._due = [entry for entry in self._due if entry[1] in self._by_correlation]
             heapq.heapify(self._due)
 
+    def hold(self, publish: Publish) -> None:
+        """Keep a command until the queue of the results is bound."""
+        self._held.append(publish)
+
+    def release(self) -> list[Publish]:
+        """The commands to send now that the queue of the results is bound."""
+        held, self._held = self._held, []
+        return held
+
+    def drop(self, publishes: Iterable[Publish]) -> list[Publish]:
+        """Drop those commands that are held, whose calls are over. Returns those."""
+        unwanted = {publish.pid for publish in publishes}
+        dropped = [publish for publish in self._held if publish.pid in unwanted]
+        if dropped:
+            self._held = [publish for publish in self._held if publish.pid not in unwanted]
+        return dropped
+
     def take(self, correlation_id: str | None) -> Call | None:
         """The call with this correlation id, which is over now."""
         return self._by_correlation.pop(correlation_id or "", None)
-
-    def forget(self, ticket: int) -> None:
-        """Nobody waits for it any more."""
-        for correlation_id, call in self._by_correlation.items():
-            if call.ticket == ticket:
-                del self._by_correlation[correlation_id]
-                return
 
     def deadline(self) -> float | None:
         """When the next one is overdue, monotonic seconds."""
@@ -109,11 +129,16 @@ class Calls:
             found.append(self._by_correlation.pop(self._due[0][1]))
         return found
 
+    def lose_link(self) -> None:
+        """The deliveries whose handlers called are gone: no acknowledgement waits for their commands any more."""
+        for publish in self._held:
+            publish.delivery = None
+
     def abandon(self) -> list[Call]:
-        """Remove and return them all: the service is over."""
+        """Remove and return all calls: the service is over."""
         calls = list(self._by_correlation.values())
         self._by_correlation.clear()
-        self.held.clear()
+        self._held.clear()
         return calls
 
 

@@ -37,7 +37,10 @@ class Config:
         stop_timeout: seconds until a stop leaves what is unfinished to other workers, and closes the link.
         close_timeout: seconds for the link to close.
         window: publishes unconfirmed at once.
-        buffer: publishes accepted and not yet confirmed, held ones included.
+        buffer: publishes accepted and not yet confirmed. Over that callers are refused, and no handler begins.
+        held: publishes that one handler may hold until it ends.
+        wait_for_configuration: a service that subscribes to configurations consumes nothing else until one of them has
+            configured it.
     """
 
     urls: tuple[str, ...]
@@ -61,6 +64,8 @@ class Config:
     close_timeout: float = 5.0
     window: int = 500
     buffer: int = 10_000
+    held: int = 10_000
+    wait_for_configuration: bool = True
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
@@ -124,12 +129,14 @@ _WHOLE = (
     ("heartbeat", 0, 65_535),
     ("window", 1, 65_535),
     ("buffer", 1, 10_000_000),
+    ("held", 1, 10_000_000),
     ("pid", 0, 2**32),
 )
 _SECONDS = ("retry_delay", "blocked_timeout", "connect_timeout", "confirm_timeout", "stop_timeout", "close_timeout")
 
 _KINDS = (
     ("exclusive_queues", bool),
+    ("wait_for_configuration", bool),
     ("hostname", str),
     ("limits", Limits),
     ("retry", RetryPolicy),

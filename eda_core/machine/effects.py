@@ -11,7 +11,7 @@ the construction of a data class three times slower.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pamqp import base
@@ -29,7 +29,7 @@ class Connect:
 
     Complete means three open channels: one to consume on, one to publish on with ``Confirm.Select`` answered, one for
     logs. They may share a connection, but a connection of its own for publishing lets acknowledgements through during a
-    resource alarm (``FACTS.md``, "RabbitMQ").
+    resource alarm (docs/design.rst, "Resource alarms").
 
     Attributes:
         url: where to.
@@ -77,48 +77,47 @@ class Cancel:
     consumer_tag: str
 
 
+#: Of what was not sent yet.
+_NO_LINK: Final = Epoch(0)
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Publish:
     """Publish on the publishing channel; report ``confirmed`` or ``refused`` with ``tag``.
 
     Attributes:
-        tag: the confirm's delivery tag, counted from 1 on each link: effects performed in order get just this number.
         pid: which publish it is, the same when it is sent again.
+        exchange, routing_key, properties, body: the message.
+        mandatory: the broker returns the message if no queue is bound for it.
         delivery: the delivery whose acknowledgement waits for the confirm, if any.
-        ticket: what the caller gave to recognize its ``Settled`` by.
+        ticket: what the caller gave to recognize its ``PublishDone`` by.
         kept: sent again after a lost link (otherwise the redelivery of ``delivery`` makes it again).
+        epoch: the link that it was handed to.
+        tag: the delivery tag of its confirm. The tags of a link count from 1, in the order of the effects; 0 before it
+            was handed to the driver.
         sent_at: when it was handed to the driver, monotonic seconds.
+        asks_return: ``PublishDone`` alone says whether it was unroutable: no hook, no report.
+        returned: why the broker returned it as unroutable; ``None`` if it did not.
     """
 
-    epoch: Epoch
-    tag: int
     pid: PublishId
     exchange: str
     routing_key: str
     properties: Basic.Properties
     body: bytes
-    mandatory: bool
-    delivery: DeliveryId | None
-    ticket: int | None
-    kept: bool
-    sent_at: float
+    mandatory: bool = False
+    delivery: DeliveryId | None = None
+    ticket: int | None = None
+    kept: bool = True
+    epoch: Epoch = _NO_LINK
+    tag: int = 0
+    sent_at: float = 0.0
+    asks_return: bool = False
+    returned: str | None = None
 
     def again(self) -> Publish:
-        """A fresh copy, not sent yet: a driver may still hold this one."""
-        return Publish(
-            self.epoch,
-            0,
-            self.pid,
-            self.exchange,
-            self.routing_key,
-            self.properties,
-            self.body,
-            self.mandatory,
-            self.delivery,
-            self.ticket,
-            self.kept,
-            0.0,
-        )
+        """A copy that was not sent yet. The driver may still hold this one."""
+        return replace(self, tag=0, sent_at=0.0, returned=None)
 
     def __repr__(self) -> str:
         where = shortened(f"{self.exchange}/{self.routing_key}")
@@ -204,14 +203,21 @@ class Returned:
 
 
 @dataclass(slots=True)
-class Settled:
-    """The publish made with ``ticket`` is confirmed, or has failed for good with ``error``."""
+class PublishDone:
+    """The publish made with ``ticket`` is confirmed, or held for the end of its handler, or has failed for good.
+
+    Attributes:
+        error: why it has failed.
+        returned: it is confirmed, but it was mandatory and no queue was bound for it: the broker's words.
+    """
 
     ticket: int
     error: str | None = None
+    returned: str | None = None
 
     def __repr__(self) -> str:
-        return f"Settled({self.ticket}{_because(self.error)})"
+        returned = f", returned={shortened(self.returned)!r}" if self.returned is not None else ""
+        return f"PublishDone({self.ticket}{_because(self.error)}{returned})"
 
 
 @dataclass(slots=True)
@@ -235,8 +241,8 @@ class Replied:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """There is room in the buffer again, after a publish was refused with ``BufferFull``."""
+class BufferAvailable:
+    """The buffer takes publishes again, after one was refused with ``BufferFull``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,9 +291,9 @@ Effect = (
     | Ready
     | Unconfigured
     | Returned
-    | Settled
+    | PublishDone
     | Replied
-    | Room
+    | BufferAvailable
     | Report
     | Stopped
 )

@@ -1,9 +1,13 @@
-"""The deliveries of one link that are not settled, and how their acknowledgements go out (rule R8)."""
+"""The deliveries of one link that are not settled, and how their acknowledgements go out (rule R8).
+
+It knows nothing of handlers, attempts and publishes: :mod:`eda_core.machine.deliveries` decides what becomes of a
+delivery.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from pamqp.commands import Basic
@@ -13,35 +17,25 @@ from eda_core.machine.identifiers import DeliveryId, Epoch, delivery_id
 from eda_core.machine.outcomes import Failed
 from eda_core.messages.values import AnyMessage
 
-# Where a delivery stands
-RUNNING: Final = "running"  # its handler runs
-DEFERRED: Final = "deferred"  # its handler succeeded and will acknowledge by itself
-WAITING: Final = "waiting"  # to be settled as soon as its publishes are confirmed
-
-# What a handler that settles its message by hand wants of it
-ACK: Final = "ack"
-REJECT: Final = "reject"
-REQUEUE: Final = "requeue"
-
-#: A broker's tags are consecutive. One out of the blue would be no identifier (of 48 bits), or take for ever to count
-#: up to; so many may be missing.
+#: The tags of a channel are consecutive. So many may be missing: a tag out of the blue would be no identifier (of 48
+#: bits), or take for ever to count up to.
 _LONGEST_GAP: Final = 1 << 20
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Delivery:
-    """A message being handled.
+    """A message that was delivered and is not settled.
 
     Attributes:
-        tag: the broker's.
-        properties, body: as it was delivered, for a delayed retry.
-        key: what recognizes the message when it is redelivered.
-        attempt: which attempt at it this is, from 1.
-        stage: RUNNING, DEFERRED or WAITING.
-        held: what its handler published so far, to be sent when it succeeds (rule R6).
-        unconfirmed: how many of its publishes were sent and are not confirmed.
-        verdict: how it was settled by hand: ACK, REJECT, REQUEUE, a failure, or ``None`` if it was not.
-        group: those it is to be acknowledged together with.
+        tag: the broker's delivery tag.
+        properties, body: as they came, for a delayed retry.
+        key: recognizes the message when it is redelivered.
+        attempt: which attempt at the message this is, from 1.
+        held: what its handler has published so far, to be sent when the handler succeeds (rule R6).
+        stage: where its life stands, a constant of :mod:`eda_core.machine.deliveries`.
+        unconfirmed: how many of its publishes were accepted, are not held, and are not confirmed.
+        failure: how it failed, of one that is to fail when its handler ends.
+        group: the deliveries that it is to be acknowledged together with.
     """
 
     id: DeliveryId
@@ -52,9 +46,9 @@ class Delivery:
     key: Hashable
     attempt: int
     held: list[Publish]
-    stage: str = RUNNING
+    stage: str
     unconfirmed: int = 0
-    verdict: str | Failed | None = None
+    failure: Failed | None = None
     group: Group | None = None
 
     def __repr__(self) -> str:
@@ -67,43 +61,37 @@ class Group:
 
     Attributes:
         members: those that have not failed.
-        missing: how many cannot be yet.
-        ready: the others.
+        missing: how many of them cannot be acknowledged yet.
     """
 
     members: list[Delivery]
     missing: int
-    ready: list[Delivery] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"<Group of {len(self.members)}, {self.missing} missing>"
-
-    def one_less(self) -> list[Delivery]:
-        """One is no longer waited for; what can be acknowledged now."""
-        self.missing -= 1
-        return [] if self.missing else self.ready
 
 
 class InFlight:
     """The unsettled deliveries of one link, by identifier, in the order of delivery.
 
-    Attributes:
-        by_id: they; to be looked up in, and added to, directly: each message takes four looks.
-        settled: the broker's tags of what is to be acknowledged with the next :meth:`flush`.
+    All consumers of a link share a channel. So its tags are consecutive, and the lowest unsettled tag tells how far an
+    acknowledgement of many may reach.
 
-    All consumers of a link share a channel, so its tags are consecutive, and the lowest unsettled one tells how far a
-    ``multiple`` acknowledgement may reach.
+    Attributes:
+        epoch: of the link.
+        by_id: the deliveries. To be looked up, added and removed directly: each message takes four looks.
+        to_ack: the tags of those that were removed, and that the next :meth:`flush` acknowledges.
     """
 
-    __slots__ = ("_base", "_epoch", "_low", "_newest", "by_id", "settled")
+    __slots__ = ("_base", "_low", "_newest", "by_id", "epoch", "to_ack")
 
     def __init__(self, epoch: Epoch) -> None:
-        self._epoch = epoch
+        self.epoch: Epoch = epoch
         self._base = delivery_id(epoch, 0)
         self.by_id: dict[DeliveryId, Delivery] = {}
         self._low = 1
         self._newest = 0
-        self.settled: list[int] = []
+        self.to_ack: list[int] = []
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -111,40 +99,31 @@ class InFlight:
     def __iter__(self) -> Iterator[Delivery]:
         return iter(self.by_id.values())
 
-    def seen(self, tag: int) -> bool:
-        """Note that the broker has used this tag; false if it had before, or cannot have come so far."""
+    def is_next(self, tag: int) -> bool:
+        """Note that the broker has used this tag; false if it had used it before, or cannot have come so far."""
         newest = self._newest
         if newest < tag <= newest + _LONGEST_GAP:
             self._newest = tag
             return True
         return False
 
-    def remove(self, delivery: Delivery) -> None:
-        """It was settled in another way than by an acknowledgement."""
-        del self.by_id[delivery.id]
-
-    def acknowledge(self, delivery: Delivery) -> None:
-        """It is to be acknowledged with the next :meth:`flush`."""
-        del self.by_id[delivery.id]
-        self.settled.append(delivery.tag)
-
     def flush(self, effects: list[Effect]) -> None:
-        """Acknowledge what was settled since the last flush; there must be something.
+        """Acknowledge what is in ``to_ack``, which must not be empty.
 
-        What lies below every unsettled delivery goes out as one acknowledgement; what lies behind a gap goes singly, so
-        that a slow handler holds nobody up.
+        What lies below every unsettled delivery goes out as one acknowledgement. What lies behind a gap goes out
+        singly, so that a slow handler holds nobody up.
         """
-        settled = self.settled
-        if len(settled) == 1:
-            effects.append(Ack(self._epoch, settled.pop(), False))
+        tags = self.to_ack
+        if len(tags) == 1:
+            effects.append(Ack(self.epoch, tags.pop(), False))
             return
-        settled.sort()
+        tags.sort()
         low = self._lowest_unsettled()
-        prefix = [tag for tag in settled if tag < low]
+        prefix = [tag for tag in tags if tag < low]
         if prefix:
-            effects.append(Ack(self._epoch, prefix[-1], len(prefix) > 1))
-        effects.extend(Ack(self._epoch, tag, False) for tag in settled[len(prefix) :])
-        settled.clear()
+            effects.append(Ack(self.epoch, prefix[-1], len(prefix) > 1))
+        effects.extend(Ack(self.epoch, tag, False) for tag in tags[len(prefix) :])
+        tags.clear()
 
     def _lowest_unsettled(self) -> int:
         while self._low <= self._newest and self._base + self._low not in self.by_id:

@@ -1,9 +1,9 @@
-"""The life cycle of a service's link to the broker, as one table.
+"""The life of a service's link to the broker, as a table; and, as a second one, how a queue is added to an open link.
 
-Everything that decides how states follow each other is in ``TABLE``; the machine looks an input up, goes to the state
-it finds and then does what that state is for. A cell is the next state, ``IGNORE`` (legal, no change) or ``ILLEGAL`` (a
-wrong local call: refused and nothing changes). Inputs that name a link are compared with the present epoch before they
-come here, so whatever is about an earlier link never reaches the table.
+``TABLE`` decides which state follows which. :class:`eda_core.machine.connection.Connection` looks an input up, goes to
+the state that it finds, and does what that state is for. A cell is the next state, ``IGNORE`` (legal, nothing changes)
+or ``ILLEGAL`` (a wrong local call: refused, nothing changes). An input that names an earlier link never reaches the
+table. This module knows nothing of time, URLs or queues.
 """
 
 from __future__ import annotations
@@ -21,9 +21,15 @@ OPEN: Final = "open"  # consuming and publishing
 DRAINING: Final = "draining"  # asked to stop: no new work, finishing what runs
 CLOSING: Final = "closing"  # nothing left to do, waiting for the link to close
 BACKOFF: Final = "backoff"  # waiting before the next attempt
-STOPPED: Final = "stopped"
+STOPPED: Final = "stopped"  # over
 
 STATES: Final = (IDLE, CONNECTING, DECLARING, BINDING, OPEN, DRAINING, CLOSING, BACKOFF, STOPPED)
+#: The link takes deliveries and publishes.
+SERVING: Final = (OPEN, DRAINING)
+#: The service takes no more calls.
+OVER: Final = (CLOSING, STOPPED)
+#: There is no link that the broker could say anything about.
+WITHOUT_LINK: Final = (IDLE, BACKOFF, CLOSING, STOPPED)
 
 # Inputs
 START: Final = "start"  # the driver starts the service
@@ -84,7 +90,7 @@ TABLE: Final[dict[str, dict[str, str]]] = {
     OPEN: {
         START: ILLEGAL,
         LINK_UP: ILLEGAL,
-        DECLARED: ILLEGAL,
+        DECLARED: IGNORE,  # it is about a queue that is added: see ADDING
         DOWN: BACKOFF,
         DUE: IGNORE,
         STOP: DRAINING,
@@ -94,7 +100,7 @@ TABLE: Final[dict[str, dict[str, str]]] = {
     DRAINING: {
         START: ILLEGAL,
         LINK_UP: ILLEGAL,
-        DECLARED: ILLEGAL,
+        DECLARED: IGNORE,
         DOWN: BACKOFF,
         DUE: IGNORE,
         STOP: IGNORE,
@@ -133,14 +139,34 @@ TABLE: Final[dict[str, dict[str, str]]] = {
     },
 }
 
+# Adding a queue to an open link: its states
+NOTHING: Final = "nothing to add"  # no queue is missing
+QUEUE: Final = "declaring a queue"  # the queue is asked for
+BINDINGS: Final = "binding a queue"  # its bindings are asked for
 
-def step(state: str, signal: str) -> str:
-    """The state that follows; the same one where the signal is ignored.
+ADDING_STATES: Final = (NOTHING, QUEUE, BINDINGS)
+
+# … and its inputs
+WANTED: Final = "wanted"  # a queue is missing on the open link
+REPLIED: Final = "replied"  # the driver has the replies to a Declare
+GONE: Final = "gone"  # the link is not open any more
+
+ADDING_INPUTS: Final = (WANTED, REPLIED, GONE)
+
+ADDING: Final[dict[str, dict[str, str]]] = {
+    NOTHING: {WANTED: QUEUE, REPLIED: ILLEGAL, GONE: IGNORE},
+    QUEUE: {WANTED: IGNORE, REPLIED: BINDINGS, GONE: NOTHING},
+    BINDINGS: {WANTED: IGNORE, REPLIED: NOTHING, GONE: NOTHING},
+}
+
+
+def step(table: dict[str, dict[str, str]], state: str, signal: str) -> str:
+    """The state that follows in ``table``; the same one where the input is ignored.
 
     Raises:
-        StateError: the signal is not legal in ``state``.
+        StateError: the input is not legal in ``state``.
     """
-    cell = TABLE[state][signal]
+    cell = table[state][signal]
     if cell is ILLEGAL:
-        raise StateError(f"{signal!r} is not possible while {state}", hint="see the table in eda_core.machine.link")
+        raise StateError(f"{signal!r} is not possible while {state}", hint="see the tables in docs/link.rst")
     return state if cell is IGNORE else cell

@@ -1,4 +1,4 @@
-"""Records for the ``logs`` exchange: sent while there is a link, otherwise the latest few are kept for the next one."""
+"""Records for the ``logs`` exchange: sent while there is a link, otherwise the latest are kept for the next one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eda_core.messages.codec import JSON
 KEPT_LOGS: Final = 100
 
 
-class LogBook:
+class Logs:
     """Writes GELF records.
 
     Args:

@@ -77,17 +77,24 @@ class ReconnectPolicy:
     Attributes:
         base: ceiling of the first delay, seconds.
         cap: ceiling of any delay, seconds.
-        stable_after: a link that has lasted this long clears the count of failures, seconds.
+        stable_after: a link that has lasted this long clears the count of failures, seconds. So does one on which a
+            delivery was settled or a publish confirmed.
+        initial_attempts: so many attempts to open the first link may fail before the service ends with an error.
+            ``None`` for any number.
     """
 
     base: float = 1.0
-    cap: float = 30.0
+    cap: float = 10.0
     stable_after: float = 10.0
+    initial_attempts: int | None = None
 
     def __post_init__(self) -> None:
         numbers = all(map(is_number, (self.base, self.cap, self.stable_after)))
         if not numbers or not 0 < self.base <= self.cap < float("inf") or not self.stable_after >= 0:
             raise LocalError(f"{self}", hint="stable_after is not negative, base is more than 0 and at most cap")
+        attempts = self.initial_attempts
+        if attempts is not None and (type(attempts) is not int or attempts < 1):
+            raise LocalError(f"{self}", hint="initial_attempts is a whole number, at least 1, or None")
 
     def delay(self, failures: int, urls: int, random: Callable[[], float]) -> float:
         """Seconds to wait after this many failures in a row (from 1), with this many URLs."""

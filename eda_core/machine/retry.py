@@ -16,7 +16,7 @@ from eda_core.messages.headers import ATTEMPT, DELIVERY_COUNT_HEADER, ORIGIN_EXC
 from eda_core.messages.properties import Properties
 from eda_core.messages.routing import MAX_HEADER_BYTES
 
-#: The broker's own; never to be published again (``FACTS.md``, "RabbitMQ").
+#: The broker's own; never to be published again (docs/design.rst, "Republished x-death").
 _DEATH: Final = ("x-death", "x-first-death", "x-last-death", DELIVERY_COUNT_HEADER)
 
 

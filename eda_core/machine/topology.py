@@ -1,4 +1,4 @@
-"""What a service declares, as AMQP 0-9-1 commands (``ARCHITECTURE.md``, "Topology").
+"""What a service declares, as AMQP 0-9-1 commands (docs/architecture.rst, "Topology").
 
 Declaring goes in two steps, because the broker names the exclusive queues: first exchanges and queues, then, with the
 names at hand, bindings and prefetch.

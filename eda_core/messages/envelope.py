@@ -1,10 +1,9 @@
-"""Messages to AMQP properties and body, and back (``ARCHITECTURE.md``, "Envelope")."""
+"""Messages to AMQP properties and body, and back (docs/architecture.rst, "Envelope")."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pamqp.commands import Basic
@@ -35,7 +34,7 @@ from eda_core.text import shortened
 
 #: AMQP 0-9-1, section 4.2.5.5; pamqp cuts longer ones.
 MAX_HEADER_NAME_BYTES: Final = 128
-#: Levels of tables and arrays in a header. Deeper ones come to where they crash their readers (``FACTS.md``).
+#: Levels of tables and arrays in a header. Much deeper ones crash their readers (docs/design.rst, "Poison headers").
 MAX_HEADER_DEPTH: Final = 32
 #: Milliseconds; RabbitMQ closes the channel over more, each time the message is sent again.
 _LONGEST_EXPIRATION: Final = 315_360_000_000
@@ -68,33 +67,11 @@ class InvalidEnvelope(ValueError):
         self.conversation_id = conversation_id
 
 
-@dataclass(slots=True, repr=False)
-class Sealed:
-    """A message ready to publish."""
-
-    exchange: str
-    routing_key: str
-    properties: Basic.Properties
-    body: bytes
-
-    def __repr__(self) -> str:
-        return f"<Sealed {self.exchange}/{shortened(self.routing_key)}, {len(self.body)} bytes>"
-
-
 # Sending
 
 
-def seal(message: AnyMessage, content_type: str, limits: Limits) -> Sealed:
-    """Write ``message`` as the architecture has it on the wire.
-
-    Raises:
-        LocalError: as :func:`parts`.
-    """
-    return Sealed(*parts(message, content_type, limits))
-
-
-def parts(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, str, Basic.Properties, bytes]:
-    """Exchange, routing key, properties and body: what :func:`seal` puts into an object, which takes its time.
+def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, str, Basic.Properties, bytes]:
+    """Write ``message`` as the architecture has it on the wire: exchange, routing key, properties and body.
 
     Raises:
         LocalError: a field is missing, of the wrong type, or too long; the payload is refused by the codec; or it is a

@@ -18,7 +18,7 @@ ATTEMPT: Final = "attempt"
 ORIGIN_EXCHANGE: Final = "origin_exchange"
 ORIGIN_ROUTING_KEY: Final = "origin_routing_key"
 
-#: RabbitMQ's count on quorum queues: 0 or absent on the first delivery (``FACTS.md``, "RabbitMQ").
+#: RabbitMQ's count on quorum queues: 0 or absent on the first delivery (docs/design.rst, "Delivery counts").
 DELIVERY_COUNT_HEADER: Final = "x-delivery-count"
 
 #: By these the broker routes copies elsewhere, of the copy too; it closes the channel if they are no lists.

@@ -1,6 +1,6 @@
 """Exchanges, queue names, routing keys and the topic match.
 
-The names of exchanges and queues are fixed by the architecture (``ARCHITECTURE.md``, "Topology"); the rules of the
+The names of exchanges and queues are fixed by the architecture (docs/architecture.rst, "Topology"); the rules of the
 topic match are those of AMQP 0-9-1, section 3.1.3.3: a key is words separated by dots, ``*`` stands for exactly one
 word and ``#`` for zero or more.
 """
@@ -21,7 +21,8 @@ EXCHANGES: Final = (EVENTS, COMMANDS, CONFIGURATIONS, LOGS)
 
 #: AMQP 0-9-1 carries names and routing keys as short strings.
 MAX_NAME_BYTES: Final = 255
-#: RabbitMQ closes the connection over more (``FACTS.md``), and its other properties need some room beside the headers.
+#: Less than where RabbitMQ closes the connection (docs/design.rst, "Size of headers"): the other properties need some
+#: room beside the headers.
 MAX_HEADER_BYTES: Final = 120_000
 
 

@@ -1,7 +1,7 @@
-"""What services of all adapters offer their authors: eventail's constructor and methods, in one place.
+"""What services of all adapters offer their authors: the constructor, the settings and the methods, in one place.
 
-``R`` is what a method returns: ``None`` in a callback adapter, an awaitable in an async one. An adapter says how a
-publish and any other input reach the machine; everything else is here.
+``R`` is what a method returns: ``None`` in a callback adapter, an awaitable in an async one. An adapter says how an
+input reaches the machine; everything else is here. This module knows nothing of event loops and threads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
+from pamqp.commands import Basic
+
 from eda_core.drivers.base import Driver
 from eda_core.drivers.handling import handled_by
 from eda_core.errors import StateError
@@ -22,9 +24,9 @@ from eda_core.machine.effects import Effect
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
 from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
-from eda_core.messages.codec import JSON
+from eda_core.messages.codec import JSON, Limits
+from eda_core.messages.envelope import open_envelope
 from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, Result
-from eda_core.services.eventail import EventailService
 from eda_core.services.handlers import Handlers
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ R = TypeVar("R")
 D = TypeVar("D", bound=Driver)
 
 
-class ServiceApi(EventailService, Handlers, Generic[R]):
+class ServiceApi(Handlers, Generic[R]):
     """Base of the adapters' ``Service``.
 
     What a handler publishes is held until it succeeds; then it is published, and the handler's message is acknowledged
@@ -64,6 +66,8 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
     BLOCKED_TIMEOUT: ClassVar[float] = 3600
     #: Seconds that a stop may take before what is unfinished is left to other workers.
     STOP_TIMEOUT: ClassVar[float] = 30
+    #: The host's name in logs and in the name of the connection; by default that of the machine.
+    HOSTNAME: str = ""
     RETRY_POLICY: ClassVar[RetryPolicy] = RetryPolicy()
     RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
 
@@ -82,8 +86,8 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         log_routing_keys: Sequence[str] = (),
         ssl: SSLContext | None = None,
     ) -> None:
-        self._eda_introduce(*self._eda_identity())
-        self._eda_ssl = ssl
+        self._eda_identity = self.worker_identity()
+        self.ssl_context = ssl
         self.logical_service = logical_service
         self._eda_config = Config.make(
             amqp_urls,
@@ -92,13 +96,15 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
             command_routing_keys,
             config_routing_keys,
             log_routing_keys,
-            **self._eda_settings(),
+            **self.machine_settings(),
         )
 
-    def _eda_settings(self) -> dict[str, Any]:
+    def machine_settings(self) -> dict[str, Any]:
+        """The attributes of :class:`eda_core.Config` that the class decides, by name. A subclass may add some."""
+        hostname, pid = self._eda_identity
         return {
-            "hostname": self.HOSTNAME,
-            "pid": self.ID,
+            "hostname": self.HOSTNAME or hostname,
+            "pid": pid,
             "prefetch": self.PREFETCH_COUNT,
             "heartbeat": self.HEARTBEAT,
             "retry_delay": self.RETRY_DELAY,
@@ -111,26 +117,30 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
     # What an adapter fills in
 
     @abstractmethod
-    def _eda_identity(self) -> tuple[str, int]:
-        """Host name and process id of this worker."""
+    def worker_identity(self) -> tuple[str, int]:
+        """For adapters: the name of the host and the process id of this worker."""
 
     @abstractmethod
-    def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> R:
-        """Make an input to the running machine, and perform its effects."""
+    def make_input(self, call: Callable[[Machine, float], list[Effect]]) -> R:
+        """For adapters: make an input to the running machine, and perform its effects.
 
-    def _eda_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        """The same, done on return whatever the adapter."""
-        driver = self._eda_driver()
+        Args:
+            call: calls the method of the machine with the time, monotonic seconds.
+        """
+
+    def make_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        """For adapters: as :meth:`make_input`, done on return whatever the adapter."""
+        driver = self.running_driver()
         driver.ask(partial(driver.make, call))
 
-    def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> R:
-        """Publish within the delivery being handled, if any. Where callers wait for the confirm it is overridden."""
-        within = self._eda_delivery()
-        return self._eda_input(
+    def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> R:
+        """Publish any message, within the delivery being handled, if any. See :meth:`publish_event`."""
+        within = self.handled_delivery()
+        return self.make_input(
             lambda machine, now: machine.publish(message, now, within=within, mandatory=mandatory, immediate=immediate)
         )
 
-    def _eda_begin(self, make: Callable[[Self], D]) -> D:
+    def begin_run(self, make: Callable[[Self], D]) -> D:
         """For adapters: make the driver, with which the service runs from now on.
 
         Raises:
@@ -142,7 +152,7 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         self._eda_running = driver
         return driver
 
-    def _eda_driver(self) -> Driver:
+    def running_driver(self) -> Driver:
         """For adapters: the driver of the run.
 
         Raises:
@@ -158,17 +168,28 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         Raises:
             LocalError: a setting was given a wrong value since the service was made.
         """
-        self._eda_config = config = replace(self._eda_config, **self._eda_settings())
+        self._eda_config = config = replace(self._eda_config, **self.machine_settings())
         write = self._eda_journal
         if write is None:
-            self._eda_machine = Machine(config, random=random, token=token, wall_offset=wall_offset)
+            read = self.read_delivery
+            self._eda_machine = Machine(config, random=random, token=token, wall_offset=wall_offset, read=read)
         else:
             self._eda_machine = RecordingMachine(
                 config, random=random, token=token, wall_offset=wall_offset, write=write
             )
         return self._eda_machine
 
-    def _eda_delivery(self) -> DeliveryId | None:
+    def read_delivery(
+        self, exchange: str, routing_key: str, properties: Basic.Properties, body: bytes, limits: Limits
+    ) -> AnyMessage:
+        """Read a delivery as a message. A tool that shows whatever comes overrides it; a journal does not know that.
+
+        Raises:
+            InvalidEnvelope: it is no message; it is dead-lettered.
+        """
+        return open_envelope(exchange, routing_key, properties, body, limits)
+
+    def handled_delivery(self) -> DeliveryId | None:
         """For adapters: the delivery whose handler this is called from."""
         return handled_by(self)
 
@@ -182,12 +203,12 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         Raises:
             StateError: the service was not run yet, or it has stopped.
         """
-        driver = self._eda_driver()
+        driver = self.running_driver()
         return driver.ask(partial(driver.call_later, delay, callback))
 
     def cancel_timer(self, timer: int) -> None:
         """Do not call it any more."""
-        driver = self._eda_driver()
+        driver = self.running_driver()
         with suppress(StateError):  # it has stopped, and its timers with it
             driver.ask(partial(driver.cancel_timer, timer))
 
@@ -210,7 +231,7 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         """From now on, publish payloads as JSON instead of CBOR."""
         self._eda_config = replace(self._eda_config, content_type=JSON)
         if self._eda_machine is not None:
-            self._eda_input_now(lambda machine, now: machine.use_json(now))
+            self.make_input_now(lambda machine, now: machine.use_json(now))
 
     def use_exclusive_queues(self) -> None:
         """Use queues that vanish with the connection, for tools. Call it before the service runs.
@@ -231,8 +252,8 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         return self._eda_config.exclusive_queues
 
     @property
-    def _message_number(self) -> int:
-        """How many messages it has published so far. eventail's, whose example makes correlation ids of it."""
+    def published_messages(self) -> int:
+        """How many messages it has published so far."""
         return 0 if self._eda_machine is None else self._eda_machine.published
 
     # Publishing
@@ -250,11 +271,11 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
             LocalError: the message cannot be sent; it says why.
             PublishError: the service stopped before the broker confirmed it (where the adapter waits for that).
         """
-        return self._eda_publish(Event(event, message, conversation_id), mandatory, immediate)
+        return self.publish_message(Event(event, message, conversation_id), mandatory=mandatory, immediate=immediate)
 
     def publish_configuration(self, event: str, message: Any, *, immediate: bool = False) -> R:
         """Publish a configuration. See :meth:`publish_event`."""
-        return self._eda_publish(Configuration(event, message, ""), False, immediate)
+        return self.publish_message(Configuration(event, message, ""), mandatory=False, immediate=immediate)
 
     def send_command(
         self,
@@ -268,24 +289,22 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         immediate: bool = False,
     ) -> R:
         """Send ``service.Command``; its result comes with the routing key ``reply_to``. See :meth:`publish_event`."""
-        command_sent = Command(command, message, conversation_id, reply_to, _or_none(correlation_id))
-        return self._eda_publish(command_sent, mandatory, immediate)
+        sent = Command(command, message, conversation_id, reply_to, _or_none(correlation_id))
+        return self.publish_message(sent, mandatory=mandatory, immediate=immediate)
 
     def return_success(
         self, destination: str, message: Any, conversation_id: str, correlation_id: str | None, mandatory: bool = True
     ) -> R:
         """Answer a command; ``destination`` is its ``reply_to``. See :meth:`publish_event`."""
-        return self._eda_publish(
-            Result(destination, message, conversation_id, SUCCESS, _or_none(correlation_id)), mandatory, False
-        )
+        result = Result(destination, message, conversation_id, SUCCESS, _or_none(correlation_id))
+        return self.publish_message(result, mandatory=mandatory)
 
     def return_error(
         self, destination: str, message: Any, conversation_id: str, correlation_id: str | None, mandatory: bool = True
     ) -> R:
         """Answer a command that failed in an expected way. See :meth:`publish_event`."""
-        return self._eda_publish(
-            Result(destination, message, conversation_id, ERROR, _or_none(correlation_id)), mandatory, False
-        )
+        result = Result(destination, message, conversation_id, ERROR, _or_none(correlation_id))
+        return self.publish_message(result, mandatory=mandatory)
 
     def log(
         self,
@@ -304,7 +323,7 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         Raises:
             LocalError: the level or a field's name is not allowed.
         """
-        return self._eda_input(
+        return self.make_input(
             lambda machine, now: machine.log(
                 criticity, short, now, full=full, conversation_id=conversation_id, fields=additional_fields
             )
@@ -322,11 +341,11 @@ class ServiceApi(EventailService, Handlers, Generic[R]):
         Raises:
             LocalError: it is settled already.
         """
-        return self._eda_input(lambda machine, now: machine.ack(DeliveryId(delivery_tag), now, multiple=multiple))
+        return self.make_input(lambda machine, now: machine.ack(DeliveryId(delivery_tag), now, multiple=multiple))
 
     def manual_nack(self, delivery_tag: int, requeue: bool = False, multiple: bool = False) -> R:
         """Reject it: back to the queue, which counts as an attempt, or to the dead letters. See :meth:`manual_ack`."""
-        return self._eda_input(
+        return self.make_input(
             lambda machine, now: machine.nack(DeliveryId(delivery_tag), now, requeue=requeue, multiple=multiple)
         )
 

@@ -70,11 +70,11 @@ class EventBatch:
             full = self._events.add(DeliveryId(delivery), event, now)
             return []
 
-        self.endpoint._eda_driver().ask(lambda: self._begin(DeliveryId(delivery), add))
+        self.endpoint.running_driver().ask(lambda: self._begin(DeliveryId(delivery), add))
         return full
 
     def _begin(self, delivery: DeliveryId, add: Callable[..., list[Effect]]) -> None:
-        driver = self.endpoint._eda_driver()
+        driver = self.endpoint.running_driver()
         driver.tell(add)
         driver.at_end[delivery] = partial(self._events.handled, driver.machine, delivery)
         if len(self._events) == 1:
@@ -85,7 +85,7 @@ class EventBatch:
     @contextmanager
     def _taken(self) -> Iterator[list[RawEvent]]:
         """What the batch held, to be dealt with in the block; none if it was empty."""
-        driver, handled = self.endpoint._eda_driver(), self.endpoint._eda_delivery()
+        driver, handled = self.endpoint.running_driver(), self.endpoint.handled_delivery()
         taken, within = driver.ask(lambda: self._take(handled))
         if not taken:
             yield []
@@ -106,14 +106,14 @@ class EventBatch:
 
     def _take(self, handled: DeliveryId | None) -> tuple[Taken, DeliveryId | None]:
         self._cancel_timer()
-        driver = self.endpoint._eda_driver()
+        driver = self.endpoint.running_driver()
         taken = self._events.take(driver.machine)
         for delivery, _ in taken:
             driver.at_end.pop(delivery, None)
         return taken, self._events.publisher(driver.machine, taken, handled)
 
     def _settle(self, taken: Taken, failed: BaseException | None) -> None:
-        driver = self.endpoint._eda_driver()
+        driver = self.endpoint.running_driver()
         driver.tell(partial(self._events.settle, driver.machine, taken), error=failed)
 
     def _cancel_timer(self) -> None:

@@ -15,8 +15,8 @@ from eda_core.services.batch import EventBatch
 class CallbackService(ServiceApi[None]):
     """Base of the adapters' ``Service`` whose methods return when what they ask for is accepted."""
 
-    def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        self._eda_input_now(call)
+    def make_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        self.make_input_now(call)
 
 
 class Batch(EventBatch):

@@ -13,20 +13,18 @@ from eda_core.machine.machine import Machine
 from eda_core.messages.values import AnyMessage
 from eda_core.services.api import ServiceApi
 from eda_core.services.batch import EventBatch
-from eda_core.services.eventail import time_to_stop
 
 
 class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
     """Base of the adapters' ``Service`` whose methods are awaited."""
 
-    async def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
+    async def stop(self, timeout: float | None = None) -> None:
         """Ask the service to stop, and return at once; ``run`` returns when it has.
 
         Args:
             timeout: seconds until what is unfinished is left to other workers, ``STOP_TIMEOUT`` by default.
-            reconnect: eventail's, and false: ``run`` takes up a lost connection by itself.
         """
-        self._eda_driver().stop(time_to_stop(timeout, reconnect))
+        self.running_driver().stop(timeout)
 
     async def call(self, command: str, message: Any, timeout: float = 30.0, conversation_id: str = "") -> Any:
         """Send ``service.Command`` at once and wait for its result; returns the payload of that.
@@ -44,21 +42,21 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
             PublishError: no service is bound to the command, or this one stopped.
             LocalError: the command cannot be sent; it says why.
         """
-        driver, within = self._eda_driver(), self._eda_delivery()
+        driver, within = self.running_driver(), self.handled_delivery()
         machine = driver.machine
         make = partial(machine.call, command, message, timeout=timeout, conversation_id=conversation_id, within=within)
         return await driver.request(make, machine.forget_call)
 
-    def _eda_driver(self) -> CoroutineDriver:
-        return cast(CoroutineDriver, super()._eda_driver())
+    def running_driver(self) -> CoroutineDriver:
+        return cast(CoroutineDriver, super().running_driver())
 
-    async def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
-        driver, within = self._eda_driver(), self._eda_delivery()
+    async def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> None:
+        driver, within = self.running_driver(), self.handled_delivery()
         publish = driver.machine.publish
         await driver.request(partial(publish, message, within=within, mandatory=mandatory, immediate=immediate))
 
-    async def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        self._eda_input_now(call)
+    async def make_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        self.make_input_now(call)
 
 
 class Batch(EventBatch):

@@ -1,13 +1,18 @@
-"""Names of eventail 2.3.6 that its services read, override or call: those that are here too, and advice on others."""
+"""The names of eventail 2.3.6, as a layer on our services: those that are here too, and advice on the others."""
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeVar
 
 from eda_core.checks import is_number
 from eda_core.errors import LocalError
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS
+from eda_core.services.api import ServiceApi
+from eda_core.services.coroutines import CoroutineService
+
+R = TypeVar("R")
 
 _LINK: Final = "connections and channels are the adapter's, and taken up again by themselves: begin in on_ready"
 _TIMERS: Final = "use call_later(); methods of eda_pika may be called from any thread"
@@ -55,14 +60,14 @@ class EventailNames:
     """
 
     ID: int
-    HOSTNAME: str
+    HOSTNAME: str = ""
     EVENT_EXCHANGE: ClassVar[str] = EVENTS
     EVENT_EXCHANGE_TYPE: ClassVar[str] = "topic"
     LOG_EXCHANGE: ClassVar[str] = LOGS
     LOG_EXCHANGE_TYPE: ClassVar[str] = "topic"
 
     def _eda_introduce(self, hostname: str, pid: int) -> None:
-        """For adapters: who this worker is.
+        """Set who this worker is.
 
         Raises:
             LocalError: a subclass names another exchange than the architecture does.
@@ -75,7 +80,7 @@ class EventailNames:
                     hint="leave it as it is; virtual hosts keep buses apart",
                 )
         self.ID = pid
-        self.HOSTNAME = getattr(type(self), "HOSTNAME", hostname)
+        self.HOSTNAME = self.HOSTNAME or hostname
 
 
 _FIXED: Final = {
@@ -91,13 +96,20 @@ _FIXED: Final = {
 )
 
 
-class EventailService(EventailNames):
-    """The same for services, which also had more to override and to reach into; what has gone is told."""
+class EventailService(EventailNames, ServiceApi[R], Generic[R]):
+    """The names of eventail's services on top of a service; what has gone is told.
+
+    A service of an adapter derives from this and from what runs it, in this order.
+    """
 
     CMD_EXCHANGE: ClassVar[str] = COMMANDS
     CMD_EXCHANGE_TYPE: ClassVar[str] = "topic"
     CONFIG_EXCHANGE: ClassVar[str] = CONFIGURATIONS
     CONFIG_EXCHANGE_TYPE: ClassVar[str] = "topic"
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._eda_introduce(self._eda_config.hostname, self._eda_config.pid)
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
@@ -108,6 +120,11 @@ class EventailService(EventailNames):
                 stacklevel=2,
             )
 
+    @property
+    def _message_number(self) -> int:
+        """How many messages it has published so far. eventail's example makes correlation ids of it."""
+        return self.published_messages
+
     if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one that there is
 
         def __getattr__(self, name: str) -> NoReturn:
@@ -115,6 +132,22 @@ class EventailService(EventailNames):
             raise AttributeError(
                 f"{type(self).__name__!r} object has no attribute {name!r}{advice}", name=name, obj=self
             )
+
+
+class EventailCoroutines(EventailService[Coroutine[Any, Any, None]], CoroutineService):
+    """The names of eventail's asynchronous services."""
+
+    async def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
+        """Ask the service to stop, and return at once; ``run`` returns when it has.
+
+        Args:
+            timeout: seconds until what is unfinished is left to other workers, ``STOP_TIMEOUT`` by default.
+            reconnect: eventail's, and false: ``run`` opens a lost connection anew by itself.
+
+        Raises:
+            LocalError: the time is no number of seconds, or ``reconnect`` is true.
+        """
+        await super().stop(time_to_stop(timeout, reconnect))
 
 
 def time_to_stop(timeout: float | None, reconnect: bool) -> float | None:

@@ -20,30 +20,6 @@ from eda_core.messages.codec import CBOR
 from eda_core.messages.routing import MAX_NAME_BYTES
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, Result
 
-__all__ = [
-    "RESERVED",
-    "cbor_payloads",
-    "command_names",
-    "commands",
-    "configurations",
-    "conversation_ids",
-    "event_names",
-    "events",
-    "field_tables",
-    "json_payloads",
-    "messages",
-    "metas",
-    "names",
-    "payloads",
-    "properties",
-    "results",
-    "routing_keys",
-    "service_names",
-    "texts",
-    "topic_patterns",
-    "words",
-]
-
 Strategy = st.SearchStrategy
 
 #: Keys of ``meta`` that a publisher cannot use for headers of its own: properties, and headers of the toolkit.

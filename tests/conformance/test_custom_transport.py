@@ -95,7 +95,7 @@ POISON = b"\x20\x00" + struct.pack(">I", 11) + b"\x01tT" + b"\x7f" + b"\xff" * 7
 
 @pytest.mark.rabbitmq
 def test_headers_that_crash_their_reader_are_dead_lettered(rabbitmq: RabbitNode, rabbit_vhost: str) -> None:
-    """Other clients lose the connection over such a message, again and again (FACTS.md, "RabbitMQ")."""
+    """Other clients lose the connection over such a message, again and again (docs/design.rst, "Poison headers")."""
     rabbitmq.set_dlx_policy(rabbit_vhost)
     asyncio.run(_poison(Rabbit(Victim(rabbitmq, rabbit_vhost))))
 
@@ -118,7 +118,7 @@ async def test_a_stop_does_not_wait_for_a_peer_that_is_frozen() -> None:
     """Longer than ``close_timeout``, that is."""
     async with embedded_broker() as broker, serving(broker) as cast:
         service: Any = cast.subject
-        machine = service.service._eda_driver().machine
+        machine = service.service.running_driver().machine
         machine.config = replace(machine.config, close_timeout=0.2)
         broker.proxy.freeze()
         await cast.subject.stop(None)
@@ -127,7 +127,7 @@ async def test_a_stop_does_not_wait_for_a_peer_that_is_frozen() -> None:
 
 
 @asynchronous
-async def test_a_publisher_that_waits_for_room_hears_of_the_end() -> None:
+async def test_a_publisher_that_waits_for_space_hears_of_the_end() -> None:
     async with embedded_broker() as broker:
         service = Service(broker.urls(["nobody"]), [], [], "service")
         service._eda_config = replace(service._eda_config, buffer=1)

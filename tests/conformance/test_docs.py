@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import runpy
 import textwrap
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, get_args
 import pytest
 
 from eda_core import Effect, Machine
-from eda_core.machine import link
+from eda_core.machine import deliveries, link
 
 ROOT = Path(__file__).parents[2]
 EMBEDDING = (ROOT / "docs" / "embedding.rst").read_text("utf-8")
@@ -66,12 +67,24 @@ def test_the_page_on_the_link_is_up_to_date() -> None:
         assert (ROOT / "docs" / name).read_text("utf-8") == text()
 
 
-def test_the_diagram_has_each_transition() -> None:
+@pytest.mark.parametrize("table", [link.TABLE, deliveries.TABLE], ids=["link", "deliveries"])
+def test_the_diagram_has_each_transition(table: dict[str, dict[str, str]]) -> None:
     generate: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "generate.py"))
-    drawn = {line.strip().partition(":")[0] for line in generate["diagram"]().splitlines()}
-    for state, row in link.TABLE.items():
+    drawn = {line.strip().partition(":")[0] for line in generate["diagram"](table, (), ()).splitlines()}
+    for state, row in table.items():
         for cell in {*row.values()} - {link.IGNORE, link.ILLEGAL}:
-            assert f"{state} --> {cell}" in drawn
+            assert f"{re.sub('[^a-z]+', '_', state)} --> {re.sub('[^a-z]+', '_', cell)}" in drawn
+
+
+@pytest.mark.parametrize("page", ["link.rst", "deliveries.rst"])
+def test_each_state_and_input_is_explained(page: str) -> None:
+    module = {"link.rst": link, "deliveries.rst": deliveries}[page]
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    for name, value in vars(module).items():
+        if name.isupper() and isinstance(value, str) and value not in (link.IGNORE, link.ILLEGAL, "events", "commands"):
+            explained = re.search(rf"^``{value}``\n    (.+)$", text, re.MULTILINE)
+            assert explained, value
+            assert "…" not in explained[1]
 
 
 def test_the_index_names_every_page() -> None:

@@ -14,7 +14,7 @@ from pamqp.commands import Basic
 
 from eda_core import Machine, Publish
 from eda_core.drivers import link as transport
-from eda_core.machine.deliveries import Receiver
+from eda_core.machine.deliveries import Deliveries
 from eda_core.machine.outbox import Outbox
 from eda_core.testing.conformance import CHECKS, NotConforming
 from eda_tools.broker import EmbeddedBroker
@@ -58,14 +58,16 @@ def _confirm_what_is_refused(patch: Patch) -> None:
 
 
 def _acknowledge_at_once(patch: Patch) -> None:
-    release = Receiver._release
+    handled = Deliveries.handled
 
-    def released(self: Any, delivery: Any, deferred: bool, effects: list[Any]) -> None:
-        release(self, delivery, deferred, effects)
-        if delivery.id in self._flight.by_id:
-            self._flight.acknowledge(delivery)
+    def early(self: Any, number: Any, outcome: Any, now: float, effects: list[Any]) -> bool:
+        configures = handled(self, number, outcome, now, effects)
+        delivery = self.in_flight.by_id.pop(number, None)
+        if delivery is not None:
+            self.in_flight.to_ack.append(delivery.tag)
+        return configures
 
-    patch.setattr(Receiver, "_release", released)
+    patch.setattr(Deliveries, "handled", early)
 
 
 def _publish_at_once(patch: Patch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pamqp import base
 from pamqp.commands import Basic, Exchange, Queue
@@ -16,11 +16,27 @@ from eda_core.machine.identifiers import DeliveryId, Epoch, PublishId
 from eda_core.machine.in_flight import Group
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import DONE, Outcome
-from eda_core.messages.codec import encode
+from eda_core.messages import envelope
+from eda_core.messages.codec import Limits, encode
 from eda_core.messages.values import AnyMessage, Event
 from eda_core.urls import redact
 
 Kind = TypeVar("Kind")
+
+
+class Sealed(NamedTuple):
+    """A message as it is on the wire."""
+
+    exchange: str
+    routing_key: str
+    properties: Basic.Properties
+    body: bytes
+
+
+def seal(message: AnyMessage, content_type: str, limits: Limits) -> Sealed:
+    """What the function of the same name makes, with names."""
+    return Sealed(*envelope.seal(message, content_type, limits))
+
 
 URLS = ("amqp://user:secret@one/", "amqp://user:secret@two/")
 #: The same, as they may be shown.
@@ -70,20 +86,9 @@ def replies(declare: Declare) -> list[base.Frame]:
 
 def make_publish(number: int, *, kept: bool = True, ticket: int | None = None, **fields: Any) -> Publish:
     """A publish that is not sent yet."""
-    return Publish(
-        fields.pop("epoch", Epoch(1)),
-        0,
-        PublishId(number),
-        fields.pop("exchange", "events"),
-        fields.pop("routing_key", "Happened"),
-        fields.pop("properties", Basic.Properties()),
-        fields.pop("body", b""),
-        fields.pop("mandatory", False),
-        fields.pop("delivery", None),
-        ticket,
-        kept,
-        0.0,
-    )
+    message = {"exchange": "events", "routing_key": "Happened", "properties": Basic.Properties(), "body": b""}
+    given: dict[str, Any] = {**message, "epoch": Epoch(1), **fields}
+    return Publish(PublishId(number), kept=kept, ticket=ticket, **given)
 
 
 def snapshot(value: object) -> object:
@@ -93,7 +98,7 @@ def snapshot(value: object) -> object:
     if isinstance(value, Config):  # immutable
         return id(value)
     if isinstance(value, Group):  # its members are on their own, and name it
-        return (value.missing, *([each.tag for each in some] for some in (value.members, value.ready)))
+        return (value.missing, [each.tag for each in value.members])
     if isinstance(value, Mapping):
         return {"of": type(value).__name__, "items": [(snapshot(key), snapshot(each)) for key, each in value.items()]}
     if isinstance(value, (set, frozenset)):
@@ -103,6 +108,11 @@ def snapshot(value: object) -> object:
     names = {name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())}
     names |= set(getattr(value, "__dict__", {}))
     return {"of": type(value).__name__, **{name: snapshot(getattr(value, name, None)) for name in sorted(names)}}
+
+
+def forget_stale(machine: Machine) -> None:
+    """Reset the counts of ignored reports, to compare all else with an earlier snapshot."""
+    machine._stale = machine._deliveries.stale = 0
 
 
 class Bench:

@@ -19,13 +19,17 @@ from eda_core.errors import (
     CommandTimeout,
     EdaError,
     LocalError,
+    NoHandler,
+    NotBegun,
     PayloadError,
     PublishError,
+    Reject,
     ServiceError,
     StateError,
 )
 
 ALL = [EdaError, LocalError, StateError, PayloadError, BufferFull, ServiceError, PublishError, CommandTimeout]
+ALL += [Reject, NoHandler, NotBegun]
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -284,7 +284,7 @@ class BrokerUnderTest:
 
 
 async def operate_dead_letters(node: RabbitNode, vhost: str, client: Peer) -> None:
-    """The operator's steps of ``ARCHITECTURE.md``, "Dead letters", on RabbitMQ."""
+    """The operator's steps on RabbitMQ (docs/architecture.rst, "Dead letters")."""
     exchange = await client.channel.declare_exchange(DEAD_LETTER_EXCHANGE, "topic", durable=True)
     queue = await client.channel.declare_queue(DEAD_LETTER_QUEUE, durable=True)
     await queue.bind(exchange, "#")

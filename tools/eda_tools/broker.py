@@ -32,7 +32,7 @@ from eda_core.testing.wire import GUEST, Server, ServerConnection
 
 LOGGER: Final = logging.getLogger(__name__)
 
-# What ARCHITECTURE.md ("Dead letters") leaves to the operator.
+# What is left to the operator (docs/architecture.rst, "Dead letters").
 DEAD_LETTER_EXCHANGE: Final = "am-dlx"
 DEAD_LETTER_QUEUE: Final = "dead-letters"
 DEAD_LETTER_POLICY: Final = Policy(

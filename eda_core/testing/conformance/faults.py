@@ -1,6 +1,6 @@
 """Conformance checks of failing networks and brokers, and of the end of a service.
 
-They check what ``docs/architecture.rst`` promises in "Publishing" and "Life of a service".
+They check promises of docs/architecture.rst, "Publishing" and "Life of a service".
 """
 
 from __future__ import annotations

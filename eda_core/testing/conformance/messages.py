@@ -1,6 +1,6 @@
 """Conformance checks of messages: from one service to the handler of another, valid ones and invalid ones.
 
-They check what ``docs/architecture.rst`` promises in "Envelope", "Receiving" and "Life of a service".
+They check promises of docs/architecture.rst, "Envelope", "Invalid messages" and "Life of a service".
 """
 
 from __future__ import annotations

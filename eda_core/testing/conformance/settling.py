@@ -1,7 +1,7 @@
 """Conformance checks of how messages are settled whose handlers ran, and of what the handlers published.
 
-They check what ``docs/architecture.rst`` promises in "Receiving" and "Publishing". How does a check see that something
-was *not* published? A message is published later, and it is the next one to arrive.
+They check promises of docs/architecture.rst, "Receiving" and "Publishing". How does a check see that something was
+*not* published? A message is published later, and it is the next one to arrive.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
 from eda_core.messages.envelope import seal
 from eda_core.messages.routing import COMMANDS
 from eda_core.messages.values import Result
-from eda_core.testing.explorer.judge import PEER, answered
+from eda_core.testing.explorer.judge import PEER, Judge, result_of
 from eda_core.testing.explorer.machines import Machines
 from eda_core.testing.explorer.network import Network
 from eda_core.testing.explorer.scenario import Step
@@ -28,10 +28,11 @@ INBOX: Final = "inbox"
 class Calls:
     """The callers, and the other service."""
 
-    __slots__ = ("_machines", "_network", "_state")
+    __slots__ = ("_judge", "_machines", "_network", "_state")
 
-    def __init__(self, state: State, machines: Machines, network: Network) -> None:
+    def __init__(self, state: State, judge: Judge, machines: Machines, network: Network) -> None:
         self._state = state
+        self._judge = judge
         self._machines = machines
         self._network = network
 
@@ -75,7 +76,9 @@ class Calls:
         """A caller has gone. If it was a handler, that does something else now."""
         self._state.spend("forget")
         node = self._state.node(index)
-        node.resume(node.calls.pop(ticket).caller)
+        call = node.calls.pop(ticket)
+        self._judge.call_ended(node, call)
+        node.resume(call.caller)
         self._machines.tell(index, "forget_call", ticket)
 
     def peer_answers(self, _: int, place: int) -> None:
@@ -85,7 +88,7 @@ class Calls:
         state.inbox = (*state.inbox[:place], *state.inbox[place + 1 :])
         kind = self._kind(label)
         status = "error" if kind == "error" else "success"
-        result = Result(reply_to, answered(label, kind), conversation_id, status, correlation_id)
-        sealed = seal(result, CBOR, DEFAULT_LIMITS)
+        result = Result(reply_to, result_of(label, kind), conversation_id, status, correlation_id)
+        _exchange, _key, properties, body = seal(result, CBOR, DEFAULT_LIMITS)
         method: Any = commands.Basic.Publish(exchange=COMMANDS, routing_key=reply_to)
-        self._network.operate([(method, sealed.properties, sealed.body)] * (2 if kind == "twice" else 1))
+        self._network.operate([(method, properties, body)] * (2 if kind == "twice" else 1))

@@ -100,15 +100,22 @@ class Images:
             ),
             tuple(
                 [
-                    (p.post.label, p.held, p.delivery and newest - (p.delivery & TAG_MASK), p.ticket > 0, p.retry)
-                    for _, p in sorted(node.unconfirmed.items())
+                    (
+                        each.post.label,
+                        each.held,
+                        each.delivery and newest - (each.delivery & TAG_MASK),
+                        each.ticket > 0,
+                        each.retry,
+                        each.unwanted,
+                    )
+                    for _, each in sorted(node.unconfirmed.items())
                 ]
             ),
             (
                 node.outside,
                 node.seen,
                 node.unseen,
-                node.wants_room,
+                node.wants_space,
                 node.over,
                 node.wants_configuration,
                 node.configured,

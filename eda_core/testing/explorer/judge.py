@@ -1,4 +1,4 @@
-"""Judges what the machines of a world do: the invariants of ``docs/architecture.rst``, seen from outside the machines.
+"""Judges what the machines of a world do, from outside: the invariants (docs/architecture.rst, "Invariants").
 
 The judge decides by what the world itself did and saw: how each handler ended, what the broker confirmed, what is in
 its queues. Of a machine it reads the state of its link and its configuration, and at rest whether it knows of anything
@@ -64,20 +64,32 @@ class Judge:
 
     def accepted(self, node: Node, publish: Unconfirmed, within: Unsettled | None) -> None:
         """The machine has accepted a publish, for a delivery if ``within`` is one."""
-        number = snapshot.publishes_accepted(node.machine)
+        number = node.machine.published
         node.unconfirmed[number] = publish
         if within is not None:
             node.unsettled[within.id & TAG_MASK] = within._replace(publishes=(*within.publishes, number))
-        made = sum(not publish.retry for publish in node.unconfirmed.values())
-        if made > node.machine.config.buffer:
-            raise Violation("R9", f"{made} publishes in a buffer of {node.machine.config.buffer}")
+        elif buffered(node) > node.machine.config.buffer:
+            raise Violation("R9", f"{buffered(node)} publishes in a buffer of {node.machine.config.buffer}")
 
-    def confirmed(self, node: Node, key: int) -> None:
-        """The machine is told that the broker has confirmed a publish."""
-        publish = node.unconfirmed.pop(key)
-        node.to_tell |= {publish.ticket} - {0}
-        if publish.post.label in self._state.scenario.plans and not publish.retry:
-            self.promise(publish.post.label)  # it goes to another service of the scenario
+    def answered(self, node: Node, key: int, ok: bool) -> None:
+        """The machine is told that the broker has confirmed a publish, or refused it."""
+        publish = node.unconfirmed[key]
+        if ok or publish.unwanted:
+            del node.unconfirmed[key]
+        if ok:
+            node.to_tell |= {publish.ticket} - {0}
+            if publish.post.label in self._state.scenario.plans and not publish.retry:
+                self.promise(publish.post.label)  # it goes to another service of the scenario
+
+    def call_ended(self, node: Node, call: OpenCall) -> None:
+        """The command of a call that has ended is not sent any more. If it is on the link it is not sent again."""
+        keys = (key for key, publish in node.unconfirmed.items() if publish.call and publish.post.label == call.label)
+        key = next(keys, None)
+        if key is not None:
+            if any(key in link.sent.values() for link in node.links.values()):
+                node.unconfirmed[key] = node.unconfirmed[key]._replace(unwanted=True)
+            else:
+                del node.unconfirmed[key]
 
     def never_seen(self, index: int, link: SimulatedLink) -> None:
         """The machine has given up a link: the deliveries on their way to it come again, marked as redelivered."""
@@ -163,6 +175,7 @@ class Judge:
     def link_lost(self, node: Node) -> None:
         """No delivery of the link counts any more: when a message is redelivered, its handler publishes again."""
         self._state.settled |= {each.label for each in node.unsettled.values() if each.end is FAILED}
+        node.unconfirmed = {key: publish for key, publish in node.unconfirmed.items() if not publish.unwanted}
         self.link_closed(node)
 
     def link_closed(self, node: Node) -> None:
@@ -185,8 +198,13 @@ class Judge:
 
     # -- effects ------------------------------------------------------------------------------------------------------
 
-    def told(self, node: Node) -> None:
-        """The effects of an input are performed: everybody whose publish is safe now was told."""
+    def after_effects(self, node: Node) -> None:
+        """The effects of an input are performed: messages wait only for space, and callers were told."""
+        paused = [each.label for each in node.unsettled.values() if each.end is RUNS and each.id not in node.runs]
+        if paused and node.machine.state is life.DRAINING:
+            raise Violation("life", f"it stops, and keeps {paused}, which no handler has seen")
+        if paused and node.machine.state is life.OPEN and has_space(node):
+            raise Violation("R9", f"there is space, and {paused} are not handled")
         if node.to_tell:
             raise Violation("I3", f"the caller is not told of {sorted(node.to_tell)}")
 
@@ -240,7 +258,7 @@ class Judge:
         if settled.end is SUCCEEDED:
             raise Violation("I4", f"{effect} rejects {label}, whose handler succeeded")
         if effect.requeue:
-            if settled.end is RUNS and node.machine.state is not life.DRAINING:
+            if settled.end is RUNS and (node.machine.state is not life.DRAINING or settled.id in node.runs):
                 raise Violation("I2", f"{effect} requeues {label} while its handler runs")
             if settled.end is REJECTED:
                 raise Violation("I4", f"{effect} requeues {label}, which its handler rejected")
@@ -316,9 +334,12 @@ class Judge:
 
     def _judge_reachable(self, effect: fx.Publish) -> None:
         """The command of a call goes out: the queue for its result is there."""
-        key = effect.properties.reply_to
-        if not any(each.source == COMMANDS and each.key == key for each in self._state.broker.bindings()):
+        if not self._is_bound(effect.properties.reply_to):
             raise Violation("call", f"{effect!r} is sent before its result can come")
+
+    def _is_bound(self, key: str | None) -> bool:
+        """Whether a queue for the results of calls is bound by this routing key."""
+        return any(each.source == COMMANDS and each.key == key for each in self._state.broker.bindings())
 
     def dispatch(self, node: Node, effect: fx.Dispatch) -> str:
         """A handler begins: once, with what was delivered, and when it may. Returns the label of the message."""
@@ -333,10 +354,12 @@ class Judge:
             raise Violation("life", f"{effect!r} while the service is not configured")
         if node.stop_due is not None:
             raise Violation("life", f"{effect!r} although the service stops")
+        if buffered(node) >= config.buffer:
+            raise Violation("R9", f"{effect!r} while there is no space for what its handler publishes")
         node.seen |= {label}
         return label
 
-    def settled(self, node: Node, effect: fx.Settled) -> None:
+    def publish_done(self, node: Node, effect: fx.PublishDone) -> None:
         """A caller is told what became of its publish: once, when it is safe, or given up with a reason."""
         if effect.error is None:
             if effect.ticket not in node.to_tell:
@@ -350,11 +373,11 @@ class Judge:
             raise Violation("I3", f"{node.unconfirmed[key].post.label} is given up before its time")
         del node.unconfirmed[PublishId(key)]
 
-    def room(self, node: Node, effect: fx.Room) -> None:
-        """Somebody waits to be told of it."""
-        if not node.wants_room:
-            raise Violation("R9", f"{effect!r}, but nobody waits for room")
-        node.wants_room = False
+    def buffer_available(self, node: Node, effect: fx.BufferAvailable) -> None:
+        """Somebody waits to be told of that."""
+        if not node.wants_space:
+            raise Violation("R9", f"{effect!r}, but nobody waits for space")
+        node.wants_space = False
 
     def close(self, node: Node) -> None:
         """A stop lets running handlers finish and settles their messages, unless its time is up."""
@@ -368,7 +391,7 @@ class Judge:
     def stopped(self, node: Node, effect: fx.Stopped) -> None:
         """A service ends when it was asked to, or when every URL has refused its credentials."""
         node.over = True
-        node.wants_room = node.wants_configuration = False
+        node.wants_space = node.wants_configuration = False
         if node.stop_due is None and effect.error is None:
             raise Violation("I5", "Stopped, but nobody asked for it and there is no error")
         if node.stop_due is None and node.refused != frozenset(node.machine.config.urls):
@@ -376,7 +399,7 @@ class Judge:
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
-    def replied(self, node: Node, effect: fx.Replied) -> OpenCall:
+    def replied(self, index: int, node: Node, effect: fx.Replied) -> OpenCall:
         """A call ends: once, and with what became of it. Returns the call.
 
         It ends with its own result; with a time-out, when its time is over and its result may have been late or lost;
@@ -387,7 +410,8 @@ class Judge:
         if call is None:
             raise Violation("call", f"{effect!r} is about a call that has ended")
         kind = (state.scenario.answers or {}).get(call.label.partition("#")[0], "success")
-        expected = answered(call.label, kind)
+        expected = result_of(call.label, kind)
+        disturbed = state.spent("haste", "refusal", "alarm")
         try:
             told: tuple[str, Any] = ("result", answer(effect))
             right = kind != "error" and told[1] == expected
@@ -397,7 +421,6 @@ class Judge:
         except CommandTimeout as error:
             told = ("time-out", str(error))
             # Without a fault a result comes in time: time passes only when nothing else can happen.
-            disturbed = state.spent("haste", "refusal", "alarm")
             lost = call.epoch < node.machine.epoch or node.machine.state is life.BACKOFF
             right = state.now >= call.due and (disturbed or kind == "none" or lost)
         except PublishError as error:
@@ -405,7 +428,19 @@ class Judge:
             right = node.machine.state in (life.CLOSING, life.STOPPED) or call.name != PEER
         if not right or effect.command != call.name:
             raise Violation("call", f"{call.label}, which is answered by {kind!r}, ends with {told[0]}: {told[1]}")
+        if effect.timed_out and not disturbed:
+            self._judge_sent(index, node, call)
+        self.call_ended(node, call)
         return call
+
+    def _judge_sent(self, index: int, node: Node, call: OpenCall) -> None:
+        """A call may only time out if its command was sent on the open link, where its result could come."""
+        keys = {key for key, publish in node.unconfirmed.items() if publish.call and publish.post.label == call.label}
+        link = node.links.get(node.machine.epoch)
+        if node.machine.state is not life.OPEN or link is None or keys <= set(link.sent.values()):
+            return
+        if self._is_bound(reply_key(index, node)):
+            raise Violation("I3", f"{call.label} times out, and its command was not sent")
 
     def result(self, node: Node, label: str, dropped: int, expected: bool) -> None:
         """The machine was told of a result: it ended the call that waits for it, or was counted as late.
@@ -414,7 +449,7 @@ class Judge:
             dropped: how many results the machine has dropped because nobody waited for them.
             expected: whether a call waited for this one.
         """
-        if not snapshot.serves(node.machine):
+        if node.machine.state not in life.SERVING:
             return
         if dropped != (not expected):
             waited = "waited for" if expected else "not waited for"
@@ -443,7 +478,7 @@ class Judge:
 
 
 def misfit(publish: Unconfirmed, effect: fx.Publish, config: Config) -> str | None:
-    """How a publish differs from ``docs/architecture.rst``, "Envelope"; ``None`` if it does not."""
+    """How a publish differs from docs/architecture.rst, "Envelope"; ``None`` if it does not."""
     message = publish.post.message
     mandatory = publish.post.mandatory
     exchange = _EXCHANGE[type(message)]
@@ -480,7 +515,22 @@ def reply_key(index: int, node: Node) -> str:
     return f"{node.machine.config.service}.t{index}"
 
 
-def answered(label: str, kind: str) -> str:
+def buffered(node: Node) -> int:
+    """How many publishes of a worker are in its buffer: all that are not confirmed, except those that handlers hold."""
+    running = {each.id for each in node.unsettled.values() if each.end is RUNS}
+    return len(node.unconfirmed) - sum(each.held and each.delivery in running for each in node.unconfirmed.values())
+
+
+def has_space(node: Node) -> bool:
+    """Whether the buffer of a worker has space for sure.
+
+    Delayed retries that wait for the window are in the buffer, too. The machine makes them, and nobody has seen them.
+    """
+    retries = sum(each.end is FAILED and not each.retried for each in node.unsettled.values())
+    return buffered(node) + retries < node.machine.config.buffer
+
+
+def result_of(label: str, kind: str) -> str:
     """The payload of the result of a call."""
     return f"{label}={kind}"
 
@@ -503,8 +553,8 @@ def _unfinished(node: Node) -> str | None:
         return "the callback of a batch has not ended"
     if node.unsettled:
         return f"not settled: {', '.join(sorted(each.label for each in node.unsettled.values()))}"
-    if node.wants_room:
-        return "a caller still waits for room"
+    if node.wants_space:
+        return "a caller still waits for space"
     if snapshot.publishes_unsafe(machine):
         return f"it counts {snapshot.publishes_unsafe(machine)} publish(es) as unsafe, and all are confirmed"
     return None

@@ -16,12 +16,10 @@ from eda_core.machine import effects as fx
 from eda_core.machine import link as life
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.messages.values import Command
-from eda_core.testing.explorer.judge import Judge, reply_key
+from eda_core.testing.explorer.judge import Judge, buffered, has_space, reply_key
 from eda_core.testing.explorer.scenario import Ask, Post, Violation
-from eda_core.testing.explorer.snapshot import publishes_accepted
 from eda_core.testing.explorer.state import (
     CONSUMING,
-    FAILED,
     PUBLISHING,
     RUNS,
     Node,
@@ -30,6 +28,7 @@ from eda_core.testing.explorer.state import (
     SimulatedLink,
     State,
     Unconfirmed,
+    Unsettled,
 )
 
 
@@ -78,12 +77,13 @@ class Machines:
 
     def _publish(self, index: int, post: Post, within: DeliveryId | None, cause: str) -> bool:
         machine, node = self._state.machine(index), self._state.node(index)
-        epoch, before = machine.epoch, publishes_accepted(machine)
+        epoch, before = machine.epoch, machine.published
         ticket = node.tickets = node.tickets + 1
         delivery = node.delivery(within)
         held = not post.immediate and delivery is not None and delivery.end is RUNS
         effects = self._attempt(
             index,
+            delivery,
             lambda: machine.publish(
                 post.message,
                 self._state.now,
@@ -95,7 +95,7 @@ class Machines:
         )
         if effects is None:
             return False
-        accepted = publishes_accepted(machine) != before
+        accepted = machine.published != before
         if accepted:
             waits_for = within if held and within else DeliveryId(0)
             causation = "" if delivery is None else cause
@@ -114,7 +114,9 @@ class Machines:
         label = f"{ask.label}#{ticket}"
         now = self._state.now
         effects = self._attempt(
-            index, lambda: machine.call(ask.name, label, now, ticket=ticket, timeout=ask.timeout, within=within)
+            index,
+            delivery,
+            lambda: machine.call(ask.name, label, now, ticket=ticket, timeout=ask.timeout, within=within),
         )
         if effects is None:
             return False
@@ -130,18 +132,24 @@ class Machines:
         self._perform(index, epoch, effects)
         return True
 
-    def _attempt(self, index: int, publish: Callable[[], list[fx.Effect]]) -> list[fx.Effect] | None:
-        """Publish or call. ``None`` if the machine refuses that, which it may when it is over or its buffer is full."""
+    def _attempt(
+        self, index: int, within: Unsettled | None, publish: Callable[[], list[fx.Effect]]
+    ) -> list[fx.Effect] | None:
+        """Publish or call. ``None`` if the machine refuses that, which it may when it is over or its buffer is full.
+
+        The buffer of outside publishes does not count for what is published within a delivery.
+        """
         node = self._state.node(index)
         machine = node.machine
         try:
             return publish()
         except BufferFull as full:
-            # A delayed retry that waits for the window is a publish of the machine's own, which nobody has seen yet.
-            waiting = sum(each.end is FAILED and not each.retried for each in node.unsettled.values())
-            if max(len(node.unconfirmed) + waiting, len(node.calls)) < machine.config.buffer:
-                raise Violation("R9", f"{full!r} with {len(node.unconfirmed)} unconfirmed") from full
-            node.wants_room = node.wants_room or full.temporary
+            if len(node.calls) < machine.config.buffer:
+                if within is not None:
+                    raise Violation("R9", f"{full!r}: want of space fails the handler of {within.label}") from full
+                if has_space(node):
+                    raise Violation("R9", f"{full!r} with {buffered(node)} in the buffer") from full
+            node.wants_space = node.wants_space or full.temporary
         except LocalError as error:
             if machine.state not in (life.STOPPED, life.CLOSING):
                 raise Violation("I6", f"publish raised {error!r}") from error
@@ -170,7 +178,7 @@ class Machines:
                 if getattr(effect, "epoch", epoch) < epoch:
                     raise Violation("I2", f"{effect!r} is for an earlier link than {epoch}")
                 action(self, index, node, effect)
-        judge.told(node)
+        judge.after_effects(node)
         if node.machine.epoch != epoch or node.over:
             self._give_up(index, node, epoch)
             judge.link_lost(node)
@@ -227,11 +235,11 @@ class Machines:
         label = self._judge.dispatch(node, effect)
         node.runs[effect.delivery] = Run(label, 0, False, str(effect.message.meta.get("message_id") or ""))
 
-    def _on_settled(self, index: int, node: Node, effect: fx.Settled) -> None:
-        self._judge.settled(node, effect)
+    def _on_publish_done(self, index: int, node: Node, effect: fx.PublishDone) -> None:
+        self._judge.publish_done(node, effect)
 
     def _on_replied(self, index: int, node: Node, effect: fx.Replied) -> None:
-        node.resume(self._judge.replied(node, effect).caller)
+        node.resume(self._judge.replied(index, node, effect).caller)
 
     def _on_unconfigured(self, index: int, node: Node, effect: fx.Unconfigured) -> None:
         node.wants_configuration = True
@@ -239,8 +247,8 @@ class Machines:
         if request is not None:
             self._later.append(lambda: self._publish(index, request, None, ""))
 
-    def _on_room(self, index: int, node: Node, effect: fx.Room) -> None:
-        self._judge.room(node, effect)
+    def _on_buffer_available(self, index: int, node: Node, effect: fx.BufferAvailable) -> None:
+        self._judge.buffer_available(node, effect)
 
     def _on_close(self, index: int, node: Node, effect: fx.Close) -> None:
         if effect.epoch not in node.links:  # a driver reports then that the link is down
@@ -268,10 +276,10 @@ _EFFECTS: Final[dict[type, Callable[[Any, int, Node, Any], None]]] = {
     fx.Nack: Machines._on_nack,
     fx.Publish: Machines._on_publish,
     fx.Dispatch: Machines._on_dispatch,
-    fx.Settled: Machines._on_settled,
+    fx.PublishDone: Machines._on_publish_done,
     fx.Replied: Machines._on_replied,
     fx.Unconfigured: Machines._on_unconfigured,
-    fx.Room: Machines._on_room,
+    fx.BufferAvailable: Machines._on_buffer_available,
     fx.Close: Machines._on_close,
     fx.Stopped: Machines._on_stopped,
 }

@@ -15,7 +15,7 @@ from eda_core.machine import link as life
 from eda_core.machine.identifiers import Epoch, delivery_id
 from eda_core.testing.broker.queue import ConnectionId
 from eda_core.testing.broker.state import Outgoing
-from eda_core.testing.explorer.judge import Judge, reply_key
+from eda_core.testing.explorer.judge import Judge, has_space, reply_key
 from eda_core.testing.explorer.machines import Machines
 from eda_core.testing.explorer.scenario import Step, Violation
 from eda_core.testing.explorer.snapshot import label_of, results_dropped
@@ -208,7 +208,7 @@ class Network:
             self._tell_result(index, node, link.epoch, label.partition("=")[0], content)
         else:
             self._machines.tell(index, "delivered", link.epoch, *content)
-        served = node.machine.state in (life.OPEN, life.DRAINING)
+        served = node.machine.state in (life.OPEN, life.DRAINING) and has_space(node)  # else it waits for space
         if link.attended and served and tag in node.unsettled and node.unsettled[tag].id not in node.runs:
             raise Violation("I3", f"the delivery of {label} is ignored")
 
@@ -229,8 +229,8 @@ class Network:
         tags = [each for each in link.sent if each <= tag] if multiple else [tag]
         for each in tags:
             key = link.sent.pop(each, None)
-            if ok and key is not None and key in node.unconfirmed:
-                self._judge.confirmed(node, key)
+            if key is not None and key in node.unconfirmed:
+                self._judge.answered(node, key, ok)
         self._machines.tell(index, "confirmed" if ok else "refused", link.epoch, tag, multiple=multiple)
 
     def _tell_cancelled(self, index: int, node: Node, link: SimulatedLink, tag: str) -> None:

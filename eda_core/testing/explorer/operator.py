@@ -54,13 +54,13 @@ class Operator:
 
     def send(self, message: AnyMessage) -> None:
         """Somebody publishes a message to the services."""
-        sealed = seal(message, CBOR, DEFAULT_LIMITS)
+        exchange, routing_key, properties, body = seal(message, CBOR, DEFAULT_LIMITS)
         if self._state.scenario.message_ids:
-            sealed.properties.message_id = str(message.payload)
-        if sealed.exchange != CONFIGURATIONS:  # the broker does not keep those for a service that is not there
+            properties.message_id = str(message.payload)
+        if exchange != CONFIGURATIONS:  # the broker does not keep those for a service that is not there
             self._judge.promise(str(message.payload))
-        method = commands.Basic.Publish(exchange=sealed.exchange, routing_key=sealed.routing_key)
-        self._network.operate([(method, sealed.properties, sealed.body)])
+        method = commands.Basic.Publish(exchange=exchange, routing_key=routing_key)
+        self._network.operate([(method, properties, body)])
         self._judge.lost()
 
     # -- steps --------------------------------------------------------------------------------------------------------

@@ -57,9 +57,8 @@ class Violation(Exception):
     """Something that must hold does not.
 
     Attributes:
-        rule: the rule that is broken: an invariant of ``docs/architecture.rst`` (I1 to I6), a rule of
-            ``docs/design.rst`` (R1 to R10), "life" (``docs/architecture.rst``, "Life of a service") or "call" (what
-            :mod:`eda_core.machine.calls` promises).
+        rule: the rule that is broken: an invariant (I1 to I6), a rule of the design (R1 to R10), "life"
+            (docs/architecture.rst, "Life of a service") or "call" (what :mod:`eda_core.machine.calls` promises).
     """
 
     def __init__(self, rule: str, text: str) -> None:

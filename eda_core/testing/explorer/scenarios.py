@@ -172,6 +172,29 @@ def _full() -> Scenario:
     )
 
 
+def _small() -> Scenario:
+    """A handler publishes more than the buffer takes, beside others and in an alarm. No message fails for that."""
+    return Scenario(
+        "small buffer",
+        (service(buffer=1),),
+        (event("m"), event("n")),
+        {"m": Plan((said("m.0"), said("m.1")))},
+        outside=(said("x"),),
+        bounds={"outside": 1, "alarm": 1},
+    )
+
+
+def _small_stop() -> Scenario:
+    return Scenario(
+        "small buffer, stop",
+        (service(buffer=1),),
+        (event("m"),),
+        {"m": Plan((said("m.0", immediate=True), said("m.1")))},
+        outside=(said("x"),),
+        bounds={"outside": 1, "stop": 1, "failure": 1},
+    )
+
+
 def _stop(*first: Post) -> Scenario:
     return Scenario(
         "stop with work in flight",
@@ -444,6 +467,8 @@ SCENARIOS: Final = tuple(
         _outside,
         _refused,
         _full,
+        _small,
+        _small_stop,
         _stop,
         _stop_late,
         _urls,

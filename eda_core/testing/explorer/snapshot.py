@@ -12,7 +12,7 @@ go into the image as it is. So a new attribute of the core can make fewer states
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeVar
@@ -22,11 +22,13 @@ from pamqp.commands import Basic
 from eda_core.machine.aggregator import Batch
 from eda_core.machine.attempts import AttemptMemory
 from eda_core.machine.calls import Call, Calls
+from eda_core.machine.connection import Connection
+from eda_core.machine.deliveries import Deliveries
 from eda_core.machine.effects import Publish
 from eda_core.machine.identifiers import TAG_MASK, DeliveryId
 from eda_core.machine.in_flight import Delivery, Group, InFlight
 from eda_core.machine.machine import Machine
-from eda_core.machine.outbox import Outbox
+from eda_core.machine.outbox import Confirms, Outbox
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS, DecodeError, decode
 from eda_core.messages.properties import Properties
 from eda_core.messages.values import Message
@@ -210,7 +212,7 @@ def _values(value: dict[Any, Any], view: _View) -> Any:
     return tuple(_freeze(item, view) for item in value.values())
 
 
-def _tags(value: list[Delivery], view: _View) -> Any:
+def _tags(value: Iterable[Delivery], view: _View) -> Any:
     return tuple(view.newest - delivery.tag for delivery in value)
 
 
@@ -220,6 +222,10 @@ def _pairs(value: dict[Any, Any], _: _View) -> Any:
 
 def _due(value: deque[tuple[float, Publish]], view: _View) -> Any:
     return tuple((due - view.now, _freeze(publish, view)) for due, publish in value)
+
+
+def _cancellable(value: dict[int, bool], view: _View) -> Any:
+    return tuple((_pid(pid, view), again) for pid, again in sorted(value.items()))
 
 
 def _count(value: Any, _: _View) -> Any:
@@ -244,18 +250,25 @@ def _queues(value: Mapping[str, str], _: _View) -> Any:
 #: How attributes go into an image. ``None`` leaves them out; attributes that are not named go in as they are.
 RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     Machine: {
-        **dict.fromkeys(("config", "epoch", "stale", "_random", "_wanted", "_token", "_published"), None),
-        **dict.fromkeys(("_delivered_any", "_mute_losses"), None),  # only the text of a report depends on them
+        **dict.fromkeys(("config", "_stale", "_token"), None),
         "_logs": None,  # nothing depends on logs
-        "_queues": _queues,
+    },
+    Connection: {
+        **dict.fromkeys(("_config", "epoch", "_random", "_wanted", "_added"), None),
+        **dict.fromkeys(("received", "_mute_losses"), None),  # only the text of a report depends on them
+        "queues": _queues,
         "_open_since": _age,
         "_due": _time,
-        "_stop_due": _time,
-        "_blocked_since": _time,
-        "_unblocked_at": _since,
-        "_orphans": _count,  # the image of the world says which: their handlers still run
+        "_adding_due": _time,
+        "stop_due": _time,
     },
-    InFlight: {"_epoch": None, "_base": None, "_low": None, "_newest": None, "by_id": _values},
+    Deliveries: {
+        **dict.fromkeys(("_config", "_outbox", "_logs", "_read", "stale"), None),
+        "_queues": None,  # the connection has them, too
+        "_orphans": _count,  # the image of the world says which: their handlers still run
+        "paused": _tags,
+    },
+    InFlight: {"epoch": None, "_base": None, "_low": None, "_newest": None, "by_id": _values},
     Delivery: {
         "id": _delivery,
         **dict.fromkeys(("tag", "message", "properties", "key"), None),
@@ -269,11 +282,18 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
         "ticket": _ticket,
         "sent_at": _since,
     },
-    Outbox: {**dict.fromkeys(("_window", "_limit", "_low", "_next"), None), "_open": _open_tags, "_refused": _due},
-    Group: {"members": _tags, "ready": _tags},
+    Outbox: {
+        **dict.fromkeys(("_window", "limit", "_confirm_timeout", "_blocked_timeout", "published"), None),
+        "_refused": _due,
+        "_cancellable": _cancellable,
+        "blocked_since": _time,
+        "_unblocked_at": _since,
+    },
+    Confirms: {**dict.fromkeys(("_low", "_next"), None), "open": _open_tags},
+    Group: {"members": _tags},
     Calls: {**dict.fromkeys(("key", "late", "_limit", "_due"), None), "_by_correlation": _values},
     Call: {"ticket": None, "due": _time},
-    AttemptMemory: {"_limit": None, "_known": _pairs},
+    AttemptMemory: {"_limit": None, "known": _pairs},
 }
 
 _PLANS: dict[type, tuple[tuple[str, _Rule], ...] | None] = {}
@@ -343,11 +363,6 @@ def stale_rules() -> list[str]:
 # -- what the judge and the image of a world read of machines ---------------------------------------------------------
 
 
-def publishes_accepted(machine: Machine) -> int:
-    """How many publishes the machine has accepted; also the number of the last one."""
-    return machine._published
-
-
 def publishes_unsafe(machine: Machine) -> int:
     """How many publishes the machine keeps because they are not confirmed."""
     return machine._outbox.kept
@@ -355,17 +370,12 @@ def publishes_unsafe(machine: Machine) -> int:
 
 def calls_open(machine: Machine) -> int:
     """How many calls wait for their results, plus the commands that wait for the queue of the results."""
-    return len(machine._calls) + len(machine._calls.held)
+    return len(machine._calls) + len(machine._calls._held)
 
 
 def results_dropped(machine: Machine) -> int:
     """How many results the machine has dropped because no call waited for them."""
     return machine._calls.late
-
-
-def serves(machine: Machine) -> bool:
-    """Whether the machine takes deliveries."""
-    return machine._serving()
 
 
 def collected(batch: Batch[str]) -> list[DeliveryId | None]:

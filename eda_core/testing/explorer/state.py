@@ -60,9 +60,10 @@ class Unconfirmed(NamedTuple):
             publishes it again when the message is redelivered.
         delivery: the delivery that it is held for.
         cause: the message id of the message whose handler published it.
-        ticket: what the effect ``Settled`` will name; 0 if nobody waits for that.
+        ticket: what the effect ``PublishDone`` will name; 0 if nobody waits for that.
         retry: it is a delayed retry, which the machine publishes by itself.
         call: it is the command of a call. The caller is told the end of the call, not of the publish.
+        unwanted: the call has ended, and the command is on the link: it is not sent again.
     """
 
     post: Post
@@ -72,6 +73,7 @@ class Unconfirmed(NamedTuple):
     ticket: int = 0
     retry: bool = False
     call: bool = False
+    unwanted: bool = False
 
 
 class Run(NamedTuple):
@@ -208,8 +210,8 @@ class Node:
         outside: how many of ``Scenario.outside`` it has made.
         seen: the labels of the messages that it has handled.
         unseen: the labels of messages that were lost on the way to it before it had seen any delivery of them.
-        to_tell: the tickets whose ``Settled`` the present input has to give.
-        wants_room: a publish was refused because the buffer was full; the effect ``Room`` is due.
+        to_tell: the tickets whose ``PublishDone`` the present input has to give.
+        wants_space: a publish was refused because the buffer was full; the effect ``BufferAvailable`` is due.
         over: the machine has said ``Stopped``.
         stop_due: when a stop may leave work unfinished; ``None`` if it was not asked to stop.
         wants_configuration: somebody has to send it a configuration.
@@ -233,7 +235,7 @@ class Node:
     seen: frozenset[str] = frozenset()
     unseen: frozenset[str] = frozenset()
     to_tell: frozenset[int] = frozenset()
-    wants_room: bool = False
+    wants_space: bool = False
     over: bool = False
     stop_due: float | None = None
     wants_configuration: bool = False

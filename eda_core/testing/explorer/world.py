@@ -69,7 +69,7 @@ class World:
         self.faults = Faults(state, judge, machines, network)
         self.handlers = handlers = Handlers(state, judge, machines)
         self.batches = batches = Batches(state, judge, machines, handlers)
-        self.calls = Calls(state, machines, network)
+        self.calls = Calls(state, judge, machines, network)
         self.operator = Operator(state, judge, machines, network, batches)
         self.clock = Clock(state, machines, network, batches)
 

@@ -133,7 +133,7 @@ class Narrow(Probe):
 
 
 @asynchronous
-async def test_publishes_wait_for_room_and_then_go_out(broker: BrokerUnderTest) -> None:
+async def test_publishes_wait_for_space_and_then_go_out(broker: BrokerUnderTest) -> None:
     source = Narrow(broker.url)
     async with running(source), peer(broker.url) as client:
         queue = await bound_queue(client, "events", "Happened")

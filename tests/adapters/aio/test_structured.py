@@ -110,7 +110,7 @@ async def test_a_publish_whose_caller_was_cancelled_is_sent_all_the_same() -> No
 
 
 @asynchronous
-async def test_a_publish_cancelled_while_it_waits_for_room_is_not_sent() -> None:
+async def test_a_publish_cancelled_while_it_waits_for_space_is_not_sent() -> None:
     class Narrow(Probe):
         def __init__(self, url: str) -> None:
             super().__init__(url)
@@ -204,7 +204,7 @@ async def test_a_handler_that_ignores_its_cancellation_is_left_behind(broker: Br
         async with running(service) as (run,), peer(broker.url) as client:
             await service.publish_event("Happened", 1, "c")
             await service.seen.next()
-            machine = service._eda_driver().machine
+            machine = service.running_driver().machine
             machine.config = replace(machine.config, close_timeout=1.5)
             await service.stop(0.0)
             try:

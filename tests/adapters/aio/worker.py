@@ -30,7 +30,7 @@ class Worker(Service):  # type: ignore[misc]
 
     async def on_ready(self) -> None:
         if CUSTOM:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._eda_driver().interrupt)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.running_driver().interrupt)
         print("ready", flush=True)
 
     async def on_Job(self, payload: dict[str, Any], conversation_id: str, meta: dict[str, Any]) -> None:

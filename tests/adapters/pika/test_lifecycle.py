@@ -87,7 +87,7 @@ async def test_timers(threads: int) -> None:
         service = type("Clock", (Clock,), {"HANDLER_THREADS": threads})(broker.url)
         async with running(service):
             await service.seen.count(3)
-            driver: Any = service._eda_driver()
+            driver: Any = service.running_driver()
             await service.do(service.call_later, 3600.0, print)
             assert driver._timers
     assert not driver._timers, "they end with the service"
@@ -199,7 +199,7 @@ async def test_who_waits_for_the_loop_when_it_ends_hears_of_it() -> None:
 async def test_who_asks_too_late_for_the_loop_to_get_to_it_hears_of_the_end() -> None:
     service = Probe(NOWHERE)
     async with running(service, ready=False):
-        driver: Any = service._eda_driver()
+        driver: Any = service.running_driver()
         loop = driver.loop
         add, loop.add_callback_threadsafe = loop.add_callback_threadsafe, lambda call: None
         asking = asyncio.create_task(asyncio.to_thread(service.publish_event, "Happened", 1, "c"))

@@ -172,7 +172,7 @@ async def test_a_failure_inside_pika_costs_the_link_and_nothing_else(caplog: pyt
     async with EmbeddedBroker() as broker:
         service = Listener(broker.url, ["Happened"])
         async with running(service):
-            driver: Any = service._eda_driver()
+            driver: Any = service.running_driver()
             driver.loop.add_callback_threadsafe(lambda: [][1])
             await service.ready.count(2)
             await publish(service, 1)

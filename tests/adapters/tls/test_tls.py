@@ -28,7 +28,7 @@ class Listener(Probe):
 
 def service(url: str, context: ssl.SSLContext | None) -> Listener:
     made = Listener(url, ["Happened"])
-    made._eda_ssl = context
+    made.ssl_context = context
     return made
 
 

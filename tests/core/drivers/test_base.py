@@ -13,6 +13,7 @@ from eda_core.errors import ServiceError, StateError
 from eda_core.machine import link
 from eda_core.machine.effects import (
     Ack,
+    BufferAvailable,
     Close,
     Connect,
     Consume,
@@ -20,12 +21,11 @@ from eda_core.machine.effects import (
     Dispatch,
     Effect,
     Publish,
+    PublishDone,
     Ready,
     Replied,
     Report,
     Returned,
-    Room,
-    Settled,
     Stopped,
     Unconfigured,
 )
@@ -92,17 +92,17 @@ class Carrier(Driver):
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         self._note("call", effect, function, *arguments)
 
-    def settled(self, ticket: int, error: str | None) -> None:
-        self._note("settled", ticket, error)
-        super().settled(ticket, error)  # for adapters whose callers do not wait
+    def publish_done(self, effect: PublishDone) -> None:
+        self._note("publish done", effect.ticket, effect.error)
+        super().publish_done(effect)  # for adapters whose callers do not wait
 
     def replied(self, effect: Replied) -> None:
         self._note("replied", effect.ticket)
         super().replied(effect)
 
-    def room(self) -> None:
-        self._note("room")
-        super().room()
+    def buffer_available(self) -> None:
+        self._note("buffer available")
+        super().buffer_available()
 
     def report(self, level: int, text: str) -> None:
         self._note("report", level, text)
@@ -137,9 +137,9 @@ def test_each_effect_goes_to_its_method() -> None:
             ready,
             unconfigured,
             returned,
-            Settled(3, "gone"),
+            PublishDone(3, "gone"),
             Replied(4, "peer.Do", None, "late"),
-            Room(),
+            BufferAvailable(),
             Report(4, "text"),
             Stopped("error"),
         ]
@@ -150,9 +150,9 @@ def test_each_effect_goes_to_its_method() -> None:
         ("call", ready, service.on_ready),
         ("call", unconfigured, service.on_unconfigured),
         ("call", returned, service.handle_returned_message, "Told", {"n": 1}, {"conversation_id": "c-1"}),
-        ("settled", 3, "gone"),
+        ("publish done", 3, "gone"),
         ("replied", 4),
-        ("room",),
+        ("buffer available",),
         ("report", 4, "text"),
         ("stopped", "error"),
     ]
@@ -267,22 +267,22 @@ def test_effects_of_effects_come_after_those_before_them() -> None:
         depth += 1
         assert depth == 1
         if len(carrier.done) < 4:
-            carrier.feed([Report(1, "inner"), Room()])
+            carrier.feed([Report(1, "inner"), BufferAvailable()])
         depth -= 1
 
-    carrier.hooks["room"] = again
-    carrier.feed([Room(), Report(1, "outer")])
+    carrier.hooks["buffer available"] = again
+    carrier.feed([BufferAvailable(), Report(1, "outer")])
     assert [what for what in carrier.done if what[0] == "report"][:2] == [
         ("report", 1, "outer"),
         ("report", 1, "inner"),
     ]
-    assert [what[0] for what in carrier.done] == ["room", "report", "report", "room"]
+    assert [what[0] for what in carrier.done] == ["buffer available", "report", "report", "buffer available"]
 
 
 def test_ten_thousand_effects_of_effects_do_not_grow_the_stack() -> None:
     carrier = Carrier()
-    carrier.hooks["room"] = lambda: carrier.feed([Room()] if len(carrier.done) < 10_000 else [])
-    carrier.feed([Room()])
+    carrier.hooks["buffer available"] = lambda: carrier.feed([BufferAvailable()] if len(carrier.done) < 10_000 else [])
+    carrier.feed([BufferAvailable()])
     assert len(carrier.done) == 10_000
 
 
@@ -300,11 +300,11 @@ def test_tell_gives_the_time_and_all_arguments() -> None:
 
     def method(*arguments: Any, **named: Any) -> list[Effect]:
         got.append((arguments, named))
-        return [Room()]
+        return [BufferAvailable()]
 
     carrier.tell(method, 1, "two", multiple=True)
     assert got == [((1, "two"), {"multiple": True, "now": 100.0})]
-    assert carrier.done == [("room",)]
+    assert carrier.done == [("buffer available",)]
 
 
 def test_an_input_may_be_made_of_the_machine_and_the_time() -> None:
@@ -312,11 +312,11 @@ def test_an_input_may_be_made_of_the_machine_and_the_time() -> None:
 
     def call(machine: Machine, now: float) -> list[Effect]:
         got.extend((machine, now))
-        return [Room()]
+        return [BufferAvailable()]
 
     carrier.make(call)
     assert got == [carrier.machine, 100.0]
-    assert carrier.done == [("room",)]
+    assert carrier.done == [("buffer available",)]
 
 
 def test_a_relay_goes_through_the_pump_in_order() -> None:
@@ -350,9 +350,9 @@ def test_an_exception_from_a_performing_method_does_not_block_the_pump() -> None
     def fail() -> None:
         raise RuntimeError("bug")
 
-    carrier.hooks["room"] = fail
+    carrier.hooks["buffer available"] = fail
     with pytest.raises(RuntimeError):
-        carrier.feed([Room(), Report(1, "left")])
+        carrier.feed([BufferAvailable(), Report(1, "left")])
     carrier.feed([Report(1, "next")])
     assert [what[2] for what in carrier.done[1:]] == ["left", "next"]
 
@@ -427,10 +427,10 @@ def test_a_tick_that_nobody_armed_does_no_harm() -> None:
 def test_the_timer_fires_while_the_pump_runs() -> None:
     carrier = willing(Carrier(connect_timeout=12.0, confirm_timeout=50.0))
     carrier.tell(carrier.machine.start)
-    carrier.hooks["room"] = carrier.tick
+    carrier.hooks["buffer available"] = carrier.tick
     carrier.clock = 101.0
     effects = carrier.machine.publish(Event("Told", None, "c-1"), 101.0)
-    carrier.feed([Room(), *effects])
+    carrier.feed([BufferAvailable(), *effects])
     assert kinds(carrier.opened[0].asked)[-1] == Publish.__name__
     assert carrier.armed[-1] == 151.0
 

@@ -415,7 +415,7 @@ def test_nothing_is_dispatched_and_nothing_armed() -> None:
     with pytest.raises(NotImplementedError, match="only publishes"):
         caller.dispatch(DeliveryId(1), Event("Happened", 1, "c"))
     caller.arm(1.0)
-    caller.room()
+    caller.buffer_available()
     assert caller.pauses == []
 
 

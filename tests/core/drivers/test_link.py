@@ -15,7 +15,7 @@ from tests.core.drivers.test_base import Carrier
 
 EPOCH = Epoch(7)
 PROPERTIES = Basic.Properties(headers={"conversation_id": "c-1"})
-PUBLISH = Publish(EPOCH, 1, PublishId(1), "events", "Told", PROPERTIES, b"", False, None, None, True, 0.0)
+PUBLISH = Publish(PublishId(1), "events", "Told", PROPERTIES, b"", epoch=EPOCH, tag=1)
 EFFECTS: dict[str, Effect] = {
     "declare": Declare(EPOCH, ()),
     "consume": Consume(EPOCH, "q", "events"),

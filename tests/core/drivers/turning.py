@@ -140,11 +140,11 @@ class Runs(CoroutineDriver):
 
 
 class Service(CoroutineService):
-    def _eda_identity(self) -> tuple[str, int]:
+    def worker_identity(self) -> tuple[str, int]:
         return "box", 7
 
     async def run(self) -> None:
-        await self._eda_begin(Runs).run()
+        await self.begin_run(Runs).run()
 
 
 def made(**settings: Any) -> Service:
@@ -157,7 +157,7 @@ def running(service: Service) -> tuple[Runs, Task]:
     """Its driver, with the link open, and the task of its ``run``."""
     run = Task(service.run())
     run.step()
-    driver = service._eda_driver()
+    driver = service.running_driver()
     assert isinstance(driver, Runs)
     driver.tasks.append(run)
     driver.tell(driver.machine.link_up, driver.machine.epoch)

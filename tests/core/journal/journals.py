@@ -29,7 +29,7 @@ from eda_core import (
     RetryPolicy,
 )
 from eda_core.journal.recording import RecordingMachine
-from eda_core.messages.envelope import seal
+from tests.core.kit import seal
 
 URL = "amqp://user:s3cret@host/"
 

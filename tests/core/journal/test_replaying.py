@@ -28,8 +28,8 @@ from eda_core import (
 )
 from eda_core.journal import replay
 from eda_core.journal.values import JournalError
-from eda_core.messages.envelope import seal
 from tests.core.journal.journals import DAMAGES, a_life, a_recording, open_link, write
+from tests.core.kit import seal
 
 ROOT = Path(__file__).parents[3]
 

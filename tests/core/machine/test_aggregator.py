@@ -30,7 +30,7 @@ from eda_core import (
     Report,
 )
 from eda_core.machine.aggregator import Collected
-from eda_core.messages.envelope import seal
+from tests.core.kit import seal
 
 EPOCH = Epoch(1)
 

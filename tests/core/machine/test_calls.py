@@ -9,6 +9,7 @@ import pytest
 from eda_core.errors import BufferFull, CommandError, CommandTimeout, LocalError, PublishError
 from eda_core.machine.calls import Call, Calls, answer, reply_key
 from eda_core.machine.effects import Replied
+from eda_core.machine.identifiers import DeliveryId
 from eda_core.messages.values import ERROR, SUCCESS, Result
 from tests.core.kit import make_publish
 
@@ -17,7 +18,7 @@ def waiting(*dues: float, limit: int = 10) -> Calls:
     """Calls 0, 1 and so on, each with its number as correlation id, due at these times."""
     calls = Calls("svc.tok", limit)
     for number, due in enumerate(dues):
-        calls.add(str(number), Call(number, "peer.Do", due))
+        calls.add(str(number), Call(number, "peer.Do", due, make_publish(number)))
     return calls
 
 
@@ -62,7 +63,7 @@ def test_the_time_of_a_call_that_is_over_wakes_nobody() -> None:
     calls = waiting(10.0, 20.0, 30.0)
     calls.take("0")
     assert calls.deadline() == 20.0
-    calls.forget(1)
+    calls.take("1")
     assert calls.deadline() == 30.0
     assert calls.overdue(20.0) == []
     calls.take("2")
@@ -70,28 +71,43 @@ def test_the_time_of_a_call_that_is_over_wakes_nobody() -> None:
     assert calls.overdue(99.0) == []
 
 
-def test_what_is_forgotten_is_one_call_or_none() -> None:
-    calls = waiting(10.0, 20.0)
-    calls.forget(7)
-    assert len(calls) == 2
-    calls.forget(1)
-    assert calls.take("1") is None
-    assert calls.take("0") is not None
-
-
 def test_the_table_forgets_in_any_order() -> None:
     calls = waiting(10.0, 9.0, 8.0)
-    calls.forget(2)
+    calls.take("2")
     assert calls.deadline() == 9.0
     assert tickets(calls.overdue(10.0)) == [1, 0]
 
 
 def test_at_the_end_all_are_given_back_and_nothing_is_held() -> None:
     calls = waiting(10.0, 20.0)
-    calls.held.append(make_publish(1))
+    calls.hold(make_publish(1))
     assert tickets(calls.abandon()) == [0, 1]
-    assert (len(calls), calls.held, calls.deadline()) == (0, [], None)
+    assert (len(calls), calls.release(), calls.deadline()) == (0, [], None)
     assert calls.abandon() == []
+
+
+def test_commands_are_held_until_they_are_released_once() -> None:
+    calls, first, second = waiting(), make_publish(1), make_publish(2)
+    calls.hold(first)
+    calls.hold(second)
+    assert calls.release() == [first, second]
+    assert calls.release() == []
+
+
+def test_commands_whose_calls_are_over_are_not_held_any_more() -> None:
+    calls, held = waiting(), [make_publish(number) for number in range(4)]
+    for publish in held:
+        calls.hold(publish)
+    assert calls.drop([held[2], make_publish(9), held[0]]) == [held[0], held[2]]
+    assert calls.drop([held[2]]) == []
+    assert calls.release() == [held[1], held[3]]
+
+
+def test_no_acknowledgement_waits_for_what_is_held_over_the_loss_of_a_link() -> None:
+    calls, held = waiting(), make_publish(1, delivery=DeliveryId(7))
+    calls.hold(held)
+    calls.lose_link()
+    assert held.delivery is None
 
 
 # One more
@@ -100,26 +116,27 @@ def test_at_the_end_all_are_given_back_and_nothing_is_held() -> None:
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan"), True, "5", None])
 def test_a_timeout_is_seconds(timeout: Any) -> None:
     with pytest.raises(LocalError, match=r"timeout is .*; give seconds, more than 0"):
-        waiting().reserve(timeout)
+        waiting().check(timeout)
 
 
 @pytest.mark.parametrize("timeout", [1, 0.001, 1e9])
 def test_there_may_be_as_many_as_the_limit(timeout: float) -> None:
     calls = waiting(10.0, limit=2)
-    calls.reserve(timeout)
-    calls.add("1", Call(1, "peer.Do", 20.0))
+    calls.check(timeout)
+    calls.add("1", Call(1, "peer.Do", 20.0, make_publish(1)))
     with pytest.raises(BufferFull, match="2 calls wait for results") as caught:
-        calls.reserve(timeout)
-    assert caught.value.temporary is False
+        calls.check(timeout)
+    assert caught.value.temporary
+    assert calls.full()
     calls.take("0")
-    calls.reserve(timeout)
+    calls.check(timeout)
 
 
 def test_those_that_are_over_take_no_room_behind_one_that_is_not() -> None:
     calls = Calls("svc.tok", 10_000)
-    calls.add("slow", Call(0, "peer.Do", 50.0))
+    calls.add("slow", Call(0, "peer.Do", 50.0, make_publish(0)))
     for number in range(1, 1000):
-        calls.add(str(number), Call(number, "peer.Do", 50.0 + number))
+        calls.add(str(number), Call(number, "peer.Do", 50.0 + number, make_publish(number)))
         if number % 100:
             assert calls.take(str(number))
         assert len(calls._due) <= 2 * (len(calls) + 1) + 100

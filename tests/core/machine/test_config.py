@@ -18,6 +18,7 @@ WHOLE = [
     ("heartbeat", 0, 65_535),
     ("window", 1, 65_535),
     ("buffer", 1, 10_000_000),
+    ("held", 1, 10_000_000),
     ("pid", 0, 2**32),
 ]
 SECONDS = ["retry_delay", "blocked_timeout", "connect_timeout", "confirm_timeout", "stop_timeout", "close_timeout"]

@@ -144,3 +144,29 @@ def test_a_stop_while_it_is_added_waits_for_it() -> None:
     bind = only(Declare, bench.declared(declare))
     assert kinds(bench.declared(bind)) == ["Consume", "Publish"]
     assert bench.state is link.DRAINING
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+def test_a_broker_that_does_not_answer_is_left(answered: int) -> None:
+    """Else no call could be made as long as the link lives."""
+    bench = opened(connect_timeout=12.0)
+    effects = bench.call(timeout=1000.0)
+    for _ in range(answered):
+        bench.now += 5.0
+        effects = bench.declared(only(Declare, effects))
+    assert bench.machine.deadline() == pytest.approx(112.0)
+    assert bench.wait(11.9 - 5.0 * answered) == []
+    effects = bench.due()
+    assert kinds(effects) == ["Close", "Report"]
+    assert only(Close, effects).reason == "the broker has not answered a declaration for 12 s"
+    assert bench.state is link.BACKOFF
+    assert only(Publish, bench.open()).routing_key == "peer.Do"
+    assert (bench.machine.deadline() or 0.0) - bench.now > 12.0, "nothing is declared any more"
+
+
+def test_a_stop_does_not_wait_for_a_broker_that_does_not_answer() -> None:
+    bench = opened(connect_timeout=12.0, stop_timeout=3.0)
+    bench.call(timeout=1000.0)
+    bench.stop()
+    assert only(Close, bench.due()).reason == "the service stops"
+    assert bench.machine.deadline() == pytest.approx(bench.now + bench.config.close_timeout)

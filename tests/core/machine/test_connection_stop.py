@@ -9,10 +9,21 @@ import pytest
 from eda_core.criticality import EMERGENCY, NOTICE
 from eda_core.errors import LocalError, StateError
 from eda_core.machine import link
-from eda_core.machine.effects import Cancel, Close, Connect, Declare, Dispatch, Nack, Publish, Report, Settled, Stopped
+from eda_core.machine.effects import (
+    Cancel,
+    Close,
+    Connect,
+    Declare,
+    Dispatch,
+    Nack,
+    Publish,
+    PublishDone,
+    Report,
+    Stopped,
+)
 from eda_core.machine.identifiers import Epoch
 from eda_core.machine.outcomes import DEFERRED, Failed
-from tests.core.kit import Bench, kinds, of, only, opened, snapshot
+from tests.core.kit import Bench, forget_stale, kinds, of, only, opened, snapshot
 from tests.core.machine.states import REACH, closing, draining, every_state, stopped
 
 
@@ -131,7 +142,7 @@ def test_a_stop_waits_for_publishes_from_outside() -> None:
     sent = bench.send(ticket=1)
     bench.stop()
     assert bench.state is link.DRAINING
-    assert kinds(bench.confirm(sent)) == ["Settled", "Close"]
+    assert kinds(bench.confirm(sent)) == ["PublishDone", "Close"]
 
 
 def test_a_stop_waits_until_a_refused_publish_is_accepted() -> None:
@@ -160,7 +171,7 @@ def test_a_link_lost_while_stopping_is_taken_up_again_for_what_is_kept() -> None
     assert bench.state is link.DRAINING
     assert kinds(effects) == ["Publish"]  # nothing is consumed, the service is not told that it is ready
     assert (again.pid, again.epoch) == (sent.pid, 2)
-    assert kinds(bench.confirm(again)) == ["Settled", "Close"]
+    assert kinds(bench.confirm(again)) == ["PublishDone", "Close"]
 
 
 def test_a_link_lost_while_stopping_with_nothing_kept_is_the_end() -> None:
@@ -202,9 +213,9 @@ def test_the_stop_deadline_abandons_what_is_unfinished_and_says_so() -> None:
     assert bench.machine.deadline() == pytest.approx(bench.now + 20.0)
     assert bench.wait(19.9) == []
     effects = bench.due()
-    assert kinds(effects) == ["Settled", "Settled", "Report", "Close"]
+    assert kinds(effects) == ["PublishDone", "PublishDone", "Report", "Close"]
     assert bench.lose("closed") == [Stopped()]
-    assert [(each.ticket, bool(each.error)) for each in of(Settled, effects)] == [(1, True), (2, True)]
+    assert [(each.ticket, bool(each.error)) for each in of(PublishDone, effects)] == [(1, True), (2, True)]
     assert only(Report, effects) == Report(EMERGENCY, "3 publish(es) were never confirmed by the broker")
 
 
@@ -271,7 +282,7 @@ def test_nothing_happens_after_the_end() -> None:
     assert machine.link_up(epoch, now) == machine.declared(epoch, [], now) == machine.link_down(epoch, "x", now) == []
     assert machine.tick(now + 1e9) == []
     assert machine.stale == 1  # the loss: there was none to lose
-    machine.stale = 0
+    forget_stale(machine)
     assert snapshot(machine) == before
 
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 import pytest
 from pamqp.commands import Basic
 
-from eda_core.errors import BufferFull
+from eda_core.errors import BufferFull, LocalError
+from eda_core.machine import deliveries as life
 from eda_core.machine import link
 from eda_core.machine.effects import (
     Ack,
+    BufferAvailable,
     Cancel,
     Consume,
     Dispatch,
     Nack,
     Publish,
+    PublishDone,
     Ready,
     Report,
-    Room,
-    Settled,
     Unconfigured,
 )
-from eda_core.machine.identifiers import Epoch
+from eda_core.machine.identifiers import Epoch, delivery_id
 from eda_core.machine.outcomes import CONFIGURED, DEFERRED, DONE, Failed
 from eda_core.messages.values import Command, Configuration, Event, LogRecord, Result
 from tests.core.kit import Bench, kinds, of, only, opened, snapshot
@@ -184,15 +185,68 @@ def test_a_handler_that_fails_has_made_its_immediate_publishes_all_the_same() ->
     assert bench.confirm(progress) == []
 
 
-def test_what_a_failed_handler_had_published_makes_room() -> None:
-    bench = opened(buffer=1)
+def test_what_a_handler_holds_takes_no_space_from_others() -> None:
+    bench = opened(buffer=1, held=2)
     delivery = bench.take()
     bench.publish(within=delivery)
+    bench.publish(within=delivery)
+    sent = bench.send()
+    assert len(of(Publish, bench.handled(delivery))) == 2, "sent beyond the buffer: want of space fails no delivery"
     with pytest.raises(BufferFull) as full:
         bench.publish()
     assert full.value.temporary
-    assert of(Room, bench.handled(delivery, FAILED)) == [Room()]
-    assert of(Publish, bench.publish())
+    assert of(BufferAvailable, bench.confirm(sent)) == []
+
+
+def test_a_handler_begins_only_when_there_is_space_for_what_it_may_publish() -> None:
+    bench = opened(buffer=2)
+    first, second = bench.send(), bench.send()
+    assert bench.deliver(tag=1) == bench.deliver(tag=2) == []
+    assert not bench.machine.in_flight(delivery_id(bench.epoch, 1)), "nobody has seen it yet"
+    effects = bench.confirm(first)
+    assert [dispatch.delivery for dispatch in of(Dispatch, effects)] == [
+        delivery_id(bench.epoch, tag) for tag in (1, 2)
+    ]
+    bench.publish()
+    assert bench.deliver(tag=3) == []
+    assert of(Dispatch, bench.confirm(second))
+
+
+def test_those_that_wait_for_space_keep_their_order() -> None:
+    bench = opened(buffer=1)
+    sent = bench.send()
+    bench.deliver(tag=1)
+    bench.deliver(tag=2)
+    ((_, first), (_, second)) = ((each, each.delivery) for each in of(Dispatch, bench.confirm(sent)))
+    assert (first, second) == (delivery_id(bench.epoch, 1), delivery_id(bench.epoch, 2))
+
+
+def test_a_message_that_waits_for_space_cannot_be_settled() -> None:
+    bench = opened(buffer=1)
+    bench.send()
+    bench.deliver(tag=1)
+    with pytest.raises(LocalError, match="is settled already"):
+        bench.ack(delivery_id(bench.epoch, 1))
+    assert bench.handled(delivery_id(bench.epoch, 1)) == []
+
+
+def test_a_stop_gives_back_what_waits_for_space_and_that_counts_as_no_attempt() -> None:
+    bench = opened(buffer=1)
+    sent = bench.send()
+    bench.deliver(tag=1, message_id="m")
+    assert only(Nack, bench.stop()) == Nack(bench.epoch, 1, True)
+    assert kinds(bench.confirm(sent)) == ["Close"]
+    assert bench.machine._deliveries._memory.attempt("m", {}) == 1
+
+
+def test_a_lost_link_takes_along_what_waits_for_space() -> None:
+    bench = opened(buffer=1)
+    bench.send()
+    bench.deliver(tag=1, message_id="m")
+    bench.lose()
+    again = only(Publish, bench.open())
+    assert of(Dispatch, bench.confirm(again)) == []
+    assert bench.machine._deliveries._memory.attempt("m", {}) == 1
 
 
 def test_a_second_outcome_of_the_same_handler_is_ignored() -> None:
@@ -269,8 +323,8 @@ def test_what_was_never_confirmed_when_the_service_ends_is_reported() -> None:
     bench.send()
     bench.stop(0.0)
     effects = bench.wait(0.0)
-    assert kinds(effects) == ["Settled", "Report", "Close"]
-    settled = only(Settled, effects)
+    assert kinds(effects) == ["PublishDone", "Report", "Close"]
+    settled = only(PublishDone, effects)
     assert (settled.ticket, settled.error) == (4, "the service stopped before the broker confirmed it")
     assert only(Report, effects).text == "2 publish(es) were never confirmed by the broker"
 
@@ -365,7 +419,25 @@ def test_whatever_arrives_is_dispatched_or_rejected(exchange: str, properties: B
 
 def test_a_delivery_of_another_link_changes_nothing() -> None:
     bench = opened()
-    before = snapshot(bench.machine._flight)
+    before = snapshot(bench.machine._deliveries.in_flight)
     assert bench.deliver(epoch=Epoch(7), tag=1) == []
-    assert snapshot(bench.machine._flight) == before
+    assert snapshot(bench.machine._deliveries.in_flight) == before
     assert bench.state is link.OPEN
+
+
+def test_a_handler_holds_no_more_than_its_limit() -> None:
+    bench = opened(held=1)
+    delivery = bench.take()
+    bench.publish(within=delivery)
+    with pytest.raises(BufferFull, match="the handler of Happened holds 1 publishes until it ends, the limit"):
+        bench.publish(within=delivery)
+    assert len(of(Publish, bench.handled(delivery))) == 1
+
+
+def test_an_input_that_cannot_come_is_a_bug_of_ours() -> None:
+    bench = opened()
+    deliveries = bench.machine._deliveries
+    found = deliveries.find(bench.take())
+    assert found is not None
+    with pytest.raises(AssertionError, match="'space' cannot come while a delivery is running"):
+        deliveries._step(found, life.SPACE, bench.now, [])

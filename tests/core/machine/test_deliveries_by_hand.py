@@ -266,7 +266,7 @@ def test_a_handler_that_fails_after_its_verdict_has_failed() -> None:
     assert only(Nack, bench.handled(delivery, Failed("no"))).requeue
 
 
-# Settled, stale, nonsense
+# PublishDone, stale, nonsense
 
 
 def settled_by_handler(bench: Bench) -> DeliveryId:

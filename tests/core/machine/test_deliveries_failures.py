@@ -331,8 +331,9 @@ def test_a_delayed_retry_takes_the_place_of_what_the_handler_had_published() -> 
 
 def test_a_delayed_retry_goes_out_though_the_buffer_is_full() -> None:
     bench = opened(retry=RetryPolicy(2, (1.0,)), buffer=1)
+    delivery = bench.take()
     bench.publish()
-    assert only(Publish, fail(bench)).exchange == ""
+    assert only(Publish, bench.handled(delivery, FAILED)).exchange == ""
 
 
 def test_a_delayed_retry_that_was_under_way_when_the_link_was_lost_is_made_by_the_redelivery() -> None:

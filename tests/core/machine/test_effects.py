@@ -19,12 +19,12 @@ from eda_core.machine.effects import (
     Declare,
     Nack,
     Publish,
+    PublishDone,
     PublishLog,
     Ready,
     Replied,
     Report,
     Returned,
-    Settled,
     Stopped,
     Unconfigured,
 )
@@ -81,7 +81,7 @@ def test_what_may_be_long_is_shown_shortened_and_in_one_line() -> None:
         Replied(1, long, reply, more),
         Report(4, more),
         Close(EPOCH, more),
-        Settled(1, more),
+        PublishDone(1, more),
         Stopped(more),
         Connect(EPOCH, f"amqp://{long}/", "svc@box:7", 20),
         Consume(EPOCH, long, "events"),
@@ -96,7 +96,8 @@ def test_what_may_be_long_is_shown_shortened_and_in_one_line() -> None:
     assert repr(Report(4, "text")) == "Report(4, 'text')"
     assert repr(Close(EPOCH, "text")) == "Close(epoch=1, reason='text')"
     assert [repr(Stopped()), repr(Stopped("text"))] == ["Stopped()", "Stopped(error='text')"]
-    assert [repr(Settled(1)), repr(Settled(1, "text"))] == ["Settled(1)", "Settled(1, error='text')"]
+    assert [repr(PublishDone(1)), repr(PublishDone(1, "text"))] == ["PublishDone(1)", "PublishDone(1, error='text')"]
+    assert repr(PublishDone(1, returned="no route")) == "PublishDone(1, returned='no route')"
     assert repr(Replied(1, "svc.Do", None, "text")) == "Replied(1, 'svc.Do', error='text')"
 
 
@@ -133,7 +134,7 @@ def test_the_other_effects_are_equal_by_value() -> None:
     assert Ack(EPOCH, 1, False) == Ack(EPOCH, 1, False) != Ack(EPOCH, 1, True)
     assert Ready() == Ready()
     assert len({Ready(), Unconfigured()}) == 2
-    assert Settled(1) == Settled(1, None) != Settled(1, "lost")
+    assert PublishDone(1) == PublishDone(1, None) != PublishDone(1, "lost")
     assert Stopped() == Stopped(None)
 
 

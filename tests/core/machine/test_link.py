@@ -49,7 +49,9 @@ def expected(state: str, signal: str) -> str:
     if signal is LINK_UP:
         return {CONNECTING: DECLARING, CLOSING: IGNORE}.get(state, ILLEGAL)
     if signal is DECLARED:
-        return {DECLARING: BINDING, BINDING: OPEN, CLOSING: IGNORE}.get(state, ILLEGAL)
+        # On an open link it is about a queue that is added, which is for the other table to say.
+        own = {DECLARING: BINDING, BINDING: OPEN, OPEN: IGNORE, DRAINING: IGNORE, CLOSING: IGNORE}
+        return own.get(state, ILLEGAL)
     if signal is DOWN:
         return BACKOFF if state in WITH_LINK else {CLOSING: STOPPED, BACKOFF: IGNORE}.get(state, ILLEGAL)
     if signal is DUE:
@@ -88,9 +90,9 @@ def test_step_goes_on_stays_or_refuses(state: str, signal: str) -> None:
     cell = TABLE[state][signal]
     if cell is ILLEGAL:
         with pytest.raises(StateError, match=f"'{signal}' is not possible while {state}"):
-            step(state, signal)
+            step(TABLE, state, signal)
     else:
-        assert step(state, signal) is (state if cell is IGNORE else cell)
+        assert step(TABLE, state, signal) is (state if cell is IGNORE else cell)
 
 
 @pytest.mark.parametrize(("state", "signal"), CELLS)
@@ -130,4 +132,44 @@ def test_what_others_do_is_legal_wherever_there_is_a_link(state: str) -> None:
 def test_the_module_keeps_each_state_in_its_list() -> None:
     """A state or input that someone adds must be in the list that the product tests run over."""
     constants = {name: value for name, value in vars(link).items() if name.isupper() and isinstance(value, str)}
-    assert set(constants.values()) == {*STATES, *INPUTS, IGNORE, ILLEGAL}
+    adding = {*link.ADDING_STATES, *link.ADDING_INPUTS}
+    assert set(constants.values()) == {*STATES, *INPUTS, *adding, IGNORE, ILLEGAL}
+
+
+# Adding a queue to an open link
+
+ADDING_CELLS = list(itertools.product(link.ADDING_STATES, link.ADDING_INPUTS))
+
+
+def test_the_table_of_adding_a_queue_has_exactly_its_states_and_inputs() -> None:
+    assert tuple(link.ADDING) == link.ADDING_STATES
+    assert all(tuple(row) == link.ADDING_INPUTS for row in link.ADDING.values())
+    assert len({*link.ADDING_STATES, *link.ADDING_INPUTS, *STATES, *INPUTS}) == 6 + len(STATES) + len(INPUTS)
+
+
+@pytest.mark.parametrize(("state", "signal"), ADDING_CELLS)
+def test_every_cell_of_adding_is_what_its_rules_say(state: str, signal: str) -> None:
+    following = {link.NOTHING: link.QUEUE, link.QUEUE: link.BINDINGS, link.BINDINGS: link.NOTHING}
+    if signal is link.WANTED:  # the one that is asked for comes first
+        expected = following[state] if state is link.NOTHING else IGNORE
+    elif signal is link.REPLIED:
+        expected = ILLEGAL if state is link.NOTHING else following[state]
+    else:
+        expected = IGNORE if state is link.NOTHING else link.NOTHING
+    assert link.ADDING[state][signal] is expected
+
+
+@pytest.mark.parametrize(("state", "signal"), ADDING_CELLS)
+def test_a_step_of_adding_goes_on_stays_or_refuses(state: str, signal: str) -> None:
+    cell = link.ADDING[state][signal]
+    if cell is ILLEGAL:
+        with pytest.raises(StateError, match=f"'{signal}' is not possible while {state}"):
+            step(link.ADDING, state, signal)
+    else:
+        assert step(link.ADDING, state, signal) is (state if cell is IGNORE else cell)
+
+
+def test_the_groups_of_states_are_of_the_table() -> None:
+    assert set(link.SERVING) == {OPEN, DRAINING}
+    assert set(link.OVER) == {CLOSING, STOPPED}
+    assert set(link.WITHOUT_LINK) == {IDLE, BACKOFF, CLOSING, STOPPED}

@@ -11,23 +11,23 @@ from eda_core.criticality import ERROR, INFO
 from eda_core.errors import LocalError
 from eda_core.machine.effects import Effect, PublishLog
 from eda_core.machine.identifiers import Epoch
-from eda_core.machine.logs import KEPT_LOGS, LogBook
+from eda_core.machine.logs import KEPT_LOGS, Logs
 from tests.core.kit import WALL, config, of, only, snapshot
 
 FIRST, SECOND = Epoch(1), Epoch(2)
 
 
-def logbook() -> LogBook:
-    return LogBook(config(), WALL)
+def logbook() -> Logs:
+    return Logs(config(), WALL)
 
 
-def write(logs: LogBook, short: str = "text", level: int = INFO, now: float = 2.5, **named: Any) -> list[PublishLog]:
+def write(logs: Logs, short: str = "text", level: int = INFO, now: float = 2.5, **named: Any) -> list[PublishLog]:
     effects: list[Effect] = []
     logs.write(level, short, now, effects, **named)
     return of(PublishLog, effects)
 
 
-def begin(logs: LogBook, epoch: Epoch) -> list[PublishLog]:
+def begin(logs: Logs, epoch: Epoch) -> list[PublishLog]:
     effects: list[Effect] = []
     logs.opened(epoch, effects)
     return of(PublishLog, effects)

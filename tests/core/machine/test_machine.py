@@ -8,7 +8,7 @@ from pamqp.commands import Basic
 from eda_core.criticality import WARNING
 from eda_core.errors import BufferFull, StateError
 from eda_core.machine import link
-from eda_core.machine.effects import Ack, Close, Publish, Report, Room, Settled
+from eda_core.machine.effects import Ack, BufferAvailable, Close, Publish, PublishDone, Report
 from eda_core.machine.identifiers import DeliveryId, Epoch, delivery_id
 from eda_core.machine.outcomes import DEFERRED, Failed
 from eda_core.messages.codec import CBOR, JSON, decode
@@ -138,28 +138,58 @@ def test_a_full_buffer_is_an_error_at_once_and_room_is_announced_once() -> None:
     with pytest.raises(BufferFull) as full:
         bench.publish()
     assert full.value.temporary
-    assert bench.confirm(sent[0]) == [Room()]
+    assert bench.confirm(sent[0]) == [BufferAvailable()]
     assert bench.confirm(sent[1]) == []
 
 
 def test_a_handler_that_fills_the_buffer_with_what_is_held_is_not_told_to_wait() -> None:
+    bench = opened(held=1)
+    delivery = bench.take()
+    bench.publish(within=delivery)
+    with pytest.raises(BufferFull, match="the handler of Happened holds 1 publishes until it ends, the limit") as full:
+        bench.publish(within=delivery)
+    assert not full.value.temporary
+
+
+def test_a_handler_sends_at_once_beyond_the_buffer_up_to_a_limit_of_its_own() -> None:
+    bench = opened(buffer=1, held=2)
+    delivery = bench.take()
+    outside = bench.send()
+    sent = bench.send(within=delivery, immediate=True)
+    bench.send(within=delivery, immediate=True)
+    with pytest.raises(BufferFull) as full:
+        bench.publish(within=delivery, immediate=True)
+    assert full.value.temporary
+    bench.confirm(outside)
+    bench.confirm(sent)
+    assert kinds(bench.publish(within=delivery, immediate=True)) == ["Publish"]
+
+
+def test_a_handler_that_is_over_has_no_space_of_its_own() -> None:
     bench = opened(buffer=1)
     delivery = bench.take()
     bench.publish(within=delivery)
-    with pytest.raises(BufferFull) as full:
+    bench.handled(delivery)
+    with pytest.raises(BufferFull):
         bench.publish(within=delivery)
-    assert not full.value.temporary
-    with pytest.raises(BufferFull) as immediate:
-        bench.publish(within=delivery, immediate=True)
-    assert immediate.value.temporary
+
+
+def test_one_that_acknowledges_by_hand_has() -> None:
+    bench = opened(buffer=1)
+    delivery = bench.take()
+    bench.send()
+    bench.handled(delivery, DEFERRED)
+    assert kinds(bench.publish(within=delivery)) == ["Publish"]
 
 
 def test_room_that_a_lost_link_makes_is_announced_at_once() -> None:
     bench = opened(buffer=1)
-    bench.publish(within=bench.take())
+    delivery = bench.take()
+    bench.publish(within=delivery)
+    bench.handled(delivery)
     with pytest.raises(BufferFull):
         bench.publish()
-    assert of(Room, bench.lose()) == [Room()]
+    assert of(BufferAvailable, bench.lose()) == [BufferAvailable()]
 
 
 # Within a delivery
@@ -204,7 +234,7 @@ def test_what_was_published_outside_is_kept_over_a_lost_link_whatever_the_handle
 def test_a_ticket_comes_back_when_the_publish_is_confirmed() -> None:
     bench = opened()
     sent = bench.send(ticket=5)
-    assert bench.confirm(sent) == [Settled(5)]
+    assert bench.confirm(sent) == [PublishDone(5)]
     assert bench.confirm(sent) == []
 
 
@@ -219,13 +249,13 @@ def test_tickets_come_back_before_the_acknowledgement_and_in_the_order_of_publis
     bench.send(within=delivery, immediate=True, ticket=1)
     last = bench.send(within=delivery, immediate=True, ticket=2)
     bench.handled(delivery)
-    assert bench.confirm(last, multiple=True) == [Settled(1), Settled(2), Ack(bench.epoch, 1, False)]
+    assert bench.confirm(last, multiple=True) == [PublishDone(1), PublishDone(2), Ack(bench.epoch, 1, False)]
 
 
 def test_the_ticket_of_a_held_publish_comes_back_at_once() -> None:
     """A coroutine that waits for the confirm would keep its own handler from ever succeeding."""
     bench = opened()
-    assert bench.publish(within=bench.take(), ticket=5) == [Settled(5)]
+    assert bench.publish(within=bench.take(), ticket=5) == [PublishDone(5)]
 
 
 def test_the_ticket_of_a_held_publish_comes_back_only_once() -> None:
@@ -233,14 +263,14 @@ def test_the_ticket_of_a_held_publish_comes_back_only_once() -> None:
     delivery = bench.take()
     bench.publish(within=delivery, ticket=5)
     bench.confirm(only(Publish, bench.handled(delivery)))
-    assert of(Settled, bench.seen) == [Settled(5)]
+    assert of(PublishDone, bench.seen) == [PublishDone(5)]
 
 
 def test_the_ticket_of_an_orphan_comes_back_at_once() -> None:
     bench = opened()
     delivery = bench.take()
     bench.lose()
-    assert bench.publish(within=delivery, ticket=5) == [Settled(5)]
+    assert bench.publish(within=delivery, ticket=5) == [PublishDone(5)]
 
 
 def test_a_ticket_survives_refusals_and_lost_links() -> None:
@@ -249,7 +279,7 @@ def test_a_ticket_survives_refusals_and_lost_links() -> None:
     again = only(Publish, bench.due())
     bench.lose()
     assert bench.confirm(again) == []
-    assert bench.confirm(*of(Publish, bench.open())) == [Settled(5)]
+    assert bench.confirm(*of(Publish, bench.open())) == [PublishDone(5)]
 
 
 # Refused
@@ -286,7 +316,7 @@ def test_a_refused_publish_is_sent_until_it_is_accepted() -> None:
     for _ in range(10):
         bench.refuse(publish)
         publish = only(Publish, bench.due())
-    assert bench.confirm(publish) == [Settled(1)]
+    assert bench.confirm(publish) == [PublishDone(1)]
 
 
 def test_a_refusal_of_nothing_known_is_not_worth_a_word() -> None:
@@ -323,7 +353,7 @@ def test_confirms_of_a_lost_link_say_nothing_of_the_next() -> None:
     assert bench.machine.confirmed(Epoch(1), 1, bench.now) == []
     assert bench.machine.refused(Epoch(1), 1, bench.now) == []
     assert bench.machine.stale == 2
-    assert bench.confirm(again) == [Settled(1)]
+    assert bench.confirm(again) == [PublishDone(1)]
 
 
 def test_a_lost_link_keeps_the_order_of_acceptance() -> None:
@@ -346,7 +376,7 @@ def test_a_publish_that_is_not_confirmed_for_too_long_costs_the_link() -> None:
     assert bench.wait(29.9) == []
     effects = bench.due()
     assert kinds(effects) == ["Close", "Report"]
-    assert only(Close, effects).reason == "a publish was not confirmed for too long"
+    assert only(Close, effects).reason == "a publish was not confirmed within 50 s"
     assert [publish.pid for publish in of(Publish, bench.open())] == [1, 2]
 
 
@@ -374,7 +404,7 @@ def test_after_an_alarm_the_broker_gets_time_to_confirm() -> None:
     bench.wait(1_000.0)
     bench.machine.unblocked(bench.epoch, bench.now)
     assert bench.wait(1.0) == []
-    assert bench.confirm(sent) == [Settled(1)]
+    assert bench.confirm(sent) == [PublishDone(1)]
 
 
 @every_state

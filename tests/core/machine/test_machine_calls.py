@@ -22,6 +22,7 @@ from eda_core import (
 )
 from eda_core.machine import link
 from eda_core.machine.calls import answer
+from eda_core.machine.effects import BufferAvailable
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.outcomes import DONE
 from eda_core.messages.values import Command
@@ -71,6 +72,80 @@ def test_a_second_call_before_the_queue_is_there_waits_with_the_first() -> None:
     assert bench.call(2) == []
     sent = of(Publish, bench.declared(only(Declare, bench.declared(declare))))
     assert [publish.properties.correlation_id for publish in sent] == ["tok-call-1", "tok-call-2"]
+
+
+# --- a command that nobody wants any more ---
+
+
+@pytest.mark.parametrize("end", ["timed out", "forgotten"])
+def test_the_command_of_a_call_that_is_over_is_not_sent_when_the_queue_is_there(end: str) -> None:
+    bench = opened(buffer=1)
+    bind = only(Declare, bench.declared(only(Declare, bench.call(timeout=5.0))))
+    if end == "timed out":
+        bench.wait(5.0)
+    else:
+        bench.did(bench.machine.forget_call(1, bench.now))
+    assert kinds(bench.declared(bind)) == ["Consume"]
+    assert kinds(bench.publish()) == ["Publish"], "it takes no space any more"
+    bench.lose()
+    assert len(of(Publish, bench.open())) == 1
+
+
+@pytest.mark.parametrize("end", ["timed out", "forgotten"])
+def test_nor_when_an_alarm_is_over(end: str) -> None:
+    bench = calling()
+    bench.did(bench.machine.blocked(bench.epoch, "memory", bench.now))
+    assert bench.call(2, timeout=5.0) == []
+    if end == "timed out":
+        bench.wait(5.0)
+    else:
+        bench.did(bench.machine.forget_call(2, bench.now))
+    assert of(Publish, bench.did(bench.machine.unblocked(bench.epoch, bench.now))) == []
+    assert kinds(bench.stop()) == ["Report", "Cancel", "Cancel", "Replied", "Close"], "it holds up no stop"
+
+
+def test_the_message_of_its_caller_does_not_wait_for_it() -> None:
+    bench = calling()
+    delivery = bench.take()
+    bench.did(bench.machine.blocked(bench.epoch, "memory", bench.now))
+    bench.call(2, timeout=5.0, within=delivery)
+    assert bench.handled(delivery) == []
+    assert kinds(bench.wait(5.0)) == ["Replied", "Ack"]
+
+
+def test_a_refused_command_is_not_sent_again_when_its_call_is_over() -> None:
+    bench = calling(retry_delay=10.0)
+    bench.refuse(only(Publish, bench.call(2, timeout=5.0)))
+    bench.wait(5.0)
+    assert of(Publish, bench.wait(10.0)) == []
+
+
+@pytest.mark.parametrize("end", ["timed out", "answered"])
+@pytest.mark.parametrize("fate", ["refused", "lost"])
+def test_a_command_on_its_way_is_not_sent_again_when_its_call_is_over(end: str, fate: str) -> None:
+    bench = calling(retry_delay=10.0)
+    delivery = bench.take()
+    sent = only(Publish, bench.call(2, timeout=5.0, within=delivery))
+    bench.handled(delivery)
+    if end == "timed out":
+        bench.wait(5.0)
+    else:
+        bench.reply(2)
+    if fate == "refused":
+        assert kinds(bench.refuse(sent)) == ["Ack"], "nothing is left to wait for"
+        assert of(Publish, bench.wait(10.0)) == []
+    else:
+        bench.lose()
+        assert of(Publish, bench.open()) == []
+
+
+def test_who_may_not_call_yet_hears_when_there_is_space_again() -> None:
+    bench = calling(buffer=3)
+    bench.confirm(only(Publish, bench.call(2)))
+    bench.confirm(only(Publish, bench.call(3)))
+    with pytest.raises(BufferFull):
+        bench.call(4)
+    assert of(BufferAvailable, bench.reply(2)) == [BufferAvailable()]
 
 
 # --- what comes back ---
@@ -259,7 +334,9 @@ def test_there_are_no_more_of_them_than_the_buffer_holds() -> None:
     bench.confirm(only(Publish, bench.declared(only(Declare, bench.declared(only(Declare, bench.call()))))))
     with pytest.raises(BufferFull, match="1 calls wait for results") as caught:
         bench.call(2)
-    assert caught.value.temporary is False
+    assert caught.value.temporary
+    assert of(BufferAvailable, bench.reply(1)) == [BufferAvailable()]
+    assert of(Publish, bench.call(2))
 
 
 def test_a_full_outbox_takes_no_call() -> None:

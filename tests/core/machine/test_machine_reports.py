@@ -14,6 +14,7 @@ from eda_core.errors import BufferFull, LocalError
 from eda_core.machine import link
 from eda_core.machine.effects import (
     Ack,
+    BufferAvailable,
     Cancel,
     Close,
     Connect,
@@ -23,12 +24,11 @@ from eda_core.machine.effects import (
     Effect,
     Nack,
     Publish,
+    PublishDone,
     PublishLog,
     Ready,
     Report,
     Returned,
-    Room,
-    Settled,
     Stopped,
     Unconfigured,
 )
@@ -75,9 +75,16 @@ def test_a_message_that_came_back_is_confirmed_and_not_sent_again() -> None:
     bench = opened()
     sent = bench.send(Result("other.R", 1, "c-1", "success", "k"), ticket=1)
     returned(bench, sent.properties, sent.body)
-    assert bench.confirm(sent) == [Settled(1)]
+    assert bench.confirm(sent) == [PublishDone(1, None, "312 NO_ROUTE")]
     bench.lose()
     assert of(Publish, bench.open()) == []
+
+
+def test_a_caller_that_asks_for_it_is_told_of_a_return_and_nobody_else() -> None:
+    bench = opened()
+    sent = bench.send(Result("other.R", 1, "c-1", "success", "k"), ticket=1, asks_return=True)
+    assert returned(bench, sent.properties, sent.body) == []
+    assert bench.confirm(sent) == [PublishDone(1, None, "312 NO_ROUTE")]
 
 
 def test_a_return_of_a_lost_link_is_ignored() -> None:
@@ -124,7 +131,7 @@ def test_a_publish_that_failed_is_sent_again_on_the_next_link() -> None:
     bench = opened()
     sent = bench.send(ticket=1)
     bench.machine.effect_failed(sent, "no", bench.now)
-    assert bench.confirm(*of(Publish, bench.open())) == [Settled(1)]
+    assert bench.confirm(*of(Publish, bench.open())) == [PublishDone(1)]
 
 
 def test_a_dispatch_that_failed_is_a_failed_handler() -> None:
@@ -145,9 +152,9 @@ def test_a_close_that_failed_is_a_closed_link() -> None:
 @pytest.mark.parametrize(
     ("effect", "name"),
     [
-        (Returned("k", None, {}, "no"), "returned"),
-        (Settled(1), "settled"),
-        (Room(), "room"),
+        (Returned("k", None, {}, "no"), "handle_returned_message"),
+        (PublishDone(1), "the effect PublishDone"),
+        (BufferAvailable(), "the effect BufferAvailable"),
     ],
 )
 def test_other_effects_that_fail_are_an_alert(effect: Effect, name: str) -> None:
@@ -199,7 +206,7 @@ def test_a_service_that_cannot_get_ready_stops_and_says_why(effect: Effect) -> N
     effects = bench.did(bench.machine.callback_failed(effect, Failed("KeyError: 'x'"), bench.now))
     assert kinds(effects)[:2] == ["Report", "PublishLog"]
     assert "Close" in kinds(effects)
-    text = f"{type(effect).__name__.lower()} failed: KeyError: 'x'"
+    text = f"{'on_ready' if isinstance(effect, Ready) else 'on_unconfigured'} failed: KeyError: 'x'"
     assert records(effects)[0]["level"] == EMERGENCY
     assert of(Report, effects)[0] == Report(ALERT, text)
     assert bench.lose("closed") == [Stopped(text)]
@@ -211,7 +218,7 @@ def test_the_first_error_is_the_one_that_is_told() -> None:
     bench.machine.callback_failed(Ready(), Failed("first"), bench.now)
     bench.machine.callback_failed(Ready(), Failed("second"), bench.now)
     bench.wait(bench.config.stop_timeout)
-    assert only(Stopped, bench.lose()).error == "ready failed: first"
+    assert only(Stopped, bench.lose()).error == "on_ready failed: first"
 
 
 @every_state
@@ -302,7 +309,7 @@ def test_a_full_buffer_changes_nothing_but_that_somebody_waits() -> None:
     before = snapshot(bench.machine)
     with pytest.raises(BufferFull):
         bench.publish()
-    bench.machine._outbox.starved = False
+    bench.machine._starved = False
     assert snapshot(bench.machine) == before
 
 

@@ -11,14 +11,19 @@ from eda_core.errors import BufferFull
 from eda_core.machine.effects import Effect, Publish
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.outbox import Outbox
-from tests.core.kit import make_publish, of
+from tests.core.kit import config, make_publish, of
 
 FIRST, SECOND = Epoch(1), Epoch(2)
 
 
+def make(window: int, limit: int) -> Outbox:
+    return Outbox(config(window=window, buffer=limit, confirm_timeout=100.0, blocked_timeout=1000.0))
+
+
 def accept(outbox: Outbox, *publishes: Publish) -> None:
     for publish in publishes:
-        outbox.reserve(False)
+        outbox.refuse_if_full()
+        outbox.kept += 1
         outbox.backlog.append(publish)
 
 
@@ -37,7 +42,7 @@ def pids(publishes: list[Publish]) -> list[int]:
 
 
 def test_sends_in_order_and_stamps_what_it_sends() -> None:
-    outbox = Outbox(10, 10)
+    outbox = make(10, 10)
     accept(outbox, *numbered(1, 2))
     sent = send(outbox, SECOND, 5.0)
     assert pids(sent) == [1, 2]
@@ -46,7 +51,7 @@ def test_sends_in_order_and_stamps_what_it_sends() -> None:
 
 
 def test_no_more_are_unconfirmed_at_once_than_the_window_allows() -> None:
-    outbox = Outbox(2, 10)
+    outbox = make(2, 10)
     accept(outbox, *numbered(1, 2, 3, 4))
     assert pids(send(outbox)) == [1, 2]
     assert send(outbox) == []
@@ -55,50 +60,28 @@ def test_no_more_are_unconfirmed_at_once_than_the_window_allows() -> None:
 
 
 def test_a_refused_publish_leaves_the_window_to_others_until_its_time_has_come() -> None:
-    outbox = Outbox(1, 10)
+    outbox = make(1, 10)
     accept(outbox, *numbered(1, 2))
     send(outbox)
-    assert outbox.refused(1, False, 20.0) == 1
+    assert outbox.refused(1, False, 20.0) == (1, [])
     assert pids(send(outbox)) == [2]
-    assert outbox.next_retry() == 20.0
+    assert outbox.deadline(True) == 20.0
 
 
 def test_accepts_no_more_than_the_buffer_holds() -> None:
-    outbox = Outbox(1, 2)
+    outbox = make(1, 2)
     accept(outbox, *numbered(1, 2))
-    with pytest.raises(BufferFull, match="2 publishes are waiting for the broker; publish more slowly") as full:
-        outbox.reserve(False)
+    with pytest.raises(BufferFull, match="2 publishes wait for the broker's confirms; publish more slowly") as full:
+        outbox.refuse_if_full()
     assert full.value.temporary
     assert outbox.kept == 2
-
-
-def test_a_handler_whose_own_messages_fill_the_buffer_is_not_told_to_wait() -> None:
-    outbox = Outbox(1, 1)
-    outbox.reserve(True)
-    with pytest.raises(BufferFull, match="publish less in one handler") as full:
-        outbox.reserve(True)
-    assert not full.value.temporary
-    outbox.kept -= 1
-    assert not outbox.made_room()  # nobody waits
-
-
-def test_room_is_announced_once_and_only_to_who_was_refused() -> None:
-    outbox = Outbox(5, 1)
-    assert not outbox.made_room()
-    accept(outbox, *numbered(1))
-    with pytest.raises(BufferFull):
-        outbox.reserve(False)
-    with pytest.raises(BufferFull):  # a handler's refusal in between does not take the other's turn
-        outbox.reserve(True)
-    assert not outbox.made_room()
     send(outbox)
     outbox.confirmed(1, False)
-    assert outbox.made_room()
-    assert not outbox.made_room()
+    outbox.refuse_if_full()
 
 
 def test_only_a_confirm_makes_room() -> None:
-    outbox = Outbox(5, 3)
+    outbox = make(5, 3)
     accept(outbox, *numbered(1, 2, 3))
     send(outbox)
     assert outbox.kept == 3
@@ -112,7 +95,7 @@ def test_only_a_confirm_makes_room() -> None:
 
 def test_a_refused_publish_is_sent_again_with_everything_it_had() -> None:
     """eventail sends it without correlation_id and status, and with the headers as reply_to."""
-    outbox = Outbox(5, 5)
+    outbox = make(5, 5)
     properties = Basic.Properties(
         headers={"conversation_id": "c-1", "status": "success"}, correlation_id="k", reply_to="a.b", message_id="m"
     )
@@ -142,50 +125,154 @@ def test_a_refused_publish_is_sent_again_with_everything_it_had() -> None:
 
 
 def test_a_refusal_may_be_about_many_or_about_nothing_known() -> None:
-    outbox = Outbox(5, 5)
+    outbox = make(5, 5)
     accept(outbox, *numbered(1, 2, 3))
     send(outbox)
-    assert outbox.refused(2, True, 1.0) == 2
-    assert outbox.refused(2, True, 1.0) == outbox.refused(77, False, 1.0) == 0
+    assert outbox.refused(2, True, 1.0) == (2, [])
+    assert outbox.refused(2, True, 1.0) == outbox.refused(77, False, 1.0) == (0, [])
     assert outbox.retry(1.0)
     assert not outbox.retry(1.0)
-    assert outbox.next_retry() is None
+    assert outbox.deadline(True) == 100.0, "of the third, which is on the link"
     assert pids(send(outbox)) == [1, 2]
 
 
 def test_the_refused_come_back_each_at_its_time() -> None:
-    outbox = Outbox(5, 5)
+    outbox = make(5, 5)
     accept(outbox, *numbered(1, 2))
     send(outbox)
     outbox.refused(2, False, 10.0)
     outbox.refused(1, False, 12.0)
     assert outbox.retry(11.0)
     assert pids(send(outbox)) == [2]
-    assert outbox.next_retry() == 12.0
+    assert outbox.deadline(True) == 12.0
 
 
-def test_knows_since_when_the_oldest_waits() -> None:
-    outbox = Outbox(5, 5)
-    assert outbox.waiting_since() is None
+def test_the_oldest_publish_has_so_long_to_be_confirmed() -> None:
+    outbox = make(5, 5)
+    assert outbox.deadline(True) is None
     accept(outbox, *numbered(1))
-    assert outbox.waiting_since() is None
+    assert outbox.deadline(True) is None
     send(outbox, now=3.0)
     accept(outbox, *numbered(2))
     send(outbox, now=4.0)
-    assert outbox.waiting_since() == 3.0
+    assert outbox.deadline(True) == 103.0
+    assert outbox.deadline(False) is None
+    assert outbox.overdue(102.9, True) is outbox.overdue(103.0, False) is None
+    assert outbox.overdue(103.0, True) == "a publish was not confirmed within 100 s"
     outbox.confirmed(1, False)
-    assert outbox.waiting_since() == 4.0
+    assert outbox.deadline(True) == 104.0
+
+
+def test_while_the_broker_takes_none_nothing_but_that_is_overdue() -> None:
+    outbox = make(5, 5)
+    accept(outbox, *numbered(1))
+    send(outbox, now=3.0)
+    outbox.block(50.0)
+    outbox.block(60.0)  # said twice
+    assert outbox.blocked_since == 50.0
+    assert outbox.deadline(True) == outbox.deadline(False) == 1050.0
+    assert outbox.overdue(1049.0, True) is None
+    assert outbox.overdue(1050.0, False) == "the broker has taken no publishes for 1000 s"
+    assert outbox.unblock(70.0)
+    assert not outbox.unblock(80.0)
+    assert outbox.deadline(True) == 170.0, "the time for the confirm begins anew"
+
+
+def test_what_comes_first_is_the_deadline() -> None:
+    outbox = make(5, 5)
+    accept(outbox, *numbered(1, 2))
+    send(outbox)
+    outbox.refused(1, False, 20.0)
+    assert outbox.deadline(True) == 20.0
+    outbox.refused(2, False, 30.0)
+    outbox.block(0.0)
+    assert outbox.deadline(True) == 20.0
+    assert outbox.deadline(False) == 1000.0
+
+
+# Cancelled
+
+
+def cancellable(outbox: Outbox, *publishes: Publish) -> None:
+    accept(outbox, *publishes)
+    for publish in publishes:
+        outbox.may_cancel(publish)
+
+
+def test_what_is_cancelled_before_it_is_sent_is_not_sent() -> None:
+    outbox, publishes = make(5, 5), numbered(1, 2, 3)
+    cancellable(outbox, *publishes)
+    assert outbox.cancel([publishes[2], publishes[0]]) == [publishes[0], publishes[2]]
+    assert outbox.kept == 1
+    assert pids(send(outbox)) == [2]
+    assert outbox.cancel([publishes[0]]) == []
+
+
+def test_what_is_cancelled_after_a_refusal_is_not_sent_again() -> None:
+    outbox, publishes = make(5, 5), numbered(1, 2)
+    cancellable(outbox, *publishes)
+    send(outbox)
+    outbox.refused(2, True, 9.0)
+    assert pids(outbox.cancel([publishes[0]])) == [1]
+    assert outbox.retry(9.0)
+    assert pids(send(outbox)) == [2]
+
+
+@pytest.mark.parametrize("end", ["refused", "lost"])
+def test_what_is_cancelled_on_the_link_is_not_sent_again(end: str) -> None:
+    outbox, publishes = make(5, 5), numbered(1, 2)
+    cancellable(outbox, *publishes)
+    send(outbox)
+    assert outbox.cancel([publishes[1]]) == []
+    assert outbox.kept == 2
+    if end == "refused":
+        assert outbox.refused(2, True, 9.0) == (1, [publishes[1]])
+        assert outbox.retry(9.0)
+    else:
+        outbox.lose_link()
+    assert outbox.kept == 1
+    assert pids(send(outbox, SECOND)) == [1]
+    assert pids(outbox.cancel([publishes[0]])) == [], "it is on the link"
+
+
+def test_what_is_confirmed_cannot_be_cancelled_any_more() -> None:
+    outbox, publishes = make(5, 5), numbered(1, 2)
+    cancellable(outbox, *publishes)
+    send(outbox)
+    assert pids(outbox.confirmed(1, False)) == [1]
+    assert outbox.cancel(publishes) == []
+    assert pids(outbox.confirmed(2, False)) == [2]
+    assert (outbox.kept, outbox._cancellable) == (0, {})
+
+
+def test_only_what_may_be_cancelled_is() -> None:
+    outbox, publishes = make(5, 5), numbered(1)
+    accept(outbox, *publishes)
+    assert outbox.cancel(publishes) == []
+    assert pids(send(outbox)) == [1]
+
+
+# Returned
+
+
+def test_a_returned_publish_is_found_by_its_message_id() -> None:
+    outbox = make(5, 5)
+    first, second = (make_publish(number, properties=Basic.Properties(message_id=f"m{number}")) for number in (1, 2))
+    accept(outbox, first, second, make_publish(3))
+    send(outbox)
+    assert outbox.returned("m2", "312 NO_ROUTE") is second
+    assert (first.returned, second.returned) == (None, "312 NO_ROUTE")
+    assert outbox.returned("m3", "gone") is outbox.returned(None, "gone") is outbox.returned("", "gone") is None
 
 
 def test_a_lost_link_keeps_the_order_of_acceptance() -> None:
     """Unconfirmed, refused and not yet sent ones go out again as they were accepted, not as they are stored."""
-    outbox = Outbox(3, 10)
+    outbox = make(3, 10)
     accept(outbox, *numbered(1, 2, 3, 4, 5))
     send(outbox)
     outbox.refused(2, False, 99.0)
     outbox.lose_link()
-    assert outbox.next_retry() is None
-    assert outbox.waiting_since() is None
+    assert outbox.deadline(True) is None
     assert outbox.kept == 5
     assert pids(send(outbox, SECOND)) == [1, 2, 3]
     outbox.confirmed(3, True)
@@ -193,7 +280,7 @@ def test_a_lost_link_keeps_the_order_of_acceptance() -> None:
 
 
 def test_a_lost_link_counts_its_tags_from_one() -> None:
-    outbox = Outbox(3, 10)
+    outbox = make(3, 10)
     accept(outbox, *numbered(1, 2))
     send(outbox)
     outbox.lose_link()
@@ -201,7 +288,7 @@ def test_a_lost_link_counts_its_tags_from_one() -> None:
 
 
 def test_a_lost_link_forgets_what_redeliveries_will_make_again() -> None:
-    outbox = Outbox(2, 10)
+    outbox = make(2, 10)
     gone, stays = make_publish(1, kept=False, delivery=DeliveryId(7)), make_publish(2, delivery=DeliveryId(7))
     refused, waiting = make_publish(3, kept=False), make_publish(4, kept=False)
     accept(outbox, gone, refused, stays, waiting)
@@ -216,14 +303,14 @@ def test_a_lost_link_forgets_what_redeliveries_will_make_again() -> None:
 
 
 def test_abandons_everything_once() -> None:
-    outbox = Outbox(2, 10)
+    outbox = make(2, 10)
     accept(outbox, *numbered(1, 2, 3))
     send(outbox)
     outbox.refused(1, False, 5.0)
     assert sorted(pids(outbox.abandon())) == [1, 2, 3]
     assert outbox.kept == 0
     assert outbox.abandon() == []
-    assert outbox.next_retry() is outbox.waiting_since() is None
+    assert outbox.deadline(True) is None
     assert send(outbox) == []
 
 
@@ -235,7 +322,7 @@ moves = st.sampled_from(["accept", "forgettable", "send", "retry", "lose"]) | st
 @given(st.lists(moves, max_size=40), st.integers(1, 4))
 def test_nothing_is_lost_twice_or_in_two_places(steps: list[str | tuple[str, int, bool]], window: int) -> None:
     """Every publish is confirmed, still in the outbox, or was one that its redelivery makes again."""
-    outbox = Outbox(window, 1_000)
+    outbox = make(window, 1_000)
     accepted: set[int] = set()
     forgettable: set[int] = set()
     confirmed: list[int] = []
@@ -265,7 +352,7 @@ def test_nothing_is_lost_twice_or_in_two_places(steps: list[str | tuple[str, int
                 assert pids(outbox.confirmed(tag, multiple)) == answered
                 confirmed += answered
             else:
-                assert outbox.refused(tag, multiple, float(number)) == len(answered)
+                assert outbox.refused(tag, multiple, float(number)) == (len(answered), [])
     kept, left = outbox.kept, pids(outbox.abandon())
     assert len(left) == kept
     assert len({*confirmed, *left}) == len(confirmed) + len(left)

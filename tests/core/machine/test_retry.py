@@ -29,9 +29,10 @@ from eda_core import (
     RetryPolicy,
 )
 from eda_core.machine.retry import again, attempts_behind, declaration, retry_queue
-from eda_core.messages.envelope import Sealed, open_envelope, seal
+from eda_core.messages.envelope import open_envelope
 from eda_core.messages.headers import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
 from eda_core.testing.wire import frames
+from tests.core.kit import Sealed, seal
 
 EPOCH = Epoch(1)
 BOOM = Failed("boom")

@@ -28,18 +28,18 @@ class Service(ServiceApi[str]):
     published: list[tuple[AnyMessage, bool, bool]]
     bench: Bench
 
-    def _eda_identity(self) -> tuple[str, int]:
+    def worker_identity(self) -> tuple[str, int]:
         return "box", 7
 
-    def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> str:
+    def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> str:
         self.__dict__.setdefault("published", []).append((message, mandatory, immediate))
         return "published"
 
-    def _eda_input(self, call: Callable[[Machine, float], list[Effect]]) -> str:
-        self._eda_input_now(call)
+    def make_input(self, call: Callable[[Machine, float], list[Effect]]) -> str:
+        self.make_input_now(call)
         return "told"
 
-    def _eda_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+    def make_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         self.bench.did(call(self.bench.machine, self.bench.now))
 
 
@@ -143,15 +143,15 @@ def test_what_comes_too_late_is_refused() -> None:
     assert not made.exclusive_queues
 
 
-def test_what_eventails_services_read() -> None:
+def test_what_services_read() -> None:
     made, bench = on_bench()
-    assert (made.HOSTNAME, made.ID, made.exclusive_queues, made._message_number) == ("box", 7, False, 0)
+    assert (made.exclusive_queues, made.published_messages) == (False, 0)
     made.use_exclusive_queues()
     assert made.exclusive_queues
     made._eda_machine = bench.machine
     bench.publish()
     bench.publish()
-    assert made._message_number == 2
+    assert made.published_messages == 2
 
 
 def test_a_correlation_id_that_is_none_is_no_correlation_id() -> None:
@@ -179,35 +179,35 @@ def test_a_journal_has_every_input_and_no_password() -> None:
 
 def test_what_is_published_in_a_handler_is_of_its_delivery() -> None:
     made = service()
-    assert made._eda_delivery() is None
+    assert made.handled_delivery() is None
     with handling(made, DeliveryId(7)):
-        assert made._eda_delivery() == 7
-    assert made._eda_delivery() is None
+        assert made.handled_delivery() == 7
+    assert made.handled_delivery() is None
 
 
 def test_what_another_service_publishes_in_that_handler_is_not() -> None:
     """Two services may run in one process, and the handler of one call the other."""
     one, other = service(), service()
     with handling(one, DeliveryId(7)):
-        assert other._eda_delivery() is None
+        assert other.handled_delivery() is None
         with handling(other, DeliveryId(8)):
-            assert (one._eda_delivery(), other._eda_delivery()) == (None, 8)
-        assert one._eda_delivery() == 7
+            assert (one.handled_delivery(), other.handled_delivery()) == (None, 8)
+        assert one.handled_delivery() == 7
 
 
 def test_a_hook_within_a_handler_is_of_no_delivery() -> None:
     made = service()
     with handling(made, DeliveryId(7)):
         with handling(made, None):
-            assert made._eda_delivery() is None
-        assert made._eda_delivery() == 7
+            assert made.handled_delivery() is None
+        assert made.handled_delivery() == 7
 
 
 def test_a_handler_that_fails_leaves_no_delivery_behind() -> None:
     made = service()
     with pytest.raises(ValueError, match="no"), handling(made, DeliveryId(7)):
         raise ValueError("no")
-    assert made._eda_delivery() is None
+    assert made.handled_delivery() is None
 
 
 def test_a_context_copied_in_a_handler_stays_within_its_delivery() -> None:
@@ -215,8 +215,8 @@ def test_a_context_copied_in_a_handler_stays_within_its_delivery() -> None:
     made = service()
     with handling(made, DeliveryId(7)):
         context = contextvars.copy_context()
-    assert context.run(made._eda_delivery) == 7
-    assert made._eda_delivery() is None
+    assert context.run(made.handled_delivery) == 7
+    assert made.handled_delivery() is None
 
 
 # Publishing
@@ -320,13 +320,13 @@ class Runs(Carrier):
 def test_a_service_runs_once() -> None:
     made = service()
     with pytest.raises(StateError, match="does not run"):
-        made._eda_driver()
-    driver = made._eda_begin(Runs)
-    assert made._eda_driver() is driver
+        made.running_driver()
+    driver = made.begin_run(Runs)
+    assert made.running_driver() is driver
     assert driver.service is made
     with pytest.raises(StateError, match="runs once"):
-        made._eda_begin(Runs)
-    assert made._eda_driver() is driver
+        made.begin_run(Runs)
+    assert made.running_driver() is driver
 
 
 def test_a_driver_that_could_not_be_made_leaves_the_service_as_it_was() -> None:
@@ -336,8 +336,8 @@ def test_a_driver_that_could_not_be_made_leaves_the_service_as_it_was() -> None:
         raise OSError("no more files")
 
     with pytest.raises(OSError, match="no more files"):
-        made._eda_begin(fail)
-    assert made._eda_begin(Runs).service is made
+        made.begin_run(fail)
+    assert made.begin_run(Runs).service is made
 
 
 def test_timers_are_those_of_the_driver_asked_where_it_wants_to_be() -> None:
@@ -353,7 +353,7 @@ def test_timers_are_those_of_the_driver_asked_where_it_wants_to_be() -> None:
         made.call_later(1.0, print)
     with pytest.raises(StateError, match="does not run"):
         made.cancel_timer(1)
-    driver = made._eda_begin(Elsewhere)
+    driver = made.begin_run(Elsewhere)
     made.cancel_timer(made.call_later(1.0, print))
     driver.clock = 101.0
     driver.tick()
@@ -366,7 +366,7 @@ def test_to_cancel_a_timer_of_a_service_that_has_stopped_is_no_error() -> None:
             raise StateError("the service has stopped")
 
     made = service()
-    made._eda_begin(Gone)
+    made.begin_run(Gone)
     made.cancel_timer(1)
     with pytest.raises(StateError, match="has stopped"):
         made.call_later(1.0, print)
@@ -375,7 +375,7 @@ def test_to_cancel_a_timer_of_a_service_that_has_stopped_is_no_error() -> None:
 class Telling(Service):
     """With the core's own way to publish, where nobody waits for the confirm."""
 
-    _eda_publish = ServiceApi._eda_publish
+    publish_message = ServiceApi.publish_message
 
 
 def test_what_is_published_in_a_handler_is_held_with_its_delivery() -> None:
@@ -395,9 +395,9 @@ def test_what_is_published_in_a_handler_is_held_with_its_delivery() -> None:
 
 def test_an_input_that_does_not_wait_is_made_where_the_driver_wants_to_be() -> None:
     class Own(Service):
-        _eda_input_now = ServiceApi._eda_input_now
+        make_input_now = ServiceApi.make_input_now
 
     made = Own(URLS[0], [], [], "svc")
-    driver = made._eda_begin(Runs)
-    made._eda_input_now(lambda machine, now: [Report(6, f"{machine is driver.machine} at {now}")])
+    driver = made.begin_run(Runs)
+    made.make_input_now(lambda machine, now: [Report(6, f"{machine is driver.machine} at {now}")])
     assert driver.done == [("report", 6, "True at 100.0")]

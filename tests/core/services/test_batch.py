@@ -42,11 +42,11 @@ class Service(Plain):
         self.runs = Runs(bench)
         self.timers: dict[int, tuple[float, Callable[[], Any]]] = {}
 
-    def _eda_driver(self) -> Any:
+    def running_driver(self) -> Any:
         return self.runs
 
-    def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> str:
-        self.runs.tell(self.runs.machine.publish, message, within=self._eda_delivery())
+    def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> str:
+        self.runs.tell(self.runs.machine.publish, message, within=self.handled_delivery())
         return "published"
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> int:

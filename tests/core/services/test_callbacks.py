@@ -82,7 +82,7 @@ class Runs(CallbackDriver):
 
 
 class Service(CallbackService):
-    def _eda_identity(self) -> tuple[str, int]:
+    def worker_identity(self) -> tuple[str, int]:
         return "box", 7
 
     def on_Happened(self, *_: Any) -> None: ...
@@ -103,7 +103,7 @@ class Service(CallbackService):
 def running(kind: type[Service] = Service) -> tuple[Service, Runs]:
     """A service whose link is open."""
     service = kind(URLS[0], ["Happened"], [], "svc")
-    driver = service._eda_begin(Runs)
+    driver = service.begin_run(Runs)
     driver.tell(driver.machine.start)
     driver.tell(driver.machine.link_up, driver.machine.epoch)
     driver.work()
@@ -143,7 +143,7 @@ def test_what_a_handler_raises_is_its_outcome(name: str, reason: str) -> None:
 def test_a_handler_publishes_within_its_delivery_and_a_timer_outside() -> None:
     class Relay(Service):
         def on_Happened(self, *_: Any) -> None:
-            seen.append(self._eda_delivery())
+            seen.append(self.handled_delivery())
             self.publish_event("Told", 1, "c-1")
             assert of(Publish, driver.link.asked) == []
 
@@ -151,7 +151,7 @@ def test_a_handler_publishes_within_its_delivery_and_a_timer_outside() -> None:
     service, driver = running(Relay)
     driver.take()
     driver.work()
-    driver.call(None, lambda: seen.append(service._eda_delivery()))
+    driver.call(None, lambda: seen.append(service.handled_delivery()))
     driver.work()
     assert (seen[0] is None, seen[1]) == (False, None)
     assert len(of(Publish, driver.link.asked)) == 1
@@ -196,7 +196,7 @@ def test_an_adapter_may_stand_between_a_job_and_user_code() -> None:
             return super().user(function, *arguments)
 
     service = Service(URLS[0], ["Happened"], [], "svc")
-    driver = service._eda_begin(Interrupting)
+    driver = service.begin_run(Interrupting)
     deliver(driver, "Later")
     driver.call(None, print)
     driver.work()
@@ -264,7 +264,7 @@ def test_a_forked_process_ends_when_it_comes_out_of_a_job_and_may_ask_nothing() 
             return super().ask(call)
 
     service = Service(URLS[0], ["Happened"], [], "svc")
-    driver = service._eda_begin(Forking)
+    driver = service.begin_run(Forking)
     assert service.call_later(9.0, print) == 1
     driver.call(None, lambda: setattr(driver, "child", True))
     with pytest.raises(Abandoned, match="fork"):
@@ -349,5 +349,5 @@ def test_messages_of_another_service_are_not_this_ones() -> None:
     other, driver = running()
     message: AnyMessage = Event("Told", 1, "c-1")
     with handling(service, DeliveryId(5)):
-        other._eda_publish(message, False, False)
+        other.publish_message(message, mandatory=False)
     assert [each.routing_key for each in of(Publish, driver.link.asked)] == ["Told"]

@@ -172,10 +172,10 @@ def test_a_hook_publishes_outside_whatever_handler_has_brought_it_about() -> Non
     service = made()
     driver, _ = running(service)
     with handling(service, DeliveryId(5)):
-        driver.call(None, lambda: seen.append(service._eda_delivery()))
+        driver.call(None, lambda: seen.append(service.handled_delivery()))
         seen: list[Any] = []
         driver.turn()
-        assert service._eda_delivery() == 5
+        assert service.handled_delivery() == 5
     assert seen == [None]
 
 
@@ -242,7 +242,7 @@ def test_a_service_may_be_over_before_it_has_begun_to_wait() -> None:
             return super().open(effect)
 
     service = made()
-    run = Task(service._eda_begin(Refused).run())
+    run = Task(service.begin_run(Refused).run())
     run.step()
     assert isinstance(run.error, ServiceError)
 

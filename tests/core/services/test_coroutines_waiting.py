@@ -8,7 +8,7 @@ from typing import Any
 from pamqp.commands import Basic
 
 from eda_core.errors import BufferFull, CommandError, LocalError, PublishError, StateError
-from eda_core.machine.effects import PublishLog, Replied, Settled
+from eda_core.machine.effects import PublishDone, PublishLog, Replied
 from eda_core.machine.outcomes import Failed
 from eda_core.messages.values import Result
 from tests.core.drivers.turning import Cancelled, Promise, Service, made, running
@@ -33,13 +33,13 @@ def test_a_publish_that_the_machine_refuses_raises_at_once() -> None:
     assert driver.sent == []
 
 
-def test_a_publish_waits_for_room() -> None:
+def test_a_publish_waits_for_space() -> None:
     service = made(buffer=1)
     driver, _ = running(service)
     first, *waiting = [driver.begin(service.publish_event("Told", n, "c-1")) for n in range(3)]
     assert len(driver.sent) == 1
     waiting[0].step(Cancelled())
-    assert len(driver._for_room) == 1, "who has gone is forgotten, however long the broker takes nothing"
+    assert len(driver._for_space) == 1, "who has gone is forgotten, however long the broker takes nothing"
     driver.confirm()
     assert first.done
     assert isinstance(waiting[0].error, Cancelled)
@@ -48,7 +48,7 @@ def test_a_publish_waits_for_room() -> None:
     assert (waiting[1].result, len(driver.sent)) == (None, 2)
 
 
-def test_who_waits_for_room_hears_that_the_service_has_stopped() -> None:
+def test_who_waits_for_space_hears_that_the_service_has_stopped() -> None:
     service = made(buffer=1)
     driver, _ = running(service)
     first, second = (driver.begin(service.publish_event("Told", n, "c-1")) for n in range(2))
@@ -69,7 +69,7 @@ def test_a_handler_whose_buffer_is_full_is_told_so() -> None:
                 await self.publish_event("Told", number, "c-1")
 
     service = Busy(URLS[0], ["Happened"], [], "svc")
-    service._eda_config = replace(service._eda_config, buffer=2)
+    service._eda_config = replace(service._eda_config, held=2)
     driver, _ = running(service)
     properties = Basic.Properties(headers={"conversation_id": "c-1"}, content_type="application/json")
     epoch = driver.machine.epoch
@@ -122,19 +122,21 @@ def test_who_has_gone_at_the_same_time_is_not_told() -> None:
     driver._waiting.update(enumerate(gone))
     for each in gone:
         each.set_result("cancelled")
-    driver.feed([Settled(0), Replied(1, "peer.Do", None, "late"), Settled(2), Replied(3, "peer.Do", None, "late")])
+    driver.feed(
+        [PublishDone(0), Replied(1, "peer.Do", None, "late"), PublishDone(2), Replied(3, "peer.Do", None, "late")]
+    )
     assert [each.result for each in gone] == ["cancelled"] * 2
 
 
-def test_who_gives_up_waiting_for_room_as_there_is_some_is_not_told() -> None:
+def test_who_gives_up_waiting_for_space_as_there_is_some_is_not_told() -> None:
     service = made(buffer=1)
     driver, _ = running(service)
     for number in range(2):
         driver.begin(service.publish_event("Told", number, "c-1"))
-    (gone,) = driver._for_room.values()
+    (gone,) = driver._for_space.values()
     gone.set_result("cancelled")
-    driver.room()
-    assert driver._for_room == {}
+    driver.buffer_available()
+    assert driver._for_space == {}
 
 
 def test_logs_and_settlements_are_inputs_that_nobody_waits_for() -> None:

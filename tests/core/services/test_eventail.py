@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from eda_core.errors import LocalError
 from eda_core.services.api import ServiceApi
-from eda_core.services.eventail import _FIXED, _GONE, _OVERRIDDEN, EventailNames, EventailService, time_to_stop
+from eda_core.services.eventail import (
+    _FIXED,
+    _GONE,
+    _OVERRIDDEN,
+    EventailCoroutines,
+    EventailNames,
+    EventailService,
+    time_to_stop,
+)
+from tests.core.kit import URLS, opened
 
 
-class Service(EventailService):
+class Service(EventailService[None]):
     def __init__(self) -> None:
-        self._eda_introduce("box", 7)
+        self._eda_introduce(*self.worker_identity())
+
+    def worker_identity(self) -> tuple[str, int]:
+        return "box", 7
+
+    def make_input(self, call: Any) -> None: ...
 
 
 def test_who_a_worker_is() -> None:
@@ -96,3 +111,42 @@ def test_to_stop_and_reconnect_is_refused(timeout: float | None, reconnect: bool
 def test_a_time_to_stop_that_is_none_is_refused(timeout: Any) -> None:
     with pytest.raises(LocalError, match=r"the time to stop is .*; give seconds"):
         time_to_stop(timeout, False)
+
+
+def test_an_example_of_eventails_makes_correlation_ids_of_how_much_was_published() -> None:
+    made = Published([URLS[0]], ["Happened"], ["svc.Do"], "svc")
+    assert (made.ID, made.HOSTNAME, made._message_number) == (7, "box", 0)
+    bench = opened()
+    made._eda_machine = bench.machine
+    bench.publish()
+    assert made._message_number == 1
+
+
+class Published(Service):
+    def __init__(self, *arguments: Any) -> None:
+        EventailService.__init__(self, *arguments)
+
+
+def test_a_coroutine_service_is_stopped_as_eventails_was() -> None:
+    stopped: list[float | None] = []
+
+    class Stopping(EventailCoroutines):
+        def __init__(self) -> None: ...
+
+        def worker_identity(self) -> tuple[str, int]:
+            return "box", 7
+
+        def running_driver(self) -> Any:
+            return SimpleNamespace(stop=stopped.append)
+
+    def stop(*arguments: Any, **named: Any) -> None:
+        with pytest.raises(StopIteration):
+            Stopping().stop(*arguments, **named).send(None)
+
+    stop()
+    stop(5.0)
+    stop(False)
+    stop(reconnect=False)
+    assert stopped == [None, 5.0, None, None]
+    with pytest.raises(LocalError, match="asked to reconnect"):
+        Stopping().stop(True).send(None)

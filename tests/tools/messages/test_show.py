@@ -19,7 +19,6 @@ from pamqp.commands import Basic
 from rich.console import Console
 
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
-from eda_core.messages.envelope import seal
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, Result
 from eda_core.testing.strategies import messages
 from eda_tools import topology
@@ -30,6 +29,7 @@ from eda_tools.diagrams.routes import Publisher, Route
 from eda_tools.messages import show
 from eda_tools.messages.delivery import FIELDS, KINDS, Delivery, fields
 from eda_tools.messages.rates import Statistics
+from tests.core.kit import seal
 
 AT = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
 

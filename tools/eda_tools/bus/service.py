@@ -20,18 +20,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from pamqp.commands import Basic
 
 from eda_aio import Service
-from eda_core import Ack, AnyMessage, Effect, Epoch, Machine, Report
+from eda_core import AnyMessage, Event, Limits, ReconnectPolicy
 from eda_core.errors import ServiceError
-from eda_core.messages.envelope import envelope_of
-from eda_core.messages.headers import CONVERSATION_ID
 from eda_core.urls import redact
 from eda_tools.bus.connect import CLOSE_TIMEOUT, CONNECT_TIMEOUT, answering
 from eda_tools.cli.output import Output
@@ -46,80 +45,12 @@ _REPLY_TEXT: Final = re.compile(r"[A-Z]+_[A-Z_]+ - .*")
 _ACK_EVERY: Final = 50
 
 
-class _ToolMachine(Machine):
-    """A machine that tells of returned messages at once, and logs nothing about them; and that tells when the broker
-    refuses what it declares, which a service would try again for ever."""
-
-    owner: Any
-
-    def returned(
-        self,
-        epoch: Epoch,
-        exchange: str,
-        routing_key: str,
-        properties: Basic.Properties,
-        body: bytes,
-        reason: str,
-        now: float,
-    ) -> list[Effect]:
-        if epoch == self.epoch:
-            self.owner.returned.add((routing_key, str(envelope_of(properties).get(CONVERSATION_ID, ""))))
-        return []
-
-    def _drop(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
-        effects = super()._drop(epoch, reason, now)
-        if not effects or self.owner.ready.is_set():
-            return effects
-        self.owner.refused(reason)
-        return [effect for effect in effects if not isinstance(effect, Report)]
-
-
-class _WatchingMachine(_ToolMachine):
-    """A machine that does not read messages, and for which configurations are messages as others are."""
-
-    def delivered(
-        self,
-        epoch: Epoch,
-        tag: int,
-        redelivered: bool,
-        exchange: str,
-        routing_key: str,
-        properties: Basic.Properties,
-        body: bytes,
-        now: float,
-    ) -> list[Effect]:
-        if epoch == self.epoch and self._serving():
-            self._delivered_any = True
-            self.owner.seen(epoch, tag, Delivery(exchange, routing_key, properties, body, redelivered))
-        return []
-
-    def settle(self, epoch: Epoch, tag: int) -> list[Effect]:
-        """Acknowledge it and all before it."""
-        return [Ack(epoch, tag, True)] if epoch == self.epoch and self._serving() else []
-
-    def _opened(self, now: float, effects: list[Effect]) -> None:
-        super()._opened(now, effects)
-        self._now_configured(effects)
-
-
-def _settle(machine: Machine, epoch: Epoch, tag: int) -> list[Effect]:
-    assert isinstance(machine, _WatchingMachine)
-    return machine.settle(epoch, tag)
-
-
 class ToolService(Service):
-    """A service that leaves no queue behind. Run it by :func:`running`.
-
-    Attributes:
-        returned: routing key and conversation id of the mandatory messages that no queue was bound for. A message is
-            there before the publish of it is confirmed.
-    """
+    """A service that leaves no queue behind. Run it by :func:`running`."""
 
     PREFETCH_COUNT = 200
     RETRY_DELAY = 1.0
     STOP_TIMEOUT = 3.0
-
-    _machine_class: ClassVar[type[_ToolMachine]] = _ToolMachine
 
     def __init__(
         self,
@@ -136,20 +67,22 @@ class ToolService(Service):
         self.use_exclusive_queues()
         self.tool = tool
         self.output = output
-        self.returned: set[tuple[str, str]] = set()
         self.ready = asyncio.Event()
-        self._refusal = ""
         self.running: asyncio.Task[None] | None = None
+
+    def machine_settings(self) -> dict[str, Any]:
+        return super().machine_settings() | {
+            "connect_timeout": CONNECT_TIMEOUT,
+            "close_timeout": CLOSE_TIMEOUT,
+            "wait_for_configuration": False,
+            # What the broker refuses to declare it refuses again: the user is to know.
+            "reconnect": ReconnectPolicy(initial_attempts=1),
+        }
 
     async def on_ready(self) -> None:
         if self.ready.is_set():
             self.output.note("connected again")
         self.ready.set()
-
-    def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: float) -> Machine:
-        machine = self._machine_class(self._eda_config, random=random, token=token, wall_offset=wall_offset)
-        machine.owner = self
-        return machine
 
     async def publish(self, message: AnyMessage) -> bool:
         """Publish it; when the broker has confirmed it, whether a queue was bound for it.
@@ -158,8 +91,9 @@ class ToolService(Service):
             LocalError: it cannot be sent.
             PublishError: the service stopped before.
         """
-        await self._eda_publish(message, mandatory=True, immediate=False)
-        return (message.name, message.conversation_id) not in self.returned
+        driver = self.running_driver()
+        publish = partial(driver.machine.publish, message, mandatory=True, asks_return=True)
+        return await driver.request(publish) is None
 
     async def start(self) -> None:
         """Connect, to any of the URLs, once; return when it is ready.
@@ -169,19 +103,15 @@ class ToolService(Service):
             ServiceError: it ended.
         """
         urls = await answering(self._eda_config.urls, self.tool, self.output)
-        self._eda_config = replace(
-            self._eda_config, urls=urls, connect_timeout=CONNECT_TIMEOUT, close_timeout=CLOSE_TIMEOUT
-        )
+        self._eda_config = replace(self._eda_config, urls=urls)
         self.running = asyncio.create_task(self.run())
-        await self.until(self.ready.wait())
-        if self._refusal:
-            raise ToolError(f"{redact(urls[0])} refuses it: {self._refusal}", FAILED)
-
-    def refused(self, reason: str) -> None:
-        """For the machine: what it declares is refused."""
-        answer = _REPLY_TEXT.search(reason)  # without what the client library and the core say around it
-        self._refusal = answer[0] if answer else reason
-        self.ready.set()
+        try:
+            await self.until(self.ready.wait())
+        except ServiceError as error:
+            answer = _REPLY_TEXT.search(str(error))  # without what the client library and the core say around it
+            if answer is None:
+                raise
+            raise ToolError(f"{redact(urls[0])} refuses it: {answer[0]}", FAILED) from error
 
     async def until(self, awaited: Awaitable[T], timeout: float | None = None) -> T:
         """What ``awaited`` comes to, while the service runs.
@@ -227,17 +157,31 @@ async def running(service: ToolService) -> AsyncIterator[ToolService]:
 # Watching
 
 
-class Watch(ToolService):
-    """A service that is given each message as it is, valid or not, and settles it when the next one is asked for."""
+class _Raw(Event):
+    """A delivery that was not read. Its payload is the :class:`Delivery`."""
 
-    _machine_class = _WatchingMachine
+
+class Watch(ToolService):
+    """A service that is given each message as it is, valid or not, and acknowledges it when asked for the next one."""
 
     def __init__(self, *args: Any, **keys: Any) -> None:
         super().__init__(*args, **keys)
-        self._arrived: deque[tuple[Epoch, int, Delivery]] = deque()
+        self._arrived: deque[tuple[int, Delivery]] = deque()
         self._some = asyncio.Event()
-        self._taken: tuple[Epoch, int] | None = None
+        self._taken: int | None = None
         self._unsettled = 0
+        self._ending = False
+
+    def read_delivery(
+        self, exchange: str, routing_key: str, properties: Basic.Properties, body: bytes, limits: Limits
+    ) -> AnyMessage:
+        return _Raw(routing_key, Delivery(exchange, routing_key, properties, body, False), "")
+
+    async def handle(self, message: AnyMessage) -> bool:
+        """Keep it for :meth:`next`; it is acknowledged by hand."""
+        self._arrived.append((message.meta["delivery_tag"], message.payload))  # at most PREFETCH_COUNT for each queue
+        self._some.set()
+        return not self._ending
 
     async def on_ready(self) -> None:
         if self.ready.is_set():
@@ -251,9 +195,8 @@ class Watch(ToolService):
             ServiceError: the service ended.
         """
         if self._taken is not None and (not self._arrived or self._unsettled >= _ACK_EVERY):
-            epoch, tag = self._taken
-            self._taken, self._unsettled = None, 0
-            await self._eda_input(lambda machine, now: _settle(machine, epoch, tag))
+            taken, self._taken, self._unsettled = self._taken, None, 0
+            await self.manual_ack(taken, multiple=True)
         if not self._arrived:
             self.output.flush()
             self._some.clear()
@@ -261,15 +204,16 @@ class Watch(ToolService):
                 await self.until(self._some.wait(), timeout)
             except TimeoutError:
                 return None
-        epoch, tag, delivery = self._arrived.popleft()
-        self._taken = epoch, tag
+        self._taken, delivery = self._arrived.popleft()
         self._unsettled += 1
         return delivery
 
-    def seen(self, epoch: Epoch, tag: int, delivery: Delivery) -> None:
-        """For the machine."""
-        self._arrived.append((epoch, tag, delivery))  # at most PREFETCH_COUNT for each queue
-        self._some.set()
+    async def end(self) -> None:
+        self._ending = True
+        last = self._arrived[-1][0] if self._arrived else self._taken
+        if last is not None and self.running is not None and not self.running.done():
+            await self.manual_ack(last, multiple=True)  # or the stop would wait for that
+        await super().end()
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ from eda_tools.messages.where import Path, WhereError, parse_path
 EXCHANGE: Final = "exchange"
 QUEUE: Final = "queue"
 
-#: The broker's own headers; never to be published again (``FACTS.md``, "RabbitMQ").
+#: The broker's own headers; never to be published again (docs/design.rst, "Republished x-death").
 _BROKERS: Final = ("x-death", "x-first-death", "x-last-death", DELIVERY_COUNT_HEADER)
 #: Those of a delayed retry; attempts start anew.
 _RETRYS: Final = (ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY)

@@ -15,7 +15,7 @@ from eda_tools.diagnosis.facts import Policy, Queue, Survey, retried, service_of
 PROBLEM: Final = "problem"
 NOTE: Final = "note"
 
-#: ``ARCHITECTURE.md``, "Dead letters".
+#: What the operator sets up (docs/architecture.rst, "Dead letters").
 POLICY: Final = "DLX"
 PATTERN: Final = r".*\.events|.*\.commands"
 DEAD_LETTER_QUEUE: Final = "dead-letters"

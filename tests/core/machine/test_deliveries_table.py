@@ -1,0 +1,194 @@
+"""The table of a delivery's life, cell by cell."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from eda_core.machine import deliveries as life
+from eda_core.machine.deliveries import (
+    ACK,
+    ACKED,
+    ACKING,
+    ACKING_GROUPED,
+    CONFIRMED,
+    DEFERRED,
+    DEFERS,
+    FAIL,
+    FAILED,
+    FAILING,
+    GIVE_UP,
+    GROUP,
+    GROUP_CONFIRMED,
+    GROUP_FAILED,
+    IGNORE,
+    ILLEGAL,
+    INPUTS,
+    LINK_LOST,
+    LOST,
+    ORPHANED,
+    PAUSED,
+    READY_GROUPED,
+    REJECT,
+    REJECTED,
+    REJECTING,
+    REQUEUE,
+    REQUEUED,
+    RETRY,
+    RETRY_LATER,
+    RUNNING,
+    RUNNING_ACKED,
+    RUNNING_FAILED,
+    RUNNING_GROUPED,
+    RUNNING_REJECTED,
+    RUNNING_REQUEUED,
+    SPACE,
+    STAGES,
+    STOP,
+    SUCCEEDED,
+    TABLE,
+)
+
+CELLS = list(itertools.product(STAGES, INPUTS))
+#: Its handler runs.
+RUNS = (RUNNING, RUNNING_ACKED, RUNNING_REJECTED, RUNNING_REQUEUED, RUNNING_FAILED, RUNNING_GROUPED)
+#: It is over, and so is its handler.
+ENDS = (ACKED, REJECTED, REQUEUED, LOST)
+BY_HAND = (ACK, REJECT, REQUEUE, FAIL, GROUP)
+
+
+def handler(stage: str, signal: str) -> str:
+    """What the end of a handler leads to."""
+    if stage is ORPHANED:
+        return LOST
+    if stage not in RUNS:
+        return IGNORE
+    if signal is FAILED or stage is RUNNING_FAILED:
+        return FAILING
+    succeeded = {RUNNING: ACKING, RUNNING_ACKED: ACKING, RUNNING_GROUPED: ACKING_GROUPED}
+    succeeded |= {RUNNING_REJECTED: REJECTING, RUNNING_REQUEUED: REQUEUED}
+    return DEFERRED if stage is RUNNING and signal is DEFERS else succeeded[stage]
+
+
+def by_hand(stage: str, signal: str) -> str:
+    """What somebody outside the handler, or in it, may decide: once."""
+    if stage is RUNNING:
+        kept = {ACK: RUNNING_ACKED, REJECT: RUNNING_REJECTED, REQUEUE: RUNNING_REQUEUED}
+        return {**kept, FAIL: RUNNING_FAILED, GROUP: RUNNING_GROUPED}[signal]
+    if stage is DEFERRED:
+        done = {ACK: ACKING, REJECT: REJECTING, REQUEUE: REQUEUED, FAIL: FAILING, GROUP: ACKING_GROUPED}
+        return done[signal]
+    return IGNORE if stage in (ORPHANED, LOST) else ILLEGAL
+
+
+def confirms(stage: str) -> str:
+    """What it leads to that all publishes are confirmed; there are none to be confirmed where it is illegal."""
+    if stage in RUNS or stage is DEFERRED:
+        return IGNORE
+    return {ACKING: ACKED, ACKING_GROUPED: READY_GROUPED, REJECTING: REJECTED}.get(stage, ILLEGAL)
+
+
+def lost(stage: str) -> str:
+    if stage in RUNS:
+        return ORPHANED
+    return IGNORE if stage in (*ENDS, ORPHANED) else LOST
+
+
+def expected(stage: str, signal: str) -> str:
+    """The table again, as the rules of a delivery's life: input by input, where the table goes stage by stage."""
+    if signal in (SUCCEEDED, DEFERS, FAILED):
+        return handler(stage, signal)
+    if signal in BY_HAND:
+        return by_hand(stage, signal)
+    if signal is CONFIRMED:
+        return confirms(stage)
+    if signal is LINK_LOST:
+        return lost(stage)
+    if signal is STOP:
+        return REQUEUED if stage is PAUSED else IGNORE
+    if signal is SPACE:
+        return RUNNING if stage is PAUSED else ILLEGAL
+    if signal is GROUP_CONFIRMED:
+        return ACKED if stage is READY_GROUPED else ILLEGAL
+    if signal is GROUP_FAILED:
+        failing = {RUNNING_GROUPED: RUNNING_FAILED, ACKING_GROUPED: FAILING, READY_GROUPED: FAILING}
+        return failing.get(stage, ILLEGAL)
+    policy = {RETRY: REQUEUED, RETRY_LATER: ACKING, GIVE_UP: REJECTING}
+    return policy[signal] if stage is FAILING else ILLEGAL
+
+
+def reachable(start: str) -> set[str]:
+    found, todo = {start}, [start]
+    while todo:
+        for cell in TABLE[todo.pop()].values():
+            if cell in STAGES and cell not in found:
+                found.add(cell)
+                todo.append(cell)
+    return found
+
+
+def test_stages_and_inputs_are_distinct_and_the_table_has_exactly_them() -> None:
+    assert len({*STAGES, *INPUTS, IGNORE, ILLEGAL}) == len(STAGES) + len(INPUTS) + 2
+    assert set(TABLE) == set(STAGES)
+    assert all(set(row) == set(INPUTS) for row in TABLE.values())
+
+
+@pytest.mark.parametrize(("stage", "signal"), CELLS)
+def test_every_cell_is_what_the_rules_of_a_life_say(stage: str, signal: str) -> None:
+    assert TABLE[stage][signal] == expected(stage, signal)
+
+
+@pytest.mark.parametrize(("stage", "signal"), CELLS)
+def test_stages_come_out_as_the_constants_themselves(stage: str, signal: str) -> None:
+    """The machine compares stages by identity, which is fast and right only if nothing makes a copy."""
+    cell = TABLE[stage][signal]
+    assert any(cell is known for known in (*STAGES, IGNORE, ILLEGAL))
+
+
+def test_every_stage_is_reachable() -> None:
+    assert reachable(RUNNING) | reachable(PAUSED) == set(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_leads_to_an_end(stage: str) -> None:
+    assert reachable(stage) & set(ENDS)
+
+
+@pytest.mark.parametrize("stage", ENDS)
+def test_an_end_is_for_ever(stage: str) -> None:
+    assert reachable(stage) == {stage}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_others_do_is_legal_at_any_time(stage: str) -> None:
+    """A handler may end late, the link may be lost, and the service be stopped, at any moment."""
+    for signal in (SUCCEEDED, DEFERS, FAILED, LINK_LOST, STOP):
+        assert TABLE[stage][signal] is not ILLEGAL
+
+
+def test_the_only_way_to_an_acknowledgement_is_by_confirms() -> None:
+    """Invariant I1, as far as the table can say it."""
+    ways = {(stage, signal) for stage, signal in CELLS if TABLE[stage][signal] is ACKED}
+    assert ways == {(ACKING, CONFIRMED), (READY_GROUPED, GROUP_CONFIRMED)}
+    assert {signal for stage, signal in CELLS if TABLE[stage][signal] is READY_GROUPED} == {CONFIRMED}
+
+
+def test_the_only_way_to_the_dead_letters_is_a_rejection_whose_publishes_are_confirmed() -> None:
+    assert [(stage, signal) for stage, signal in CELLS if TABLE[stage][signal] is REJECTED] == [(REJECTING, CONFIRMED)]
+
+
+def test_what_the_groups_of_stages_say() -> None:
+    assert set(RUNS) == life.HOLDING
+    assert {*RUNS, DEFERRED} == life._AWAITING
+    undecided = {stage for stage in STAGES if TABLE[stage][ACK] in STAGES}
+    assert undecided == set(life._UNDECIDED)
+    confirming = {stage for stage in STAGES if TABLE[stage][CONFIRMED] in STAGES}
+    assert confirming == life._CONFIRMING
+
+
+def test_the_module_keeps_each_stage_in_its_list() -> None:
+    """A stage or input that someone adds must be in the list that the product tests run over."""
+    own = {name: value for name, value in vars(life).items() if name.isupper() and isinstance(value, str)}
+    imported = {"COMMANDS", "EVENTS"}
+    assert {value for name, value in own.items() if name not in imported} == {*STAGES, *INPUTS, IGNORE, ILLEGAL}
