@@ -260,6 +260,7 @@ class Deliveries:
         self.in_flight.by_id[number] = delivery
         outbox = self._outbox
         if self.paused or outbox.kept >= outbox.limit:
+            outbox.wanted = True
             delivery.stage = PAUSED
             self.paused.append(delivery)
             return []

@@ -19,13 +19,10 @@ from pamqp.commands import Basic
 from eda_core.checks import is_number
 from eda_core.criticality import ALERT, EMERGENCY, NOTICE, WARNING
 from eda_core.errors import BufferFull, LocalError, StateError
-from eda_core.machine import connection as link_events
-from eda_core.machine import deliveries as life
-from eda_core.machine import link
 from eda_core.machine.calls import Call, Calls, reply_key
 from eda_core.machine.config import Config
-from eda_core.machine.connection import Connection
-from eda_core.machine.deliveries import Deliveries, Read
+from eda_core.machine.connection import ADDED, CLOSING, ENDED, LOST, OPENED, Connection
+from eda_core.machine.deliveries import ACK, HOLDING, REJECT, REQUEUE, Deliveries, Read
 from eda_core.machine.effects import (
     ON_LINK,
     Ack,
@@ -45,8 +42,9 @@ from eda_core.machine.effects import (
     Stopped,
     Unconfigured,
 )
-from eda_core.machine.identifiers import DeliveryId, Epoch, PublishId
+from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.in_flight import Delivery
+from eda_core.machine.link import DRAINING, OPEN, OVER, SERVING, WITHOUT_LINK
 from eda_core.machine.logs import Logs
 from eda_core.machine.outbox import Outbox
 from eda_core.machine.outcomes import Failed, Outcome
@@ -194,7 +192,7 @@ class Machine:
 
     def blocked(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
         """The broker is short of resources and asks not to publish. It may say so before the link is open."""
-        if self._is_stale(epoch) or self._connection.state in link.WITHOUT_LINK:
+        if self._is_stale(epoch) or self._connection.state in WITHOUT_LINK:
             return []
         self._outbox.block(now)
         return [Report(WARNING, f"the broker blocks publishing: {reason}")]
@@ -307,7 +305,7 @@ class Machine:
         due = self._calls.deadline()
         if due is not None and (first is None or due < first):
             first = due
-        due = self._outbox.deadline(self._connection.state in link.SERVING)
+        due = self._outbox.deadline(self._connection.state in SERVING)
         return due if first is None or (due is not None and due < first) else first
 
     def tick(self, now: float) -> list[Effect]:
@@ -319,7 +317,7 @@ class Machine:
             effects.append(Replied(call.ticket, call.command, None, "no result came in time", timed_out=True))
         if overdue:
             self._cancel(overdue, now, effects)
-        serving = self._connection.state in link.SERVING
+        serving = self._connection.state in SERVING
         reason = self._outbox.overdue(now, serving)
         if reason is not None:
             self._follow(self._connection.give_up(reason, now, effects), now, effects)
@@ -342,13 +340,13 @@ class Machine:
     ) -> list[Effect]:
         """A message from a consumer of this link. ``tag`` is the broker's delivery tag."""
         connection, deliveries = self._connection, self._deliveries
-        if epoch != connection.epoch or connection.state not in link.SERVING or not deliveries.in_flight.is_next(tag):
+        if epoch != connection.epoch or connection.state not in SERVING or not deliveries.in_flight.is_next(tag):
             self._stale += 1
             return []
         connection.received = True
-        if routing_key == self._calls.key and self._calls.subscribed:
+        if self._calls.subscribed and routing_key == self._calls.key:
             return self._result(epoch, tag, exchange, routing_key, properties, body, now)
-        if connection.state is link.DRAINING:  # it crossed our cancel: somebody else's work
+        if connection.state is DRAINING:  # it crossed our cancel: somebody else's work
             return [Nack(epoch, tag, True)]
         return deliveries.delivered(epoch, tag, redelivered, exchange, routing_key, properties, body, now)
 
@@ -391,7 +389,7 @@ class Machine:
                 redelivered.)
         """
         effects: list[Effect] = []
-        self._deliveries.settle(delivery, life.ACK, multiple, now, effects)
+        self._deliveries.settle(delivery, ACK, multiple, now, effects)
         self._proceed(now, effects)
         return effects
 
@@ -404,7 +402,7 @@ class Machine:
             LocalError: as :meth:`ack`.
         """
         effects: list[Effect] = []
-        self._deliveries.settle(delivery, life.REQUEUE if requeue else life.REJECT, multiple, now, effects)
+        self._deliveries.settle(delivery, REQUEUE if requeue else REJECT, multiple, now, effects)
         self._proceed(now, effects)
         return effects
 
@@ -448,12 +446,12 @@ class Machine:
             StateError: the service has stopped.
         """
         effects: list[Effect] = []
-        if self._connection.state in link.OVER:
+        if self._connection.state in OVER:
             raise StateError(f"the service is {self.state}", hint="publish before it stops")
         sealed = seal(message, self._content_type, self.config.limits)
         deliveries = self._deliveries
         delivery = None if within is None else deliveries.in_flight.by_id.get(within)
-        if delivery is not None and not immediate and delivery.stage in life.HOLDING:
+        if delivery is not None and not immediate and delivery.stage in HOLDING:
             if len(delivery.held) >= self.config.held:
                 deliveries.refuse_held(delivery)
             delivery.held.append(self._stamp(sealed, mandatory, delivery, None, False))
@@ -477,8 +475,10 @@ class Machine:
         if epoch != self._connection.epoch:
             self._stale += 1
             return effects
-        for publish in self._outbox.confirmed(tag, multiple):
+        safe = self._outbox.confirmed(tag, multiple)
+        if safe:
             self._connection.progress = True
+        for publish in safe:
             if publish.ticket is not None:
                 effects.append(PublishDone(publish.ticket, None, publish.returned))
             if publish.delivery is not None:
@@ -560,7 +560,7 @@ class Machine:
             StateError: the service has stopped.
         """
         effects: list[Effect] = []
-        if self._connection.state in link.OVER:
+        if self._connection.state in OVER:
             raise StateError(f"the service is {self.state}", hint="call before it stops")
         delivery, calls = self._deliveries.find(within), self._calls
         correlation_id = self._correlation_id(ticket)
@@ -661,7 +661,7 @@ class Machine:
             if not self._deliveries.has_credit(delivery):
                 self._outbox.refuse_if_full()
         except BufferFull:
-            self._starved = True
+            self._starved = self._outbox.wanted = True
             raise
         self._outbox.kept += 1
 
@@ -676,8 +676,7 @@ class Machine:
         """Give the publish its identity: a fresh message id, which client libraries match returns by, and its cause."""
         exchange, routing_key, properties, body = sealed
         outbox = self._outbox
-        number: PublishId = outbox.published + 1  # type: ignore[assignment]  # a call of a NewType costs too much here
-        outbox.published = number
+        outbox.published = number = outbox.published + 1
         properties.message_id = f"{self._token}-{number}"
         if properties.app_id is None:
             properties.app_id = self.config.service
@@ -689,33 +688,45 @@ class Machine:
             cause = delivery.properties.message_id
             if cause and type(cause) is str and properties.headers is not None:
                 properties.headers[CAUSATION_ID] = cause
-        return Publish(number, exchange, routing_key, properties, body, mandatory, identifier, ticket, kept)
+        return Publish(
+            number,  # type: ignore[arg-type]  # a call of a NewType costs too much here
+            exchange,
+            routing_key,
+            properties,
+            body,
+            mandatory=mandatory,
+            delivery=identifier,
+            ticket=ticket,
+            kept=kept,
+        )
 
     def _proceed(self, now: float, effects: list[Effect]) -> None:
         """The end of every input that may have finished something: send and settle what now can be."""
         connection, outbox, deliveries = self._connection, self._outbox, self._deliveries
-        if outbox.backlog and outbox.blocked_since is None and connection.state in link.SERVING:
+        if outbox.backlog and outbox.blocked_since is None and connection.state in SERVING:
             outbox.send(connection.epoch, now, effects)
-        if deliveries.in_flight.to_ack:
+        in_flight = deliveries.in_flight
+        if in_flight.to_ack:
             connection.progress = True
-            deliveries.in_flight.flush(effects)
-        if self._starved and outbox.kept < outbox.limit and not self._calls.full():
-            self._starved = False
-            effects.append(BufferAvailable())
-        if deliveries.paused and outbox.kept < outbox.limit:
+            in_flight.flush(effects)
+        if outbox.wanted and outbox.kept < outbox.limit:
             deliveries.resume(effects)
+            if self._starved and not self._calls.full():
+                self._starved = False
+                effects.append(BufferAvailable())
+            outbox.wanted = self._starved or bool(deliveries.paused)
         if connection.stop_due is not None:
             self._finish_if_quiet(now, effects)
 
     def _give_up_link(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        if not self._is_stale(epoch) and self._connection.state not in link.OVER:
+        if not self._is_stale(epoch) and self._connection.state not in OVER:
             self._follow(self._connection.give_up(reason, now, effects), now, effects)
         return effects
 
     def _finish_if_quiet(self, now: float, effects: list[Effect]) -> None:
         connection = self._connection
-        if connection.stop_due is None or connection.state in link.OVER or self._holds:
+        if connection.stop_due is None or connection.state in OVER or self._holds:
             return
         if not self._deliveries.busy() and not self._outbox.kept:
             self._follow(connection.finish(now, effects), now, effects)
@@ -733,7 +744,7 @@ class Machine:
         self._logs.opened(connection.epoch, effects)
         if REPLIES in connection.queues:
             self._added(now, effects)
-        if connection.state is link.OPEN:
+        if connection.state is OPEN:
             if self._configured:
                 self._consume(connection.queues, effects)
                 effects.append(Ready())
@@ -756,7 +767,7 @@ class Machine:
     def _now_configured(self, effects: list[Effect]) -> None:
         if not self._configured:
             self._configured = True
-            if self._connection.state is link.OPEN:
+            if self._connection.state is OPEN:
                 self._consume([tag for tag in self._connection.queues if tag != CONFIGURATIONS], effects)
                 effects.append(Ready())
 
@@ -800,9 +811,9 @@ _HOOKS: dict[type, str] = {
 }
 
 _FOLLOWING: dict[str, Callable[[Machine, float, list[Effect]], None]] = {
-    link_events.OPENED: Machine._opened,
-    link_events.ADDED: Machine._added,
-    link_events.LOST: Machine._lost,
-    link_events.CLOSING: Machine._closing,
-    link_events.ENDED: Machine._ended,
+    OPENED: Machine._opened,
+    ADDED: Machine._added,
+    LOST: Machine._lost,
+    CLOSING: Machine._closing,
+    ENDED: Machine._ended,
 }

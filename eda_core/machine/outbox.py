@@ -83,6 +83,7 @@ class Outbox:
         backlog: what is to be sent, in order.
         limit: so many publishes at most are kept, but for those of handlers that run.
         kept: how many publishes are accepted and not confirmed. What handlers hold does not count.
+        wanted: somebody waits for space.
         published: how many publishes were accepted so far, and so the identifier of the last one.
         blocked_since: since when the broker takes no publishes, monotonic seconds; ``None`` while it does.
     """
@@ -100,6 +101,7 @@ class Outbox:
         "kept",
         "limit",
         "published",
+        "wanted",
     )
 
     def __init__(self, config: Config) -> None:
@@ -115,6 +117,7 @@ class Outbox:
         self.backlog: deque[Publish] = deque()
         self.kept: int = 0
         self.published: int = 0
+        self.wanted: bool = False
         self.blocked_since: float | None = None
 
     # Accepting
