@@ -350,6 +350,9 @@ class RabbitNode:
         Raises RabbitNodeError with the output if the command fails.
         """
         command = [str(self._server.with_name("rabbitmqctl")), "-q", "-n", self.name, *args]
+        return self._run(command, f"rabbitmqctl {' '.join(args)}", timeout)
+
+    def _run(self, command: list[str], what: str, timeout: float) -> str:
         try:
             done = subprocess.run(
                 command,
@@ -362,10 +365,19 @@ class RabbitNode:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise RabbitNodeError(f"rabbitmqctl {' '.join(args)}: no answer in {timeout:g} s") from error
+            raise RabbitNodeError(f"{what}: no answer in {timeout:g} s") from error
         if done.returncode != 0:
-            raise RabbitNodeError(f"rabbitmqctl {' '.join(args)}: status {done.returncode}\n{done.stdout}")
+            raise RabbitNodeError(f"{what}: status {done.returncode}\n{done.stdout}")
         return done.stdout.strip()
+
+    def shell(self, line: str, timeout: float = 180.0) -> str:
+        """Run a line in a shell on this node's host, where ``rabbitmqctl`` is for this node. Returns what it prints.
+
+        Raises RabbitNodeError with the output if the line fails.
+        """
+        ctl = f'rabbitmqctl() {{ {self._server.with_name("rabbitmqctl")} -q -n {self.name} "$@"; }}'
+        command = ["bash", "-o", "pipefail", "-c", f"{ctl}; {line}"]
+        return self._run(command, line, timeout)
 
     def eval(self, expression: str) -> str:
         """Evaluate an Erlang expression on the node; raises RabbitNodeError if it fails there."""

@@ -10,8 +10,9 @@ import functools
 import itertools
 import logging
 import os
+import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from eda_aio import Service
 from eda_core import ReconnectPolicy
 from eda_tools.broker import EmbeddedBrokerThread
 from tests.support.rabbitmq import RabbitNode
+from tests.support.signals import inherited
 
 ROOT = Path(__file__).parents[2]
 
@@ -354,12 +356,19 @@ class Program:
 
 
 @asynccontextmanager
-async def program(*arguments: str, url: str | None = None, cwd: Path = ROOT) -> AsyncIterator[Program]:
-    """Run ``python ARGUMENTS``; killed at the end of the block if it still runs."""
+async def program(
+    *arguments: str, url: str | None = None, cwd: Path = ROOT, ignored: Container[signal.Signals] = ()
+) -> AsyncIterator[Program]:
+    """Run ``python ARGUMENTS``; killed at the end of the block if it still runs.
+
+    Args:
+        ignored: signals that it inherits as ignored.
+    """
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(url), cwd=cwd
-    )
+    with inherited(ignored):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(url), cwd=cwd
+        )
     started = Program(process)
     try:
         yield started

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,18 @@ import pytest
 
 from eda_tools.cli.tool import Tool
 from tests.support.services import PATIENCE, Program, environment, program, within
+from tests.support.signals import inherited
+
+#: The tools that eventail has, too: they are installed as scripts of these names, ``logger.py`` and so on.
+EVENTAILS = (
+    "logger",
+    "monitor",
+    "publish_event",
+    "publish_configuration",
+    "send_command",
+    "inspect_queue",
+    "resurrect",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +76,18 @@ async def run_tool(
         url: for EDA_AMQP_URL.
         env: more environment variables.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        f"eda_tools.{name}",
-        *arguments,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**environment(url), **(env or {})},
-        cwd=cwd,
-    )
+    with inherited():
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            f"eda_tools.{name}",
+            *arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**environment(url), **(env or {})},
+            cwd=cwd,
+        )
     try:
         out, err = await within(process.communicate(stdin), f"the end of {name}")
     finally:
@@ -95,10 +108,20 @@ def run_here(tool: Tool, capsys: pytest.CaptureFixture[str], *arguments: str) ->
 
 @asynccontextmanager
 async def watching(
-    name: str, *arguments: str, url: str | None = None, cwd: Path | None = None
+    name: str,
+    *arguments: str,
+    url: str | None = None,
+    cwd: Path | None = None,
+    ignored: Container[signal.Signals] = (),
 ) -> AsyncIterator[Program]:
-    """A tool that watches, subscribed; killed at the end of the block if it still runs."""
-    async with program("-m", f"eda_tools.{name}", *arguments, url=url, cwd=cwd or Path.cwd()) as started:
+    """A tool that watches, subscribed; killed at the end of the block if it still runs.
+
+    Args:
+        ignored: signals that it inherits as ignored.
+    """
+    async with program(
+        "-m", f"eda_tools.{name}", *arguments, url=url, cwd=cwd or Path.cwd(), ignored=ignored
+    ) as started:
         await started.notes.until(lambda lines: any(" watching " in line for line in lines), f"{name} watches")
         yield started
 
@@ -116,7 +139,10 @@ def on_terminal(*command: str, url: str | None = None, env: Mapping[str, str] | 
     variables = {**environment(url), "TERM": "xterm-256color", "COLUMNS": "100", **(env or {})}
     for name in {"NO_COLOR", "FORCE_COLOR"} - set(env or {}):
         variables.pop(name, None)
-    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=variables, start_new_session=True)
+    with inherited():
+        process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env=variables, start_new_session=True
+        )
     os.close(slave)
     sent, deadline = b"", time.monotonic() + PATIENCE
     try:

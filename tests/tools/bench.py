@@ -1,5 +1,4 @@
-"""A bench for the tools that look at queues: an operator with pika, which adds nothing to what it publishes, and shows
-queues as they are."""
+"""An operator for tests of tools that look at queues. It uses pika, which adds nothing and hides nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ def ran(name: str, *arguments: str, **options: Any) -> Ran:
 
 @dataclass(frozen=True)
 class Seen:
-    """A message, with everything by which it could differ from another."""
+    """A message with everything by which it can differ from another."""
 
     exchange: str
     routing_key: str
@@ -37,7 +36,7 @@ class Seen:
     body: bytes
 
     def living(self, headers: bool = True) -> dict[str, Any]:
-        """What a dead letter has in common with the message it was."""
+        """The parts that a dead letter has in common with the original message."""
         mine = {name: value for name, value in self.headers.items() if not name.startswith("x-")}
         return {"properties": self.properties, "headers": mine if headers else None, "body": self.body}
 
@@ -51,12 +50,12 @@ class Operator:
         self.channel.confirm_delivery()
 
     def reopen(self) -> None:
-        """Another channel, after the broker closed one."""
+        """Open a new channel, after the broker has closed one."""
         self.channel = self.connection.channel()
         self.channel.confirm_delivery()
 
     def operate(self, **arguments: Any) -> None:
-        """Exchanges, the service's queues (``arguments`` are those of ``a.events``), and the dead letters' queue."""
+        """Declare the exchanges, the service's queues (``a.events`` with ``arguments``) and that of dead letters."""
         for exchange in ("events", "commands", DEAD_LETTER_EXCHANGE):
             self.channel.exchange_declare(exchange, "topic", durable=True)
         self.channel.queue_declare(DEAD_LETTER_QUEUE, durable=True)
@@ -68,16 +67,16 @@ class Operator:
         self.channel.queue_bind(COMMANDS_QUEUE, "commands", "a.#")
 
     def publish(self, exchange: str, key: str, body: bytes = b"{}", **properties: Any) -> None:
-        """Publish; returns when it is confirmed."""
+        """Publish a message. Returns when it is confirmed."""
         given = {"content_type": "application/json", "delivery_mode": 2, **properties}
         self.channel.basic_publish(exchange, key, body, pika.BasicProperties(**given))
 
     def event(self, key: str, body: bytes = b"{}", **headers: Any) -> None:
-        """Publish an event; its conversation id is its key."""
+        """Publish an event, whose conversation id contains its key."""
         self.publish("events", key, body, headers={"conversation_id": f"conversation of {key}", **headers})
 
     def many(self, count: int, exchange: str = "events", key: str = "Counted") -> None:
-        """Publish ``count`` numbered events, without waiting for each; returns when the queue has them."""
+        """Publish ``count`` numbered events without waiting for each. Returns when the queue has them."""
         channel = self.connection.channel()
         for number in range(count):
             properties = pika.BasicProperties(
@@ -91,7 +90,7 @@ class Operator:
         channel.close()
 
     def kill(self, queue: str = EVENTS_QUEUE) -> None:
-        """Reject all that waits in a queue, without requeue; returns when the dead letters are in their queue."""
+        """Reject all messages in a queue without requeue. Returns when the dead letters are in their queue."""
         before, count, tag = self.waiting(), 0, 0
         while (got := self.channel.basic_get(queue))[0] is not None:
             tag, count = got[0].delivery_tag, count + 1
@@ -100,33 +99,35 @@ class Operator:
         self.await_waiting(before + count)
 
     def await_waiting(
-        self, count: int, patience: float = 20.0, *, doubled: int = 0, queue: str = DEAD_LETTER_QUEUE
+        self, count: int, timeout: float = 20.0, *, doubled: int = 0, queue: str = DEAD_LETTER_QUEUE
     ) -> None:
-        """Until so many are in the queue, or up to ``doubled`` more: RabbitMQ puts dead letters there in its own time,
-        and what a killed worker had, and tells nobody."""
-        deadline = time.monotonic() + patience
+        """Wait until ``count`` messages are in the queue, or up to ``doubled`` more.
+
+        RabbitMQ does not say when it has put dead letters there, or messages of a killed worker.
+        """
+        deadline = time.monotonic() + timeout
         while not count <= (found := self.waiting(queue)) <= count + doubled:
-            assert time.monotonic() < deadline, f"{found} messages in {queue} instead of {count} after {patience} s"
+            assert time.monotonic() < deadline, f"{found} messages in {queue} instead of {count} after {timeout} s"
 
     def waiting(self, queue: str = DEAD_LETTER_QUEUE) -> int:
-        """How many messages are in a queue that nobody has."""
+        """How many messages in a queue are ready for a consumer."""
         return int(self.channel.queue_declare(queue, passive=True).method.message_count)
 
     def drain(self, queue: str = DEAD_LETTER_QUEUE) -> list[Seen]:
-        """Take out what is there, in order."""
+        """Take all messages out of a queue, in order."""
         found = []
         while (got := self.channel.basic_get(queue, auto_ack=True))[0] is not None:
             found.append(_seen(*got))
         return found
 
-    def consume(self, queue: str, patience: float = 20.0) -> Iterator[Seen]:
-        """Take what is there and what comes, as long as it is asked for; fails if nothing comes."""
-        for method, properties, body in self.channel.consume(queue, auto_ack=True, inactivity_timeout=patience):
-            assert method is not None, f"nothing came from {queue} for {patience} s"
+    def consume(self, queue: str, timeout: float = 20.0) -> Iterator[Seen]:
+        """Take messages out of a queue, also those that still come. Fails if none comes for ``timeout`` seconds."""
+        for method, properties, body in self.channel.consume(queue, auto_ack=True, inactivity_timeout=timeout):
+            assert method is not None, f"nothing came from {queue} for {timeout} s"
             yield _seen(method, properties, body)
 
     def names(self, queue: str = DEAD_LETTER_QUEUE) -> list[str]:
-        """Drain it; only the routing keys."""
+        """Take all messages out of a queue. Returns their routing keys."""
         return [seen.routing_key for seen in self.drain(queue)]
 
 

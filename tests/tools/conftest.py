@@ -1,4 +1,4 @@
-"""The brokers that the tools are tested on, and who operates them."""
+"""The brokers on which the tools are tested, and their operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages for tests of what reads recordings."""
+"""Messages for tests of tools that read recordings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def message(
     status: str | None = None,
     **properties: Any,
 ) -> Delivery:
-    """A message as it was seen ``at`` seconds after :data:`START`; ``cause`` is the header causation_id."""
+    """A message that arrived ``at`` seconds after :data:`START`; ``cause`` is the header causation_id."""
     headers = {"conversation_id": conversation, "causation_id": cause, "status": status}
     written = {ATTRIBUTES[name]: value for name, value in properties.items()}
     return Delivery(
@@ -64,6 +64,6 @@ def result(
 
 
 def recording(path: Path, *messages: Delivery) -> str:
-    """A recording of ``messages``; its path."""
+    """Write a recording of ``messages``. Returns its path."""
     path.write_bytes(b"".join(map(dumps, messages)))
     return str(path)

@@ -26,8 +26,9 @@ from pamqp import commands, frame
 
 from eda_tools import broker as tool
 from eda_tools.broker import EmbeddedBroker, EmbeddedBrokerThread
+from tests.support.signals import inherited
 
-kombu: Any = importlib.import_module("kombu")  # publishes no types
+kombu: Any = importlib.import_module("kombu")  # has no types
 ROOT = Path(__file__).parents[2]
 MEGABYTE = bytes(range(256)) * 4096
 numbers = itertools.count(1)
@@ -293,7 +294,7 @@ def test_a_killed_broker_keeps_what_is_durable(name: str) -> None:
         channel.queue_declare(f"{name}-transient")
         channel.basic_publish("", name, b"lost")
         channel.basic_publish("", name, b"kept", pika.BasicProperties(delivery_mode=2))
-        # An answer to anything sent later tells that the publishes arrived.
+        # The answer to a later frame shows that the publishes arrived.
         assert channel.queue_declare(name, passive=True).method.message_count == 2
         broker.kill()
         with pytest.raises(pika.exceptions.AMQPConnectionError):
@@ -328,7 +329,7 @@ def test_an_alarm_is_announced(name: str) -> None:
 
 
 def test_heartbeats_keep_idle_connections_of_all_clients() -> None:
-    seconds = 3  # three intervals, each of which alone would do for a peer that says nothing
+    seconds = 3  # three intervals; a client that sends nothing is dropped after one
 
     def idle_pika(url: str) -> None:
         with contextlib.closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
@@ -368,13 +369,16 @@ def test_heartbeats_keep_idle_connections_of_all_clients() -> None:
 @contextlib.contextmanager
 def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tools")])}
-    with subprocess.Popen(
-        [sys.executable, "-m", "eda_tools.broker", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=env,
-    ) as process:
+    with (
+        inherited(),
+        subprocess.Popen(
+            [sys.executable, "-m", "eda_tools.broker", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+        ) as process,
+    ):
         try:
             yield process
         finally:
@@ -421,7 +425,7 @@ def test_help_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         tool.main(["--help"])
     assert caught.value.code == 0
-    assert "Production is RabbitMQ" in " ".join(capsys.readouterr().out.split())
+    assert "In production use RabbitMQ" in " ".join(capsys.readouterr().out.split())
 
 
 # --- the sockets ---
@@ -450,7 +454,7 @@ def test_a_client_that_does_not_read_is_not_read_from() -> None:
                 await loop.sock_connect(raw, (broker.host, broker.port))
                 await loop.sock_sendall(raw, _handshake())
                 sent = 0
-                # Each Qos is answered. It must be the sender that cannot go on, not the answers that pile up.
+                # Each Qos is answered. The sender must be stopped, or the answers would fill the memory.
                 with contextlib.suppress(asyncio.TimeoutError):
                     while sent < 200_000_000:
                         await asyncio.wait_for(loop.sock_sendall(raw, _QOS * 5000), 0.5)

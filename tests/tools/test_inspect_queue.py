@@ -1,4 +1,4 @@
-"""inspect_queue: what it shows, and that the queue is afterwards as it was."""
+"""inspect_queue: what it shows, and that it does not change the queue."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from eda_tools.bus.queues import QueueKind, queue_kind
 from eda_tools.cli.output import Output
 from eda_tools.inspect_queue import TOOL
 from tests.support.services import DEAD_LETTER_QUEUE, TEST_TIMEOUT, BrokerUnderTest, environment, within
+from tests.support.signals import inherited
 from tests.support.tools import on_terminal, run_here
 from tests.tools.bench import EVENTS_QUEUE, Operator, operator, ran
 
@@ -25,12 +26,13 @@ MANY = 1_000
 
 
 async def begun(url: str, *arguments: str) -> asyncio.subprocess.Process:
-    """A tool that cannot end before its output is read, since that is more than a pipe holds."""
+    """Start a tool that cannot end before its output is read, because a pipe cannot hold all of it."""
     command = ("-m", "eda_tools.inspect_queue", *arguments, url, EVENTS_QUEUE)
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        sys.executable, *command, stdout=pipe, stderr=pipe, env=environment(), limit=2**16
-    )
+    with inherited():
+        return await asyncio.create_subprocess_exec(
+            sys.executable, *command, stdout=pipe, stderr=pipe, env=environment(), limit=2**16
+        )
 
 
 def numbers(bench: Operator) -> list[int]:
@@ -238,7 +240,7 @@ def test_quorum_queues_are_refused(
     assert (refused.status, refused.out) == (2, "")
     assert "is a quorum queue" in refused.line
     assert "its delivery limit is 2" in refused.line
-    for _ in range(3):  # as often as would make the broker drop it
+    for _ in range(3):  # so often that the broker would drop it
         assert run_here(TOOL, capsys, broker.url, "q").status == 2
     method, properties, _ = bench.channel.basic_get("q")
     assert (method.redelivered, (properties.headers or {}).get("x-delivery-count", 0)) == (False, 0)
@@ -298,7 +300,7 @@ def test_the_kind_of_a_queue_is_found_out(broker: BrokerUnderTest, bench: Operat
     if broker.node is not None:
         assert asyncio.run(kinds("stream")) == [QueueKind("stream")]
         assert ran("inspect_queue", "--force", broker.url, "stream").status == 2
-    # What never was must not be afterwards either.
+    # A queue that did not exist must not exist now.
     assert asyncio.run(kinds("nowhere"))[0].kind is None
     with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="no queue"):
         bench.channel.queue_declare("nowhere", passive=True)

@@ -1,4 +1,4 @@
-"""publish_event, publish_configuration and send_command, as processes and in this one, on both brokers."""
+"""publish_event, publish_configuration and send_command, in processes of their own and in this one, on both brokers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from eda_core import Command
 from eda_tools import eda, logger, monitor, publish_configuration, publish_event, send_command
 from eda_tools.broker import EmbeddedBrokerThread
-from eda_tools.cli import tool as cli
+from eda_tools.cli import status as cli
 from tests.support.rabbitmq import free_port
 from tests.support.services import (
     BrokerUnderTest,
@@ -39,12 +39,12 @@ TOOLS["send_command"] = send_command.TOOL
 
 
 async def here(name: str, capsys: pytest.CaptureFixture[str], *arguments: str) -> Ran:
-    """In a thread, beside the peers of the test."""
+    """Run a tool in a thread, beside the peers of the test."""
     return await within(asyncio.to_thread(run_here, TOOLS[name], capsys, *arguments), f"the end of {name}")
 
 
 def needed(name: str) -> tuple[str, ...]:
-    """The arguments behind the URL."""
+    """The arguments after the URL."""
     return () if name in ("logger", "monitor") else ("probe.Name", "--data", "{}")
 
 
@@ -200,7 +200,7 @@ async def test_refused_credentials_and_virtual_hosts(
     ran = await here(name, capsys, f"{broker.url.rpartition('/')[0]}/no%2Fvhost", *needed(name))
     assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
     assert ran.line.startswith(f"{name}: no connection to amqp://guest:***@")
-    assert ran.line.endswith("the broker refuses the virtual host 'no/vhost', or is no AMQP 0-9-1 broker")
+    assert ran.line.endswith("the broker refuses the virtual host 'no/vhost', or it is not an AMQP 0-9-1 broker")
 
 
 @pytest.mark.parametrize("name", ["monitor", "publish_event"])
@@ -208,7 +208,7 @@ async def test_refused_credentials_and_virtual_hosts(
 async def test_exchanges_of_another_type(
     name: str, broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A service would try again for ever; a tool says what is wrong."""
+    """A service would try again forever; a tool says what is wrong."""
     async with peer(broker.url) as client:
         await client.channel.declare_exchange("events", "fanout", durable=True)
         ran = await here(name, capsys, broker.url, *needed(name))
@@ -273,7 +273,7 @@ def test_payload_files_that_are_wrong(
     monkeypatch.chdir(tmp_path)
     if body is not None:
         (tmp_path / file).write_bytes(body)
-    ran = run_here(TOOLS[name], capsys, "amqp://127.0.0.1:1/", "a.B", file)  # nothing is tried to connect to
+    ran = run_here(TOOLS[name], capsys, "amqp://127.0.0.1:1/", "a.B", file)  # without connecting
     assert (ran.status, ran.out) == (status, "")
     assert ran.line.startswith(f"{name}: {told}")
 
@@ -297,7 +297,7 @@ def test_names_that_cannot_be_sent(name: str, capsys: pytest.CaptureFixture[str]
 
 
 class Echo(Probe):
-    """Returns what it gets, as it is asked to."""
+    """Returns its payload in the way that the command names."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, [], ["echo.Echo", "echo.Mute", "echo.Babble", "echo.Forget"], "echo")
@@ -363,7 +363,7 @@ async def test_a_service_that_is_not_there_is_told_of_although_a_monitor_gets_th
                 ran = await interrupted(started)
             assert (ran.status, ran.out) == (cli.INTERRUPTED, "")
             await monitor.channel.declare_queue("echo.commands", durable=True)
-        monkeypatch.setattr(send_command, "_PATIENCE", 0.0)
+        monkeypatch.setattr(send_command, "_LOOK_AFTER", 0.0)
         async with running(Echo(broker.url)):
             ran = await here("send_command", capsys, broker.url, "echo.Echo", "--data", "{}")
     assert (ran.status, ran.err) == (cli.DONE, "")
@@ -373,7 +373,7 @@ async def test_a_service_that_is_not_there_is_told_of_although_a_monitor_gets_th
 async def test_a_service_whose_queue_would_have_too_long_a_name(
     broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(send_command, "_PATIENCE", 0.01)
+    monkeypatch.setattr(send_command, "_LOOK_AFTER", 0.01)
     async with peer(broker.url) as monitor:
         await monitor.tap("commands")
         ran = await here("send_command", capsys, broker.url, "x" * 250 + ".A", "--data", "1", "--timeout", "2")

@@ -1,4 +1,4 @@
-"""resurrect in trouble: killed, interrupted, cut off, with a frozen broker or one without memory: nothing gets lost."""
+"""resurrect killed, interrupted or cut off, with a frozen broker or one without memory: nothing is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.bus import confirming
-from eda_tools.dead_letters import replay as resurrection
+from eda_tools.dead_letters import replay
 from eda_tools.resurrect import TOOL
 from tests.adapters.kombu.support import ProxyThread
 from tests.support.services import DEAD_LETTER_QUEUE, BrokerUnderTest, environment, program
@@ -63,7 +63,7 @@ def test_killed_at_any_moment_it_loses_nothing(broker: BrokerUnderTest, bench: O
 
 
 def _arrived(bench: Operator) -> list[str]:
-    """What the consumer has been sent meanwhile."""
+    """The message ids that the consumer has received meanwhile."""
     waiting = bench.channel.get_waiting_message_count()
     found = []
     for _ in range(waiting):
@@ -100,7 +100,7 @@ def test_a_lost_connection_loses_nothing(broker: BrokerUnderTest, bench: Operato
     async def scenario() -> Ran:
         async with program("-m", "eda_tools.resurrect", "--rate", "300", broker.url, DEAD_LETTER_QUEUE) as tool:
             arriving = bench.consume(EVENTS_QUEUE)
-            for _ in range(3):  # when the third is here, the tool has heard of the first two
+            for _ in range(3):  # when the third has arrived, the first two are confirmed
                 await asyncio.to_thread(next, arriving)
             await broker.cut()
             status = await tool.end()
@@ -127,7 +127,7 @@ def test_a_lost_connection_loses_nothing(broker: BrokerUnderTest, bench: Operato
 
 @contextmanager
 def troubled(count: int) -> Iterator[tuple[EmbeddedBrokerThread, Operator, ProxyThread]]:
-    """A broker with ``count`` dead letters, an operator who talks to it, and the proxy through which the tool does."""
+    """A broker with ``count`` dead letters, its operator, and the proxy through which the tool connects."""
     with EmbeddedBrokerThread() as broker, operator(broker.url) as bench:
         bench.operate()
         bench.many(count)
@@ -137,7 +137,7 @@ def troubled(count: int) -> Iterator[tuple[EmbeddedBrokerThread, Operator, Proxy
 
 
 async def frozen_in_the_middle(bench: Operator, proxy: ProxyThread) -> tuple[Ran, list[str]]:
-    """The tool, to which the broker answers no more after some copies, and then Ctrl-C; and the ids of those copies."""
+    """Freeze the broker after some copies, and press Ctrl-C. Also returns the ids of the copies."""
     arriving = bench.consume(EVENTS_QUEUE)
     async with program("-m", "eda_tools.resurrect", "--rate", "100", proxy.url, DEAD_LETTER_QUEUE) as tool:
         copies = [await asyncio.to_thread(next, arriving) for _ in range(3)]
@@ -150,7 +150,7 @@ def ids(found: Sequence[Seen]) -> list[str]:
 
 
 def everything(bench: Operator, count: int, copies: list[str], doubled: int) -> None:
-    """All are there, and no more than ``doubled`` of them twice."""
+    """Check that all messages exist, and at most ``doubled`` of them twice."""
     bench.channel.cancel()
     copies = copies + ids(bench.drain(EVENTS_QUEUE))
     left = ids(bench.drain())
@@ -166,7 +166,7 @@ def test_a_broker_that_freezes_does_not_hold_it() -> None:
         assert "Traceback" not in result.err
         replayed = int(result.out.splitlines()[-1].split()[1])
         assert replayed >= 2
-        proxy.call(proxy.proxy.cut)  # only now does the broker hear that the tool is gone
+        proxy.call(proxy.proxy.cut)  # only now does the broker notice that the tool has ended
         bench.await_waiting(300 - replayed, doubled=1)
         everything(bench, 300, copies, doubled=1)
 
@@ -174,7 +174,7 @@ def test_a_broker_that_freezes_does_not_hold_it() -> None:
 def test_a_memory_alarm_is_told_of_and_nothing_is_taken_for_sent(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resurrection, "_PATIENCE", 0.1)
+    monkeypatch.setattr(replay, "_SLOW_CONFIRM", 0.1)
     monkeypatch.setattr(confirming, "CONFIRM_TIMEOUT", 0.5)
     with troubled(20) as (broker, bench, proxy):
         broker.operate(lambda model, now: model.set_alarm(True, now=now))

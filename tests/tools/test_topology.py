@@ -1,4 +1,4 @@
-"""``topology``: who publishes and consumes is put together rightly, and drawn so that no name can do harm."""
+"""``topology``: who publishes and who consumes, from all sources; and drawings that no name can break."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ some_routes = st.lists(
 
 
 def boxes(drawing: ElementTree.Element) -> list[tuple[float, float, float, float]]:
-    """Left, top, right and bottom of each."""
+    """Left, top, right and bottom of each box."""
     found = []
     for box in drawing.iter("{http://www.w3.org/2000/svg}rect"):
         x, y, width, height = (float(box.attrib[name]) for name in ("x", "y", "width", "height"))
@@ -173,7 +173,7 @@ def test_drawings_are_well_formed_and_their_boxes_neither_overlap_nor_stick_out(
 
 
 class _Reader(HTMLParser):
-    """Collects what a page is made of."""
+    """Collects the elements of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ def test_flowcharts_hold_no_text_that_mermaid_could_take_for_its_own(found: list
 
 
 def test_fifty_services_are_drawn_without_crossing_more_than_they_have_to() -> None:
-    """A pipeline of fifty services, in any order, comes out straight: each service beside what it publishes."""
+    """A pipeline of fifty services, in any order, is drawn straight: each service beside the key that it publishes."""
     chain = [Route("events", f"E{n * 37 % 50:02}", messages=1) for n in range(50)]
     for n, route in enumerate(chain):
         route.publishers[f"s{n}"] = Publisher(f"s{n}", 1)
@@ -224,7 +224,7 @@ def test_fifty_services_are_drawn_without_crossing_more_than_they_have_to() -> N
 
 
 def test_keys_of_one_service_are_brought_together() -> None:
-    """Whatever their names: those of service n are the keys n and n + 25."""
+    """The keys of service n are n and n + 25, so their names do not bring them together."""
     found = [Route("events", f"E{n:02}", messages=1) for n in range(50)]
     for n, route in enumerate(found):
         route.publishers[f"s{n % 25}"] = Publisher(f"s{n % 25}", 1)
@@ -362,7 +362,7 @@ async def test_a_management_api_that_does_not_answer_holds_nobody_up() -> None:
 
 
 class Desk(Probe):
-    """Asks itself."""
+    """A service that sends itself a command."""
 
     async def on_Received(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
         await self.send_command("desk.Do", payload, conversation_id, "desk.DoReturn", "c-1")
@@ -402,7 +402,7 @@ async def test_the_management_api_tells_who_consumes(rabbit_management: RabbitNo
     asked = ("topology", url, "--management", rabbit_management.management_url)
     async with running(desk, ready=False):
         async with asyncio.timeout(PATIENCE):
-            while True:  # statistics lag some seconds behind
+            while True:  # statistics are some seconds old
                 ran = await run_tool(*asked, "--json")
                 consumers = [consumer for route in ran.objects for consumer in route["consumers"]]
                 if any(each["queues"][0].startswith("amq.") and each["service"] == "desk" for each in consumers):

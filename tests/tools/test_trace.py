@@ -1,4 +1,4 @@
-"""``trace`` as a program: drawn three ways, from a recording and live."""
+"""``trace`` as a program: its three forms, from a recording and by watching."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_each_message_of_a_deep_conversation_can_be_read_on_a_terminal(tmp_path:
 
 
 class Desk(Probe):
-    """Asks itself, and reports."""
+    """A service that sends itself a command and publishes the result."""
 
     async def on_Received(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
         await self.send_command("desk.Do", payload, conversation_id, "desk.DoReturn", "c-1")
@@ -234,7 +234,7 @@ async def test_ctrl_c_draws_what_there_is() -> None:
                 await desk.publish_event("Received", {"é": 1}, "conv-1")
                 await desk.seen.count(1)
                 while not await asyncio.to_thread(_all_taken, embedded):
-                    await asyncio.sleep(0.01)  # the tool tells nobody but the broker
+                    await asyncio.sleep(0.01)  # only the broker knows when
                 ran = await interrupted(live)
     assert ran.status == 130
     assert TREE.fullmatch(ran.out), ran.out
@@ -262,7 +262,7 @@ async def test_on_a_terminal_the_tree_grows_and_stays() -> None:
             command = (sys.executable, "-m", "eda_tools.trace", "-", "conv-1", "--count", "2")
             shown = asyncio.create_task(asyncio.to_thread(on_terminal, *command, url=embedded.url))
             while not await asyncio.to_thread(_subscribed, embedded):
-                await asyncio.sleep(0.01)  # the tool tells nobody but the terminal, which is read to its end
+                await asyncio.sleep(0.01)  # only the terminal knows when, which is read to its end
             for name in ("First", "Second"):
                 await desk.publish_event(name, 1, "conv-1")
             status, sent = await shown

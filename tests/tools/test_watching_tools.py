@@ -1,4 +1,4 @@
-"""monitor and logger, as processes, on both brokers: what is published is shown, and nothing else is disturbed."""
+"""monitor and logger, as processes, on both brokers: they show what is published and disturb nobody."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cbor2
 import pytest
 
 from eda_tools import monitor
-from eda_tools.cli import tool as cli
+from eda_tools.cli import status as cli
 from eda_tools.messages.recording import read_recording
 from tests.support.services import (
     BrokerUnderTest,
@@ -29,7 +29,7 @@ from tests.support.tools import Ran, interrupted, on_terminal, run_here, run_too
 
 
 async def publish(client: Peer, exchange: str, key: str, payload: Any, headers: Any = None, **properties: Any) -> None:
-    """As eventail does, but for what the test says."""
+    """Publish as eventail does, except for what the test passes."""
     headers = {"conversation_id": "c"} if headers is None else headers
     body = payload if isinstance(payload, bytes) else cbor2.dumps(payload)
     await client.publish(
@@ -38,7 +38,7 @@ async def publish(client: Peer, exchange: str, key: str, payload: Any, headers: 
 
 
 async def finished(started: Program) -> Ran:
-    """A tool that ends by itself."""
+    """Wait for a tool that ends by itself."""
     status = await started.end()
     return Ran(status, "".join(f"{line}\n" for line in started.lines.all), started.errors)
 
@@ -76,7 +76,7 @@ async def test_everything_is_shown_even_what_is_invalid(broker: BrokerUnderTest)
 
 @asynchronous
 async def test_subscriptions_count_and_text(broker: BrokerUnderTest) -> None:
-    """Without --json, and with the URL behind options that take any number of values."""
+    """Without --json, and with the URL after options that take any number of values."""
     words = ("--commands", "--events", "A.*", "B", "--count", "2", broker.url)
     async with peer(broker.url) as client, watching("monitor", *words) as started:
         await publish(client, "configurations", "Settings", 1)
@@ -161,7 +161,7 @@ async def test_it_comes_back_after_a_lost_connection(broker: BrokerUnderTest) ->
 
 @asynchronous
 async def test_those_who_serve_are_not_disturbed(broker: BrokerUnderTest) -> None:
-    """What a monitor sees reaches its service too, once, and it leaves nothing behind."""
+    """What a monitor shows also reaches its service, once, and the monitor leaves nothing behind."""
     service = Probe(broker.url, ["Done"], [], "quiet")
     service.handle = lambda message: service.seen.add(message.payload)  # type: ignore[method-assign]
     async with running(service), peer(broker.url) as client:
@@ -289,7 +289,7 @@ async def test_rates_are_live_on_a_terminal(broker: BrokerUnderTest) -> None:
 
 
 def record(level: int, service: str = "echo", **fields: Any) -> bytes:
-    """As eventail writes it."""
+    """A log record as eventail writes it."""
     return json.dumps(
         {
             "version": "1.1",

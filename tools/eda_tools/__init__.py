@@ -1,10 +1,12 @@
-"""Command line tools around a bus of events and commands, each run as ``python -m eda_tools.<tool>`` or ``eda <tool>``.
+"""Command line tools for a bus of events and commands. Each runs as ``eda <tool>`` or ``python -m eda_tools.<tool>``.
 
-``eda_tools.cli`` says how a tool is made. ``eda_tools.broker`` is the embedded broker: for trying out, demos and tests.
+``eda_tools.cli.tool`` says how a tool is made. ``eda_tools.broker`` is the embedded broker for demos and tests.
 """
 
 import sys
 
-# While ``python -m MODULE`` looks for its module, argv begins with "-m", and the rest is what stands behind the module.
+# While ``python -m MODULE`` looks for its module, argv is "-m" and what follows the module on the command line.
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].partition(".")[0] == __name__:
-    import eda_tools.cli.early  # noqa: F401 - it acts by being imported
+    from eda_tools.cli import start
+
+    start.begin()

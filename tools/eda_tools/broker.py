@@ -1,12 +1,12 @@
-"""The embedded broker: an AMQP 0-9-1 server in one process, for trying out, demos and tests. Production is RabbitMQ.
+"""The embedded broker: an AMQP 0-9-1 server in one process, for trials, demos and tests. In production use RabbitMQ.
 
-It keeps everything in memory and forgets it when it stops. ``python -m eda_tools.broker`` runs it; in a program::
+It keeps everything in memory and forgets it when it stops. ``python -m eda_tools.broker`` runs it. In a program::
 
     async with EmbeddedBroker(port=0) as broker:
         ...  # connect any client to broker.url
 
-and, where there is no event loop, ``with EmbeddedBrokerThread() as broker``. The behaviour is that of
-``eda_core.testing.broker`` behind ``eda_core.testing.wire``; here are only sockets, the clock, and the command line.
+and without an event loop ``with EmbeddedBrokerThread() as broker``. ``eda_core.testing.broker`` decides how the broker
+behaves and ``eda_core.testing.wire`` speaks AMQP. This module has only the sockets, the clock and the command line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import signal
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from pamqp import commands
 
 from eda_core.testing.broker import Broker, Outgoing, Policy
 from eda_core.testing.wire import GUEST, Server, ServerConnection
+from eda_tools.cli.signals import Ending
 
 LOGGER: Final = logging.getLogger(__name__)
 
@@ -44,15 +44,15 @@ _FLUSH_TIMEOUT: Final = 5.0  # seconds for a client that is being closed to read
 
 
 def operated_broker(*, dead_letters: bool = True) -> Broker:
-    """A broker model, by default with dead letters set up as an operator of RabbitMQ would.
+    """A broker model, by default with what the operator of a RabbitMQ sets up for dead letters.
 
-    That is the exchange ``am-dlx`` (topic), the queue ``dead-letters`` bound with ``#``, and the policy that sends dead
-    messages of the queues ``*.events`` and ``*.commands`` there.
+    This is the topic exchange ``am-dlx``, the queue ``dead-letters`` bound with ``#``, and the policy that sends the
+    dead letters of the queues ``*.events`` and ``*.commands`` there.
     """
     now = time.monotonic()
     broker = Broker(
         policies=[DEAD_LETTER_POLICY] if dead_letters else (),
-        # Names that a client kept from an earlier broker must not mean something in this one.
+        # A client may still use names from an earlier broker; they must not exist in this one.
         names=lambda: secrets.token_urlsafe(16),
         epoch=time.time() - now,
     )
@@ -71,16 +71,16 @@ def operated_broker(*, dead_letters: bool = True) -> Broker:
 
 
 class EmbeddedBroker:
-    """A listening broker in the running event loop; an asynchronous context manager.
+    """A listening broker in the running event loop. An asynchronous context manager.
 
     Args:
         host: address to listen on.
-        port: 0 takes a free one, see ``port``.
+        port: port to listen on; 0 takes a free one, which is then the attribute ``port``.
         users: passwords by user name.
-        dead_letters: see ``operated_broker``; ignored when ``broker`` is given.
-        heartbeat: seconds proposed to clients, 0 for none.
-        broker: the model to serve, to share it with a test.
-        ssl: a server's context, to speak TLS only.
+        dead_letters: see ``operated_broker``; ignored if ``broker`` is given.
+        heartbeat: seconds proposed to clients; 0 is no heartbeat.
+        broker: the model to serve, which a test can share.
+        ssl: a server's context; the broker then speaks TLS only.
 
     Raises (on entering):
         OSError: the address cannot be listened on.
@@ -109,7 +109,7 @@ class EmbeddedBroker:
 
     @property
     def url(self) -> str:
-        """``amqp://host:port/`` or ``amqps:``: the default virtual host; the clients' default user is guest."""
+        """``amqp://host:port/`` or ``amqps://…``, with the default virtual host and without a user."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'amqps' if self._ssl else 'amqp'}://{host}:{self.port}/"
 
@@ -130,7 +130,7 @@ class EmbeddedBroker:
         self._arm(loop)
 
     async def stop(self) -> None:
-        """Stop listening, close every connection with 320 CONNECTION_FORCED, wait a little for the clients' answers."""
+        """Stop listening and close every connection with 320 CONNECTION_FORCED. Waits up to 2 s for the clients."""
         if self._listener is None:
             return
         self._listener.close()
@@ -147,16 +147,19 @@ class EmbeddedBroker:
             self._timer.cancel()
 
     async def cut(self) -> None:
-        """Cut every connection without a word, as a failing network does. Clients can connect again at once."""
+        """Cut every connection without closing it, as a failing network does. Clients can connect again at once."""
         await self._drop_clients()
 
     async def kill(self) -> None:
-        """As if the broker was killed and started again: every connection is cut, only what is durable stays."""
+        """Do what killing and starting a broker does: every connection is cut, and only what is durable stays."""
         self.broker.restart(now=asyncio.get_running_loop().time())
         await self._drop_clients()
 
     async def operate(self, action: Callable[[Broker, float], list[Outgoing]]) -> None:
-        """Drive the model by hand (``lambda broker, now: broker.set_alarm(True, now=now)``); send what it answers."""
+        """Call ``action`` with the model and the time, and send what it answers.
+
+        For example, ``lambda broker, now: broker.set_alarm(True, now=now)``.
+        """
         loop = asyncio.get_running_loop()
         now = loop.time()
         self.server.route(action(self.broker, now), now=now)
@@ -166,10 +169,10 @@ class EmbeddedBroker:
         clients = list(self._clients.values())
         for client in clients:
             client.transport.abort()
-        for client in clients:  # not those that have come back already
+        for client in clients:  # not those that have connected again meanwhile
             await client.gone.wait()
 
-    # --- one turn: everything that follows from one input ---
+    # --- everything that follows from one input ---
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         for connection in self.server.dirty():
@@ -182,16 +185,16 @@ class EmbeddedBroker:
         due = self.server.deadline()
         if self._timer is not None:
             if due is not None and self._timer.when() <= due:
-                return  # early is allowed, and cheaper than arming anew for each message
+                return  # a timer may fire early, and this is cheaper than a new one for each message
             self._timer.cancel()
         self._timer = None if due is None else loop.call_at(due, self._tick, loop, due)
 
     def _tick(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         self._timer = None
-        # Loop clocks fire up to their resolution early.
+        # A timer of the loop may fire early, by up to the resolution of its clock.
         now = max(due, loop.time())
         for client in self._clients.values():
-            client.vouch(now)
+            client.count_as_alive(now)
         self.server.tick(now=now)
         self._turn(loop)
 
@@ -208,7 +211,7 @@ class EmbeddedBroker:
 
 
 class _Client(asyncio.Protocol):
-    """One socket."""
+    """The socket of one client."""
 
     transport: asyncio.Transport
     connection: ServerConnection
@@ -217,11 +220,11 @@ class _Client(asyncio.Protocol):
         self._owner = owner
         self._loop = loop
         self._peer = ""
-        self._unsent = 0  # bytes, while reading is paused
+        self._unsent = 0  # bytes, while the client does not read
         self.gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one, though no instance of it
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's has the methods but not the class
         self.connection = self._owner._connected(self, self._loop.time())
         self._peer = str(transport.get_extra_info("peername"))
         LOGGER.info("%s connected", self._peer)
@@ -237,7 +240,7 @@ class _Client(asyncio.Protocol):
         self.gone.set()
         self._owner._turn(self._loop)
 
-    # A client that does not read is not read from either, so what it asks for cannot fill the memory.
+    # Nothing is read from a client that does not read, so that the answers for it cannot fill the memory.
     def pause_writing(self) -> None:
         self._unsent = self.transport.get_write_buffer_size()
         self._regulate()
@@ -252,8 +255,8 @@ class _Client(asyncio.Protocol):
         else:
             self.transport.resume_reading()
 
-    def vouch(self, now: float) -> None:
-        """A paused client cannot be heard; that it takes what it is sent shows that it lives."""
+    def count_as_alive(self, now: float) -> None:
+        """Count a client as alive that reads what it is sent. Nothing is read from it, so no heartbeat is either."""
         if self._unsent:
             before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
             if self._unsent < before:
@@ -268,15 +271,18 @@ class _Client(asyncio.Protocol):
             self.transport.write(data)
         if self.connection.should_close:
             self.transport.close()
-            # close() waits for ever for a peer that does not read.
+            # close() waits forever for a client that does not read.
             loop.call_later(_FLUSH_TIMEOUT, self.transport.abort)
 
 
 class EmbeddedBrokerThread:
-    """An ``EmbeddedBroker`` in a thread of its own, for synchronous programs; a context manager. Same arguments.
+    """An ``EmbeddedBroker`` in a thread of its own, for synchronous programs. A context manager.
+
+    Its arguments are those of ``EmbeddedBroker``.
 
     Attributes:
-        url, port: as those of ``EmbeddedBroker``, once entered.
+        url: the URL of the broker, once entered.
+        port: its port, once entered.
 
     Raises (on entering):
         OSError: the address cannot be listened on.
@@ -315,7 +321,7 @@ class EmbeddedBrokerThread:
         self._call(self._embedded().kill)
 
     def operate(self, action: Callable[[Broker, float], list[Outgoing]]) -> None:
-        """See ``EmbeddedBroker.operate``; ``action`` runs in the broker's thread."""
+        """See ``EmbeddedBroker.operate``. ``action`` runs in the broker's thread."""
         embedded = self._embedded()
         self._call(lambda: embedded.operate(action))
 
@@ -348,50 +354,46 @@ def _user(text: str) -> tuple[str, str]:
     return name, password
 
 
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is not between 0 and 65535")
-    return port
-
-
-def _seconds(text: str) -> int:
-    seconds = int(text)
-    if not 0 <= seconds <= 65535:
-        raise argparse.ArgumentTypeError(f"{seconds} is not between 0 and 65535")
-    return seconds
+def _short(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{number} is not between 0 and 65535")
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m eda_tools.broker",
-        description="An AMQP 0-9-1 broker in one process, for trying out, demos and tests. "
-        "Memory only: it forgets everything when it stops. Production is RabbitMQ.",
-        epilog="Prints 'listening on amqp://HOST:PORT/' on standard output when ready, everything else on standard "
-        "error. SIGINT or SIGTERM stops it. Exit status: 0 stopped, 1 cannot listen or read the certificate, 2 usage.",
+        description="An AMQP 0-9-1 broker in one process, for trials, demos and tests. It keeps everything in memory "
+        "and forgets it when it stops. In production use RabbitMQ.",
+        epilog="When it is ready, it prints 'listening on amqp://HOST:PORT/' on standard output. Everything else goes "
+        "to standard error. SIGINT, SIGTERM or SIGHUP stops it, a second one at once. Exit status: 0 stopped, 1 cannot "
+        "listen or read the certificate, 2 usage, 130 stopped at once.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=5672, help="0 takes any free port (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=_short, default=5672, help="port to listen on; 0 takes a free one (default: %(default)s)"
+    )
     parser.add_argument(
         "--user",
         type=_user,
         action="append",
         metavar="NAME:PASSWORD",
-        help="who may log in; repeatable (default: guest:guest)",
+        help="a user who may log in; repeatable (default: guest:guest)",
     )
     parser.add_argument(
         "--no-dead-letters",
         dest="dead_letters",
         action="store_false",
-        help=f"without the exchange {DEAD_LETTER_EXCHANGE}, the queue {DEAD_LETTER_QUEUE} and the policy on "
-        "*.events and *.commands",
+        help=f"do not set up the exchange {DEAD_LETTER_EXCHANGE}, the queue {DEAD_LETTER_QUEUE} and the policy for the "
+        "queues *.events and *.commands",
     )
     parser.add_argument(
-        "--heartbeat", type=_seconds, default=60, help="seconds proposed to clients, 0: none (default: %(default)s)"
+        "--heartbeat", type=_short, default=60, help="seconds proposed to clients; 0 is none (default: %(default)s)"
     )
-    parser.add_argument("--certificate", metavar="FILE", help="speak TLS, with this chain of certificates (PEM)")
-    parser.add_argument("--key", metavar="FILE", help="its private key, if the other file does not hold it")
-    parser.add_argument("--verbose", action="store_true", help="tell about connections on standard error")
+    parser.add_argument("--certificate", metavar="FILE", help="speak TLS with this chain of certificates (PEM)")
+    parser.add_argument("--key", metavar="FILE", help="the private key, if FILE of --certificate does not hold it")
+    parser.add_argument("--verbose", action="store_true", help="report connections on standard error")
     return parser
 
 
@@ -417,32 +419,29 @@ async def _serve(args: argparse.Namespace) -> int:
         heartbeat=args.heartbeat,
         ssl=tls,
     )
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, stopped.set)
-        except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopped.set))
     try:
         await broker.start()
     except OSError as error:
         print(f"cannot listen on {args.host} port {args.port}: {error.strerror or error}", file=sys.stderr)
         return 1
     print(f"listening on {broker.url}", flush=True)
-    await stopped.wait()
-    LOGGER.info("stopping")
-    await broker.stop()
+    try:
+        await asyncio.Event().wait()  # until a signal cancels it
+    finally:
+        LOGGER.info("stopping")
+        await broker.stop()
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: see ``--help``. Returns the exit status."""
+    """Run the command (see ``--help``). Returns the exit status."""
     args = _parser().parse_args(argv)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO if args.verbose else logging.WARNING, format="%(asctime)s %(message)s"
     )
-    return asyncio.run(_serve(args))
+    with Ending() as ending, contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+        return asyncio.run(ending.watched(_serve(args)))
+    return 0
 
 
 if __name__ == "__main__":

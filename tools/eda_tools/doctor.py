@@ -1,4 +1,7 @@
-"""``doctor [--management URL] [--service NAME …] amqp_url``: check a broker for what the architecture needs."""
+"""``eda doctor [--management URL] [--service NAME …] amqp_url``: check a broker for what the architecture needs.
+
+This module asks the broker and shows the checks. :mod:`eda_tools.diagnosis.checks` decides what is wrong.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +19,26 @@ from eda_tools.cli.arguments import common_options, url_argument
 from eda_tools.cli.output import Output, safe
 from eda_tools.cli.status import DONE, FAILED, ToolError
 from eda_tools.cli.tool import Tool
-from eda_tools.diagnosis.checks import PROBLEM, Finding, findings
+from eda_tools.diagnosis.checks import PROBLEM, Check, failed_checks
 from eda_tools.diagnosis.facts import (
     Exchange,
-    Survey,
+    Facts,
     bindings_of,
     exchange_of,
     policies_of,
     queue_of,
-    retried,
     service_of,
 )
+from eda_tools.messages.deaths import retried
 from eda_tools.messages.delivery import fields
 from eda_tools.messages.recording import read_recording
 
 DEAD_LETTER_EXCHANGE: Final = "am-dlx"
-_TIMEOUT: Final = 10.0  # seconds for an answer of the broker
 _STYLES: Final = {PROBLEM: "bold red"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     url_argument(parser)
     management_option(parser)
     parser.add_argument(
@@ -45,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help="logical services that have to be there; without --management the only ones whose queues are looked at",
+        help="logical services that must exist; without --management, only their queues are checked",
     )
     parser.add_argument(
         "--command",
@@ -53,33 +55,33 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="SERVICE.NAME",
-        help="commands that have to be served",
+        help="commands that some service must serve",
     )
     parser.add_argument(
-        "--from", dest="recording", metavar="FILE", help="the commands in this recording have to be served, too"
+        "--from", dest="recording", metavar="FILE", help="some service must serve the commands in this recording, too"
     )
     parser.add_argument(
         "--dead-letter-exchange",
         metavar="NAME",
         default=DEAD_LETTER_EXCHANGE,
-        help="where dead letters are to go, if no policy says it (default: %(default)s)",
+        help="where dead letters must go if no policy says it (default: %(default)s)",
     )
-    common_options(parser, json="one JSON object per finding, one line each")
+    common_options(parser, json="one JSON object per check that did not pass, one line each")
 
 
 async def run(args: argparse.Namespace, output: Output) -> int:
-    """Check, and tell."""
+    """Check the broker and show what is wrong."""
     commands = dict.fromkeys([*args.command, *_recorded(args.recording)])
-    survey = await _survey(args, list(commands), output)
-    found = findings(survey)
-    for finding in found:
+    facts = await _facts(args, list(commands), output)
+    checks = failed_checks(facts)
+    for each in checks:
         if output.json:
-            output.record(_as_json(finding))
+            output.record(_as_json(each))
         else:
-            output.print(_as_text(finding))
-    problems = sum(finding.severity == PROBLEM for finding in found)
-    told = f"{len(survey.exchanges)} exchanges and {len(survey.queues)} queues looked at"
-    output.note(f"{f'{problems} problem(s)' if problems else 'nothing wrong'}; {told}")
+            output.print(_as_text(each))
+    problems = sum(each.severity == PROBLEM for each in checks)
+    looked_at = f"{len(facts.exchanges)} exchanges and {len(facts.queues)} queues looked at"
+    output.note(f"{f'{problems} problem(s)' if problems else 'nothing wrong'}; {looked_at}")
     return FAILED if problems else DONE
 
 
@@ -90,59 +92,64 @@ def _recorded(path: str | None) -> list[str]:
     return [message["name"] for message in found if message["kind"] == "command"]
 
 
-# Looking
+# Asking the broker
 
 
-async def _survey(args: argparse.Namespace, commands: Sequence[str], output: Output) -> Survey:
+async def _facts(args: argparse.Namespace, commands: Sequence[str], output: Output) -> Facts:
     from eda_tools.bus.connect import session
 
     async with session(args.urls, "doctor", output) as broker:
-        survey = Survey(
-            vhost_of(broker.url), {}, {}, args.dead_letter_exchange, tuple(dict.fromkeys(args.service)), commands
-        )
-        look = _Look(broker, survey)
+        services = tuple(dict.fromkeys(args.service))
+        facts = Facts(vhost_of(broker.url), {}, {}, args.dead_letter_exchange, services, commands)
+        asking = _Asking(broker, facts)
         if args.management is None:
-            await look.without_management()
+            await asking.by_amqp()
         else:
             output.doing = f"asking the management API at {urlsplit(args.management).hostname}"
-            await look.with_management(Management(args.management, broker.url))
+            await asking.by_management(Management(args.management, broker.url))
         output.doing = "asking for queues"
-        await look.count_queues()
-    return survey
+        await asking.count_queues()
+    return facts
 
 
-class _Look:
-    """Fills a survey. Nothing is changed on the broker."""
+class _Asking:
+    """Asks the broker and fills in the facts. Nothing is changed on the broker."""
 
-    def __init__(self, broker: Any, survey: Survey) -> None:
+    def __init__(self, broker: Any, facts: Facts) -> None:
         self._broker = broker
-        self._survey = survey
+        self._facts = facts
 
-    async def without_management(self) -> None:
+    async def by_amqp(self) -> None:
         from aiormq.exceptions import ChannelClosed
 
-        for name in (*EXCHANGES, self._survey.dead_letter_exchange):
+        facts = self._facts
+        for name in (*EXCHANGES, facts.dead_letter_exchange):
             try:
-                exists = await self._broker.exchange(name) is not None
-            except ChannelClosed:  # access refused: it is there
+                exists = await self._broker.exchange(name)
+            except ChannelClosed:  # access refused: it exists
                 exists = True
             except TimeoutError:
-                raise ToolError(f"exchange {name}: the broker does not tell of it within {_TIMEOUT:g} s") from None
+                raise _no_answer("exchange", name) from None
             if exists:
                 wrong = await self._wrong(name) if name in EXCHANGES else ""
-                self._survey.exchanges[name] = Exchange(name, wrong=wrong)
-        for service in {*self._survey.services, *(key.partition(".")[0] for key in self._survey.commands)}:
+                facts.exchanges[name] = Exchange(name, wrong=wrong)
+        for service in {*facts.services, *(key.partition(".")[0] for key in facts.commands)}:
             for exchange in (EVENTS, COMMANDS):
-                self._survey.queues[name] = queue_of({"name": (name := queue_name(service, exchange)), "type": "?"})
+                name = queue_name(service, exchange)
+                facts.queues[name] = queue_of({"name": name, "type": "?"})
 
     async def _wrong(self, name: str) -> str | None:
-        """What is wrong with an exchange that exists: to declare it again changes nothing if it is the same, and is
-        refused otherwise."""
+        """How an exchange that exists differs from what services need; ``None`` if the broker does not say.
+
+        To declare it again changes nothing if it is the same, and is refused otherwise.
+        """
         from aiormq.exceptions import ChannelClosed, ChannelPreconditionFailed
+
+        from eda_tools.bus.connect import RPC_TIMEOUT
 
         channel = await self._broker.channel()
         try:
-            await channel.exchange_declare(name, exchange_type="topic", durable=True, timeout=_TIMEOUT)
+            await channel.exchange_declare(name, exchange_type="topic", durable=True, timeout=RPC_TIMEOUT)
         except ChannelPreconditionFailed as error:
             return " ".join(str(part) for part in error.args)
         except (ChannelClosed, TimeoutError):
@@ -150,48 +157,54 @@ class _Look:
         await channel.close()
         return ""
 
-    async def with_management(self, management: Management) -> None:
-        vhost = self._survey.vhost
+    async def by_management(self, management: Management) -> None:
+        facts = self._facts
         overview = await management.get("overview")
-        exchanges = await management.list("exchanges", vhost)
-        queues = await management.list("queues", vhost)
-        bindings = await management.list("bindings", vhost)
+        exchanges = await management.list("exchanges", facts.vhost)
+        queues = await management.list("queues", facts.vhost)
+        bindings = await management.list("bindings", facts.vhost)
         if exchanges is None or queues is None or bindings is None or not isinstance(overview, dict):
-            raise ToolError(f"{management.url}: it does not tell of virtual host {vhost!r}; may this user see it?")
-        survey = self._survey
-        survey.exchanges = {found.name: found for found in map(exchange_of, exchanges)}
-        survey.queues = {found.name: found for found in map(queue_of, queues)}
-        survey.bindings = bindings_of(bindings)
-        survey.policies = policies_of(await management.list("policies", vhost))
-        survey.operator_policies = policies_of(await management.list("operator-policies", vhost))
-        survey.version = _version(overview.get("rabbitmq_version"))
-        survey.admin = _admin(management.url)
+            reason = f"it does not tell of virtual host {facts.vhost!r}; may this user see it?"
+            raise ToolError(f"{management.url}: {reason}")
+        facts.exchanges = {found.name: found for found in map(exchange_of, exchanges)}
+        facts.queues = {found.name: found for found in map(queue_of, queues)}
+        facts.bindings = bindings_of(bindings)
+        facts.policies = policies_of(await management.list("policies", facts.vhost))
+        facts.operator_policies = policies_of(await management.list("operator-policies", facts.vhost))
+        facts.version = _version(overview.get("rabbitmq_version"))
+        facts.management = management.url
 
     async def count_queues(self) -> None:
-        """Ask each queue that matters how many consumers and messages it has; forget those that are not there."""
+        """Ask how many consumers and messages each relevant queue has. Queues that do not exist are removed."""
         from aiormq.exceptions import ChannelClosed
 
+        facts = self._facts
         for queue in self._relevant():
             try:
                 answer = await self._broker.queue(queue)
-            except ChannelClosed:  # not permitted, exclusive, its node is down
+            except ChannelClosed:  # not permitted, exclusive, or its node is down
                 continue
             except TimeoutError:
-                raise ToolError(f"queue {queue}: the broker does not tell of it within {_TIMEOUT:g} s") from None
+                raise _no_answer("queue", queue) from None
             if answer is None:
-                del self._survey.queues[queue]
+                del facts.queues[queue]
             else:
-                self._survey.queues[queue].consumers = answer.consumer_count
-                self._survey.queues[queue].messages = answer.message_count
+                facts.queues[queue].consumers = answer.consumer_count
+                facts.queues[queue].messages = answer.message_count
 
     def _relevant(self) -> Iterable[str]:
-        survey = self._survey
-        bound = {binding.destination for binding in survey.bindings or ()}
+        bound = {binding.destination for binding in self._facts.bindings or ()}
         return [
             name
-            for name, queue in survey.queues.items()
+            for name, queue in self._facts.queues.items()
             if not queue.exclusive and (service_of(name) or retried(name) or name in bound)
         ]
+
+
+def _no_answer(kind: str, name: str) -> ToolError:
+    from eda_tools.bus.connect import RPC_TIMEOUT
+
+    return ToolError(f"{kind} {name}: the broker does not say within {RPC_TIMEOUT:g} s whether it exists")
 
 
 def _version(text: object) -> tuple[int, int] | None:
@@ -202,38 +215,28 @@ def _version(text: object) -> tuple[int, int] | None:
         return None
 
 
-def _admin(url: str) -> tuple[str, ...]:
-    """Options with which ``rabbitmqadmin`` finds the API, where that is not at its usual place."""
-    parts = urlsplit(url)
-    host, port, tls = parts.hostname or "localhost", parts.port, parts.scheme == "https"
-    options = [f"--host={host}"] if host != "localhost" else []
-    if port or tls:
-        options.append(f"--port={port or 443}")
-    return (*options, *(["--ssl"] if tls else []), *([f"--path-prefix={parts.path}"] if parts.path else []))
+# Showing
 
 
-# Telling
-
-
-def _as_json(finding: Finding) -> dict[str, Any]:
+def _as_json(check: Check) -> dict[str, Any]:
     return {
-        "severity": finding.severity,
-        "check": finding.check,
-        "subjects": finding.subjects,
-        "text": finding.text,
-        "advice": finding.advice or None,
-        "run": finding.run,
+        "severity": check.severity,
+        "check": check.name,
+        "subjects": check.subjects,
+        "text": check.text,
+        "advice": check.advice or None,
+        "run": check.run,
     }
 
 
-def _as_text(finding: Finding) -> Text:
-    text = Text(f"{finding.severity:<8} ", style=_STYLES.get(finding.severity, "bold"))
-    if finding.subjects:
-        text.append(", ".join(safe(subject) for subject in finding.subjects), style="bold not red").append(": ")
-    text.append(safe(finding.text), style="not bold not red")
-    if finding.advice:
-        text.append(f"\n         {safe(finding.advice)}", style="not bold not red")
-    for line in finding.run:
+def _as_text(check: Check) -> Text:
+    text = Text(f"{check.severity:<8} ", style=_STYLES.get(check.severity, "bold"))
+    if check.subjects:
+        text.append(", ".join(safe(subject) for subject in check.subjects), style="bold not red").append(": ")
+    text.append(safe(check.text), style="not bold not red")
+    if check.advice:
+        text.append(f"\n         {safe(check.advice)}", style="not bold not red")
+    for line in check.run:
         text.append(f"\n         $ {safe(line)}", style="not bold cyan")
     return text
 

@@ -1,4 +1,4 @@
-"""``eda TOOL …``: all tools under one name. Each is loaded when it is asked for."""
+"""``eda TOOL …``: all tools as subcommands. It loads only the tool that is asked for, and knows only their names."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from eda_core._version import __version__
-from eda_tools.cli.arguments import Parser, PrintCompletion
+from eda_tools.cli.arguments import Parser, completion_option
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.status import DONE, STATUSES, USAGE
 from eda_tools.cli.tool import Tool
 
-#: Name of the subcommand, which is that of its module, and what it is for.
+#: The subcommands, which have the names of their modules, and what they are for.
 TOOLS: Final = {
     "logger": "show logs as they are written",
     "monitor": "show events, commands, results and configurations as they pass",
@@ -30,7 +30,7 @@ TOOLS: Final = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command ``eda``. Returns the exit status."""
+    """Run the command ``eda``. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0].replace("-", "_") in TOOLS:
         name = arguments[0].replace("-", "_")
@@ -45,23 +45,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load(name: str) -> Tool:
-    """The tool of that name in :data:`TOOLS`."""
+    """Load a tool by its name in :data:`TOOLS`."""
     tool = importlib.import_module(f"eda_tools.{name}").TOOL
     assert isinstance(tool, Tool)
     return tool
 
 
 def _own(arguments: list[str]) -> int:
-    """Help, version, completion, and what is none of these."""
+    """Answer ``--help``, ``--version`` and ``--print-completion``, and report everything else as wrong usage."""
     parser = Parser(
         "eda",
         usage="eda [-h] [--version] [--print-completion SHELL] TOOL …",
-        description="Tools for services on a bus of events and commands. 'eda TOOL --help' tells about each.",
+        description="Tools for services on a bus of events and commands. 'eda TOOL --help' describes a tool.",
         epilog="\n".join(["tools:", *(f"  {name:<22} {what}" for name, what in TOOLS.items()), "", STATUSES + "."]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"eda-core {__version__}")
-    parser.add_argument("--print-completion", action=PrintCompletion, choices=("bash", "zsh", "tcsh"))
+    completion_option(parser)
     if any(argument.startswith("--print-completion") for argument in arguments):
         tools = parser.add_subparsers(metavar="TOOL")
         for name, what in TOOLS.items():

@@ -1,4 +1,7 @@
-"""``inspect_queue.py [--count COUNT] [--save] amqp_url queue``: show a queue without consuming it."""
+"""``inspect_queue.py [--count COUNT] [--save] amqp_url queue``: show a queue without consuming it.
+
+This module shows the messages; :mod:`eda_tools.bus.queues` reads them and gives them back.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,22 @@ from typing import Any
 from rich.text import Text
 
 from eda_tools.cli.arguments import common_options, natural, url_argument
-from eda_tools.cli.output import Output, safe
+from eda_tools.cli.output import Output
 from eda_tools.cli.status import DONE
 from eda_tools.cli.tool import Tool
 from eda_tools.dead_letters.groups import GROUPS, Groups
 from eda_tools.messages import show
-from eda_tools.messages.deaths import deaths, died_at, place_of_death
+from eda_tools.messages.deaths import DEATH_HEADERS, deaths, died_at, place_of_death
 from eda_tools.messages.delivery import Delivery, fields
 from eda_tools.messages.payloads import EXTENSION, write_new
-from eda_tools.messages.where import where
+from eda_tools.messages.where import where_option
 
 Fields = dict[str, Any]
 See = Callable[[int, Delivery, Fields], None]
 
-_BROKERS = ("x-death", "x-first-death", "x-last-death")
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     url_argument(parser)
     parser.add_argument("queue", help="name of the queue")
     parser.add_argument(
@@ -39,26 +40,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=".",
         metavar="DIR",
-        help="save payloads in their original format, in files of DIR (default: here), instead of showing them",
+        help="save payloads in their original format to files in DIR (default: here) instead of showing them",
     )
     parser.add_argument("--headers-only", action="store_true", help="show no payloads")
+    where_option(parser)
     parser.add_argument(
-        "--where",
-        type=where,
-        metavar="CONDITION",
-        help="only messages for which it holds, such as 'payload.client_id == 123'; see docs/tools.rst",
+        "--group-by", choices=tuple(GROUPS), help="only count messages: by routing key, reason of death or age"
     )
     parser.add_argument(
-        "--group-by", choices=tuple(GROUPS), help="count messages by routing key, reason of death or age, instead"
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="also quorum queues, on which reading spends delivery attempts"
+        "--force", action="store_true", help="also from quorum queues, although reading spends delivery attempts"
     )
     common_options(parser)
 
 
 async def run(args: argparse.Namespace, output: Output) -> int:
-    """Show it."""
+    """Show the queue."""
     from eda_tools.bus.connect import session
     from eda_tools.bus.queues import CLASSIC, reading, safe_to_read
 
@@ -147,22 +143,22 @@ def _object(position: int, delivery: Delivery, found: Fields, saved: Path | None
 
 
 def _text(position: int, delivery: Delivery, found: Fields, saved: Path | None, *, payload: bool) -> Text:
-    """The envelope, a line for each cause of death, the size, and the payload."""
-    headers = {name: value for name, value in found["headers"].items() if not name.startswith(_BROKERS)}
+    """The envelope, a line for each death, the size, and the payload."""
+    headers = {name: value for name, value in found["headers"].items() if not name.startswith(DEATH_HEADERS)}
     text = Text().append(f"{position}. ", style="dim")
     text.append_text(show.as_text({**found, "headers": headers}, payload=False))
     exchange = found["exchange"] or "the default exchange"
-    _row(text, "published", f"to {exchange} with the key {found['routing_key']}")
+    show.append_row(text, "published", f"to {exchange} with the key {found['routing_key']}")
     for death in deaths(delivery.headers):
         times = "" if death.count == 1 else f", {death.count} times"
         when = "" if death.time is None else f" at {show.local_time(death.time)[:19]}"
         if death.waited is not None:
-            _row(text, "waited", f"in {death.queue} to be tried again{when}")
+            show.append_row(text, "waited", f"in {death.queue} to be tried again{when}")
         else:
-            _row(text, "died", f"{death.reason} in {death.queue}{when}{times}", "red")
-    _row(text, "size", f"{found['size']} bytes{', redelivered' if found['redelivered'] else ''}")
+            show.append_row(text, "died", f"{death.reason} in {death.queue}{when}{times}", "red")
+    show.append_row(text, "size", f"{found['size']} bytes{', redelivered' if found['redelivered'] else ''}")
     if saved is not None:
-        _row(text, "saved", f"as {saved}")
+        show.append_row(text, "saved", f"as {saved}")
     elif payload and "payload" in found:
         text.append("\n").append_text(show.payload_text(found["payload"]))
     elif payload:
@@ -170,14 +166,10 @@ def _text(position: int, delivery: Delivery, found: Fields, saved: Path | None, 
     return text
 
 
-def _row(text: Text, name: str, value: str, style: str = "") -> None:
-    text.append(f"\n  {safe(name)}: ", style="dim").append(safe(value), style=style)
-
-
 TOOL = Tool(
     "inspect_queue",
-    "Show the messages that wait in a queue, without consuming them: they are read, kept while the tool runs, and "
-    "given back to their places, whatever ends it.",
+    "Show the messages that wait in a queue without consuming them. They are held while the tool runs, then given back "
+    "to their places, whatever ends it.",
     arguments,
     run,
     "On classic queues reading sets the flag 'redelivered'. On quorum queues it spends a delivery attempt, so they are "

@@ -1,4 +1,7 @@
-"""``logger.py [--filter [FILTER ...]] amqp_url``: show selected logs as they are written."""
+"""``logger.py [--filter [FILTER ...]] amqp_url``: show selected logs as they are written.
+
+This module decides which records are shown and in which form; :mod:`eda_tools.bus.service` receives them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from eda_tools.cli.tool import Tool
 from eda_tools.messages import show
 
 _STYLES: Final = ("bold white on red", "bold white on red", "bold red", "red", "yellow", "cyan", "green", "dim")
-#: Shown in places of their own, or of no use to people.
+#: Fields that are shown in fixed places, or that are of no use to people.
 _LAID_OUT: Final = (
     "version",
     "host",
@@ -45,21 +48,21 @@ def _level(text: str) -> int:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     url_argument(parser)
     parser.add_argument(
         "--filter",
         nargs="*",
         default=[],
-        help="keys, service.LEVEL; * is one word, # any number (default: all)",
+        help="binding keys, service.LEVEL; * is one word, # any number (default: all)",
     )
-    parser.add_argument("--level", type=_level, metavar="LEVEL", help=f"this and graver: {' '.join(LABELS)}")
-    parser.add_argument("--service", metavar="PATTERN", help="of these services; * is any text: 'trans*'")
-    watch_options(parser, json="the records as they are, one line of JSON each")
+    parser.add_argument("--level", type=_level, metavar="LEVEL", help=f"only this level and graver: {' '.join(LABELS)}")
+    parser.add_argument("--service", metavar="PATTERN", help="only these services; * is any text: 'trans*'")
+    watch_options(parser, json="the unchanged records, one line of JSON each")
 
 
 async def run(args: argparse.Namespace, output: Output) -> int:
-    """Show them."""
+    """Show the records."""
     from eda_tools.bus.service import watching
 
     def wanted(found: Fields) -> bool:
@@ -85,7 +88,7 @@ async def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _source(found: Fields) -> tuple[str, int | None]:
-    """The service that logged, and how grave it is (None where that cannot be told)."""
+    """The service that logged, and the level (``None`` if it is not known)."""
     service, _, label = str(found["name"]).rpartition(".")
     if label not in LABELS:
         service = found["name"]
@@ -99,7 +102,7 @@ def _source(found: Fields) -> tuple[str, int | None]:
 
 
 def as_text(found: Fields) -> Text:
-    """A GELF record for people: time, level, service and short message; below, what else it has."""
+    """A GELF record for people: time, level, service and short message in one line, its other fields below."""
     record: Mapping[str, Any] = found["payload"]
     service, level = _source(found)
     text = Text().append(f"{_time(record.get('timestamp'), found['received'])} ", style="dim")

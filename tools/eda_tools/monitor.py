@@ -1,4 +1,7 @@
-"""``monitor.py [--events [E ...]] [--commands [C ...]] [--configurations [C ...]] amqp_url``: show what passes."""
+"""``monitor.py [--events [E ...]] [--commands [C ...]] [--configurations [C ...]] amqp_url``: show what passes.
+
+This module decides which messages are shown and in which form; :mod:`eda_tools.bus.service` receives them.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,11 @@ from eda_tools.cli.output import Output
 from eda_tools.cli.status import DONE
 from eda_tools.cli.tool import Tool
 from eda_tools.messages import show
-from eda_tools.messages.comparisons import COMPARISONS, MISSING
 from eda_tools.messages.delivery import Delivery
 from eda_tools.messages.payloads import write_new, write_payload
 from eda_tools.messages.rates import Statistics
 from eda_tools.messages.recording import Recorder
-from eda_tools.messages.where import follow
+from eda_tools.messages.where import COMPARISONS, MISSING, follow
 
 _EXCHANGES = ("events", "commands", "configurations")
 
@@ -38,14 +40,14 @@ def _field(text: str) -> tuple[str, str]:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     url_argument(parser)
     for exchange, what in zip(_EXCHANGES, ("events", "commands and results", "configurations"), strict=True):
         parser.add_argument(
             f"--{exchange}",
             nargs="*",
             metavar=exchange[0].upper(),
-            help=f"keys of {what}; * is one word, # any number (default: all, if none of the three is given)",
+            help=f"binding keys of {what}; * is one word, # any number (default: all if none of the three is given)",
         )
     parser.add_argument(
         "--filter_fields",
@@ -53,19 +55,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=_field,
         default=[],
         metavar="K=V",
-        help="only payloads with these values, such as client_id=123; the value is text or JSON",
+        help="only messages whose payload has these values, such as client_id=123; a value is text or JSON",
     )
     parser.add_argument("--conversation", metavar="ID", help="only this conversation")
     parser.add_argument(
-        "--save", nargs="?", const=".", metavar="DIR", help="save payloads in files of DIR (default: here) instead"
+        "--save",
+        nargs="?",
+        const=".",
+        metavar="DIR",
+        help="save payloads to files in DIR (default: here) instead of showing them",
     )
-    parser.add_argument("--record", metavar="FILE", help="append what is shown to a recording, for trace and topology")
+    parser.add_argument("--record", metavar="FILE", help="append the messages to a recording, for trace and topology")
     parser.add_argument("--stats", action="store_true", help="show rates by key instead of messages")
     watch_options(parser, json="one JSON object per line; with --save, files are JSON instead of CBOR")
 
 
 async def run(args: argparse.Namespace, output: Output) -> int:
-    """Show them."""
+    """Show the messages."""
     from eda_tools.bus.service import watching
 
     asked = [getattr(args, name) for name in _EXCHANGES]
@@ -77,8 +83,8 @@ async def run(args: argparse.Namespace, output: Output) -> int:
         async with watching(
             args.urls, "monitor", output, events=events, commands=commands, configurations=configurations
         ) as watch:
-            told = ", ".join(f"{name} {' '.join(each)}" for name, each in zip(_EXCHANGES, keys, strict=True) if each)
-            output.note(f"watching {told or 'nothing'}; Ctrl-C ends")
+            watched = ", ".join(f"{name} {' '.join(each)}" for name, each in zip(_EXCHANGES, keys, strict=True) if each)
+            output.note(f"watching {watched or 'nothing'}; Ctrl-C ends")
             see = stack.enter_context(_statistics(output)) if args.stats else _shower(args, output)
             async for delivery, found in matching(watch, args, _selector(args)):
                 if recorder is not None:
@@ -97,7 +103,7 @@ def _selector(args: argparse.Namespace) -> Callable[[Fields], bool]:
 
 
 def _has(found: Fields, name: str, wanted: str) -> bool:
-    """Whether the payload has this value under a key, or at the end of a dotted path."""
+    """Whether the payload has the value ``wanted`` under the key ``name``, or at the end of that dotted path."""
     payload = found.get("payload")
     if not isinstance(payload, dict):
         return False
@@ -112,7 +118,7 @@ def _has(found: Fields, name: str, wanted: str) -> bool:
 
 @contextlib.contextmanager
 def _statistics(output: Output) -> Iterator[Callable[[Delivery, Fields], None]]:
-    """Rates: on a terminal live, else once at the end, however that comes."""
+    """Show rates: live on a terminal, otherwise once at the end, also after an error."""
     statistics = Statistics()
 
     def see(_delivery: Delivery, found: Fields) -> None:
@@ -156,10 +162,10 @@ def _save(args: argparse.Namespace, delivery: Delivery, found: Fields) -> Path:
 
 TOOL = Tool(
     "monitor",
-    "Show events, commands, results and configurations as they pass, without taking part.",
+    "Show events, commands, results and configurations as they pass, without consuming them.",
     arguments,
     run,
-    "While it runs, every message has somebody bound for it, so that others do not hear of unroutable ones.",
+    "While it runs, the broker has a queue for every message, so that publishers do not learn that one is unroutable.",
 )
 main = TOOL.main
 

@@ -1,28 +1,11 @@
 """``publish_configuration.py amqp_url event payload``: publish a configuration, and say whether anybody gets it."""
 
-from __future__ import annotations
-
-import argparse
 import sys
 
 from eda_core.messages.values import Configuration
-from eda_tools.bus.publish import publish, publish_arguments
-from eda_tools.cli.output import Output
-from eda_tools.cli.tool import Tool
+from eda_tools.bus.publish import publishing
 
-
-async def run(args: argparse.Namespace, output: Output) -> int:
-    """Publish it."""
-    return await publish(args, output, "publish_configuration", Configuration)
-
-
-TOOL = Tool(
-    "publish_configuration",
-    "Publish a configuration, confirmed by the broker, and print its conversation id.",
-    publish_arguments,
-    run,
-    "A configuration that no queue is bound for is reported, with status 1.",
-)
+TOOL = publishing("publish_configuration", Configuration)
 main = TOOL.main
 
 if __name__ == "__main__":

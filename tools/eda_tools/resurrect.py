@@ -1,4 +1,7 @@
-"""``resurrect.py [--count COUNT] [--batch_size N] [--filter NAME ...] amqp_url queue``: send dead letters again."""
+"""``resurrect.py [--count COUNT] [--batch_size N] [--filter NAME ...] amqp_url queue``: send dead letters again.
+
+This module decides which dead letters are wanted; :mod:`eda_tools.dead_letters.replay` does the work.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ from eda_tools.cli.output import Output
 from eda_tools.cli.status import DONE, FAILED, PARTLY, USAGE, ToolError
 from eda_tools.cli.tool import Tool
 from eda_tools.dead_letters.backup import Backup
-from eda_tools.dead_letters.replay import Resurrection, Tally
-from eda_tools.dead_letters.republish import EXCHANGE, QUEUE, Reviver, change, user_of
+from eda_tools.dead_letters.replay import Outcomes, Replay
+from eda_tools.dead_letters.republish import EXCHANGE, QUEUE, CopyRules, change, user_of
 from eda_tools.messages.deaths import died_at, place_of_death, published
 from eda_tools.messages.delivery import Delivery, fields, now
-from eda_tools.messages.where import where
+from eda_tools.messages.where import where_option
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -33,12 +36,8 @@ def _duration(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _pattern(text: str) -> TopicPattern:
-    return TopicPattern(text)
-
-
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     url_argument(parser)
     parser.add_argument("queue", help="name of the queue of dead letters")
     parser.add_argument(
@@ -49,33 +48,33 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=1,
         metavar="N",
-        help="send so many before waiting for confirms: faster, and so many may be doubled if it is killed "
-        "(default: %(default)s)",
+        help="send so many before waiting for confirms: more are faster, but so many may be sent twice if the tool is "
+        "killed (default: %(default)s)",
     )
     parser.add_argument(
         "--filter",
         nargs="*",
-        type=_pattern,
+        type=TopicPattern,
         metavar="NAME",
         help="only events and commands of these names; * is one word, # any number (default: all)",
     )
+    where_option(parser)
     parser.add_argument(
-        "--where",
-        type=where,
-        metavar="CONDITION",
-        help="only messages for which it holds, such as 'payload.client_id == 123'; see docs/tools.rst",
+        "--reason", help="only messages that died for this reason: rejected, expired, maxlen or delivery_limit"
     )
-    parser.add_argument("--reason", help="only those that died for it: rejected, expired, maxlen or delivery_limit")
     parser.add_argument(
-        "--older-than", type=_duration, metavar="TIME", help="only those that died so long ago: 90s, 30m, 12h, 7d"
+        "--older-than",
+        type=_duration,
+        metavar="TIME",
+        help="only messages that died longer ago than this: 90s, 30m, 12h, 7d",
     )
     parser.add_argument(
         "--to",
         choices=(EXCHANGE, QUEUE),
         default=EXCHANGE,
-        help="exchange: with the original routing key to the original exchange, so that every subscriber sees it "
-        "again; queue: only to the queue where it died, which services on eventail do not understand "
-        "(default: %(default)s)",
+        help="exchange: to the original exchange with the original routing key, so that every subscriber gets the "
+        "message again; queue: only to the queue in which it died, which services written with eventail do not "
+        "understand (default: %(default)s)",
     )
     parser.add_argument("--dry-run", action="store_true", help="only show what would be sent")
     parser.add_argument("--rate", type=rate, metavar="N", help="at most so many per second")
@@ -85,48 +84,50 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=change,
         metavar="payload.PATH=VALUE",
-        help="change the payload of what is sent; the value is JSON, or else text; repeatable",
+        help="change the payload before sending; the value is JSON, or else text; repeatable",
     )
     parser.add_argument("--no-expiration", action="store_true", help="send without the expiration that the message had")
     parser.add_argument(
-        "--backup", metavar="FILE", help="append each dead letter, as it is, to this recording before it is sent"
+        "--backup", metavar="FILE", help="append each dead letter, unchanged, to this recording before it is sent"
     )
     parser.add_argument(
-        "--force", action="store_true", help="also quorum queues, on which giving back spends delivery attempts"
+        "--force", action="store_true", help="also from quorum queues, although giving back spends delivery attempts"
     )
-    common_options(parser, json="one JSON object per message that was to be sent, and one with the numbers at the end")
+    common_options(parser, json="one JSON object per message to be sent, and one with the totals at the end")
 
 
 async def run(args: argparse.Namespace, output: Output) -> int:
-    """Send them."""
+    """Send the dead letters that are wanted."""
     if args.filter == []:
         raise ToolError("--filter comes without a name", USAGE)
-    tally = Tally(output, dry_run=args.dry_run)
+    outcomes = Outcomes(output, dry_run=args.dry_run)
     try:
-        await _resurrect(args, output, tally)
+        await _resurrect(args, output, outcomes)
     except ToolError as error:
-        if tally.replayed and error.status == FAILED:
-            raise ToolError(f"{error}; {tally.replayed} were sent again before", PARTLY) from error
+        if outcomes.replayed and error.status == FAILED:
+            raise ToolError(f"{error}; {outcomes.replayed} were sent again before", PARTLY) from error
         raise
-    if tally.failed:
-        text = f"{tally.failed} of {tally.failed + tally.replayed} could not be sent; they are where they were"
+    if outcomes.failed:
+        text = (
+            f"{outcomes.failed} of {outcomes.failed + outcomes.replayed} could not be sent; they are still in the queue"
+        )
         raise ToolError(text, PARTLY)
     return DONE
 
 
-async def _resurrect(args: argparse.Namespace, output: Output, tally: Tally) -> None:
+async def _resurrect(args: argparse.Namespace, output: Output, outcomes: Outcomes) -> None:
     with contextlib.ExitStack() as stack:
         backup = stack.enter_context(Backup(args.backup)) if args.backup and not args.dry_run else None
-        # Two connections: in an alarm the broker reads nothing, and so no acknowledgement, from one that publishes.
+        # Two connections: in an alarm the broker reads nothing, also no acknowledgements, from one that publishes.
         async with session(args.urls, "resurrect", output) as broker:
             _, found = await safe_to_read(broker, args.queue, output, force=args.force)
-            stack.callback(tally.show)
-            tally.snapshot = found.message_count or 0
+            stack.callback(outcomes.show)
+            outcomes.snapshot = found.message_count or 0
             async with session((broker.url,), "resurrect", output) as publishing:
-                reviver = Reviver(args.to, args.queue, user_of(broker.url), args.set, not args.no_expiration)
+                rules = CopyRules(args.to, args.queue, user_of(broker.url), args.set, not args.no_expiration)
                 async with reading(broker, args.queue, force=args.force) as reader:
                     publisher = Publisher(publishing)
-                    work = Resurrection(args, output, broker, reader, publisher, reviver, backup, tally)
+                    work = Replay(args, output, broker, reader, publisher, rules, backup, outcomes)
                     await work.run(_selector(args))
 
 
@@ -154,13 +155,13 @@ def _selector(args: argparse.Namespace) -> Any:
 
 TOOL = Tool(
     "resurrect",
-    "Send dead letters again, as they were published first, and take each from its queue when the broker has confirmed "
-    "that a queue has its copy.",
+    "Send dead letters again as they were first published. Each leaves its queue when the broker has confirmed that a "
+    "queue has its copy.",
     arguments,
     run,
-    "Only the dead letters that are there at the beginning are looked at. Those that are not wanted, or cannot be "
-    "sent, stay in their places. Whatever ends this tool, be it kill -9, none is lost; those of the last batch may be "
-    "sent once more by the next run.",
+    "Only dead letters that are in the queue at the beginning are looked at. Those that are not wanted, or cannot be "
+    "sent, stay in their places. Whatever ends this tool, also kill -9, no dead letter is lost; the next run may send "
+    "those of the last batch once more.",
 )
 main = TOOL.main
 

@@ -1,4 +1,7 @@
-"""``send_command.py amqp_url command payload``: send a command, wait for its result and show it."""
+"""``send_command.py amqp_url command payload``: send a command, wait for its result and show it.
+
+This module decides what is sent and which status a result means; :mod:`eda_tools.bus.service` sends and receives.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +22,21 @@ from eda_tools.messages import show
 from eda_tools.messages.delivery import Delivery, fields
 from eda_tools.messages.payloads import payload_arguments, read_payload
 
-#: Seconds without a result, after which it is looked whether the service is there at all.
-_PATIENCE: Final = 1.0
+#: Seconds without a result after which the tool looks whether the service exists.
+_LOOK_AFTER: Final = 1.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     url_argument(parser)
     parser.add_argument("command", help="service.command")
     payload_arguments(parser)
-    parser.add_argument("--conversation-id", metavar="ID", help="by default a new one")
+    parser.add_argument("--conversation-id", metavar="ID", help="conversation id (default: a new one)")
     common_options(parser, timeout=30, json="the result as one JSON object")
 
 
 async def run(args: argparse.Namespace, output: Output) -> int:
-    """Send it and wait."""
+    """Send the command and wait for its result."""
     from eda_tools.bus.service import watching
 
     check_name("the command", args.command)
@@ -41,7 +44,7 @@ async def run(args: argparse.Namespace, output: Output) -> int:
         raise ToolError(f"the command {args.command!r} names no service; write it as service.command", USAGE)
     output.doing = "reading the payload"
     payload = await read_payload(args)
-    # Nobody else can be bound for this key, so whatever comes by it is the answer.
+    # No other queue is bound for this key, so every message with it is an answer.
     reply_to = f"eda-send_command.{uuid.uuid4().hex}"
     conversation_id = args.conversation_id if args.conversation_id is not None else str(uuid.uuid4())
     command = Command(args.command, payload.value, conversation_id, reply_to, uuid.uuid4().hex)
@@ -51,16 +54,18 @@ async def run(args: argparse.Namespace, output: Output) -> int:
         if not await watch.publish(command):
             raise ToolError(f"no service is bound to {args.command}: nobody gets the command", FAILED)
         output.doing = f"waiting for the result of {args.command} (conversation {conversation_id})"
-        if (result := await watch.next(_PATIENCE)) is None:
-            await _suspect(args, output)
+        if (result := await watch.next(_LOOK_AFTER)) is None:
+            await _note_missing_service(args, output)
         while result is None:
             result = await watch.next()
         return _shown(result, command, output)
 
 
-async def _suspect(args: argparse.Namespace, output: Output) -> None:
-    """Say so if nobody seems to serve the command. Its service's queue is asked for: that some queue took the command
-    says little, since a monitor's takes all."""
+async def _note_missing_service(args: argparse.Namespace, output: Output) -> None:
+    """Say so if no service seems to serve the command.
+
+    The queue of the service is looked for. That any queue took the command does not say much: a monitor's takes all.
+    """
     from eda_tools.bus.connect import session
 
     service = args.command.partition(".")[0]
@@ -69,7 +74,7 @@ async def _suspect(args: argparse.Namespace, output: Output) -> None:
     try:
         async with session(args.urls, "send_command", output) as broker:
             found = await broker.queue(queue)
-    except (ToolError, LocalError):  # it is another connection's, not for this user to see, or its name too long
+    except (ToolError, LocalError):  # it is exclusive, this user may not see it, or its name is too long
         return
     finally:
         output.doing = waiting
@@ -98,7 +103,7 @@ TOOL = Tool(
     "Send a command to a service, wait for its result and show it.",
     arguments,
     run,
-    "A command that no service is bound for ends at once, with status 1.",
+    "If no service is bound for the command, the tool ends at once, with status 1.",
 )
 main = TOOL.main
 

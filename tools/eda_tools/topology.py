@@ -1,4 +1,7 @@
-"""``topology [--management URL] [--from FILE] [amqp_url]``: draw who publishes and who consumes what."""
+"""``eda topology [--management URL] [--from FILE] [amqp_url]``: draw who publishes and who consumes what.
+
+This module reads the bindings and draws; :mod:`eda_tools.diagrams.routes` decides who publishes and who consumes.
+"""
 
 from __future__ import annotations
 
@@ -14,41 +17,41 @@ from rich.text import Text
 from eda_tools.bus.management import Management, management_option, vhost_of
 from eda_tools.cli.arguments import broker_urls, common_options
 from eda_tools.cli.output import Output, safe
-from eda_tools.cli.status import DONE, PARTLY, USAGE, ToolError
+from eda_tools.cli.status import DONE, PARTLY, USAGE, ToolError, naming_file
 from eda_tools.cli.tool import Tool
 from eda_tools.diagnosis.facts import bindings_of
 from eda_tools.diagrams import mermaid
-from eda_tools.diagrams.page import page, told_consumer, told_publisher
+from eda_tools.diagrams.page import consumer_text, page, publisher_text
 from eda_tools.diagrams.routes import UNKNOWN, Route, Subscription, routes, subscriptions
 from eda_tools.trace import read_conversations
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     parser.add_argument(
         "urls",
         nargs="?",
         metavar="amqp_url",
         type=broker_urls,
-        help="whose virtual host, user and password --management is asked with; nothing is connected to it; '-' takes "
-        "it from the environment variable EDA_AMQP_URL",
+        help="URL of the broker, whose virtual host, user and password are used with --management; nothing connects to "
+        "it; '-' takes it from the environment variable EDA_AMQP_URL",
     )
     management_option(parser)
-    parser.add_argument("--vhost", metavar="NAME", help="another virtual host than that of amqp_url, or than /")
+    parser.add_argument("--vhost", metavar="NAME", help="the virtual host (default: that of amqp_url, or /)")
     parser.add_argument(
         "--from",
         dest="recording",
         metavar="FILE",
-        help="what monitor --record has written: tells who publishes, which the management API does not",
+        help="a recording that monitor --record has written: it tells who publishes, which the management API does not",
     )
     drawn = parser.add_mutually_exclusive_group()
     drawn.add_argument("--mermaid", action="store_true", help="draw it as a Mermaid flowchart")
-    drawn.add_argument("--html", metavar="FILE", help="draw it in a page that needs nothing else; '-': standard output")
+    drawn.add_argument("--html", metavar="FILE", help="draw it in a self-contained page; '-' is standard output")
     common_options(parser, json="one JSON object per exchange and key, one line each")
 
 
 async def run(args: argparse.Namespace, output: Output) -> int:
-    """Draw it."""
+    """Draw the topology."""
     if args.management is None and args.recording is None:
         raise ToolError("give --management URL, --from FILE, or both", USAGE)
     if args.json and (args.mermaid or args.html):
@@ -90,25 +93,19 @@ def _draw(found: Sequence[Route], args: argparse.Namespace, output: Output) -> N
     elif args.mermaid:
         mermaid.show(list(flowchart(found)), output)
     elif args.html == "-":
-        _print(page(found, _source(args)), output)
+        for line in page(found, _source(args)):
+            output.print(line)
     elif args.html:
         text = "".join(f"{line}\n" for line in page(found, _source(args)))
-        try:
+        with naming_file(args.html):
             Path(args.html).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise ToolError(f"{args.html}: {error.strerror}") from None
         output.note(f"drawn in {args.html}")
     else:
         output.print(table(found))
 
 
-def _print(lines: Iterable[str], output: Output) -> None:
-    for line in lines:
-        output.print(line)
-
-
 def _source(args: argparse.Namespace) -> str:
-    """What it is drawn from, without user and password."""
+    """What the topology is drawn from, without user and password."""
     parts = []
     if args.management is not None:
         parts.append(f"the bindings of {Management(args.management).url}")
@@ -118,15 +115,15 @@ def _source(args: argparse.Namespace) -> str:
 
 
 def table(found: Iterable[Route]) -> Table:
-    """For people; ``~`` marks what is inferred."""
+    """The routes as a table for people. ``~`` marks what is inferred."""
     drawn = Table()
     for name in ("exchange", "key", "published by", "consumed by"):
         drawn.add_column(name, overflow="fold")
     drawn.add_column("messages", justify="right")
     for route in found:
-        publishers = Text("\n").join(Text(safe(told_publisher(each))) for each in route.publishers.values())
+        publishers = Text("\n").join(Text(safe(publisher_text(each))) for each in route.publishers.values())
         consumers = Text("\n").join(
-            Text(safe(told_consumer(each)), style="bold red" if each.workers == 0 else "")
+            Text(safe(consumer_text(each)), style="bold red" if each.workers == 0 else "")
             for each in route.consumers.values()
         )
         counted = f"{route.messages:,}" if route.messages else "–"
@@ -135,7 +132,7 @@ def table(found: Iterable[Route]) -> Table:
 
 
 def flowchart(found: Sequence[Route]) -> Iterator[str]:
-    """The lines of a Mermaid flowchart; dotted arrows are inferred."""
+    """The routes as the lines of a Mermaid flowchart. Inferred arrows are dotted."""
     left, right = mermaid.Names("p"), mermaid.Names("c")
     keys = {(route.exchange, route.key): f"k{number}" for number, route in enumerate(found, 1)}
     arrows = []
@@ -166,7 +163,7 @@ TOOL = Tool(
     "Draw who publishes and who consumes what.",
     arguments,
     run,
-    "What is inferred is marked with ~, or drawn dotted.",
+    "What is inferred is marked with ~ or drawn dotted.",
 )
 main = TOOL.main
 

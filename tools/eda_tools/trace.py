@@ -1,4 +1,7 @@
-"""``trace amqp_url CONVERSATION_ID`` or ``trace --from FILE [CONVERSATION_ID]``: draw one conversation."""
+"""``eda trace amqp_url CONVERSATION_ID`` or ``eda trace --from FILE [CONVERSATION_ID]``: draw one conversation.
+
+This module collects the messages and draws the tree; :mod:`eda_tools.diagrams.conversation` decides what caused what.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +28,17 @@ from eda_tools.messages.delivery import fields
 from eda_tools.messages.recording import read_recording
 from eda_tools.messages.where import Predicate
 
-#: Levels of a tree that are drawn as such; what is deeper stands at the last of them.
+#: Levels of a tree that are indented. Deeper messages are drawn at the last of them.
 _DEEPEST: Final = 30
-#: Columns of a terminal that are left for the message itself.
-_ROOM: Final = 40
+#: Columns of a terminal that are kept for the message itself.
+_MESSAGE_COLUMNS: Final = 40
 _INDENT: Final = 4
-#: Characters of most conversation ids, which are there to be copied.
+#: Characters of most conversation ids, which are shown whole so that they can be copied.
 _UUID: Final = 36
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add the arguments of the tool."""
     parser.usage = (
         "%(prog)s [options] amqp_url CONVERSATION_ID\n       %(prog)s [options] --from FILE [CONVERSATION_ID]"
     )
@@ -43,18 +46,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="amqp_url CONVERSATION_ID",
-        help="broker to watch, as in the other tools ('-' takes it from EDA_AMQP_URL), and the conversation; with "
-        "--from only the conversation, and without it, those of the recording are listed",
+        help="URL of the broker to watch, as in the other tools ('-' takes it from EDA_AMQP_URL), and the id of the "
+        "conversation; with --from only the id, without which the conversations of the recording are listed",
     )
     parser.add_argument(
-        "--from", dest="recording", metavar="FILE", help="draw it from what monitor --record has written"
+        "--from", dest="recording", metavar="FILE", help="draw it from a recording that monitor --record has written"
     )
     parser.add_argument("--mermaid", action="store_true", help="draw it as a Mermaid sequence diagram")
     watch_options(parser, json="one JSON object per message, one line each")
 
 
 async def run(args: argparse.Namespace, output: Output) -> int:
-    """Draw it."""
+    """Draw the conversation."""
     if args.mermaid and args.json:
         raise ToolError("--mermaid or --json, not both", USAGE)
     if args.recording is not None:
@@ -68,11 +71,11 @@ async def run(args: argparse.Namespace, output: Output) -> int:
     return await _live(urls, args.words[1], args, output)
 
 
-# Live
+# By watching
 
 
 async def _live(urls: tuple[str, ...], conversation: str, args: argparse.Namespace, output: Output) -> int:
-    """Whatever ends it, what has been seen is drawn."""
+    """Draw the messages that pass, whatever ends the watching."""
     seen: list[Fields] = []
     interactive = output.drawable and not args.json and not args.mermaid
     try:
@@ -90,7 +93,7 @@ async def _live(urls: tuple[str, ...], conversation: str, args: argparse.Namespa
 
 @contextlib.contextmanager
 def _watched(seen: list[Fields], output: Output) -> Iterator[None]:
-    """Show the tree while it grows."""
+    """Show the tree as it grows."""
     with Live(
         get_renderable=lambda: tree(build(list(seen)), output.out.width) if seen else Text(),
         console=output.out,
@@ -142,8 +145,10 @@ def _recorded(args: argparse.Namespace, output: Output) -> int:
 
 
 def read_conversations(path: str, where: Predicate | None = None) -> tuple[dict[str, list[Fields]], ToolError | None]:
-    """The messages of a recording by conversation, in the order in which those began; and what ended the reading
-    before the end of the file, if something did."""
+    """Read a recording. Returns its messages by conversation, in the order in which the conversations began.
+
+    Also returns the error that ended the reading before the end of the file, or ``None``.
+    """
     found: dict[str, list[Fields]] = {}
     try:
         for delivery in read_recording(path):
@@ -205,7 +210,7 @@ def _draw(steps: list[Step], args: argparse.Namespace, output: Output) -> None:
 
 
 def as_json(step: Step) -> dict[str, Any]:
-    """What ``--json`` writes of a message: what the other tools do, and its place in the conversation."""
+    """The object that ``--json`` writes: that of the other tools, and the place of the message in the conversation."""
     return {
         "number": step.number,
         "elapsed": step.elapsed,
@@ -221,13 +226,17 @@ def as_json(step: Step) -> dict[str, Any]:
 
 
 def tree(steps: list[Step], width: int) -> Tree:
-    """A conversation for people: each message below the one that caused it; to be shown in ``width`` columns."""
-    deepest = max(1, min(_DEEPEST, (width - _ROOM) // _INDENT))
+    """A conversation for people: each message below the one that caused it.
+
+    Args:
+        width: columns of the terminal.
+    """
+    deepest = max(1, min(_DEEPEST, (width - _MESSAGE_COLUMNS) // _INDENT))
     conversation = Text("conversation ", style="dim").append(
         safe(steps[0].text("conversation_id")), style="bold not dim"
     )
     root = Tree(conversation, guide_style="dim")
-    nodes: list[Tree] = [root]  # by level
+    nodes: list[Tree] = [root]  # the last one of each level
     for step in walk(steps):
         level = min(step.level, deepest)
         del nodes[level + 1 :]
@@ -243,9 +252,7 @@ def _line(step: Step, deepest: int) -> Text:
         line.append(f"(level {step.level}) ", style="dim")
     line.append(f"{step.kind} ", style=show.STYLES.get(step.kind, ""))
     line.append(safe(step.name), style="bold")
-    status = step.text("status")
-    if status:
-        line.append(f" {status}", style="green" if status == "success" else "bold red")
+    show.append_status(line, step.text("status"))
     line.append(f"  +{step.elapsed:.3f} s", style="dim")
     _append_origin(line, step)
     if "error" in step.fields:
@@ -271,7 +278,7 @@ TOOL = Tool(
     "Draw one conversation: which message caused which.",
     arguments,
     run,
-    "Messages whose cause is not known but inferred are marked with ~.",
+    "A message is marked with ~ if its cause is inferred.",
 )
 main = TOOL.main
 

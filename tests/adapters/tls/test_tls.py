@@ -13,7 +13,7 @@ from typing import Any
 import trustme
 
 from eda_tools.broker import EmbeddedBrokerThread
-from eda_tools.cli import tool as cli
+from eda_tools.cli import status as cli
 from tests.adapters.tls.conftest import TlsBroker
 from tests.support.services import Probe, Record, asynchronous, reports, running, within
 from tests.support.tools import Ran, run_tool
@@ -116,7 +116,7 @@ def test_tools_tell_why_a_broker_is_not_trusted(broker: TlsBroker, tmp_path: Pat
     told = f"inspect_queue.py: no connection to amqps://guest:***@localhost:{broker.port}/: TLS failed: "
     assert (wrong_authority.status, wrong_authority.out) == (cli.NO_CONNECTION, "")
     assert wrong_authority.line.startswith(told)
-    assert wrong_authority.line.endswith(" (is SSL_CERT_FILE the file of your own authority?)")
+    assert wrong_authority.line.endswith(" (does SSL_CERT_FILE name the file of your own authority?)")
     wrong_name = inspect(broker.url("127.0.0.1"), broker.file)
     assert (wrong_name.status, wrong_name.out) == (cli.NO_CONNECTION, "")
     assert wrong_name.line.endswith(": IP address mismatch, certificate is not valid for '127.0.0.1'.")
@@ -127,8 +127,11 @@ def test_tools_tell_what_is_wrong_with_a_url(embedded_tls: TlsBroker, embedded_p
     for url, told in (
         (f"{embedded_tls.url()}?cafile={tmp_path}/nowhere", "a file that the URL names cannot be read: no such file"),
         (f"{embedded_tls.url()}?cafile={tmp_path}/text.pem", "TLS failed: no certificate or crl found"),
-        (embedded_tls.url().replace("amqps", "amqp"), "closed the connection without a word (does it want amqps://?)"),
-        (f"amqps://localhost:{embedded_plain}/", "TLS failed: what answers does not speak it"),
+        (
+            embedded_tls.url().replace("amqps", "amqp"),
+            "closed the connection without giving a reason (does it require amqps://?)",
+        ),
+        (f"amqps://localhost:{embedded_plain}/", "TLS failed: the server does not use TLS"),
     ):
         ran = inspect(url)
         assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
@@ -148,7 +151,7 @@ def test_tools_have_the_same_hint_when_the_broker_resets_the_connection() -> Non
         ran = inspect(f"amqp://127.0.0.1:{server.getsockname()[1]}/")
         thread.join()
     assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
-    assert ran.line.endswith(": connection reset by peer (does it want amqps://?)")
+    assert ran.line.endswith(": connection reset by peer (does it require amqps://?)")
 
 
 def test_tools_show_a_certificate_of_their_own(authority: trustme.CA, embedded_tls: TlsBroker, tmp_path: Path) -> None:
@@ -163,6 +166,6 @@ def test_tools_show_a_certificate_of_their_own(authority: trustme.CA, embedded_t
         url = f"amqps://localhost:{strict.port}/?cafile={embedded_tls.file}"
         ran = inspect(url)
         assert ran.status == cli.NO_CONNECTION
-        assert ran.line.endswith("(does it want a certificate of yours?)")
+        assert ran.line.endswith("(does it require a client certificate?)")
         ran = inspect(f"{url}&certfile={tmp_path}/mine.pem&keyfile={tmp_path}/key.pem")
         assert (ran.status, ran.line) == CONNECTED

@@ -1,4 +1,4 @@
-"""Completion in the shell: tried out in bash, and in zsh where it is installed."""
+"""Completion in the shell, with a real bash, and with zsh if it is installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eda_tools import eda
-from eda_tools.cli import tool as cli
+from eda_tools.cli import status as cli
 
 #: Bash, where somebody has written $2 … and pressed TAB; what it offers.
 TAB = """
@@ -99,7 +99,7 @@ def test_other_shells_have_a_script_too(shell: str, capsys: pytest.CaptureFixtur
 
 
 def test_a_tool_of_eda_has_no_script_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    """It would complete the words of eda, and those of a command of that tool's name."""
+    """Such a script would complete the words of eda, and those of a command with the tool's name."""
     assert eda.main(["monitor", "--print-completion", "zsh"]) == cli.USAGE
     written = capsys.readouterr()
     told = "eda monitor: eda's script completes all of its tools: eda --print-completion zsh (see eda monitor --help)\n"

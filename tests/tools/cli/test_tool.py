@@ -1,4 +1,4 @@
-"""What all tools have in common: arguments, exit statuses, and one line for whatever goes wrong."""
+"""What all tools have in common: arguments, exit statuses, and one line for each error."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ import pytest
 from eda_core.errors import LocalError, PublishError, ServiceError
 from eda_tools import eda
 from eda_tools.broker import EmbeddedBrokerThread
-from eda_tools.cli import tool as cli
+from eda_tools.cli import start
+from eda_tools.cli import status as cli
 from eda_tools.cli.arguments import Parser, common_options, natural, positive, rate, seconds, url_argument
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.status import ToolError
 from eda_tools.cli.tool import Tool
 from tests.support.services import ROOT, environment
-from tests.support.tools import run_here, run_tool
+from tests.support.tools import EVENTAILS, run_here, run_tool
 
 URL = "amqp://guest:sekret@127.0.0.1:1/"
 Run = Callable[[argparse.Namespace, Output], Awaitable[int]]
@@ -236,7 +237,7 @@ def test_tracebacks_and_logs_are_there_for_whoever_asks_without_passwords(
         raise ZeroDivisionError(f"odd {args.urls[0]}")
 
     monkeypatch.setenv("EDA_DEBUG", "1")
-    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's, that would be taken for the program's own
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's handlers would count as the program's own
     monkeypatch.setattr(logging.root, "level", logging.WARNING)
     ran = run_here(tool(run), capsys, URL)
     assert ran.status == cli.FAILED
@@ -334,13 +335,21 @@ def test_standard_output_that_cannot_be_written(redirection: str, status: int, t
 
 def test_eventails_names_are_commands() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    installed = {"eda": "eda_tools.cli.commands:eda"} | {
-        f"{name}.py": f"eda_tools.cli.commands:{name}" for name in eda.TOOLS
+    scripts = pyproject["project"]["scripts"]
+    assert scripts == {"eda": "eda_tools.cli.start:eda"} | {
+        f"{name}.py": f"eda_tools.cli.start:{name}" for name in EVENTAILS
     }
-    assert pyproject["project"]["scripts"] == installed
+    assert all(callable(getattr(start, target.partition(":")[2])) for target in scripts.values())
     assert {name: importlib.import_module(f"eda_tools.{name}").main for name in eda.TOOLS} == {
         name: eda.load(name).main for name in eda.TOOLS
     }
+
+
+def test_no_command_shadows_a_module_of_python() -> None:
+    """A script finds modules in its own directory first: a command ``trace.py`` would be the module ``trace`` for all
+    scripts that are installed beside it."""
+    assert {"trace", "logging"} <= sys.stdlib_module_names
+    assert sys.stdlib_module_names.isdisjoint(EVENTAILS)
 
 
 def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
@@ -418,7 +427,7 @@ def test_every_tool_is_there_under_its_name(name: str, capsys: pytest.CaptureFix
 
 
 def test_modules_of_the_tools_load_nothing_slow_for_help() -> None:
-    """--help comes at once: the client library is loaded by what connects."""
+    """--help is fast: the client library is loaded only to connect."""
     code = "import sys, eda_tools.monitor, eda_tools.send_command; print('aio_pika' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)
     assert ran.stdout == "False\n"

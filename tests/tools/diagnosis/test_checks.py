@@ -1,8 +1,10 @@
-"""What ``doctor`` makes of what it knows: each thing that can be wrong is found, and told with what mends it."""
+"""The checks of ``doctor``: each finds what it is for, and tells what mends it."""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +13,13 @@ from typing import Any
 import pytest
 
 from eda_core.messages.routing import EXCHANGES
-from eda_tools.diagnosis.checks import NOTE, PROBLEM, Finding, findings, shell
+from eda_tools.diagnosis.checks import NOTE, PROBLEM, Check, failed_checks, shell
 from eda_tools.diagnosis.facts import (
     Binding,
     Exchange,
+    Facts,
     Policy,
     Queue,
-    Survey,
     bindings_of,
     exchange_of,
     policies_of,
@@ -27,9 +29,9 @@ from eda_tools.diagnosis.facts import (
 DLX = Policy("DLX", r".*\.events|.*\.commands", {"dead-letter-exchange": "am-dlx"})
 
 
-def healthy() -> Survey:
-    """A broker as it should be, seen with the management API."""
-    return Survey(
+def healthy() -> Facts:
+    """A broker on which nothing is wrong, with what the management API tells."""
+    return Facts(
         "/",
         {name: Exchange(name, "topic", True, "") for name in (*EXCHANGES, "am-dlx")},
         {
@@ -52,59 +54,86 @@ def healthy() -> Survey:
     )
 
 
-def unmanaged() -> Survey:
-    """The same by AMQP alone."""
+def unmanaged() -> Facts:
+    """The same broker, with what AMQP alone tells."""
     exchanges = {name: Exchange(name, wrong="") for name in (*EXCHANGES, "am-dlx")}
-    return Survey("/", exchanges, {"a.events": Queue("a.events", 1, 0, "?", arguments={})}, "am-dlx", ["a"])
+    return Facts("/", exchanges, {"a.events": Queue("a.events", 1, 0, "?", arguments={})}, "am-dlx", ["a"])
 
 
-def only(survey: Survey, severity: str = PROBLEM) -> Finding:
-    (found,) = (finding for finding in findings(survey) if finding.severity == severity)
+def only(facts: Facts, severity: str = PROBLEM) -> Check:
+    (found,) = (each for each in failed_checks(facts) if each.severity == severity)
     return found
 
 
 def test_there_is_nothing_to_say_about_a_healthy_broker() -> None:
-    assert findings(healthy()) == []
-    (note,) = findings(unmanaged())
-    assert (note.severity, note.check) == (NOTE, "not-checked")
+    assert failed_checks(healthy()) == []
+    (note,) = failed_checks(unmanaged())
+    assert (note.severity, note.name) == (NOTE, "not-checked")
 
 
-def _wrong(name: str) -> Callable[[Survey], None]:
-    def change(survey: Survey) -> None:
-        survey.exchanges["events"] = exchange_of({"name": "events", "type": name, "durable": name != "topic"})
+def _wrong(name: str) -> Callable[[Facts], None]:
+    def change(facts: Facts) -> None:
+        facts.exchanges["events"] = exchange_of({"name": "events", "type": name, "durable": name != "topic"})
 
     return change
 
 
-def _without(what: str, name: str) -> Callable[[Survey], None]:
-    return lambda survey: getattr(survey, what).pop(name)
+def _without(what: str, name: str) -> Callable[[Facts], None]:
+    return lambda facts: getattr(facts, what).pop(name)
 
 
-def _queue(**changed: Any) -> Callable[[Survey], None]:
-    def change(survey: Survey) -> None:
+def _queue(**changed: Any) -> Callable[[Facts], None]:
+    def change(facts: Facts) -> None:
         name = changed.get("name", "a.commands")
-        survey.queues[name] = Queue(**{"name": name, "consumers": 1, "messages": 0, "type": "classic", **changed})
+        facts.queues[name] = Queue(**{"name": name, "consumers": 1, "messages": 0, "type": "classic", **changed})
 
     return change
 
 
-def _set(**changed: Any) -> Callable[[Survey], None]:
-    def change(survey: Survey) -> None:
+def _set(**changed: Any) -> Callable[[Facts], None]:
+    def change(facts: Facts) -> None:
         for name, value in changed.items():
-            setattr(survey, name, value)
+            setattr(facts, name, value)
 
     return change
 
 
-def _told(pattern: str) -> Callable[[Survey], None]:
-    """A pattern that Python does not know or takes for another, and what the broker says that applies by it."""
+def _told(pattern: str) -> Callable[[Facts], None]:
+    """A policy whose pattern Python cannot read as the broker does; the broker tells to which queues it applies."""
 
-    def change(survey: Survey) -> None:
-        survey.policies = [Policy("DLX", pattern, DLX.definition)]
-        for queue in survey.queues.values():
+    def change(facts: Facts) -> None:
+        facts.policies = [Policy("DLX", pattern, DLX.definition)]
+        for queue in facts.queues.values():
             queue.told_policy = DLX.definition
 
     return change
+
+
+#: Definitions, as ``rabbitmqctl export_definitions`` writes them.
+DURABLE = {"vhost": "/", "durable": True, "auto_delete": False, "arguments": {}}
+TOPIC = DURABLE | {"type": "topic", "internal": False}
+BINDING = {
+    "source": "am-dlx",
+    "vhost": "/",
+    "destination": "dead-letters",
+    "destination_type": "queue",
+    "routing_key": "#",
+    "arguments": {},
+}
+
+
+def _imports(**definitions: object) -> dict[str, object]:
+    """Stands for a line that imports these definitions, with the keys in any order."""
+    return definitions
+
+
+def _imported(line: str) -> dict[str, object] | str:
+    """The definitions that a line imports; the line itself if it imports none."""
+    printf, _, command = line.rpartition(" >/tmp/eda-definitions.json && ")
+    if command != "rabbitmqctl import_definitions /tmp/eda-definitions.json":
+        return line
+    definitions: dict[str, object] = json.loads(shlex.split(printf)[2])
+    return definitions
 
 
 SET_DLX = (
@@ -121,7 +150,7 @@ SET_DLX = (
             "exchange-missing",
             ("logs",),
             "there is no such exchange",
-            ["rabbitmqadmin --vhost=/ declare exchange name=logs type=topic durable=true"],
+            [_imports(exchanges=[TOPIC | {"name": "logs"}])],
         ),
         (
             _wrong("direct"),
@@ -129,8 +158,9 @@ SET_DLX = (
             ("events",),
             "it is of type direct, not topic",
             [
-                "rabbitmqadmin --vhost=/ delete exchange name=events",
-                "rabbitmqadmin --vhost=/ declare exchange name=events type=topic durable=true",
+                "rabbitmqadmin --vhost=/ delete exchange name=events || "
+                "rabbitmqadmin --vhost=/ delete exchange --name=events",
+                _imports(exchanges=[TOPIC | {"name": "events"}]),
             ],
         ),
         (_wrong("topic"), "exchange-wrong", ("events",), "it is not durable", None),
@@ -186,28 +216,25 @@ SET_DLX = (
             "dead-letter-exchange-missing",
             ("am-dlx",),
             "there is no such exchange, where dead letters should go: they are lost",
-            None,
+            [_imports(exchanges=[TOPIC | {"name": "am-dlx"}], bindings=[BINDING])],
         ),
         (
-            lambda survey: (survey.bindings.pop(), survey.queues.pop("dead-letters")),
+            lambda facts: (facts.bindings.pop(), facts.queues.pop("dead-letters")),
             "dead-letter-queue-missing",
             ("am-dlx",),
             "no queue is bound to it, so dead letters are lost",
-            [
-                "rabbitmqadmin --vhost=/ declare queue name=dead-letters durable=true",
-                "rabbitmqadmin --vhost=/ declare binding source=am-dlx destination=dead-letters 'routing_key=#'",
-            ],
+            [_imports(queues=[DURABLE | {"name": "dead-letters"}], bindings=[BINDING])],
         ),
         (
-            # Declaring what is of another kind would be refused.
-            lambda survey: (survey.bindings.pop(), _queue(name="dead-letters", type="quorum")(survey)),
+            # The broker would refuse to declare an existing queue of another kind.
+            lambda facts: (facts.bindings.pop(), _queue(name="dead-letters", type="quorum")(facts)),
             "dead-letter-queue-missing",
             ("am-dlx",),
             "no queue is bound to it, so dead letters are lost",
-            ["rabbitmqadmin --vhost=/ declare binding source=am-dlx destination=dead-letters 'routing_key=#'"],
+            [_imports(bindings=[BINDING])],
         ),
         (
-            # The usual policy must not take the other queue from its own.
+            # The usual policy must not replace the policy of the other queue.
             _set(policies=[Policy("mine", r"^a\.events$", {"dead-letter-exchange": "am-dlx", "max-length": 9})]),
             "no-dead-letter-policy",
             ("a.commands",),
@@ -235,14 +262,14 @@ SET_DLX = (
     ],
 )
 def test_each_thing_that_is_wrong_is_found(
-    change: Callable[[Survey], object], check: str, subjects: tuple[str, ...], text: str, run: list[str] | None
+    change: Callable[[Facts], object], check: str, subjects: tuple[str, ...], text: str, run: list[object] | None
 ) -> None:
-    survey = healthy()
-    change(survey)
-    found = only(survey)
-    assert (found.check, found.subjects) == (check, subjects)
+    facts = healthy()
+    change(facts)
+    found = only(facts)
+    assert (found.name, found.subjects) == (check, subjects)
     assert found.text.startswith(text)
-    assert run is None or list(found.run) == run
+    assert run is None or [_imported(line) for line in found.run] == run
     assert found.run or found.advice
 
 
@@ -250,32 +277,32 @@ def test_each_thing_that_is_wrong_is_found(
     "change",
     [
         _queue(type="quorum", arguments={"x-delivery-limit": 5}),
-        lambda survey: (_queue(type="quorum")(survey), _set(version=(4, 0))(survey)),
-        lambda survey: (
-            _queue(type="quorum")(survey),
-            survey.operator_policies.append(Policy("o", "", {"delivery-limit": 9})),
+        lambda facts: (_queue(type="quorum")(facts), _set(version=(4, 0))(facts)),
+        lambda facts: (
+            _queue(type="quorum")(facts),
+            facts.operator_policies.append(Policy("o", "", {"delivery-limit": 9})),
         ),
-        lambda survey: survey.policies.insert(0, Policy("streams", "", {"max-age": "1D"}, 9)),
-        lambda survey: survey.policies.insert(0, Policy("exchanges", "", {"alternate-exchange": "x"}, 9, "exchanges")),
+        lambda facts: facts.policies.insert(0, Policy("streams", "", {"max-age": "1D"}, 9)),
+        lambda facts: facts.policies.insert(0, Policy("exchanges", "", {"alternate-exchange": "x"}, 9, "exchanges")),
         _told(r"\.(events|commands)\z"),
         _told(r"^[[:alnum:].]+$"),
         _queue(consumers=None, messages=None),
         _set(policies=[], queues={}, bindings=[Binding("am-dlx", "dead-letters", "#")]),
     ],
 )
-def test_what_is_not_wrong_is_not_told(change: Callable[[Survey], object]) -> None:
-    survey = healthy()
-    change(survey)
-    assert [finding for finding in findings(survey) if finding.severity == PROBLEM] == []
+def test_what_is_not_wrong_is_not_told(change: Callable[[Facts], object]) -> None:
+    facts = healthy()
+    change(facts)
+    assert [each for each in failed_checks(facts) if each.severity == PROBLEM] == []
 
 
 def test_without_management_what_is_not_known_is_not_judged() -> None:
-    survey = unmanaged()
-    survey.exchanges.pop("am-dlx")
-    survey.exchanges["logs"] = Exchange("logs", wrong=None)
-    survey.commands = ["b.Do", "a.Do"]
-    survey.queues["b.commands"] = Queue("b.commands", 0, 0)
-    assert [(finding.severity, finding.check) for finding in findings(survey)] == [
+    facts = unmanaged()
+    facts.exchanges.pop("am-dlx")
+    facts.exchanges["logs"] = Exchange("logs", wrong=None)
+    facts.commands = ["b.Do", "a.Do"]
+    facts.queues["b.commands"] = Queue("b.commands", 0, 0)
+    assert [(each.severity, each.name) for each in failed_checks(facts)] == [
         (PROBLEM, "queue-without-consumers"),
         (PROBLEM, "command-unserved"),
         (PROBLEM, "command-unserved"),
@@ -286,29 +313,59 @@ def test_without_management_what_is_not_known_is_not_judged() -> None:
 
 
 def test_dead_letters_that_wait_are_a_note() -> None:
-    survey = healthy()
-    _queue(name="dead-letters", consumers=0, messages=3)(survey)
-    assert only(survey, NOTE).run == (
+    facts = healthy()
+    _queue(name="dead-letters", consumers=0, messages=3)(facts)
+    assert only(facts, NOTE).run == (
         "eda inspect_queue - dead-letters --headers-only",
         "eda resurrect - dead-letters",
     )
 
 
 @pytest.mark.parametrize("name", ["a b", "'; touch /tmp/x; '", "$(id)", "x\n\x1b[31m'é", "a\\b\x07"])
-def test_commands_are_safe_to_paste(name: str) -> None:
-    survey = healthy()
-    _queue(name=f"{name}.events", consumers=0)(survey)
-    (line,) = next(each for each in findings(survey) if each.check == "queue-without-consumers").run
+def test_commands_are_safe_to_paste(name: str, tmp_path: Path) -> None:
+    facts = healthy()
+    _queue(name=f"{name}.events", consumers=0)(facts)
+    (line,) = next(each for each in failed_checks(facts) if each.name == "queue-without-consumers").run
     assert line.isprintable()
     said = subprocess.run(["bash", "-c", f'rabbitmqctl() {{ printf "%s|" "$@"; }}; {line}'], capture_output=True)
     assert said.stdout.decode() == f"delete_queue|-p|/|{name}.events|--if-unused|"
+    facts = healthy()
+    facts.policies = []
+    facts.dead_letter_exchange = name
+    (line,) = next(each for each in failed_checks(facts) if each.name == "dead-letter-exchange-missing").run
+    assert line.isprintable()
+    line = line.replace("/tmp/eda-definitions.json", str(tmp_path / "definitions"))
+    for program in ("bash", "sh"):
+        said = subprocess.run([program, "-c", f'rabbitmqctl() {{ cat "$2"; }}; {line}'], capture_output=True)
+        assert json.loads(said.stdout)["exchanges"][0]["name"] == name
     assert shell("plain") == "plain"
+
+
+@pytest.mark.parametrize(
+    ("url", "old", "new"),
+    [
+        ("http://localhost:15672", "--port=15672 --vhost=/", "--port=15672 --vhost=/"),
+        ("http://rabbit", "--host=rabbit --vhost=/", "--host=rabbit --vhost=/"),
+        (
+            "https://rabbit/prefix",
+            "--host=rabbit --port=443 --vhost=/ --ssl --path-prefix=/prefix",
+            "--host=rabbit --port=443 --vhost=/ --use-tls --path-prefix=/prefix/api",
+        ),
+    ],
+)
+def test_both_versions_of_rabbitmqadmin_are_told_where_the_api_is(url: str, old: str, new: str) -> None:
+    facts = healthy()
+    facts.management = url
+    _wrong("direct")(facts)
+    assert only(facts).run[0] == (
+        f"rabbitmqadmin {old} delete exchange name=events || rabbitmqadmin {new} delete exchange --name=events"
+    )
 
 
 def test_every_check_is_in_the_docs() -> None:
     root = Path(__file__).parents[3]
     source = (root / "tools/eda_tools/diagnosis/checks.py").read_text()
-    checks = set(re.findall(r'(?:Finding\(\s*(?:PROBLEM|NOTE),|check =|else)\s+"([a-z-]+)"', source))
+    checks = set(re.findall(r'(?:Check\(\s*(?:PROBLEM|NOTE),|name =|else)\s+"([a-z-]+)"', source))
     assert {"exchange-wrong", "commands-unserved", "queue-without-consumers", "no-delivery-limit"} < checks
     documented = (root / "docs/tools-conversations.rst").read_text()
     assert {check for check in checks if check not in documented} == set()

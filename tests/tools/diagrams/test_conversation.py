@@ -1,4 +1,4 @@
-"""What caused what in a conversation, known or inferred, whatever its messages say; no name in it steers a drawing."""
+"""What caused what in a conversation, known or inferred, for any messages; and that no name changes a drawing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the headers of dead letters tell, in whatever order RabbitMQ has put the entries."""
+"""What the headers of dead letters tell, for each order in which RabbitMQ puts the entries."""
 
 from __future__ import annotations
 

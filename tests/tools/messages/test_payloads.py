@@ -1,4 +1,4 @@
-"""Payload files: read by extension with errors that tell file and place, saved under names that never collide."""
+"""Payload files: read by their extension, with errors that tell file and place; saved under names that are new."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def asked(*arguments: str) -> argparse.Namespace:
 
 
 def read(*arguments: str, stdin: bytes = b"") -> Payload:
-    """What the arguments say, with that on standard input."""
+    """Read the payload that the arguments name, with ``stdin`` on standard input."""
     with tempfile.TemporaryFile() as file:
         file.write(stdin)
         file.seek(0)

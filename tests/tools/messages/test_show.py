@@ -1,4 +1,4 @@
-"""What messages look like: their parts, their JSON, their text, and that none of them steers a terminal."""
+"""How messages are shown: their parts, their JSON, their text; and that none of them controls a terminal."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from eda_core.testing.strategies import messages
 from eda_tools import topology
 from eda_tools.cli.output import Output, jsonable, safe
 from eda_tools.dead_letters.groups import Groups
-from eda_tools.dead_letters.replay import REPLAYED, Item, Tally
+from eda_tools.dead_letters.replay import REPLAYED, Item, Outcomes
 from eda_tools.diagrams.routes import Publisher, Route
 from eda_tools.messages import show
-from eda_tools.messages.delivery import FIELDS, KINDS, Delivery, fields
+from eda_tools.messages.delivery import FIELDS, Delivery, fields
 from eda_tools.messages.rates import Statistics
 from tests.core.kit import seal
 
@@ -57,7 +57,7 @@ MESSAGES = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", show.STYLES)
 def test_every_kind_has_its_fields(kind: str) -> None:
     found = fields(MESSAGES[kind])
     assert found["kind"] == kind
@@ -193,18 +193,18 @@ def test_nothing_steers_the_terminal(text: str) -> None:
 
 
 def test_tables_lose_no_part_of_a_name_on_a_narrow_terminal() -> None:
-    """Names that begin alike must not look alike."""
+    """Different names must not look the same because they begin the same."""
     name = "TranscriptionOfTheCallHasBecomeReadyFor"
     groups, statistics = Groups("key"), Statistics()
-    tally = Tally(Output("test"), dry_run=True)
+    outcomes = Outcomes(Output("test"), dry_run=True)
     routes = []
     for end in ("Archive", "Billing"):
         died = delivered(Event(name + end, 1, "c"))
         groups.add(died)
-        tally.add(Item(1, 1, died, name + end), REPLAYED)
+        outcomes.add(Item(1, 1, died, name + end), REPLAYED)
         routes.append(Route("events", name + end, publishers={name + end: Publisher(name + end)}))
         statistics.add(fields(died))
-    for table in (groups.table(), tally._table(), topology.table(routes), statistics.table()):
+    for table in (groups.table(), outcomes._table(), topology.table(routes), statistics.table()):
         console = Console(width=60, color_system=None)
         with console.capture() as capture:
             console.print(table)

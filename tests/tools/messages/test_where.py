@@ -1,4 +1,4 @@
-"""``--where``: what it says is what it means, whatever the message, and errors point at their place."""
+"""``--where``: what conditions mean, for any message; and errors that show their place."""
 
 from __future__ import annotations
 
@@ -136,6 +136,8 @@ def test_it_does_not_hold(condition: str) -> None:
         ("__import__('os')", 1, "there is no field __import__"),
         ("not " * 60 + "true", 201, "nested deeper than 50 levels"),
         ("(" * 1000, 51, "nested deeper than 50 levels"),
+        (f"payload == {'9' * 5000}", 12, "9 is not expected"),
+        (f"payload[{'9' * 5000}]", 8, "[ is not expected"),
     ],
 )
 def test_errors_point_at_their_place(condition: str, column: int, reason: str) -> None:
@@ -172,6 +174,15 @@ def test_any_text_is_a_condition_or_an_error_and_no_message_makes_it_fail(text: 
 def test_paths_come_back_as_their_steps(steps: list[str | int]) -> None:
     text = "payload" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
     assert parse_path(text) == ("payload", *steps)
+
+
+@pytest.mark.parametrize("step", ["--5", "-", "9" * 5000, "٣", "nope"])
+def test_a_word_that_looks_like_a_number_is_looked_up_without_an_error(step: str) -> None:
+    """Python does not read all of these as numbers, and never more than 4,300 digits."""
+    condition = parse_where(f"payload.{step}")
+    for payload in ([1], {None: 1, 5: 1}, {"x": [1]}, "text"):
+        assert condition({"payload": payload}) is False
+    assert condition({"payload": {step: 1}}) is True
 
 
 def test_paths() -> None:

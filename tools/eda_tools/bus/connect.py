@@ -1,14 +1,14 @@
-"""Plain AMQP for tools that look at queues or move messages: a connection to the first URL that answers.
+"""Connects to the first broker URL that answers, and asks for queues and exchanges. It does not know for what.
 
 ::
 
     async with session(args.urls, "inspect", output) as broker:
-        channel = await broker.channel(confirms=True)  # an aiormq channel: basic_get, basic_publish, rpc …
+        channel = await broker.channel()               # an aiormq channel: basic_get, basic_publish, rpc …
         queue = await broker.queue("dead-letters")     # Queue.DeclareOk, or None if there is no such queue
 
-Inside the block, a lost connection and a channel closed by the broker become :class:`ToolError` (status 1) on the way
-out; catch aiormq's exceptions (``aiormq.exceptions``) inside, where one is expected. Tools that publish or watch use
-:mod:`eda_tools.bus.service` instead, since the core confirms, retries and reconnects.
+It is for tools that look at queues or move messages. At the end of the block, a lost connection and a channel that the
+broker closed become :class:`ToolError` (status 1). Inside the block they are aiormq's exceptions. Tools that publish or
+watch use :mod:`eda_tools.bus.service` instead, because the core confirms, retries and reconnects.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, cast
+from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 import aio_pika
@@ -34,23 +34,24 @@ from aiormq.exceptions import (
     InvalidFrameError,
     ProbableAuthenticationError,
 )
-from pamqp.commands import Exchange, Queue
+from pamqp.commands import Queue
 
 from eda_core.messages.routing import check_name
 from eda_core.urls import redact
+from eda_tools.bus.names import ExchangeDeclare, QueueDeclare
 from eda_tools.cli.output import Output
 from eda_tools.cli.status import FAILED, NO_CONNECTION, ToolError
 
-#: Seconds for one URL.
+#: Seconds for one URL to answer.
 CONNECT_TIMEOUT: Final = 10.0
-#: Seconds for an AMQP command to be answered.
+#: Seconds for an AMQP method to be answered.
 RPC_TIMEOUT: Final = 10.0
 #: Seconds for a connection to close.
 CLOSE_TIMEOUT: Final = 3.0
 HEARTBEAT: Final = 20
-#: X509_V_ERR_*: a chain that ends nowhere, or at a certificate that nobody trusts.
+#: OpenSSL's X509_V_ERR_*: the chain is incomplete, or it ends with a certificate that is not trusted.
 _UNKNOWN_AUTHORITIES: Final = (18, 19, 20, 21)
-#: aiormq's words for the end of the stream.
+#: How aiormq reports that the broker closed the connection.
 _CLOSED: Final = "Server connection unexpectedly closed"
 
 
@@ -58,51 +59,48 @@ class Session:
     """An open connection.
 
     Attributes:
-        url: with its password; show it by :func:`eda_core.urls.redact` only.
-        connection: aio-pika's.
+        url: its URL with the password. Show it only by :func:`eda_core.urls.redact`.
+        connection: aio-pika's connection.
     """
 
     def __init__(self, url: str, connection: AbstractConnection) -> None:
         self.url = url
         self.connection = connection
 
-    async def channel(self, *, confirms: bool = False) -> Channel:
-        """A new channel, aiormq's. With ``confirms``, ``basic_publish`` returns when the broker has confirmed, raises
-        ``DeliveryError`` when it refused, and returns the ``DeliveredMessage`` that came back as unroutable."""
+    async def channel(self) -> Channel:
+        """Open a new channel of aiormq, without publisher confirms."""
         try:
-            channel = self.connection.channel(publisher_confirms=confirms)
+            channel = self.connection.channel(publisher_confirms=False)
             await channel.initialize(timeout=RPC_TIMEOUT)
         except RuntimeError as error:  # aio-pika's, for a connection that is closed
             raise ConnectionResetError("the connection was lost") from error
         return cast(Channel, await channel.get_underlay_channel())
 
     async def queue(self, name: str) -> Queue.DeclareOk | None:
-        """How many messages and consumers a queue has; ``None`` if there is none of that name.
+        """Ask how many messages and consumers a queue has. Returns ``None`` if there is no queue of that name.
 
         Raises:
             LocalError: no queue can have this name.
-            ChannelClosed: the broker does not tell: it is another connection's exclusive queue, or not permitted.
+            ChannelClosed: the broker does not say: the queue is exclusive to another connection, or not permitted.
         """
         check_name("the queue", name)
-        channel = await self.channel()  # a refusal costs the channel
-        try:
-            answer = await channel.queue_declare(name, passive=True, timeout=RPC_TIMEOUT)
-        except ChannelNotFoundEntity:
-            return None
-        await channel.close()
+        answer: Queue.DeclareOk | None = await self._ask(QueueDeclare(queue=name, passive=True))
         return answer
 
-    async def exchange(self, name: str, kind: str = "topic") -> Exchange.DeclareOk | None:
-        """Whether an exchange exists (its type cannot be asked for passively); ``None`` if not.
+    async def exchange(self, name: str) -> bool:
+        """Ask whether an exchange exists. (AMQP does not tell its type.)
 
         Raises:
-            ChannelClosed: the broker does not tell.
+            LocalError: no exchange can have this name.
+            ChannelClosed: the broker does not say.
         """
-        channel = await self.channel()
+        check_name("the exchange", name)
+        return await self._ask(ExchangeDeclare(exchange=name, passive=True)) is not None
+
+    async def _ask(self, method: QueueDeclare | ExchangeDeclare) -> Any:
+        channel = await self.channel()  # a refusal closes the channel
         try:
-            answer = await channel.exchange_declare(
-                exchange=name, exchange_type=kind, passive=True, timeout=RPC_TIMEOUT
-            )
+            answer = await channel.rpc(method, timeout=RPC_TIMEOUT)
         except ChannelNotFoundEntity:
             return None
         await channel.close()
@@ -111,10 +109,10 @@ class Session:
 
 @asynccontextmanager
 async def session(urls: Sequence[str], tool: str, output: Output) -> AsyncIterator[Session]:
-    """A connection to the first of ``urls`` that answers, called ``eda-<tool>@host:pid`` on the broker.
+    """Connect to the first of ``urls`` that answers. The broker lists the connection as ``eda-<tool>@host:pid``.
 
     Raises:
-        ToolError: none answers (status 4); inside the block, the connection or a channel was lost (status 1).
+        ToolError: no URL answers (status 4); or the connection or a channel was lost inside the block (status 1).
     """
     opened = await _first(urls, tool, output)
     try:
@@ -126,10 +124,10 @@ async def session(urls: Sequence[str], tool: str, output: Output) -> AsyncIterat
 
 
 async def answering(urls: Sequence[str], tool: str, output: Output) -> tuple[str, ...]:
-    """``urls`` in the order in which to try them: the first that answers, then those behind it, then the others.
+    """Find the first of ``urls`` that answers. Returns all of them, beginning with it, in the order to try them in.
 
     Raises:
-        ToolError: none answers (status 4).
+        ToolError: no URL answers (status 4).
     """
     opened = await _first(urls, tool, output)
     await _close(opened.connection)
@@ -155,55 +153,55 @@ async def _first(urls: Sequence[str], tool: str, output: Output) -> Session:
 
 
 def _hint(error: Exception, url: str) -> str:
-    """Whoever expects something else of us closes the connection; often before it has read what we sent: a reset."""
+    """A server that expects another protocol closes the connection, often before it has read what we sent."""
     if _CLOSED not in str(error) and not isinstance(error.__cause__, (ConnectionResetError, BrokenPipeError)):
         return ""
-    return " (does it want a certificate of yours?)" if url.startswith("amqps") else " (does it want amqps://?)"
+    return " (does it require a client certificate?)" if url.startswith("amqps") else " (does it require amqps://?)"
 
 
 async def _close(connection: AbstractConnection) -> None:
     try:
         await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT)
-    except Exception:  # it is over in any case
+    except Exception:  # the connection is not used any more
         return
 
 
 def explain(error: BaseException, url: str = "") -> str:
-    """An error of connecting, or of the client library, in a few plain words."""
+    """Say in a few plain words what an error of connecting, or of the client library, means."""
     if isinstance(error, (ProbableAuthenticationError, AuthenticationError)):
         return "the broker refuses the user name or the password"
-    if isinstance(error, InvalidFrameError):  # what becomes of a virtual host that is missing or not permitted
-        return f"the broker refuses the virtual host {_vhost(url)!r}, or is no AMQP 0-9-1 broker"
+    if isinstance(error, InvalidFrameError):  # raised for a virtual host that is missing or not permitted
+        return f"the broker refuses the virtual host {_vhost(url)!r}, or it is not an AMQP 0-9-1 broker"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {_tls_reason(error)}"
     if isinstance(error, ChannelClosed):
         return " ".join(str(part) for part in error.args) or "the broker closed the channel"
-    if isinstance(error, (ChannelInvalidStateError, asyncio.CancelledError)):  # aiormq's, for what a loss takes along
+    if isinstance(error, (ChannelInvalidStateError, asyncio.CancelledError)):  # aiormq's, for what was under way
         return "the connection was lost"
     if isinstance(error, socket.gaierror):
         return f"the host name is unknown ({error.strerror})"
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_TIMEOUT:g} s"
-    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):  # of the certificate in the URL
+    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):  # a certificate in the URL
         return f"a file that the URL names cannot be read: {os.strerror(error.errno or 0).lower()}"
     cause = error.__cause__
     if isinstance(cause, (ssl.SSLError, socket.gaierror)):
         return explain(cause, url)
-    if isinstance(cause, OSError) and cause.errno:  # what asyncio makes of it has no strerror of its own
+    if isinstance(cause, OSError) and cause.errno:  # asyncio's error has no strerror of its own
         return os.strerror(cause.errno).lower()
     text = " ".join(" ".join(str(part) for part in error.args).split())
     if text.startswith(_CLOSED):
-        return "the broker closed the connection without a word"
+        return "the broker closed the connection without giving a reason"
     return text or f"the connection was lost ({type(error).__name__})"
 
 
 def _tls_reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         unknown = error.verify_code in _UNKNOWN_AUTHORITIES
-        hint = " (is SSL_CERT_FILE the file of your own authority?)" if unknown else ""
+        hint = " (does SSL_CERT_FILE name the file of your own authority?)" if unknown else ""
         return f"{error.verify_message}{hint}"
     if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-        return "what answers does not speak it (amqp:// is without)"
+        return "the server does not use TLS (amqp:// connects without it)"
     return (error.reason or " ".join(map(str, error.args))).replace("_", " ").lower()
 
 

@@ -1,23 +1,24 @@
-"""The management API of RabbitMQ, as far as tools read it: https://www.rabbitmq.com/docs/management#http-api."""
+"""Reads from RabbitMQ's management API, without knowing what for: https://www.rabbitmq.com/docs/management#http-api."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import base64
 import json
 import os
-import threading
 import urllib.error
 import urllib.request
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from eda_core.urls import redact
 from eda_tools.cli.status import FAILED, NO_CONNECTION, ToolError
+from eda_tools.cli.threads import in_daemon_thread
 
 #: Seconds for one request.
 TIMEOUT: Final = 15.0
+#: Bytes that are read of an answer.
 _LARGEST: Final = 256 * 1024 * 1024
 
 
@@ -27,8 +28,8 @@ def management_option(parser: argparse.ArgumentParser) -> None:
         "--management",
         type=_url,
         metavar="URL",
-        help="management API, as http://host:15672 or https://…; user and password are those of amqp_url unless given; "
-        "'-' takes it from the environment variable EDA_MANAGEMENT_URL",
+        help="URL of the management API: http://host:15672 or https://…; without user and password, those of amqp_url "
+        "are used; '-' takes the URL from the environment variable EDA_MANAGEMENT_URL",
     )
 
 
@@ -48,7 +49,7 @@ def _url(text: str) -> str:
 
 
 def vhost_of(amqp_url: str) -> str:
-    """The virtual host that a broker's URL names."""
+    """The virtual host in a broker's URL."""
     return unquote(urlsplit(amqp_url).path[1:]) or "/"
 
 
@@ -56,8 +57,8 @@ class Management:
     """Reads from the API at ``url``.
 
     Args:
-        url: with or without user and password, and a path where a proxy has put it.
-        amqp_url: whose user and password are taken where ``url`` has none.
+        url: with or without user and password; its path is where a proxy has put the API.
+        amqp_url: whose user and password are used if ``url`` has none.
 
     Attributes:
         url: without user and password.
@@ -71,68 +72,47 @@ class Management:
         self.url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
     async def get(self, *path: str) -> Any:
-        """What ``/api/<path>`` answers; ``None`` where this user may not see it, or it is not there.
+        """What ``/api/<path>`` answers; ``None`` if it does not exist or this user may not see it.
 
         Raises:
-            ToolError: no connection, or refused credentials (status 4), or an answer that is none (status 1).
+            ToolError: there is no connection, or the credentials are refused (status 4); or the answer is not JSON.
         """
         request = urllib.request.Request(f"{self.url}/api/{'/'.join(quote(part, safe='') for part in path)}")
         request.add_unredirected_header("Authorization", self._authorization)
-        return self._read(await _in_thread(request), path)
+        try:
+            body = await in_daemon_thread(partial(_fetch, request))
+        except urllib.error.HTTPError as error:
+            error.close()  # it holds the connection
+            if error.code == 401:
+                reason = "the management API refuses the user name or the password"
+                raise ToolError(f"{self.url}: {reason}, or the user has no tag 'management'", NO_CONNECTION) from None
+            if error.code in (403, 404) and path[0] != "overview":
+                return None
+            reason = f"HTTP status {error.code} for /api/{'/'.join(path)}; is it a management API?"
+            raise ToolError(f"{self.url}: {reason}") from None
+        except Exception as error:  # OSError, HTTPException, ValueError: urllib has no common class
+            cause: object = error.reason if isinstance(error, urllib.error.URLError) else error
+            reason = (getattr(cause, "strerror", None) or str(cause) or type(cause).__name__).lower()
+            raise ToolError(f"no connection to {self.url}: {reason}", NO_CONNECTION) from None
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            raise self._no_api(path) from None
 
     async def list(self, *path: str) -> list[dict[str, Any]] | None:
-        """The same for lists of objects."""
+        """Like :meth:`get`, for lists of objects."""
         answer = await self.get(*path)
         if answer is None:
             return None
         if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
-            raise self._strange(path)
+            raise self._no_api(path)
         return answer
 
-    def _read(self, answer: bytes | Exception, path: tuple[str, ...]) -> Any:
-        if isinstance(answer, urllib.error.HTTPError):
-            if answer.code == 401:
-                reason = "the management API refuses the user name or the password"
-                raise ToolError(f"{self.url}: {reason}, or the user has no tag 'management'", NO_CONNECTION)
-            if answer.code in (403, 404) and path[0] != "overview":
-                return None
-            raise ToolError(f"{self.url}: HTTP status {answer.code} for /api/{'/'.join(path)}; is it a management API?")
-        if isinstance(answer, Exception):
-            cause: object = answer.reason if isinstance(answer, urllib.error.URLError) else answer
-            told = (getattr(cause, "strerror", None) or str(cause) or type(cause).__name__).lower()
-            raise ToolError(f"no connection to {self.url}: {told}", NO_CONNECTION)
-        try:
-            return json.loads(answer)
-        except (ValueError, RecursionError):
-            raise self._strange(path) from None
-
-    def _strange(self, path: tuple[str, ...]) -> ToolError:
-        return ToolError(f"{self.url}: what /api/{'/'.join(path)} answers is not that of a management API", FAILED)
+    def _no_api(self, path: tuple[str, ...]) -> ToolError:
+        return ToolError(f"{self.url}: the answer for /api/{'/'.join(path)} is not that of a management API", FAILED)
 
 
-async def _in_thread(request: urllib.request.Request) -> bytes | Exception:
-    """The body of the answer. The thread is a daemon: Ctrl-C need not wait for a server that does not answer."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[bytes | Exception] = loop.create_future()
-
-    def resolve(answer: bytes | Exception) -> None:
-        if not done.done():
-            done.set_result(answer)
-
-    def fetch() -> None:
-        answer: bytes | Exception
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-                answer = response.read(_LARGEST)
-        except urllib.error.HTTPError as error:
-            error.close()  # it holds the connection
-            answer = error
-        except Exception as error:  # OSError, HTTPException, ValueError: of the network, in short
-            answer = error
-        try:
-            loop.call_soon_threadsafe(resolve, answer)
-        except RuntimeError:
-            return  # the loop is closed: nobody waits any more
-
-    threading.Thread(target=fetch, name="management API", daemon=True).start()
-    return await done
+def _fetch(request: urllib.request.Request) -> bytes:
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        body: bytes = response.read(_LARGEST)
+        return body

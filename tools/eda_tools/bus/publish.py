@@ -1,4 +1,4 @@
-"""What ``publish_event`` and ``publish_configuration`` have in common."""
+"""Makes ``publish_event`` and ``publish_configuration``, which differ only in what they publish."""
 
 from __future__ import annotations
 
@@ -14,25 +14,43 @@ from eda_core.messages.values import Configuration, Event
 from eda_tools.cli.arguments import common_options, positive, rate, url_argument
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.status import DONE, FAILED, PARTLY, ToolError
+from eda_tools.cli.tool import Tool
 from eda_tools.messages.payloads import payload_arguments, read_payload
 
-#: Publishes under way at once.
+#: The most publishes under way at a time.
 _WINDOW = 200
 
 
-def publish_arguments(parser: argparse.ArgumentParser) -> None:
-    """All arguments of both."""
+def publishing(name: str, make: type[Event] | type[Configuration]) -> Tool:
+    """The tool that publishes what ``make`` makes."""
+    kind = make.__name__.lower()
+    a_kind = f"{'an' if kind == 'event' else 'a'} {kind}"
+
+    async def run(args: argparse.Namespace, output: Output) -> int:
+        return await _publish(args, output, name, kind, make)
+
+    return Tool(
+        name,
+        f"Publish {a_kind}, wait until the broker has confirmed it, and print its conversation id.",
+        _arguments,
+        run,
+        f"If no queue is bound for {a_kind}, the tool says so, with status 1.",
+    )
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
     url_argument(parser)
     parser.add_argument("event", help="name, which is the routing key")
     payload_arguments(parser)
-    parser.add_argument("--conversation-id", metavar="ID", help="of all of them (default: a new one for each)")
+    parser.add_argument("--conversation-id", metavar="ID", help="conversation id of all (default: a new one for each)")
     parser.add_argument("--count", type=positive, default=1, help="publish it so many times (default: 1)")
     parser.add_argument("--rate", type=rate, metavar="N", help="at most so many per second")
     common_options(parser, timeout=60, json="one JSON object per message: kind, name, conversation_id, routed")
 
 
-async def publish(args: argparse.Namespace, output: Output, tool: str, make: type[Event] | type[Configuration]) -> int:
-    """Publish it, show each conversation id, and say so if nobody gets it."""
+async def _publish(
+    args: argparse.Namespace, output: Output, tool: str, kind: str, make: type[Event] | type[Configuration]
+) -> int:
     from eda_tools.bus.service import ToolService, running
 
     check_name("the name", args.event)
@@ -41,7 +59,6 @@ async def publish(args: argparse.Namespace, output: Output, tool: str, make: typ
     service = ToolService(args.urls, tool, output)
     if payload.content_type == JSON:
         service.use_json()
-    kind = make.__name__.lower()
     unrouted = confirmed = 0
 
     async def one() -> None:
@@ -52,10 +69,15 @@ async def publish(args: argparse.Namespace, output: Output, tool: str, make: typ
         if bar is not None:
             bar(confirmed)
             output.doing = f"publishing the {kind} {args.event}, of which {confirmed} of {args.count} are confirmed"
-        with contextlib.suppress(OutputClosed):  # that nobody reads the ids is no reason to publish less
+        with contextlib.suppress(OutputClosed):  # all are published, even if nobody reads the ids any more
             if output.json:
-                told = {"kind": kind, "name": args.event, "conversation_id": conversation_id, "routed": routed}
-                output.record(told)
+                published = {
+                    "kind": kind,
+                    "name": args.event,
+                    "conversation_id": conversation_id,
+                    "routed": routed,
+                }
+                output.record(published)
             else:
                 output.print(conversation_id)
             if args.rate:
@@ -65,7 +87,7 @@ async def publish(args: argparse.Namespace, output: Output, tool: str, make: typ
         with output.progress(args.event, args.count) if args.count > 1 else contextlib.nullcontext() as bar:
             output.doing = f"publishing the {kind} {args.event}"
             await _repeat(one, args.count, args.rate)
-    with contextlib.suppress(OutputClosed):  # before the other error: which one is told must not be chance
+    with contextlib.suppress(OutputClosed):  # before the next error, so that it is always the same one that is told
         output.flush()
     if unrouted:
         several = f" ({unrouted} of {args.count})" if args.count > 1 else ""
@@ -77,10 +99,10 @@ async def publish(args: argparse.Namespace, output: Output, tool: str, make: typ
 
 
 async def _repeat(action: Callable[[], Awaitable[None]], count: int, rate: float | None) -> None:
-    """So many times, begun in order, as fast as the broker confirms or at most ``rate`` per second."""
+    """Call ``action`` ``count`` times, as fast as the broker confirms or at most ``rate`` times per second."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    window = _WINDOW if rate is None else max(1, min(_WINDOW, int(rate)))  # so that a failure is heard of in a second
+    window = _WINDOW if rate is None else max(1, min(_WINDOW, int(rate)))  # a failure is noticed within a second
     under_way: list[Awaitable[None]] = []
     for number in range(count):
         if rate is not None:

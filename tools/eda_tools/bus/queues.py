@@ -1,4 +1,4 @@
-"""Reading a queue without taking from it: what kind it is, whether that does harm, and the reading itself."""
+"""Reads a queue and gives everything back: decides whether that does harm, and does it. Shows and changes nothing."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pamqp.commands import Basic, Queue
 
 from eda_core.messages.headers import DELIVERY_COUNT_HEADER
 from eda_tools.bus.connect import RPC_TIMEOUT, Session, explain
+from eda_tools.bus.names import QueueDeclare
 from eda_tools.cli.output import Output
 from eda_tools.cli.status import FAILED, USAGE, ToolError
 from eda_tools.messages.delivery import Delivery
@@ -25,15 +26,16 @@ from eda_tools.messages.delivery import Delivery
 CLASSIC: Final = "classic"
 QUORUM: Final = "quorum"
 
-#: No queue has this type, nor this locator: the broker refuses to make one, and tells what an existing one has.
-_NO_SUCH: Final = "eda-probe"
-#: The argument that is compared after the delivery limit.
-_BEHIND_THE_LIMIT: Final = "x-queue-leader-locator"
-#: Seconds for which messages are held: RabbitMQ closes a channel that leaves one unacknowledged for half an hour.
+#: No queue has this type, nor this locator. So the broker refuses to declare one, and tells what the queue has instead.
+_IMPOSSIBLE: Final = "eda-probe"
+#: The broker compares this argument after the delivery limit.
+_COMPARED_LAST: Final = "x-queue-leader-locator"
+#: Seconds for which messages are held. RabbitMQ closes a channel that leaves one unacknowledged for half an hour.
 HOLD = 15 * 60.0
-#: Seconds for giving back when something has gone wrong, perhaps with the broker.
-_FAREWELL: Final = 2.0
+#: Seconds for giving back after a failure, which may be the broker's.
+_GIVE_BACK_TIMEOUT: Final = 2.0
 
+#: The most declarations with which to find out the kind of a queue.
 _PROBES: Final = 20
 _DIFFERS: Final = re.compile(
     r"inequivalent arg '(?P<name>[^']+)' for queue .*: received .* but current is "
@@ -44,12 +46,12 @@ _DIFFERS: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class QueueKind:
-    """What AMQP tells of a queue.
+    """What AMQP tells about a queue.
 
     Attributes:
-        kind: ``classic``, ``quorum``, ``stream`` …; ``None`` if the broker does not tell, for …
-        reason: … this reason.
-        delivery_limit: of its arguments; ``None`` if they set none, or were not told. A policy may set one, too.
+        kind: ``classic``, ``quorum``, ``stream`` …; ``None``: unknown.
+        reason: why it is unknown.
+        delivery_limit: set by the queue's arguments; ``None``: not set, or unknown. A policy may set one as well.
     """
 
     kind: str | None
@@ -57,47 +59,48 @@ class QueueKind:
     delivery_limit: int | None = None
 
 
-_UNTOLD: Final = QueueKind(None, "its arguments cannot be compared")
+_UNKNOWN: Final = QueueKind(None, "its arguments cannot be compared")
 
 
 async def queue_kind(session: Session, name: str) -> QueueKind:
-    """Find out what kind of queue it is, with AMQP alone, and without a way to change or make a queue.
+    """Find out what kind of queue ``name`` is, by AMQP alone. This can neither change nor make a queue.
 
-    AMQP has no question for that. But declaring a queue that exists with other arguments is refused, and RabbitMQ says
-    in what it differs, one argument at a time. Each declaration holds a value that no queue can have, so that it never
-    succeeds, even if the queue is deleted meanwhile.
+    AMQP cannot ask for the kind. But RabbitMQ refuses to declare an existing queue with other arguments, and it tells
+    one argument that differs. Each declaration here has a value that no queue can have, so it never succeeds, even if
+    the queue is deleted meanwhile.
     """
-    arguments: dict[str, Any] = {"x-queue-type": _NO_SUCH}
+    arguments: dict[str, Any] = {"x-queue-type": _IMPOSSIBLE}
     for _ in range(_PROBES):
-        told = await _difference(session, name, arguments)
-        if isinstance(told, QueueKind):
-            return told
-        differs, current = told["name"], told["value"] if told["type"] else told["plain"]
-        if differs in ("durable", "auto_delete"):
-            return QueueKind(CLASSIC)  # those of other types are durable, and not deleted by themselves
-        if differs == "x-queue-type":
+        difference = await _difference(session, name, arguments)
+        if isinstance(difference, QueueKind):
+            return difference
+        argument = difference["name"]
+        current = difference["value"] if difference["type"] else difference["plain"]
+        if argument in ("durable", "auto_delete"):
+            return QueueKind(CLASSIC)  # queues of the other types are durable and not deleted automatically
+        if argument == "x-queue-type":
             if current != QUORUM:
                 return QueueKind(CLASSIC if current is None else current)
-            arguments |= {"x-queue-type": QUORUM, _BEHIND_THE_LIMIT: _NO_SUCH}
-        elif differs == "x-delivery-limit" or differs in arguments or current is None:
-            limited = differs == "x-delivery-limit" and current is not None and current.isdecimal()
-            return (
-                QueueKind(QUORUM, "", int(current) if limited else None) if _BEHIND_THE_LIMIT in arguments else _UNTOLD
-            )
+            arguments |= {"x-queue-type": QUORUM, _COMPARED_LAST: _IMPOSSIBLE}
+        elif argument == "x-delivery-limit" or argument in arguments or current is None:
+            if _COMPARED_LAST not in arguments:
+                return _UNKNOWN
+            limited = argument == "x-delivery-limit" and current is not None and current.isdecimal()
+            return QueueKind(QUORUM, "", int(current) if limited else None)
         else:
-            arguments[differs] = _value(current, told["type"])
-    return _UNTOLD
+            arguments[argument] = _value(current, difference["type"])
+    return _UNKNOWN
 
 
 async def _difference(session: Session, name: str, arguments: dict[str, Any]) -> re.Match[str] | QueueKind:
-    channel = await session.channel()  # the refusal costs the channel
+    """The argument that differs, by :data:`_DIFFERS`; or what else the broker's answer says about the queue."""
+    channel = await session.channel()  # the refusal closes the channel
     try:
-        await channel.queue_declare(name, durable=True, arguments=arguments, timeout=RPC_TIMEOUT)
+        await channel.rpc(QueueDeclare(queue=name, durable=True, arguments=arguments), timeout=RPC_TIMEOUT)
     except ChannelPreconditionFailed as error:
-        told = _DIFFERS.search(explain(error))
-        return told if told is not None else QueueKind(None, explain(error))
+        return _DIFFERS.search(explain(error)) or QueueKind(None, explain(error))
     except ChannelClosed as error:
-        reserved = name.startswith("amq.")  # such names are given by the broker, to classic queues only
+        reserved = name.startswith("amq.")  # the broker gives such names, and to classic queues only
         return QueueKind(CLASSIC) if reserved else QueueKind(None, explain(error))
     await channel.close()
     return QueueKind(None, "the broker does not compare queue types")
@@ -114,31 +117,33 @@ def _value(text: str, kind: str | None) -> Any:
 async def safe_to_read(
     session: Session, name: str, output: Output, *, force: bool
 ) -> tuple[str | None, Queue.DeclareOk]:
-    """Its kind, and what the broker tells of a queue from which messages can be read and given back.
+    """Check that messages can be read from the queue and given back. Returns its kind, and what the broker says of it.
+
+    Args:
+        force: also if reading spends delivery attempts.
 
     Raises:
-        ToolError: there is no such queue (status 1); or giving back is not safe, and not forced (status 2).
+        ToolError: there is no such queue (status 1); or reading is not safe, and not forced (status 2).
     """
     found = await session.queue(name)
     if found is None:
         raise ToolError(f"there is no queue {name!r}", FAILED)
-    told = await queue_kind(session, name)
-    if told.kind == CLASSIC:
+    queue = await queue_kind(session, name)
+    if queue.kind == CLASSIC:
         return CLASSIC, found
-    if told.kind == QUORUM:
-        risk = _quorum_risk(told)
-    elif told.kind is None:
-        risk = f"may be a quorum queue, on which reading spends delivery attempts: {told.reason}"
+    if queue.kind == QUORUM:
+        risk = _quorum_risk(queue.delivery_limit)
+    elif queue.kind is None:
+        risk = f"may be a quorum queue, on which reading spends delivery attempts: {queue.reason}"
     else:
-        raise ToolError(f"{name!r} is a {told.kind} queue, which is not read by taking messages and giving back", USAGE)
+        raise ToolError(f"{name!r} is a {queue.kind} queue: its messages cannot be taken and given back", USAGE)
     if not force:
         raise ToolError(f"{name!r} {risk}; nothing was read (--force reads all the same)", USAGE)
     output.note(f"{name!r} {risk}; --force reads all the same")
-    return told.kind, found
+    return queue.kind, found
 
 
-def _quorum_risk(told: QueueKind) -> str:
-    limit = told.delivery_limit
+def _quorum_risk(limit: int | None) -> str:
     known = (
         f"its delivery limit is {limit}"
         if limit is not None
@@ -146,18 +151,15 @@ def _quorum_risk(told: QueueKind) -> str:
     )
     return (
         "is a quorum queue: each reading counts as a delivery attempt, after the last of which the broker drops or "
-        f"dead-letters the message ({known}), and what is given back may change its place"
+        f"dead-letters the message ({known}), and messages that are given back may change their places"
     )
 
 
 class Reader:
-    """Takes messages from a queue, one after the other, and keeps them from others until it is closed.
+    """Takes messages from a queue one after the other. Consumers do not get them until they are given back.
 
     Args:
         counted: whether the queue may count deliveries.
-
-    Attributes:
-        held: how many it has that are not acknowledged.
     """
 
     def __init__(self, session: Session, queue: str, *, counted: bool) -> None:
@@ -169,88 +171,90 @@ class Reader:
         self._given_back: Counter[bytes] = Counter()
         self._opened = 0.0
 
-    @property
-    def held(self) -> int:
-        return len(self._held)
-
     async def next(self) -> tuple[int, Delivery] | None:
-        """The next message, with its delivery tag; ``None`` if there is none that nobody has.
+        """Take the next message. Returns its delivery tag and the message; ``None`` if no message is ready.
 
         Raises:
-            ToolError: it shows that this is a quorum queue after all, and that was not forced (status 2).
+            ToolError: the message shows that this is a quorum queue after all, and that was not forced (status 2).
         """
         while True:
             if self._channel is None:
                 self._channel, self._opened = await self._session.channel(), asyncio.get_running_loop().time()
-            got = await self._channel.basic_get(self._queue, timeout=RPC_TIMEOUT)
-            _be_cancelled()
+                await self._declare(self._channel)
+            got = await self._channel.basic_get("", timeout=RPC_TIMEOUT)  # "": the queue that was declared last
+            _raise_lost_cancellation()
             frame = got.delivery
             if not isinstance(frame, Basic.GetOk):
                 return None
             properties, tag = got.header.properties, int(frame.delivery_tag or 0)
             exchange, key = frame.exchange or "", frame.routing_key or ""
             delivery = Delivery(exchange, key, properties, got.body, bool(frame.redelivered))
-            self._held[tag] = image = _image(delivery)
+            self._held[tag] = digest = _digest(delivery)
             if not self._counted and DELIVERY_COUNT_HEADER in delivery.headers:
-                raise ToolError(f"{self._queue!r} counts delivery attempts; no more was read (--force does)", USAGE)
-            if not self._given_back[image]:
+                reason = "counts delivery attempts; no more messages were read (--force reads all the same)"
+                raise ToolError(f"{self._queue!r} {reason}", USAGE)
+            if not self._given_back[digest]:
                 return tag, delivery
-            self._given_back[image] -= 1
+            self._given_back[digest] -= 1
 
     async def ack(self, tag: int) -> None:
-        """Take a message out of the queue."""
+        """Acknowledge a message: it leaves the queue."""
         assert self._channel is not None
         await self._channel.basic_ack(tag)
         del self._held[tag]
 
     async def renew(self) -> None:
-        """Give back what is held before the broker loses patience; :meth:`next` will pass over these messages. All
-        tags are void then."""
+        """Give back what has been held for long, before the broker closes the channel. All tags become invalid.
+
+        :meth:`next` does not return these messages again.
+        """
         if self._held and asyncio.get_running_loop().time() - self._opened > HOLD:
             held = Counter(self._held.values())
             await self.give_back()
             self._given_back = held
 
     async def give_back(self) -> None:
-        """Put all that is not acknowledged back to its place; returns when the broker has done it."""
+        """Put everything that is not acknowledged back to its place. Returns when the broker has done so."""
         channel, self._channel = self._channel, None
         if channel is None:
             return
         if self._held:
             await channel.basic_nack(max(self._held), multiple=True, requeue=True)
             self._held.clear()
-        # The answer comes after all before it.
-        await channel.queue_declare(self._queue, passive=True, timeout=RPC_TIMEOUT)
+        await self._declare(channel)  # the broker answers when it has done everything before
         await channel.close()
 
+    async def _declare(self, channel: Channel) -> None:
+        await channel.rpc(QueueDeclare(queue=self._queue, passive=True), timeout=RPC_TIMEOUT)
 
-def _be_cancelled() -> None:
-    """asyncio.wait_for of Python 3.11, by which aiormq waits, loses a cancellation that meets the answer."""
+
+def _raise_lost_cancellation() -> None:
+    """In Python 3.11 asyncio.wait_for, which aiormq uses, loses a cancellation that comes together with the answer."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
 
 
-def _image(delivery: Delivery) -> bytes:
-    """Tells messages apart, also from one connection to the next."""
+def _digest(delivery: Delivery) -> bytes:
+    """Tells messages apart, also across connections."""
     properties = [(name, value) for name, value in delivery.properties if name != "headers"]
     headers = sorted((str(name), repr(value)) for name, value in delivery.headers.items())
-    told = repr((delivery.exchange, delivery.routing_key, properties, headers)).encode(errors="surrogatepass")
-    return hashlib.blake2b(told + delivery.body, digest_size=16).digest()
+    text = repr((delivery.exchange, delivery.routing_key, properties, headers)).encode(errors="surrogatepass")
+    return hashlib.blake2b(text + delivery.body, digest_size=16).digest()
 
 
 @asynccontextmanager
 async def reading(session: Session, queue: str, *, force: bool = False) -> AsyncIterator[Reader]:
-    """A reader of ``queue``; at the end of the block, however it comes, what it holds is given back.
+    """A reader of ``queue``. At the end of the block, also after an error, everything it holds is given back.
 
     Args:
-        force: also if messages turn out to count their deliveries.
+        force: go on if messages show that the queue counts deliveries.
     """
     reader = Reader(session, queue, counted=force)
     try:
         yield reader
     except BaseException:
-        with contextlib.suppress(Exception):  # the broker gives back what a closed channel held
-            await asyncio.wait_for(reader.give_back(), _FAREWELL)
+        with contextlib.suppress(Exception):  # when the channel closes, the broker takes back what it held
+            await asyncio.wait_for(reader.give_back(), _GIVE_BACK_TIMEOUT)
         raise
     await reader.give_back()

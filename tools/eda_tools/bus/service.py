@@ -1,10 +1,4 @@
-"""Tools that publish or watch are services: the core connects, reconnects, confirms, retries and takes returns.
-
-Watching::
-
-    async with watching(args.urls, "monitor", output, events=["#"], commands=["#"]) as watch:
-        while (delivery := await watch.next(timeout=idle)) is not None:  # a Delivery
-            ...
+"""The services that tools are when they publish or watch: the core connects, reconnects, confirms and retries.
 
 Publishing::
 
@@ -12,7 +6,14 @@ Publishing::
     async with running(service):
         routed = await service.publish(Event(...))  # returns when the broker has confirmed it
 
-A tool's queues are exclusive and named by the broker: nothing stays behind.
+Watching::
+
+    async with watching(args.urls, "monitor", output, events=["#"], commands=["#"]) as watch:
+        while (delivery := await watch.next(timeout=idle)) is not None:  # a Delivery
+            ...
+
+The queues of a tool are exclusive and named by the broker, so nothing stays behind. This module does not know what the
+messages mean.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any, Final, TypeVar
 from pamqp.commands import Basic
 
 from eda_aio import Service
+from eda_aio.service import _Driver
 from eda_core import AnyMessage, Event, Limits, ReconnectPolicy
 from eda_core.errors import ServiceError
 from eda_core.urls import redact
@@ -39,9 +41,9 @@ from eda_tools.messages.delivery import Delivery
 
 T = TypeVar("T")
 
-#: What a broker gives as its reason for closing a channel.
+#: The broker's reason for closing a channel, in whatever text it stands.
 _REPLY_TEXT: Final = re.compile(r"[A-Z]+_[A-Z_]+ - .*")
-#: Messages acknowledged at once, while more are waiting.
+#: How many messages one acknowledgement is about while more are waiting.
 _ACK_EVERY: Final = 50
 
 
@@ -79,28 +81,32 @@ class ToolService(Service):
             "reconnect": ReconnectPolicy(initial_attempts=1),
         }
 
+    async def run(self) -> None:
+        """Serve until :meth:`stop`. Signals end the tool (:mod:`eda_tools.cli.signals`), not its service."""
+        await self.begin_run(_Driver).run()
+
     async def on_ready(self) -> None:
         if self.ready.is_set():
             self.output.note("connected again")
         self.ready.set()
 
     async def publish(self, message: AnyMessage) -> bool:
-        """Publish it; when the broker has confirmed it, whether a queue was bound for it.
+        """Publish ``message``. Returns, when the broker has confirmed it, whether a queue was bound for it.
 
         Raises:
             LocalError: it cannot be sent.
-            PublishError: the service stopped before.
+            PublishError: the service stopped before it was confirmed.
         """
         driver = self.running_driver()
         publish = partial(driver.machine.publish, message, mandatory=True, asks_return=True)
         return await driver.request(publish) is None
 
     async def start(self) -> None:
-        """Connect, to any of the URLs, once; return when it is ready.
+        """Connect to any of the URLs, trying each once. Returns when the service is ready.
 
         Raises:
-            ToolError: no URL answers (status 4), or the broker refuses to set the tool up (status 1).
-            ServiceError: it ended.
+            ToolError: no URL answers (status 4), or the broker refuses a declaration (status 1).
+            ServiceError: the service ended.
         """
         urls = await answering(self._eda_config.urls, self.tool, self.output)
         self._eda_config = replace(self._eda_config, urls=urls)
@@ -114,10 +120,10 @@ class ToolService(Service):
             raise ToolError(f"{redact(urls[0])} refuses it: {answer[0]}", FAILED) from error
 
     async def until(self, awaited: Awaitable[T], timeout: float | None = None) -> T:
-        """What ``awaited`` comes to, while the service runs.
+        """Await something while the service runs. Returns its result.
 
         Raises:
-            ServiceError: the service ended before.
+            ServiceError: the service ended.
             TimeoutError: ``timeout`` seconds have passed.
         """
         assert self.running is not None, "start() comes first"
@@ -134,19 +140,19 @@ class ToolService(Service):
             waiting.cancel()
 
     async def end(self) -> None:
-        """Stop, waiting for what is unconfirmed for at most ``STOP_TIMEOUT`` seconds."""
+        """Stop the service. It waits for confirms for at most ``STOP_TIMEOUT`` seconds."""
         if self.running is None:
             return
         if not self.running.done():
             await self.stop()
         await asyncio.wait((self.running,))
         if not self.running.cancelled():
-            self.running.exception()  # has been raised where it was waited for
+            self.running.exception()  # was raised where it was awaited
 
 
 @asynccontextmanager
 async def running(service: ToolService) -> AsyncIterator[ToolService]:
-    """``service``, ready; stopped at the end of the block. Raises as :meth:`ToolService.start` does."""
+    """Start ``service`` and stop it at the end of the block. Raises what :meth:`ToolService.start` raises."""
     try:
         await service.start()
         yield service
@@ -189,7 +195,7 @@ class Watch(ToolService):
         self.ready.set()
 
     async def next(self, timeout: float | None = None) -> Delivery | None:
-        """The next message; ``None`` when none came for ``timeout`` seconds.
+        """The next message; ``None`` if no message came for ``timeout`` seconds.
 
         Raises:
             ServiceError: the service ended.
@@ -220,13 +226,14 @@ class Watch(ToolService):
 async def watching(
     urls: Sequence[str], tool: str, output: Output, *, as_json: bool = False, **keys: Sequence[str]
 ) -> AsyncIterator[Watch]:
-    """A subscribed :class:`Watch`; ``keys`` are binding keys by ``events``, ``commands``, ``configurations``, ``logs``.
+    """A subscribed :class:`Watch`.
 
     Args:
-        as_json: what it publishes is JSON, not CBOR.
+        as_json: what it publishes is JSON instead of CBOR.
+        keys: binding keys, as ``events``, ``commands``, ``configurations`` and ``logs``.
 
     Raises:
-        ToolError: no URL answers (status 4). Later losses are mended, for ever.
+        ToolError: no URL answers (status 4). After that, a lost connection is opened again, for ever.
     """
     watch = Watch(urls, tool, output, **keys)
     if as_json:

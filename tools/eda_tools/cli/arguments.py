@@ -1,4 +1,4 @@
-"""Arguments that tools have in common, and a parser that tells in one line what is wrong with them."""
+"""Parses arguments and reports in one line what is wrong. It does not know what they are for."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from eda_tools.cli.status import DONE, USAGE
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells of wrong usage in one line. Finds the positional arguments wherever they stand: between options, which
-    argparse does not always (bpo-15112), and behind an option that takes any number of values, or none, as in
-    ``monitor.py --events A B amqp://host/`` and ``inspect_queue.py amqp://host/ --save queue``."""
+    """A parser that reports wrong usage in one line and finds positional arguments in any place.
+
+    argparse does not always find them between options (bpo-15112), and never behind an option that takes any number of
+    values, or an optional one: ``monitor.py --events A B amqp://host/``, ``inspect_queue.py URL --save queue``.
+    """
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {redact(message)} (see {self.prog} --help)\n")
@@ -30,7 +32,7 @@ class Parser(argparse.ArgumentParser):
     def _positionals_first(self, arguments: list[str]) -> list[str]:
         known = self._option_string_actions
         if any(_is_option(word) and word.partition("=")[0] not in known for word in arguments):
-            return arguments  # for argparse to tell of; "--", too, says where options end
+            return arguments  # argparse reports an unknown option; "--" is one here, and says where options end
         positionals, options, doubtful = list[str](), list[str](), list[int]()
         rest = arguments[::-1]
         while rest:
@@ -63,16 +65,16 @@ _LOOKS_LIKE_URL: Final = re.compile(r"amqps?://|-$", re.IGNORECASE)
 
 
 def broker_urls(text: str) -> tuple[str, ...]:
-    """An argument's type: URLs of brokers, checked; ``-`` takes them from EDA_AMQP_URL."""
-    where = ""
+    """The type of an argument: URLs of brokers, checked. ``-`` takes them from EDA_AMQP_URL."""
+    origin = ""
     if text == "-":
-        where, text = "from EDA_AMQP_URL: ", os.environ.get("EDA_AMQP_URL", "")
+        origin, text = "from EDA_AMQP_URL: ", os.environ.get("EDA_AMQP_URL", "")
         if not text:
             raise argparse.ArgumentTypeError("the broker's URL is '-', but EDA_AMQP_URL is not set")
     try:
         return check_urls([url.strip() for url in re.split(r",\s*(?=amqps?://)", text, flags=re.IGNORECASE)])
     except LocalError as error:
-        raise argparse.ArgumentTypeError(f"{where}{error}") from None
+        raise argparse.ArgumentTypeError(f"{origin}{error}") from None
 
 
 def url_argument(parser: argparse.ArgumentParser) -> None:
@@ -81,8 +83,9 @@ def url_argument(parser: argparse.ArgumentParser) -> None:
         "urls",
         metavar="amqp_url",
         type=broker_urls,
-        help="broker, as amqp://user:password@host:5672/vhost or amqps://…; several, separated by commas, are tried in "
-        "turn; '-' takes it from the environment variable EDA_AMQP_URL, so that the password stands in no process list",
+        help="URL of the broker: amqp://user:password@host:5672/vhost or amqps://…; several, separated by commas, are "
+        "tried in turn; '-' takes it from the environment variable EDA_AMQP_URL, so that no process list shows the "
+        "password",
     )
 
 
@@ -97,33 +100,33 @@ def common_options(
         type=seconds,
         default=timeout,
         metavar="SECONDS",
-        help=f"end after so long, with status 124 (default: {default})",
+        help=f"end after this time, with status 124 (default: {default})",
     )
     parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
         default="auto",
-        help="auto: on a terminal, unless NO_COLOR is set (default: %(default)s)",
+        help="auto: colours on a terminal, unless NO_COLOR is set (default: %(default)s)",
     )
 
 
 def seconds(text: str) -> float:
-    """An argument's type: seconds, more than 0."""
+    """The type of an argument: seconds, more than 0."""
     return _number(text, "a number of seconds, more than 0", above=0)
 
 
 def positive(text: str) -> int:
-    """An argument's type: a whole number, more than 0."""
+    """The type of an argument: a whole number, more than 0."""
     return int(_number(text, "a whole number, more than 0", above=0, whole=True))
 
 
 def natural(text: str) -> int:
-    """An argument's type: a whole number, 0 or more."""
+    """The type of an argument: a whole number, 0 or more."""
     return int(_number(text, "a whole number, 0 or more", above=-1, whole=True))
 
 
 def rate(text: str) -> float:
-    """An argument's type: so many per second, more than 0."""
+    """The type of an argument: so many per second, more than 0."""
     return _number(text, "a number per second, more than 0", above=0)
 
 
@@ -137,11 +140,21 @@ def _number(text: str, wanted: str, *, above: float, whole: bool = False) -> flo
     return value
 
 
-class PrintCompletion(argparse.Action):
-    """``--print-completion bash``: a script that completes the command's words, for the shell to evaluate."""
+def completion_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--print-completion``."""
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh", "tcsh"),
+        help="print a script that completes the command's words in this shell",
+    )
+
+
+class _PrintCompletion(argparse.Action):
+    """Prints a script that completes the command's words. The shell evaluates it."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None) -> NoReturn:
-        if " " in parser.prog:  # the script would complete words of that name
+        if " " in parser.prog:  # the script would complete the words of a command that does not exist
             parser.error(f"eda's script completes all of its tools: eda --print-completion {values}")
         _complete_files(parser)
         print(shtab.complete(parser, values))
@@ -149,10 +162,10 @@ class PrintCompletion(argparse.Action):
 
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:
-    """Have the shell complete names of files for the arguments that are some; of subcommands, too."""
+    """Let the shell complete the arguments that are names of files, also those of subcommands."""
     for action in parser._actions:
         if action.metavar in ("FILE", "DIR") or action.dest == "payload":
-            action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads it
         if isinstance(action, argparse._SubParsersAction):
             for subcommand in action.choices.values():
                 _complete_files(subcommand)

@@ -1,15 +1,15 @@
-"""Where a tool writes: data to standard output, everything else to standard error, both by rich when people read them.
+"""Writes what tools show: data to standard output, everything else to standard error. It does not know what it shows.
 
-- ``output.record(mapping)``: data, one line of JSON. Values that JSON does not have are written as the table in
+- ``output.record(mapping)``: data, as one line of JSON. Values that JSON does not have are written as the table in
   ``docs/tools.rst`` says (bytes as base64, dates as ISO 8601 …), so any payload can be passed.
-- ``output.print(renderable)``: data for people: text, or anything of rich. Pass ``rich.text.Text`` or tables; plain
-  strings are printed as they are, without markup. What came from the network goes through :func:`safe` first.
-- ``output.note(text)``, ``output.error(text)``: standard error, ``prog: text``, passwords removed.
-- ``output.progress(text, total)``: a progress bar on standard error, if that is a terminal.
-- ``output.drawable``: whether standard output is a terminal, on which something can be drawn again and again.
+- ``output.print(renderable)``: data for people, as text or as anything of rich (``rich.text.Text``, tables). Plain
+  strings are printed without markup. Pass what came from the network through :func:`safe` first.
+- ``output.note(text)``, ``output.error(text)``: a line ``prog: text`` on standard error, without passwords.
+- ``output.progress(text, total)``: a progress bar on standard error if that is a terminal.
+- ``output.drawable``: whether standard output is a terminal, where a drawing can be replaced by the next one.
 
 When nobody reads standard output any more (``| head``), writing raises :class:`OutputClosed`, which ``Tool.main`` takes
-for a good end.
+for a successful end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from eda_core.urls import redact
 from eda_tools.cli.status import ToolError
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-#: Columns when standard output is no terminal: lines are not broken.
+#: Columns if standard output is not a terminal, so that lines are not broken.
 _ENDLESS: Final = 10_000
 
 
@@ -40,7 +40,7 @@ class OutputClosed(Exception):
 
 
 def safe(text: object) -> str:
-    """``text`` without characters that would steer a terminal; they are shown as ``\\x1b``."""
+    """``text`` with unprintable characters escaped (``\\x1b``), because they would control a terminal."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape", "replace").decode()
         for character in str(text)
@@ -51,9 +51,9 @@ class Output:
     """The standard streams of one run.
 
     Attributes:
-        prog: begins every line on standard error.
-        json: whether data is wanted as JSON.
-        doing: what is being waited for, part of the line about a time-out.
+        prog: the name of the command, with which every line on standard error begins.
+        json: whether data is written as JSON.
+        doing: what the tool waits for; the line about a time-out begins with it.
     """
 
     def __init__(self, prog: str) -> None:
@@ -61,18 +61,18 @@ class Output:
         self.json = False
         self.doing = ""
         for name in ("stdout", "stderr"):
-            if getattr(sys, name) is None:  # closed by whoever started us
-                setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
+            if getattr(sys, name) is None:  # the parent process has closed it
+                setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - stays open until the process ends
         self._stdout = sys.stdout
         self._drawing = False
         for stream in (sys.stdout, sys.stderr):
             reconfigure = getattr(stream, "reconfigure", None)
-            if reconfigure is not None:  # it is not one that a test has put there
+            if reconfigure is not None:  # tests replace the streams by others
                 reconfigure(errors="backslashreplace")
         self.configure()
 
     def configure(self, *, json: bool = False, color: str = "auto") -> None:
-        """Take over ``--json`` and ``--color`` (auto, always, never)."""
+        """Apply ``--json`` and ``--color`` (auto, always, never)."""
         self.json = json
         if json:
             reconfigure = getattr(self._stdout, "reconfigure", None)
@@ -84,21 +84,21 @@ class Output:
     # Data
 
     def record(self, values: Mapping[str, Any]) -> None:
-        """Write one JSON object, one line."""
+        """Write one JSON object in one line."""
         line = _ENCODER.encode(jsonable(values))
         if self._drawing:
             self._write(lambda: self.out.print(Text(line), soft_wrap=True))
         else:
             self._write(lambda: print(line, file=self._stdout))
 
-    def print(self, renderable: Any = "", *, end: str = "\n") -> None:
-        """Write for people."""
+    def print(self, renderable: Any = "") -> None:
+        """Write ``renderable`` for people."""
         plain = Text(renderable) if isinstance(renderable, str) else renderable
         wrap = isinstance(plain, Text)
-        self._write(lambda: self.out.print(plain, end=end, soft_wrap=wrap))
+        self._write(lambda: self.out.print(plain, soft_wrap=wrap))
 
     def flush(self) -> None:
-        """Let readers of a pipe see what was written. Live tools call it whenever nothing more is waiting."""
+        """Pass on what was written, for the readers of a pipe. Live tools call it whenever no more messages wait."""
         self._write(self._stdout.flush)
 
     def _write(self, action: Any) -> None:
@@ -111,16 +111,16 @@ class Output:
 
     @property
     def drawable(self) -> bool:
-        return self._stdout.isatty()  # rich's consoles take --color always and FORCE_COLOR for a terminal, too
+        return self._stdout.isatty()  # rich takes --color always and FORCE_COLOR for a terminal as well
 
     # Everything else
 
     def note(self, text: str) -> None:
-        """A line on standard error."""
+        """Write a line on standard error."""
         self._tell(text, "")
 
     def error(self, text: str) -> None:
-        """The line on standard error that says why the tool ends."""
+        """Write the line on standard error that says why the tool ends."""
         self._tell(text, "bold red")
 
     def _tell(self, text: str, style: str) -> None:
@@ -130,7 +130,10 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar while the block runs, where people see it; yields what is told how many of ``total`` are done."""
+        """Show a progress bar while the block runs, if standard error is a terminal.
+
+        Yields a function to call with how many of ``total`` are done.
+        """
         if not sys.stderr.isatty():
             yield lambda done: None
             return
@@ -138,7 +141,7 @@ class Output:
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         err = self.err
-        if _one_screen(sys.stdout, sys.stderr):  # then one console has to write all of it, or lines get torn
+        if _one_screen(sys.stdout, sys.stderr):  # one console must write everything, or the bar would break lines
             self.err, self._drawing = self.out, True
         try:
             with Progress(*columns, console=self.err, transient=True) as bar:
@@ -148,14 +151,14 @@ class Output:
             self.err, self._drawing = err, False
 
     def abandon(self) -> None:
-        """The process ends in this moment: give a terminal its cursor back, which bars and live tables hide."""
+        """Show the cursor of a terminal again, which bars and live tables hide. The process ends right after this."""
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 if stream.isatty():
                     os.write(stream.fileno(), b"\x1b[?25h")
 
     def close(self) -> None:
-        """Nothing more is written. The interpreter would complain when it flushes a stream that nobody reads."""
+        """Flush the streams. If nobody reads one, replace it, or the interpreter would report an error when it ends."""
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -170,7 +173,7 @@ class _Console(Console):
 
 
 def _one_screen(one: TextIO, other: TextIO) -> bool:
-    """Whether they are the same terminal."""
+    """Whether both streams are the same terminal."""
     return one.isatty() and other.isatty() and os.fstat(one.fileno()).st_rdev == os.fstat(other.fileno()).st_rdev
 
 
@@ -188,13 +191,13 @@ def _console(stream: TextIO, color: str) -> Console:
         highlight=False,
         emoji=False,
     )
-    if wanted and console.no_color:  # --color always is more than NO_COLOR
+    if wanted and console.no_color:  # --color always overrides NO_COLOR
         console.no_color = False
     return console
 
 
 def jsonable(value: Any) -> Any:
-    """``value`` with everything that JSON has no form for replaced: see ``docs/tools.rst``."""
+    """``value`` with everything replaced that JSON does not have, as ``docs/tools.rst`` says."""
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None:
         return value
@@ -215,7 +218,7 @@ def _object(value: Mapping[Any, Any]) -> Any:
     made = {key if type(key) is str else _key(key): jsonable(item) for key, item in value.items()}
     if len(made) == len(value):
         return made
-    return [[jsonable(key), jsonable(item)] for key, item in value.items()]  # 1 and "1" are two keys in CBOR
+    return [[jsonable(key), jsonable(item)] for key, item in value.items()]  # CBOR maps may have both 1 and "1"
 
 
 def _key(key: Any) -> str:

@@ -1,7 +1,9 @@
-"""Exit statuses, the same for all tools; and the exception that ends one."""
+"""Exit statuses, which mean the same for all tools, and the exception that ends a tool with one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 DONE: Final = 0
@@ -20,8 +22,22 @@ STATUSES: Final = (
 
 
 class ToolError(Exception):
-    """Ends a tool: one clear line (no final full stop), passwords are removed from it, and the exit status."""
+    """Ends a tool.
+
+    Args:
+        text: one clear line without a final full stop. Passwords in URLs are removed when it is shown.
+        status: the exit status.
+    """
 
     def __init__(self, text: str, status: int = FAILED) -> None:
         super().__init__(text)
         self.status = status
+
+
+@contextmanager
+def naming_file(path: object) -> Iterator[None]:
+    """In the block, an OSError becomes a :class:`ToolError` that names the file, by default ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise ToolError(f"{error.filename or path}: {error.strerror}") from None

@@ -1,9 +1,9 @@
-"""What all tools have in common: arguments, exit statuses, and a ``main`` that turns whatever happens into a status.
+"""Runs a tool: parses its arguments, awaits its work, and turns whatever happens into an exit status.
 
-A tool is a module with three things and a :class:`Tool` made of them::
+It knows nothing of brokers and messages. A tool is a module with three things and a :class:`Tool` made of them::
 
-    def arguments(parser: argparse.ArgumentParser) -> None:   # add its arguments; the common ones by url_argument(),
-        ...                                                   # common_options() and so on, below
+    def arguments(parser: argparse.ArgumentParser) -> None:
+        ...                     # adds its arguments; those that tools have in common are in eda_tools.cli.arguments
 
     async def run(args: argparse.Namespace, output: Output) -> int:
         ...                     # returns a status; raises ToolError("one clear line", STATUS) when it cannot go on
@@ -14,10 +14,10 @@ A tool is a module with three things and a :class:`Tool` made of them::
     if __name__ == "__main__":
         sys.exit(main())
 
-``args.urls`` is then a tuple of checked URLs; never print them but by :func:`eda_core.urls.redact`. On the first
-SIGINT, SIGTERM or SIGHUP, and when ``--timeout`` is over, ``run`` is cancelled: it cleans up in ``finally``, and the
-status is 130 or 124 whatever it then returns. A second signal ends the process at once. Say what is being waited for
-in ``output.doing``: it becomes part of the line that tells of a time-out.
+``args.urls`` is then a tuple of checked URLs. Show a URL only by :func:`eda_core.urls.redact`. The first SIGINT,
+SIGTERM or SIGHUP, and the end of ``--timeout``, cancel ``run``: it cleans up in ``finally``, and the status is 130 or
+124, whatever ``run`` then returns. A second signal ends the process at once. Say what ``run`` waits for in
+``output.doing``: the line about a time-out begins with it.
 
 ``EDA_DEBUG=1`` shows tracebacks and the libraries' logs.
 """
@@ -37,52 +37,11 @@ from dataclasses import dataclass
 from eda_core._version import __version__
 from eda_core.errors import EdaError, LocalError, ServiceError
 from eda_core.urls import redact
-from eda_tools.cli import names
-from eda_tools.cli.arguments import (
-    Parser,
-    PrintCompletion,
-    common_options,
-    natural,
-    positive,
-    rate,
-    seconds,
-    url_argument,
-)
+from eda_tools.cli.arguments import Parser, completion_option
 from eda_tools.cli.output import Output, OutputClosed
-from eda_tools.cli.status import (
-    DONE,
-    ERROR_RESULT,
-    FAILED,
-    INTERRUPTED,
-    NO_CONNECTION,
-    PARTLY,
-    STATUSES,
-    TIMED_OUT,
-    USAGE,
-    ToolError,
-)
-from eda_tools.cli.watchdog import ending_when_stuck
-
-__all__ = [
-    "DONE",
-    "ERROR_RESULT",
-    "FAILED",
-    "INTERRUPTED",
-    "NO_CONNECTION",
-    "PARTLY",
-    "STATUSES",
-    "TIMED_OUT",
-    "USAGE",
-    "Output",
-    "Tool",
-    "ToolError",
-    "common_options",
-    "natural",
-    "positive",
-    "rate",
-    "seconds",
-    "url_argument",
-]
+from eda_tools.cli.signals import Ending
+from eda_tools.cli.start import missing_library
+from eda_tools.cli.status import DONE, FAILED, INTERRUPTED, NO_CONNECTION, STATUSES, TIMED_OUT, USAGE, ToolError
 
 
 @dataclass(frozen=True)
@@ -90,11 +49,11 @@ class Tool:
     """A command.
 
     Attributes:
-        name: of its module, and in the connection's name on the broker.
+        name: the name of its module; also part of the connection's name on the broker.
         summary: one sentence for the help.
         arguments: adds its arguments to a parser.
-        run: does its work and returns the exit status.
-        epilog: more help, below.
+        run: does the work and returns the exit status.
+        epilog: the last paragraph of the help.
     """
 
     name: str
@@ -104,53 +63,58 @@ class Tool:
     epilog: str = ""
 
     def parser(self, prog: str | None = None) -> Parser:
+        """A parser of its arguments."""
         parser = Parser(prog, description=self.summary, epilog=f"{self.epilog} {STATUSES}.".strip(), allow_abbrev=False)
         self.arguments(parser)
         parser.add_argument("--version", action="version", version=f"eda-core {__version__}")
-        parser.add_argument(
-            "--print-completion",
-            action=PrintCompletion,
-            choices=("bash", "zsh", "tcsh"),
-            help="print a script that completes the command's words in this shell",
-        )
+        completion_option(parser)
         return parser
 
     def main(self, argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-        """The command: returns the exit status, never raises.
+        """Run the command. Returns the exit status, never raises.
 
         Args:
-            argv: by default ``sys.argv[1:]``.
-            prog: how it was called, for messages.
+            argv: the arguments, by default ``sys.argv[1:]``.
+            prog: the name of the command in messages.
         """
         parser = self.parser(prog)
         output = Output(parser.prog)
         try:
-            try:
-                args = parser.parse_args(argv)
-            except SystemExit as over:
-                return over.code if isinstance(over.code, int) else FAILED
-            output.configure(json=getattr(args, "json", False), color=getattr(args, "color", "auto"))
-            with _quiet_libraries(output), names.of_any_characters():
-                return self._run(args, output)
-        except KeyboardInterrupt:
-            return INTERRUPTED
-        finally:
+            args = parser.parse_args(argv)
+        except SystemExit as end:
             output.close()
+            return end.code if isinstance(end.code, int) else FAILED
+        output.configure(json=getattr(args, "json", False), color=getattr(args, "color", "auto"))
+        with Ending(getattr(args, "timeout", None), output.abandon) as ending:
+            try:
+                with _quiet_libraries(output):
+                    return self._run(args, output, ending)
+            finally:
+                output.close()
 
-    def _run(self, args: argparse.Namespace, output: Output) -> int:
+    def _run(self, args: argparse.Namespace, output: Output, ending: Ending) -> int:
         try:
-            status = asyncio.run(_supervised(self.run(args, output), getattr(args, "timeout", None), output))
+            try:
+                status = asyncio.run(ending.watched(self.run(args, output)))
+            except asyncio.CancelledError:
+                status = INTERRUPTED
+            finally:
+                ending.work_ended()
+            if ending.status == TIMED_OUT:
+                doing = f"{output.doing}: " if output.doing else ""
+                raise ToolError(f"{doing}timed out after {args.timeout:g} s", TIMED_OUT)
             output.flush()
-            return status
+            return ending.status or status
         except OutputClosed:
             return DONE  # the reader has seen enough
+        except KeyboardInterrupt:  # on Windows; elsewhere a signal cancels
+            return INTERRUPTED
         except BaseException as error:
-            if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
-                return INTERRUPTED
-            return _told(error, output)
+            return _report(error, output)
 
 
-def _told(error: BaseException, output: Output) -> int:
+def _report(error: BaseException, output: Output) -> int:
+    """Tell in one line why the tool ends. Returns the exit status."""
     if os.environ.get("EDA_DEBUG"):
         sys.stderr.write(_redacted("".join(traceback.format_exception(error))) + "\n")
     text, status = _explained(error)
@@ -159,7 +123,7 @@ def _told(error: BaseException, output: Output) -> int:
 
 
 def _redacted(lines: str) -> str:
-    """Without passwords; each line for itself, since what looks like one must not run through a whole traceback."""
+    """``lines`` without passwords. Each line is taken alone: what looks like a URL must not extend over several."""
     return "\n".join(map(redact, lines.splitlines()))
 
 
@@ -174,37 +138,8 @@ def _explained(error: BaseException) -> tuple[str, int]:
         return str(error), FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}", FAILED
-    return f"unexpected {type(error).__name__}: {error} (EDA_DEBUG=1 shows where)", FAILED
-
-
-async def _supervised(work: Awaitable[int], timeout: float | None, output: Output) -> int:
-    from eda_aio.signals import stopping_on_signals  # slow to load, and not needed for --help
-
-    task = asyncio.ensure_future(work)
-    interrupted = False
-
-    def on_signal() -> None:
-        nonlocal interrupted
-        interrupted = True
-        heard()
-        task.cancel()
-
-    with stopping_on_signals(on_signal), ending_when_stuck(output, timeout) as heard:
-        done, _ = await asyncio.wait((task,), timeout=timeout)
-        heard()
-        if not done:
-            task.cancel()
-            await asyncio.wait((task,))
-    if not task.cancelled():
-        error = task.exception()
-        if error is not None:
-            raise error
-    if interrupted:
-        return INTERRUPTED
-    if not done:
-        doing = f"{output.doing}: " if output.doing else ""
-        raise ToolError(f"{doing}timed out after {timeout:g} s", TIMED_OUT)
-    return INTERRUPTED if task.cancelled() else task.result()
+    unexpected = f"unexpected {type(error).__name__}: {error} (EDA_DEBUG=1 shows where)"
+    return missing_library(error) or unexpected, FAILED
 
 
 class _Redacting(logging.Formatter):
@@ -223,13 +158,9 @@ class _Notes(logging.Handler):
 
 @contextlib.contextmanager
 def _quiet_libraries(output: Output) -> Iterator[None]:
-    """What the adapter reports goes to standard error; of what the libraries log, users learn by status and line."""
-    root, adapter, silent, notes = (
-        logging.getLogger(),
-        logging.getLogger("eda_aio"),
-        logging.NullHandler(),
-        _Notes(output),
-    )
+    """In the block, the adapter's warnings are notes on standard error, and other libraries log nothing there."""
+    root, adapter = logging.getLogger(), logging.getLogger("eda_aio")
+    silent, notes = logging.NullHandler(), _Notes(output)
     if os.environ.get("EDA_DEBUG"):
         shown = logging.StreamHandler(sys.stderr)
         shown.setFormatter(_Redacting(logging.BASIC_FORMAT))

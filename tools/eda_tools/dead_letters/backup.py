@@ -1,4 +1,4 @@
-"""What ``resurrect --backup FILE`` writes: a recording that is on the disk before a dead letter leaves its queue."""
+"""Writes the recording of ``resurrect --backup FILE`` to the disk. It does not know what happens to the messages."""
 
 from __future__ import annotations
 
@@ -8,42 +8,40 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from eda_tools.cli.status import ToolError
+from eda_tools.cli.status import naming_file
 from eda_tools.messages.recording import read_recording
 
 
 class Backup:
-    """Appends to a recording, and returns when the disk has it. A context manager.
+    """Appends to a recording, and returns only when the disk has it. A context manager.
 
     Raises:
-        ToolError: the file cannot be written, or holds something else than a recording.
+        ToolError: the file cannot be written, or it exists and is not a complete recording.
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        try:
+        self._path = path
+        with naming_file(path):
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
                 for _ in read_recording(path):
-                    pass  # what was cut off would make everything behind it unreadable
+                    pass  # after an item that is cut off, nothing could be read
                 directory = os.open(Path(path).resolve().parent, os.O_RDONLY)
                 try:
-                    os.fsync(directory)  # the name, too, must outlast a crash
+                    os.fsync(directory)  # so that the new file's name, too, survives a crash
                 finally:
                     os.close(directory)
             except BaseException:
                 os.close(self._file)
                 raise
-        except OSError as error:
-            raise ToolError(f"{path}: {error.strerror}") from None
 
     def write(self, messages: Sequence[bytes]) -> None:
-        """Append messages (:func:`eda_tools.messages.recording.dumps`): all of them, or none.
+        """Append messages (:func:`eda_tools.messages.recording.dumps`): all of them or none.
 
-        Raises as the constructor does.
+        Raises what the constructor raises.
         """
         items = b"".join(messages)
-        try:
+        with naming_file(self._path):
             end = os.fstat(self._file).st_size
             try:
                 written = 0
@@ -53,8 +51,6 @@ class Backup:
             except OSError:
                 os.ftruncate(self._file, end)
                 raise
-        except OSError as error:
-            raise ToolError(f"{self.path}: {error.strerror}") from None
 
     def __enter__(self) -> Self:
         return self

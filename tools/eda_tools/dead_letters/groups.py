@@ -1,4 +1,4 @@
-"""Counting messages of a queue by routing key, by the reason why they died, or by age."""
+"""Counts messages by routing key, by the reason why they died, or by age. It does not know where they come from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNKNOWN: Final = "unknown"
 
 
 def since(delivery: Delivery) -> datetime.datetime | None:
-    """When it died last, else when its publisher says it was sent; ``None`` if it tells neither."""
+    """When the message died last; otherwise the time that its publisher gave it; ``None`` if it has neither."""
     died = died_at(delivery.headers)
     sent = delivery.properties.timestamp
     if died is not None or not isinstance(sent, datetime.datetime):
@@ -60,7 +60,7 @@ class _Group:
 
 
 class Groups:
-    """Counts by one of :data:`GROUPS`."""
+    """Counts messages by one of :data:`GROUPS`."""
 
     def __init__(self, by: str) -> None:
         self.by = by
@@ -78,7 +78,7 @@ class Groups:
             group.newest = moment if group.newest is None else max(group.newest, moment)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """For ``--json``, the largest first; ages from the youngest to the oldest."""
+        """One row per group, as ``--json`` writes it: the largest group first; ages begin with the youngest."""
         ages = [*(name for _, name in _AGES), _OLDER, _UNKNOWN]
         groups = list(self._groups.items())
         if self.by == "age":
@@ -95,7 +95,7 @@ class Groups:
             }
 
     def table(self) -> Table:
-        """For people."""
+        """The rows as a table for people."""
         table = Table(box=None, header_style="bold", pad_edge=False)
         table.add_column(self.by, overflow="fold")
         for name in ("messages", "bytes"):

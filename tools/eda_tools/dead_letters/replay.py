@@ -1,7 +1,9 @@
-"""The work of ``resurrect``: batch by batch, read, back up, publish, await the confirms, acknowledge.
+"""Replays dead letters, batch by batch: read, back up, publish, await the confirms, acknowledge.
 
-Nothing is acknowledged before its copy is confirmed and has not come back, and only what was waiting at the beginning
-is looked at, each message once: so it can be killed at any moment, and ends even if what it sends dies again at once.
+It does not decide which dead letters are wanted or what becomes of them when they are published
+(:mod:`eda_tools.dead_letters.republish`). A dead letter is acknowledged only when its copy is confirmed and did not
+come back, so the tool can be killed at any moment. Only what waits at the beginning is looked at, each message once, so
+the tool ends even if what it sends dies again at once.
 """
 
 from __future__ import annotations
@@ -24,24 +26,53 @@ from eda_tools.bus.queues import Reader
 from eda_tools.cli.output import Output, OutputClosed, safe
 from eda_tools.cli.status import FAILED, ToolError
 from eda_tools.dead_letters.backup import Backup
-from eda_tools.dead_letters.republish import Reviver, Unsendable
+from eda_tools.dead_letters.republish import CopyRules, Unsendable
 from eda_tools.messages import show
 from eda_tools.messages.deaths import published
 from eda_tools.messages.delivery import Delivery, fields
 from eda_tools.messages.recording import dumps
 
-#: Seconds to hear the broker's answers for what is under way, once the tool is told to end.
+#: Seconds to wait for the broker's answers, after the tool was told to end.
 _GRACE: Final = 3.0
-#: Seconds without a confirm, until that is told.
-_PATIENCE: Final = 3.0
+#: Seconds without a confirm after which the tool says so.
+_SLOW_CONFIRM: Final = 3.0
 
 REPLAYED: Final = "replayed"
 SKIPPED: Final = "skipped"
 FAILURE: Final = "failed"
 
 
-class Tally:
-    """What became of the dead letters; ``snapshot`` is how many there were at the beginning."""
+@dataclass(slots=True)
+class Item:
+    """A dead letter that was read.
+
+    Attributes:
+        position: from the head of the queue, beginning with 1.
+        tag: its delivery tag.
+        name: the routing key of its first publish.
+        loses_user: whether its copy has no ``user_id``.
+        copy: the message to publish.
+        image: its item of the backup.
+        reason: why the copy was not sent, or why that is unknown.
+    """
+
+    position: int
+    tag: int
+    delivery: Delivery
+    name: str
+    loses_user: bool = False
+    copy: Copy | None = None
+    image: bytes = field(default=b"", repr=False)
+    reason: str = ""
+
+
+class Outcomes:
+    """What became of the dead letters: shows each one and counts them.
+
+    Attributes:
+        snapshot: how many there were at the beginning.
+        read: how many were read.
+    """
 
     def __init__(self, output: Output, *, dry_run: bool) -> None:
         self.snapshot = 0
@@ -64,34 +95,32 @@ class Tally:
         return self._count(FAILURE)
 
     def add(self, item: Item, outcome: str, reason: str = "") -> None:
-        """Note the fate of one, and tell of it in JSON."""
+        """Count one dead letter. Show it if output is JSON, or if this is a dry run."""
         self._counts.setdefault(item.name, Counter())[outcome] += 1
         self._users += outcome == REPLAYED and item.loses_user
         if outcome == FAILURE:
             self._reasons[reason] += 1
-        if self._output.json and outcome != SKIPPED:
-            told = {
-                "position": item.position,
-                "outcome": "would be replayed" if self._dry_run and outcome == REPLAYED else outcome,
-                "name": item.name,
-                "conversation_id": item.delivery.headers.get("conversation_id"),
-                "message_id": item.delivery.properties.message_id,
-                "exchange": None if item.copy is None else item.copy.exchange,
-                "routing_key": None if item.copy is None else item.copy.routing_key,
-            }
-            # That nobody reads it any more must not end the work half-way.
-            with contextlib.suppress(OutputClosed):
-                self._output.record(told | ({"reason": reason} if reason else {}))
-        elif self._dry_run and outcome == REPLAYED and item.copy is not None:
-            target = item.copy.exchange or f"the queue {item.copy.routing_key}"
-            with contextlib.suppress(OutputClosed):
-                line = (
-                    Text().append(f"to {safe(target)}: ", style="dim").append_text(show.as_line(fields(item.delivery)))
-                )
-                self._output.print(line)
+        with contextlib.suppress(OutputClosed):  # the work goes on, even if nobody reads the output any more
+            if self._output.json and outcome != SKIPPED:
+                self._output.record(self._as_json(item, outcome) | ({"reason": reason} if reason else {}))
+            elif self._dry_run and outcome == REPLAYED and item.copy is not None:
+                target = item.copy.exchange or f"the queue {item.copy.routing_key}"
+                line = Text().append(f"to {safe(target)}: ", style="dim")
+                self._output.print(line.append_text(show.as_line(fields(item.delivery))))
+
+    def _as_json(self, item: Item, outcome: str) -> dict[str, object]:
+        return {
+            "position": item.position,
+            "outcome": "would be replayed" if self._dry_run and outcome == REPLAYED else outcome,
+            "name": item.name,
+            "conversation_id": item.delivery.headers.get("conversation_id"),
+            "message_id": item.delivery.properties.message_id,
+            "exchange": None if item.copy is None else item.copy.exchange,
+            "routing_key": None if item.copy is None else item.copy.routing_key,
+        }
 
     def show(self) -> None:
-        """The end: a table, and why some failed."""
+        """Show the reasons of failures, and the totals."""
         for reason, count in self._reasons.most_common():
             self._output.note(f"{count} failed: {reason}")
         if self._users:
@@ -119,22 +148,8 @@ class Tally:
         return table
 
 
-@dataclass(slots=True)
-class Item:
-    """A dead letter that is wanted."""
-
-    position: int
-    tag: int
-    delivery: Delivery
-    name: str
-    loses_user: bool = False
-    copy: Copy | None = None
-    image: bytes = field(default=b"", repr=False)
-    reason: str = ""
-
-
-class Resurrection:
-    """See above. Everything it works with is opened and closed by the caller."""
+class Replay:
+    """The work of ``resurrect``. The caller opens and closes everything that is passed to it."""
 
     def __init__(
         self,
@@ -143,34 +158,34 @@ class Resurrection:
         session: Session,
         reader: Reader,
         publisher: Publisher,
-        reviver: Reviver,
+        rules: CopyRules,
         backup: Backup | None,
-        tally: Tally,
+        outcomes: Outcomes,
     ) -> None:
         self._args = args
         self._output = output
         self._session = session
         self._reader = reader
         self._publisher = publisher
-        self._reviver = reviver
+        self._rules = rules
         self._backup = backup
-        self._tally = tally
+        self._outcomes = outcomes
         self._exchanges: dict[str, bool] = {"": True}
         self._chosen = 0
         self._due = 0.0
         self._ending = asyncio.Event()
-        self._delay_told = False
+        self._slowness_told = False
 
     async def run(self, wanted: Callable[[Delivery], bool]) -> None:
-        """Until all that was there at the beginning has been looked at, or there are as many as asked for.
+        """Replay the dead letters for which ``wanted`` is true, at most ``--count``.
 
         Raises:
-            ToolError: the backup cannot be written; the broker does not confirm any more.
+            ToolError: the backup cannot be written, or the broker does not confirm any more.
             AMQPError, ConnectionError: a connection was lost.
         """
         self._output.doing = f"sending dead letters of {self._args.queue!r}"
-        with self._output.progress(self._args.queue, self._tally.snapshot) as looked_at:
-            while batch := await self._read(wanted, looked_at):
+        with self._output.progress(self._args.queue, self._outcomes.snapshot) as show_read:
+            while batch := await self._read(wanted, show_read):
                 working = asyncio.ensure_future(self._work(batch))
                 try:
                     await asyncio.shield(working)
@@ -179,10 +194,10 @@ class Resurrection:
                     await asyncio.wait((working,), timeout=_GRACE)
                     raise
 
-    async def _read(self, wanted: Callable[[Delivery], bool], looked_at: Callable[[int], None]) -> list[Item]:
-        """The next batch; those that are not wanted are passed over, and stay held until the end."""
+    async def _read(self, wanted: Callable[[Delivery], bool], show_read: Callable[[int], None]) -> list[Item]:
+        """Read the next batch. Those that are not wanted are skipped, and held until the end."""
         batch: list[Item] = []
-        while len(batch) < self._args.batch_size and self._tally.read < self._tally.snapshot:
+        while len(batch) < self._args.batch_size and self._outcomes.read < self._outcomes.snapshot:
             if self._args.count and self._chosen >= self._args.count:
                 break
             if not batch:
@@ -190,75 +205,72 @@ class Resurrection:
             got = await self._reader.next()
             if got is None:
                 break
-            self._tally.read += 1
-            looked_at(self._tally.read)
+            self._outcomes.read += 1
+            show_read(self._outcomes.read)
             tag, delivery = got
             origin = published(delivery.headers, delivery.routing_key)
-            item = Item(self._tally.read, tag, delivery, delivery.routing_key if origin is None else origin[1])
+            item = Item(self._outcomes.read, tag, delivery, delivery.routing_key if origin is None else origin[1])
             if wanted(delivery):
                 self._chosen += 1
                 batch.append(item)
             else:
-                self._tally.add(item, SKIPPED)
+                self._outcomes.add(item, SKIPPED)
         return batch
 
     async def _work(self, batch: list[Item]) -> None:
         ready = [item for item in batch if await self._prepared(item)]
         if self._args.dry_run:
             for item in ready:
-                self._tally.add(item, REPLAYED)
+                self._outcomes.add(item, REPLAYED)
             return
         if self._backup is not None:
             self._backup.write([item.image for item in ready])
         unknown = await self._send(ready)
-        if not unknown:
-            return
         if len(ready) > 1:
-            # One message made the broker close the channel, and took the others with it. Alone, each has its own fate.
-            for item in unknown:
-                for again in await self._send([item]):
-                    self._give_up(again)
-        else:
-            self._give_up(unknown[0])
+            # The broker closed the channel because of one message. Sent alone, the others are not affected by it.
+            unknown = [again for item in unknown for again in await self._send([item])]
+        for item in unknown:
+            self._outcomes.add(item, FAILURE, f"it is not known whether it was sent: {item.reason}")
 
     async def _prepared(self, item: Item) -> bool:
+        """Make what is to be sent and backed up. Returns whether the item can be sent."""
         try:
-            item.copy = self._reviver.revive(item.delivery)
+            item.copy = self._rules.copy(item.delivery)
         except Unsendable as error:
-            self._tally.add(item, FAILURE, str(error))
+            self._outcomes.add(item, FAILURE, str(error))
             return False
         if self._backup is not None:
             try:
                 item.image = dumps(item.delivery)
-            except Exception as error:  # cbor2 raises many for what AMQP can carry and CBOR cannot
-                self._tally.add(item, FAILURE, f"it cannot be backed up: {error}")
+            except Exception as error:  # cbor2 raises many kinds for what AMQP can carry and CBOR cannot
+                self._outcomes.add(item, FAILURE, f"it cannot be backed up: {error}")
                 return False
-        item.loses_user = self._reviver.loses_user(item.delivery)
+        item.loses_user = self._rules.loses_user(item.delivery)
         if not await self._exists(item.copy.exchange):
-            self._tally.add(item, FAILURE, f"there is no exchange {item.copy.exchange!r}")
+            self._outcomes.add(item, FAILURE, f"there is no exchange {item.copy.exchange!r}")
             return False
         return True
 
     async def _exists(self, exchange: str) -> bool:
-        """Publishing to an exchange that does not exist would close the channel, and leave others unknown."""
+        """Whether an exchange exists. A publish to a missing one would close the channel."""
         if exchange not in self._exchanges:
             try:
-                self._exchanges[exchange] = await self._session.exchange(exchange) is not None
+                self._exchanges[exchange] = await self._session.exchange(exchange)
             except AMQPError:
-                self._exchanges[exchange] = True  # what publishing to it comes to will tell
+                self._exchanges[exchange] = True  # publishing to it will show
         return self._exchanges[exchange]
 
     async def _send(self, items: list[Item]) -> list[Item]:
-        """Publish copies, and acknowledge what is confirmed; the items of which nobody knows."""
+        """Publish copies and acknowledge those that are confirmed. Returns the items whose fate is unknown."""
         sent: list[tuple[Item, asyncio.Future[Answer]]] = []
         for item in items:
             await self._pace()
             if self._ending.is_set():
                 break
             assert item.copy is not None
-            with self._telling_of_delay():
+            with self._telling_of_slowness():
                 sent.append((item, await self._publisher.publish(item.copy)))
-        with self._telling_of_delay():
+        with self._telling_of_slowness():
             answers = await self._publisher.answers([each for _, each in sent])
         unknown: list[Item] = []
         late: list[str] = []
@@ -266,36 +278,34 @@ class Resurrection:
             item.reason = answer.reason
             if answer.sent:
                 await self._reader.ack(item.tag)
-                self._tally.add(item, REPLAYED)
+                self._outcomes.add(item, REPLAYED)
             elif answer.late:
                 late.append(answer.reason)
             elif answer.sent is None:
                 unknown.append(item)
             else:
-                self._tally.add(item, FAILURE, answer.reason)
+                self._outcomes.add(item, FAILURE, answer.reason)
         if late:
             raise ToolError(f"{len(late)} may have been sent, but {late[0]}", FAILED)
         return unknown
 
     @contextlib.contextmanager
-    def _telling_of_delay(self) -> Iterator[None]:
-        """Say so, once, if the block takes long: silence looks like a fault of ours."""
-        timer = asyncio.get_running_loop().call_later(_PATIENCE, self._tell_of_delay)
+    def _telling_of_slowness(self) -> Iterator[None]:
+        """If the block takes long, say once that the broker is slow to confirm. Otherwise the tool seems to hang."""
+        timer = asyncio.get_running_loop().call_later(_SLOW_CONFIRM, self._tell_of_slowness)
         try:
             yield
         finally:
             timer.cancel()
 
-    def _tell_of_delay(self) -> None:
-        if not self._delay_told:
-            self._delay_told = True
+    def _tell_of_slowness(self) -> None:
+        if not self._slowness_told:
+            self._slowness_told = True
             limit = f"waiting up to {CONFIRM_TIMEOUT:g} s"
             self._output.note(f"the broker does not confirm: is it short of memory or disk? {limit}")
 
-    def _give_up(self, item: Item) -> None:
-        self._tally.add(item, FAILURE, f"nobody knows whether it was sent: {item.reason}")
-
     async def _pace(self) -> None:
+        """Wait as long as ``--rate`` demands, or until the tool is told to end."""
         if self._args.rate is None:
             return
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The message that a dead letter becomes again: where it goes, and what is changed in it."""
+"""Decides where a dead letter is published again, and what is changed in it. It publishes nothing."""
 
 from __future__ import annotations
 
@@ -16,73 +16,75 @@ from eda_core.errors import LocalError
 from eda_core.messages.codec import DecodeError, decode, encode
 from eda_core.messages.headers import ATTEMPT, DELIVERY_COUNT_HEADER, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
 from eda_core.messages.properties import Properties
-from eda_core.messages.routing import COMMANDS, EVENTS
+from eda_core.messages.routing import COMMANDS, EVENTS, MAX_NAME_BYTES
 from eda_tools.bus.confirming import Copy
-from eda_tools.messages.deaths import has_died, original_expiration, place_of_death, published
+from eda_tools.messages.deaths import DEATH_HEADERS, has_died, original_expiration, place_of_death, published
 from eda_tools.messages.delivery import Delivery
 from eda_tools.messages.payloads import LIMITS
-from eda_tools.messages.where import Path, WhereError, parse_path
+from eda_tools.messages.where import MISSING, Path, WhereError, key_of, parse_path
 
 EXCHANGE: Final = "exchange"
 QUEUE: Final = "queue"
 
-#: The broker's own headers; never to be published again (docs/design.rst, "Republished x-death").
-_BROKERS: Final = ("x-death", "x-first-death", "x-last-death", DELIVERY_COUNT_HEADER)
-#: Those of a delayed retry; attempts start anew.
+#: Headers of the broker, which are never published again (docs/design.rst, "Republished x-death").
+_BROKERS: Final = (*DEATH_HEADERS, DELIVERY_COUNT_HEADER)
+#: Headers of a delayed retry. Attempts begin with 1 again.
 _RETRYS: Final = (ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY)
-#: Would route copies of the copy to other queues.
+#: Headers by which the broker would route the message to other queues as well.
 _ROUTING: Final = ("CC", "BCC")
-#: RabbitMQ closes the connection over more, so that the messages beside it would suffer, too.
+#: Bytes of properties and headers. RabbitMQ closes the connection for more, which would affect other messages.
 _MAX_PROPERTIES: Final = 131_000
+#: Milliseconds: the longest expiration that RabbitMQ accepts.
 _MAX_EXPIRATION: Final = 315_360_000_000
 
 
 class Unsendable(Exception):
-    """A dead letter that cannot be sent again; the text says why."""
+    """The dead letter cannot be sent again. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """``--set payload.path=value``."""
+    """A change to payloads: ``--set payload.path=value``."""
 
     path: Path
     value: Any
 
 
 def change(text: str) -> Change:
-    """The type of the argument ``--set``: the value is JSON, or else text."""
-    place = text.find("=")
+    """The type of the argument ``--set``. The value is JSON, or else text."""
+    end = text.find("=")
     problem = "there is no = in it"
-    while place >= 0:
+    while end >= 0:
         try:
-            path = parse_path(text[:place], ("payload",))
+            path = parse_path(text[:end], ("payload",))
         except WhereError as error:
             problem = str(error)
-            place = text.find("=", place + 1)  # it may stand in a quoted key
+            end = text.find("=", end + 1)  # the path may have a quoted key with = in it
             continue
+        value = text[end + 1 :]
         try:
-            return Change(path, json.loads(text[place + 1 :]))
+            return Change(path, json.loads(value))
         except ValueError:
-            return Change(path, text[place + 1 :])
+            return Change(path, value)
     raise argparse.ArgumentTypeError(f"{text!r} is not payload.path=value: {problem}")
 
 
 def user_of(url: str) -> str:
-    """Who publishes, as the broker sees it."""
+    """The user name with which the broker's URL connects."""
     name = urlsplit(url).username
     return "guest" if name is None else unquote(name)
 
 
 @dataclass(frozen=True, slots=True)
-class Reviver:
-    """Makes dead letters what they were.
+class CopyRules:
+    """How a dead letter becomes the message that is published.
 
     Attributes:
         to: ``exchange`` or ``queue``.
-        queue: of the dead letters.
-        user: whose ``user_id`` the broker accepts.
-        changes: to the payload.
-        expire: whether the expiration is given back.
+        queue: the queue of the dead letters.
+        user: the only ``user_id`` that the broker accepts from us.
+        changes: changes to the payload.
+        expire: whether the message gets its expiration back.
     """
 
     to: str
@@ -91,17 +93,17 @@ class Reviver:
     changes: Sequence[Change] = ()
     expire: bool = True
 
-    def revive(self, delivery: Delivery) -> Copy:
-        """The copy to publish: all properties and headers, but those of the broker and of delayed retries.
+    def copy(self, delivery: Delivery) -> Copy:
+        """The message to publish: all properties and headers except those of the broker and of delayed retries.
 
-        The expiration is what it was when it died first; a ``user_id`` that is not ours is left out.
+        The expiration is the one that the message had when it died first. A ``user_id`` other than ours is left out.
 
         Raises:
-            Unsendable: where it came from is not known, or it cannot be written again.
+            Unsendable: it is not known where the message was published, or it cannot be written again.
         """
         origin = published(delivery.headers, delivery.routing_key)
         if origin is None or not has_died(delivery.headers):
-            raise Unsendable("it has not died: no x-death header tells where it comes from")
+            raise Unsendable("it has not died: no x-death header tells where it was published")
         headers = {
             name: value
             for name, value in delivery.headers.items()
@@ -110,7 +112,7 @@ class Reviver:
         exchange, routing_key = origin
         if self.to == QUEUE:
             exchange, routing_key = self._to_queue(delivery, headers, origin)
-        copy = Properties()  # by attributes, since the constructor refuses what a publisher may have sent
+        copy = Properties()  # the constructor would refuse values that publishers can send
         for name, value in delivery.properties:
             setattr(copy, name, value)
         copy.headers = headers or None
@@ -125,11 +127,11 @@ class Reviver:
         return Copy(exchange, routing_key, copy, body)
 
     def loses_user(self, delivery: Delivery) -> bool:
-        """Whether :meth:`revive` leaves out its ``user_id``."""
+        """Whether :meth:`copy` leaves out the ``user_id``."""
         return delivery.properties.user_id not in (None, "", self.user)
 
     def _to_queue(self, delivery: Delivery, headers: dict[str, Any], origin: tuple[str, str]) -> tuple[str, str]:
-        """Straight into a queue, with the headers by which services know what it is."""
+        """Send it directly to a queue. Services need two headers to recognize such a message."""
         death = place_of_death(delivery.headers)
         target = "" if death is None else death.waited or death.queue
         if not target:
@@ -160,23 +162,15 @@ def _set(payload: Any, change: Change) -> Any:
     root = {"payload": payload}
     node: Any = root
     for place, step in enumerate(change.path):
-        last = place == len(change.path) - 1
-        key: Any = step
-        if isinstance(node, dict):
-            if key not in node and isinstance(key, str) and key.isdecimal() and int(key) in node:
-                key = int(key)  # CBOR has maps with whole numbers for keys
-            if not last:
-                node.setdefault(key, {})
-        elif isinstance(node, list) and (isinstance(step, int) or step.isdecimal()):
-            key = int(step)
-            if not -len(node) <= key < len(node):
-                raise Unsendable(f"its payload has no {_dotted(change.path[: place + 1])}")
-        else:
+        key = key_of(step, node) if isinstance(node, (dict, list)) else MISSING
+        if key is MISSING and isinstance(node, list):
+            raise Unsendable(f"its payload has no {_dotted(change.path[: place + 1])}")
+        if key is MISSING:
             raise Unsendable(f"its {_dotted(change.path[:place])} is neither a map nor a list")
-        if last:
+        if place == len(change.path) - 1:
             node[key] = change.value
         else:
-            node = node[key]
+            node = node.setdefault(key, {}) if isinstance(node, dict) else node[key]
     return root["payload"]
 
 
@@ -185,15 +179,10 @@ def _dotted(path: Path) -> str:
 
 
 def _check(exchange: str, routing_key: str, properties: Basic.Properties) -> None:
-    """Refuse what the broker would close the channel or the connection for, and what pamqp has read but would write
-    differently."""
+    """Refuse what pamqp cannot write again, and for what the broker would close the channel or the connection."""
     for name in (exchange, routing_key):
-        if len(name.encode(errors="surrogatepass")) > 255:
-            raise Unsendable(f"the name {name[:40]!r}… is longer than 255 bytes")
-    try:
-        Basic.Publish(exchange=exchange, routing_key=routing_key)
-    except ValueError as error:  # pamqp has a shorter limit than the broker
-        raise Unsendable(f"it cannot be published to {exchange[:40]!r}…: {error}") from None
+        if len(name.encode(errors="surrogatepass")) > MAX_NAME_BYTES:
+            raise Unsendable(f"the name {name[:40]!r}… is longer than {MAX_NAME_BYTES} bytes")
     expiration = properties.expiration
     if expiration and not (expiration.isascii() and expiration.isdecimal() and int(expiration[:20]) <= _MAX_EXPIRATION):
         raise Unsendable(f"its expiration {expiration!r} is not a number of milliseconds")
@@ -203,7 +192,7 @@ def _check(exchange: str, routing_key: str, properties: Basic.Properties) -> Non
     try:
         written = properties.marshal()
         again.unmarshal(struct.unpack(">H", written[:2])[0], written[2:])
-    except Exception as error:  # pamqp raises TypeError, struct.error, OverflowError … for what it has read
+    except Exception as error:  # pamqp raises TypeError, struct.error, OverflowError … for values that it has read
         raise Unsendable(f"its properties and headers cannot be written again: {error}") from None
     if any((value or None) != (getattr(again, name) or None) for name, value in properties):
         raise Unsendable("its properties and headers cannot be written again as they are")

@@ -1,4 +1,4 @@
-"""What ``doctor`` knows of a broker. Whatever is ``None`` could not be found out, and is not judged."""
+"""What ``doctor`` knows of a broker. ``None`` stands for what could not be found out. Nothing is judged here."""
 
 from __future__ import annotations
 
@@ -8,51 +8,26 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eda_core.messages.routing import COMMANDS, EVENTS, EXCHANGES
+from eda_tools.messages.deaths import retried
 
 _QUEUE: Final = re.compile(rf"(.+)\.({EVENTS}|{COMMANDS})", re.DOTALL)
-_RETRY: Final = re.compile(r"(.+)\.retry\.\d+", re.DOTALL)
 
-#: A policy that has one of these keys does not apply to queues of that type at all (RabbitMQ 3.10's
-#: ``rabbit_classic_queue:capabilities()`` and its sister).
+#: A policy with one of these keys does not apply to queues of that type (``capabilities()`` in RabbitMQ 3.10).
 _NOT_FOR: Final = {
     "classic": frozenset(
-        {
-            "max-age",
-            "stream-max-segment-size-bytes",
-            "queue-leader-locator",
-            "initial-cluster-size",
-            "delivery-limit",
-            "dead-letter-strategy",
-        }
+        "max-age stream-max-segment-size-bytes queue-leader-locator initial-cluster-size delivery-limit "
+        "dead-letter-strategy".split()
     ),
     "quorum": frozenset(
-        {
-            "max-priority",
-            "queue-mode",
-            "single-active-consumer",
-            "ha-mode",
-            "ha-params",
-            "ha-sync-mode",
-            "ha-promote-on-shutdown",
-            "ha-promote-on-failure",
-            "queue-master-locator",
-            "max-age",
-            "stream-max-segment-size-bytes",
-            "initial-cluster-size",
-        }
+        "max-priority queue-mode single-active-consumer ha-mode ha-params ha-sync-mode ha-promote-on-shutdown "
+        "ha-promote-on-failure queue-master-locator max-age stream-max-segment-size-bytes initial-cluster-size".split()
     ),
 }
 
 
 def service_of(queue: str) -> str:
-    """The logical service whose queue this is, by its name; "" if it is none."""
+    """The logical service to which a queue belongs, by its name; "" if it is no service's queue."""
     match = _QUEUE.fullmatch(queue)
-    return match[1] if match else ""
-
-
-def retried(queue: str) -> str:
-    """The queue whose failed messages wait in this one, by its name; "" if it is no such queue."""
-    match = _RETRY.fullmatch(queue)
     return match[1] if match else ""
 
 
@@ -61,8 +36,8 @@ class Exchange:
     """An exchange that exists.
 
     Attributes:
-        wrong: what is not as the architecture has it, in the broker's words or ours; "" if nothing.
-        type, durable, wrong: ``None`` if unknown.
+        type: ``topic``, ``direct`` …
+        wrong: how it differs from what the architecture needs; "" if it does not.
     """
 
     name: str
@@ -76,10 +51,11 @@ class Queue:
     """A queue that exists.
 
     Attributes:
-        consumers, messages: how many; ``None`` if the broker does not tell.
+        consumers: how many it has.
+        messages: how many it holds.
         type: ``classic``, ``quorum``, ``stream``, or "" if unknown.
-        arguments: those of its declaration; ``None`` if unknown.
-        told_policy: keys of the policy that applies, by the broker's statistics, which lag some seconds behind.
+        arguments: the arguments with which it was declared.
+        told_policy: the keys of the policy that applies, by the broker's statistics, which are some seconds old.
     """
 
     name: str
@@ -94,7 +70,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A binding of a queue, or of another exchange."""
+    """A binding of a queue, or of an exchange if ``to_queue`` is false."""
 
     source: str
     destination: str
@@ -104,7 +80,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy, or an operator policy."""
+    """A policy or an operator policy."""
 
     name: str
     pattern: str
@@ -114,14 +90,14 @@ class Policy:
 
     @property
     def readable(self) -> bool:
-        """Whether its pattern means here what it means to the broker, whose dialect (PCRE) has more."""
+        """Whether Python reads the pattern as the broker does, whose regular expressions (PCRE) can do more."""
         try:
             return "[[:" not in self.pattern and re.compile(self.pattern) is not None
         except re.error:
             return False
 
     def applies(self, queue: Queue) -> bool:
-        """Whether it is one for this queue."""
+        """Whether it is a policy for this queue."""
         if self.apply_to not in ("queues", "all", f"{queue.type}_queues"):
             return False
         if not _NOT_FOR.get(queue.type, frozenset()).isdisjoint(self.definition):
@@ -130,19 +106,18 @@ class Policy:
 
 
 @dataclass(slots=True)
-class Survey:
-    """All that is known.
+class Facts:
+    """Everything that is known of a broker.
 
     Attributes:
         vhost: the virtual host.
-        exchanges: by name; those of the architecture that are not there are missing.
-        queues: by name: all, if the management API tells, else those of ``services`` and ``commands`` that are there.
-        bindings, policies, operator_policies: ``None`` if unknown.
-        services: those that the user says there have to be.
+        exchanges: by name. Exchanges of the architecture that do not exist are missing.
+        queues: by name: all if the management API was asked, otherwise those of ``services`` and ``commands``.
+        dead_letter_exchange: where dead letters should go if no policy says it.
+        services: the services that the user expects.
         commands: routing keys of commands that somebody sends.
-        dead_letter_exchange: where dead letters are to go if no policy says it.
-        version: of the broker, as two numbers.
-        admin: options for ``rabbitmqadmin``, so that it finds the broker.
+        version: the broker's version, as two numbers.
+        management: URL of the management API without user and password, "" if it was not given.
     """
 
     vhost: str
@@ -155,16 +130,18 @@ class Survey:
     policies: Sequence[Policy] | None = None
     operator_policies: Sequence[Policy] | None = None
     version: tuple[int, int] | None = None
-    admin: tuple[str, ...] = ()
+    management: str = ""
 
     @property
     def managed(self) -> bool:
-        """Whether the management API told."""
+        """Whether the facts come from the management API."""
         return self.bindings is not None
 
     def of_the_bus(self) -> list[Queue]:
-        """The queues of services: named so, or bound to an exchange of the architecture; not those for retries, nor
-        what belongs to one connection."""
+        """The queues of services, by their names or because they are bound to an exchange of the architecture.
+
+        Queues for retries and those of one connection are left out.
+        """
         bound = {binding.destination for binding in self.bindings or () if binding.source in EXCHANGES}
         return [
             queue
@@ -181,7 +158,7 @@ class Survey:
         ]
 
     def served(self) -> set[str]:
-        """The keys bound on the commands exchange, but for those of tools that watch everything."""
+        """The keys that are bound on the commands exchange, except by tools that watch everything."""
         watching = {name for name, queue in self.queues.items() if queue.exclusive}
         return {
             binding.key
@@ -190,7 +167,7 @@ class Survey:
         }
 
     def policy_of(self, queue: Queue) -> Policy | None:
-        """The policy that applies to a queue: of those for it the one with the highest priority."""
+        """The policy that applies to a queue: the one with the highest priority."""
         if self.policies is None or not all(policy.readable for policy in self.policies):
             return Policy("", "", queue.told_policy) if queue.told_policy else None
         return max(
@@ -200,7 +177,10 @@ class Survey:
         )
 
     def setting(self, queue: Queue, key: str) -> Any:
-        """What applies to a queue: by its arguments or policies; for numbers the lowest. ``None`` if it is not set."""
+        """The value of ``key`` that applies to a queue, by its arguments or policies; ``None`` if it is not set.
+
+        Of several numbers the lowest applies.
+        """
         operators = [policy for policy in self.operator_policies or () if policy.applies(queue)]
         operator = max(operators, key=lambda policy: policy.priority, default=None)
         found = [
@@ -223,7 +203,7 @@ class Survey:
 
 
 def bindings_of(rows: Iterable[Mapping[str, Any]]) -> list[Binding]:
-    """What ``/api/bindings`` lists, without the default exchange's."""
+    """The bindings in an answer of ``/api/bindings``, without those of the default exchange."""
     return [
         Binding(
             str(row.get("source", "")),
@@ -237,14 +217,14 @@ def bindings_of(rows: Iterable[Mapping[str, Any]]) -> list[Binding]:
 
 
 def policies_of(rows: Iterable[Mapping[str, Any]] | None) -> list[Policy] | None:
-    """What ``/api/policies`` lists."""
+    """The policies in an answer of ``/api/policies``."""
     if rows is None:
         return None
     return [
         Policy(
             str(row.get("name", "")),
             str(row.get("pattern", "")),
-            _mapping(row.get("definition")),
+            mapping(row.get("definition")),
             int(row.get("priority") or 0),
             str(row.get("apply-to", "all")),
         )
@@ -253,24 +233,25 @@ def policies_of(rows: Iterable[Mapping[str, Any]] | None) -> list[Policy] | None
 
 
 def queue_of(row: Mapping[str, Any]) -> Queue:
-    """What ``/api/queues`` tells of one; how many consumers and messages it has is asked by AMQP, which is exact."""
+    """A queue in an answer of ``/api/queues``, without its numbers: those that AMQP tells are exact."""
     return Queue(
         str(row.get("name", "")),
-        type=str(row.get("type") or _mapping(row.get("arguments")).get("x-queue-type") or "classic"),
+        type=str(row.get("type") or mapping(row.get("arguments")).get("x-queue-type") or "classic"),
         durable=bool(row.get("durable", True)),
         exclusive=bool(row.get("exclusive", False)),
-        arguments=_mapping(row.get("arguments")),
-        told_policy=_mapping(row.get("effective_policy_definition")),
+        arguments=mapping(row.get("arguments")),
+        told_policy=mapping(row.get("effective_policy_definition")),
     )
 
 
 def exchange_of(row: Mapping[str, Any]) -> Exchange:
-    """What ``/api/exchanges`` tells of one, and what is wrong with it for the architecture."""
+    """An exchange in an answer of ``/api/exchanges``, and how it differs from what the architecture needs."""
     kind, durable = str(row.get("type", "")), bool(row.get("durable", True))
     wrong = [f"it is of type {kind}, not topic"] * (kind != "topic") + ["it is not durable"] * (not durable)
     wrong += ["it is internal"] * bool(row.get("internal")) + ["it is auto-delete"] * bool(row.get("auto_delete"))
     return Exchange(str(row.get("name", "")), kind, durable, " and ".join(wrong))
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def mapping(value: object) -> Mapping[str, Any]:
+    """``value`` if it is a map, else an empty one."""
     return value if isinstance(value, Mapping) else {}

@@ -1,12 +1,12 @@
-"""What caused what in one conversation: messages, in any order, become trees of :class:`Step`.
+"""Decides what caused what in one conversation: messages in any order become trees of :class:`Step`. Draws nothing.
 
-A message that carries a ``causation_id`` was published by the handler of the message with that ``message_id``: this is
-known, the edge is ``causation``. Peers that write none (``eventail``) leave it to be inferred:
+If a message has a ``causation_id``, the handler of the message with that ``message_id`` published it. This is known;
+the edge is ``causation``. Some peers write none (``eventail``). Then the cause is inferred:
 
-- ``correlation``: a result answers the command with its correlation id, whose ``reply_to`` is the result's key.
-- ``time``: anything else follows from the latest message before it that its publisher handles: a command or a result
-  addressed to that service, or another's event. The publisher is ``app_id``; of a command without, the first word of
-  its ``reply_to``; of a result without, the service that it answers for.
+- ``correlation``: a result answers the command with its correlation id whose ``reply_to`` is the result's key.
+- ``time``: any other message follows from the latest message before it that its publisher handles: a command or a
+  result addressed to that service, or an event of another service. The publisher is the ``app_id``; if a command has
+  none, the first word of its ``reply_to``; if a result has none, the service that it answers for.
 
 Whatever the messages say, the result is a forest: an edge that would close a circle is left out.
 """
@@ -25,7 +25,7 @@ CAUSATION: Final = "causation"
 CORRELATION: Final = "correlation"
 TIME: Final = "time"
 
-#: How many messages back a cause is looked for by time.
+#: How many messages before a message are looked at to infer its cause by time.
 _LOOK_BACK: Final = 500
 
 
@@ -37,14 +37,14 @@ class Step:
         number: from 1, by the time at which it was received.
         fields: see :func:`eda_tools.messages.delivery.fields`.
         elapsed: seconds since the first message.
-        service: that published it, "" if nothing tells.
-        service_inferred: ``service`` is not its ``app_id``, but follows from the architecture's names.
+        service: the service that published it, "" if not known.
+        service_inferred: whether ``service`` is not the ``app_id``, but implied by the architecture's names.
         cause: the message whose handler published it.
-        edge: how ``cause`` is known: :data:`CAUSATION`, :data:`CORRELATION`, :data:`TIME`; "" without cause.
-        unseen: id of its cause where that is not among the messages.
-        repeats: the message before it that has the same id: it was published or seen again.
-        effects: the other end of ``cause``.
-        level: causes above it.
+        edge: how ``cause`` is known: :data:`CAUSATION`, :data:`CORRELATION`, :data:`TIME`; "" without a cause.
+        unseen: the id of the cause, if that is not among the messages.
+        repeats: an earlier message with the same id: it was published or received again.
+        effects: the messages whose ``cause`` this is.
+        level: how many causes are above it.
     """
 
     number: int
@@ -69,28 +69,28 @@ class Step:
 
     @property
     def inferred(self) -> bool:
-        """Whether ``cause`` is only likely."""
+        """Whether ``cause`` is only probable."""
         return self.edge in (CORRELATION, TIME)
 
     @property
     def addressee(self) -> str:
-        """The service that a command or a result is for; "" for what anybody may hear."""
+        """The service to which a command or a result is addressed; "" for other messages."""
         return self.name.partition(".")[0] if self.kind in ("command", "result") else ""
 
     def text(self, name: str) -> str:
-        """A field that is text, else nothing."""
+        """A field if it is text, else ""."""
         return _text(self.fields.get(name))
 
     def property(self, name: str) -> str:
-        """An AMQP property that is text, else nothing."""
+        """An AMQP property if it is text, else ""."""
         return _text(self.fields["properties"].get(name))
 
 
 def build(messages: Iterable[Mapping[str, Any]]) -> list[Step]:
-    """The messages of one conversation as steps, by time; those without ``cause`` are the roots.
+    """The messages of one conversation as steps, by time. Steps without a ``cause`` are the roots.
 
     Args:
-        messages: :func:`eda_tools.messages.delivery.fields` of each, in any order.
+        messages: the fields of each (:func:`eda_tools.messages.delivery.fields`), in any order.
     """
     ordered = sorted(messages, key=_received)
     steps = [
@@ -105,7 +105,7 @@ def build(messages: Iterable[Mapping[str, Any]]) -> list[Step]:
     for step in steps:
         if step.cause is not None:
             step.cause.effects.append(step)
-            if not step.service and step.cause.addressee:  # who was asked has done it
+            if not step.service and step.cause.addressee:  # the service that was asked did it
                 step.service, step.service_inferred = step.cause.addressee, True
     for step in walk(steps):
         step.level = 0 if step.cause is None else step.cause.level + 1
@@ -113,7 +113,7 @@ def build(messages: Iterable[Mapping[str, Any]]) -> list[Step]:
 
 
 def walk(steps: Sequence[Step]) -> Iterator[Step]:
-    """All steps, each behind its cause, as they stand in a tree."""
+    """All steps in the order of a tree: each after its cause."""
     waiting = [step for step in reversed(steps) if step.cause is None]
     while waiting:
         step = waiting.pop()
@@ -122,13 +122,13 @@ def walk(steps: Sequence[Step]) -> Iterator[Step]:
 
 
 class _Links:
-    """Causes so far; refuses what would close a circle (union-find)."""
+    """The causes so far. It refuses one that would close a circle (union-find)."""
 
     def __init__(self) -> None:
         self._above: dict[int, int] = {}
 
     def add(self, step: Step, cause: Step, edge: str) -> bool:
-        """Give ``step``, which has none yet, a cause."""
+        """Give ``step`` a cause. Returns whether that closes no circle."""
         if self._root(cause.number) == step.number:
             return False
         self._above[step.number] = cause.number
@@ -146,7 +146,7 @@ class _Links:
 
 
 def _attribute(step: Step) -> None:
-    """Who published it, as far as its own properties tell."""
+    """Find out who published the message, as far as its own properties tell."""
     step.service = step.property("app_id")
     if not step.service and step.kind == "command":
         step.service, step.service_inferred = step.text("reply_to").partition(".")[0], True
@@ -162,7 +162,7 @@ def _by_id(steps: Sequence[Step]) -> dict[str, Step]:
 
 
 def _known(step: Step, by_id: Mapping[str, Step], links: _Links) -> bool:
-    """Whether the message itself says what caused it."""
+    """Set the cause if the message itself names it. Returns whether it does."""
     cause_id = _text(step.fields["headers"].get(CAUSATION_ID))
     if not cause_id:
         return False
@@ -189,7 +189,7 @@ def _infer(inferring: Sequence[Step], steps: Sequence[Step], links: _Links) -> N
 
 
 def _answered(result: Step, commands: Mapping[tuple[str, str], list[Step]], links: _Links) -> bool:
-    """Find the command that a result answers: the latest before it, if its correlation id is used more than once."""
+    """Find the command that a result answers: of those with its correlation id the latest before the result."""
     found = commands.get((result.text("correlation_id"), result.name), [])
     before = bisect.bisect(found, result.number, key=lambda command: command.number)
     if not found or not links.add(result, command := found[max(before - 1, 0)], CORRELATION):

@@ -1,4 +1,7 @@
-"""Routes as an SVG drawing: who publishes on the left, exchanges and keys in the middle, who consumes on the right."""
+"""Draws routes as SVG: who publishes on the left, keys by exchange in the middle, who consumes on the right.
+
+It decides where the boxes are. Their colours are those of :mod:`eda_tools.diagrams.page`.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,19 @@ from typing import Final
 
 from eda_tools.cli.output import safe
 from eda_tools.diagrams.routes import UNKNOWN, Route
+from eda_tools.messages.show import shortened
 
-#: Pixels.
+#: Sizes in pixels.
 _ROW: Final = 26
 _BOX: Final = 20
 _HEADING: Final = 40
 _MARGIN: Final = 16
-_GAP: Final = (160, 420)  # between columns, for the edges: at least, at most
-_CHARACTER: Final = 7.4  # of 13 px, on average and a little more
+_GAP: Final = (160, 420)  # the least and the most space between columns, for the edges
+_CHARACTER: Final = 7.4  # the width of a character of 13 px, a little more than the average
 _PADDING: Final = 20
-#: Characters.
+#: Characters of a label.
 _LONGEST: Final = 44
+#: How often the boxes are sorted; more hardly changes anything.
 _SWEEPS: Final = 8
 
 
@@ -29,8 +34,8 @@ class _Node:
     """A box: a service on one side, or a key.
 
     Attributes:
-        group: what is lit together: ``s1`` for a service on both sides, ``k1`` for a key.
-        y: of its middle.
+        group: boxes of one group are highlighted together: ``s1`` for a service on both sides, ``k1`` for a key.
+        y: where its middle is.
     """
 
     group: str
@@ -50,12 +55,12 @@ class _Edge:
 
 
 def shown(text: str) -> str:
-    """``text`` in XML, with nothing in it that could steer anything."""
+    """``text`` escaped for XML and without unprintable characters."""
     return escape(safe(text))
 
 
 class _Plan:
-    """Boxes and edges, and where they are."""
+    """The boxes and edges of the drawing, and where they are."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self.keys: list[tuple[Route, _Node]] = []
@@ -91,7 +96,7 @@ class _Plan:
         return side.setdefault(name, _Node(group, name, name, "service"))
 
     def _arrange(self) -> None:
-        """Let neighbours be near each other: sort by the mean of what they are joined to, back and forth."""
+        """Put connected boxes near each other: sort each column several times by the mean place of the neighbours."""
         ends: dict[int, list[_Node]] = {}
         for edge in self.edges:
             ends.setdefault(id(edge.service), []).append(edge.key)
@@ -133,8 +138,10 @@ def _place(nodes: Sequence[_Node]) -> None:
 
 
 def _spread(nodes: Sequence[_Node], wanted: Sequence[float], height: float) -> None:
-    """Each as near as possible to where it is wanted, in this order, without touching; not below ``height`` as long as
-    there is room above."""
+    """Put each box as near as possible to the place in ``wanted``, in this order and without overlapping.
+
+    A box is put below ``height`` only if there is no space above.
+    """
     y = float(_MARGIN + _HEADING - _ROW)
     for node, place in zip(nodes, wanted, strict=True):
         y = node.y = max(place, y + _ROW)
@@ -148,10 +155,10 @@ _COLOURED: Final = ("events", "commands", "configurations")
 
 
 def svg(routes: Sequence[Route]) -> Iterator[str]:
-    """The drawing, as lines of an ``<svg>`` element; its classes are coloured by :mod:`eda_tools.diagrams.page`."""
+    """The drawing as the lines of an ``<svg>`` element."""
     plan = _Plan(routes)
     widths = [_width(nodes) for nodes in (plan.left.values(), (node for _, node in plan.keys), plan.right.values())]
-    gap = min(_GAP[0] + 2 * len(plan.keys), _GAP[1])  # the more edges, the flatter they have to be
+    gap = min(_GAP[0] + 2 * len(plan.keys), _GAP[1])  # the more edges, the flatter they must be
     x = [_MARGIN, _MARGIN + widths[0] + gap, _MARGIN + widths[0] + widths[1] + 2 * gap]
     nodes = [*plan.left.values(), *plan.right.values(), *(node for _, node in plan.keys)]
     width = round(x[2] + widths[2] + _MARGIN)
@@ -175,7 +182,7 @@ def svg(routes: Sequence[Route]) -> Iterator[str]:
 
 
 def _width(nodes: Iterable[_Node]) -> float:
-    longest = max((len(_shortened(node.label)) for node in nodes), default=0)
+    longest = max((len(shortened(safe(node.label), _LONGEST)) for node in nodes), default=0)
     return max(longest * _CHARACTER + _PADDING, 120)
 
 
@@ -194,13 +201,9 @@ def _drawn_edge(edge: _Edge, x: Sequence[float], widths: Sequence[float]) -> str
 
 
 def _drawn_box(node: _Node, x: float, width: float, radius: float) -> str:
+    label = escape(shortened(safe(node.label), _LONGEST))
     return (
         f'<g class="box {node.style}" data-group="{node.group}" tabindex="0"><title>{shown(node.title)}</title>'
         f'<rect x="{x:.0f}" y="{node.y - _BOX / 2:.0f}" width="{width:.0f}" height="{_BOX}" rx="{radius:.0f}"/>'
-        f'<text x="{x + _PADDING / 2:.0f}" y="{node.y + 4.5:.1f}">{shown(_shortened(node.label))}</text></g>'
+        f'<text x="{x + _PADDING / 2:.0f}" y="{node.y + 4.5:.1f}">{label}</text></g>'
     )
-
-
-def _shortened(label: str) -> str:
-    plain = safe(label)
-    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 1]}…"

@@ -1,4 +1,4 @@
-"""Text for Mermaid diagrams, https://mermaid.js.org, in which nothing that came from the network has a meaning."""
+"""Writes Mermaid diagrams (https://mermaid.js.org) and escapes text from the network. It decides no content."""
 
 from __future__ import annotations
 
@@ -8,35 +8,32 @@ from typing import Final
 
 from eda_tools.cli.output import Output, safe
 from eda_tools.diagrams.conversation import Step
+from eda_tools.messages.show import shortened
 
-#: Characters of a name; and of a label, which is a name and some words.
+#: Characters of a name, and of a label, which is a name and some words.
 _LONGEST: Final = 80
 _LABEL: Final = 160
-#: Of a diagram, where a page does not say otherwise: Mermaid's maxTextSize, and maxEdges of flowcharts.
+#: The largest diagram that a page draws by default: Mermaid's maxTextSize, and maxEdges of flowcharts.
 MAX_TEXT: Final = 50_000
 MAX_EDGES: Final = 500
 SEQUENCE: Final = "sequenceDiagram"
-#: What stays as it is; everything else but letters and digits is written as an entity.
+#: Characters that are not escaped, besides letters and digits.
 _PLAIN: Final = frozenset(" ._-/,()*")
-#: Words that end a diagram, wherever they stand.
+#: A word that ends a diagram wherever it stands.
 _KEYWORD: Final = re.compile(r"\b(end)\b", re.IGNORECASE)
 
 
 def text(value: object) -> str:
-    """``value`` in a label."""
-    shown = _shortened(safe(value), _LABEL)
+    """``value`` as a label."""
+    shown = shortened(safe(value), _LABEL)
     escaped = "".join(
         character if character.isalnum() or character in _PLAIN else f"#{ord(character)};" for character in shown
     )
     return _KEYWORD.sub(lambda found: f"#{ord(found[1][0])};{found[1][1:]}", escaped.strip()) or "#32;"
 
 
-def _shortened(shown: str, length: int) -> str:
-    return shown if len(shown) <= length else f"{shown[: length - 1]}…"
-
-
 def too_large(lines: Sequence[str]) -> str:
-    """Why pages would not draw these lines, each of which is one arrow at most; "" if they do."""
+    """Why pages would not draw these lines, of which each has one arrow at most; "" if they would."""
     size, arrows = sum(len(line) + 1 for line in lines), sum("->" in line for line in lines)
     if size <= MAX_TEXT and (arrows <= MAX_EDGES or lines[0] == SEQUENCE):
         return ""
@@ -56,7 +53,7 @@ def show(lines: Sequence[str], output: Output) -> None:
 
 
 class Names:
-    """Short identifiers for whatever names there are: ``s1``, ``s2`` …"""
+    """Short identifiers for any names: ``s1``, ``s2`` …"""
 
     def __init__(self, letter: str) -> None:
         self._letter = letter
@@ -66,15 +63,15 @@ class Names:
         return self._ids.setdefault(name, f"{self._letter}{len(self._ids) + 1}")
 
     def items(self) -> Iterable[tuple[str, str]]:
-        """Each name with its identifier, in the order in which they were asked for."""
+        """The names and their identifiers, in the order in which they were asked for."""
         return self._ids.items()
 
 
 def sequence(steps: Sequence[Step]) -> Iterator[str]:
     """A conversation as the lines of a sequence diagram.
 
-    An event goes to the services that are seen to act on it; where there is none, to its exchange. An arrow is dotted,
-    and says so, where what caused its message is inferred.
+    An event goes to the services that act on it, or to its exchange if there are none. An arrow is dotted, and its
+    label says so, if the cause of its message is inferred.
     """
     participants = Names("p")
     arrows = [arrow for step in steps for arrow in _arrows(step, participants)]
@@ -86,7 +83,7 @@ def sequence(steps: Sequence[Step]) -> Iterator[str]:
 
 def _arrows(step: Step, participants: Names) -> Iterator[str]:
     sender = participants[step.service or "unknown"]
-    label = f"{step.number}. {step.kind} {_shortened(safe(step.name), _LONGEST)}"
+    label = f"{step.number}. {step.kind} {shortened(safe(step.name), _LONGEST)}"
     if step.text("status"):
         label += f" {step.text('status')}"
     if step.cause is not None:

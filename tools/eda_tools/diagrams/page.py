@@ -1,4 +1,4 @@
-"""The page that ``topology --html`` writes: the drawing, a legend, and the same as a table; nothing from elsewhere."""
+"""Writes the page of ``topology --html``: the drawing, a legend and a table. The page loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ td.number { text-align: right; }
 .idle { color: var(--bad); }
 """
 
-# Lights what a box is joined to, and what that is joined to on its other side.
+# Highlights what a box is connected to, and what that is connected to on its other side.
 _SCRIPT: Final = """
 const drawing = document.querySelector(".drawing svg");
 const edges = [...drawing.querySelectorAll(".edge")], boxes = [...drawing.querySelectorAll(".box")];
@@ -95,7 +95,7 @@ def page(routes: Sequence[Route], source: str) -> Iterator[str]:
     """The lines of an HTML document.
 
     Args:
-        source: what the routes come from, for the reader.
+        source: what the routes come from, as the reader sees it.
     """
     yield "<!DOCTYPE html>"
     yield '<html lang="en"><head><meta charset="utf-8">'
@@ -106,7 +106,7 @@ def page(routes: Sequence[Route], source: str) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width">'
     yield f"<title>Topology: {shown(source)}</title><style>{_STYLE}</style></head><body>"
     yield "<h1>Who publishes and who consumes what</h1>"
-    yield f"<p>From {shown(source)}. Point at a box to see what it is joined to; click to keep it.</p>"
+    yield f"<p>From {shown(source)}. Point at a box to see what it is connected to; click to keep that.</p>"
     yield '<ul class="legend">'
     for style, inferred, text in _LEGEND:
         line = f'<svg width="34" height="10"><path class="edge {style}{inferred}" d="M0 5H34"/></svg>'
@@ -123,7 +123,7 @@ def _table(routes: Iterable[Route]) -> Iterator[str]:
     yield "<table><caption>The same as a table</caption><thead><tr><th>exchange<th>key<th>published by"
     yield "<th>consumed by<th>messages seen</tr></thead><tbody>"
     for route in routes:
-        publishers = ", ".join(shown(told_publisher(each)) for each in route.publishers.values())
+        publishers = ", ".join(shown(publisher_text(each)) for each in route.publishers.values())
         consumers = ", ".join(_consumer(each) for each in route.consumers.values())
         yield (
             f"<tr><td>{shown(route.exchange)}<td>{shown(route.key)}<td>{publishers or '–'}<td>{consumers or '–'}"
@@ -133,17 +133,17 @@ def _table(routes: Iterable[Route]) -> Iterator[str]:
 
 
 def _consumer(consumer: Consumer) -> str:
-    text = shown(told_consumer(consumer))
+    text = shown(consumer_text(consumer))
     return f'<span class="idle">{text}</span>' if consumer.workers == 0 else text
 
 
-def told_publisher(publisher: Publisher) -> str:
-    """A publisher in a table."""
+def publisher_text(publisher: Publisher) -> str:
+    """A publisher as the tables show it."""
     return f"{publisher.service or UNKNOWN}{' ~' if publisher.inferred else ''}"
 
 
-def told_consumer(consumer: Consumer) -> str:
-    """A consumer in a table."""
+def consumer_text(consumer: Consumer) -> str:
+    """A consumer as the tables show it."""
     if consumer.inferred:
         return f"{consumer.service} ~"
     if consumer.workers is None:

@@ -1,24 +1,26 @@
-"""Who publishes and who consumes what: put together from the management API, from a recording, or from both.
+"""Decides who publishes and who consumes what, from the management API, from a recording, or from both. Draws nothing.
 
-The API tells who consumes (bindings, and the services whose queues they lead to) and not who publishes. A recording
-tells who publishes (``app_id``, or what follows from the architecture's names), and of who consumes: the services that
-commands and results are addressed to, and those that are seen to act on a message. What follows is marked as inferred.
+The API tells who consumes: the bindings, and the services to which the bound queues belong. It does not tell who
+publishes. A recording tells who publishes: the ``app_id``, or what the architecture's names imply. It also tells some
+consumers: the services to which commands and results are addressed, and those that act on a message. What is implied is
+marked as inferred.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from eda_core.messages.routing import EXCHANGES, LOGS, TopicPattern
-from eda_tools.diagnosis.facts import Binding, retried, service_of
+from eda_tools.diagnosis.facts import Binding, mapping, service_of
 from eda_tools.diagrams.conversation import CAUSATION, build
 from eda_tools.eda import TOOLS
+from eda_tools.messages.deaths import retried
 
-#: A publisher that nothing tells.
+#: The name of a publisher that is not known.
 UNKNOWN: Final = "unknown"
-#: Our tools, by the names of their connections.
+#: The names of the tools' connections.
 _TOOLS: Final = frozenset(f"eda-{name}" for name in TOOLS)
 
 
@@ -27,8 +29,8 @@ class Publisher:
     """A service that publishes.
 
     Attributes:
-        messages: seen in the recording.
-        inferred: it is not its ``app_id``, but follows from names.
+        messages: how many are in the recording.
+        inferred: whether the service is not the ``app_id``, but implied by names.
     """
 
     service: str
@@ -41,9 +43,9 @@ class Consumer:
     """A service that consumes.
 
     Attributes:
-        queues: bound for it.
-        workers: consumers of those queues; ``None`` if unknown.
-        inferred: from what it did with a message, or from the name of a command.
+        queues: its queues that are bound.
+        workers: how many consumers those queues have; ``None`` if unknown.
+        inferred: whether it is implied by what the service did with a message, or by the name of a command.
     """
 
     service: str
@@ -54,10 +56,10 @@ class Consumer:
 
 @dataclass(slots=True)
 class Route:
-    """What is published with one key, or a binding that no message was seen for.
+    """A key with which messages are published, or a binding for which no message was seen.
 
     Attributes:
-        kinds: of the messages seen: ``event``, ``command`` …
+        kinds: the kinds of the messages that were seen: ``event``, ``command`` …
     """
 
     exchange: str
@@ -68,31 +70,20 @@ class Route:
     consumers: dict[str, Consumer] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """What ``--json`` writes."""
+        """The object that ``--json`` writes."""
         return {
             "exchange": self.exchange,
             "key": self.key,
             "kinds": sorted(self.kinds),
             "messages": self.messages,
-            "publishers": [
-                {"service": each.service, "messages": each.messages, "inferred": each.inferred}
-                for each in self.publishers.values()
-            ],
-            "consumers": [
-                {
-                    "service": each.service,
-                    "queues": each.queues,
-                    "workers": each.workers,
-                    "inferred": each.inferred,
-                }
-                for each in self.consumers.values()
-            ],
+            "publishers": [asdict(each) for each in self.publishers.values()],
+            "consumers": [asdict(each) for each in self.consumers.values()],
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A queue that is bound, and whose it is."""
+    """A queue that is bound, and the service to which it belongs."""
 
     exchange: str
     key: str
@@ -104,18 +95,19 @@ class Subscription:
 def subscriptions(
     bindings: Iterable[Binding], consumers: Iterable[Mapping[str, Any]], connections: Iterable[Mapping[str, Any]]
 ) -> list[Subscription]:
-    """What is bound to the exchanges of the architecture; not the queues for retries, nor those of our tools.
+    """What is bound to the exchanges of the architecture, except queues for retries and those of the tools.
 
     Args:
-        consumers, connections: as ``/api/consumers`` and ``/api/connections`` list them.
+        consumers: the answer of ``/api/consumers``.
+        connections: the answer of ``/api/connections``.
     """
     names = {str(each.get("name")): _connection_name(each) for each in connections}
     workers: dict[str, int] = {}
     owners: dict[str, str] = {}
     for each in consumers:
-        queue = str(_mapping(each.get("queue")).get("name", ""))
+        queue = str(mapping(each.get("queue")).get("name", ""))
         workers[queue] = workers.get(queue, 0) + 1
-        owners[queue] = names.get(str(_mapping(each.get("channel_details")).get("connection_name")), "")
+        owners[queue] = names.get(str(mapping(each.get("channel_details")).get("connection_name")), "")
     found = [
         Subscription(
             binding.source,
@@ -135,16 +127,17 @@ def _unnamed(queue: str) -> str:
 
 
 def _connection_name(connection: Mapping[str, Any]) -> str:
-    """The service that a connection belongs to: adapters call theirs ``service@host:pid``."""
-    name = connection.get("user_provided_name") or _mapping(connection.get("client_properties")).get("connection_name")
+    """The service to which a connection belongs: adapters name theirs ``service@host:pid``."""
+    name = connection.get("user_provided_name") or mapping(connection.get("client_properties")).get("connection_name")
     return name.partition("@")[0] if isinstance(name, str) else ""
 
 
 def routes(bound: Iterable[Subscription], recorded: Mapping[str, list[dict[str, Any]]]) -> list[Route]:
-    """The routes, by exchange and key.
+    """The routes, sorted by exchange and key.
 
     Args:
-        recorded: :func:`eda_tools.messages.delivery.fields` of messages, by conversation.
+        bound: what is bound, by the management API.
+        recorded: the fields (:func:`eda_tools.messages.delivery.fields`) of recorded messages, by conversation.
     """
     found: dict[tuple[str, str], Route] = {}
     for messages in recorded.values():
@@ -186,7 +179,3 @@ def _subscribe(route: Route, subscription: Subscription) -> None:
         consumer.queues.append(subscription.queue)
         if subscription.workers is not None:
             consumer.workers = (consumer.workers or 0) + subscription.workers
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

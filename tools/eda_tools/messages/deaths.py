@@ -1,8 +1,8 @@
-"""What the headers of a dead letter tell: where it was published, where and why it died, and when.
+"""Reads the headers of a dead letter: where it was published, where, why and when it died. It decides nothing about it.
 
-RabbitMQ turns the list ``x-death`` round on each death after the second (3.10), and counts deaths of the same queue and
-reason in one entry; so nothing here goes by the order of the entries alone. Headers come from the network: whatever
-they hold, nothing here raises.
+RabbitMQ 3.10 reverses the list ``x-death`` with each death after the second, and one entry counts the deaths in the
+same queue for the same reason. So nothing here relies on the order of the entries alone. Headers come from the network:
+nothing here raises, whatever they hold.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ from typing import Any, Final
 
 from eda_core.messages.headers import ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
 
-#: Reasons that RabbitMQ gives.
-REASONS: Final = ("rejected", "expired", "maxlen", "delivery_limit")
+#: The beginnings of the names of the headers that RabbitMQ gives a dead letter.
+DEATH_HEADERS: Final = ("x-death", "x-first-death", "x-last-death")
+#: Names of the queues in which messages wait for their retry (``eda_core.machine.retry``).
+_RETRY_QUEUE: Final = re.compile(r"(.+)\.retry\.\d+", re.DOTALL)
 
-_RETRY_QUEUE: Final = re.compile(r"(?P<queue>.+)\.retry\.\d+", re.DOTALL)
+
+def retried(queue: str) -> str:
+    """The queue whose messages wait in ``queue`` for their retry, by the name; "" if it is no such queue."""
+    match = _RETRY_QUEUE.fullmatch(queue)
+    return match[1] if match else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +32,13 @@ class Death:
     """An entry of ``x-death``.
 
     Attributes:
-        exchange: that the message was published to before, and …
-        routing_key: … with which key.
-        time: of the first of them, if there are several; whole seconds of the broker's clock.
-        expiration: that the message had then, in milliseconds; the broker takes it off a dead letter.
+        queue: the queue in which the message died.
+        reason: ``rejected``, ``expired``, ``maxlen`` or ``delivery_limit``.
+        exchange: the exchange to which the message had been published.
+        routing_key: the routing key with which it had been published.
+        count: how often this happened.
+        time: when it happened first; whole seconds of the broker's clock.
+        expiration: the message's expiration in milliseconds. The broker removes it from a dead letter.
     """
 
     queue: str
@@ -42,13 +51,12 @@ class Death:
 
     @property
     def waited(self) -> str | None:
-        """The queue that it went back to, if this was the end of the delay of a retry (``eda_core.machine.retry``)."""
-        retry = _RETRY_QUEUE.fullmatch(self.queue) if self.exchange == "" else None
-        return retry["queue"] if retry is not None else None
+        """The queue to which the message returned, if this was the end of a retry's delay; else ``None``."""
+        return (retried(self.queue) or None) if self.exchange == "" else None
 
 
 def deaths(headers: Mapping[str, Any]) -> list[Death]:
-    """The entries of ``x-death``, those that are readable."""
+    """The readable entries of ``x-death``."""
     entries = headers.get("x-death")
     return [_death(entry) for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
@@ -68,12 +76,12 @@ def _death(entry: dict[str, Any]) -> Death:
 
 
 def has_died(headers: Mapping[str, Any]) -> bool:
-    """Whether it is a dead letter, or was one that nobody has made anew."""
+    """Whether the message is a dead letter, or was one and keeps those headers."""
     return bool(deaths(headers)) or isinstance(headers.get("x-first-death-exchange"), str)
 
 
 def first_death(headers: Mapping[str, Any]) -> Death | None:
-    """Where its way as a dead letter began."""
+    """The first death of the message."""
     found = deaths(headers)
     queue, reason = headers.get("x-first-death-queue"), headers.get("x-first-death-reason")
     for death in found:
@@ -83,30 +91,31 @@ def first_death(headers: Mapping[str, Any]) -> Death | None:
 
 
 def published(headers: Mapping[str, Any], routing_key: str) -> tuple[str, str] | None:
-    """Exchange and routing key of its first publish; ``None`` if the headers do not tell: it has never died.
+    """Exchange and routing key of the first publish; ``None`` if the headers do not tell: the message has never died.
 
     Args:
-        routing_key: with which it came; the dead-letter exchange keeps it, unless it is told not to.
+        routing_key: the message's own. A dead-letter exchange keeps it unless the queue sets another one.
     """
     exchange, key = headers.get(ORIGIN_EXCHANGE), headers.get(ORIGIN_ROUTING_KEY)
     if isinstance(exchange, str) and isinstance(key, str):
         return exchange, key
-    first, told = first_death(headers), headers.get("x-first-death-exchange")
-    if isinstance(told, str):
-        return told, first.routing_key if first is not None and first.routing_key is not None else routing_key
+    first, first_exchange = first_death(headers), headers.get("x-first-death-exchange")
+    if isinstance(first_exchange, str):
+        return first_exchange, first.routing_key if first is not None and first.routing_key is not None else routing_key
     if first is None:
         return None
     return first.exchange, routing_key if first.routing_key is None else first.routing_key
 
 
 def place_of_death(headers: Mapping[str, Any]) -> Death | None:
-    """The death in a service's queue: neither the end of a retry's delay, nor one in a queue for dead letters."""
+    """The death in a service's queue: not the end of a retry's delay, and not one in a queue for dead letters."""
     found = deaths(headers)
     real = [death for death in found if death.waited is None]
     if not real:
         return max(found, key=_when, default=None)
     origin = published(headers, "")
-    for exchange in (origin[0] if origin is not None else "", ""):  # a delayed retry comes through the default exchange
+    # A delayed retry comes through the default exchange.
+    for exchange in (origin[0] if origin is not None else "", ""):
         there = [death for death in real if death.exchange == exchange]
         if there:
             return max(there, key=_when)
@@ -115,13 +124,13 @@ def place_of_death(headers: Mapping[str, Any]) -> Death | None:
 
 
 def died_at(headers: Mapping[str, Any]) -> datetime.datetime | None:
-    """When it died last."""
+    """When the message died last."""
     times = [death.time for death in deaths(headers) if death.time is not None]
     return max(times, default=None)
 
 
 def original_expiration(headers: Mapping[str, Any]) -> str | None:
-    """The property that the broker took off when it died."""
+    """The expiration that the broker removed when the message died."""
     first = first_death(headers)
     if first is not None and first.expiration is not None:
         return first.expiration

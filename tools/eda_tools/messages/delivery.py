@@ -1,6 +1,6 @@
-"""A message as it came from the broker, before anything is made of it; and its parts, for people, JSON and ``--where``.
+"""A message as it came from the broker, and its parts by the names that all tools use. It does not show them.
 
-:func:`fields` is the one place that says what a message is called everywhere in the tools.
+:func:`fields` is the one place that says what the parts of a message are called.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from eda_core.messages.routing import EXCHANGES
 from eda_core.messages.values import AnyMessage, Command, Result
 from eda_tools.messages.deaths import published
 
-#: Names that AMQP gives the properties, and pamqp's where that differs; headers have a place of their own.
+#: The properties by AMQP's names, and pamqp's names for them. The headers are not among them.
 PROPERTIES: Final = {
     "content_type": "content_type",
     "content_encoding": "content_encoding",
@@ -33,7 +33,6 @@ PROPERTIES: Final = {
     "app_id": "app_id",
 }
 
-KINDS: Final = ("event", "command", "result", "configuration", "log", "invalid")
 #: The first words of paths in ``--where``.
 FIELDS: Final = (
     "kind",
@@ -55,17 +54,17 @@ FIELDS: Final = (
 
 
 def now() -> datetime.datetime:
-    """The time, in UTC."""
+    """The time in UTC."""
     return datetime.datetime.now(datetime.UTC)
 
 
 @dataclass(slots=True)
 class Delivery:
-    """A message off a queue, exactly as the broker delivered it.
+    """A message from a queue, exactly as the broker delivered it.
 
     Attributes:
-        exchange: that it was last published to, or dead-lettered by.
-        received: when, in UTC.
+        exchange: the exchange to which it was published last, or the dead-letter exchange.
+        received: when it arrived, in UTC.
     """
 
     exchange: str
@@ -77,18 +76,18 @@ class Delivery:
 
     @property
     def headers(self) -> dict[str, Any]:
-        """Its headers; empty where there are none."""
+        """The headers; empty if there are none."""
         headers = self.properties.headers
         return headers if isinstance(headers, dict) else {}
 
     def origin(self) -> tuple[str, str]:
-        """Exchange and routing key that its publisher gave it, before it died, as far as its headers tell."""
+        """Exchange and routing key of its first publish, before it died, as far as its headers tell."""
         if self.exchange in EXCHANGES:
             return self.exchange, self.routing_key
         return published(self.headers, self.routing_key) or (self.exchange, self.routing_key)
 
     def opened(self) -> AnyMessage | InvalidEnvelope:
-        """The message it is, or why it is none."""
+        """The message, or why it is invalid."""
         exchange, key = self.origin()
         try:
             return open_envelope(exchange, key, self.properties, self.body, DEFAULT_LIMITS)
@@ -97,10 +96,10 @@ class Delivery:
 
 
 def fields(delivery: Delivery) -> dict[str, Any]:
-    """Its parts by the names in :data:`FIELDS`, as Python values; those that it does not have are left out.
+    """The parts of a message by the names in :data:`FIELDS`, as Python values. Parts that it does not have are missing.
 
-    ``name``, ``exchange`` and ``routing_key``: a dead letter's are those of its first publish. ``error`` says why an
-    invalid message is none; its ``payload`` is there if the body alone can be read.
+    ``name``, ``exchange`` and ``routing_key`` of a dead letter are those of its first publish. ``error`` says why a
+    message is invalid; it has a ``payload`` if the body alone can be read.
     """
     message = delivery.opened()
     exchange, key = delivery.origin()
@@ -134,6 +133,6 @@ def _payload(delivery: Delivery) -> dict[str, Any]:
 
 
 def properties_of(properties: Basic.Properties) -> dict[str, Any]:
-    """Those that are set, by AMQP's names, without the headers."""
+    """The properties that are set, by AMQP's names, without the headers."""
     values = ((name, getattr(properties, attribute)) for name, attribute in PROPERTIES.items())
     return {name: value for name, value in values if value is not None}

@@ -1,4 +1,4 @@
-"""``monitor --stats``: how many messages of each key, how large, and how fast they come."""
+"""Counts messages by kind and key, with bytes and rates, for ``monitor --stats``. It does not know what they hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from eda_tools.cli.output import safe
 
-#: Seconds over which rates are taken.
+#: Seconds over which a rate is averaged.
 WINDOW: Final = 10.0
 
 
@@ -22,15 +22,15 @@ class _Row:
     name: str
     count: int = 0
     bytes: int = 0
-    #: Second, and how many came in it.
+    #: Pairs of a second and the number of messages in it.
     latest: deque[list[int]] = field(default_factory=deque)
 
 
 class Statistics:
-    """Counts by kind and key.
+    """Counts messages by kind and key.
 
     Args:
-        clock: seconds, monotonic.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,8 +50,10 @@ class Statistics:
         row.latest[-1][1] += 1
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """``kind``, ``name``, ``count``, ``bytes``, ``rate`` (per second, over the last 10 s); the most frequent
-        first."""
+        """One row per kind and key, the most frequent first: ``kind``, ``name``, ``count``, ``bytes``, ``rate``.
+
+        The rate is per second, over the last 10 s.
+        """
         now = self._clock()
         lasted = max(min(WINDOW, now - self._begun), 1.0)
         for row in sorted(self._rows.values(), key=lambda row: (-row.count, row.kind, row.name)):
@@ -61,9 +63,9 @@ class Statistics:
             yield {"kind": row.kind, "name": row.name, "count": row.count, "bytes": row.bytes, "rate": round(rate, 1)}
 
     def table(self) -> Table:
-        """For people."""
+        """The rows as a table for people."""
         table = Table("kind")
-        table.add_column("key", overflow="fold")  # on a narrow terminal two keys may have the same beginning
+        table.add_column("key", overflow="fold")  # if it was cut off, two keys could look the same
         for name in ("messages", "bytes", "per second"):
             table.add_column(name, justify="right")
         for row in self.rows():

@@ -1,7 +1,7 @@
-"""Recordings: what ``monitor --record FILE`` has seen, as a sequence of CBOR items (RFC 8742), one map per message.
+"""Recordings, which ``monitor --record FILE`` writes: a sequence of CBOR items (RFC 8742), one map per message.
 
 ========================  ==============================================================================================
-``received``              when, seconds since the epoch (float)
+``received``              when the message arrived, in seconds since the epoch (float)
 ``exchange``              text
 ``routing_key``           text
 ``redelivered``           bool
@@ -11,7 +11,8 @@
 ``body``                  byte string, as it was on the wire
 ========================  ==============================================================================================
 
-Keys that a reader does not know are to be ignored. Two recordings put behind each other are a recording.
+Readers ignore keys that they do not know. Two recordings, one appended to the other, are a recording. This module does
+not decide what is recorded.
 """
 
 from __future__ import annotations
@@ -26,37 +27,31 @@ from typing import Any, BinaryIO, Final, Self
 import cbor2
 from pamqp.commands import Basic
 
-from eda_tools.cli.status import ToolError
+from eda_tools.cli.status import ToolError, naming_file
 from eda_tools.messages.delivery import PROPERTIES, Delivery, fields, properties_of
 
 _DEPTH: Final = 100
-#: Properties that are no text.
+#: The properties that are not text.
 _TYPES: Final = {"delivery_mode": int, "priority": int, "timestamp": datetime.datetime}
 
 
 class Recorder:
-    """Appends to a recording; a context manager.
+    """Appends to a recording. A context manager.
 
     Raises:
         ToolError: the file cannot be written.
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self.count = 0
-        try:
+        self._path = path
+        with naming_file(path):
             self._file: BinaryIO = open(path, "ab")  # noqa: SIM115 - closed by __exit__
-        except OSError as error:
-            raise ToolError(f"{path}: {error.strerror}") from None
 
     def write(self, delivery: Delivery, kind: str | None = None) -> None:
-        """Append a message; whole, or not at all if the process dies."""
-        try:
+        """Append a message: all of it, or nothing if the process dies. Raises what the constructor raises."""
+        with naming_file(self._path):
             self._file.write(dumps(delivery, kind))
             self._file.flush()
-        except OSError as error:
-            raise ToolError(f"{self.path}: {error.strerror}") from None
-        self.count += 1
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +61,7 @@ class Recorder:
 
 
 def dumps(delivery: Delivery, kind: str | None = None) -> bytes:
-    """One item of a recording. ``kind`` spares finding it out again."""
+    """One item of a recording. Pass ``kind`` if it is known already."""
     return cbor2.dumps(
         {
             "received": delivery.received.timestamp(),
@@ -82,16 +77,14 @@ def dumps(delivery: Delivery, kind: str | None = None) -> bytes:
 
 
 def read_recording(path: str) -> Iterator[Delivery]:
-    """The messages of a recording, in order.
+    """Read the messages of a recording, in order.
 
     Raises:
-        ToolError: the file cannot be read; or, after the messages before it, an item is no message or is cut off. It
-            tells which, and at which byte.
+        ToolError: the file cannot be read; or, after the messages before it, an item is cut off or is not a message.
+            The text says which item, and at which byte it begins.
     """
-    try:
+    with naming_file(path):
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise ToolError(f"{path}: {error.strerror}") from None
     stream, number = io.BytesIO(content), 0
     while stream.tell() < len(content):
         start, number = stream.tell(), number + 1
@@ -99,7 +92,7 @@ def read_recording(path: str) -> Iterator[Delivery]:
             delivery = _delivery(cbor2.CBORDecoder(stream, max_depth=_DEPTH).decode())
         except cbor2.CBORDecodeEOF:
             raise ToolError(f"{path}: cut off in message {number}, which begins at byte {start}") from None
-        except Exception as error:  # whatever the file is, it is data
+        except Exception as error:  # the file may hold anything
             reason = f"{type(error).__name__}: {error}"
             raise ToolError(f"{path}: message {number}, at byte {start}, is not one of a recording: {reason}") from None
         yield delivery
@@ -116,7 +109,7 @@ def _delivery(item: Any) -> Delivery:
         if name not in PROPERTIES:
             continue
         wanted = _TYPES.get(name, str)
-        if value is not None and type(value) is not wanted:  # on the wire they have these types and no others
+        if value is not None and type(value) is not wanted:  # on the wire it can have no other type
             raise TypeError(f"the property {name} is {type(value).__name__}, not {wanted.__name__}")
         setattr(properties, PROPERTIES[name], value)
     properties.headers = headers

@@ -1,9 +1,9 @@
-"""One look for messages in all tools.
+"""Shows messages, in the same way in all tools. It does not decide which.
 
 - :func:`as_json`: the object that ``--json`` writes, for ``output.record``; the schema is in ``docs/tools.rst``.
 - :func:`as_text`: a heading and the payload, for ``output.print``.
 - :func:`as_line`: one line, for lists and trees.
-- :func:`payload_text`: a payload alone, laid out and coloured as JSON.
+- :func:`payload_text`: only a payload, as indented and coloured JSON.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ STYLES: Final = {
     "log": "bold",
     "invalid": "bold red",
 }
+#: Characters of a payload in one line.
 _SHORT: Final = 60
 
-#: Shown in the heading, or of no use to people.
+#: Properties that the heading shows, or that are of no use to people.
 _LEFT_OUT: Final = ("content_type", "delivery_mode", "correlation_id", "reply_to")
 
 
 def as_json(fields: Mapping[str, Any], *, body: bytes | None = None) -> dict[str, Any]:
-    """What ``--json`` writes of a message.
+    """The object that ``--json`` writes for a message.
 
     Args:
         fields: :func:`eda_tools.messages.delivery.fields`.
-        body: of an invalid message, which has no payload to show.
+        body: shown if the message has no payload, because it is invalid.
     """
     found = dict(fields)
     if body is not None and "payload" not in found:
@@ -45,21 +46,22 @@ def as_json(fields: Mapping[str, Any], *, body: bytes | None = None) -> dict[str
 
 
 def as_text(fields: Mapping[str, Any], *, payload: bool = True, body: bytes | None = None) -> Text:
-    """A message for people: kind, key and time in the first line, then what else there is, then the payload."""
+    """A message for people: kind, key and time in the first line, then its other parts, then the payload."""
     text = Text()
     kind = fields["kind"]
     text.append(f"{kind} ", style=STYLES.get(kind, ""))
     text.append(safe(fields["name"]), style="bold")
-    if "status" in fields:
-        text.append(f" {fields['status']}", style="green" if fields["status"] == "success" else "bold red")
+    append_status(text, fields.get("status"))
     text.append(f"  {_clock(fields['received'])}", style="dim")
     for name in ("conversation_id", "correlation_id", "reply_to", "error"):
         if fields.get(name):
-            _row(text, name.replace("_id", "").replace("_", " "), fields[name], "bold red" if name == "error" else "")
+            append_row(
+                text, name.replace("_id", "").replace("_", " "), fields[name], "bold red" if name == "error" else ""
+            )
     properties = {name: value for name, value in fields["properties"].items() if name not in _LEFT_OUT}
     headers = {name: value for name, value in fields["headers"].items() if name not in ("conversation_id", "status")}
     for name, value in (properties | headers).items():
-        _row(text, name, value if isinstance(value, str) else _compact(value), "dim")
+        append_row(text, name, value if isinstance(value, str) else _compact(value), "dim")
     if payload:
         text.append("\n")
         if "payload" in fields:
@@ -75,8 +77,7 @@ def as_line(fields: Mapping[str, Any]) -> Text:
     text = Text().append(f"{_clock(fields['received'])} ", style="dim")
     text.append(f"{kind:<7} ", style=STYLES.get(kind, ""))
     text.append(safe(fields["name"]), style="bold")
-    if "status" in fields:
-        text.append(f" {fields['status']}", style="green" if fields["status"] == "success" else "bold red")
+    append_status(text, fields.get("status"))
     if fields.get("conversation_id"):
         text.append(f" {safe(fields['conversation_id'])}", style="dim")
     if "payload" in fields:
@@ -84,13 +85,19 @@ def as_line(fields: Mapping[str, Any]) -> Text:
     return text
 
 
+def append_status(text: Text, status: object) -> None:
+    """Append the status of a result, if there is one."""
+    if status:
+        text.append(f" {status}", style="green" if status == "success" else "bold red")
+
+
 def summary(payload: Any) -> str:
-    """The beginning of a payload, in one line."""
-    return _shortened(safe(_compact(payload)))
+    """The beginning of a payload in one line."""
+    return shortened(safe(_compact(payload)), _SHORT)
 
 
 def payload_text(payload: Any) -> Text:
-    """A payload laid out as JSON; what that has no form for is written as in ``--json``."""
+    """A payload as indented JSON. Values that JSON does not have are written as with ``--json``."""
     text = Text()
     for token, style in _tokens(jsonable(payload), ""):
         text.append(token, style=style)
@@ -98,7 +105,7 @@ def payload_text(payload: Any) -> Text:
 
 
 def local_time(moment: datetime.datetime) -> str:
-    """Date and time where the user is, with milliseconds."""
+    """Date and time in the user's time zone, with milliseconds."""
     return moment.astimezone().isoformat(" ", "milliseconds")
 
 
@@ -106,21 +113,22 @@ def _clock(moment: datetime.datetime) -> str:
     return moment.astimezone().strftime("%H:%M:%S.%f")[:-3]
 
 
-def _row(text: Text, name: str, value: object, style: str) -> None:
-    text.append(f"\n  {safe(name)}: ", style="dim")
-    text.append(safe(value), style=style)
+def append_row(text: Text, name: str, value: object, style: str = "") -> None:
+    """Append an indented line ``name: value``."""
+    text.append(f"\n  {safe(name)}: ", style="dim").append(safe(value), style=style)
 
 
 def _compact(value: Any) -> str:
     return json.dumps(jsonable(value), ensure_ascii=False)
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHORT else f"{text[: _SHORT - 1]}…"
+def shortened(text: str, length: int) -> str:
+    """``text`` cut off, with an ellipsis, if it has more than ``length`` characters."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _tokens(value: Any, indent: str) -> list[tuple[str, str]]:
-    """``value`` as pretty JSON, in pieces with their styles."""
+    """``value`` as indented JSON, in pieces with their styles."""
     if isinstance(value, dict) and value:
         pieces: list[tuple[str, str]] = [("{\n", "")]
         for place, (key, item) in enumerate(value.items(), 1):

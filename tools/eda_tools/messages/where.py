@@ -5,73 +5,88 @@ paths                   a field of a message (``delivery.FIELDS``), then keys an
                         ``headers["x-first-death-reason"]``, ``headers.x-first-death-reason``
 values                  ``"text"`` ``'text'`` ``12`` ``-1.5`` ``true`` ``false`` ``null`` ``["a", "b"]``
 comparisons             ``==`` ``!=`` ``<`` ``<=`` ``>`` ``>=``; ``in`` and ``not in`` (a list, a text, the keys of a
-                        map); ``contains`` (the other way round); ``=~ "pattern"`` (a regular expression, anywhere)
-together                ``and`` ``or`` ``not`` ``( )``; a path alone asks whether it is there and neither false, null, 0
-                        nor empty
+                        map); ``contains`` (the same with both sides exchanged); ``=~ "pattern"`` (a regular expression
+                        that matches anywhere)
+together                ``and`` ``or`` ``not`` ``( )``; a path alone is true if the value exists and is not false, null,
+                        0 or empty
 ======================  ================================================================================================
 
-A path that leads nowhere, and values that cannot be compared, make a comparison false, ``!=`` too. Dates compare with
-text in ISO 8601. Nothing is evaluated as Python.
+If a path leads nowhere or two values cannot be compared, a comparison is false, also with ``!=``. Dates compare with
+text in ISO 8601. Nothing is evaluated as Python. This module knows the names of the fields, not what messages mean.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import operator
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from eda_tools.messages.comparisons import COMPARISONS, MISSING, truth
 from eda_tools.messages.delivery import FIELDS
 
 Getter = Callable[[Mapping[str, Any]], Any]
 Predicate = Callable[[Mapping[str, Any]], bool]
 Path = tuple[str | int, ...]
 
+#: The value of a path that leads nowhere.
+MISSING: Final = object()
+
+#: The deepest nesting of parentheses and ``not``.
 _DEEPEST: Final = 50
 
 _TOKEN: Final = re.compile(
     r"""\s*(?:
-    (?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.]))
+    (?P<number>-?\d{1,999}(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.]))
     |(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
     |(?P<operator>==|!=|<=|>=|=~|<|>|[()\[\],])
-    |(?P<path>[^\W\d][\w-]*(?:\.[\w-]+|\[(?:-?\d+|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\])*)
+    |(?P<path>[^\W\d][\w-]*(?:\.[\w-]+|\[(?:-?\d{1,18}|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\])*)
     )""",
     re.VERBOSE,
 )
 _STEP: Final = re.compile(r"""\.?([\w-]+)|\[(-?\d+)\]|\[("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\]""")
+_WHOLE_NUMBER: Final = re.compile(r"-?\d{1,18}")
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r"}
 _WORDS: Final = ("and", "or", "not", "in", "contains")
 _CONSTANTS: Final = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 
 
 class WhereError(ValueError):
-    """An expression that is none. The text says why and where, and shows the place."""
+    """The text is not a condition. The message says why, and shows the place."""
 
 
-def parse_where(text: str) -> Predicate:
-    """The test that an expression means: takes the fields of a message (:func:`eda_tools.messages.delivery.fields`),
-    never raises. As an argument's type, use :func:`where`.
+def where_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--where``; the condition, or None, is ``args.where``."""
+    parser.add_argument(
+        "--where",
+        type=_where,
+        metavar="CONDITION",
+        help="only messages for which it is true, such as 'payload.client_id == 123'; see docs/tools.rst",
+    )
 
-    Raises:
-        WhereError: it is not an expression.
-    """
-    return _Parser(text).parse()
 
-
-def where(text: str) -> Predicate:
-    """:func:`parse_where` as the ``type`` of an argument."""
+def _where(text: str) -> Predicate:
     try:
         return parse_where(text)
     except WhereError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def parse_path(text: str, roots: tuple[str, ...] = FIELDS) -> Path:
-    """The steps of a dotted path; positions in brackets are whole numbers.
+def parse_where(text: str) -> Predicate:
+    """Read a condition. It takes the fields of a message (:func:`eda_tools.messages.delivery.fields`), never raises.
 
     Raises:
-        WhereError: it is none, or does not begin with one of ``roots``.
+        WhereError: ``text`` is not a condition.
+    """
+    return _Parser(text).parse()
+
+
+def parse_path(text: str, roots: tuple[str, ...] = FIELDS) -> Path:
+    """Read a dotted path. Returns its steps; positions in brackets are whole numbers.
+
+    Raises:
+        WhereError: ``text`` is not a path, or does not begin with one of ``roots``.
     """
     match = _TOKEN.match(text)
     if match is None or match.lastgroup != "path" or match.end() != len(text.rstrip()):
@@ -89,24 +104,107 @@ def _steps(path: str, roots: tuple[str, ...]) -> Path:
 
 
 def follow(path: Path, fields: Mapping[str, Any], default: Any = None) -> Any:
-    """What is at the end of ``path``, or ``default``."""
+    """The value at the end of ``path``, or ``default``."""
     value: Any = fields
     for step in path:
-        if isinstance(value, Mapping):
-            if step not in value and isinstance(step, str) and step.lstrip("-").isdecimal() and int(step) in value:
-                step = int(step)  # CBOR has maps with whole numbers for keys
-            value = value.get(step, MISSING)
-        elif isinstance(value, (list, tuple)) and (isinstance(step, int) or step.isdecimal()):
-            value = value[int(step)] if -len(value) <= int(step) < len(value) else MISSING
-        else:
-            value = MISSING
-        if value is MISSING:
+        key = key_of(step, value)
+        if key is MISSING or (isinstance(value, Mapping) and key not in value):
             return default
+        value = value[key]
     return value
+
+
+def key_of(step: str | int, container: Any) -> Any:
+    """The key or position in ``container`` that ``step`` means, or :data:`MISSING`. A map need not have the key."""
+    number = int(step) if isinstance(step, int) or _WHOLE_NUMBER.fullmatch(step) else None
+    if isinstance(container, Mapping):
+        # Maps in CBOR may have whole numbers as keys.
+        return number if step not in container and number is not None and number in container else step
+    if isinstance(container, (list, tuple)) and number is not None and -len(container) <= number < len(container):
+        return number
+    return MISSING
 
 
 def _unquoted(text: str) -> str:
     return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), text[1:-1], flags=re.DOTALL)
+
+
+# Comparisons
+
+
+def truth(value: Any) -> bool:
+    """Whether a value exists and is not false, null, 0 or empty."""
+    return value is not MISSING and bool(value)
+
+
+def _alike(left: Any, right: Any) -> tuple[Any, Any] | None:
+    """Both values in a form in which they can be compared; ``None`` if there is no such form. True is not 1."""
+    if left is MISSING or right is MISSING or isinstance(left, bool) != isinstance(right, bool):
+        return None
+    if isinstance(left, datetime.date) and isinstance(right, str):
+        right = _date(right, left)
+    elif isinstance(right, datetime.date) and isinstance(left, str):
+        left = _date(left, right)
+    return left, right
+
+
+def _date(text: str, like: datetime.date) -> datetime.date | None:
+    try:
+        found = type(like).fromisoformat(text)
+    except ValueError:
+        return None
+    if isinstance(found, datetime.datetime) and isinstance(like, datetime.datetime):
+        return found if (found.tzinfo is None) == (like.tzinfo is None) else found.replace(tzinfo=like.tzinfo)
+    return found
+
+
+def _comparing(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], bool]:
+    def test(left: Any, right: Any) -> bool:
+        both = _alike(left, right)
+        try:
+            return both is not None and bool(compare(*both))
+        except TypeError:
+            return False
+
+    return test
+
+
+def _equal(left: Any, right: Any) -> bool:
+    both = _alike(left, right)
+    return both is not None and bool(both[0] == both[1])
+
+
+def _unequal(left: Any, right: Any) -> bool:
+    return left is not MISSING and right is not MISSING and not _equal(left, right)
+
+
+def _in(left: Any, right: Any) -> bool:
+    if left is MISSING:
+        return False
+    if isinstance(right, str):
+        return isinstance(left, str) and left in right
+    return isinstance(right, (list, tuple, set, frozenset, Mapping)) and any(_equal(left, item) for item in right)
+
+
+def _not_in(left: Any, right: Any) -> bool:
+    return left is not MISSING and right is not MISSING and not _in(left, right)
+
+
+#: By sign. "not" means "not in".
+COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "==": _equal,
+    "!=": _unequal,
+    "<": _comparing(operator.lt),
+    "<=": _comparing(operator.le),
+    ">": _comparing(operator.gt),
+    ">=": _comparing(operator.ge),
+    "in": _in,
+    "not": _not_in,
+    "contains": lambda left, right: _in(right, left),
+}
+
+
+# The parser
 
 
 class _Parser:
@@ -148,7 +246,7 @@ class _Parser:
         place = self._start if at is None else at
         return WhereError(f"column {place + 1}: {reason}, in {self._text[:place]}⟨here⟩{self._text[place:]}")
 
-    # Grammar, from what binds loosest
+    # The grammar, beginning with what binds least
 
     def _or(self) -> Predicate:
         terms = [self._and()]
