@@ -5,6 +5,6 @@ model), :mod:`eda_core.testing.explorer`, :mod:`eda_core.testing.conformance` (c
 :mod:`eda_core.testing.strategies` (for hypothesis).
 """
 
-from eda_core.testing.broker import Binding, Broker, ConnectionId, Entry, Message, Outgoing, Policy, Queue
+from eda_core.testing.broker import AmqpMessage, Binding, Broker, ConnectionId, Entry, Outgoing, Policy, Queue
 
-__all__ = ["Binding", "Broker", "ConnectionId", "Entry", "Message", "Outgoing", "Policy", "Queue"]
+__all__ = ["AmqpMessage", "Binding", "Broker", "ConnectionId", "Entry", "Outgoing", "Policy", "Queue"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from pamqp import commands
 
-from eda_core.testing.broker import Broker, ConnectionId, Entry, Message, Queue
+from eda_core.testing.broker import AmqpMessage, Broker, ConnectionId, Entry, Queue
 from eda_core.testing.broker.engine import Engine
 from eda_core.testing.broker.queue import Consumer
 from eda_core.testing.broker.state import Channel
@@ -83,13 +83,13 @@ class WatchedEngine(Engine):
         self._publishing = False
         self._settling: Channel | None = None
 
-    def publish(self, exchange: Exchange, vhost: str, message: Message) -> tuple[bool, bool]:
+    def publish(self, exchange: Exchange, vhost: str, message: AmqpMessage) -> tuple[bool, bool]:
         self._publishing = True
         answer = super().publish(exchange, vhost, message)
         self._publishing = False
         return answer
 
-    def enqueue(self, queue: Queue, message: Message) -> bool:
+    def enqueue(self, queue: Queue, message: AmqpMessage) -> bool:
         # A client may send x-death, too.
         headers: dict[str, Any] = {} if self._publishing else message.properties.headers or {}
         deaths = headers.get("x-death")

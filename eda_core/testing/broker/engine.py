@@ -19,7 +19,7 @@ from eda_core.testing.broker.message import (
     MAXLEN,
     NOT_FOUND,
     REJECTED,
-    Message,
+    AmqpMessage,
     Refusal,
     dead_letter_of,
     is_cycle,
@@ -73,7 +73,7 @@ class Engine:
         self.out: list[Outgoing] = []
         # Dead letters wait here until the present operation is done, because each queue of RabbitMQ is a process of its
         # own. Each has the number of times that it was dead-lettered since; ``_deaths`` is that of the present one.
-        self._dead: deque[tuple[int, Message, int]] = deque()
+        self._dead: deque[tuple[int, AmqpMessage, int]] = deque()
         self._deaths = 0
 
     def clone(self) -> Engine:
@@ -155,7 +155,7 @@ class Engine:
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
-    def publish(self, exchange: Exchange, vhost: str, message: Message) -> tuple[bool, bool]:
+    def publish(self, exchange: Exchange, vhost: str, message: AmqpMessage) -> tuple[bool, bool]:
         """Route a message.
 
         Returns:
@@ -165,13 +165,13 @@ class Engine:
         accepted = [self.enqueue(queue, message) for queue in targets]
         return bool(targets), all(accepted)
 
-    def _targets(self, exchange: Exchange, vhost: str, message: Message) -> list[Queue]:
+    def _targets(self, exchange: Exchange, vhost: str, message: AmqpMessage) -> list[Queue]:
         """The queues of a message, in the order in which RabbitMQ usually comes to them."""
         names = reversed(self.topologies[vhost].route(exchange, message))
         found = [self.queues[vhost, name] for name in names if (vhost, name) in self.queues]
         return sorted(found, key=lambda queue: queue.quorum)
 
-    def enqueue(self, queue: Queue, message: Message) -> bool:
+    def enqueue(self, queue: Queue, message: AmqpMessage) -> bool:
         """Put a message in a queue. Returns whether the queue takes it."""
         if queue.refuses(message):
             if queue.limits.overflow.endswith("dlx"):
@@ -186,7 +186,7 @@ class Engine:
         """Take from the head of a queue the messages that are too many, and those that have expired."""
         if queue.quorum:
             self._drop_expired(queue)
-        dropped: list[Message] = []
+        dropped: list[AmqpMessage] = []
         while queue.overflows():
             dropped.append(queue.pop().message)
         if queue.quorum:  # RabbitMQ 3.10 dead-letters them in reverse order
@@ -200,7 +200,7 @@ class Engine:
         while (head := queue.head()) is not None and head.expires_at is not None and head.expires_at <= self.now:
             self.dead_letter(queue, queue.pop().message, EXPIRED)
 
-    def dead_letter(self, queue: Queue, message: Message, reason: str) -> None:
+    def dead_letter(self, queue: Queue, message: AmqpMessage, reason: str) -> None:
         """Dead-letter a message that has left a queue. It is dropped if there is no dead-letter exchange."""
         topology = self.topologies[queue.vhost]
         name = queue.limits.dead_letter_exchange

@@ -110,7 +110,7 @@ def freeze(value: Any) -> Any:
 
 
 @dataclass(slots=True, eq=False)
-class Message:
+class AmqpMessage:
     """A published message.
 
     Attributes:
@@ -148,7 +148,7 @@ def with_properties(properties: commands.Basic.Properties, **changes: Any) -> co
     return copy
 
 
-def accept(exchange: str, routing_key: str, properties: commands.Basic.Properties, body: bytes) -> Message:
+def accept(exchange: str, routing_key: str, properties: commands.Basic.Properties, body: bytes) -> AmqpMessage:
     """The message of a ``Basic.Publish``.
 
     Raises:
@@ -163,7 +163,7 @@ def accept(exchange: str, routing_key: str, properties: commands.Basic.Propertie
     if properties.headers and "BCC" in properties.headers:
         visible = {name: value for name, value in properties.headers.items() if name != "BCC"}
         properties = with_properties(properties, headers=visible)
-    return Message(exchange, tuple(keys), properties, body, ttl)
+    return AmqpMessage(exchange, tuple(keys), properties, body, ttl)
 
 
 def parse_expiration(text: str | None) -> int | None:
@@ -201,8 +201,8 @@ def _carbon_copies(headers: Any) -> list[str]:
 
 
 def dead_letter_of(
-    message: Message, reason: str, queue: str, exchange: str, routing_key: str | None, wall: float
-) -> Message:
+    message: AmqpMessage, reason: str, queue: str, exchange: str, routing_key: str | None, wall: float
+) -> AmqpMessage:
     """The message that goes to the dead-letter exchange in place of ``message``.
 
     Its format is in the RabbitMQ documentation, "Dead Letter Exchanges", "Effects on messages"; fields and their order
@@ -231,7 +231,9 @@ def dead_letter_of(
         keys = (routing_key,)
         headers.pop("CC", None)
     headers = dict(sorted(headers.items()))
-    return Message(exchange, keys, with_properties(message.properties, headers=headers, expiration=None), message.body)
+    return AmqpMessage(
+        exchange, keys, with_properties(message.properties, headers=headers, expiration=None), message.body
+    )
 
 
 def _record_death(headers: dict[str, Any], death: dict[str, Any]) -> None:
@@ -280,7 +282,7 @@ def _one_per_queue_and_reason(deaths: list[Any]) -> list[Any]:
     return list(reversed(kept.values()))
 
 
-def is_cycle(message: Message, queue: str, reason: str) -> bool:
+def is_cycle(message: AmqpMessage, queue: str, reason: str) -> bool:
     """Whether a dead letter comes back to ``queue`` and no client has rejected it since. RabbitMQ drops it then."""
     deaths = (message.properties.headers or {}).get(_DEATH)
     if reason == REJECTED or not isinstance(deaths, list):

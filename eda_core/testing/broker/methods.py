@@ -31,7 +31,7 @@ from eda_core.testing.broker.message import (
     NOT_IMPLEMENTED,
     PRECONDITION_FAILED,
     RESOURCE_LOCKED,
-    Message,
+    AmqpMessage,
     Refusal,
     accept,
     freeze,
@@ -340,7 +340,7 @@ def _publish(call: Call, method: commands.Basic.Publish) -> None:
         channel.unconfirmed.append(tag)
 
 
-def _checked(call: Call, method: commands.Basic.Publish) -> tuple[Exchange, Message]:
+def _checked(call: Call, method: commands.Basic.Publish) -> tuple[Exchange, AmqpMessage]:
     if len(call.body) > MAX_MESSAGE_BYTES:
         size = f"message size {len(call.body)} is larger than configured max size {MAX_MESSAGE_BYTES}"
         raise Refusal(PRECONDITION_FAILED, size)
@@ -357,7 +357,7 @@ def _checked(call: Call, method: commands.Basic.Publish) -> tuple[Exchange, Mess
     return exchange, accept(exchange.name, method.routing_key, properties, call.body)
 
 
-def _return(call: Call, message: Message) -> None:
+def _return(call: Call, message: AmqpMessage) -> None:
     method = frame(
         commands.Basic.Return,
         reply_code=_NO_ROUTE,

@@ -20,7 +20,7 @@ from pamqp import base, commands
 from eda_core.errors import LocalError
 from eda_core.testing.broker.arguments import Policy
 from eda_core.testing.broker.engine import Engine
-from eda_core.testing.broker.message import CHANNEL_ERROR, COMMAND_INVALID, Message, Refusal
+from eda_core.testing.broker.message import CHANNEL_ERROR, COMMAND_INVALID, AmqpMessage, Refusal
 from eda_core.testing.broker.methods import HANDLERS, Call
 from eda_core.testing.broker.queue import ConnectionId, ConsumerKey, Queue
 from eda_core.testing.broker.state import Channel, Connection, Outgoing
@@ -431,7 +431,7 @@ class Broker:
             raise LocalError(f"no queue {name!r} in vhost {vhost!r}")
         return found
 
-    def messages(self, queue: str, vhost: str = "/") -> list[Message]:
+    def messages(self, queue: str, vhost: str = "/") -> list[AmqpMessage]:
         """The messages of a queue that no consumer has, in the order of delivery.
 
         Raises:
@@ -439,7 +439,7 @@ class Broker:
         """
         return [entry.message for entry in self.queue(queue, vhost).entries()]
 
-    def unacked(self, queue: str, vhost: str = "/") -> list[tuple[ConnectionId, int, int, Message]]:
+    def unacked(self, queue: str, vhost: str = "/") -> list[tuple[ConnectionId, int, int, AmqpMessage]]:
         """The deliveries of a queue that are not settled: connection, channel, delivery tag, message.
 
         Raises:

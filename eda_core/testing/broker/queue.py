@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NewType
 
 from eda_core.testing.broker.arguments import DROP_HEAD, QUORUM, Limits
-from eda_core.testing.broker.message import Message, freeze
+from eda_core.testing.broker.message import AmqpMessage, freeze
 
 ConnectionId = NewType("ConnectionId", int)
 
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
     """
 
     position: int
-    message: Message
+    message: AmqpMessage
     expires_at: float | None = None
     redelivered: bool = False
     failures: int = 0
@@ -130,7 +130,7 @@ class Queue:
         """Take out the message that is delivered next. There must be one."""
         return self.returned.popleft() if self.returned else self.ready.popleft()
 
-    def append(self, message: Message, now: float) -> None:
+    def append(self, message: AmqpMessage, now: float) -> None:
         """Put a message at the end of the queue."""
         expires_at = None
         times = [ttl for ttl in (message.ttl, self.limits.message_ttl) if ttl is not None]
@@ -171,7 +171,7 @@ class Queue:
             limits.max_length_bytes * part
         )
 
-    def refuses(self, message: Message) -> bool:
+    def refuses(self, message: AmqpMessage) -> bool:
         """Whether the queue is too long to take ``message``."""
         if self.limits.overflow == DROP_HEAD:
             return False

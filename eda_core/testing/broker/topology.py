@@ -16,7 +16,7 @@ from eda_core.testing.broker.message import (
     COMMAND_INVALID,
     NOT_FOUND,
     PRECONDITION_FAILED,
-    Message,
+    AmqpMessage,
     Refusal,
     amqp_type,
     freeze,
@@ -74,7 +74,7 @@ class Binding(NamedTuple):
     arguments: Any
 
 
-Match = Callable[[Message], bool]
+Match = Callable[[AmqpMessage], bool]
 
 
 class _Compiled(NamedTuple):
@@ -228,7 +228,7 @@ class Topology:
 
     # -- routing ------------------------------------------------------------------------------------------------------
 
-    def route(self, exchange: Exchange, message: Message) -> list[str]:
+    def route(self, exchange: Exchange, message: AmqpMessage) -> list[str]:
         """The names of the queues of a message, each once, sorted. There may be no queue of such a name."""
         if not exchange.name:
             return sorted(set(message.routing_keys))
@@ -306,7 +306,7 @@ def _headers_matcher(arguments: dict[str, Any]) -> Match:
         if key != "x-match" and (match.endswith("with-x") or not key.startswith("x-"))
     ]
 
-    def matches(message: Message) -> bool:
+    def matches(message: AmqpMessage) -> bool:
         headers = message.properties.headers or {}
         found = (key in headers and (value is None or same_value(value, headers[key])) for key, value in wanted)
         return all(found) if match.startswith("all") else any(found)
