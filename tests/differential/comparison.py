@@ -390,14 +390,13 @@ def _is_left_to_chance(operation: Operation, model: Model) -> bool:
     Several queues compete for the prefetch that the consumers of a channel share. Consumers of a quorum queue compete
     if one of them does not acknowledge: it has a prefetch in RabbitMQ too, and gets it back at some later time.
     """
-    session = model.session
-    if not isinstance(operation, Call) or operation.at not in session.channels:
+    if not isinstance(operation, Call):
         return False
-    if operation.name == "Queue.Declare" and model.would_change_type(operation):
-        return True
-    queues = session.consumed(operation.at)
+    if operation.name == "Queue.Declare":
+        return model.would_change_type(operation)
+    queues, state = model.session.consumed(operation.at), model.session.channels.get(operation.at)
     if operation.name == "Basic.Consume":
-        shared = session.channels[operation.at].shared_prefetch
+        shared = state is not None and state.shared_prefetch
         return bool(shared and queues - {operation.arguments["queue"]}) or model.would_compete(operation)
     return operation.name == "Basic.Qos" and bool(operation.arguments.get("global_")) and len(queues) > 1
 

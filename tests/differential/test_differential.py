@@ -176,6 +176,27 @@ def test_a_dead_letter_that_cannot_wait_for_a_shared_prefetch_is_left_to_chance(
     assert comparison.statistics.operations["publish"] == 1
 
 
+def test_consumers_of_a_quorum_queue_that_compete_are_left_out(rabbit: Rabbit) -> None:
+    """One of them does not acknowledge. The channel of the other one is not open before it consumes."""
+    at, other = Place(0, 1), Place(1, 2)
+    arguments = {"queue": "q0", "durable": True, "arguments": {"x-queue-type": "quorum"}}
+    consume = {"queue": "q0", "no_ack": False, "exclusive": False}
+    comparison = Comparison(rabbit)
+    comparison.run(
+        [
+            Call("declare quorum queue", at, "Queue.Declare", arguments),
+            Call(
+                "consume without acknowledgement",
+                at,
+                "Basic.Consume",
+                {**consume, "consumer_tag": "c0", "no_ack": True},
+            ),
+            Call("consume", other, "Basic.Consume", {**consume, "consumer_tag": "c2"}),
+        ]
+    )
+    assert comparison.statistics.operations == {"declare quorum queue": 1, "consume without acknowledgement": 1}
+
+
 # -- the comparison finds what it has to -------------------------------------------------------------------------------
 
 
