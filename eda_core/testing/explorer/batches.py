@@ -6,6 +6,8 @@ may be acknowledged is not known here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.testing.explorer.handlers import Handlers
 from eda_core.testing.explorer.judge import Judge
@@ -14,16 +16,14 @@ from eda_core.testing.explorer.scenario import Step, Violation
 from eda_core.testing.explorer.state import DEFERRED, RUNS, BatchRun, Node, State
 
 
+@dataclass(slots=True, eq=False)
 class Batches:
     """The batches of the workers, and their callbacks that run."""
 
-    __slots__ = ("_handlers", "_judge", "_machines", "_state")
-
-    def __init__(self, state: State, judge: Judge, machines: Machines, handlers: Handlers) -> None:
-        self._state = state
-        self._judge = judge
-        self._machines = machines
-        self._handlers = handlers
+    _state: State
+    _judge: Judge
+    _machines: Machines
+    _handlers: Handlers
 
     def steps(self, index: int, node: Node, usual: list[Step], other: list[Step]) -> None:
         """What the callbacks of a worker can do."""

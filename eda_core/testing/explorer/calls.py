@@ -6,6 +6,7 @@ here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pamqp import commands
@@ -25,16 +26,14 @@ from eda_core.testing.explorer.state import Node, State
 INBOX: Final = "inbox"
 
 
+@dataclass(slots=True, eq=False)
 class Calls:
     """The callers, and the other service."""
 
-    __slots__ = ("_judge", "_machines", "_network", "_state")
-
-    def __init__(self, state: State, judge: Judge, machines: Machines, network: Network) -> None:
-        self._state = state
-        self._judge = judge
-        self._machines = machines
-        self._network = network
+    _state: State
+    _judge: Judge
+    _machines: Machines
+    _network: Network
 
     def caller_steps(self, index: int, node: Node, other: list[Step]) -> None:
         """What the callers of a worker can do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from eda_core.testing.explorer.batches import Batches
@@ -14,16 +15,14 @@ from eda_core.testing.explorer.state import State
 _SLOW: Final = frozenset(("dead link noticed",))
 
 
+@dataclass(slots=True, eq=False)
 class Clock:
     """Time, and who has to be told of it."""
 
-    __slots__ = ("_batches", "_machines", "_network", "_state")
-
-    def __init__(self, state: State, machines: Machines, network: Network, batches: Batches) -> None:
-        self._state = state
-        self._machines = machines
-        self._network = network
-        self._batches = batches
+    _state: State
+    _machines: Machines
+    _network: Network
+    _batches: Batches
 
     def deadline(self) -> float | None:
         """When a machine, a batch or the broker next waits to be told of the time."""

@@ -6,6 +6,8 @@ late in :mod:`eda_core.testing.explorer.network`. What a fault must not lead to 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from eda_core.machine import link as life
 from eda_core.machine.identifiers import Epoch
 from eda_core.testing.broker.queue import ConnectionId
@@ -16,16 +18,14 @@ from eda_core.testing.explorer.scenario import Step
 from eda_core.testing.explorer.state import CONSUMING, Node, SimulatedLink, State
 
 
+@dataclass(slots=True, eq=False)
 class Faults:
     """Connections that fail, and a broker that is short of memory, cancels, closes and restarts."""
 
-    __slots__ = ("_judge", "_machines", "_network", "_state")
-
-    def __init__(self, state: State, judge: Judge, machines: Machines, network: Network) -> None:
-        self._state = state
-        self._judge = judge
-        self._machines = machines
-        self._network = network
+    _state: State
+    _judge: Judge
+    _machines: Machines
+    _network: Network
 
     def link_steps(self, index: int, node: Node, link: SimulatedLink, other: list[Step]) -> None:
         """What can go wrong with a link."""

@@ -5,6 +5,7 @@ What a handler publishes goes to its machine; what becomes of it is not known he
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from eda_core.machine.identifiers import TAG_BITS, DeliveryId
@@ -27,15 +28,13 @@ from eda_core.testing.explorer.state import (
 _FAILURE: Final = Failed("on purpose")
 
 
+@dataclass(slots=True, eq=False)
 class Handlers:
     """Handlers that run, and messages that wait to be acknowledged by hand."""
 
-    __slots__ = ("_judge", "_machines", "_state")
-
-    def __init__(self, state: State, judge: Judge, machines: Machines) -> None:
-        self._state = state
-        self._judge = judge
-        self._machines = machines
+    _state: State
+    _judge: Judge
+    _machines: Machines
 
     def steps(self, index: int, node: Node, usual: list[Step], other: list[Step]) -> None:
         """What the handlers of a worker can do."""

@@ -7,6 +7,7 @@ open; how the machine decides it does not know.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from eda_core.errors import CommandError, CommandTimeout, PublishError
@@ -48,13 +49,11 @@ PEER: Final = "peer.Do"
 _EXCHANGE: Final = {Event: EVENTS, Command: COMMANDS, Result: COMMANDS, Configuration: CONFIGURATIONS}
 
 
+@dataclass(slots=True, eq=False)
 class Judge:
     """Notes what happens in a world, and raises :class:`Violation` when something does not hold."""
 
-    __slots__ = ("_state",)
-
-    def __init__(self, state: State) -> None:
-        self._state = state
+    _state: State
 
     # -- what happens to messages and publishes -----------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ effect is right is for the judge to say.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pamqp import commands
@@ -32,16 +33,14 @@ from eda_core.testing.explorer.state import (
 )
 
 
+@dataclass(slots=True, eq=False)
 class Machines:
     """The machines of a world, and what drives them."""
 
-    __slots__ = ("_judge", "_later", "_state")
-
-    def __init__(self, state: State, judge: Judge) -> None:
-        self._state = state
-        self._judge = judge
-        #: What follows from the present step after its effects.
-        self._later: list[Callable[[], object]] = []
+    _state: State
+    _judge: Judge
+    #: What follows from the present step after its effects.
+    _later: list[Callable[[], object]] = field(default_factory=list)
 
     def finish(self) -> None:
         """Do what follows from the step that was taken."""

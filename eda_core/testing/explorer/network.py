@@ -7,6 +7,7 @@ they are told, and whether that is right, is not known here.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pamqp import commands
@@ -25,15 +26,13 @@ from eda_core.testing.explorer.state import CONSUMING, PUBLISHING, RESULT, RUNS,
 NUMBER: Final = (1, 2)
 
 
+@dataclass(slots=True, eq=False)
 class Network:
     """The links of a world, and the broker's side of them."""
 
-    __slots__ = ("_judge", "_machines", "_state")
-
-    def __init__(self, state: State, judge: Judge, machines: Machines) -> None:
-        self._state = state
-        self._judge = judge
-        self._machines = machines
+    _state: State
+    _judge: Judge
+    _machines: Machines
 
     def steps(self, index: int, link: SimulatedLink, usual: list[Step], other: list[Step]) -> None:
         """What can happen on a link."""

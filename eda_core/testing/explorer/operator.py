@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pamqp import commands
@@ -19,17 +20,15 @@ from eda_core.testing.explorer.scenario import Step
 from eda_core.testing.explorer.state import Node, State
 
 
+@dataclass(slots=True, eq=False)
 class Operator:
     """The people around the services."""
 
-    __slots__ = ("_batches", "_judge", "_machines", "_network", "_state")
-
-    def __init__(self, state: State, judge: Judge, machines: Machines, network: Network, batches: Batches) -> None:
-        self._state = state
-        self._judge = judge
-        self._machines = machines
-        self._network = network
-        self._batches = batches
+    _state: State
+    _judge: Judge
+    _machines: Machines
+    _network: Network
+    _batches: Batches
 
     def steps(self, index: int, node: Node, usual: list[Step], other: list[Step]) -> None:
         """What can be done with a worker."""

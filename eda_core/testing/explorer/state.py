@@ -15,7 +15,7 @@ from eda_core.machine.identifiers import TAG_MASK, DeliveryId, Epoch
 from eda_core.machine.machine import Machine
 from eda_core.testing.broker.arguments import Policy
 from eda_core.testing.broker.model import Broker
-from eda_core.testing.explorer.scenario import BOUND, Post, Scenario
+from eda_core.testing.explorer.scenario import BOUND, BOUNDED, Post, Scenario
 from eda_core.testing.explorer.snapshot import clone
 
 #: The channels of a link, as places in ``SimulatedLink.up`` and ``down``.
@@ -271,6 +271,7 @@ class Node:
             self.runs[caller] = self.runs[caller]._replace(waits=False)
 
 
+@dataclass(slots=True, eq=False)
 class State:
     """Everything that a world consists of.
 
@@ -294,46 +295,30 @@ class State:
             ``None`` if the broker may have changed.
     """
 
-    __slots__ = (
-        "_machines_owned",
-        "_nodes_owned",
-        "_owns_broker",
-        "alarm",
-        "broker",
-        "broker_image",
-        "done",
-        "failures",
-        "inbox",
-        "left",
-        "nodes",
-        "notes",
-        "now",
-        "promised",
-        "requeues",
-        "scenario",
-        "settled",
-    )
+    scenario: Scenario
+    now: float = 0.0
+    left: tuple[int, ...] = (0,) * len(BOUNDED)
+    promised: frozenset[str] = frozenset()
+    done: frozenset[str] = frozenset()
+    settled: frozenset[str] = frozenset()
+    failures: dict[str, int] = field(default_factory=dict)
+    requeues: dict[str, int] = field(default_factory=dict)
+    alarm: bool = False
+    inbox: tuple[tuple[str, str, str, str], ...] = ()
+    notes: list[str] | None = None
+    broker: Broker = field(default_factory=lambda: Broker(auto_confirm=False, policies=[_POLICY]))
+    broker_image: tuple[int, float, bool] | None = None
+    nodes: list[Node] = field(init=False)
+    _nodes_owned: int = field(init=False)
+    _machines_owned: int = field(init=False)
+    _owns_broker: bool = True
 
-    def __init__(self, scenario: Scenario) -> None:
-        self.scenario: Scenario = scenario
-        self.now: float = 0.0
-        self.left: tuple[int, ...] = (0,) * len(scenario.left())
-        self.promised: frozenset[str] = frozenset()
-        self.done: frozenset[str] = frozenset()
-        self.settled: frozenset[str] = frozenset()
-        self.failures: dict[str, int] = {}
-        self.requeues: dict[str, int] = {}
-        self.alarm: bool = False
-        self.inbox: tuple[tuple[str, str, str, str], ...] = ()
-        self.notes: list[str] | None = None
-        self.broker: Broker = Broker(auto_confirm=False, policies=[_POLICY])
-        self.broker_image: tuple[int, float, bool] | None = None
-        self.nodes: list[Node] = [
-            Node(Machine(config, random=_half, token=f"t{index}", wall_offset=0.0), _batch(scenario))
-            for index, config in enumerate(scenario.services)
+    def __post_init__(self) -> None:
+        self.nodes = [
+            Node(Machine(config, random=_half, token=f"t{index}", wall_offset=0.0), _batch(self.scenario))
+            for index, config in enumerate(self.scenario.services)
         ]
         self._nodes_owned = self._machines_owned = (1 << len(self.nodes)) - 1
-        self._owns_broker = True
 
     def fork(self) -> State:
         """An independent copy, without notes. Both sides copy what they share when they change it."""
