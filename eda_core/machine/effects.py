@@ -126,9 +126,10 @@ class Publish:
 
 @dataclass(slots=True)
 class PublishLog:
-    """Publish on the logs channel: transient, not confirmed, never repeated. Failing to is not an error."""
+    """Publish on the logs channel, to ``exchange``: transient, not confirmed, never repeated. A failure is no error."""
 
     epoch: Epoch
+    exchange: str
     routing_key: str
     properties: Basic.Properties
     body: bytes

@@ -13,6 +13,7 @@ from eda_core.machine.effects import Effect, PublishLog
 from eda_core.machine.identifiers import Epoch
 from eda_core.messages import gelf
 from eda_core.messages.codec import JSON
+from eda_core.messages.routing import LOGS
 
 #: Logs are not promised to arrive; this many of the latest are kept while there is no link.
 KEPT_LOGS: Final = 100
@@ -77,4 +78,4 @@ class Logs:
         while self._kept and self._epoch is not None:
             routing_key, body = self._kept.popleft()
             properties = Basic.Properties(content_type=JSON, delivery_mode=1)
-            effects.append(PublishLog(self._epoch, routing_key, properties, body))
+            effects.append(PublishLog(self._epoch, LOGS, routing_key, properties, body))

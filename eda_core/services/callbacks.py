@@ -19,7 +19,7 @@ class CallbackService(ServiceApi[None]):
         self.make_input_now(call)
 
 
-class Batch(EventBatch):
+class CallbackBatch(EventBatch):
     __doc__ = EventBatch.__doc__
 
     def push(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         self.make_input_now(call)
 
 
-class Batch(EventBatch):
+class CoroutineBatch(EventBatch):
     __doc__ = EventBatch.__doc__
 
     async def push(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:

@@ -5,8 +5,13 @@ Every function returns a strategy. A service can publish what :func:`messages`, 
 :func:`field_tables` draw is whatever a peer may send, valid or not. The module needs the extra ``testing``. Each
 strategy is made once, because making one takes longer than drawing from it.
 """
+# ruff: noqa: E402 - the check comes before the imports that would fail
 
 from __future__ import annotations
+
+from eda_core.drivers.library import require
+
+require("eda_core.testing.strategies", "testing", {"hypothesis": ""})
 
 import datetime
 import decimal

@@ -1,4 +1,4 @@
-"""The brokers that adapters are put to the checks on: each starts empty, with dead letters set up."""
+"""The brokers that the checks run on. Each starts empty, with dead letters set up."""
 
 from __future__ import annotations
 

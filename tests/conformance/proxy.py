@@ -1,6 +1,6 @@
-"""A TCP proxy between services and their broker, that can cut and freeze what goes through it.
+"""A TCP proxy between services and their broker. It can cut and freeze connections.
 
-Who is not read by the other side is not read by the proxy either, as if it were not there.
+If one side does not read, the proxy does not read from the other side either.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the custom transport does beyond the kit: hostile bytes, peers that do not answer, and nothing left behind."""
+"""What the custom transport does beyond the kit: hostile bytes, silent peers, and nothing is left at the end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_it_is_short_and_needs_no_client_library() -> None:
 
 @asynccontextmanager
 async def serving(broker: BrokerUnderTest) -> AsyncIterator[Cast]:
-    """A service, ready; ended, with no connection left of it, at the end of the block."""
+    """A service, which is ready. At the end of the block it ends, and has no connection left."""
     worker = Worker("service", events=["Happened"], handlers={"Happened": accept})
     cast = Cast(worker, subjects_of(Service), broker.urls(worker.urls))
     await cast.start()
@@ -58,7 +58,7 @@ async def serving(broker: BrokerUnderTest) -> AsyncIterator[Cast]:
 
 @asynccontextmanager
 async def embedded_broker() -> AsyncIterator[Embedded]:
-    """An empty one; at the end of the block no task is left."""
+    """An empty broker. At the end of the block no task is left."""
     async with EmbeddedBroker() as embedded, Embedded(embedded) as broker:
         yield broker
     await no_task_is_left()
@@ -115,7 +115,7 @@ async def _poison(rabbit: Rabbit) -> None:
 
 @asynchronous
 async def test_a_stop_does_not_wait_for_a_peer_that_is_frozen() -> None:
-    """Longer than ``close_timeout``, that is."""
+    """It is silent for longer than ``close_timeout``."""
     async with embedded_broker() as broker, serving(broker) as cast:
         service: Any = cast.subject
         machine = service.service.running_driver().machine

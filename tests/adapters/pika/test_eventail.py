@@ -1,4 +1,4 @@
-"""What callers of eventail write that means something else here, on eda_pika; see also tests/interop."""
+"""Calls of eventail that mean something else on eda_pika. See also tests/interop."""
 
 from __future__ import annotations
 

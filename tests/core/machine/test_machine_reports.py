@@ -166,7 +166,9 @@ def test_other_effects_that_fail_are_an_alert(effect: Effect, name: str) -> None
     assert bench.state is link.OPEN
 
 
-@pytest.mark.parametrize("effect", [PublishLog(EPOCH, "svc.INFO", Basic.Properties(), b"{}"), Report(INFO, "text")])
+@pytest.mark.parametrize(
+    "effect", [PublishLog(EPOCH, "logs", "svc.INFO", Basic.Properties(), b"{}"), Report(INFO, "text")]
+)
 def test_a_log_that_failed_is_not_answered_by_another_log(effect: Effect) -> None:
     """``PublishLog``: failing to is not an error. A driver would go round for ever."""
     bench = opened()

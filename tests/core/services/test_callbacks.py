@@ -11,7 +11,7 @@ from eda_core.errors import Abandoned
 from eda_core.machine.effects import Ack, Nack, Publish
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.messages.values import AnyMessage, Event
-from eda_core.services.callbacks import Batch
+from eda_core.services.callbacks import CallbackBatch
 from tests.core.drivers.jobs import Service, running
 from tests.core.kit import of
 
@@ -28,7 +28,7 @@ def test_a_batch_is_handed_over_when_it_is_full_or_its_time_is_over(size: int) -
 
     got: list[int] = []
     service, driver = running(Collector)
-    batch = Batch(service, size, 5.0, lambda events: got.append(len(events)))
+    batch = CallbackBatch(service, size, 5.0, lambda events: got.append(len(events)))
     for _ in range(2):
         driver.take("Pushed")
         driver.work()
@@ -49,7 +49,7 @@ def test_a_batch_whose_callback_is_a_coroutine_function_has_failed() -> None:
             return True
 
     service, driver = running(Collector)
-    batch = Batch(service, 1, 5.0, _by_mistake)
+    batch = CallbackBatch(service, 1, 5.0, _by_mistake)
     driver.take("Pushed")
     driver.work()
     assert of(Ack, driver.link.asked) == []
@@ -66,7 +66,7 @@ def test_a_batch_that_is_abandoned_leaves_its_events_with_the_broker() -> None:
             return True
 
     service, driver = running(Collector)
-    batch = Batch(service, 2, 5.0, endless)
+    batch = CallbackBatch(service, 2, 5.0, endless)
     before = len(driver.link.asked)
     for _ in range(2):
         driver.take("Pushed")

@@ -10,7 +10,7 @@ from pamqp.commands import Basic
 from eda_core.machine.aggregator import RawEvent
 from eda_core.machine.effects import PublishLog, Replied
 from eda_core.messages.values import Result
-from eda_core.services.coroutines import Batch
+from eda_core.services.coroutines import CoroutineBatch
 from tests.core.drivers.turning import Service, made, running
 from tests.core.kit import URLS, only
 
@@ -64,7 +64,7 @@ def test_a_batch_is_handed_over_when_it_is_full_or_its_time_is_over(waits: bool)
 
     service = Collector(URLS[0], ["Happened"], [], "svc")
     driver, _ = running(service)
-    batch = Batch(service, 2, 5.0, later if waits else lambda events: got.append(len(events)))
+    batch = CoroutineBatch(service, 2, 5.0, later if waits else lambda events: got.append(len(events)))
     properties = Basic.Properties(headers={"conversation_id": "c-1"}, content_type="application/json")
     for tag in (1, 2, 3):
         epoch = driver.machine.epoch

@@ -80,6 +80,7 @@ def test_other_errors_are_not_taken_for_a_missing_library() -> None:
         ModuleNotFoundError("ours", name="eda_tools.nope"),
         ModuleNotFoundError("Python's", name="ssl"),
         ImportError("of no module"),
+        ImportError("of a module that is there, in another version", name="rich"),
         ValueError("else"),
     ):
         assert missing_library(error) == ""
