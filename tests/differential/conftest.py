@@ -1,4 +1,4 @@
-"""The side of RabbitMQ."""
+"""The fixtures: a session with RabbitMQ, and a hypothesis that varies more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.vhosts import VhostPool
 
 @pytest.fixture(scope="module")
 def rabbit(rabbitmq: RabbitNode, rabbit_vhosts: VhostPool) -> Iterator[Rabbit]:
-    """One vhost for all tests of a module: each names its queues in its own way, and removes them."""
+    """One vhost for all tests of a module. Each test has names of its own for its queues, and removes them."""
     vhost = rabbit_vhosts.take()
     side = Rabbit("127.0.0.1", rabbitmq.port, vhost)
     yield side
@@ -24,11 +24,11 @@ def rabbit(rabbitmq: RabbitNode, rabbit_vhosts: VhostPool) -> Iterator[Rabbit]:
 
 @pytest.fixture
 def varied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have hypothesis make each sequence anew, and not take five minutes to find the shortest one that shows a fault.
+    """Have hypothesis make each sequence anew, and shorten one that shows a fault for 45 seconds at most.
 
-    It likes to follow each with five that repeat parts of it, and there is no public way to say that where one takes a
-    tenth of a second, variety is worth more. Should the names change, the sequences are only less varied, and what
-    shows a fault takes longer to be told.
+    By default it follows each sequence with five that repeat parts of it, and shortens for five minutes. One sequence
+    takes a tenth of a second here, so variety is worth more; there is no public way to say so. If the names in
+    hypothesis change, sequences vary less and faults are reported later; nothing else is lost.
     """
     monkeypatch.setattr(engine.ConjectureRunner, "generate_mutations_from", lambda runner, data: None, raising=False)
     monkeypatch.setattr(engine, "MAX_SHRINKING_SECONDS", 45, raising=False)
