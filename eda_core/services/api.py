@@ -64,6 +64,12 @@ class ServiceApi(Handlers, Generic[R]):
     RETRY_DELAY: ClassVar[float] = 15
     #: Seconds that a resource alarm of the broker may last before another broker is tried.
     BLOCKED_TIMEOUT: ClassVar[float] = 3600
+    #: Publishes accepted and not confirmed. Over that, callers are refused or wait, and no handler begins.
+    BUFFER: ClassVar[int] = 10_000
+    #: Publishes sent and not confirmed.
+    WINDOW: ClassVar[int] = 500
+    #: Seconds that the oldest publish may stay unconfirmed before the connection is given up.
+    CONFIRM_TIMEOUT: ClassVar[float] = 300
     #: Seconds that a stop may take before what is unfinished is left to other workers.
     STOP_TIMEOUT: ClassVar[float] = 30
     #: The host's name in logs and in the name of the connection; by default that of the machine.
@@ -109,6 +115,9 @@ class ServiceApi(Handlers, Generic[R]):
             "heartbeat": self.HEARTBEAT,
             "retry_delay": self.RETRY_DELAY,
             "blocked_timeout": self.BLOCKED_TIMEOUT,
+            "buffer": self.BUFFER,
+            "window": self.WINDOW,
+            "confirm_timeout": self.CONFIRM_TIMEOUT,
             "stop_timeout": self.STOP_TIMEOUT,
             "retry": self.RETRY_POLICY,
             "reconnect": self.RECONNECT_POLICY,

@@ -9,6 +9,7 @@ from collections.abc import Generator
 from typing import Any, Final
 
 from eda_core.criticality import INFO
+from eda_core.machine.policy import RetryPolicy
 from eda_core.testing.conformance.script import (
     BROKER,
     DEAD_LETTERS,
@@ -174,6 +175,36 @@ def an_alarm_stops_publishing_but_not_acknowledging() -> Script:
     equal(taken, ["before", 0, 1, 2, "after"], "what was published in the end")
 
 
+def a_full_buffer_fails_no_message() -> Script:
+    """In an alarm the buffer is full. Handlers that run may publish, others begin later: nothing is dead-lettered."""
+
+    def busy(payload: Any, conversation: str, _meta: Any) -> Steps:
+        yield Hold("gate")
+        for copy in range(3):
+            yield Call("publish_event", "Relayed", 10 * payload + copy, conversation)
+        yield Call("publish_event", "Relayed", 10 * payload + 3, conversation, immediate=True)
+
+    settings = {"PREFETCH_COUNT": 2, "BUFFER": 2, "RETRY_POLICY": RetryPolicy(1)}
+    service = Worker("service", events=["Happened"], handlers={"Happened": busy}, settings=settings)
+    yield Declare("tap", "events", "Relayed")
+    yield Start(service)
+    for number in range(6):
+        yield event("Happened", number)
+    yield Count("service.events", until=4)
+    yield Alarm(True)
+    yield Open(service, "gate")
+    yield Alarm(False)
+    yield Seen(service, "Happened", 6)
+    expected = [10 * number + copy for number in range(6) for copy in range(4)]
+    taken = []
+    for _ in expected:
+        taken.append((yield Take("tap")).payload)
+    equal(sorted(taken), expected, "what was published, each once")
+    yield from stop(service)
+    equal(len((yield Seen(service, "Happened", 6))), 6, "handlers that ran")
+    equal((yield Count(DEAD_LETTERS)), 0, "dead letters")
+
+
 def logs_in_an_alarm_hold_nobody_up() -> Script:
     """The broker reads no logs in an alarm. The service drops those that it cannot keep; all else goes on."""
 
@@ -284,6 +315,7 @@ FAULTS: Final[tuple[Check, ...]] = tuple(
         a_deleted_queue_is_declared_again,
         a_refused_declaration_is_tried_again,
         an_alarm_stops_publishing_but_not_acknowledging,
+        a_full_buffer_fails_no_message,
         logs_in_an_alarm_hold_nobody_up,
         a_frozen_peer_is_noticed,
         a_stop_lets_running_handlers_finish,
