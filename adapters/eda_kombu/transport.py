@@ -192,7 +192,6 @@ class KombuLink(Link):
             self.receive(reply.name, reply(*arguments))
 
     def publish(self, effect: Publish) -> None:
-        self.driver.publish_call.sent(effect)
         self._send(_PUBLISHES, effect, effect.mandatory)
 
     def log(self, effect: PublishLog) -> None:
@@ -233,7 +232,6 @@ class KombuLink(Link):
         properties = Basic.Properties()
         for name, value in message.properties.items():
             setattr(properties, _NAMES.get(name, name), value)
-        self.driver.publish_call.returned(properties.message_id, error.reply_text)
         self.tell(self.machine.returned, exchange, key, properties, bytes(message.body), error.reply_text)
 
     def _on_blocked(self, blocked: bool, *told: Any) -> None:

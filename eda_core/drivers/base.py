@@ -39,16 +39,24 @@ T = TypeVar("T")
 class UserCode(Protocol):
     """What a driver calls of a service."""
 
-    def handle(self, message: AnyMessage, /) -> Any: ...
-    def handle_returned_message(self, key: str, payload: Any, envelope: dict[str, Any], /) -> Any: ...
-    def on_ready(self) -> Any: ...
-    def on_unconfigured(self) -> Any: ...
+    def handle(self, message: AnyMessage, /) -> Any:
+        """Handle a message."""
+
+    def handle_returned_message(self, key: str, payload: Any, envelope: dict[str, Any], /) -> Any:
+        """A mandatory message came back."""
+
+    def on_ready(self) -> Any:
+        """The service consumes business messages."""
+
+    def on_unconfigured(self) -> Any:
+        """The service waits for its configuration."""
 
 
 class LinkLike(Protocol):
     """An open, opening or closing link: takes the effects of its epoch, in order, and never raises."""
 
-    def perform(self, effect: Any) -> None: ...
+    def perform(self, effect: Any) -> None:
+        """Perform an effect. A failure is reported to the machine."""
 
 
 class Driver(ABC):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from eda_core.drivers.base import Driver, LinkLike
 from eda_core.drivers.publish_call import PublishCall, PublishLimits
-from eda_core.machine.effects import Effect, PublishDone, Ready
+from eda_core.machine.effects import Effect, Publish, PublishDone, Ready
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.link import IDLE, OPEN
 from eda_core.machine.machine import Machine
@@ -192,7 +192,9 @@ class BlockingDriver(Driver):
         try:
             message = next(source)
             looked = self._look()  # before there is more to send: the iterable may have taken long
-            effects = self.machine.publish(message, self.now(), mandatory=mandatory, ticket=call.taken)
+            effects = self.machine.publish(
+                message, self.now(), mandatory=mandatory, asks_return=True, ticket=call.taken
+            )
         except StopIteration:
             call.restart_timeout(self.now())
             return False
@@ -254,9 +256,14 @@ class BlockingDriver(Driver):
         raise NotImplementedError("a blocking driver only publishes")
 
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call nothing: there are no hooks, and the transport tells of returned messages. ``Ready`` means a link."""
+        """Call nothing: there are no hooks. ``Ready`` means that there is a link."""
         if isinstance(effect, Ready):
             self.publish_call.link_open()
 
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, Publish) and effect.ticket is not None:
+            self.publish_call.sent(effect.ticket)
+        super()._perform(effect)
+
     def publish_done(self, effect: PublishDone) -> None:
-        self.publish_call.done(effect.ticket, effect.error, self.now())
+        self.publish_call.done(effect, self.now())

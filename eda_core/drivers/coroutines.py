@@ -30,9 +30,15 @@ _EXITS = (GeneratorExit, KeyboardInterrupt, SystemExit)
 class Future(Protocol):
     """What one coroutine waits for, as asyncio has it."""
 
-    def done(self) -> bool: ...
-    def set_result(self, result: Any, /) -> None: ...
-    def set_exception(self, error: Any, /) -> None: ...
+    def done(self) -> bool:
+        """Whether the wait is over."""
+
+    def set_result(self, result: Any, /) -> None:
+        """End the wait with a result."""
+
+    def set_exception(self, error: Any, /) -> None:
+        """End the wait with an exception."""
+
     def __await__(self) -> Generator[Any, None, Any]: ...
 
 

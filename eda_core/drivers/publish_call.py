@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eda_core.errors import LocalError, PublishError
-from eda_core.machine.effects import Publish
+from eda_core.machine.effects import PublishDone
 
 
 class NotConfirmed(PublishError):
@@ -88,14 +88,14 @@ class PublishCall:
 
     Attributes:
         taken: how many messages it has taken.
-        unconfirmed: the messages that are neither confirmed nor failed: for each its message id, once it was sent.
+        unconfirmed: the messages that are neither confirmed nor failed: for each whether it was sent.
         failed: the error of each message that is not confirmed and will not be.
         last_error: what went wrong last, for the text of :class:`NotConfirmed`.
     """
 
     def __init__(self, limits: PublishLimits, now: float) -> None:
         self.taken: int = 0
-        self.unconfirmed: dict[int, str | None] = {}
+        self.unconfirmed: dict[int, bool] = {}
         self.failed: dict[int, Exception] = {}
         self.last_error: str = ""
         self._limits = limits
@@ -104,7 +104,7 @@ class PublishCall:
 
     def accepted(self, now: float) -> None:
         """The machine has accepted the next message."""
-        self.unconfirmed[self.taken] = None
+        self.unconfirmed[self.taken] = False
         self.taken += 1
         self._progress_at = now
 
@@ -117,24 +117,19 @@ class PublishCall:
         """Begin the timeout anew, after time that user code took."""
         self._progress_at = now
 
-    def sent(self, publish: Publish) -> None:
-        """A message was sent, and may arrive from now on. If it came back on an earlier link, that counts no more."""
-        if publish.ticket is not None:
-            self.unconfirmed[publish.ticket] = publish.properties.message_id
-            self.failed.pop(publish.ticket, None)
+    def sent(self, ticket: int) -> None:
+        """A message is sent, and may arrive from now on."""
+        self.unconfirmed[ticket] = True
 
-    def done(self, ticket: int, error: str | None, now: float) -> None:
-        """The machine has finished with a message: it is confirmed, or has failed with ``error``."""
-        message_id = self.unconfirmed.pop(ticket, None)
+    def done(self, effect: PublishDone, now: float) -> None:
+        """The machine has finished with a message."""
+        was_sent = self.unconfirmed.pop(effect.ticket, False)
         self._progress_at = now
-        if error is not None:
-            self.failed[ticket] = NotConfirmed(self.last_error or error, may_arrive=message_id is not None)
-
-    def returned(self, message_id: str | None, reason: str) -> None:
-        """The broker returned a mandatory message. Its confirm follows."""
-        for ticket, each in self.unconfirmed.items():
-            if each is not None and each == message_id:
-                self.failed[ticket] = Unroutable(f"the message came back: {reason}", hint="nobody subscribes to it")
+        if effect.error is not None:
+            self.failed[effect.ticket] = NotConfirmed(self.last_error or effect.error, may_arrive=was_sent)
+        elif effect.returned is not None:
+            reason = f"the message came back: {effect.returned}"
+            self.failed[effect.ticket] = Unroutable(reason, hint="nobody subscribes to it")
 
     def refused(self, now: float) -> None:
         """The broker refused a message."""

@@ -107,6 +107,10 @@ def test_the_page_of_a_package_has_each_of_its_names_once(package: str) -> None:
     page = (ROOT / "docs" / "reference" / f"{package}.rst").read_text("utf-8")
     links = re.findall(r"^- :py:obj:`(\w+) <([\w.]+)\.(\w+)>`$", page, re.M)
     assert all((there, name) in NAMES for _, there, name in links)
+    assert all(
+        getattr(importlib.import_module(there), its) is getattr(importlib.import_module(package), own)
+        for own, there, its in links
+    )
     found = [*(name.rpartition(".")[2] for _, name in described(package)), *(name for name, *_ in links)]
     assert sorted(found) == sorted(exported(package))
 

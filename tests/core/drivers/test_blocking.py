@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from pamqp.commands import Basic
 
 from eda_core.drivers.blocking import BlockingDriver
 from eda_core.drivers.publish_call import NotConfirmed, PublishCall, PublishLimits, Unroutable
@@ -59,6 +58,11 @@ class Caller(BlockingDriver):
     def confirm(self, publish: Publish) -> None:
         self.tell(self.machine.confirmed, publish.epoch, publish.tag)
 
+    def give_back(self, publish: Publish) -> None:
+        """No queue is bound for it."""
+        arguments = (publish.exchange, publish.routing_key, publish.properties, publish.body, "NO_ROUTE")
+        self.tell(self.machine.returned, publish.epoch, *arguments)
+
     def lose(self, publish: Publish) -> None:
         self.publish_call.link_failed("cut")
         self.tell(self.machine.link_down, publish.epoch, "cut")
@@ -67,7 +71,6 @@ class Caller(BlockingDriver):
         if isinstance(effect, Declare):
             self.tell(self.machine.declared, effect.epoch, [])
         elif isinstance(effect, Publish):
-            self.publish_call.sent(effect)
             self.sent.append(effect)
             self.coming.append(lambda: self.answers(effect))
         elif isinstance(effect, Close):
@@ -290,10 +293,7 @@ def test_a_returned_message_fails_and_ends_the_taking() -> None:
     caller = Caller()
 
     def returned(publish: Publish) -> None:
-        properties: Basic.Properties = publish.properties
-        caller.publish_call.returned(properties.message_id, "NO_ROUTE")
-        arguments = (publish.exchange, publish.routing_key, properties, publish.body, "NO_ROUTE")
-        caller.tell(caller.machine.returned, publish.epoch, *arguments)
+        caller.give_back(publish)
         caller.confirm(publish)
 
     caller.answers = returned
@@ -307,7 +307,7 @@ def test_a_return_that_was_never_confirmed_is_no_failure_if_the_second_try_goes_
     caller = Caller()
 
     def returned_and_lost(publish: Publish) -> None:
-        caller.publish_call.returned(publish.properties.message_id, "NO_ROUTE")
+        caller.give_back(publish)
         caller.lose(publish)
 
     fates = iter([returned_and_lost])

@@ -5,16 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pamqp.commands import Basic
 
 from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, PublishCall, PublishLimits, Unroutable
 from eda_core.errors import LocalError, PublishError
-from eda_core.machine.effects import Publish
-from tests.core.kit import make_publish
-
-
-def publish(ticket: int | None, message_id: str | None = "m") -> Publish:
-    return make_publish(1, ticket=ticket, properties=Basic.Properties(message_id=message_id))
+from eda_core.machine.effects import PublishDone
 
 
 def begun(messages: int = 1, **limits: Any) -> PublishCall:
@@ -35,17 +29,17 @@ def gives_up(call: PublishCall, now: float) -> bool:
 def test_a_confirmed_message_is_neither_unconfirmed_nor_failed() -> None:
     call = begun(2)
     assert (call.taken, list(call.unconfirmed)) == (2, [0, 1])
-    call.sent(publish(0))
-    call.done(0, None, 101.0)
+    call.sent(0)
+    call.done(PublishDone(0), 101.0)
     assert (list(call.unconfirmed), call.failed) == ([1], {})
 
 
 def test_it_may_arrive_once_it_was_sent() -> None:
     call = begun(2)
-    call.sent(publish(1))
+    call.sent(1)
     call.last_error = "no link"
-    call.done(0, "stopped", 101.0)
-    call.done(1, "stopped", 101.0)
+    call.done(PublishDone(0, "stopped"), 101.0)
+    call.done(PublishDone(1, "stopped"), 101.0)
     never, perhaps = call.failed[0], call.failed[1]
     assert isinstance(never, NotConfirmed)
     assert isinstance(perhaps, NotConfirmed)
@@ -58,7 +52,7 @@ def test_it_may_arrive_once_it_was_sent() -> None:
 
 def test_without_an_error_the_reason_is_the_machines() -> None:
     call = begun()
-    call.done(0, "the service stopped", 101.0)
+    call.done(PublishDone(0, "the service stopped"), 101.0)
     assert str(call.failed[0]).startswith("the service stopped; ")
 
 
@@ -68,26 +62,22 @@ def test_what_cannot_be_sent_has_its_place() -> None:
     assert (call.taken, call.failed, list(call.unconfirmed)) == (2, {1: error}, [0])
 
 
-def test_a_returned_message_fails_unless_it_is_sent_again() -> None:
+def test_a_returned_message_fails() -> None:
     call = begun(3)
-    call.sent(publish(0, "a"))
-    call.sent(publish(1, "b"))
-    call.returned("b", "NO_ROUTE")
-    call.returned(None, "NO_ROUTE")  # of somebody else, and not the one that was not sent yet
+    call.sent(0)
+    call.sent(1)
+    call.done(PublishDone(1, returned="NO_ROUTE"), 101.0)
     assert list(call.failed) == [1]
     assert isinstance(call.failed[1], Unroutable)
     assert str(call.failed[1]) == "the message came back: NO_ROUTE; nobody subscribes to it"
-    call.sent(publish(1, "b"))  # its link was lost before its confirm
-    call.sent(publish(None, "c"))  # nobody waits for that one
-    assert call.failed == {}
-    assert sorted(call.unconfirmed) == [0, 1, 2]
+    assert sorted(call.unconfirmed) == [0, 2]
 
 
 def test_the_time_begins_anew_with_each_step_forward() -> None:
     call = begun(2, timeout=5.0)
     assert call.deadline() == 105.0
     assert not gives_up(call, 104.9)
-    call.done(0, None, 104.0)
+    call.done(PublishDone(0), 104.0)
     assert call.deadline() == 109.0
     assert not gives_up(call, 105.0)
     call.accepted(108.0)
