@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis.internal.conjecture import engine, providers
@@ -31,8 +32,9 @@ def varied(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, so the sequences of a fixed seed depend on the tests that ran before. There is no public way to change that.
     If the names in hypothesis change, sequences vary less, and from run to run, and faults are reported later.
     """
-    if hasattr(providers, "CONSTANTS_CACHE") and hasattr(providers, "Constants"):
-        monkeypatch.setattr(providers, "_get_local_constants", providers.Constants, raising=False)
-        monkeypatch.setattr(providers, "CONSTANTS_CACHE", type(providers.CONSTANTS_CACHE)(1024))
+    private: Any = providers
+    if hasattr(private, "CONSTANTS_CACHE") and hasattr(private, "Constants"):
+        monkeypatch.setattr(private, "_get_local_constants", private.Constants, raising=False)
+        monkeypatch.setattr(private, "CONSTANTS_CACHE", type(private.CONSTANTS_CACHE)(1024))
     monkeypatch.setattr(engine.ConjectureRunner, "generate_mutations_from", lambda runner, data: None, raising=False)
     monkeypatch.setattr(engine, "MAX_SHRINKING_SECONDS", 45, raising=False)
