@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from hypothesis.internal.conjecture import engine
+from hypothesis.internal.conjecture import engine, providers
 
 from tests.differential.comparison import Rabbit
 from tests.support.rabbitmq import RabbitNode
@@ -24,11 +25,16 @@ def rabbit(rabbitmq: RabbitNode, rabbit_vhosts: VhostPool) -> Iterator[Rabbit]:
 
 @pytest.fixture
 def varied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have hypothesis make each sequence anew, and shorten one that shows a fault for 45 seconds at most.
+    """Have hypothesis make each sequence anew, the same ones in each run, and shorten one for 45 seconds at most.
 
     By default it follows each sequence with five that repeat parts of it, and shortens for five minutes. One sequence
-    takes a tenth of a second here, so variety is worth more; there is no public way to say so. If the names in
-    hypothesis change, sequences vary less and faults are reported later; nothing else is lost.
+    takes a tenth of a second here, so variety is worth more. It also draws constants of the modules that happen to be
+    loaded, so the sequences of a fixed seed depend on the tests that ran before. There is no public way to change that.
+    If the names in hypothesis change, sequences vary less, and from run to run, and faults are reported later.
     """
+    private: Any = providers
+    if hasattr(private, "CONSTANTS_CACHE") and hasattr(private, "Constants"):
+        monkeypatch.setattr(private, "_get_local_constants", private.Constants, raising=False)
+        monkeypatch.setattr(private, "CONSTANTS_CACHE", type(private.CONSTANTS_CACHE)(1024))
     monkeypatch.setattr(engine.ConjectureRunner, "generate_mutations_from", lambda runner, data: None, raising=False)
     monkeypatch.setattr(engine, "MAX_SHRINKING_SECONDS", 45, raising=False)
