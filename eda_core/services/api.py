@@ -66,6 +66,13 @@ class ServiceApi(Handlers, Generic[R]):
     RETRY_DELAY: ClassVar[float] = 15
     #: How long a resource alarm of the broker may last before another broker is tried, seconds.
     BLOCKED_TIMEOUT: ClassVar[float] = 3600
+    #: How many publishes may be accepted and not yet confirmed. Beyond that, callers are refused or wait, and no
+    #: handler begins.
+    BUFFER: ClassVar[int] = 10_000
+    #: How many publishes may be sent and not yet confirmed.
+    WINDOW: ClassVar[int] = 500
+    #: How long a publish may wait for its confirm before the connection is closed, seconds.
+    CONFIRM_TIMEOUT: ClassVar[float] = 300
     #: How long a stop may take before unfinished messages are left to other workers, seconds.
     STOP_TIMEOUT: ClassVar[float] = 30
     #: The name of the host in logs and in the name of the connection; by default that of the computer.
@@ -113,6 +120,9 @@ class ServiceApi(Handlers, Generic[R]):
             "heartbeat": self.HEARTBEAT,
             "retry_delay": self.RETRY_DELAY,
             "blocked_timeout": self.BLOCKED_TIMEOUT,
+            "buffer": self.BUFFER,
+            "window": self.WINDOW,
+            "confirm_timeout": self.CONFIRM_TIMEOUT,
             "stop_timeout": self.STOP_TIMEOUT,
             "retry": self.RETRY_POLICY,
             "reconnect": self.RECONNECT_POLICY,

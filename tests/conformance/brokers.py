@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Self
 from urllib.parse import urlsplit
 
-from eda_core.testing.conformance.script import BROKER, DEAD_LETTERS, NOBODY, THE_WRONG_PASSWORD, Declare
+from eda_core.testing.conformance import BROKER, DEAD_LETTERS, NOBODY, THE_WRONG_PASSWORD, Declare
 from eda_tools.broker import EmbeddedBroker
 from tests.conformance.operator import Operator
 from tests.conformance.proxy import Proxy

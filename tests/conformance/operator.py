@@ -11,7 +11,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
 
-from eda_core.testing.conformance.script import Declare, Put, Taken
+from eda_core.testing.conformance import Declare, Put, Taken
 
 T = TypeVar("T")
 

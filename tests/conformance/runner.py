@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from eda_core.testing.conformance import Check
-from eda_core.testing.conformance.script import (
+from eda_core.testing.conformance import (
     Alarm,
     Begin,
+    Check,
     Count,
     Cut,
     Declare,

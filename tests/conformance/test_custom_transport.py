@@ -18,7 +18,7 @@ from pamqp.commands import Basic, Channel, Connection
 
 from eda_core import Connect
 from eda_core.machine.identifiers import Epoch
-from eda_core.testing.conformance.script import DEAD_LETTERS, Worker, accept
+from eda_core.testing.conformance import DEAD_LETTERS, Worker, accept
 from eda_tools.broker import EmbeddedBroker
 from examples.custom_service import Service
 from examples.custom_transport import Wire

@@ -16,8 +16,7 @@ from eda_core import Machine, Publish
 from eda_core.drivers import link as transport
 from eda_core.machine.deliveries import Deliveries
 from eda_core.machine.outbox import Outbox
-from eda_core.testing.conformance import CHECKS
-from eda_core.testing.conformance.script import NotConforming
+from eda_core.testing.conformance import CHECKS, NotConforming
 from eda_tools.broker import EmbeddedBroker
 from examples import custom_service, custom_transport
 from tests.conformance.brokers import Embedded

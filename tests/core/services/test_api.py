@@ -16,6 +16,8 @@ from eda_core.machine.effects import Ack, Connect, Effect, Nack, Publish, Publis
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import DEFERRED, DONE
+from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
+from eda_core.messages.envelope import InvalidEnvelope, seal
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, Result
 from eda_core.services.api import ServiceApi
 from tests.core.drivers.test_base import Carrier
@@ -60,6 +62,14 @@ def test_the_constructor_takes_what_eventails_does_in_the_same_order() -> None:
     assert (config.urls, config.events, config.commands) == (URLS, ("Happened",), ("svc.Do",))
     assert (config.configurations, config.logs) == (("Settings",), ())
     assert (config.hostname, config.pid) == ("box", 7)
+
+
+def test_a_delivery_is_read_as_the_message_that_it_is() -> None:
+    _, key, properties, body = seal(Event("Happened", {"n": 1}, "c"), CBOR, DEFAULT_LIMITS)
+    message = service().read_delivery("events", key, properties, body, DEFAULT_LIMITS)
+    assert (type(message), message.name, message.payload) == (Event, "Happened", {"n": 1})
+    with pytest.raises(InvalidEnvelope):
+        service().read_delivery("events", key, properties, b"\xff", DEFAULT_LIMITS)
 
 
 def test_tools_subscribe_to_logs() -> None:
