@@ -44,10 +44,9 @@ class Connection:
         error: why the service ends, if nobody asked it to.
     """
 
-    __slots__ = tuple(
-        """_added _adding _adding_due _config _consuming _due _failures _mute_losses _next_url
-    _open_since _random _refused_urls _wanted _was_open epoch error progress queues received state
-    stop_due""".split()
+    __slots__ = (
+        *"_added _adding _adding_due _config _consuming _due _failures _mute_losses _next_url _open_since".split(),
+        *"_random _refused_urls _wanted _was_open epoch error progress queues received state stop_due".split(),
     )
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:

@@ -201,10 +201,7 @@ class Deliveries:
         stale: how many inputs about deliveries that have ended were ignored.
     """
 
-    __slots__ = tuple(
-        """_config _logs _memory _orphans _outbox _over _queues _read in_flight paused
-    stale""".split()
-    )
+    __slots__ = (*"_config _logs _memory _orphans _outbox _over _queues _read in_flight paused stale".split(),)
 
     def __init__(self, config: Config, outbox: Outbox, logs: Logs, read: Read) -> None:
         self._config = config

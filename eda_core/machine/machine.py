@@ -73,9 +73,9 @@ class Machine:
         config: the configuration of the service.
     """
 
-    __slots__ = tuple(
-        """_calls _configured _connection _content_type _deliveries _holds _logs _outbox _stale
-    _starved _token config""".split()
+    __slots__ = (
+        *"_calls _configured _connection _content_type _deliveries _holds _logs _outbox _stale _starved".split(),
+        *"_token config".split(),
     )
 
     def __init__(

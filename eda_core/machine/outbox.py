@@ -90,9 +90,9 @@ class Outbox:
         blocked_since: since when the broker blocks publishing, monotonic seconds; ``None`` if it does not.
     """
 
-    __slots__ = tuple(
-        """_blocked_timeout _cancellable _confirm_timeout _confirms _refused _unblocked_at _window
-    backlog blocked_since kept limit published wanted""".split()
+    __slots__ = (
+        *"_blocked_timeout _cancellable _confirm_timeout _confirms _refused _unblocked_at _window backlog".split(),
+        *"blocked_since kept limit published wanted".split(),
     )
 
     def __init__(self, config: Config) -> None:

@@ -501,7 +501,7 @@ class World:
                 self.reply(0, False, True)
             elif self.replying and self.commands and len(self.unacked) < 4:
                 self.result(0, False)
-            elif self.consuming and self.queue:
+            elif self.consuming and self.queue and len(self.unacked) < 4:
                 self.deliver()
             elif (deadline := self.machine.deadline()) is not None and deadline < 1e8:
                 self.wait(max(0.0, deadline - self.now))
