@@ -63,13 +63,9 @@ class LinkLike(Protocol):
 class Driver(ABC):
     """Performs the effects of a machine, and tells the machine what happens.
 
-    Args:
-        service: the service whose handlers and hooks to call.
-        machine: the machine of the service.
-
     Attributes:
-        service: the service.
-        machine: the machine.
+        service: the service whose handlers and hooks are called.
+        machine: the machine of the service.
         links: the links by epoch. An adapter may remove those that are closed.
         at_stop: functions that are called when the service is asked to stop. The key says who set them.
         at_end: functions that are called with the outcome and the time when the handler of the delivery ends.
@@ -112,11 +108,7 @@ class Driver(ABC):
 
     @abstractmethod
     def arm(self, deadline: float) -> Callable[[], object]:
-        """Call :meth:`tick` at ``deadline``, in monotonic seconds.
-
-        Returns:
-            A function that cancels this. It may also be called after ``deadline``.
-        """
+        """Call :meth:`tick` at ``deadline``, in monotonic seconds. Returns a function that cancels this, also later."""
 
     @abstractmethod
     def open(self, effect: Connect) -> LinkLike:
@@ -128,19 +120,11 @@ class Driver(ABC):
 
     @abstractmethod
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
-        """Run a hook or the function of a timer. If it fails, make the input ``callback_failed``.
-
-        Args:
-            effect: the effect that calls the hook; ``None`` for a timer.
-        """
+        """Run the hook that ``effect`` calls, or the function of a timer. If it fails, make ``callback_failed``."""
 
     @abstractmethod
     def report(self, level: int, text: str) -> None:
-        """Write to the local log of the process.
-
-        Args:
-            level: a syslog severity, from 0 to 7.
-        """
+        """Write to the local log of the process. ``level`` is a syslog severity, from 0 to 7."""
 
     def ask(self, call: Callable[[], T]) -> T:
         """Run ``call`` where the machine may be used, and return or raise what it does.
@@ -165,11 +149,7 @@ class Driver(ABC):
         """Wake the callers that got ``BufferFull``."""
 
     def stopped(self, error: str | None) -> None:  # noqa: B027 - optional
-        """Release what is left: the service has stopped.
-
-        Args:
-            error: why it has stopped, if nobody asked it to.
-        """
+        """Release what is left: the service has stopped. ``error`` says why if nobody asked it to."""
 
     # Inputs and effects
 
@@ -189,11 +169,7 @@ class Driver(ABC):
         self.tell(self.machine.handled, delivery, outcome)
 
     def stop(self, timeout: float | None = None) -> None:
-        """Stop the service (:meth:`eda_core.Machine.stop`).
-
-        Args:
-            timeout: how long it may take, seconds; by default ``Config.stop_timeout``.
-        """
+        """Stop the service within ``timeout`` seconds, by default within ``Config.stop_timeout``."""
         self.tell(self.machine.stop, timeout=timeout)
         for function in self.at_stop.values():
             self.call(None, function)
@@ -204,10 +180,7 @@ class Driver(ABC):
         self._interrupted = True
 
     def call_later(self, delay: float, function: Callable[[], Any]) -> int:
-        """Call a function once after ``delay`` seconds, outside any handler, unless the service stops before.
-
-        Returns:
-            The number of the timer, for :meth:`cancel_timer`.
+        """Call a function once after ``delay`` seconds, outside any handler. Returns the number of the timer.
 
         Raises:
             StateError: the service has stopped.

@@ -26,10 +26,6 @@ from eda_core.messages.values import AnyMessage
 class CallbackDriver(Driver):
     """Makes a job of each handler, hook and timer. Jobs use the machine by :meth:`ask`.
 
-    Args:
-        service: the service whose handlers and hooks to call.
-        machine: the machine of the service.
-
     Attributes:
         exit: the exception that a job has raised if it is no ``Exception``. It ends the service at once.
     """

@@ -44,12 +44,7 @@ class Future(Protocol):
 
 
 class CoroutineDriver(Driver):
-    """Runs each handler, hook and timer in a task of its own, and lets callers wait for their publishes and calls.
-
-    Args:
-        service: the service whose handlers and hooks to call.
-        machine: the machine of the service.
-    """
+    """Runs each handler, hook and timer in a task of its own, and lets callers wait for their publishes and calls."""
 
     def __init__(self, service: UserCode, machine: Machine) -> None:
         super().__init__(service, machine)
@@ -157,8 +152,7 @@ class CoroutineDriver(Driver):
             forget: the input that ends the wait for a ticket. It is made if this coroutine is cancelled.
 
         Returns:
-            For a call, the payload of the result. For a publish, the text with which the broker has returned it as
-            unroutable, or ``None``.
+            The payload of the result of a call; ``None``, or why it was unroutable, for a publish.
 
         Raises:
             LocalError: the machine refuses the input.

@@ -18,12 +18,7 @@ _handled: ContextVar[tuple[object, DeliveryId | None] | None] = ContextVar("eda_
 
 @contextmanager
 def handling(service: object, delivery: DeliveryId | None) -> Iterator[None]:
-    """Let what ``service`` publishes in the block, and in tasks that are started there, belong to ``delivery``.
-
-    Args:
-        service: the service whose code runs in the block.
-        delivery: the delivery that it handles; ``None`` outside of handlers.
-    """
+    """Let what ``service`` publishes in the block, and in tasks that are started there, belong to ``delivery``."""
     token = _handled.set((service, delivery))
     try:
         yield

@@ -129,10 +129,6 @@ class Aggregator(Generic[Entry]):
 
         It is the delivery that is being handled, if that is in the batch, or else one whose handler has ended: if a
         handler that still runs failed later, what was published for the whole batch would be lost.
-
-        Args:
-            taken: what :meth:`take` returned.
-            handled: the delivery whose handler calls the callback, if any.
         """
         deliveries = _deliveries(taken)
         if handled in deliveries:
@@ -142,12 +138,7 @@ class Aggregator(Generic[Entry]):
     def settle(
         self, machine: Machine, taken: Sequence[Collected[Entry]], now: float, error: BaseException | None = None
     ) -> list[Effect]:
-        """Acknowledge the messages that were taken, or leave each to the retry policy if the callback failed.
-
-        Args:
-            taken: what :meth:`take` returned.
-            error: what the callback raised; ``None`` if it succeeded.
-        """
+        """Acknowledge the messages that were taken, or leave each to the retry policy if the callback raised."""
         deliveries = _deliveries(taken)
         acknowledged = len(taken) - len(deliveries)
         effects: list[Effect] = []

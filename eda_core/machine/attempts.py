@@ -36,13 +36,7 @@ class AttemptMemory:
         self.known: dict[Hashable, tuple[int, int]] = {}
 
     def remember(self, key: Hashable, failures: int, *, lost: bool = False) -> None:
-        """Note that the broker will deliver a message again.
-
-        Args:
-            key: identifies the message.
-            failures: how often it has failed so far.
-            lost: whether it comes again because its link is lost, and not because it failed.
-        """
+        """Note that the broker will deliver a message again, because it failed or, if ``lost``, its link is lost."""
         losses = self.known.pop(key, (0, 0))[1]
         self.known[key] = (failures, losses + lost)
         if len(self.known) > self._limit:
@@ -62,10 +56,6 @@ class AttemptMemory:
         The best source is the count of a quorum queue, less the number of lost links. But a message may bring this
         header along from another queue, for example when a shovel moved it. Then the header does not change, and a
         poison message would be tried for ever. So the result is at least one more than the known failures.
-
-        Args:
-            key: identifies the message.
-            headers: the headers of the message.
         """
         known = self.known.get(key)
         count = headers.get(DELIVERY_COUNT_HEADER)

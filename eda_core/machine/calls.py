@@ -27,13 +27,8 @@ _MOST_OVER: Final = 100
 def reply_key(service: str, token: str, commands: Iterable[str]) -> str:
     """Return the routing key for the results of a worker's calls.
 
-    None of the binding keys of the service matches it, so that the results do not come to the queue that all workers
-    share as well. (The key ``#`` matches everything.)
-
-    Args:
-        service: the name of the logical service.
-        token: a few characters that no other worker has.
-        commands: the binding keys of the service for commands.
+    None of the service's binding keys for commands matches it, so that the results do not come to the queue that all
+    workers share as well. (The key ``#`` matches everything.)
     """
     key = f"{service}.{token}"
     return f"replies.{key}" if any(TopicPattern(pattern).matches(key) for pattern in commands) else key
@@ -44,8 +39,6 @@ class Call:
     """A command whose result a caller waits for.
 
     Attributes:
-        ticket: the ticket of the caller.
-        command: ``service.Command``.
         due: when the wait ends, monotonic seconds.
         publish: the publish of the command.
     """
@@ -151,10 +144,7 @@ class Calls:
 
 
 def answer(replied: Replied) -> Any:
-    """Return the payload of the result of a call.
-
-    Args:
-        replied: the effect with which the call has ended.
+    """Return the payload of the result with which a call has ended.
 
     Raises:
         CommandError: the result has the status ``error``.

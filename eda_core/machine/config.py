@@ -26,15 +26,10 @@ class Config:
     Attributes:
         urls: the URLs of the brokers, which are tried in turn.
         service: the name of the logical service.
-        events: the binding keys for events.
-        commands: the binding keys for commands and results.
-        configurations: the binding keys for configurations.
-        logs: the binding keys for log records.
+        events, commands, configurations, logs: binding keys. Those for commands are for results, too.
         exclusive_queues: whether to use queues that are deleted with the link. Tools do.
-        hostname: the name of this worker's host, for logs and the name of the connection.
-        pid: the process id of this worker, likewise.
+        hostname, pid: the host and the process id of this worker, for logs and the name of the connection.
         content_type: how payloads are written, ``CBOR`` or ``JSON``.
-        limits: the limits of payloads.
         prefetch: how many messages may be unacknowledged at once, for each consumer; from 1 to 65535.
         heartbeat: seconds; 10 to 30 suit most networks. With 0 there are none, and nobody notices a peer that has
             vanished.
@@ -51,8 +46,6 @@ class Config:
         held: how many publishes one handler may hold until it ends.
         wait_for_configuration: whether a service that subscribes to configurations consumes nothing else until one of
             them has configured it.
-        retry: the policy for failed messages.
-        reconnect: the policy for lost links.
 
     Raises:
         LocalError: a value is not allowed. The text names it.
@@ -111,14 +104,7 @@ class Config:
     ) -> Self:
         """Make a configuration from the values that a user gives.
 
-        Args:
-            urls: one URL, or several.
-            service: the name of the logical service.
-            events: the binding keys for events.
-            commands: the binding keys for commands and results.
-            configurations: the binding keys for configurations.
-            logs: the binding keys for log records.
-            **settings: the other attributes of :class:`Config`, by name.
+        The arguments are the attributes of :class:`Config`. ``urls`` may be one URL.
 
         Raises:
             LocalError: a URL, a name, a binding key or the value of a setting is wrong. The text names it.

@@ -1,8 +1,8 @@
 """The effects: what the machine asks its driver to do.
 
 An input returns a list of effects. The driver performs them in order, and must not change them. Every effect that is
-about the link has the ``epoch`` of that link; the driver drops it if that link is closed. If an effect cannot be
-performed, the driver reports ``effect_failed`` or ``link_down``, and raises nothing. This module only defines the
+about the link has the number of that link as ``epoch``; the driver drops it if that link is closed. If an effect cannot
+be performed, the driver reports ``effect_failed`` or ``link_down``, and raises nothing. This module only defines the
 effects; it does not know when the machine asks for which.
 
 The effects that come with each message are not frozen, because a frozen data class takes three times as long to make.
@@ -32,7 +32,6 @@ class Connect:
     publishing, acknowledgements get through during a resource alarm (docs/design.rst, "Resource alarms").
 
     Attributes:
-        epoch: the number of the link.
         url: the URL of the broker.
         name: the name of the connection, for the broker's list of connections.
         heartbeat: the heartbeat to propose, seconds; 0 for none.
@@ -49,12 +48,7 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Declare:
-    """Send commands on the consuming channel, in order. When all are answered, report ``declared``.
-
-    Attributes:
-        epoch: the number of the link.
-        commands: AMQP methods, each of which the broker answers.
-    """
+    """Send AMQP methods on the consuming channel, in order. When the broker has answered all, report ``declared``."""
 
     epoch: Epoch
     commands: tuple[base.Frame, ...]
@@ -65,13 +59,7 @@ class Declare:
 
 @dataclass(frozen=True, slots=True)
 class Consume:
-    """Start to consume a queue on the consuming channel, with acknowledgements.
-
-    Attributes:
-        epoch: the number of the link.
-        queue: the name of the queue.
-        consumer_tag: the consumer tag to use.
-    """
+    """Consume ``queue`` on the consuming channel under ``consumer_tag``, with acknowledgements."""
 
     epoch: Epoch
     queue: str
@@ -83,12 +71,7 @@ class Consume:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Cancel a consumer on the consuming channel.
-
-    Attributes:
-        epoch: the number of the link.
-        consumer_tag: the tag from its ``Consume``.
-    """
+    """Cancel the consumer ``consumer_tag`` on the consuming channel."""
 
     epoch: Epoch
     consumer_tag: str
@@ -104,10 +87,7 @@ class Publish:
 
     Attributes:
         pid: the number of the publish, which stays the same when it is sent again.
-        exchange: the exchange.
-        routing_key: the routing key.
-        properties: the properties, with the headers.
-        body: the body.
+        exchange, routing_key, properties, body: the message.
         mandatory: whether the broker returns the message if it routes it to no queue.
         delivery: the delivery whose acknowledgement waits for the confirm, if any.
         ticket: the ticket of the caller, which comes back in ``PublishDone``; ``None`` if nobody waits.
@@ -149,15 +129,7 @@ class Publish:
 
 @dataclass(slots=True)
 class PublishLog:
-    """Publish a log record on the channel for logs. It is not confirmed, and it is no error if it cannot be published.
-
-    Attributes:
-        epoch: the number of the link.
-        exchange: the exchange of logs.
-        routing_key: ``service.LEVEL``.
-        properties: those of a transient message.
-        body: a GELF record.
-    """
+    """Publish a log record on the channel for logs. It is not confirmed, and it is no error if this is impossible."""
 
     epoch: Epoch
     exchange: str
@@ -171,13 +143,7 @@ class PublishLog:
 
 @dataclass(slots=True)
 class Ack:
-    """Send ``Basic.Ack`` on the consuming channel.
-
-    Attributes:
-        epoch: the number of the link.
-        tag: the broker's delivery tag.
-        multiple: whether it acknowledges all deliveries up to this one.
-    """
+    """Send ``Basic.Ack`` on the consuming channel for a delivery tag of the broker, or, if ``multiple``, up to it."""
 
     epoch: Epoch
     tag: int
@@ -186,13 +152,7 @@ class Ack:
 
 @dataclass(slots=True)
 class Nack:
-    """Send ``Basic.Nack`` for one delivery on the consuming channel.
-
-    Attributes:
-        epoch: the number of the link.
-        tag: the broker's delivery tag.
-        requeue: whether the message goes back to its queue. If not, the broker dead-letters it.
-    """
+    """Send ``Basic.Nack`` on the consuming channel for one delivery tag. Without ``requeue`` it makes a dead letter."""
 
     epoch: Epoch
     tag: int
@@ -201,12 +161,7 @@ class Nack:
 
 @dataclass(slots=True)
 class Dispatch:
-    """Run the handler for a message. Then report ``handled`` with its outcome.
-
-    Attributes:
-        delivery: the identifier of the delivery.
-        message: the message.
-    """
+    """Run the handler for a message. Then report ``handled`` with its outcome."""
 
     delivery: DeliveryId
     message: AnyMessage
@@ -214,14 +169,7 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the link, by force if it takes longer than ``close_timeout``. Then report ``link_down``.
-
-    Nothing more is sent on the link.
-
-    Attributes:
-        epoch: the number of the link.
-        reason: why, in one line.
-    """
+    """Close the link, by force after ``Config.close_timeout``, and report ``link_down``. Nothing more is sent on it."""
 
     epoch: Epoch
     reason: str
@@ -245,8 +193,7 @@ class Returned:
     """Call the hook ``handle_returned_message``: the broker routed a mandatory message to no queue.
 
     Attributes:
-        name: the routing key of the message.
-        payload: its payload; ``None`` if it cannot be decoded.
+        payload: the payload of the message; ``None`` if it cannot be decoded.
         envelope: its headers, and ``reply_to`` and ``correlation_id`` if it has them.
         reason: the text of the broker.
     """
@@ -265,7 +212,6 @@ class PublishDone:
     """Tell the caller of ``publish`` that its message is confirmed, or held until its handler ends, or has failed.
 
     Attributes:
-        ticket: the ticket of the caller.
         error: why it has failed, finally; ``None`` if it has not.
         returned: the text with which the broker has returned a mandatory message as unroutable before it confirmed it;
             ``None`` if it has not.
@@ -285,11 +231,8 @@ class Replied:
     """Tell the caller of ``call`` that the call has ended. :func:`eda_core.answer` makes a value or an exception of it.
 
     Attributes:
-        ticket: the ticket of the caller.
-        command: ``service.Command``.
-        result: the result; ``None`` if there is none.
-        error: why there is no result.
-        timed_out: whether there is no result because it did not come in time.
+        result: the result; ``None`` if there is none, and then ``error`` says why.
+        timed_out: whether there is none because it did not come in time.
     """
 
     ticket: int
@@ -310,12 +253,7 @@ class BufferAvailable:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Write a text to the local log of the process.
-
-    Attributes:
-        level: a syslog severity, from 0 to 7 (:mod:`eda_core.criticality`).
-        text: one line, or a line and a traceback.
-    """
+    """Write a text to the local log of the process. Its level is a syslog severity (:mod:`eda_core.criticality`)."""
 
     level: int
     text: str
@@ -326,11 +264,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """End: the service has stopped, and the machine asks for nothing more.
-
-    Attributes:
-        error: why it has stopped, if nobody asked it to.
-    """
+    """End: the service has stopped. ``error`` says why if nobody asked it to. No other effect follows."""
 
     error: str | None = None
 

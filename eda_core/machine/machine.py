@@ -140,10 +140,7 @@ class Machine:
         return effects
 
     def link_up(self, epoch: Epoch, now: float) -> list[Effect]:
-        """Report that the link of a ``Connect`` is complete.
-
-        Args:
-            epoch: the number of the link, as in all inputs about it.
+        """Report that the link of a ``Connect`` is complete. All inputs about a link have its number as ``epoch``.
 
         Raises:
             StateError: this was reported before.
@@ -154,10 +151,7 @@ class Machine:
         return effects
 
     def declared(self, epoch: Epoch, replies: Sequence[base.Frame], now: float) -> list[Effect]:
-        """Report that all commands of a ``Declare`` are answered.
-
-        Args:
-            replies: the broker's replies, in order.
+        """Report the broker's replies to the commands of a ``Declare``, in order.
 
         Raises:
             StateError: there was no ``Declare``.
@@ -187,17 +181,14 @@ class Machine:
         return self._give_up_link(epoch, f"channel closed: {reason}", now)
 
     def consumer_cancelled(self, epoch: Epoch, consumer_tag: str, now: float) -> list[Effect]:
-        """Report that the broker has cancelled a consumer, because its queue was deleted or has moved to another node.
+        """Report that the broker has cancelled a consumer. The link is closed and opened again.
 
-        The link is closed and opened again.
+        The reason is that the queue was deleted, or has moved to another node.
         """
         return self._give_up_link(epoch, f"the broker cancelled the consumer of {consumer_tag}", now)
 
     def blocked(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
-        """Report that the broker blocks publishing, because it is short of memory or disk space.
-
-        Nothing is published until :meth:`unblocked`. This may come before the link is complete.
-        """
+        """Report that the broker blocks publishing, because it is short of memory or disk space."""
         if self._is_stale(epoch) or self._connection.state in WITHOUT_LINK:
             return []
         self._outbox.block(now)
@@ -306,7 +297,6 @@ class Machine:
             level: a syslog severity, from 0 to 7 (:mod:`eda_core.criticality`).
             short: the message in one line.
             full: the whole message, such as a traceback.
-            conversation_id: the conversation that the record is about; "" if there is none.
             fields: additional fields.
 
         Raises:
@@ -357,16 +347,7 @@ class Machine:
         body: bytes,
         now: float,
     ) -> list[Effect]:
-        """Report that the broker has delivered a message.
-
-        Args:
-            tag: the broker's delivery tag.
-            redelivered: the broker's flag.
-            exchange: the exchange of the message.
-            routing_key: its routing key.
-            properties: its properties.
-            body: its body.
-        """
+        """Report that the broker has delivered a message. ``tag`` is the broker's delivery tag."""
         connection, deliveries = self._connection, self._deliveries
         if epoch != connection.epoch or connection.state not in SERVING or not deliveries.in_flight.is_next(tag):
             self._stale += 1
@@ -383,10 +364,7 @@ class Machine:
         return self._deliveries.is_undecided(delivery)
 
     def deferred(self, delivery: DeliveryId) -> bool:
-        """Return whether the handler of the delivery has ended and deferred the acknowledgement.
-
-        What is then published within the delivery is sent at once, and no failure can undo that.
-        """
+        """Return whether its handler has ended and deferred the acknowledgement. Then its publishes are not held."""
         return self._deliveries.is_deferred(delivery)
 
     def handled(self, delivery: DeliveryId, outcome: Outcome, now: float) -> list[Effect]:
@@ -511,12 +489,7 @@ class Machine:
         return effects
 
     def confirmed(self, epoch: Epoch, tag: int, now: float, *, multiple: bool = False) -> list[Effect]:
-        """Report that the broker has confirmed a publish.
-
-        Args:
-            tag: the delivery tag of the confirm, ``Publish.tag``.
-            multiple: whether it confirms all publishes up to this one.
-        """
+        """Report that the broker has confirmed the publish with this tag, or, if ``multiple``, all up to it."""
         effects: list[Effect] = []
         if epoch != self._connection.epoch:
             self._stale += 1
@@ -533,11 +506,9 @@ class Machine:
         return effects
 
     def refused(self, epoch: Epoch, tag: int, now: float, *, multiple: bool = False) -> list[Effect]:
-        """Report that the broker has refused a publish, for example because a queue is full. It is sent again later.
+        """Report that the broker has refused a publish, or several, as in :meth:`confirmed`. They are sent again later.
 
-        Args:
-            tag: the delivery tag of the answer, ``Publish.tag``.
-            multiple: whether it is about all publishes up to this one.
+        The broker does so if a queue is full or a node has failed, for example.
         """
         effects: list[Effect] = []
         if self._is_stale(epoch):
@@ -560,11 +531,7 @@ class Machine:
         reason: str,
         now: float,
     ) -> list[Effect]:
-        """Report that the broker has returned a mandatory message as unroutable. Its confirm follows.
-
-        Args:
-            reason: the text of the broker.
-        """
+        """Report that the broker has returned a mandatory message as unroutable. Its confirm follows."""
         if self._is_stale(epoch):
             return []
         if not exchange:  # it was a delayed retry; the next link declares the retry queues again
@@ -604,7 +571,6 @@ class Machine:
 
         Args:
             command: ``service.Command``.
-            payload: the payload of the command.
             ticket: comes back in ``Replied``. Each ticket is used once.
             timeout: how long to wait for the result, seconds. Then the command is not sent any more, and a result that
                 comes later is dropped.

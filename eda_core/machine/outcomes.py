@@ -61,21 +61,19 @@ class Failed:
 #: Any outcome of a handler.
 Outcome = Done | Deferred | Configured | Failed
 
-#: The one instance of ``Done`` that is needed.
+#: A ``Done``, made once.
 DONE: Final = Done()
-#: The one instance of ``Deferred`` that is needed.
+#: A ``Deferred``, made once.
 DEFERRED: Final = Deferred()
-#: The one instance of ``Configured`` that is needed.
+#: A ``Configured``, made once.
 CONFIGURED: Final = Configured()
 
 
 def outcome(message: AnyMessage, returned: object) -> Outcome:
-    """Return the outcome of a handler that has returned.
+    """Return the outcome of a handler that has returned a value for ``message``.
 
-    Args:
-        message: the message that it handled.
-        returned: what it returned. If that is true, it means ``Configured`` for a configuration, nothing for a log
-            record, and ``Deferred`` for any other message. A coroutine or a generator is a failure.
+    A true value means ``Configured`` for a configuration, nothing for a log record, and ``Deferred`` for any other
+    message. A coroutine or a generator is a failure.
     """
     try:
         if not returned:

@@ -23,8 +23,8 @@ class RetryPolicy:
 
     Attributes:
         attempts: the number of attempts in all, at least 1. By default there is one retry, at once.
-        delays: the times before the second attempt, the third and so on, seconds. The last one is also used for all
-            further attempts. Without delays a failed message goes back to its queue at once.
+        delays: the times before the second attempt, the third and so on, seconds. The last one is used for all further
+            attempts, too. Without delays a failed message goes back to its queue at once.
 
     Raises:
         LocalError: ``attempts`` is not a whole number of at least 1, or a delay not a number of seconds from 0.001 to
@@ -54,9 +54,6 @@ class RetryPolicy:
         fails. The order of messages changes.
 
         Args:
-            attempts: the number of attempts in all.
-            base: the first delay, seconds.
-            factor: how much longer each delay is than the one before.
             cap: the longest delay, seconds.
 
         Raises:
@@ -114,13 +111,7 @@ class ReconnectPolicy:
             raise LocalError(f"{self}", hint="give initial_attempts as a whole number from 1, or None")
 
     def delay(self, failures: int, urls: int, random: Callable[[], float]) -> float:
-        """Return the seconds to wait before the next attempt.
-
-        Args:
-            failures: the number of failures in a row, from 1.
-            urls: the number of URLs.
-            random: returns evenly distributed numbers from 0 to 1.
-        """
+        """Return the seconds to wait after this many failures in a row, from 1, with this many URLs."""
         if failures % urls:
             return 0.0
         doublings = min(failures // urls - 1, 32)

@@ -22,6 +22,13 @@ from eda_core.messages.routing import MAX_HEADER_BYTES
 _DEATH: Final = ("x-death", "x-first-death", "x-last-death", DELIVERY_COUNT_HEADER)
 
 
+#: The other properties that a copy has.
+_COPIED: Final = (
+    *("content_type", "content_encoding", "priority", "correlation_id", "reply_to"),
+    *("message_id", "timestamp", "message_type", "app_id"),
+)
+
+
 def retry_queue(queue: str, delay: float) -> str:
     """Return the name of the queue in which messages of ``queue`` wait for ``delay`` seconds."""
     return f"{queue}.retry.{_milliseconds(delay)}"
@@ -47,13 +54,8 @@ def again(properties: Basic.Properties, exchange: str, routing_key: str, attempt
     """Return the properties for a copy of a failed message; ``None`` if they cannot be written, or are too large.
 
     They are those of the message without the broker's own headers, without the expiration, because the message was
-    delivered in time, and without the user id, because the broker refuses that of another user.
-
-    Args:
-        properties: those of the failed message.
-        exchange: where it was published first.
-        routing_key: with which routing key.
-        attempt: how often it has failed.
+    delivered in time, and without the user id, because the broker refuses that of another user. Headers say to which
+    exchange and with which routing key the message was published first, and how many attempts have failed.
     """
     headers = {
         name: value
@@ -63,19 +65,7 @@ def again(properties: Basic.Properties, exchange: str, routing_key: str, attempt
     headers[ATTEMPT] = attempt
     headers[ORIGIN_EXCHANGE] = exchange
     headers[ORIGIN_ROUTING_KEY] = routing_key
-    copy = Properties(
-        content_type=properties.content_type,
-        content_encoding=properties.content_encoding,
-        headers=headers,
-        delivery_mode=2,
-        priority=properties.priority,
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
-        message_id=properties.message_id,
-        timestamp=properties.timestamp,
-        message_type=properties.message_type,
-        app_id=properties.app_id,
-    )
+    copy = Properties(headers=headers, delivery_mode=2, **{name: getattr(properties, name) for name in _COPIED})
     try:
         size = len(copy.marshal())
     except Exception:  # pamqp raises TypeError, struct.error, OverflowError and others

@@ -6,7 +6,7 @@ and prefetch. This module decides what is declared. It does not know when, nor w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from pamqp.commands import Basic, Exchange, Queue
 
 from eda_core.machine import retry
 from eda_core.machine.config import Config
-from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS, EXCHANGES, LOGS, queue_name
+from eda_core.messages.routing import COMMANDS, EVENTS, EXCHANGES, queue_name
 
 #: The consumer tag for the results of calls. The tags of the other consumers are the names of their exchanges.
 REPLIES: Final = "replies"
@@ -51,25 +51,17 @@ def replies(key: str) -> Subscription:
 
 def subscriptions(config: Config) -> tuple[Subscription, ...]:
     """Return the queues of a service, in the order in which they are declared."""
-    return tuple(_subscriptions(config))
-
-
-def _subscriptions(config: Config) -> Iterator[Subscription]:
-    for exchange, keys in ((EVENTS, config.events), (COMMANDS, config.commands)):
-        if keys:
-            yield Subscription(exchange, "" if config.exclusive_queues else queue_name(config.service, exchange), keys)
-    for exchange, keys in ((CONFIGURATIONS, config.configurations), (LOGS, config.logs)):
-        if keys:
-            yield Subscription(exchange, "", keys)
+    shared = () if config.exclusive_queues else (EVENTS, COMMANDS)
+    wanted = zip(EXCHANGES, (config.events, config.commands, config.configurations, config.logs), strict=True)
+    return tuple(
+        Subscription(exchange, queue_name(config.service, exchange) if exchange in shared else "", keys)
+        for exchange, keys in wanted
+        if keys
+    )
 
 
 def declarations(wanted: Sequence[Subscription], delays: Iterable[float]) -> tuple[base.Frame, ...]:
-    """Return the commands of the first step: all four exchanges, the queues, and the retry queues.
-
-    Args:
-        wanted: the queues of the service.
-        delays: the delays of its retry policy, seconds.
-    """
+    """Return the commands of the first step: all four exchanges, the queues, and a retry queue for each delay."""
     exchanges = (Exchange.Declare(exchange=name, exchange_type="topic", durable=True) for name in EXCHANGES)
     queues = (
         Queue.Declare(queue=subscription.queue, durable=bool(subscription.queue), exclusive=not subscription.queue)
@@ -85,12 +77,7 @@ def declarations(wanted: Sequence[Subscription], delays: Iterable[float]) -> tup
 
 
 def queue_names(wanted: Sequence[Subscription], replies: Sequence[base.Frame]) -> Mapping[str, str] | None:
-    """Return the name of each queue by consumer tag; ``None`` if the broker has not named them all.
-
-    Args:
-        wanted: the queues of the service.
-        replies: the broker's replies to :func:`declarations`.
-    """
+    """Return the name of each queue by consumer tag, from the replies to the first step; ``None`` if one is missing."""
     names = [reply.queue for reply in replies if isinstance(reply, Queue.DeclareOk) and reply.queue]
     if len(names) < len(wanted) or not all(map(_is_queue_name, names)):
         return None
@@ -107,13 +94,7 @@ def _is_queue_name(name: str) -> bool:
 
 
 def bindings(wanted: Sequence[Subscription], queues: Mapping[str, str], prefetch: int) -> tuple[base.Frame, ...]:
-    """Return the commands of the second step: the bindings, and the prefetch.
-
-    Args:
-        wanted: the queues of the service.
-        queues: their names by consumer tag.
-        prefetch: how many messages may be unacknowledged at once, for each consumer.
-    """
+    """Return the commands of the second step: the bindings of the queues, named by consumer tag, and the prefetch."""
     bound = (
         Queue.Bind(queue=queues[subscription.tag], exchange=subscription.exchange, routing_key=key)
         for subscription in wanted

@@ -80,10 +80,6 @@ class InvalidEnvelope(ValueError):
 def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, str, Basic.Properties, bytes]:
     """Return the exchange, the routing key, the properties and the body with which a message is published.
 
-    Args:
-        content_type: how to write the payload, ``CBOR`` or ``JSON``.
-        limits: of the payload.
-
     Raises:
         LocalError: an attribute of the message is missing, of the wrong type or too long, or the message is a
             ``LogRecord`` (logs are written by :mod:`eda_core.messages.gelf`).
@@ -215,9 +211,6 @@ def open_envelope(
     exchange: str, routing_key: str, properties: Basic.Properties, body: bytes, limits: Limits
 ) -> AnyMessage:
     """Return the message that a delivery holds.
-
-    Args:
-        limits: of the payload.
 
     Raises:
         InvalidEnvelope: the exchange is none of the architecture, a required ``conversation_id`` is missing, the body

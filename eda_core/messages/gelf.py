@@ -23,11 +23,7 @@ _KEPT_FIELDS: Final = 100
 
 
 def routing_key(service: str, level: int) -> str:
-    """Return ``service.LEVEL``, the routing key of a log record.
-
-    Args:
-        level: a syslog severity, from 0 to 7.
-    """
+    """Return ``service.LEVEL``, the routing key of a log record whose ``level`` is a syslog severity, from 0 to 7."""
     return f"{service}.{LABELS[level]}"
 
 
@@ -71,14 +67,10 @@ def record(
     record that is too long is cut.
 
     Args:
-        service: the name of the logical service.
-        hostname: the name of its host.
-        pid: the process id of the worker.
-        timestamp: seconds since the epoch.
+        timestamp: seconds since 1970 (POSIX time).
         level: a syslog severity, from 0 to 7.
         short: the message in one line.
         full: the whole message, such as a traceback.
-        conversation_id: the conversation that the record is about; "" if there is none.
         fields: additional fields. A name that does not begin with an underscore is given one.
 
     Raises:

@@ -32,24 +32,16 @@ MAX_HEADER_BYTES: Final = 120_000
 
 
 def queue_name(service: str, exchange: str) -> str:
-    """Return the name of the durable queue that the workers of a service share.
-
-    Args:
-        service: the name of the logical service.
-        exchange: ``events`` or ``commands``.
-    """
+    """Return the name of the queue that the workers of a service share: ``service.events`` or ``service.commands``."""
     return f"{service}.{exchange}"
 
 
 def check_name(what: str, name: object, *, empty: bool = False) -> str:
     """Return ``name`` if it can be sent as an AMQP short string.
 
-    Args:
-        what: what the name is, for the text of the error.
-        empty: whether it may be empty.
-
     Raises:
-        LocalError: it is not text, is empty, cannot be written as UTF-8, or is longer than 255 bytes.
+        LocalError: it is not text, is empty (unless ``empty``), cannot be written as UTF-8, or is longer than 255
+            bytes. The text calls it ``what``.
     """
     if type(name) is str and name and len(name) <= MAX_NAME_BYTES and name.isascii():  # nearly all names
         return name

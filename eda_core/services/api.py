@@ -136,11 +136,7 @@ class ServiceApi(Handlers, Generic[R]):
 
     @abstractmethod
     def make_input(self, call: Callable[[Machine, float], list[Effect]]) -> R:
-        """Make an input to the running machine, and perform its effects.
-
-        Args:
-            call: makes the input, with the machine and the time in monotonic seconds, and returns its effects.
-        """
+        """Make the input that ``call(machine, now)`` makes, and perform its effects."""
 
     def make_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         """Make an input before this returns, in every adapter. See :meth:`make_input`."""
@@ -198,7 +194,7 @@ class ServiceApi(Handlers, Generic[R]):
     ) -> AnyMessage:
         """Return the message that a delivery holds. A tool that shows all deliveries overrides this.
 
-        A service that keeps a journal does not call this, because the replay could not.
+        A service that keeps a journal does not call it, because the replay could not.
 
         Raises:
             InvalidEnvelope: the delivery is no message, and is dead-lettered.
@@ -214,11 +210,7 @@ class ServiceApi(Handlers, Generic[R]):
     def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
         """Call a function once after ``delay`` seconds, outside any handler, unless the service stops before.
 
-        Args:
-            callback: the function. It may be a coroutine function if handlers are.
-
-        Returns:
-            The number of the timer, for :meth:`cancel_timer`.
+        It may be a coroutine function if handlers are. Returns the number of the timer, for :meth:`cancel_timer`.
 
         Raises:
             StateError: the service was not run yet, or it has stopped.
@@ -227,14 +219,7 @@ class ServiceApi(Handlers, Generic[R]):
         return driver.ask(partial(driver.call_later, delay, callback))
 
     def cancel_timer(self, timer: int) -> None:
-        """Cancel a timer.
-
-        Args:
-            timer: what :meth:`call_later` returned. It does no harm if the timer does not exist any more.
-
-        Raises:
-            StateError: the service was not run yet.
-        """
+        """Cancel the timer with this number. It does no harm if the timer does not exist any more."""
         driver = self.running_driver()
         with suppress(StateError):  # the service has stopped, and its timers with it
             driver.ask(partial(driver.cancel_timer, timer))
@@ -293,7 +278,6 @@ class ServiceApi(Handlers, Generic[R]):
         Args:
             event: the name of the event, which is its routing key.
             message: the payload.
-            conversation_id: the conversation to which the event belongs.
             mandatory: whether ``handle_returned_message`` is called if no service receives the event.
             immediate: whether to send the event at once although the handler runs, for example a report of progress.
 
@@ -319,16 +303,12 @@ class ServiceApi(Handlers, Generic[R]):
         *,
         immediate: bool = False,
     ) -> R:
-        """Send a command. See :meth:`publish_event`.
+        """Send a command. The other arguments are those of :meth:`publish_event`.
 
         Args:
             command: ``service.Command``, which is the routing key.
-            message: the payload.
-            conversation_id: the conversation to which the command belongs.
             reply_to: the routing key for the result.
             correlation_id: comes back with the result, so that the handler knows to which command it belongs.
-            mandatory: whether ``handle_returned_message`` is called if no service receives the command.
-            immediate: whether to send the command at once although the handler runs.
         """
         sent = Command(command, message, conversation_id, reply_to, _or_empty(correlation_id))
         return self.publish_message(sent, mandatory=mandatory, immediate=immediate)
@@ -339,11 +319,7 @@ class ServiceApi(Handlers, Generic[R]):
         """Publish the result of a command that succeeded. See :meth:`publish_event`.
 
         Args:
-            destination: the ``reply_to`` of the command.
-            message: the payload.
-            conversation_id: that of the command.
-            correlation_id: that of the command.
-            mandatory: whether ``handle_returned_message`` is called if no service receives the result.
+            destination: the ``reply_to`` of the command. Both other identifiers are also those of the command.
         """
         result = Result(destination, message, conversation_id, SUCCESS, _or_empty(correlation_id))
         return self.publish_message(result, mandatory=mandatory)
@@ -369,7 +345,6 @@ class ServiceApi(Handlers, Generic[R]):
             criticity: the level, from 0 to 7: a constant of :mod:`eda_core.criticality`.
             short: the message in one line.
             full: the whole message, such as a traceback.
-            conversation_id: the conversation that the record is about.
             additional_fields: more fields of the GELF record. None may be called ``id``.
 
         Raises:
@@ -401,9 +376,7 @@ class ServiceApi(Handlers, Generic[R]):
         """Reject a message whose handler has returned true. See :meth:`manual_ack`.
 
         Args:
-            delivery_tag: ``meta["delivery_tag"]`` of the message.
             requeue: whether it goes back to its queue, which counts as a failed attempt. If not, it is dead-lettered.
-            multiple: whether to reject also all earlier messages whose handlers have returned true.
         """
         return self.make_input(
             lambda machine, now: machine.nack(DeliveryId(delivery_tag), now, requeue=requeue, multiple=multiple)

@@ -26,9 +26,7 @@ class CallbackBatch(EventBatch):
     __doc__ = EventBatch.__doc__
 
     def push(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
-        """Add the event that is being handled. If the batch is full now, call the callback.
-
-        The arguments are those of the handler.
+        """Add the event that is being handled, with the arguments of its handler. Call the callback if it is full now.
 
         Raises:
             LocalError: ``meta`` is not the one that the handler was given.

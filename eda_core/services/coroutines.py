@@ -25,8 +25,7 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         """Ask the service to stop. This returns at once; ``run`` returns when the service has stopped.
 
         Args:
-            timeout: how long the stop may take, seconds; by default ``STOP_TIMEOUT``. Then unfinished messages are left
-                to other workers.
+            timeout: seconds, by default ``STOP_TIMEOUT``. Then unfinished messages are left to other workers.
 
         Raises:
             LocalError: the timeout is not a number.
@@ -42,7 +41,6 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
 
         Args:
             command: ``service.Command``.
-            message: the payload of the command.
             timeout: how long to wait for the result, seconds.
             conversation_id: by default that of the message that is being handled, or else a new one.
 
@@ -76,9 +74,7 @@ class CoroutineBatch(EventBatch):
     __doc__ = EventBatch.__doc__
 
     async def push(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
-        """Add the event that is being handled. If the batch is full now, await the callback.
-
-        The arguments are those of the handler.
+        """Add the event that is being handled, with the arguments of its handler. Await the callback if it is full now.
 
         Raises:
             LocalError: ``meta`` is not the one that the handler was given.

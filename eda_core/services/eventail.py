@@ -62,10 +62,6 @@ class EventailNames:
     Attributes:
         ID: the process id of this worker.
         HOSTNAME: the name of its host in logs and in the name of the connection. A subclass may set it.
-        EVENT_EXCHANGE: the exchange of events. A subclass must not change this and the following.
-        EVENT_EXCHANGE_TYPE: its type.
-        LOG_EXCHANGE: the exchange of log records.
-        LOG_EXCHANGE_TYPE: its type.
     """
 
     ID: int
@@ -150,8 +146,7 @@ class EventailCoroutines(EventailService[Coroutine[Any, Any, None]], CoroutineSe
         """Ask the service to stop. This returns at once; ``run`` returns when the service has stopped.
 
         Args:
-            timeout: how long the stop may take, seconds; by default ``STOP_TIMEOUT``. Then unfinished messages are left
-                to other workers.
+            timeout: seconds, by default ``STOP_TIMEOUT``. Then unfinished messages are left to other workers.
             reconnect: an argument of eventail's that must be false: ``run`` reconnects by itself.
 
         Raises:
@@ -162,11 +157,7 @@ class EventailCoroutines(EventailService[Coroutine[Any, Any, None]], CoroutineSe
 
 
 def time_to_stop(timeout: float | None, reconnect: bool) -> float | None:
-    """Return the timeout that is meant by a call of ``stop``. Callers of eventail's method write ``stop(reconnect)``.
-
-    Args:
-        timeout: seconds, ``None``, or eventail's ``reconnect``.
-        reconnect: eventail's ``reconnect``.
+    """Return the timeout that is meant by a call of ``stop``. Its first argument may be eventail's ``reconnect``.
 
     Raises:
         LocalError: ``reconnect`` is true, or the timeout is not a number of seconds.
