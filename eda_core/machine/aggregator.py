@@ -6,7 +6,7 @@ runs, and reads no clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Generic, TypeAlias, TypeVar
 
@@ -23,35 +23,33 @@ Collected: TypeAlias = tuple[DeliveryId | None, Entry]
 
 
 class Aggregator(Generic[Entry]):
-    """Collects entries, and passes them to a callback when there are enough or the first has waited long enough.
+    """Collects entries into a batch, until there are enough or the first one has waited long enough.
 
-    The entries collected so far are a batch. A handler pushes its message and returns a true value, which defers the
-    acknowledgement. If the callback returns, all messages of the batch are acknowledged, and none before all their
-    publishes are confirmed. If it raises, or if the handler within whose delivery it published fails later, the retry
-    policy decides about each message. Messages that the callback has settled itself are left alone. If a link is lost,
-    its messages leave the batch, because the broker delivers them again.
+    A handler adds an entry for its message (:meth:`add`) and returns a true value, which defers the acknowledgement.
+    When the batch is full or :meth:`deadline` has passed, the driver empties it (:meth:`take`), calls the callback with
+    the entries, and reports what that has done (:meth:`settle`). If it succeeded, all messages of the batch are
+    acknowledged, and none before all their publishes are confirmed. If it failed, or if the handler within whose
+    delivery it published fails later, the retry policy decides about each message. Messages that the callback has
+    settled itself are left alone. If a link is lost, its messages leave the batch, because the broker delivers them
+    again.
 
-    If a handler pushes its message and returns nothing, the message is acknowledged at once. Its entry stays in the
-    batch, and a stop of the service waits for it (:meth:`handled`). It is lost if the process dies.
-
-    A driver that has to await its callback uses :meth:`add`, :meth:`take` and :meth:`settle` in place of :meth:`push`.
+    If a handler adds an entry and returns nothing, its message is acknowledged at once. The entry stays in the batch,
+    and a stop of the service waits for it (:meth:`handled`). It is lost if the process dies.
 
     Args:
         max_entries: the size of a full batch. It should be at most the prefetch: otherwise no batch becomes full.
         timeout: how long the first entry waits at most, seconds.
-        callback: is called with the entries of a batch, in the order of delivery.
 
     Raises:
         LocalError: ``max_entries`` is not a whole number of at least 1, or ``timeout`` not a number of seconds above 0.
     """
 
-    def __init__(self, max_entries: int, timeout: float, callback: Callable[[Sequence[Entry]], object]) -> None:
+    def __init__(self, max_entries: int, timeout: float) -> None:
         if type(max_entries) is not int or max_entries < 1:
             raise LocalError(f"max_entries is {max_entries!r}", hint="give a whole number, at least 1")
         check_seconds("timeout", timeout)
         self._max_entries = max_entries
         self._timeout = timeout
-        self._callback = callback
         self._entries: list[Collected[Entry]] = []
         self._due: float | None = None
         self._link = 0
@@ -63,30 +61,9 @@ class Aggregator(Generic[Entry]):
     def __repr__(self) -> str:
         return f"<Aggregator {len(self._entries)}/{self._max_entries}>"
 
-    def push(self, machine: Machine, delivery: DeliveryId, entry: Entry, now: float) -> list[Effect]:
-        """Add the message that is being handled, and call the callback if the batch is full now."""
-        return self.expire(machine, now) if self.add(delivery, entry, now) else []
-
-    def tick(self, machine: Machine, now: float) -> list[Effect]:
-        """Call the callback if the first entry has waited long enough. Early and repeated calls do nothing."""
-        return self.expire(machine, now) if self._due is not None and now >= self._due else []
-
-    def expire(self, machine: Machine, now: float) -> list[Effect]:
-        """Call the callback with the entries that there are, if any."""
-        taken = self.take(machine)
-        if not taken:
-            return []
-        try:
-            self._callback([entry for _, entry in taken])
-        except Exception as error:
-            return self.settle(machine, taken, now, error)
-        return self.settle(machine, taken, now)
-
     def deadline(self) -> float | None:
-        """Return when to call :meth:`tick`, in monotonic seconds; ``None`` while the batch is empty."""
+        """Return when the first entry has waited long enough, in monotonic seconds; ``None`` while there is none."""
         return self._due
-
-    # The single steps
 
     def add(self, delivery: DeliveryId, entry: Entry, now: float) -> bool:
         """Add an entry. Returns whether the batch is full now."""

@@ -61,8 +61,7 @@ class EventBatch:
         self.max_entries = max_entries
         self.timeout = timeout
         self.callback = callback
-        # The callback is called here: it may be a coroutine function, or need a thread.
-        self._events: Aggregator[RawEvent] = Aggregator(max_entries, timeout, lambda _: None)
+        self._events: Aggregator[RawEvent] = Aggregator(max_entries, timeout)
         self._timer: int | None = None
 
     def __len__(self) -> int:

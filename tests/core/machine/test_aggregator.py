@@ -11,7 +11,6 @@ from eda_core import (
     DEFERRED,
     DONE,
     Ack,
-    Aggregator,
     Close,
     Config,
     DeliveryId,
@@ -30,6 +29,7 @@ from eda_core import (
 )
 from eda_core.machine.aggregator import Collected
 from tests.core.kit import seal
+from tests.core.machine.batches import Batch
 
 EPOCH = Epoch(1)
 
@@ -58,7 +58,7 @@ def deliver(machine: Machine, tag: int, epoch: Epoch = EPOCH) -> DeliveryId:
     return dispatch.delivery
 
 
-def handle(machine: Machine, batch: Aggregator[int], tag: int, now: float, epoch: Epoch = EPOCH) -> list[object]:
+def handle(machine: Machine, batch: Batch[int], tag: int, now: float, epoch: Epoch = EPOCH) -> list[object]:
     """Deliver, push from within the handler, and end the handler deferring its acknowledgement."""
     delivery = deliver(machine, tag, epoch)
     return [*batch.push(machine, delivery, tag, now), *machine.handled(delivery, DEFERRED, now)]
@@ -71,7 +71,7 @@ def collector() -> tuple[list[list[int]], Callable[[Sequence[int]], None]]:
 
 def test_a_full_batch_is_handed_over_in_order_and_acknowledged() -> None:
     machine, (got, callback) = an_open_machine(), collector()
-    batch = Aggregator(3, 60.0, callback)
+    batch = Batch(3, 60.0, callback)
     assert handle(machine, batch, 1, 0.0) == []
     assert handle(machine, batch, 2, 0.0) == []
     assert repr(batch) == "<Aggregator 2/3>"
@@ -85,7 +85,7 @@ def test_a_full_batch_is_handed_over_in_order_and_acknowledged() -> None:
 
 def test_the_first_entry_sets_the_time() -> None:
     machine, (got, callback) = an_open_machine(), collector()
-    batch = Aggregator(10, 5.0, callback)
+    batch = Batch(10, 5.0, callback)
     handle(machine, batch, 1, 100.0)
     handle(machine, batch, 2, 104.0)
     assert batch.deadline() == 105.0
@@ -97,7 +97,7 @@ def test_the_first_entry_sets_the_time() -> None:
 
 def test_nothing_is_handed_over_from_an_empty_batch() -> None:
     machine, (got, callback) = an_open_machine(), collector()
-    assert Aggregator(1, 1.0, callback).expire(machine, 0.0) == []
+    assert Batch(1, 1.0, callback).expire(machine, 0.0) == []
     assert got == []
 
 
@@ -107,7 +107,7 @@ def test_a_failing_callback_leaves_each_message_to_the_retry_policy() -> None:
     def fail(_entries: Sequence[int]) -> None:
         raise ValueError("no disk")
 
-    batch = Aggregator(2, 60.0, fail)
+    batch = Batch(2, 60.0, fail)
     handle(machine, batch, 1, 0.0)
     effects = handle(machine, batch, 2, 0.0)
     assert [effect for effect in effects if isinstance(effect, Nack)] == [Nack(EPOCH, 1, True), Nack(EPOCH, 2, True)]
@@ -123,7 +123,7 @@ def test_messages_settled_by_the_callback_are_left_alone() -> None:
         effects.extend(machine.ack(deliveries[0], 0.0))
         effects.extend(machine.nack(deliveries[1], 0.0))
 
-    batch: Aggregator[int] = Aggregator(10, 60.0, settle)
+    batch: Batch[int] = Batch(10, 60.0, settle)
     for number, delivery in enumerate(deliveries):
         batch.push(machine, delivery, number, 0.0)
         machine.handled(delivery, DEFERRED, 0.0)
@@ -140,7 +140,7 @@ def test_messages_settled_by_a_callback_that_fails_are_left_alone() -> None:
         effects.extend(machine.ack(deliveries[0], 0.0))
         raise OSError("no disk")
 
-    batch: Aggregator[int] = Aggregator(10, 60.0, settle)
+    batch: Batch[int] = Batch(10, 60.0, settle)
     for number, delivery in enumerate(deliveries):
         batch.push(machine, delivery, number, 0.0)
         machine.handled(delivery, DEFERRED, 0.0)
@@ -150,7 +150,7 @@ def test_messages_settled_by_a_callback_that_fails_are_left_alone() -> None:
 
 def test_messages_of_a_lost_link_do_not_fill_the_batch() -> None:
     machine, (got, callback) = an_open_machine(), collector()
-    batch = Aggregator(2, 60.0, callback)
+    batch = Batch(2, 60.0, callback)
     handle(machine, batch, 1, 0.0)
     machine.link_down(EPOCH, "cut", 1.0)
     machine.tick(1.0)
@@ -163,7 +163,7 @@ def test_messages_of_a_lost_link_do_not_fill_the_batch() -> None:
 
 
 def test_what_the_callback_publishes_is_of_the_message_being_handled_or_one_whose_handler_is_over() -> None:
-    machine, batch = an_open_machine(), Aggregator[str](9, 1.0, len)
+    machine, batch = an_open_machine(), Batch[str](9, 1.0, len)
     first, second, third = (deliver(machine, tag) for tag in (1, 2, 3))
     taken: list[Collected[str]] = [(None, "x"), (first, "x"), (second, "x"), (third, "x")]
     assert batch.publisher(machine, taken, second) == second
@@ -175,7 +175,7 @@ def test_what_the_callback_publishes_is_of_the_message_being_handled_or_one_whos
 
 
 def test_what_a_timer_hands_over_while_a_handler_goes_on_is_not_dropped_with_that_handler() -> None:
-    machine, batch = an_open_machine(), Aggregator[str](9, 1.0, len)
+    machine, batch = an_open_machine(), Batch[str](9, 1.0, len)
     first, last = (deliver(machine, tag) for tag in (1, 2))
     for each in (first, last):
         batch.add(each, "x", 0.0)
@@ -191,7 +191,7 @@ def test_what_a_timer_hands_over_while_a_handler_goes_on_is_not_dropped_with_tha
 
 def test_messages_of_a_lost_link_leave_the_batch() -> None:
     machine, (got, callback) = an_open_machine(), collector()
-    batch = Aggregator(3, 60.0, callback)
+    batch = Batch(3, 60.0, callback)
     handle(machine, batch, 1, 0.0)
     machine.link_down(EPOCH, "cut", 1.0)
     machine.tick(1.0)
@@ -202,7 +202,7 @@ def test_messages_of_a_lost_link_leave_the_batch() -> None:
 
 def test_a_link_lost_while_the_batch_is_dealt_with_acknowledges_nothing() -> None:
     machine, (_, callback) = an_open_machine(), collector()
-    batch = Aggregator(2, 60.0, callback)
+    batch = Batch(2, 60.0, callback)
     delivery = deliver(machine, 1)
     assert not batch.add(delivery, 1, 0.0)
     machine.handled(delivery, DEFERRED, 0.0)
@@ -211,7 +211,7 @@ def test_a_link_lost_while_the_batch_is_dealt_with_acknowledges_nothing() -> Non
     assert batch.settle(machine, taken, 2.0) == []
 
 
-def end(machine: Machine, batch: Aggregator[int], tag: int, outcome: Outcome, epoch: Epoch = EPOCH) -> list[Effect]:
+def end(machine: Machine, batch: Batch[int], tag: int, outcome: Outcome, epoch: Epoch = EPOCH) -> list[Effect]:
     """Deliver, add, and end the handler in this way."""
     delivery = deliver(machine, tag, epoch)
     batch.add(delivery, tag, 0.0)
@@ -221,7 +221,7 @@ def end(machine: Machine, batch: Aggregator[int], tag: int, outcome: Outcome, ep
 
 def test_what_a_handler_does_not_defer_is_acknowledged_at_once_and_stays_in_the_batch() -> None:
     machine, (got, callback) = an_open_machine(), collector()
-    batch = Aggregator(9, 60.0, callback)
+    batch = Batch(9, 60.0, callback)
     assert end(machine, batch, 1, DONE) == [Ack(EPOCH, 1, False)]
     assert end(machine, batch, 2, DEFERRED) == []
     assert end(machine, batch, 3, DONE) == [Ack(EPOCH, 3, False)]
@@ -231,7 +231,7 @@ def test_what_a_handler_does_not_defer_is_acknowledged_at_once_and_stays_in_the_
 
 def test_what_is_acknowledged_already_outlives_its_link() -> None:
     machine, (got, callback) = an_open_machine(), collector()
-    batch = Aggregator(9, 60.0, callback)
+    batch = Batch(9, 60.0, callback)
     end(machine, batch, 1, DONE)
     end(machine, batch, 2, DEFERRED)
     late = deliver(machine, 3)
@@ -247,7 +247,7 @@ def test_what_is_acknowledged_already_outlives_its_link() -> None:
 
 def test_a_handler_of_a_lost_link_that_adds_late_drives_out_nothing() -> None:
     machine, (got, callback) = an_open_machine(), collector()
-    batch = Aggregator(9, 60.0, callback)
+    batch = Batch(9, 60.0, callback)
     late = deliver(machine, 1)
     machine.link_down(EPOCH, "cut", 1.0)
     machine.tick(1.0)
@@ -262,7 +262,7 @@ def test_a_handler_of_a_lost_link_that_adds_late_drives_out_nothing() -> None:
 
 def test_what_a_handler_failed_with_leaves_the_batch() -> None:
     machine, (got, callback) = an_open_machine(), collector()
-    batch = Aggregator(9, 60.0, callback)
+    batch = Batch(9, 60.0, callback)
     assert Nack(EPOCH, 1, True) in end(machine, batch, 1, Failed("no disk"))
     batch.handled(machine, deliver(machine, 2), DONE, 0.0)  # one that was never added
     assert batch.expire(machine, 1.0) == []
@@ -272,7 +272,7 @@ def test_what_a_handler_failed_with_leaves_the_batch() -> None:
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_stop_waits_for_a_batch_of_acknowledged_messages(fails: bool) -> None:
     machine = an_open_machine()
-    batch: Aggregator[int] = Aggregator(9, 60.0, lambda entries: entries[9 if fails else 0])
+    batch: Batch[int] = Batch(9, 60.0, lambda entries: entries[9 if fails else 0])
     end(machine, batch, 1, DONE)
     end(machine, batch, 2, DONE)
     assert not any(isinstance(effect, Close) for effect in machine.stop(1.0))
@@ -285,7 +285,7 @@ def test_a_failing_callback_tells_how_many_events_are_lost() -> None:
     def fail(_entries: Sequence[int]) -> None:
         raise ValueError("no disk")
 
-    batch = Aggregator(9, 60.0, fail)
+    batch = Batch(9, 60.0, fail)
     end(machine, batch, 1, DONE)
     end(machine, batch, 2, DONE)
     end(machine, batch, 3, DEFERRED)
@@ -300,4 +300,4 @@ def test_a_failing_callback_tells_how_many_events_are_lost() -> None:
 )
 def test_a_batch_that_could_never_be_is_refused(max_entries: int, timeout: Any) -> None:
     with pytest.raises(LocalError, match=r"max_entries|timeout"):
-        Aggregator(max_entries, timeout, print)
+        Batch(max_entries, timeout, print)

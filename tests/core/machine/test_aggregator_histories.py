@@ -7,7 +7,8 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda_core import DEFERRED, DONE, Aggregator, DeliveryId, Epoch, Failed, Outcome
+from eda_core import DEFERRED, DONE, DeliveryId, Epoch, Failed, Outcome
+from tests.core.machine.batches import Batch
 from tests.core.machine.test_aggregator import an_open_machine, collector, deliver, open_link
 
 _OUTCOMES: Final[dict[str, Outcome]] = {"done": DONE, "deferred": DEFERRED, "failed": Failed("on purpose")}
@@ -32,7 +33,7 @@ class History:
     def __init__(self) -> None:
         self.machine = an_open_machine()
         self.got, callback = collector()
-        self.batch: Aggregator[int] = Aggregator(1000, 60.0, callback)
+        self.batch: Batch[int] = Batch(1000, 60.0, callback)
         self.expected: dict[int, bool] = {}
         self.begun: list[tuple[DeliveryId, int, Epoch]] = []
         self.running: list[tuple[DeliveryId, int, Epoch]] = []
