@@ -287,10 +287,6 @@ class Deliveries:
 
     # From the handler
 
-    def find(self, number: DeliveryId | None) -> Delivery | None:
-        """Return the delivery if it is on the present link and not settled."""
-        return None if number is None else self.in_flight.by_id.get(number)
-
     def is_orphaned(self, number: DeliveryId | None) -> bool:
         """Return whether its link is lost and its handler still runs."""
         return number in self._orphans

@@ -585,7 +585,8 @@ class Machine:
         effects: list[Effect] = []
         if self._connection.state in OVER:
             raise StateError(f"the service is {self.state}", hint="call before it stops")
-        delivery, calls = self._deliveries.find(within), self._calls
+        calls = self._calls
+        delivery = None if within is None else self._deliveries.in_flight.by_id.get(within)
         correlation_id = self._correlation_id(ticket)
         if not conversation_id and delivery is not None:
             conversation_id = delivery.message.conversation_id

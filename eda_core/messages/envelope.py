@@ -31,6 +31,7 @@ from eda_core.messages.routing import (
     MAX_HEADER_BYTES,
     MAX_NAME_BYTES,
     check_name,
+    size_of,
 )
 from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
 from eda_core.text import shortened
@@ -98,7 +99,7 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, s
             hint="pass text, str(uuid.uuid4()) to begin a conversation",
         )
     if not conversation_id.isascii():
-        _check_text("the conversation id", conversation_id)
+        size_of("the conversation id", conversation_id)  # raises if it is no text
     headers: dict[str, Any] = {CONVERSATION_ID: conversation_id}
     properties = persistent(content_type, headers)
     meta = message.meta
@@ -183,13 +184,6 @@ def _is_expiration(value: object) -> bool:
     if not isinstance(value, str) or not value.isascii() or not value.isdecimal():
         return False
     return len(value) < 20 and int(value) <= _LONGEST_EXPIRATION
-
-
-def _check_text(what: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise LocalError(f"{what} {text!r} is not valid Unicode: {error.reason}", hint="remove surrogates") from None
 
 
 def _check_headers(name: str, properties: Basic.Properties) -> None:

@@ -49,17 +49,24 @@ def check_name(what: str, name: object, *, empty: bool = False) -> str:
         raise LocalError(f"{what} must be str, not {type(name).__name__}", hint="pass text")
     if not name and not empty:
         raise LocalError(f"{what} is empty", hint="give it a name")
-    try:
-        size = len(name) if name.isascii() else len(name.encode())
-    except UnicodeEncodeError as error:
-        raise LocalError(
-            f"{what} {name!r} is not valid Unicode: {error.reason}", hint="remove lone surrogates"
-        ) from None
+    size = size_of(what, name)
     if size > MAX_NAME_BYTES:
         raise LocalError(
             f"{what} {name[:40]!r}… is {size} bytes long, AMQP 0-9-1 allows {MAX_NAME_BYTES}", hint="shorten it"
         )
     return name
+
+
+def size_of(what: str, text: str) -> int:
+    """Return the number of bytes of ``text`` in UTF-8.
+
+    Raises:
+        LocalError: it has lone surrogates. The text of the error calls it ``what``.
+    """
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise LocalError(f"{what} {text!r} is not valid Unicode: {error.reason}", hint="remove surrogates") from None
 
 
 class TopicPattern:

@@ -437,7 +437,6 @@ def test_a_handler_holds_no_more_than_its_limit() -> None:
 def test_an_input_that_cannot_come_is_a_bug_of_ours() -> None:
     bench = opened()
     deliveries = bench.machine._deliveries
-    found = deliveries.find(bench.take())
-    assert found is not None
+    found = deliveries.in_flight.by_id[bench.take()]
     with pytest.raises(AssertionError, match="'space' cannot come while a delivery is running"):
         deliveries._step(found, life.SPACE, bench.now, [])
