@@ -51,14 +51,7 @@ REQUEUED: Final = "requeued"  # it is given back to its queue
 ORPHANED: Final = "orphaned"  # its link is lost, its handler still runs
 LOST: Final = "lost"  # its link is lost: the broker delivers it again
 
-_RUNNING: Final = (
-    RUNNING,
-    RUNNING_ACKED,
-    RUNNING_REJECTED,
-    RUNNING_REQUEUED,
-    RUNNING_FAILED,
-    RUNNING_GROUPED,
-)
+_RUNNING: Final = (RUNNING, RUNNING_ACKED, RUNNING_REJECTED, RUNNING_REQUEUED, RUNNING_FAILED, RUNNING_GROUPED)
 _WAITING: Final = (PAUSED, DEFERRED, FAILING, ACKING, ACKING_GROUPED, READY_GROUPED, REJECTING)
 _OVER: Final = (ACKED, REJECTED, REQUEUED, ORPHANED, LOST)
 STAGES: Final = (*_RUNNING, *_WAITING, *_OVER)
@@ -511,11 +504,7 @@ class Deliveries:
         failure, retry, name = delivery.failure, self._config.retry, delivery.message.name
         assert failure is not None
         gives_up = failure.permanent or retry.gives_up(delivery.attempt)
-        fields = {
-            "outcome": "dead-letter" if gives_up else "retry",
-            "routing_key": name,
-            "attempt": delivery.attempt,
-        }
+        fields = {"outcome": "dead-letter" if gives_up else "retry", "routing_key": name, "attempt": delivery.attempt}
         self._report(failure.level, f"{name}: {failure.reason}", delivery, fields, now, effects)
         if gives_up:
             text = f"giving up on {name} after {delivery.attempt} attempt(s): dead-lettered"
@@ -556,13 +545,7 @@ class Deliveries:
         return True
 
     def _report(
-        self,
-        level: int,
-        text: str,
-        delivery: Delivery,
-        fields: Mapping[str, Any],
-        now: float,
-        effects: list[Effect],
+        self, level: int, text: str, delivery: Delivery, fields: Mapping[str, Any], now: float, effects: list[Effect]
     ) -> None:
         """Log to the bus and to the local log."""
         full = delivery.failure.detail if delivery.failure is not None else ""

@@ -279,24 +279,7 @@ def _because(error: str | None) -> str:
 #: The effects after whose failure the link has to be closed.
 ON_LINK: Final = (Declare, Consume, Cancel, Publish, Ack, Nack)
 
+_ForLink = Connect | Declare | Consume | Cancel | Publish | PublishLog | Ack | Nack | Close
+_ForService = Dispatch | Ready | Unconfigured | Returned | PublishDone | Replied | BufferAvailable | Report | Stopped
 #: Any effect.
-Effect = (
-    Connect
-    | Declare
-    | Consume
-    | Cancel
-    | Publish
-    | PublishLog
-    | Ack
-    | Nack
-    | Dispatch
-    | Close
-    | Ready
-    | Unconfigured
-    | Returned
-    | PublishDone
-    | Replied
-    | BufferAvailable
-    | Report
-    | Stopped
-)
+Effect = _ForLink | _ForService

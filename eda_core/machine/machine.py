@@ -79,13 +79,7 @@ class Machine:
     )
 
     def __init__(
-        self,
-        config: Config,
-        *,
-        random: Callable[[], float],
-        token: str,
-        wall_offset: float,
-        read: Read = open_envelope,
+        self, config: Config, *, random: Callable[[], float], token: str, wall_offset: float, read: Read = open_envelope
     ) -> None:
         self.config: Config = config
         self._token = token
@@ -827,11 +821,7 @@ class Machine:
 
 
 #: The hooks of a service, by the effect that calls them.
-_HOOKS: dict[type, str] = {
-    Ready: "on_ready",
-    Unconfigured: "on_unconfigured",
-    Returned: "handle_returned_message",
-}
+_HOOKS: dict[type, str] = {Ready: "on_ready", Unconfigured: "on_unconfigured", Returned: "handle_returned_message"}
 
 _FOLLOWING: dict[str, Callable[[Machine, float, list[Effect]], None]] = {
     OPENED: Machine._opened,

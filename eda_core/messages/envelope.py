@@ -113,12 +113,7 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, s
     return exchange, name, properties, body
 
 
-_OUTGOING: Final[dict[type, str]] = {
-    Event: EVENTS,
-    Command: COMMANDS,
-    Result: COMMANDS,
-    Configuration: CONFIGURATIONS,
-}
+_OUTGOING: Final[dict[type, str]] = {Event: EVENTS, Command: COMMANDS, Result: COMMANDS, Configuration: CONFIGURATIONS}
 
 
 def _address(message: AnyMessage, properties: Basic.Properties, headers: dict[str, Any]) -> None:

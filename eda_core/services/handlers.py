@@ -36,13 +36,7 @@ class Handlers:
         return _find(self, "event", event)(payload, conversation_id, meta)
 
     def handle_command(
-        self,
-        command: str,
-        payload: Any,
-        conversation_id: str,
-        reply_to: str,
-        correlation_id: str,
-        meta: dict[str, Any],
+        self, command: str, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: dict[str, Any]
     ) -> Any:
         """Handle the command ``service.Command``.
 
@@ -51,13 +45,7 @@ class Handlers:
         return _find(self, "command", command)(payload, conversation_id, reply_to, correlation_id, meta)
 
     def handle_result(
-        self,
-        key: str,
-        payload: Any,
-        conversation_id: str,
-        status: str,
-        correlation_id: str,
-        meta: dict[str, Any],
+        self, key: str, payload: Any, conversation_id: str, status: str, correlation_id: str, meta: dict[str, Any]
     ) -> Any:
         """Handle a result with the routing key ``service.Name``.
 
