@@ -74,12 +74,7 @@ class Calls:
         return len(self._by_correlation)
 
     def check(self, timeout: float) -> None:
-        """Check that there may be one more call, with this timeout.
-
-        Raises:
-            LocalError: the timeout is not a number of seconds above 0.
-            BufferFull: there are too many calls.
-        """
+        """Raise ``LocalError`` if the timeout is wrong, or ``BufferFull`` if there are too many calls for one more."""
         check_seconds("timeout", timeout)
         if self.full():
             raise BufferFull(f"{len(self)} calls wait for results, the limit", hint="wait until some have ended")

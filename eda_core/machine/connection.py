@@ -78,31 +78,19 @@ class Connection:
     # Inputs, all about the present link
 
     def start(self, now: float, effects: list[Effect]) -> None:
-        """Begin to connect.
-
-        Raises:
-            StateError: it has begun before.
-        """
+        """Begin to connect. Raises ``StateError`` if it has begun before."""
         self._go(link.START)
         self._connect(now, effects)
 
     def link_up(self, effects: list[Effect]) -> None:
-        """Declare the exchanges and queues: the link is complete.
-
-        Raises:
-            StateError: there is no link to complete.
-        """
+        """Declare the exchanges and queues: the link is complete. Raises ``StateError`` if it was complete before."""
         self._go(link.LINK_UP)
         if self.state is link.DECLARING:
             self._added = self._wanted
             effects.append(Declare(self.epoch, declarations(self._added, self._config.retry.delays)))
 
     def declared(self, replies: Sequence[base.Frame], now: float, effects: list[Effect]) -> str | None:
-        """Go on with declaring, or with consuming: the replies to a ``Declare`` have come.
-
-        Raises:
-            StateError: there was no ``Declare``.
-        """
+        """Go on after the replies to a ``Declare``. Raises ``StateError`` if there was none."""
         serving = self.state in link.SERVING
         if serving:
             self._adding = link.step(link.ADDING, self._adding, link.REPLIED)
@@ -128,12 +116,7 @@ class Connection:
     def down(self, reason: str, now: float, effects: list[Effect], refused: bool = False) -> str | None:
         """Wait for the next attempt, or end: the link could not be opened, was lost, or is closed.
 
-        Args:
-            reason: why, in one line. Passwords in URLs are removed.
-            refused: whether the broker refused the credentials.
-
-        Returns:
-            What has happened; ``None`` if there was no link.
+        Returns what has happened; ``None`` if there was no link.
         """
         before = self.state
         self._go(link.DOWN)
@@ -203,11 +186,7 @@ class Connection:
         return tag in self.queues and self._adding is link.NOTHING and self.state in link.SERVING
 
     def consume(self, tag: str, effects: list[Effect], *, while_stopping: bool = False) -> None:
-        """Consume a declared queue.
-
-        Args:
-            while_stopping: whether it is still consumed during a stop.
-        """
+        """Consume a declared queue, also ``while_stopping`` or until then."""
         if not while_stopping:
             self._consuming.append(tag)
         effects.append(Consume(self.epoch, self.queues[tag], tag))

@@ -89,42 +89,26 @@ IGNORE: Final = "ignore"
 ILLEGAL: Final = "illegal"
 
 # What rows have in common
-_NO_HANDLER: Final = dict.fromkeys((SUCCEEDED, DEFERS, FAILED), IGNORE)  # no handler runs
-_SETTLED: Final = dict.fromkeys((ACK, REJECT, REQUEUE, FAIL, GROUP), ILLEGAL)  # it is settled, or will be
-_GONE: Final = dict.fromkeys((ACK, REJECT, REQUEUE, FAIL, GROUP), IGNORE)  # the broker delivers it again
-_NO_POLICY: Final = dict.fromkeys((RETRY, RETRY_LATER, GIVE_UP), ILLEGAL)  # it is not failing
-_NO_GROUP: Final = dict.fromkeys((GROUP_CONFIRMED, GROUP_FAILED), ILLEGAL)
-#: A handler runs. A stop lets it finish.
-_RUNS: Final = {
+_BY_HAND: Final = (ACK, REJECT, REQUEUE, FAIL, GROUP)
+_NEVER: Final = {
     SPACE: ILLEGAL,
-    **_SETTLED,
-    **_NO_POLICY,
-    **_NO_GROUP,
-    CONFIRMED: IGNORE,
-    LINK_LOST: ORPHANED,
-    STOP: IGNORE,
+    **dict.fromkeys(_BY_HAND, ILLEGAL),  # it is settled, or will be
+    **dict.fromkeys((RETRY, RETRY_LATER, GIVE_UP), ILLEGAL),  # it is not failing
+    **dict.fromkeys((GROUP_CONFIRMED, GROUP_FAILED), ILLEGAL),  # it is in no group
 }
-#: No handler runs. A stop waits for the confirms.
+#: A handler runs. A stop lets it finish.
+_RUNS: Final = {**_NEVER, CONFIRMED: IGNORE, LINK_LOST: ORPHANED, STOP: IGNORE}
+#: No handler runs, so that none ends. A stop waits for the confirms.
 _WAITS: Final = {
-    SPACE: ILLEGAL,
-    **_NO_HANDLER,
-    **_SETTLED,
-    **_NO_POLICY,
-    **_NO_GROUP,
+    **_NEVER,
+    **dict.fromkeys((SUCCEEDED, DEFERS, FAILED), IGNORE),
     CONFIRMED: ILLEGAL,
     LINK_LOST: LOST,
     STOP: IGNORE,
 }
-_IS_OVER: Final = {
-    SPACE: ILLEGAL,
-    **_NO_HANDLER,
-    **_SETTLED,
-    **_NO_POLICY,
-    **_NO_GROUP,
-    CONFIRMED: ILLEGAL,
-    LINK_LOST: IGNORE,
-    STOP: IGNORE,
-}
+_IS_OVER: Final = {**_WAITS, LINK_LOST: IGNORE}
+#: The broker delivers it again, so it cannot be settled.
+_GONE: Final = {**_IS_OVER, **dict.fromkeys(_BY_HAND, IGNORE)}
 
 TABLE: Final[dict[str, dict[str, str]]] = {
     RUNNING: {
@@ -167,8 +151,8 @@ TABLE: Final[dict[str, dict[str, str]]] = {
     ACKED: _IS_OVER,
     REJECTED: _IS_OVER,
     REQUEUED: _IS_OVER,
-    ORPHANED: {**_IS_OVER, **_GONE, SUCCEEDED: LOST, DEFERS: LOST, FAILED: LOST},
-    LOST: {**_IS_OVER, **_GONE},
+    ORPHANED: {**_GONE, SUCCEEDED: LOST, DEFERS: LOST, FAILED: LOST},
+    LOST: _GONE,
 }
 
 #: The stages in which the handler runs, and what it publishes is held.
@@ -341,11 +325,7 @@ class Deliveries:
     # By hand
 
     def settle(self, number: DeliveryId, signal: str, multiple: bool, now: float, effects: list[Effect]) -> None:
-        """Settle a delivery by hand.
-
-        Args:
-            signal: ``ACK``, ``REJECT``, ``REQUEUE`` or ``FAIL``.
-            multiple: whether to settle also all earlier deliveries that are deferred.
+        """Settle a delivery by hand, and, if ``multiple``, all earlier ones that are deferred.
 
         Raises:
             LocalError: it is no delivery of this service, or it is settled already.
@@ -364,11 +344,7 @@ class Deliveries:
             self._step(each, signal, now, effects)
 
     def fail(self, number: DeliveryId, failure: Failed, now: float, effects: list[Effect]) -> None:
-        """Treat a delivery as failed: at once if its handler has deferred the acknowledgement, or else when it ends.
-
-        Raises:
-            LocalError: as :meth:`settle`.
-        """
+        """Treat a delivery as failed: at once if it is deferred, else when its handler ends. Raises as ``settle``."""
         delivery = self.in_flight.by_id.get(number)
         if delivery is not None and delivery.stage in _UNDECIDED:
             delivery.failure = failure
@@ -385,11 +361,7 @@ class Deliveries:
             self._step(delivery, GROUP, now, effects)
 
     def _stage_of_gone(self, number: DeliveryId) -> str:
-        """Return the stage of a delivery that has ended.
-
-        Raises:
-            LocalError: it is no delivery of this service.
-        """
+        """Return the stage of a delivery that has ended. Raises ``LocalError`` if it is none of this service."""
         epoch = number >> TAG_BITS if type(number) is int else 0
         if not 0 < epoch <= self.in_flight.epoch:
             raise LocalError(f"{number!r} is not a delivery tag", hint='pass meta["delivery_tag"] as it is')
@@ -416,12 +388,7 @@ class Deliveries:
             self._step(delivery, STOP, now, effects)
 
     def lose_link(self, epoch: Epoch, *, over: bool = False) -> None:
-        """Forget all deliveries, because their link is lost and the broker delivers them again.
-
-        Args:
-            epoch: the number of the next link.
-            over: whether there will be no next link.
-        """
+        """Forget all deliveries: their link is lost. ``epoch`` is the number of the next link, unless it is ``over``."""
         for delivery in self.in_flight:
             self._memory.remember(delivery.key, delivery.attempt - 1, lost=True)
             if TABLE[delivery.stage][LINK_LOST] is ORPHANED:

@@ -23,12 +23,7 @@ KEPT_LOGS: Final = 100
 
 
 class Logs:
-    """The log records of one service.
-
-    Args:
-        config: says who logs.
-        wall_offset: what to add to monotonic seconds to get seconds since 1970 (POSIX time).
-    """
+    """The log records of one service. ``wall_offset`` plus monotonic seconds are seconds since 1970 (POSIX time)."""
 
     __slots__ = ("_config", "_epoch", "_kept", "_offset")
 
@@ -49,13 +44,7 @@ class Logs:
         conversation_id: str = "",
         fields: Mapping[str, Any] | None = None,
     ) -> None:
-        """Send a record, or keep it until there is a link.
-
-        The arguments are those of :meth:`eda_core.Machine.log`.
-
-        Raises:
-            LocalError: the level or the name of a field is not allowed.
-        """
+        """Send a record, or keep it until there is a link. Arguments and errors are those of ``Machine.log``."""
         config = self._config
         body = gelf.record(
             service=config.service,

@@ -316,8 +316,8 @@ class Machine:
         effects: list[Effect] = []
         self._follow(self._connection.tick(now, effects), now, effects)
         overdue = self._calls.overdue(now)
-        for call in overdue:
-            effects.append(Replied(call.ticket, call.command, None, "no result came in time", timed_out=True))
+        late = "no result came in time"
+        effects.extend(Replied(call.ticket, call.command, None, late, timed_out=True) for call in overdue)
         if overdue:
             self._cancel(overdue, now, effects)
         serving = self._connection.state in SERVING
@@ -660,17 +660,10 @@ class Machine:
         return True
 
     def _reserve(self, delivery: Delivery | None, timeout: float | None = None) -> None:
-        """Take space in the outbox for one publish that is not held, or for a call.
+        """Take space in the outbox for one publish that is not held, or, with a ``timeout``, for a call.
 
         For a handler that runs there is more space, up to ``Config.held``: a delivery must not fail because the outbox
-        is full (rule R9).
-
-        Args:
-            timeout: that of the call; ``None`` for a publish.
-
-        Raises:
-            LocalError: the timeout is wrong.
-            BufferFull: there is no space.
+        is full (rule R9). Raises ``BufferFull`` if there is no space, and ``LocalError`` if the timeout is wrong.
         """
         try:
             if timeout is not None:

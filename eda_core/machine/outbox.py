@@ -51,8 +51,7 @@ class Confirms(Generic[Item]):
 
         Args:
             tag: the delivery tag of the answer. If it is not open, there is no item.
-            multiple: whether the answer is about all tags up to this one. Then the tag 0 means all (AMQP 0-9-1,
-                ``basic.ack``).
+            multiple: whether it is about all tags up to this one. Then 0 means all (AMQP 0-9-1, ``basic.ack``).
         """
         if not multiple:
             item = self.open.pop(tag, None)
@@ -115,11 +114,7 @@ class Outbox:
     # Accepting
 
     def refuse_if_full(self) -> None:
-        """Check that there is space for one more publish.
-
-        Raises:
-            BufferFull: there is no space.
-        """
+        """Raise ``BufferFull`` if there is no space for one more publish."""
         if self.kept >= self.limit:
             raise BufferFull(
                 f"{self.kept} publishes wait for the broker's confirms, the limit",
@@ -131,11 +126,7 @@ class Outbox:
         self._cancellable[publish.pid] = True
 
     def cancel(self, publishes: Iterable[Publish]) -> list[Publish]:
-        """Drop the publishes among these that are not sent. Those that are sent are not sent again.
-
-        Returns:
-            The dropped ones.
-        """
+        """Drop those of these publishes that are not sent, and return them. The others are not sent again."""
         unwanted = {publish.pid for publish in publishes} & self._cancellable.keys()
         if not unwanted:
             return []
@@ -181,8 +172,7 @@ class Outbox:
     def refused(self, tag: int, multiple: bool, due: float) -> tuple[int, list[Publish]]:
         """Keep the publishes that the broker has refused, to send them again at ``due``, in monotonic seconds.
 
-        Returns:
-            How many are kept, and the publishes that are dropped because they were cancelled.
+        Returns how many are kept, and those that are dropped because they were cancelled.
         """
         refused = self._confirms.take(tag, multiple)
         unwanted = [publish for publish in refused if not self._cancellable.get(publish.pid, True)]
@@ -191,11 +181,7 @@ class Outbox:
         return len(refused) - len(unwanted), unwanted
 
     def returned(self, message_id: str | None, reason: str) -> Publish | None:
-        """Note that the broker has returned a publish as unroutable. Its confirm follows.
-
-        Returns:
-            The publish; ``None`` if it is not on the link.
-        """
+        """Note why the broker has returned a publish. Returns the publish; ``None`` if it is not on the link."""
         for publish in self._confirms.open.values():  # it is nearly always the first one
             if message_id and publish.properties.message_id == message_id:
                 publish.returned = reason
@@ -220,8 +206,7 @@ class Outbox:
     def deadline(self, serving: bool) -> float | None:
         """Return when to call :meth:`overdue` and :meth:`retry` next, in monotonic seconds; ``None`` if nothing is due.
 
-        Args:
-            serving: whether the link is open. If not, only a resource alarm can last too long.
+        If the link is not open (``serving``), only a resource alarm can last too long.
         """
         blocked = self.blocked_since
         first = None if blocked is None else blocked + self._blocked_timeout
