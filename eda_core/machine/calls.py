@@ -77,7 +77,7 @@ class Calls:
         """Raise ``LocalError`` if the timeout is wrong, or ``BufferFull`` if there are too many calls for one more."""
         check_seconds("timeout", timeout)
         if self.full():
-            raise BufferFull(f"{len(self)} calls wait for results, the limit", hint="wait until some have ended")
+            raise BufferFull(f"{len(self)} calls wait for results, which is the limit", hint="wait until some end")
 
     def full(self) -> bool:
         """Return whether there are as many calls as are allowed."""

@@ -153,7 +153,7 @@ class Connection:
         return self.down(reason, now, effects)
 
     def stop(self, due: float, effects: list[Effect]) -> str | None:
-        """Stop to consume. A second call can only make ``due``, in monotonic seconds, earlier."""
+        """Stop consuming. A second call can only make ``due``, in monotonic seconds, earlier."""
         self.stop_due = due if self.stop_due is None else min(due, self.stop_due)
         before = self.state
         self._go(link.STOP)
@@ -186,7 +186,7 @@ class Connection:
         return tag in self.queues and self._adding is link.NOTHING and self.state in link.SERVING
 
     def consume(self, tag: str, effects: list[Effect], *, while_stopping: bool = False) -> None:
-        """Consume a declared queue, also ``while_stopping`` or until then."""
+        """Consume a declared queue. A stop cancels the consumer, unless ``while_stopping``."""
         if not while_stopping:
             self._consuming.append(tag)
         effects.append(Consume(self.epoch, self.queues[tag], tag))

@@ -388,7 +388,11 @@ class Deliveries:
             self._step(delivery, STOP, now, effects)
 
     def lose_link(self, epoch: Epoch, *, over: bool = False) -> None:
-        """Forget all deliveries: their link is lost. ``epoch`` is the number of the next link, unless it is ``over``."""
+        """Forget all deliveries, because their link is lost. The number of the next link is ``epoch``.
+
+        Args:
+            over: whether there will be no next link.
+        """
         for delivery in self.in_flight:
             self._memory.remember(delivery.key, delivery.attempt - 1, lost=True)
             if TABLE[delivery.stage][LINK_LOST] is ORPHANED:

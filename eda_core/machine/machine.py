@@ -246,7 +246,7 @@ class Machine:
         if timeout is None:
             timeout = self.config.stop_timeout
         elif not is_number(timeout) or timeout != timeout:
-            raise LocalError(f"timeout is {timeout!r}", hint="give seconds")
+            raise LocalError(f"the timeout of stop() is {timeout!r}", hint="give seconds")
         self._follow(self._connection.stop(now + timeout, effects), now, effects)
         self._deliveries.stop(now, effects)
         self._finish_if_quiet(now, effects)

@@ -117,7 +117,7 @@ class Outbox:
         """Raise ``BufferFull`` if there is no space for one more publish."""
         if self.kept >= self.limit:
             raise BufferFull(
-                f"{self.kept} publishes wait for the broker's confirms, the limit",
+                f"{self.kept} publishes wait for the broker's confirms, which is the limit",
                 hint="publish more slowly, or wait until there is space",
             )
 

@@ -36,11 +36,11 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if type(self.attempts) is not int or self.attempts < 1:
-            raise LocalError(f"RetryPolicy(attempts={self.attempts!r})", hint="a message is tried at least once")
+            raise LocalError(f"RetryPolicy(attempts={self.attempts!r})", hint="give a whole number of at least 1")
         if type(self.delays) is not tuple or not all(
             is_number(delay) and 0.001 <= delay <= _LONGEST_DELAY for delay in self.delays
         ):
-            raise LocalError(f"{self!r}", hint=f"give seconds, up to {_LONGEST_DELAY}")
+            raise LocalError(f"{self!r}", hint=f"give delays as a tuple of seconds from 0.001 to {_LONGEST_DELAY}")
 
     def __repr__(self) -> str:
         return f"RetryPolicy(attempts={self.attempts}, delays={shortened(repr(self.delays), 60)})"

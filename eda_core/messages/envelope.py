@@ -99,7 +99,7 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, s
             hint="pass text, str(uuid.uuid4()) to begin a conversation",
         )
     if not conversation_id.isascii():
-        size_of("the conversation id", conversation_id)  # raises if it is no text
+        size_of("the conversation id", conversation_id)  # it must be valid Unicode
     headers: dict[str, Any] = {CONVERSATION_ID: conversation_id}
     properties = persistent(content_type, headers)
     meta = message.meta

@@ -94,7 +94,7 @@ def _find(service: Handlers, kind: str, name: str) -> Any:
         )
         raise NoHandler(
             f"unexpected {kind} {name}: {type(service).__name__} has handlers for {', '.join(known) or 'nothing'}",
-            hint="check the subscriptions",
+            hint=f"define {method}(), or do not subscribe to it",
         )
     return handler
 

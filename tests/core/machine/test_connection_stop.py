@@ -333,7 +333,7 @@ def test_an_acknowledgement_by_hand_after_the_end_is_too_late_and_no_error() -> 
 def test_a_timeout_that_is_no_number_changes_nothing(timeout: Any) -> None:
     bench = opened()
     before = snapshot(bench.machine)
-    with pytest.raises(LocalError, match=r"timeout is .*; give seconds"):
+    with pytest.raises(LocalError, match=r"the timeout of stop\(\) is .*; give seconds"):
         bench.stop(timeout)
     assert snapshot(bench.machine) == before
 

@@ -72,7 +72,7 @@ def test_accepts_no_more_than_the_buffer_holds() -> None:
     outbox = make(1, 2)
     accept(outbox, *numbered(1, 2))
     with pytest.raises(
-        BufferFull, match="2 publishes wait for the broker's confirms, the limit; publish more slowly"
+        BufferFull, match="2 publishes wait for the broker's confirms, which is the limit; publish more slowly"
     ) as full:
         outbox.refuse_if_full()
     assert full.value.temporary

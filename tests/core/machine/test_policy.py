@@ -64,18 +64,18 @@ def test_backoff_over_very_many_attempts_does_not_overflow() -> None:
 def test_a_message_is_tried_a_whole_number_of_times_and_at_least_once(attempts: Any) -> None:
     with pytest.raises(LocalError) as caught:
         RetryPolicy(attempts)
-    assert str(caught.value) == f"RetryPolicy(attempts={attempts!r}); a message is tried at least once"
+    assert str(caught.value) == f"RetryPolicy(attempts={attempts!r}); give a whole number of at least 1"
 
 
 @pytest.mark.parametrize("delay", [0, 0.0005, -1, 4_000_001, math.inf, math.nan, "1", None, True])
 def test_delays_that_no_queue_can_have_are_refused(delay: Any) -> None:
-    with pytest.raises(LocalError, match=r"; give seconds, up to 4000000$"):
+    with pytest.raises(LocalError, match=r"; give delays as a tuple of seconds from 0.001 to 4000000$"):
         RetryPolicy(3, (1.0, delay))
 
 
 @pytest.mark.parametrize("delays", [[1.0], "1", 5, None])
 def test_delays_are_a_tuple(delays: Any) -> None:
-    with pytest.raises(LocalError, match=r"; give seconds, up to 4000000$"):
+    with pytest.raises(LocalError, match=r"; give delays as a tuple of seconds from 0.001 to 4000000$"):
         RetryPolicy(3, delays)
 
 

@@ -86,15 +86,16 @@ def test_a_name_without_a_method_says_which_methods_there_are(message: AnyMessag
     with pytest.raises(NoHandler) as caught:
         Transcriber().handle(message)
     kind = type(message).__name__.lower()
+    method = f"on_{message.name.rpartition('.')[2]}"
     assert str(caught.value) == (
         f"unexpected {kind} {message.name}: Transcriber has handlers for NewModel, TranscribeAudio, "
-        "TranscribeAudioReturn, TranscriptReady; check the subscriptions"
+        f"TranscribeAudioReturn, TranscriptReady; define {method}(), or do not subscribe to it"
     )
 
 
 @pytest.mark.parametrize("message", BUSINESS, ids=lambda message: type(message).__name__)
 def test_a_service_without_handlers_says_so(message: AnyMessage) -> None:
-    with pytest.raises(NoHandler, match=r"Handlers has handlers for nothing; check the subscriptions$"):
+    with pytest.raises(NoHandler, match=r"Handlers has handlers for nothing; define \w+\(\), or do not "):
         Handlers().handle(message)
 
 
