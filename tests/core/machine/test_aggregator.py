@@ -1,4 +1,4 @@
-"""Batches: handed over at size or time, acknowledged together, safe when links are lost."""
+"""Batches: when the callback is called, what is acknowledged together, and what a lost link does."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,7 +59,7 @@ def deliver(machine: Machine, tag: int, epoch: Epoch = EPOCH) -> DeliveryId:
 
 
 def handle(machine: Machine, batch: Batch[int], tag: int, now: float, epoch: Epoch = EPOCH) -> list[object]:
-    """Deliver, push from within the handler, and end the handler deferring its acknowledgement."""
+    """Deliver a message, push it in its handler, and end the handler with a deferred acknowledgement."""
     delivery = deliver(machine, tag, epoch)
     return [*batch.push(machine, delivery, tag, now), *machine.handled(delivery, DEFERRED, now)]
 
@@ -212,7 +212,7 @@ def test_a_link_lost_while_the_batch_is_dealt_with_acknowledges_nothing() -> Non
 
 
 def end(machine: Machine, batch: Batch[int], tag: int, outcome: Outcome, epoch: Epoch = EPOCH) -> list[Effect]:
-    """Deliver, add, and end the handler in this way."""
+    """Deliver a message, add it, and end its handler with ``outcome``."""
     delivery = deliver(machine, tag, epoch)
     batch.add(delivery, tag, 0.0)
     batch.handled(machine, delivery, outcome, 0.0)

@@ -1,4 +1,4 @@
-"""Receiving: dispatch, the outbox of each delivery, and when the acknowledgement goes out."""
+"""Receiving: dispatch, the outbox of each delivery, and when a delivery is acknowledged."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_one_confirm_for_many_settles_all_their_deliveries_with_one_acknowledgem
 
 
 def test_only_the_deliverys_own_publishes_hold_its_acknowledgement() -> None:
-    """eventail waits until nothing at all is unconfirmed, which under load may never be."""
+    """eventail waits until no publish at all is unconfirmed, which may never be so under load."""
     bench = opened()
     bench.send()
     slow, quick = bench.take(), bench.take()
@@ -314,7 +314,7 @@ def test_what_arrives_while_draining_goes_back_to_the_queue_unread() -> None:
 
 
 def test_what_was_never_confirmed_when_the_service_ends_is_reported() -> None:
-    """What a handler published within a delivery is not: that goes back to the queue with its message."""
+    """The publishes of a handler are not reported: its message goes back to its queue."""
     bench = opened()
     delivery = bench.take()
     bench.publish(within=delivery)

@@ -1,4 +1,4 @@
-"""What the machine asks of its driver: values that say enough, and not too much."""
+"""Effects are values. Their texts name what they are about, without passwords and payloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls: commands whose results a caller waits for, and what the machine makes of them."""
+"""Calls: commands whose results a caller waits for, and what the machine does with them."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_a_command_that_nobody_serves_ends_its_call_at_once() -> None:
 
 
 def test_another_command_that_came_back_is_not_taken_for_a_call() -> None:
-    """Its correlation id is the service's own business, and may be any."""
+    """A service may give it any correlation id."""
     bench = calling()
     sent = bench.send(Command("other.Do", 1, "c-1", "svc.DoReturn", "tok-call-1"))
     returned = bench.machine.returned(

@@ -1,4 +1,4 @@
-"""Random histories of one machine, judged by a model of what is around it (:mod:`tests.core.machine.sequences`)."""
+"""Random histories of one machine, checked by a model of what is around it (:mod:`tests.core.machine.sequences`)."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_stop_at_any_moment_finishes_everything_first(
 
 
 @given(histories, st.booleans())
-def test_a_stop_without_patience_tells_of_every_ticket(history: list[tuple[Any, ...]], delays: bool) -> None:
+def test_a_stop_without_time_tells_of_every_ticket(history: list[tuple[Any, ...]], delays: bool) -> None:
     world = World(delays)
     live(world, history)
     world.perform(world.machine.stop(world.now, 0.0))

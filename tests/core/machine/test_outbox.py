@@ -1,4 +1,4 @@
-"""The outbox: what was accepted for publishing and is not safe yet."""
+"""The outbox: the publishes that were accepted and are not confirmed yet."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_a_returned_publish_is_found_by_its_message_id() -> None:
 
 
 def test_a_lost_link_keeps_the_order_of_acceptance() -> None:
-    """Unconfirmed, refused and not yet sent ones go out again as they were accepted, not as they are stored."""
+    """Unconfirmed, refused and unsent publishes are sent in the order of their acceptance."""
     outbox = make(3, 10)
     accept(outbox, *numbered(1, 2, 3, 4, 5))
     send(outbox)
@@ -323,7 +323,7 @@ moves = st.sampled_from(["accept", "forgettable", "send", "retry", "lose"]) | st
 
 @given(st.lists(moves, max_size=40), st.integers(1, 4))
 def test_nothing_is_lost_twice_or_in_two_places(steps: list[str | tuple[str, int, bool]], window: int) -> None:
-    """Every publish is confirmed, still in the outbox, or was one that its redelivery makes again."""
+    """Each publish is confirmed, or in the outbox, or is made again after a redelivery."""
     outbox = make(window, 1_000)
     accepted: set[int] = set()
     forgettable: set[int] = set()

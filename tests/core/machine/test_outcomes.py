@@ -1,4 +1,4 @@
-"""What a handler has come to: from what it returned or raised."""
+"""The outcomes of handlers, made of what they returned or raised."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Unspeakable(Exception):
 
 
 class Untraceable(Exception):
-    """As of a library that wraps errors in proxies: it fails where Python looks for what it was caused by."""
+    """An exception that fails when Python asks for its cause, as a library with proxies may raise."""
 
     def __getattribute__(self, name: str) -> object:
         if name == "__cause__":
@@ -142,7 +142,7 @@ def test_the_reason_of_a_missing_handler_is_one_line() -> None:
 
 
 class Undecided:
-    """What a comparison of arrays gives, say."""
+    """A value that is neither true nor false, such as an array."""
 
     def __bool__(self) -> bool:
         raise ValueError("ambiguous")
@@ -168,7 +168,7 @@ async def _async_generator() -> AsyncIterator[int]:
 def test_work_that_nobody_will_do_is_a_failure_that_trying_again_does_not_mend(
     function: Callable[[], Any], message: AnyMessage
 ) -> None:
-    """``async`` or ``yield`` by mistake. As "I will acknowledge it myself" the message would be kept for ever."""
+    """``async`` or ``yield`` was written by mistake. If it meant "deferred", the message would stay unacknowledged."""
     failed = outcome(message, function())
     assert isinstance(failed, Failed)
     assert failed.permanent

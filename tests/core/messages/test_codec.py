@@ -1,4 +1,4 @@
-"""Payloads to bytes and back: what passes, what is refused and why, and that nothing else can happen.
+"""Payloads as bytes: what is accepted, what is refused and why, and that nothing else can happen.
 
 How JSON is refused is in ``test_codec_json``.
 """
@@ -264,7 +264,7 @@ def test_the_widest_limits_work(content_type: str) -> None:
     ids=repr,
 )
 def test_a_tagged_leaf_at_the_limit_of_depth_is_accepted_by_both_sides_or_neither(leaf: object) -> None:
-    """Every level short of the limit, up to it: what encode accepts, decode accepts."""
+    """Near the limit decode accepts what encode accepts."""
     for levels in range(28, 33):
         try:
             body = encode(nested(leaf, levels))
@@ -355,7 +355,7 @@ def test_a_payload_may_hold_the_end_mark(payload: object) -> None:
 
 @pytest.mark.parametrize("body", [b"\xa2\x01\x01\x01\x02", b"\xa2\x61a\x01\x61a\x02", b"\xa2\x01\x01\xf5\x02"])
 def test_duplicate_keys_are_refused_in_cbor(body: bytes) -> None:
-    """The last one too: 1 and true are one key in Python, and one of the values would be lost."""
+    """So are 1 and true: they are the same key in Python, and one of the values would be lost."""
     assert "malformed CBOR" in refusal(body)
 
 

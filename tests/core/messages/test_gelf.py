@@ -1,4 +1,4 @@
-"""GELF records: the fields, and that a log is not lost over what it reports."""
+"""GELF records: the fields, and that a record is written whatever it reports."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_values_without_a_form_in_json_are_written_as_text(value: object, text: 
 
 
 def test_lone_surrogates_become_question_marks() -> None:
-    """Such as the names of files that are not UTF-8."""
+    """The names of files that are not UTF-8 have them, for example."""
     document = record(short="file \udcff", full="\ud800", conversation_id="\udfff", fields={"na\udcffme": "\udcff"})
     assert document["short_message"] == "file ?"
     assert (document["full_message"], document["_conversation_id"], document["_na?me"]) == ("?", "?", "?")

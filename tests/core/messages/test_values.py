@@ -1,4 +1,4 @@
-"""The values that travel: messages."""
+"""Messages as values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The methods that services of all adapters offer: what each of them asks of the machine."""
+"""The methods of the services of all adapters, and which input each of them makes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.core.kit import URLS, Bench, of, only, opened
 
 
 class Service(ServiceApi[str]):
-    """An adapter that only notes what it is asked."""
+    """An adapter that only records what it is asked for."""
 
     published: list[tuple[AnyMessage, bool, bool]]
     bench: Bench
@@ -221,7 +221,7 @@ def test_a_handler_that_fails_leaves_no_delivery_behind() -> None:
 
 
 def test_a_context_copied_in_a_handler_stays_within_its_delivery() -> None:
-    """A task begun in a handler, say: what it publishes after the handler's end is still of that delivery."""
+    """What a task publishes that a handler has started belongs to the delivery, also after the handler's end."""
     made = service()
     with handling(made, DeliveryId(7)):
         context = contextvars.copy_context()
@@ -321,7 +321,7 @@ def test_manual_nack_rejects_or_requeues_one_or_all_before_it() -> None:
 
 
 class Runs(Carrier):
-    """The driver of a service that only notes."""
+    """A driver that only records what it is asked for."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
@@ -383,7 +383,7 @@ def test_to_cancel_a_timer_of_a_service_that_has_stopped_is_no_error() -> None:
 
 
 class Telling(Service):
-    """With the core's own way to publish, where nobody waits for the confirm."""
+    """An adapter that publishes as the core does by default: nobody waits for the confirm."""
 
     publish_message = ServiceApi.publish_message
 

@@ -1,4 +1,4 @@
-"""Batches of events for adapters, on a bench without a world."""
+"""Batches of events, without an adapter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.core.services.test_api import Service as Plain
 
 
 class Runs:
-    """What a batch wants of a driver."""
+    """The methods of a driver that a batch uses."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -35,7 +35,7 @@ class Runs:
 
 
 class Service(Plain):
-    """An adapter's service with timers that the test lets run out."""
+    """A service with timers that the test fires."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__([only(Connect, bench.seen).url], ["Happened"], ["svc.Do"], "svc")
@@ -178,7 +178,7 @@ def test_a_batch_that_could_never_be_is_refused() -> None:
 
 
 def test_what_is_abandoned_stays_with_the_broker() -> None:
-    """Neither acknowledged nor failed: another worker gets it as if this one had never seen it."""
+    """It is neither acknowledged nor failed, so another worker gets it."""
 
     def abandoned(_events: object) -> None:
         raise Abandoned("the time is over")

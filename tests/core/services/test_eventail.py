@@ -1,4 +1,4 @@
-"""What services written for eventail find here by its names, and what they are told of the others."""
+"""eventail's names: those that exist here, and the advice about the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From messages to the methods of a service."""
+"""Which method of a service handles a message."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_message_goes_to_the_method_of_its_name_with_its_parts_in_order(messag
 def test_the_method_for_a_kind_can_be_overridden_and_gets_the_name_first_and_meta_by_its_own(
     message: AnyMessage, method: str, arguments: tuple[Any, ...]
 ) -> None:
-    """As eventail calls them: other parameters may have any name, meta may be keyword-only."""
+    """As in eventail other parameters may have any name, and ``meta`` may be keyword-only."""
     service = type("Service", (Handlers,), {method: lambda self, *given, meta: (*given, meta)})()
     assert service.handle(message) == arguments
     service = type(
@@ -101,7 +101,7 @@ def test_a_service_without_handlers_says_so(message: AnyMessage) -> None:
 
 @pytest.mark.parametrize("name", ["ready", "unconfigured", "s.ready", "air", "s.air", "", "s.", "_ready", "ready."])
 def test_a_name_cannot_call_what_is_no_handler(name: str) -> None:
-    """Hooks belong to the life cycle, whoever publishes a message of their name."""
+    """A message with the name of a hook must not call the hook."""
 
     class Watched(Transcriber):
         def on_ready(self) -> Any:
