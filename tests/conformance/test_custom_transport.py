@@ -130,7 +130,7 @@ async def test_a_stop_does_not_wait_for_a_peer_that_is_frozen() -> None:
 async def test_a_publisher_that_waits_for_space_hears_of_the_end() -> None:
     async with embedded_broker() as broker:
         service = Service(broker.urls(["nobody"]), [], [], "service")
-        service._eda_config = replace(service._eda_config, buffer=1)
+        service.BUFFER = 1  # type: ignore[misc]
         run = asyncio.create_task(service.run())
         await asyncio.sleep(0)
         calls = [asyncio.create_task(service.publish_event("Happened", n, "c")) for n in range(2)]

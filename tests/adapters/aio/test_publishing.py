@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import cbor2
@@ -122,7 +121,7 @@ class Narrow(Probe):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._eda_config = replace(self._eda_config, buffer=10)
+        self.BUFFER = 10  # type: ignore[misc]
 
     async def publish_all(self, number: int) -> list[asyncio.Task[None]]:
         """Begin so many publishes."""

@@ -114,7 +114,7 @@ async def test_a_publish_cancelled_while_it_waits_for_space_is_not_sent() -> Non
     class Narrow(Probe):
         def __init__(self, url: str) -> None:
             super().__init__(url)
-            self._eda_config = replace(self._eda_config, buffer=2)
+            self.BUFFER = 2  # type: ignore[misc]
 
     with EmbeddedBrokerThread() as embedded:
         source = Narrow(embedded.url)

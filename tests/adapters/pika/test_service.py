@@ -55,7 +55,7 @@ async def test_a_wrong_publish_raises_where_it_is_made(threads: int) -> None:
 @asynchronous
 async def test_over_the_bound_of_the_buffer_a_publish_is_refused_at_once() -> None:
     service = Probe(NOWHERE)
-    service._eda_config = replace(service._eda_config, buffer=2)
+    service.BUFFER = 2  # type: ignore[misc]
     async with running(service, ready=False):
         await publish(service, 1, 2)
         with pytest.raises(BufferFull):
