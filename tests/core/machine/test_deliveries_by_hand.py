@@ -222,9 +222,7 @@ def test_a_later_publish_of_a_deferred_delivery_goes_out_at_once() -> None:
     [("ack", ["Ack"]), ("reject", ["Nack"]), ("requeue", ["Nack"])],
 )
 @pytest.mark.parametrize("outcome", ["done", "deferred"])
-def test_a_decision_by_hand_while_the_handler_runs_waits_for_its_end(
-    decision: str, expected: list[str], outcome: str
-) -> None:
+def test_a_decision_by_hand_waits_for_the_end_of_its_handler(decision: str, expected: list[str], outcome: str) -> None:
     bench = opened()
     delivery = bench.take()
     assert CALLS[decision](bench, delivery) == []
