@@ -191,7 +191,7 @@ class Deliveries:
         self.paused: deque[Delivery] = deque()
         self._queues: Mapping[str, str] = {}
         self._over = False
-        self.in_flight = InFlight(Epoch(1))
+        self.in_flight: InFlight = InFlight(Epoch(1))
         self.stale: int = 0
 
     def busy(self) -> bool:

@@ -62,16 +62,21 @@ class World:
         self.state.left = scenario.left()
 
     def _compose(self, state: State) -> None:
-        self.state = state
-        self.judge = judge = Judge(state)
-        self.machines = machines = Machines(state, judge)
-        self.network = network = Network(state, judge, machines)
-        self.faults = Faults(state, judge, machines, network)
-        self.handlers = handlers = Handlers(state, judge, machines)
-        self.batches = batches = Batches(state, judge, machines, handlers)
-        self.calls = Calls(state, judge, machines, network)
-        self.operator = Operator(state, judge, machines, network, batches)
-        self.clock = Clock(state, machines, network, batches)
+        self.state: State = state
+        judge = Judge(state)
+        machines = Machines(state, judge)
+        network = Network(state, judge, machines)
+        handlers = Handlers(state, judge, machines)
+        batches = Batches(state, judge, machines, handlers)
+        self.judge: Judge = judge
+        self.machines: Machines = machines
+        self.network: Network = network
+        self.handlers: Handlers = handlers
+        self.batches: Batches = batches
+        self.faults: Faults = Faults(state, judge, machines, network)
+        self.calls: Calls = Calls(state, judge, machines, network)
+        self.operator: Operator = Operator(state, judge, machines, network, batches)
+        self.clock: Clock = Clock(state, machines, network, batches)
 
     def fork(self) -> World:
         """An independent copy, without notes."""

@@ -226,7 +226,7 @@ def test_wrong_calls_raise_before_anything_is_sent() -> None:
             endpoint.publish_event("Happened", 1, "c", -1)
         with pytest.raises(LocalError, match="from 0 to 7"):
             endpoint.log(9, "short")
-        with pytest.raises(LocalError, match="GELF"):
+        with pytest.raises(LocalError, match="a log field cannot have the name 'id'"):
             endpoint.log(3, "short", additional_fields={"id": 1})
     for wrong in ({"confirm_timeout": 0}, {"connect_timeout": -1}, {"connection_max_retries": 1.5}):
         with pytest.raises(LocalError):
