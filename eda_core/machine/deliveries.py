@@ -9,7 +9,7 @@ link; it is told when a link is lost.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from pamqp.commands import Basic
@@ -71,6 +71,7 @@ GROUP: Final = "group"  # acknowledge it together with others
 RETRY: Final = "retry"  # try it again at once
 RETRY_LATER: Final = "retry later"  # try it again after a delay, when its copy comes back
 GIVE_UP: Final = "give up"  # dead-letter it
+TOO_OFTEN: Final = "too often"  # it was lost too often already, so that its handler does not run
 # … from the broker and the service
 CONFIRMED: Final = "confirmed"  # all its publishes are confirmed
 GROUP_CONFIRMED: Final = "group confirmed"  # all publishes of all deliveries of its group are confirmed
@@ -81,7 +82,7 @@ STOP: Final = "stop"  # the service takes no new work
 INPUTS: Final = (
     *(SPACE, SUCCEEDED, DEFERS, FAILED),
     *(ACK, REJECT, REQUEUE, FAIL, GROUP),
-    *(RETRY, RETRY_LATER, GIVE_UP),
+    *(RETRY, RETRY_LATER, GIVE_UP, TOO_OFTEN),
     *(CONFIRMED, GROUP_CONFIRMED, GROUP_FAILED, LINK_LOST, STOP),
 )
 
@@ -94,6 +95,7 @@ _NEVER: Final = {
     SPACE: ILLEGAL,
     **dict.fromkeys(_BY_HAND, ILLEGAL),  # it is settled, or will be
     **dict.fromkeys((RETRY, RETRY_LATER, GIVE_UP), ILLEGAL),  # it is not failing
+    TOO_OFTEN: ILLEGAL,  # this is decided when it is delivered
     **dict.fromkeys((GROUP_CONFIRMED, GROUP_FAILED), ILLEGAL),  # it is in no group
 }
 #: A handler runs. A stop lets it finish.
@@ -133,7 +135,7 @@ TABLE: Final[dict[str, dict[str, str]]] = {
         FAILED: FAILING,
         GROUP_FAILED: RUNNING_FAILED,
     },
-    PAUSED: {**_WAITS, SPACE: RUNNING, STOP: REQUEUED},
+    PAUSED: {**_WAITS, SPACE: RUNNING, TOO_OFTEN: FAILING, STOP: REQUEUED},
     DEFERRED: {
         **_WAITS,
         ACK: ACKING,
@@ -220,13 +222,16 @@ class Deliveries:
         except InvalidEnvelope as invalid:
             return self.reject_invalid(epoch, tag, exchange, routing_key, invalid, now)
         key = properties.message_id or fallback_key(routing_key, properties, body)
-        attempt = 1 if exchange else attempts_behind(properties.headers or {}) + 1
-        if redelivered:
-            attempt = max(attempt, self._attempt(key, properties))
+        failures = 0 if exchange else attempts_behind(properties.headers or {})
         number: DeliveryId = epoch << TAG_BITS | tag  # type: ignore[assignment]  # delivery_id() without a call
         message.meta["delivery_tag"] = number
-        delivery = Delivery(number, tag, message, properties, body, key, attempt, [], RUNNING)
+        delivery = Delivery(number, tag, message, properties, body, key, failures + 1, [], RUNNING)
         self.in_flight.by_id[number] = delivery
+        if redelivered and (reason := self._learn(delivery, failures)):
+            effects: list[Effect] = []
+            delivery.stage, delivery.failure = PAUSED, Failed(reason, permanent=True)
+            self._step(delivery, TOO_OFTEN, now, effects)
+            return effects
         outbox = self._outbox
         if self.paused or outbox.kept >= outbox.limit:
             outbox.wanted = True
@@ -246,11 +251,15 @@ class Deliveries:
         effects.append(Nack(epoch, tag, False))
         return effects
 
-    def _attempt(self, key: Hashable, properties: Basic.Properties) -> int:
-        """Return which attempt a redelivery is, as far as its header ``attempt`` does not say."""
-        if self._config.retry.delays:  # the header counts all failures, so other redeliveries are lost links
-            return self._memory.failures(key) + 1
-        return self._memory.attempt(key, properties.headers or {})
+    def _learn(self, delivery: Delivery, failures: int) -> str:
+        """Note which attempt at a redelivered message this is. Returns why there is none; "" if there is one."""
+        retry = self._config.retry
+        history = self._memory.history(delivery.key, delivery.properties.headers or {}, retry, failures)
+        delivery.attempt = history.failures + 1
+        if history.losses > retry.max_losses:
+            delivery.attempt = history.failures  # there is no further one
+            return f"lost {history.losses} times with its connection or its worker, and {retry.max_losses} are allowed"
+        return ""
 
     def confirmed(self, number: DeliveryId, now: float, effects: list[Effect]) -> None:
         """Note that one publish of this delivery is confirmed, or will not be sent."""

@@ -25,18 +25,25 @@ class RetryPolicy:
         attempts: the number of attempts in all, at least 1. By default there is one retry, at once.
         delays: the times before the second attempt, the third and so on, seconds. The last one is used for all further
             attempts, too. Without delays a failed message goes back to its queue at once.
+        max_losses: how often a message may come back without a failure, because its link or its worker was lost. A
+            message that was lost more often is dead-lettered without an attempt, because it may be the cause. Only a
+            quorum queue counts this for all workers (docs/architecture.rst, "Counting attempts"). The default is less
+            than the delivery limit of RabbitMQ 4, which is 20, so that the service logs the reason.
 
     Raises:
-        LocalError: ``attempts`` is not a whole number of at least 1, or a delay not a number of seconds from 0.001 to
-            4,000,000.
+        LocalError: ``attempts`` is not a whole number of at least 1, ``max_losses`` not one of at least 0, or a delay
+            not a number of seconds from 0.001 to 4,000,000.
     """
 
     attempts: int = 2
     delays: tuple[float, ...] = ()
+    max_losses: int = 10
 
     def __post_init__(self) -> None:
-        if type(self.attempts) is not int or self.attempts < 1:
-            raise LocalError(f"RetryPolicy(attempts={self.attempts!r})", hint="give a whole number of at least 1")
+        for name, lowest in (("attempts", 1), ("max_losses", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < lowest:
+                raise LocalError(f"RetryPolicy({name}={value!r})", hint=f"give a whole number of at least {lowest}")
         if type(self.delays) is not tuple or not all(
             is_number(delay) and 0.001 <= delay <= _LONGEST_DELAY for delay in self.delays
         ):
@@ -67,6 +74,11 @@ class RetryPolicy:
             delays.append(delay)
             delay = min(cap, delay * factor)
         return cls(attempts, tuple(delays))
+
+    @property
+    def republishes(self) -> bool:
+        """Whether a failed message is published again, with a header that counts its failures."""
+        return bool(self.delays)
 
     def gives_up(self, attempt: int) -> bool:
         """Return whether a message is dead-lettered after its attempt number ``attempt``, from 1, has failed."""

@@ -277,25 +277,24 @@ class Judge:
     def _judge_giving_up(self, node: Node, label: str) -> None:
         """I4: a message is dead-lettered after exactly the attempts of the policy; requeues by hand are attempts too.
 
-        A redelivered message of which its worker knows nothing counts as failed once, elsewhere. A delayed retry that
-        is lost with its link begins anew, so there may be more attempts.
+        What a worker cannot know of may lead to more attempts, and never to fewer.
         """
         failures = self._state.failures.get(label, 0)
-        retry, disturbed = node.machine.config.retry, self._disturbed(node, label)
-        fewest = retry.attempts - 1 if disturbed and not retry.delays else retry.attempts
-        most = failures if disturbed else retry.attempts
-        if not max(1, fewest - self._state.requeues.get(label, 0)) <= failures <= most:
-            raise Violation("I4", f"{label} is dead-lettered after {failures} of {retry.attempts} attempts")
+        attempts = node.machine.config.retry.attempts
+        most = failures if self._disturbed(node, label) else attempts
+        if not max(1, attempts - self._state.requeues.get(label, 0)) <= failures <= most:
+            raise Violation("I4", f"{label} is dead-lettered after {failures} of {attempts} attempts")
 
     def _disturbed(self, node: Node, label: str) -> bool:
         """Whether something happened to a message that its worker cannot know of.
 
-        Another worker may have failed with it. It may have been settled, and that was lost with the link. It may be
-        redelivered and never have arrived. A delayed retry leaves a copy when its confirm is lost.
+        Another worker may have failed with it, and the message does not say so. It may have been settled, and that was
+        lost with the link. A message that is published again leaves a copy when its confirm is lost, or comes late.
         """
         state = self._state
-        doubled = bool(node.machine.config.retry.delays) and (node.machine.epoch > 1 or state.spent("refusal"))
-        return label in node.unseen or label in state.settled or len(state.nodes) > 1 or doubled
+        if node.machine.config.retry.republishes:
+            return label in state.settled or state.spent("refusal")
+        return label in state.settled or len(state.nodes) > 1
 
     def publish(self, node: Node, link: SimulatedLink, effect: fx.Publish) -> None:
         """A publish goes out: the machine has accepted it, it is complete, and its time has come."""

@@ -268,6 +268,16 @@ def _workers() -> Scenario:
     )
 
 
+def _poisoned_workers() -> Scenario:
+    return Scenario(
+        "two workers, poison",
+        (service(prefetch=1, retry=RetryPolicy(3)),) * 2,
+        (event("p"),),
+        {"p": Plan((said("p.0"),), poison=True)},
+        bounds={"drop": 1},
+    )
+
+
 # -- calls ------------------------------------------------------------------------------------------------------------
 
 
@@ -476,6 +486,7 @@ SCENARIOS: Final = tuple(
         _alarm,
         _cancel,
         _workers,
+        _poisoned_workers,
         _call,
         _call_failed,
         _calls_early,

@@ -8,6 +8,7 @@ from pamqp.commands import Basic
 from eda_core.errors import BufferFull, LocalError
 from eda_core.machine import deliveries as life
 from eda_core.machine import link
+from eda_core.machine.attempts import History
 from eda_core.machine.effects import (
     Ack,
     BufferAvailable,
@@ -236,7 +237,7 @@ def test_a_stop_gives_back_what_waits_for_space_and_that_counts_as_no_attempt() 
     bench.deliver(tag=1, message_id="m")
     assert only(Nack, bench.stop()) == Nack(bench.epoch, 1, True)
     assert kinds(bench.confirm(sent)) == ["Close"]
-    assert bench.machine._deliveries._memory.attempt("m", {}) == 1
+    assert bench.machine._deliveries._memory.known["m"] == History(losses=1)
 
 
 def test_a_lost_link_takes_along_what_waits_for_space() -> None:
@@ -246,7 +247,7 @@ def test_a_lost_link_takes_along_what_waits_for_space() -> None:
     bench.lose()
     again = only(Publish, bench.open())
     assert of(Dispatch, bench.confirm(again)) == []
-    assert bench.machine._deliveries._memory.attempt("m", {}) == 1
+    assert bench.machine._deliveries._memory.known["m"] == History(losses=1)
 
 
 def test_a_second_outcome_of_the_same_handler_is_ignored() -> None:

@@ -72,12 +72,48 @@ def test_what_is_settled_for_good_is_forgotten(end: str) -> None:
         assert records(effects)[0]["_attempt"] == attempt
     delivery = bench.take(message_id="m", redelivered=True)
     bench.handled(delivery, DONE if end == "success" else Failed("no", permanent=True))
-    assert records(fail(bench, message_id="m", redelivered=True))[0]["_attempt"] == 2
+    assert records(fail(bench, message_id="m", redelivered=True))[0]["_attempt"] == 1
 
 
-def test_a_redelivery_that_this_worker_knows_nothing_of_is_taken_for_a_failure_elsewhere() -> None:
+def test_a_redelivery_that_this_worker_knows_nothing_of_was_lost_elsewhere_and_has_not_failed() -> None:
+    """A worker was killed, or a link was lost before the worker had read what was on its way."""
     bench = opened()
-    assert not only(Nack, fail(bench, redelivered=True)).requeue
+    assert only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
+    assert not only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
+
+
+@pytest.mark.parametrize(
+    ("headers", "gone"),
+    [
+        ({"x-delivery-count": 3, "x-acquired-count": 3}, False),
+        ({"x-delivery-count": 4, "x-acquired-count": 4}, True),
+        ({"x-delivery-count": 3, "x-acquired-count": 4}, False),  # one of them was a failure
+        ({"x-delivery-count": 4}, False),  # one of them may have been a failure
+        ({"x-delivery-count": 5}, True),
+    ],
+)
+def test_a_message_that_is_lost_too_often_is_dead_lettered_without_an_attempt(
+    headers: dict[str, Any], gone: bool
+) -> None:
+    """It may kill each of its workers."""
+    bench = opened(retry=RetryPolicy(2, max_losses=3))
+    effects = bench.deliver(headers={"conversation_id": "c-1", **headers}, redelivered=True)
+    assert (of(Dispatch, effects) == []) is gone
+    if gone:
+        assert only(Nack, effects) == Nack(bench.epoch, 1, False)
+        lost = headers["x-delivery-count"] - ("x-acquired-count" not in headers)
+        reason = f"lost {lost} times with its connection or its worker, and 3 are allowed"
+        alert, emergency = records(effects)
+        assert (alert["short_message"], alert["_outcome"]) == (f"Happened: {reason}", "dead-letter")
+        assert emergency["short_message"].startswith("giving up on Happened after ")
+
+
+def test_a_message_that_may_not_be_lost_at_all_is_dead_lettered_after_its_first_loss() -> None:
+    bench = opened(retry=RetryPolicy(max_losses=0))
+    headers = {"conversation_id": "c-1", "x-delivery-count": 1, "x-acquired-count": 1}
+    effects = bench.deliver(headers=headers, redelivered=True)
+    assert kinds(effects) == ["Report", "PublishLog", "Report", "PublishLog", "Nack"]
+    assert of(Report, effects)[1].text == "giving up on Happened after 0 attempt(s): dead-lettered"
 
 
 def test_a_redelivery_after_a_lost_link_is_not_taken_for_a_failure() -> None:

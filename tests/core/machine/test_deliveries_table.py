@@ -48,6 +48,7 @@ from eda_core.machine.deliveries import (
     STOP,
     SUCCEEDED,
     TABLE,
+    TOO_OFTEN,
 )
 
 CELLS = list(itertools.product(STAGES, INPUTS))
@@ -109,6 +110,8 @@ def expected(stage: str, signal: str) -> str:
         return REQUEUED if stage is PAUSED else IGNORE
     if signal is SPACE:
         return RUNNING if stage is PAUSED else ILLEGAL
+    if signal is TOO_OFTEN:
+        return FAILING if stage is PAUSED else ILLEGAL
     if signal is GROUP_CONFIRMED:
         return ACKED if stage is READY_GROUPED else ILLEGAL
     if signal is GROUP_FAILED:

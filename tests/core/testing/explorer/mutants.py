@@ -47,8 +47,8 @@ MUTANTS = (
     Mutant(
         "retry once goes by redelivered only",
         "machine/attempts",
-        "return known[0] + 1 if known else 2",
-        "return 2",
+        "return History(failures, 0, overruns)",
+        "return History(max(failures, 1), 0, overruns)",
         "plain relay",
         "I4",
     ),
