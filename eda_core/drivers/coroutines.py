@@ -113,6 +113,7 @@ class CoroutineDriver(Driver):
         self.spawn(self._handle(delivery, message))
 
     async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
+        began = self.now()
         try:
             with handling(self.service, delivery):
                 returned = self.service.handle(message)
@@ -123,7 +124,7 @@ class CoroutineDriver(Driver):
             if self.over:  # tear_down() has cancelled it; the broker delivers its message again
                 raise
             result = failure(error)
-        self.handled(delivery, result)
+        self.handled(delivery, result, began)
 
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         if not self.over:

@@ -36,6 +36,7 @@ INPUTS: Final = (
     "tick",
     "delivered",
     "handled",
+    "collected",
     "failed",
     "ack",
     "ack_together",

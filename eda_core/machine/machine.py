@@ -23,7 +23,7 @@ from eda_core.errors import BufferFull, LocalError, StateError
 from eda_core.machine.calls import Call, Calls, reply_key
 from eda_core.machine.config import Config
 from eda_core.machine.connection import ADDED, CLOSING, ENDED, LOST, OPENED, Connection
-from eda_core.machine.deliveries import ACK, HOLDING, REJECT, REQUEUE, Deliveries, Read
+from eda_core.machine.deliveries import ABANDONED, ACK, HOLDING, REJECT, REQUEUE, Deliveries, Read
 from eda_core.machine.effects import (
     ON_LINK,
     Ack,
@@ -74,8 +74,8 @@ class Machine:
     """
 
     __slots__ = (
-        *"_calls _configured _connection _content_type _deliveries _holds _logs _outbox _stale _starved".split(),
-        *"_token config".split(),
+        *"_blamed _calls _configured _connection _content_type _deliveries _holds _logs _outbox _stale".split(),
+        *"_starved _token config".split(),
     )
 
     def __init__(
@@ -87,6 +87,8 @@ class Machine:
         self._configured = False
         self._holds = 0
         self._stale = 0
+        #: Whether the broker has ended the link, perhaps because a handler has taken too long.
+        self._blamed = False
         #: Whether a caller got BufferFull, and was not told yet that there is space again.
         self._starved = False
         self._connection = Connection(config, random)
@@ -172,14 +174,14 @@ class Machine:
 
     def channel_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
         """Report that the broker has closed a channel. The link is closed and opened again."""
-        return self._give_up_link(epoch, f"channel closed: {reason}", now)
+        return self._give_up_link(epoch, f"channel closed: {reason}", now, blamed=True)
 
     def consumer_cancelled(self, epoch: Epoch, consumer_tag: str, now: float) -> list[Effect]:
         """Report that the broker has cancelled a consumer. The link is closed and opened again.
 
-        The reason is that the queue was deleted, or has moved to another node.
+        The reason is that the queue was deleted or has moved to another node, or that a handler has taken too long.
         """
-        return self._give_up_link(epoch, f"the broker cancelled the consumer of {consumer_tag}", now)
+        return self._give_up_link(epoch, f"the broker cancelled the consumer of {consumer_tag}", now, blamed=True)
 
     def blocked(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
         """Report that the broker blocks publishing, because it is short of memory or disk space."""
@@ -361,12 +363,28 @@ class Machine:
         """Return whether its handler has ended and deferred the acknowledgement. Then its publishes are not held."""
         return self._deliveries.is_deferred(delivery)
 
-    def handled(self, delivery: DeliveryId, outcome: Outcome, now: float) -> list[Effect]:
-        """Report that the handler of a ``Dispatch`` has ended."""
+    def handled(
+        self, delivery: DeliveryId, outcome: Outcome, now: float, *, began: float | None = None
+    ) -> list[Effect]:
+        """Report that the handler of a ``Dispatch`` has ended.
+
+        Args:
+            began: when it began, monotonic seconds; ``None`` if it began with the ``Dispatch``.
+        """
         effects: list[Effect] = []
-        if self._deliveries.handled(delivery, outcome, now, effects):
+        if self._deliveries.handled(delivery, outcome, now, effects, began):
             self._now_configured(effects)
         self._proceed(now, effects)
+        return effects
+
+    def collected(self, delivery: DeliveryId, now: float) -> list[Effect]:
+        """Report that a batch holds the message of a handler that runs.
+
+        If the link is lost, the message leaves the batch. So its handler does not go on for the next delivery of the
+        message, as others do.
+        """
+        effects: list[Effect] = []
+        self._deliveries.collect(delivery, now, effects)
         return effects
 
     def failed(self, delivery: DeliveryId, failure: Failed, now: float) -> list[Effect]:
@@ -459,7 +477,7 @@ class Machine:
             raise StateError(f"the service is {self.state}", hint="publish before it stops")
         sealed = seal(message, self._content_type, self.config.limits)
         deliveries = self._deliveries
-        delivery = None if within is None else deliveries.in_flight.by_id.get(within)
+        delivery = None if within is None else deliveries.in_flight.by_id.get(within) or deliveries.of_handler(within)
         if delivery is not None and not immediate and delivery.stage in HOLDING:
             if len(delivery.held) >= self.config.held:
                 raise BufferFull(
@@ -468,7 +486,7 @@ class Machine:
                     temporary=False,
                 )
             delivery.held.append(self._stamp(sealed, mandatory, delivery, None, False))
-        elif not immediate and deliveries.is_orphaned(within):  # the handler publishes it again after the redelivery
+        elif delivery is not None and not immediate and delivery.stage is ABANDONED:  # it is published again later
             self._stale += 1
         else:
             self._reserve(delivery)
@@ -580,7 +598,8 @@ class Machine:
         if self._connection.state in OVER:
             raise StateError(f"the service is {self.state}", hint="call before it stops")
         calls = self._calls
-        delivery = None if within is None else self._deliveries.in_flight.by_id.get(within)
+        deliveries = self._deliveries
+        delivery = None if within is None else deliveries.in_flight.by_id.get(within) or deliveries.of_handler(within)
         correlation_id = self._correlation_id(ticket)
         if not conversation_id and delivery is not None:
             conversation_id = delivery.message.conversation_id
@@ -694,7 +713,7 @@ class Machine:
             mandatory = exchange == COMMANDS
         identifier = None
         if delivery is not None:
-            identifier = delivery.id
+            identifier = delivery.run
             cause = delivery.properties.message_id
             if cause and type(cause) is str and properties.headers is not None:
                 properties.headers[CAUSATION_ID] = cause
@@ -720,7 +739,7 @@ class Machine:
             connection.progress = True
             in_flight.flush(effects)
         if outbox.wanted and outbox.kept < outbox.limit:
-            deliveries.resume(effects)
+            deliveries.resume(now, effects)
             if self._starved and not self._calls.full():
                 self._starved = False
                 effects.append(BufferAvailable())
@@ -728,10 +747,12 @@ class Machine:
         if connection.stop_due is not None:
             self._finish_if_quiet(now, effects)
 
-    def _give_up_link(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
+    def _give_up_link(self, epoch: Epoch, reason: str, now: float, *, blamed: bool = False) -> list[Effect]:
         effects: list[Effect] = []
         if not self._is_stale(epoch) and self._connection.state not in OVER:
+            self._blamed = blamed
             self._follow(self._connection.give_up(reason, now, effects), now, effects)
+            self._blamed = False
         return effects
 
     def _finish_if_quiet(self, now: float, effects: list[Effect]) -> None:
@@ -782,27 +803,27 @@ class Machine:
                 effects.append(Ready())
 
     def _lost(self, now: float, effects: list[Effect]) -> None:
-        self._forget_link()
+        self._forget_link(now, effects)
         self._proceed(now, effects)
 
     def _closing(self, now: float, effects: list[Effect]) -> None:
-        self._abandon(effects)
+        self._abandon(now, effects)
         effects.append(Close(self._connection.epoch, "the service stops"))
 
     def _ended(self, now: float, effects: list[Effect]) -> None:
-        self._abandon(effects)
+        self._abandon(now, effects)
         effects.append(Stopped(self._connection.error))
 
-    def _forget_link(self, *, over: bool = False) -> None:
+    def _forget_link(self, now: float, effects: list[Effect], *, over: bool = False) -> None:
         """Tell all parts that the link is lost."""
-        self._deliveries.lose_link(self._connection.epoch, over=over)
-        self._outbox.lose_link()
-        self._calls.lose_link()
         self._logs.lost()
+        self._deliveries.lose_link(self._connection.epoch, now, effects, blamed=self._blamed, over=over)
+        for publish in (*self._outbox.lose_link(), *self._calls.held()):
+            self._deliveries.await_again(publish)
 
-    def _abandon(self, effects: list[Effect]) -> None:
+    def _abandon(self, now: float, effects: list[Effect]) -> None:
         """Tell all callers that wait that nothing more is sent."""
-        self._forget_link(over=True)
+        self._forget_link(now, effects, over=True)
         unsafe = self._outbox.abandon()
         error = "the service stopped before the broker confirmed it"
         effects.extend(PublishDone(publish.ticket, error) for publish in unsafe if publish.ticket is not None)

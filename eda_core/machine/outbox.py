@@ -245,11 +245,11 @@ class Outbox:
 
     # The end of a link and of the service
 
-    def lose_link(self) -> None:
+    def lose_link(self) -> list[Publish]:
         """Prepare the publishes for the next link, because the present one is lost.
 
         Those that are kept are sent again, in the order of their acceptance. The others are forgotten: their handlers
-        make them again when the broker has delivered their messages again.
+        make them again when the broker has delivered their messages again. Returns those that are kept.
         """
         unsafe = [publish.again() for publish in self._confirms.clear()]
         unsafe += [publish for _, publish in self._refused]
@@ -257,13 +257,12 @@ class Outbox:
         wanted = self._cancellable
         kept = [publish for publish in unsafe if publish.kept and wanted.get(publish.pid, True)]
         kept.sort(key=_by_acceptance)
-        for publish in kept:
-            publish.delivery = None
         self._refused.clear()
         self._cancellable = {pid: True for pid, again in wanted.items() if again}
         self.backlog = deque(kept)
         self.kept -= len(unsafe) - len(kept)
         self.blocked_since = None
+        return kept
 
     def abandon(self) -> list[Publish]:
         """Remove and return all publishes that are not confirmed: the service has stopped."""

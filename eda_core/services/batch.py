@@ -80,10 +80,11 @@ class EventBatch:
                 hint="pass the meta that the handler was given",
             )
         event, full = RawEvent(payload, conversation_id, meta), False
+        machine = self.endpoint.running_driver().machine
 
         def add(*, now: float) -> list[Effect]:
             nonlocal full
-            full = self._events.add(DeliveryId(delivery), event, now)
+            full = self._events.add(machine, DeliveryId(delivery), event, now)
             return []
 
         self.endpoint.running_driver().ask(lambda: self._begin(DeliveryId(delivery), add))

@@ -15,7 +15,7 @@ from eda_core.machine import effects as fx
 from eda_core.machine import link as life
 from eda_core.machine.calls import answer
 from eda_core.machine.config import Config
-from eda_core.machine.identifiers import TAG_MASK, DeliveryId, PublishId
+from eda_core.machine.identifiers import DeliveryId, PublishId
 from eda_core.messages.codec import encode
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS
 from eda_core.messages.values import Command, Configuration, Event, Result
@@ -66,7 +66,7 @@ class Judge:
         number = node.machine.published
         node.unconfirmed[number] = publish
         if within is not None:
-            node.unsettled[within.id & TAG_MASK] = within._replace(publishes=(*within.publishes, number))
+            node.unsettled[within.tag] = within._replace(publishes=(*within.publishes, number))
         elif buffered(node) > node.machine.config.buffer:
             raise Violation("R9", f"{buffered(node)} publishes in a buffer of {node.machine.config.buffer}")
 
@@ -126,7 +126,9 @@ class Judge:
         if end is FAILED:
             self._count_failure(run.label)
             if not run.deferred:  # a handler that fails publishes nothing
-                self._fail_group(node, node.unsettled[delivery & TAG_MASK])
+                found = node.delivery(delivery)
+                assert found is not None
+                self._fail_group(node, found)
                 node.unconfirmed = {
                     key: publish
                     for key, publish in node.unconfirmed.items()
@@ -137,17 +139,22 @@ class Judge:
     def mark(self, node: Node, delivery: DeliveryId, end: str) -> bool:
         """Note how a handler ended. Returns whether its delivery still counts."""
         found = node.delivery(delivery)
-        if found is None:
+        if found is None:  # what its handler has published is forgotten
+            node.unconfirmed = {
+                key: publish
+                for key, publish in node.unconfirmed.items()
+                if not (publish.held and publish.delivery == delivery)
+            }
             return False
-        node.unsettled[delivery & TAG_MASK] = found._replace(end=end)
+        node.unsettled[found.tag] = found._replace(end=end)
         return True
 
     def acknowledged_together(self, node: Node, deliveries: list[Unsettled]) -> None:
         """The callback of a batch has returned."""
-        group = tuple(each.id & TAG_MASK for each in deliveries)
+        group = tuple(each.tag for each in deliveries)
         for each in deliveries:
             end = SUCCEEDED if each.end is DEFERRED else each.end
-            node.unsettled[each.id & TAG_MASK] = each._replace(end=end, group=group)
+            node.unsettled[each.tag] = each._replace(end=end, group=group)
 
     def failed_together(self, node: Node, deliveries: list[Unsettled]) -> None:
         """The callback of a batch has failed. A message whose handler still runs fails when that ends."""
@@ -155,15 +162,13 @@ class Judge:
             if each.end is RUNS:
                 node.runs[each.id] = node.runs[each.id]._replace(doomed=True)
             else:
-                node.unsettled[each.id & TAG_MASK] = each._replace(end=FAILED, group=())
+                node.unsettled[each.tag] = each._replace(end=FAILED, group=())
                 self._count_failure(each.label)
 
     def _fail_group(self, node: Node, failed: Unsettled) -> None:
         """The handler in which a callback ran has failed. If what that published is not safe, the whole batch has."""
         if any(key in node.unconfirmed for key in failed.publishes):
-            others = [
-                node.unsettled[tag] for tag in failed.group if tag in node.unsettled and tag != failed.id & TAG_MASK
-            ]
+            others = [node.unsettled[tag] for tag in failed.group if tag in node.unsettled and tag != failed.tag]
             self.failed_together(node, others)
 
     def _count_failure(self, label: str) -> None:
@@ -179,14 +184,45 @@ class Judge:
 
     def link_closed(self, node: Node) -> None:
         """As :meth:`link_lost`, of a link that the machine closes itself."""
-        node.unconfirmed = {key: publish for key, publish in node.unconfirmed.items() if not publish.held}
+        closing = node.machine.state in (life.CLOSING, life.STOPPED)
+        self._orphan(node)
         node.unsettled.clear()
+        node.unconfirmed = {
+            key: publish
+            for key, publish in node.unconfirmed.items()
+            if not publish.held or (not closing and node.orphan(publish.delivery) is not None)
+        }
         node.configured = False
-        if node.machine.state in (life.CLOSING, life.STOPPED):
+        if closing:
             silent = [each for each in node.unconfirmed.values() if not each.call or not self._may_give_up(node)]
             if silent:
                 raise Violation("I3", f"stopped without a word of {[each.post.label for each in silent]}")
             node.unconfirmed.clear()
+
+    def _orphan(self, node: Node) -> None:
+        """Note which handlers go on for the next delivery of their message: those whose message can be recognized."""
+        here = [each.label for each in node.unsettled.values() if each.end is not RESULT]
+        here += [run.label for delivery, run in node.runs.items() if node.orphan(delivery)]
+        for delivery, run in node.runs.items():
+            known = self._state.scenario.message_ids and here.count(run.label) == 1
+            node.runs[delivery] = run._replace(adoptable=known and not run.deferred and not run.collected)
+
+    def adopter(self, node: Node, label: str, redelivered: bool) -> DeliveryId | None:
+        """Return the delivery whose handler has to go on for a message that is delivered; ``None`` if there is none.
+
+        A service that stops gives the message back.
+        """
+        if not redelivered or node.machine.state is life.DRAINING:
+            return None
+        found = (each for each, run in node.runs.items() if run.adoptable and run.label == label)
+        return next(found, None)
+
+    def adopted(self, node: Node, delivery: DeliveryId, tag: int) -> None:
+        """A message is delivered again while its handler runs. What that has published counts for the new delivery."""
+        run = node.runs[delivery]
+        node.runs[delivery] = run._replace(adoptable=False)
+        publishes = tuple(key for key, publish in node.unconfirmed.items() if publish.run == delivery)
+        node.unsettled[tag] = Unsettled(delivery, tag, run.label, publishes=publishes)
 
     def _may_give_up(self, node: Node) -> bool:
         """Whether a service may end with work unfinished."""
@@ -304,8 +340,8 @@ class Judge:
         if publish is None:
             raise Violation("I3", f"{effect!r} was confirmed, forgotten or never asked for, and is sent")
         label = publish.post.label
-        delivery = node.unsettled.get(publish.delivery & TAG_MASK)
-        if publish.held and delivery is not None and delivery.end is RUNS:
+        delivery = node.delivery(publish.delivery)
+        if publish.held and (node.orphan(publish.delivery) or (delivery is not None and delivery.end is RUNS)):
             raise Violation("R6", f"{label} is sent although its handler has not succeeded")
         if effect.pid in link.sent.values():
             raise Violation("I3", f"{label} is sent twice")
@@ -323,12 +359,12 @@ class Judge:
 
     def _delayed_retry(self, node: Node, effect: fx.Publish, delivery: DeliveryId) -> None:
         """The machine publishes a retry by itself."""
-        failed = node.unsettled.get(delivery & TAG_MASK)
+        failed = node.delivery(delivery)
         if failed is None or failed.end is not FAILED or failed.retried:
             raise Violation("I4", f"nobody asked for {effect!r}")
         node.unconfirmed[effect.pid] = Unconfirmed(Post(Event("", failed.label, "")), True, delivery, retry=True)
         publishes = (*failed.publishes, effect.pid)
-        node.unsettled[delivery & TAG_MASK] = failed._replace(publishes=publishes, retried=True)
+        node.unsettled[failed.tag] = failed._replace(publishes=publishes, retried=True)
 
     def _judge_reachable(self, effect: fx.Publish) -> None:
         """The command of a call goes out: the queue for its result is there."""
@@ -346,7 +382,7 @@ class Judge:
             raise Violation("I2", f"{effect!r} is dispatched twice")
         found = node.delivery(effect.delivery)
         if found is None or found.label != label or found.end is RESULT:
-            raise Violation("I2", f"{effect!r} is not what was delivered")
+            raise Violation("I2", f"{effect!r} is not what was delivered, or its handler runs already")
         config = node.machine.config
         if config.configurations and not node.configured and not isinstance(effect.message, Configuration):
             raise Violation("life", f"{effect!r} while the service is not configured")
@@ -515,7 +551,7 @@ def reply_key(index: int, node: Node) -> str:
 
 def buffered(node: Node) -> int:
     """How many publishes of a worker are in its buffer: all that are not confirmed, except those that handlers hold."""
-    running = {each.id for each in node.unsettled.values() if each.end is RUNS}
+    running = {each.id for each in node.unsettled.values() if each.end is RUNS} | set(filter(node.orphan, node.runs))
     return len(node.unconfirmed) - sum(each.held and each.delivery in running for each in node.unconfirmed.values())
 
 

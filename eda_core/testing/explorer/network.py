@@ -201,8 +201,11 @@ class Network:
         result = key == reply_key(index, node)
         if link.attended:
             link.told = tag
-            delivery = delivery_id(link.epoch, tag)
-            node.unsettled[tag] = Unsettled(delivery, label, RESULT if result else RUNS)
+            adopter = None if result else self._judge.adopter(node, label, content[1])
+            if adopter is None:
+                node.unsettled[tag] = Unsettled(delivery_id(link.epoch, tag), tag, label, RESULT if result else RUNS)
+            else:
+                self._judge.adopted(node, adopter, tag)
         if link.attended and result:
             self._tell_result(index, node, link.epoch, label.partition("=")[0], content)
         else:

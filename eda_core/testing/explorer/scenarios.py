@@ -47,6 +47,35 @@ def _request() -> Scenario:
     )
 
 
+def _slow(name: str, first: Plan, **how: Any) -> Scenario:
+    """A handler that still runs when its message comes again."""
+    bounds = {"drop": 1, "haste": 1}
+    return Scenario(f"slow handler, {name}", (service(commands=()),), (event("m"),), {"m": first}, bounds=bounds, **how)
+
+
+def _slow_publishes() -> Scenario:
+    return _slow("publishes at once", Plan((said("m.0", immediate=True),)))
+
+
+def _slow_by_hand() -> Scenario:
+    return _slow("acknowledged by hand", Plan(deferred=True))
+
+
+def _slow_calls() -> Scenario:
+    return _slow("calls", Plan((Ask("m.0"),)), answers={})
+
+
+def _slow_unknown() -> Scenario:
+    return _slow("no message ids", Plan((said("m.0"),)), message_ids=False)
+
+
+def _slow_workers() -> Scenario:
+    return replace(
+        _slow("two workers", Plan((said("m.0"),), poison=True)),
+        services=(service(prefetch=1, retry=RetryPolicy(2)),) * 2,
+    )
+
+
 def _two() -> Scenario:
     return Scenario(
         "two messages, prefetch 2",
@@ -464,6 +493,11 @@ SCENARIOS: Final = tuple(
     for make in (
         _plain,
         _request,
+        _slow_publishes,
+        _slow_by_hand,
+        _slow_calls,
+        _slow_unknown,
+        _slow_workers,
         _two,
         _three,
         _window,

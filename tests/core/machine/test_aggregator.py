@@ -178,7 +178,7 @@ def test_what_a_timer_hands_over_while_a_handler_goes_on_is_not_dropped_with_tha
     machine, batch = an_open_machine(), Batch[str](9, 1.0, len)
     first, last = (deliver(machine, tag) for tag in (1, 2))
     for each in (first, last):
-        batch.add(each, "x", 0.0)
+        batch.add(machine, each, "x", 0.0)
     machine.handled(first, DEFERRED, 0.0)
     taken = batch.take(machine)
     within = batch.publisher(machine, taken, None)
@@ -204,7 +204,7 @@ def test_a_link_lost_while_the_batch_is_dealt_with_acknowledges_nothing() -> Non
     machine, (_, callback) = an_open_machine(), collector()
     batch = Batch(2, 60.0, callback)
     delivery = deliver(machine, 1)
-    assert not batch.add(delivery, 1, 0.0)
+    assert not batch.add(machine, delivery, 1, 0.0)
     machine.handled(delivery, DEFERRED, 0.0)
     taken = batch.take(machine)
     machine.link_down(EPOCH, "cut", 1.0)
@@ -214,7 +214,7 @@ def test_a_link_lost_while_the_batch_is_dealt_with_acknowledges_nothing() -> Non
 def end(machine: Machine, batch: Batch[int], tag: int, outcome: Outcome, epoch: Epoch = EPOCH) -> list[Effect]:
     """Deliver a message, add it, and end its handler with ``outcome``."""
     delivery = deliver(machine, tag, epoch)
-    batch.add(delivery, tag, 0.0)
+    batch.add(machine, delivery, tag, 0.0)
     batch.handled(machine, delivery, outcome, 0.0)
     return machine.handled(delivery, outcome, 0.0)
 
@@ -235,7 +235,7 @@ def test_what_is_acknowledged_already_outlives_its_link() -> None:
     end(machine, batch, 1, DONE)
     end(machine, batch, 2, DEFERRED)
     late = deliver(machine, 3)
-    batch.add(late, 3, 0.0)
+    batch.add(machine, late, 3, 0.0)
     machine.link_down(EPOCH, "cut", 1.0)
     batch.handled(machine, late, DONE, 1.0)  # acknowledged by nobody any more
     machine.tick(1.0)

@@ -281,7 +281,7 @@ def test_a_lost_link_forgets_what_the_redelivery_makes_again_and_keeps_the_rest(
     bench.lose()
     again = of(Publish, bench.open())
     assert [publish.routing_key for publish in again] == ["Progress", "Outside"]
-    assert [publish.delivery for publish in again] == [None, None]
+    assert [publish.delivery for publish in again] == [held, None], "the handler of the first one may go on"
     assert bench.confirm(*again) == []
 
 

@@ -11,7 +11,7 @@ from pamqp.commands import Queue
 from eda_core.criticality import ALERT, EMERGENCY, ERROR
 from eda_core.errors import NoHandler, Reject
 from eda_core.machine.effects import Ack, Declare, Dispatch, Effect, Nack, Publish, PublishLog, Report
-from eda_core.machine.identifiers import Epoch
+from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.outcomes import DEFERRED, DONE, Failed, failure
 from eda_core.machine.policy import RetryPolicy
 from eda_core.messages.headers import DELIVERY_COUNT_HEADER
@@ -27,6 +27,14 @@ def records(effects: list[Effect]) -> list[dict[str, Any]]:
 
 def fail(bench: Bench, outcome: Failed = FAILED, **fields: Any) -> list[Effect]:
     return bench.handled(bench.take(**fields), outcome)
+
+
+def cut_off(bench: Bench, *deliveries: DeliveryId) -> None:
+    """Lose the link. The handlers end before there is a new one."""
+    bench.lose()
+    for delivery in deliveries:
+        bench.handled(delivery)
+    bench.open()
 
 
 # The policy
@@ -102,7 +110,7 @@ def test_a_message_that_is_lost_too_often_is_dead_lettered_without_an_attempt(
     if gone:
         assert only(Nack, effects) == Nack(bench.epoch, 1, False)
         lost = headers["x-delivery-count"] - ("x-acquired-count" not in headers)
-        reason = f"lost {lost} times with its connection or its worker, and 3 are allowed"
+        reason = f"lost {lost} times with its connection or its worker, 3 are allowed"
         alert, emergency = records(effects)
         assert (alert["short_message"], alert["_outcome"]) == (f"Happened: {reason}", "dead-letter")
         assert emergency["short_message"].startswith("giving up on Happened after ")
@@ -119,9 +127,7 @@ def test_a_message_that_may_not_be_lost_at_all_is_dead_lettered_after_its_first_
 def test_a_redelivery_after_a_lost_link_is_not_taken_for_a_failure() -> None:
     """eventail dead-letters at the first error after a dropped connection."""
     bench = opened()
-    bench.take(message_id="m")
-    bench.lose()
-    bench.open()
+    cut_off(bench, bench.take(message_id="m"))
     assert only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
     assert not only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
 
@@ -131,9 +137,7 @@ def test_what_is_remembered_counts_for_a_redelivery_only(redelivered: bool) -> N
     """Otherwise a tool has republished it, after another worker had dead-lettered it."""
     bench = opened(retry=RetryPolicy.backoff(3))
     tried = {"attempt": 2, "origin_exchange": "events", "origin_routing_key": "Happened", "conversation_id": "c-1"}
-    bench.take("svc.events", exchange="", message_id="m", headers=tried)
-    bench.lose()
-    bench.open()
+    cut_off(bench, bench.take("svc.events", exchange="", message_id="m", headers=tried))
     effects = fail(bench, message_id="m", redelivered=redelivered)
     assert len(of(Nack, effects)) == redelivered
     assert [(publish.properties.headers or {})["attempt"] for publish in of(Publish, effects)] == [1][redelivered:]
@@ -141,19 +145,14 @@ def test_what_is_remembered_counts_for_a_redelivery_only(redelivered: bool) -> N
 
 def test_a_lost_link_is_no_failure_of_any_of_many_messages() -> None:
     bench = opened(prefetch=5000)
-    for number in range(5000):
-        bench.take(message_id=f"m-{number}")
-    bench.lose()
-    bench.open()
+    cut_off(bench, *(bench.take(message_id=f"m-{number}") for number in range(5000)))
     assert only(Nack, fail(bench, message_id="m-0", redelivered=True)).requeue
 
 
 def test_a_lost_link_keeps_the_failures_before_it() -> None:
     bench = opened()
     fail(bench, message_id="m")
-    bench.take(message_id="m", redelivered=True)
-    bench.lose()
-    bench.open()
+    cut_off(bench, bench.take(message_id="m", redelivered=True))
     assert not only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
 
 
@@ -176,9 +175,7 @@ def test_the_failures_of_one_conversation_are_not_those_of_another_that_says_the
 
 def test_a_lost_link_is_no_failure_on_a_quorum_queue_either() -> None:
     bench = opened()
-    bench.take(message_id="m")
-    bench.lose()
-    bench.open()
+    cut_off(bench, bench.take(message_id="m"))
     headers = {"conversation_id": "c-1", "x-delivery-count": 1}
     assert only(Nack, fail(bench, message_id="m", headers=headers, redelivered=True)).requeue
 
@@ -383,9 +380,7 @@ def test_a_lost_link_is_no_failure_of_a_copy_either() -> None:
     bench = opened(retry=RetryPolicy(4, (1.0,)))
     copy = only(Publish, fail(bench, message_id="m"))
     bench.confirm(copy)
-    come_back(bench, copy)
-    bench.lose()
-    bench.open()
+    cut_off(bench, only(Dispatch, come_back(bench, copy)).delivery)
     again = bench.did(
         bench.machine.delivered(bench.epoch, 1, True, "", "svc.events", copy.properties, copy.body, bench.now)
     )
