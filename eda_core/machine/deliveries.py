@@ -81,7 +81,7 @@ GROUP: Final = "group"  # acknowledge it together with others
 COLLECT: Final = "collect"  # a batch holds it from now on
 # … from the retry policy
 RETRY: Final = "retry"  # try it again at once
-RETRY_LATER: Final = "retry later"  # try it again after a delay, when its copy comes back
+RETRY_LATER: Final = "retry later"  # try it again when its copy comes back
 GIVE_UP: Final = "give up"  # dead-letter it
 TOO_OFTEN: Final = "too often"  # it was lost too often already, so that its handler does not run
 # … from the broker and the service
@@ -659,12 +659,20 @@ class Deliveries:
             self._step(delivery, RETRY, now, effects)
 
     def _publish_again(self, delivery: Delivery) -> bool:
-        """Publish a copy of a failed message to its retry queue. Returns whether there is one for it."""
+        """Publish a copy of a failed message to its retry queue, or to its own queue if the policy counts so.
+
+        Returns whether it does.
+        """
         retry, message = self._config.retry, delivery.message
         delay = retry.delay(delivery.attempt)
         exchange = COMMANDS if isinstance(message, (Command, Result)) else EVENTS
         queue = self._queues.get(exchange)
-        if not delay or not queue or self._config.exclusive_queues or isinstance(message, (Configuration, LogRecord)):
+        if (
+            not retry.republishes
+            or not queue
+            or self._config.exclusive_queues
+            or isinstance(message, (Configuration, LogRecord))
+        ):
             return False
         properties = again(delivery.properties, exchange, message.name, delivery.attempt)
         if properties is None:
@@ -677,7 +685,7 @@ class Deliveries:
             Publish(
                 PublishId(outbox.published),
                 exchange="",
-                routing_key=retry_queue(queue, delay),
+                routing_key=retry_queue(queue, delay) if delay else queue,
                 properties=properties,
                 body=delivery.body,
                 mandatory=True,

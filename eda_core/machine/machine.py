@@ -546,8 +546,8 @@ class Machine:
         """Report that the broker has returned a mandatory message as unroutable. Its confirm follows."""
         if self._is_stale(epoch):
             return []
-        if not exchange:  # it was a delayed retry; the next link declares the retry queues again
-            return self._give_up_link(epoch, f"the retry queue {routing_key} is gone", now)
+        if not exchange:  # it was to be tried again; the next link declares the queues again
+            return self._give_up_link(epoch, f"the queue {routing_key} is gone", now)
         calls = self._calls
         call = calls.take(properties.correlation_id) if properties.reply_to == calls.key else None
         if call is not None:

@@ -119,6 +119,7 @@ class Images:
                 node.outside,
                 node.seen,
                 node.unseen,
+                tuple(sorted((newest - tag, label) for tag, label in node.copied)),
                 node.wants_space,
                 node.over,
                 node.wants_configuration,

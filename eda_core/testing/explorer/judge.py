@@ -90,6 +90,10 @@ class Judge:
             else:
                 del node.unconfirmed[key]
 
+    def acknowledgement_arrives(self, node: Node, tag: int, multiple: bool) -> None:
+        """The broker knows now that these messages need not be delivered again."""
+        node.copied = frozenset(each for each in node.copied if each[0] != tag and not (multiple and each[0] < tag))
+
     def never_seen(self, index: int, link: SimulatedLink) -> None:
         """The machine has given up a link: the deliveries on their way to it come again, marked as redelivered."""
         node = self._state.node(index)
@@ -124,7 +128,7 @@ class Judge:
         if end is REQUEUED:
             state.requeues = {**state.requeues, run.label: state.requeues.get(run.label, 0) + 1}
         if end is FAILED:
-            self._count_failure(run.label)
+            self._count_failure(node, run.label)
             if not run.deferred:  # a handler that fails publishes nothing
                 found = node.delivery(delivery)
                 assert found is not None
@@ -163,7 +167,7 @@ class Judge:
                 node.runs[each.id] = node.runs[each.id]._replace(doomed=True)
             else:
                 node.unsettled[each.tag] = each._replace(end=FAILED, group=())
-                self._count_failure(each.label)
+                self._count_failure(node, each.label)
 
     def _fail_group(self, node: Node, failed: Unsettled) -> None:
         """The handler in which a callback ran has failed. If what that published is not safe, the whole batch has."""
@@ -171,7 +175,10 @@ class Judge:
             others = [node.unsettled[tag] for tag in failed.group if tag in node.unsettled and tag != failed.tag]
             self.failed_together(node, others)
 
-    def _count_failure(self, label: str) -> None:
+    def _count_failure(self, node: Node, label: str) -> None:
+        """A handler has failed. That does not count if it is to be published and the broker has lost the link."""
+        if node.machine.config.retry.republishes and _is_cut(node):
+            return
         self._state.failures = {**self._state.failures, label: self._state.failures.get(label, 0) + 1}
 
     # -- links that end -----------------------------------------------------------------------------------------------
@@ -179,6 +186,8 @@ class Judge:
     def link_lost(self, node: Node) -> None:
         """No delivery of the link counts any more: when a message is redelivered, its handler publishes again."""
         self._state.settled |= {each.label for each in node.unsettled.values() if each.end is FAILED}
+        self._state.settled |= {label for _, label in node.copied}
+        node.copied = frozenset()
         node.unconfirmed = {key: publish for key, publish in node.unconfirmed.items() if not publish.unwanted}
         self.link_closed(node)
 
@@ -266,7 +275,9 @@ class Judge:
         for tag in tags:
             settled = node.unsettled.pop(tag)
             self._judge_acknowledged(node, settled, effect)
-            if settled.end is not RESULT:
+            if settled.end is FAILED:  # its copy is tried again, and the message too if this is lost
+                node.copied |= {(tag, settled.label)}
+            elif settled.end is not RESULT:
                 self._state.settled |= {settled.label}
             if settled.end is SUCCEEDED:
                 self._state.done |= {settled.label}
@@ -297,10 +308,8 @@ class Judge:
                 raise Violation("I2", f"{effect} requeues {label} while its handler runs")
             if settled.end is REJECTED:
                 raise Violation("I4", f"{effect} requeues {label}, which its handler rejected")
-            failures = self._state.failures.get(label, 0)
-            attempts = node.machine.config.retry.attempts
-            if settled.end is FAILED and failures >= attempts and not self._disturbed(node, label):
-                raise Violation("I4", f"{label} is tried again after {failures} failed attempt(s)")
+            if settled.end is FAILED:
+                self._judge_trying_again(node, label)
         else:
             if settled.end is FAILED:
                 self._judge_giving_up(node, label)
@@ -310,12 +319,19 @@ class Judge:
                 raise Violation("I1", f"{effect} rejects {label} before what it published is confirmed")
             self._state.settled |= {label}
 
+    def _judge_trying_again(self, node: Node, label: str) -> None:
+        """I4: a message is not tried more often than the policy says."""
+        failures = self._state.failures.get(label, 0)
+        if failures >= node.machine.config.retry.attempts and not self._disturbed(node, label):
+            raise Violation("I4", f"{label} is tried again after {failures} failed attempt(s)")
+
     def _judge_giving_up(self, node: Node, label: str) -> None:
         """I4: a message is dead-lettered after exactly the attempts of the policy; requeues by hand are attempts too.
 
         What a worker cannot know of may lead to more attempts, and never to fewer.
         """
         failures = self._state.failures.get(label, 0)
+        failures += node.machine.config.retry.republishes and _is_cut(node)  # it has failed all the same
         attempts = node.machine.config.retry.attempts
         most = failures if self._disturbed(node, label) else attempts
         if not max(1, attempts - self._state.requeues.get(label, 0)) <= failures <= most:
@@ -329,7 +345,10 @@ class Judge:
         """
         state = self._state
         if node.machine.config.retry.republishes:
-            return label in state.settled or state.spent("refusal")
+            others = [other for other in state.nodes if other is not node]  # the broker may have lost their links
+            failed = {each.label for other in others for each in other.unsettled.values() if each.end is FAILED}
+            failed |= {copied for other in others for _, copied in other.copied}
+            return label in state.settled or label in failed or _is_cut(node) or state.spent("refusal")
         return label in state.settled or len(state.nodes) > 1
 
     def publish(self, node: Node, link: SimulatedLink, effect: fx.Publish) -> None:
@@ -362,6 +381,7 @@ class Judge:
         failed = node.delivery(delivery)
         if failed is None or failed.end is not FAILED or failed.retried:
             raise Violation("I4", f"nobody asked for {effect!r}")
+        self._judge_trying_again(node, failed.label)
         node.unconfirmed[effect.pid] = Unconfirmed(Post(Event("", failed.label, "")), True, delivery, retry=True)
         publishes = (*failed.publishes, effect.pid)
         node.unsettled[failed.tag] = failed._replace(publishes=publishes, retried=True)
@@ -509,6 +529,12 @@ class Judge:
         poison = {label for label in state.promised if state.scenario.plan(label).poison} - dead
         if poison:
             raise Violation("I4", f"never dead-lettered: {sorted(poison)}")
+
+
+def _is_cut(node: Node) -> bool:
+    """Whether the broker has lost the present link of a worker, which has not noticed that."""
+    link = node.links.get(node.machine.epoch)
+    return link is not None and not link.connection
 
 
 def misfit(publish: Unconfirmed, effect: fx.Publish, config: Config) -> str | None:

@@ -170,7 +170,10 @@ class Network:
             _tag, method, properties, body = content
             self.route(broker.receive(connection, number, method, properties, body, now=state.now))
         else:
-            self.route(broker.receive(connection, number, content[0], now=state.now))
+            method = content[0]
+            self.route(broker.receive(connection, number, method, now=state.now))
+            if isinstance(method, commands.Basic.Ack) and link.attended:
+                self._judge.acknowledgement_arrives(state.node(index), method.delivery_tag or 0, method.multiple)
             self._judge.lost()
 
     def confirm(self, index: int, epoch: Epoch, tag: int, multiple: bool, ok: bool) -> None:

@@ -307,6 +307,26 @@ def _poisoned_workers() -> Scenario:
     )
 
 
+def _counted() -> Scenario:
+    return Scenario(
+        "two workers, counted",
+        (service(commands=(), prefetch=1, retry=RetryPolicy(3, counted=True)),) * 2,
+        (event("p"),),
+        {"p": Plan((said("p.0"),), poison=True)},
+        bounds={"drop": 1},
+    )
+
+
+def _counted_once() -> Scenario:
+    return Scenario(
+        "counted, refused",
+        (service(commands=(), retry=RetryPolicy(3, counted=True)),),
+        (event("p"), event("m")),
+        {"p": Plan(poison=True), "m": Plan((said("m.0"),))},
+        bounds={"refusal": 1, "failure": 1},
+    )
+
+
 # -- calls ------------------------------------------------------------------------------------------------------------
 
 
@@ -521,6 +541,8 @@ SCENARIOS: Final = tuple(
         _cancel,
         _workers,
         _poisoned_workers,
+        _counted,
+        _counted_once,
         _call,
         _call_failed,
         _calls_early,
@@ -585,6 +607,9 @@ DEEP: Final = (
     _deeper("alarm", drop=1, haste=1),
     _deeper("cancelled consumer, restart", restart=1, drop=1),
     _deeper("two workers", drop=1, haste=1),
+    _deeper("two workers, counted", drop=1, haste=1),
+    _deeper("slow handler, publishes at once", failure=1, refusal=1),
+    _deeper("slow handler, acknowledged by hand", failure=1, drop=1, haste=1),
     _deeper("call in a handler", failure=1, forget=1, late=1),
     _deeper("calls before the first link", outside=1, drop=1),
     _deeper("calls and lost links", drop=1, refusal=1),

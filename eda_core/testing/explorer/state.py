@@ -218,6 +218,8 @@ class Node:
         outside: how many of ``Scenario.outside`` it has made.
         seen: the labels of the messages that it has handled.
         unseen: the labels of messages that were lost on the way to it before it had seen any delivery of them.
+        copied: the tags and labels of the failed messages that it has published again and acknowledged on this link, as
+            long as the broker has not received the acknowledgement.
         to_tell: the tickets whose ``PublishDone`` the present input has to give.
         wants_space: a publish was refused because the buffer was full; the effect ``BufferAvailable`` is due.
         over: the machine has said ``Stopped``.
@@ -242,6 +244,7 @@ class Node:
     outside: int = 0
     seen: frozenset[str] = frozenset()
     unseen: frozenset[str] = frozenset()
+    copied: frozenset[tuple[int, str]] = frozenset()
     to_tell: frozenset[int] = frozenset()
     wants_space: bool = False
     over: bool = False

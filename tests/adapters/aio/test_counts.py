@@ -37,6 +37,12 @@ class Failing(Probe):
             raise ValueError("on purpose")
 
 
+class Counted(Failing):
+    """It counts the failures of all workers on a queue of any kind."""
+
+    RETRY_POLICY = RetryPolicy(ATTEMPTS, max_losses=3, counted=True)
+
+
 class Broker:
     """A vhost of RabbitMQ, and a client.
 
@@ -115,6 +121,26 @@ def test_a_poison_message_has_its_attempts_whatever_the_workers(kind: str, rabbi
             most = ATTEMPTS if broker.quorum else 3 * (ATTEMPTS - 1) + 1
             assert len(failures) == 8
             assert all(ATTEMPTS <= times <= most for times in failures.values()), failures
+
+    test()
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_counted_attempts_are_exact_whatever_the_workers_and_the_queue(kind: str, rabbitmq: RabbitNode) -> None:
+    """In the middle of it the messages are lost with a worker that is killed."""
+
+    @asynchronous
+    async def test() -> None:
+        async with prepared(rabbitmq, kind) as broker, AsyncExitStack() as stack:
+            for number in range(8):
+                await broker.publish(f"m{number}", times=99)
+            await broker.lose(8)
+            failures: Counter[str] = Counter()
+            await stack.enter_async_context(running(*(Counted(broker.url, failures) for _ in range(3))))
+            dead = await broker.client.consume("dead-letters")
+            await dead.count(8)
+            assert failures == {f"m{number}": ATTEMPTS for number in range(8)}
+            assert await broker.client.waiting_in("failing.events") == 0
 
     test()
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from pamqp.commands import Queue
+from pamqp.commands import Basic, Queue
 
 from eda_core.criticality import ALERT, EMERGENCY, ERROR
 from eda_core.errors import NoHandler, Reject
@@ -444,3 +444,55 @@ def test_a_message_that_claims_an_origin_the_service_has_no_queue_for_does_not_r
     delivery = bench.take("svc.commands", exchange="", headers=headers)
     assert isinstance(of(Dispatch, bench.seen)[0].message, Event)
     bench.handled(delivery, FAILED)
+
+
+# Counted retries
+
+
+COUNTED = RetryPolicy(3, counted=True)
+
+
+def test_a_failure_that_counts_is_published_to_the_end_of_its_own_queue_and_then_acknowledged() -> None:
+    bench = opened(retry=COUNTED)
+    effects = fail(bench, payload={"n": 1}, message_id="m", correlation_id="k")
+    assert kinds(effects) == ["Report", "PublishLog", "Publish"]
+    copy = only(Publish, effects)
+    assert (copy.exchange, copy.routing_key, copy.mandatory) == ("", "svc.events", True)
+    assert copy.properties.headers == {
+        "conversation_id": "c-1",
+        "attempt": 1,
+        "origin_exchange": "events",
+        "origin_routing_key": "Happened",
+    }
+    assert (copy.properties.message_id, copy.properties.correlation_id) == ("m", "k")
+    assert bench.confirm(copy) == [Ack(bench.epoch, 1, False)]
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-delivery-count": 2}, {"x-acquired-count": 2, "x-delivery-count": 2}])
+def test_failures_are_counted_over_workers_and_losses_are_none(headers: dict[str, Any]) -> None:
+    """Each attempt is that of another worker, and in between the message is lost with a killed one."""
+    first, second, third = (opened(retry=COUNTED) for _ in range(3))
+    copy = only(Publish, fail(first, message_id="m"))
+    for bench, last in ((second, False), (third, True)):
+        sent = copy.properties
+        properties = Basic.Properties(sent.content_type, headers={**(sent.headers or {}), **headers}, message_id="m")
+        args = ("", "svc.events", properties, copy.body, bench.now)
+        dispatch = only(Dispatch, bench.did(bench.machine.delivered(bench.epoch, 1, True, *args)))
+        assert (dispatch.message.name, type(dispatch.message)) == ("Happened", Event)
+        effects = bench.handled(dispatch.delivery, FAILED)
+        assert len(of(Nack, effects)) == last
+        assert records(effects)[0]["_attempt"] == 2 + last
+        copy = (of(Publish, effects) or [copy])[0]
+
+
+def test_a_message_that_cannot_be_counted_is_given_back() -> None:
+    bench = opened(retry=COUNTED)
+    headers = {"conversation_id": "c-1", "x-odd": object()}
+    assert only(Nack, fail(bench, headers=headers, message_id="m")).requeue
+
+
+def test_a_counted_copy_that_came_back_makes_a_new_link() -> None:
+    bench = opened(retry=COUNTED)
+    copy = only(Publish, fail(bench))
+    effects = bench.machine.returned(bench.epoch, "", "svc.events", copy.properties, copy.body, "NO_ROUTE", bench.now)
+    assert "the queue svc.events is gone" in of(Report, effects)[0].text

@@ -182,6 +182,22 @@ MUTANTS = (
         "manual acknowledgement",
         "I1",
     ),
+    Mutant(
+        "the count of a message that was published again is not read",
+        "machine/deliveries",
+        "failures = 0 if exchange else attempts_behind(properties.headers or {})",
+        "failures = 0",
+        "two workers, counted",
+        "I4",
+    ),
+    Mutant(
+        "the count of a message that was published again stands still",
+        "machine/retry",
+        "    headers[ATTEMPT] = attempt\n",
+        "    headers[ATTEMPT] = 1\n",
+        "two workers, counted",
+        "I4",
+    ),
     # handlers that run longer than their link lasts
     Mutant(
         "a handler is started beside itself",
