@@ -26,7 +26,7 @@ from eda_core.machine.outbox import Outbox
 from eda_core.machine.outcomes import DONE, Configured, Deferred, Failed, Outcome
 from eda_core.machine.retry import again, attempts_behind, retry_queue
 from eda_core.messages.envelope import InvalidEnvelope
-from eda_core.messages.routing import COMMANDS, EVENTS
+from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS
 from eda_core.messages.values import AnyMessage, Command, Configuration, LogRecord, Result
 
 # Stages: its handler runs
@@ -218,11 +218,12 @@ class Deliveries:
         in_flight: the deliveries of the present link.
         paused: those of them whose handlers wait for space in the outbox.
         stale: how many inputs about deliveries that have ended were ignored.
+        useless: whether a configuration was dead-lettered.
     """
 
     __slots__ = (
         *"_adoptable _adopted _config _logs _memory _orphans _outbox _over _overran _overrun _queues _read".split(),
-        *"in_flight paused stale".split(),
+        *"in_flight paused stale useless".split(),
     )
 
     def __init__(self, config: Config, outbox: Outbox, logs: Logs, read: Read) -> None:
@@ -246,6 +247,7 @@ class Deliveries:
         self._over = False
         self.in_flight: InFlight = InFlight(Epoch(1))
         self.stale: int = 0
+        self.useless: bool = False
 
     def busy(self) -> bool:
         """Return whether a stop has to wait for a delivery or for a handler."""
@@ -299,6 +301,7 @@ class Deliveries:
         fields = {"outcome": "dead-letter", "routing_key": routing_key}
         self._logs.write(EMERGENCY, text, now, effects, conversation_id=invalid.conversation_id, fields=fields)
         effects.append(Nack(epoch, tag, False))
+        self.useless = self.useless or exchange == CONFIGURATIONS
         return effects
 
     def _know(self, delivery: Delivery, failures: int, now: float, effects: list[Effect]) -> bool:
@@ -612,6 +615,7 @@ class Deliveries:
             self._memory.remember(delivery.key, delivery.attempt)
         else:
             self._memory.forget(delivery.key)
+            self.useless = self.useless or isinstance(delivery.message, Configuration)
         effects.append(Nack(self.in_flight.epoch, delivery.tag, requeue))
 
     # Groups

@@ -74,8 +74,8 @@ class Machine:
     """
 
     __slots__ = (
-        *"_blamed _calls _configured _connection _content_type _deliveries _holds _logs _outbox _stale".split(),
-        *"_starved _token config".split(),
+        *"_ask_due _asked _blamed _calls _configured _connection _content_type _deliveries _holds _logs".split(),
+        *"_outbox _random _stale _starved _token config".split(),
     )
 
     def __init__(
@@ -85,6 +85,10 @@ class Machine:
         self._token = token
         self._content_type = config.content_type
         self._configured = False
+        self._random = random
+        #: When to ask for a configuration again, monotonic seconds, and how often this was done since the last one.
+        self._ask_due: float | None = None
+        self._asked = 0
         self._holds = 0
         self._stale = 0
         #: Whether the broker has ended the link, perhaps because a handler has taken too long.
@@ -307,6 +311,8 @@ class Machine:
     def deadline(self) -> float | None:
         """Return when to call :meth:`tick` next, in monotonic seconds; it may be past. ``None`` if nothing is due."""
         first = self._connection.deadline()
+        if self._ask_due is not None and (first is None or self._ask_due < first):
+            first = self._ask_due
         due = self._calls.deadline()
         if due is not None and (first is None or due < first):
             first = due
@@ -317,6 +323,10 @@ class Machine:
         """Do what is due at ``now``. Early, late and repeated calls do no harm (rule R7)."""
         effects: list[Effect] = []
         self._follow(self._connection.tick(now, effects), now, effects)
+        if self._ask_due is not None and now >= self._ask_due:
+            self._ask_due = None
+            if self._connection.state is OPEN:
+                effects.append(Unconfigured())
         overdue = self._calls.overdue(now)
         late = "no result came in time"
         effects.extend(Replied(call.ticket, call.command, None, late, timed_out=True) for call in overdue)
@@ -353,7 +363,10 @@ class Machine:
             return self._result(epoch, tag, exchange, routing_key, properties, body, now)
         if connection.state is DRAINING:  # the broker sent it before our Cancel came; another worker will get it
             return [Nack(epoch, tag, True)]
-        return deliveries.delivered(epoch, tag, redelivered, exchange, routing_key, properties, body, now)
+        effects = deliveries.delivered(epoch, tag, redelivered, exchange, routing_key, properties, body, now)
+        if not self._configured:
+            self._ask_again(now)
+        return effects
 
     def in_flight(self, delivery: DeliveryId) -> bool:
         """Return whether a delivery can be settled: it is on the present link, and its end is not decided yet."""
@@ -732,6 +745,8 @@ class Machine:
     def _proceed(self, now: float, effects: list[Effect]) -> None:
         """Send, acknowledge and finish what is possible now. Each input that may have changed that calls this last."""
         connection, outbox, deliveries = self._connection, self._outbox, self._deliveries
+        if not self._configured:
+            self._ask_again(now)
         if outbox.backlog and outbox.blocked_since is None and connection.state in SERVING:
             outbox.send(connection.epoch, now, effects)
         in_flight = deliveries.in_flight
@@ -771,6 +786,7 @@ class Machine:
     def _opened(self, now: float, effects: list[Effect]) -> None:
         connection, config = self._connection, self.config
         self._configured = not config.configurations or not config.wait_for_configuration
+        self._ask_due, self._asked = None, 0
         self._deliveries.opened(connection.queues)
         self._logs.opened(connection.epoch, effects)
         if REPLIES in connection.queues:
@@ -798,9 +814,17 @@ class Machine:
     def _now_configured(self, effects: list[Effect]) -> None:
         if not self._configured:
             self._configured = True
+            self._ask_due, self._asked = None, 0
             if self._connection.state is OPEN:
                 self._consume([tag for tag in self._connection.queues if tag != CONFIGURATIONS], effects)
                 effects.append(Ready())
+
+    def _ask_again(self, now: float) -> None:
+        """Ask for a configuration again after a while, if the last one was of no use."""
+        if self._deliveries.useless:
+            self._deliveries.useless = False
+            self._asked += 1
+            self._ask_due = now + self.config.reconnect.delay(self._asked, 1, self._random)
 
     def _lost(self, now: float, effects: list[Effect]) -> None:
         self._forget_link(now, effects)
@@ -817,6 +841,7 @@ class Machine:
     def _forget_link(self, now: float, effects: list[Effect], *, over: bool = False) -> None:
         """Tell all parts that the link is lost."""
         self._logs.lost()
+        self._ask_due = None
         self._deliveries.lose_link(self._connection.epoch, now, effects, blamed=self._blamed, over=over)
         for publish in (*self._outbox.lose_link(), *self._calls.held()):
             self._deliveries.await_again(publish)

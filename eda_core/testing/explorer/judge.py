@@ -511,6 +511,11 @@ class Judge:
         if expected and any(call.label == label for call in node.calls.values()):
             raise Violation("call", f"its result does not end {label}")
 
+    def _waits_for_configuration(self, node: Node) -> bool:
+        """Whether a service is not configured although somebody answers its requests."""
+        wanted = bool(node.machine.config.configurations) and self._state.scenario.configuration is not None
+        return wanted and not node.configured and not node.over
+
     # -- at rest ------------------------------------------------------------------------------------------------------
 
     def quiet(self) -> None:
@@ -518,6 +523,8 @@ class Judge:
         state = self._state
         for node in state.nodes:
             problem = _unfinished(node)
+            if problem is None and self._waits_for_configuration(node):
+                problem = "it waits for a configuration, and has not asked for one"
             if problem is not None:
                 raise Violation("I5", f"it is quiet, but of {node.machine!r}: {problem}")
         if any(node.over for node in state.nodes):

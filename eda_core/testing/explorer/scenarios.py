@@ -172,6 +172,18 @@ def _configured() -> Scenario:
     )
 
 
+def _misconfigured() -> Scenario:
+    """No configuration is of use at first."""
+    return Scenario(
+        "failed configurations",
+        (service(configurations=("Settings",), commands=(), retry=RetryPolicy(1)),),
+        plans={"s": Plan(configures=True)},
+        configuration=Configuration("Settings", "s", "c"),
+        bounds={"failure": 2, "drop": 1},
+        fresh=True,
+    )
+
+
 def _outside() -> Scenario:
     return Scenario(
         "publishes from outside",
@@ -528,6 +540,7 @@ SCENARIOS: Final = tuple(
         _manual_cut,
         _manual_twice,
         _configured,
+        _misconfigured,
         _outside,
         _refused,
         _full,

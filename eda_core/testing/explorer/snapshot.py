@@ -263,7 +263,8 @@ def _queues(value: Mapping[str, str], _: _View) -> Any:
 #: How attributes go into an image. ``None`` leaves them out; attributes that are not named go in as they are.
 RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     Machine: {
-        **dict.fromkeys(("config", "_stale", "_token"), None),
+        **dict.fromkeys(("config", "_random", "_stale", "_token"), None),
+        "_ask_due": _time,
         "_logs": None,  # nothing depends on logs
     },
     Connection: {

@@ -402,6 +402,14 @@ MUTANTS = (
         "life",
     ),
     Mutant(
+        "a configuration that failed is not asked for again",
+        "machine/machine",
+        "        if self._deliveries.useless:\n",
+        "        if not self._asked and self._deliveries.useless:\n",
+        "failed configurations",
+        "I5",
+    ),
+    Mutant(
         "only the first URL is tried",
         "machine/connection",
         "self._next_url = (url + 1) % len(self._config.urls)",
