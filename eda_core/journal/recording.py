@@ -25,6 +25,7 @@ INPUTS: Final = (
     "declared",
     "link_down",
     "channel_closed",
+    "channel_opened",
     "consumer_cancelled",
     "blocked",
     "unblocked",

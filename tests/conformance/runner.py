@@ -18,6 +18,7 @@ from eda_core.testing.conformance import (
     Ended,
     Freeze,
     Join,
+    Limit,
     Links,
     MakeSubject,
     NotConforming,
@@ -117,6 +118,7 @@ class Runner:
             Cut: self._cut,
             Freeze: self._freeze,
             Alarm: lambda asked: broker.alarm(asked.on),
+            Limit: lambda asked: broker.limit(asked.size),
             Restart: lambda asked: broker.restart(),
         }
 
@@ -151,7 +153,9 @@ class Runner:
 
     async def _perform(self, request: Any) -> Any:
         what = f"{type(request).__name__} {getattr(request, 'what', '')} ({', '.join(map(str, self._cast.values()))})"
-        patience = PATIENCE_WITH_BROKERS if isinstance(request, (Restart, Alarm)) else getattr(request, "seconds", None)
+        patience = (
+            PATIENCE_WITH_BROKERS if isinstance(request, (Restart, Alarm, Limit)) else getattr(request, "seconds", None)
+        )
         return await _patiently(self._actions[type(request)](request), what, patience or self._patience)
 
     async def _end_all(self, timeout: float | None) -> None:

@@ -285,6 +285,31 @@ class BrokerUnderTest:
         return await client.consume(DEAD_LETTER_QUEUE)
 
 
+#: The broker does not take this event from those who use the URL that :func:`forbid` returns.
+FORBIDDEN = ("Forbidden", "x" * 60_000)
+
+
+async def forbid(broker: BrokerUnderTest) -> str:
+    """Let the broker close the channel for :data:`FORBIDDEN` and for logs. Returns the URL of the user concerned.
+
+    RabbitMQ does so for want of permission, the embedded broker because of the size. It takes small logs.
+    """
+    if broker.embedded is not None:
+        broker.embedded.operate(lambda embedded, now: embedded.limit_messages(50_000, now=now))
+        return broker.url
+    node, user = broker.node, f"limited-{broker.vhost}"
+    assert node is not None
+
+    def set_up() -> None:
+        node.ctl("add_user", user, "guest")
+        node.ctl("set_permissions", "-p", broker.vhost, user, ".*", ".*", ".*")
+        node.ctl("set_topic_permissions", "-p", broker.vhost, user, "events", "^(?!Forbidden)", ".*")
+        node.ctl("set_topic_permissions", "-p", broker.vhost, user, "logs", "^$", ".*")
+
+    await asyncio.to_thread(set_up)
+    return broker.url.replace("guest:guest@", f"{user}:guest@")
+
+
 async def operate_dead_letters(node: RabbitNode, vhost: str, client: Peer) -> None:
     """The operator's steps on RabbitMQ (docs/architecture.rst, "Dead letters")."""
     exchange = await client.channel.declare_exchange(DEAD_LETTER_EXCHANGE, "topic", durable=True)

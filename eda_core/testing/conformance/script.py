@@ -260,7 +260,10 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Wait until the broker has accepted so many connections of workers since the check began."""
+    """Wait until the broker has accepted so many connections of workers since the check began.
+
+    The answer is how many it has accepted.
+    """
 
     count: int
 
@@ -280,6 +283,16 @@ class Alarm:
     """Raise or clear the broker's memory alarm."""
 
     on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Let the broker take only messages of at most so many bytes, on the channels that are opened from now on.
+
+    For a larger one it closes the channel.
+    """
+
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +318,7 @@ Request = (
     | Cut
     | Freeze
     | Alarm
+    | Limit
     | Restart
 )
 

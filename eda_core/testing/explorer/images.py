@@ -166,7 +166,7 @@ def _link(link: SimulatedLink, age: int, connection: int | None, order: dict[int
     return (
         age,
         connection,
-        (link.connecting, link.attended, link.closing, link.blocked),
+        (link.connecting, link.attended, link.closing, link.shut, link.blocked),
         tuple([_to_the_consuming_channel(item, newest) for item in link.up[0]]),
         tuple([_to_the_publishing_channel(item, last) for item in link.up[1]]),
         tuple([_from_the_consuming_channel(item, newest) for item in link.down[0]]),
@@ -189,6 +189,8 @@ def _to_the_consuming_channel(item: tuple[Any, ...], newest: int) -> Hashable:
 
 
 def _to_the_publishing_channel(item: tuple[Any, ...], last: int) -> Hashable:
+    if item[0] != "publish":
+        return item
     _, tag, method, properties, body = item
     return (last - tag, label_of(body), method.exchange, (properties.headers or {}).get("attempt"))
 

@@ -150,6 +150,7 @@ class Scenario:
         answers: what another service, ``peer``, answers to calls, by label: "success" (also for labels that are not
             named), "error", "twice" or "none". ``None`` if there is no such service.
         batch: how workers collect messages, if they do: how many, for how many seconds, and what they publish then.
+        untaken: labels of messages for which the broker closes the channel on which they are published.
         fresh: the search begins before the first link is open, else when all links are open.
     """
 
@@ -165,6 +166,7 @@ class Scenario:
     message_ids: bool = True
     answers: Mapping[str, str] | None = None
     batch: tuple[int, float, tuple[Post, ...]] | None = None
+    untaken: frozenset[str] = frozenset()
     fresh: bool = False
 
     def __repr__(self) -> str:
