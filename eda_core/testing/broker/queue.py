@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, NewType
 from eda_core.testing.broker.arguments import DROP_HEAD, QUORUM, Limits
 from eda_core.testing.broker.message import AmqpMessage, freeze
 
+#: The number of a connection to the broker model. It is never used again.
 ConnectionId = NewType("ConnectionId", int)
 
 #: A quorum queue that has refused a publish takes publishes again when it is filled to this part of its limit.
