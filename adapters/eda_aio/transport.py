@@ -103,7 +103,7 @@ class AioLink(Link):
         name = f"eda link {asked.epoch}"
         self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=name, context=self._context)
         self._end, self._refused = "given up", False
-        # By a callback: a task that is cancelled at once does not run at all, so it cannot do this at its end.
+        # A callback does this, and not the end of the task: a task that is cancelled at once does not run at all.
         self.task.add_done_callback(lambda _: self.tell(self.machine.link_down, self._end, refused=self._refused))
 
     def perform(self, effect: Effect) -> None:
@@ -182,7 +182,7 @@ class AioLink(Link):
     def _on_connection_closed(self, closing: asyncio.Future[Any]) -> None:
         if not self.closing:
             error = closing.exception()
-            if isinstance(error, asyncio.CancelledError):  # aiormq cancels its reader when heartbeats stay away
+            if isinstance(error, asyncio.CancelledError):  # aiormq cancels its reader when no heartbeats come
                 error = TimeoutError("the broker is silent")
             self.tell(self.machine.link_down, "closed" if error is None else reason(error))
             self.abandon()

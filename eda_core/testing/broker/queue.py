@@ -74,7 +74,7 @@ class Queue:
         kind: "classic" or "quorum".
         owner: the connection that it is exclusive to, if it is.
         arguments: as declared.
-        limits: what arguments and policies come to.
+        limits: those that follow from its arguments and policies.
         ready: the messages that no consumer has.
         returned: those of a quorum queue with a delivery limit that came back: they are delivered first.
         next_position: of the next message.
@@ -245,7 +245,7 @@ class Queue:
     # -- the queue as a value -----------------------------------------------------------------------------------------
 
     def unused_until(self, now: float) -> None:
-        """Start the time after which the queue expires anew, if it has such a time and no consumer."""
+        """Begin again to count the time after which an unused queue expires, if it has such a time and no consumer."""
         if self.limits.expires is not None and not self.consumers:
             self.expires_at = now + self.limits.expires / 1000
 

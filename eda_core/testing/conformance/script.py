@@ -1,8 +1,8 @@
 """The words of the conformance kit: what a check may ask for, and what a runner has to offer.
 
 A check is a generator. It yields requests, one at a time, and is sent the answer to each. It does no I/O itself, so it
-can check adapters of every kind: with coroutines, with callbacks, in this thread or in another. How a request is done
-it does not know.
+can check adapters of every kind: with coroutines, with callbacks, in this thread or in another. It does not
+know how a request is done.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The server side of one AMQP 0-9-1 connection, without I/O.
 
 A connection decides about the protocol header, log-in, negotiation, heartbeats, frames, the assembly of content, which
-channels are open, and closing. What the methods on a channel mean it does not know. Its rules are those of AMQP 0-9-1
+channels are open, and closing. It does not know what the methods on a channel mean. Its rules are those of AMQP 0-9-1
 (sections 2.2.4, 2.3.5, 4.2), unless RabbitMQ does otherwise. It differs from RabbitMQ on purpose in one point: for most
 faults before the connection is open RabbitMQ closes the socket without a reason; here the client is sent
 Connection.Close.
