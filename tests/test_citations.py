@@ -134,8 +134,8 @@ def exists(name: str, module: ModuleType | None = None) -> bool:
 
 def _has(owner: Any, parts: list[str]) -> bool:
     for part in parts:
-        annotated = (getattr(each, "__annotations__", {}) for each in (owner, *getattr(owner, "__mro__", ())))
-        if not hasattr(owner, part) and not any(part in names for names in annotated):
+        spaces = (getattr(each, "__dict__", {}) for each in (owner, *getattr(owner, "__mro__", ())))
+        if not hasattr(owner, part) and not any(part in space.get("__annotations__", {}) for space in spaces):
             return False
         owner = getattr(owner, part, None)
     return True

@@ -2,7 +2,8 @@
 
 A link has two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing
 from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms"). They are aiormq's,
-the layer below aio-pika, because it takes pamqp's commands as the core makes them.
+the layer below aio-pika, because it takes pamqp's commands as the core makes them. This module decides nothing about
+messages, and does not know when a link is opened.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The class that synchronous programs publish with: eventail's constructor and methods, and a few more."""
+"""The class that synchronous programs publish with: eventail's constructor and methods, and a few more.
+
+This module decides which thread and which process may use a session. It does not know how a link works.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A thread takes note of signals and of the time that a stop has. When the time is over and the main thread still runs
 user code, the thread sends the main thread a signal whose handler raises ``Abandoned``: within user code, and nowhere
-else.
+else. This module does not know how a service stops.
 """
 
 import _thread

@@ -1,7 +1,8 @@
 """One link on pika: performs the machine's effects on it and tells the machine what comes of them.
 
 A link has two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing
-from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms").
+from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms"). This module
+decides nothing about messages, and does not know when a link is opened.
 """
 
 from collections.abc import Callable, Generator

@@ -1,8 +1,10 @@
 """One queue: its messages in order, its consumers in turn, its limits.
 
-This module has the data, and the rules that concern one queue alone. The engine delivers, requeues and dead-letters. A
-classic queue puts a message that is requeued back in its place. A quorum queue of RabbitMQ 3.10 puts it at the end, or,
-with a delivery limit, before all messages that were never delivered.
+This module has the data, and the rules that concern one queue alone. The engine delivers, requeues and dead-letters.
+This module does not know where messages come from.
+
+A classic queue puts a message that is requeued back in its place. A quorum queue of RabbitMQ 3.10 puts it at the end,
+or, with a delivery limit, before all messages that were never delivered.
 """
 
 from __future__ import annotations
