@@ -13,11 +13,8 @@ from typing import Any
 from pamqp import base, body, constants, frame, header, heartbeat
 from pamqp.commands import Basic, Channel, Confirm, Connection
 
-from eda_core import Ack, Cancel, Connect, Consume, Declare, Nack, OpenChannel, Publish, PublishLog
-from eda_core.drivers.base import Driver
-from eda_core.drivers.link import MAX_UNSENT, Link, reason
-from eda_core.machine.effects import CONSUMING, LOGGING, PUBLISHING
-from eda_core.urls import Address
+from eda_core import Ack, Address, Cancel, Connect, Consume, Declare, Nack, OpenChannel, Publish, PublishLog
+from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, reason
 
 FRAME_MAX = 131_072  # bytes
 ABILITIES = "authentication_failure_close basic.nack connection.blocked consumer_cancel_notify publisher_confirms"

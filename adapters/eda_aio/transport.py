@@ -2,7 +2,8 @@
 
 A link has two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing
 from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms"). They are aiormq's,
-the layer below aio-pika, because it takes pamqp's commands as the core makes them.
+the layer below aio-pika, because it takes pamqp's commands as the core makes them. This module decides nothing about
+messages, and does not know when a link is opened.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack
 from eda_core.drivers.base import Driver
 from eda_core.drivers.library import library_at_work
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
-from eda_core.machine.effects import CONSUMING, LOGGING, PUBLISHING
+from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.urls import Address
 
 #: Seconds for a connection to close in good order once the link is lost.
@@ -132,7 +133,7 @@ class AioLink(Link):
         name = f"eda link {asked.epoch}"
         self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=name, context=self._context)
         self._end, self._refused = "given up", False
-        # By a callback: a task that is cancelled at once does not run at all, so it cannot do this at its end.
+        # A callback does this, and not the end of the task: a task that is cancelled at once does not run at all.
         self.task.add_done_callback(lambda _: self.tell(self.machine.link_down, self._end, refused=self._refused))
 
     def perform(self, effect: Effect) -> None:
@@ -213,7 +214,7 @@ class AioLink(Link):
     def _on_connection_closed(self, closing: asyncio.Future[Any]) -> None:
         if not self.closing:
             error = closing.exception()
-            if isinstance(error, asyncio.CancelledError):  # aiormq cancels its reader when heartbeats stay away
+            if isinstance(error, asyncio.CancelledError):  # aiormq cancels its reader when no heartbeats come
                 error = TimeoutError("the broker is silent")
             self.tell(self.machine.link_down, "closed" if error is None else reason(error))
             self.abandon()

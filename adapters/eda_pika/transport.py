@@ -1,7 +1,8 @@
 """One link on pika: performs the machine's effects on it and tells the machine what comes of them.
 
 A link has two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing
-from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms").
+from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms"). This module
+decides nothing about messages, and does not know when a link is opened.
 """
 
 from collections.abc import Callable, Generator
@@ -16,7 +17,7 @@ from pika.exceptions import ChannelClosedByBroker
 from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, OpenChannel, Publish, PublishLog
 from eda_core.drivers.base import Driver
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
-from eda_core.machine.effects import CONSUMING, LOGGING, PUBLISHING
+from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_pika.connection import Connection, Properties, parameters
 
 

@@ -1,4 +1,4 @@
-"""The base class of drivers whose user code are coroutines.
+"""The base class of drivers that run user code as coroutines.
 
 It decides what becomes of the result of a handler, and which caller waits for what. It knows no event loop: an adapter
 says how to start a task, and gives objects like asyncio's futures.

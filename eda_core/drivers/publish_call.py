@@ -1,7 +1,7 @@
 """One call that publishes and waits for the confirms: what is not confirmed yet, what has failed, when it gives up.
 
-For adapters whose callers block. The machine tries to publish for ever. How long a caller waits for that is decided
-here.
+It is for adapters whose callers block. The machine tries to publish for ever. This module decides how long a caller
+waits for that. It does not know what happens during the wait.
 """
 
 from __future__ import annotations

@@ -77,10 +77,12 @@ class Cancel:
     consumer_tag: str
 
 
-#: The channels of a link
-CONSUMING: Final = "consuming"  #: to declare, to consume and to acknowledge
-PUBLISHING: Final = "publishing"  #: to publish with confirms
-LOGGING: Final = "logging"  #: to publish logs
+#: The channel of a link to declare, to consume and to acknowledge.
+CONSUMING: Final = "consuming"
+#: The channel of a link to publish with confirms.
+PUBLISHING: Final = "publishing"
+#: The channel of a link to publish logs.
+LOGGING: Final = "logging"
 
 
 @dataclass(frozen=True, slots=True)

@@ -414,10 +414,10 @@ class RabbitNode:
     def set_memory_alarm(self, on: bool) -> None:
         """Raise or clear the memory alarm, on which the broker stops to read from connections that publish.
 
-        It is in force, or is not, when this returns: what a client publishes from then on waits, or does not. The
-        monitor of the memory only tells the keeper of the alarms, and does not wait for it; but who asks the keeper
-        afterwards is answered when it has told all connections (``rabbitmqctl set_vm_memory_high_watermark`` does not
-        ask, and so may return before).
+        When this returns, the alarm is in force or is over: what a client publishes from then on waits, or does not.
+        RabbitMQ's ``vm_memory_monitor`` tells the process ``rabbit_alarm`` of the change and does not wait for it. So
+        this asks ``rabbit_alarm`` afterwards, which answers when it has told all connections. ``rabbitmqctl
+        set_vm_memory_high_watermark`` does not ask, and may return earlier.
         """
         self.alarmed = True
         watermark, wanted = ("0", "[{{resource_limit, memory, _}, _}]") if on else ("0.6", "[]")

@@ -34,7 +34,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 #: Seconds until something that takes milliseconds is given up, on a machine that is busy with other things.
-PATIENCE = 20.0
+TIMEOUT = 20.0
 #: Seconds for a whole test that does not start a broker.
 TEST_TIMEOUT = 60.0
 
@@ -52,7 +52,7 @@ def asynchronous(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, No
     return run
 
 
-async def within(awaitable: Awaitable[T], what: str, seconds: float = PATIENCE) -> T:
+async def within(awaitable: Awaitable[T], what: str, seconds: float = TIMEOUT) -> T:
     """Wait for ``awaitable``; the test fails with ``what`` if that takes too long."""
     limit = asyncio.timeout(seconds)
     try:
@@ -81,7 +81,7 @@ class Record(Generic[T]):
         self.all.append(item)
         self._news.set()
 
-    async def until(self, condition: Callable[[list[T]], bool], what: str, seconds: float = PATIENCE) -> None:
+    async def until(self, condition: Callable[[list[T]], bool], what: str, seconds: float = TIMEOUT) -> None:
         """Wait until ``condition`` holds for the items."""
         try:
             async with asyncio.timeout(seconds):
@@ -92,7 +92,7 @@ class Record(Generic[T]):
             tail = ", ".join(map(repr, self.all[-5:]))
             pytest.fail(f"{what}: not within {seconds:g} s; {len(self.all)} {self._what} so far, the last: {tail}")
 
-    async def count(self, number: int, seconds: float = PATIENCE) -> list[T]:
+    async def count(self, number: int, seconds: float = TIMEOUT) -> list[T]:
         """Wait until there are ``number`` items; all of them."""
         await self.until(lambda items: len(items) >= number, f"{number} {self._what}", seconds)
         return self.all

@@ -1,7 +1,7 @@
 """The methods of clients: what the broker does for each, in the table :data:`HANDLERS`.
 
 A function here checks a method, lets the engine or the topology do what it asks for, and replies. It raises ``Refusal``
-if the broker refuses the method. What becomes of messages is not known here.
+if the broker refuses the method. It does not know what becomes of messages.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 :class:`Images` numbers the images of parts, so that a world's image is a short tuple of numbers and comparing two is
 exact. Epochs are counted back from the machine's present one, tags from the newest of their link; publishes are
-numbered by their order. What is inside of machines and of the broker is for :mod:`eda_core.testing.explorer.snapshot`
-to know.
+numbered by their order. Only :mod:`eda_core.testing.explorer.snapshot` knows what is inside of machines and of the
+broker.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The judge decides by what the world itself did and saw: how each handler ended, what the broker confirmed, what is in
 its queues. Of a machine it reads the state of its link and its configuration, and at rest whether it knows of anything
-open; how the machine decides it does not know.
+open. It does not know how the machine decides.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Makes the inputs of the machines, and performs the effects that come out: what a driver does in a real service.
 
-What an effect leads to on the network stays on the links until a step of the network takes it from there. Whether an
-effect is right is for the judge to say.
+What an effect sends stays on the links until a step of the network takes it from there. The judge decides whether an
+effect is right.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The network of a world: what is on its way between machines and broker arrives, and connections open and end.
 
-What goes wrong with connections by itself is in :mod:`eda_core.testing.explorer.faults`. What the machines do with what
-they are told, and whether that is right, is not known here.
+What goes wrong with connections by itself is in :mod:`eda_core.testing.explorer.faults`. This module does not know what
+the machines do with what they are told, and whether that is right.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from eda_core.messages.values import AnyMessage, Command, Event, Result
 #: - failure: a handler fails although its plan does not say so.
 #: - outside: a service publishes or calls outside its handlers.
 #: - stop: a service is asked to stop.
-#: - haste: time jumps to the next deadline although something else could happen first. So it is when the network, the
-#:   broker or a handler is slow.
+#: - haste: time jumps to the next deadline although something else could happen first. This happens when the network,
+#:   the broker or a handler is slow.
 #: - no_link: a connection cannot be opened.
 #: - bad_login: a connection cannot be opened because the broker refuses the credentials.
 #: - alarm: the broker is short of memory for a while.
@@ -94,8 +94,8 @@ class Ask:
     """A call: a command, and a caller that waits for the result.
 
     Attributes:
-        label: identifies the call. On the wire the number of the call follows, because a handler that runs again makes
-            its calls again.
+        label: identifies the call. On the wire it is followed by the number of the call, because a handler that
+            runs again makes its calls again.
         timeout: seconds.
     """
 

@@ -2,6 +2,7 @@
 
 Each scenario is there for one part of the architecture. Together they go through every cell of the link's table that a
 broker and a network can bring about, and through every way in which a message or a publish can end.
+This module does not know how a scenario is run.
 """
 
 from __future__ import annotations
