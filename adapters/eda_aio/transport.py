@@ -27,10 +27,10 @@ from pamqp.commands import Channel as Channels
 from pamqp.commands import Connection as Method
 
 from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, OpenChannel, Publish, PublishLog
+from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.base import Driver
 from eda_core.drivers.library import library_at_work
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
-from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.urls import Address
 
 #: Seconds for a connection to close in good order once the link is lost.

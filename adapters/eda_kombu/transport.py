@@ -24,10 +24,10 @@ from pamqp.commands import INDEX_MAPPING, Basic
 from pamqp.constants import FRAME_MIN_SIZE
 
 from eda_core import Connect, Declare, Effect, OpenChannel, Publish, PublishLog
+from eda_core.drivers import LOGGING, PUBLISHING
 from eda_core.drivers.blocking import BlockingDriver
 from eda_core.drivers.library import raised_in
 from eda_core.drivers.link import Link, reason
-from eda_core.machine.effects import LOGGING, PUBLISHING
 from eda_core.urls import Address, redact
 
 #: Seconds between two looks at the heartbeats, as py-amqp asks for.

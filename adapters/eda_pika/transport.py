@@ -15,9 +15,9 @@ from pamqp import commands
 from pika.exceptions import ChannelClosedByBroker
 
 from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, OpenChannel, Publish, PublishLog
+from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.base import Driver
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
-from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_pika.connection import Connection, Properties, parameters
 
 
