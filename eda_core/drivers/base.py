@@ -68,7 +68,8 @@ class Driver(ABC):
         machine: the machine of the service.
         links: the links by epoch. An adapter may remove those that are closed.
         at_stop: functions that are called when the service is asked to stop. The key says who set them.
-        at_end: functions that are called with the outcome and the time when the handler of the delivery ends.
+        at_end: functions that are called with the outcome and the time when the handler of the delivery ends. They
+            return the outcome that the machine is told.
         over: whether the service has stopped.
         error: why it has stopped, if nobody asked it to.
     """
@@ -82,7 +83,7 @@ class Driver(ABC):
         self.error: str | None = None
         self._timers = Timers()
         self._interrupted = False
-        self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], None]] = {}
+        self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], Outcome]] = {}
         self._todo: deque[Effect] = deque()
         self._pumping = False
         self._armed: float | None = None
@@ -165,7 +166,7 @@ class Driver(ABC):
         """Report that the handler of a :meth:`dispatch` has ended."""
         at_end = self.at_end.pop(delivery, None)
         if at_end is not None:
-            at_end(outcome, self.now())
+            outcome = at_end(outcome, self.now())
         self.tell(self.machine.handled, delivery, outcome)
 
     def stop(self, timeout: float | None = None) -> None:

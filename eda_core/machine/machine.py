@@ -112,6 +112,11 @@ class Machine:
         return self._connection.epoch
 
     @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for. It stays true when the service has stopped."""
+        return self._connection.stop_due is not None
+
+    @property
     def stale(self) -> int:
         """How many inputs were ignored because they are about an earlier link or an ended delivery."""
         return self._stale + self._deliveries.stale
