@@ -147,7 +147,7 @@ class Driver(ABC):
         """Wake the caller that waits with the ticket of the effect. :func:`eda_core.answer` returns what to tell it."""
 
     def buffer_available(self) -> None:  # noqa: B027 - optional
-        """Wake the callers that got ``BufferFull``."""
+        """Let the callers that got ``BufferFull`` try again, in order, until one gets it again."""
 
     def stopped(self, error: str | None) -> None:  # noqa: B027 - optional
         """Release what is left: the service has stopped. ``error`` says why if nobody asked it to."""

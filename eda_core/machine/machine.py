@@ -74,8 +74,8 @@ class Machine:
     """
 
     __slots__ = (
-        *"_calls _configured _connection _content_type _deliveries _holds _logs _outbox _stale _starved".split(),
-        *"_token config".split(),
+        *"_calls _calls_wanted _configured _connection _content_type _deliveries _holds _logs _outbox _stale".split(),
+        *"_starved _token config".split(),
     )
 
     def __init__(
@@ -87,8 +87,9 @@ class Machine:
         self._configured = False
         self._holds = 0
         self._stale = 0
-        #: Whether a caller got BufferFull, and was not told yet that there is space again.
-        self._starved = False
+        #: Whether a caller got BufferFull, because the outbox was full or because there were too many calls, and was
+        #: not told yet that there is space again.
+        self._starved = self._calls_wanted = False
         self._connection = Connection(config, random)
         self._logs = Logs(config, wall_offset)
         self._outbox = Outbox(config)
@@ -676,7 +677,11 @@ class Machine:
             if not self._deliveries.has_credit(delivery):
                 self._outbox.refuse_if_full()
         except BufferFull:
-            self._starved = self._outbox.wanted = True
+            self._outbox.wanted = True
+            if timeout is not None and self._calls.full():
+                self._calls_wanted = True
+            else:
+                self._starved = True
             raise
         self._outbox.kept += 1
 
@@ -726,10 +731,10 @@ class Machine:
             in_flight.flush(effects)
         if outbox.wanted and outbox.kept < outbox.limit:
             deliveries.resume(effects)
-            if self._starved and not self._calls.full():
-                self._starved = False
+            if self._starved or (self._calls_wanted and not self._calls.full()):
+                self._starved = self._calls_wanted = False  # whoever finds no space now asks for it again
                 effects.append(BufferAvailable())
-            outbox.wanted = self._starved or bool(deliveries.paused)
+            outbox.wanted = self._calls_wanted or bool(deliveries.paused)
         if connection.stop_due is not None:
             self._finish_if_quiet(now, effects)
 
