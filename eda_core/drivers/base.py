@@ -138,6 +138,14 @@ class Driver(ABC):
         """
         return call()
 
+    def post(self, call: Callable[[], object]) -> None:
+        """Run ``call`` where the machine may be used, and do not wait for that. When the service has stopped, drop it.
+
+        Here it is run at once. A driver whose methods are called from several threads, or from handlers of signals,
+        overrides this. Then it may be called anywhere: it must not wait, and must not take a lock.
+        """
+        call()
+
     # An adapter may define these: callers that wait, and the end
 
     def publish_done(self, effect: PublishDone) -> None:  # noqa: B027 - optional
@@ -161,6 +169,11 @@ class Driver(ABC):
     def make(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         """Make the input that ``call(machine, now)`` makes, and perform the effects that it returns."""
         self.feed(call(self.machine, self.now()))
+
+    def make_soon(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        """Make an input as :meth:`make` does, with the time of now, but do not wait until it is made."""
+        now = self.now()
+        self.post(lambda: self.feed(call(self.machine, now)))
 
     def handled(self, delivery: DeliveryId, outcome: Outcome) -> None:
         """Report that the handler of a :meth:`dispatch` has ended."""
