@@ -125,7 +125,9 @@ class CustomLink(Link):
             channel, method, *message = got
             if isinstance(method, Channel.Close):
                 wire.send(channel, Channel.CloseOk())
-            self.receive(method.name, method, *message)
+                self.report_channel_closed(method.reply_text, consuming=wire is self.consumer)
+            else:
+                self.receive(method.name, method, *message)
 
     def ended(self, task: asyncio.Task[None]) -> None:
         for wire in self.wires:

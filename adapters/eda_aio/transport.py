@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from ssl import SSLContext, create_default_context
 from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
 from aiormq import Channel
 from aiormq import Connection as Aiormq
-from aiormq.abc import DeliveredMessage
+from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import AuthenticationError, ConnectionClosed, DeliveryError, ProbableAuthenticationError
 from pamqp import base
@@ -176,7 +177,7 @@ class AioLink(Link):
 
     async def _channel(self, connection: Connection, *, confirms: bool) -> Channel:
         channel = cast(Channel, await connection.channel(publisher_confirms=confirms, on_return_raises=False))
-        channel.closing.add_done_callback(self._on_channel_closed)
+        channel.closing.add_done_callback(partial(self._on_channel_closed, connection is self._connections[0]))
         return channel
 
     def _on_connection_closed(self, closing: asyncio.Future[Any]) -> None:
@@ -187,10 +188,12 @@ class AioLink(Link):
             self.tell(self.machine.link_down, "closed" if error is None else reason(error))
             self.abandon()
 
-    def _on_channel_closed(self, closing: asyncio.Future[Any]) -> None:
+    def _on_channel_closed(self, consuming: bool, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
         if not self.closing and isinstance(error, Exception):
-            self.tell(self.machine.channel_closed, reason(error))
+            while consuming and self.up and not self._consumer.rpc_frames.empty():  # what the broker sent before
+                self.hear(self._consumer.rpc_frames.get_nowait())
+            self.report_channel_closed(reason(error), consuming=consuming)
 
     async def _leave(self) -> None:
         """Close in good order: channels first, because a connection's close may overtake what was sent on them."""
@@ -201,8 +204,15 @@ class AioLink(Link):
     # Effects
 
     async def declare(self, effect: Declare) -> None:
-        replies = [await self._consumer.rpc(command, timeout=self._timeout) for command in effect.commands]
-        self.tell(self.machine.declared, replies)
+        await self._consumer.create_task(self._declare(effect))  # the channel ends it with its reason
+
+    async def _declare(self, effect: Declare) -> None:
+        """Do what aiormq's ``rpc`` does, for all commands at once."""
+        channel = self._consumer
+        async with channel.lock:
+            await channel.write_queue.put(ChannelFrame.marshall(channel.number, effect.commands))
+            for _ in effect.commands:
+                self.hear(await channel.rpc_frames.get())
 
     async def consume(self, effect: Consume) -> None:
         tag = effect.consumer_tag

@@ -18,6 +18,9 @@ from eda_core.drivers.base import Driver
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_pika.connection import Connection, Properties, parameters
 
+_SPEC = pika.spec
+_REPLIES = [_SPEC.Exchange.DeclareOk, _SPEC.Queue.DeclareOk, _SPEC.Queue.BindOk, _SPEC.Basic.QosOk]
+
 
 class PikaLink(Link):
     """The connections and channels of one epoch. It begins to open when it is made.
@@ -66,6 +69,7 @@ class PikaLink(Link):
         consuming, publishing = (yield self._connect), (yield self._connect)
         self._consumer = yield partial(self._channel, consuming)
         self._consumer.add_on_cancel_callback(self._on_frame)
+        self._consumer.add_callback(self._on_reply, _REPLIES, one_shot=False)
         self._publisher = yield partial(self._channel, publishing)
         self._publisher.add_on_return_callback(self._on_message)
         yield partial(self._publisher.confirm_delivery, self._on_frame)
@@ -97,9 +101,9 @@ class PikaLink(Link):
         self.lose(reason(error), "ConnectionClosedByBroker: (403)" in str(error))
         self._end_if_closed()
 
-    def _on_channel_closed(self, _channel: Any, error: Exception) -> None:
+    def _on_channel_closed(self, channel: Any, error: Exception) -> None:
         if isinstance(error, ChannelClosedByBroker):  # otherwise its connection was closed, which is told there
-            self.tell(self.machine.channel_closed, reason(error))
+            self.report_channel_closed(reason(error), consuming=channel.connection is self._connections[0])
 
     def _on_frame(self, frame: Any) -> None:
         self.receive(frame.method.NAME, frame.method)
@@ -110,14 +114,12 @@ class PikaLink(Link):
     # Effects
 
     def declare(self, effect: Declare) -> None:
-        def replied(frame: Any) -> None:
-            kind: Any = commands.INDEX_MAPPING[frame.method.INDEX]
-            self.receive(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)))
+        for command in effect.commands:  # not by _rpc, which sends each one when the one before is answered
+            self._consumer._send_method(_SPEC.methods[command.index]().decode(command.marshal()))
 
-        known = pika.spec.methods
-        for command in effect.commands:  # pika sends each one when the one before is answered
-            method = known[command.index]().decode(command.marshal())
-            self._consumer._rpc(method, replied, [known[command.index + 1]])
+    def _on_reply(self, frame: Any) -> None:
+        kind: Any = commands.INDEX_MAPPING[frame.method.INDEX]
+        self.receive(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)))
 
     def consume(self, effect: Consume) -> None:
         tag, then = effect.consumer_tag, self._answer_to(effect)

@@ -172,6 +172,27 @@ def test_the_replies_to_a_declare_are_one_input_each_time() -> None:
         assert told.pop() == ("declared", EPOCH, replies)
 
 
+@pytest.mark.parametrize(
+    ("replies", "consuming", "told"),
+    [
+        (0, True, "gone, in answer to Queue.Bind(queue='q', exchange='events', routing_key='Told')"),
+        (1, True, "gone, in answer to Basic.Qos()"),
+        (2, True, "gone"),
+        (0, False, "gone"),
+    ],
+)
+def test_a_channel_that_the_broker_closes_names_the_declaration_that_is_not_answered(
+    replies: int, consuming: bool, told: str
+) -> None:
+    link, inputs = willing()
+    link.up = True
+    link.perform(Declare(EPOCH, (Queue.Bind(queue="q", exchange="events", routing_key="Told"), Basic.Qos())))
+    for reply in (Queue.BindOk(), Basic.QosOk())[:replies]:
+        link.receive(reply.name, reply)
+    link.report_channel_closed("gone", consuming=consuming)
+    assert inputs[-1] == ("channel_closed", EPOCH, told)
+
+
 @pytest.mark.parametrize("reply", [Exchange.DeclareOk(), Queue.DeclareOk("q", 0, 0), Queue.BindOk(), Basic.QosOk()])
 def test_each_kind_of_reply_is_one(reply: base.Frame) -> None:
     link, told = willing()
