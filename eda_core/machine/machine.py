@@ -221,12 +221,16 @@ class Machine:
         """Report that a hook or a timer of the service has failed.
 
         The service stops if its ``on_ready`` or ``on_unconfigured`` fails, because it would seem to run but do nothing.
+        If it stops already, that is no error of the service: what the hook waited for does not come any more.
 
         Args:
             effect: the effect that called the hook; ``None`` if it was a timer.
         """
         effects: list[Effect] = []
         fatal = isinstance(effect, (Ready, Unconfigured))
+        if fatal and self.stopping:
+            hook = _HOOKS[type(effect)]
+            return [Report(WARNING, f"{hook} was broken off by the stop: {failure.reason}")]
         what = "a timer" if effect is None else _HOOKS.get(type(effect), f"the effect {type(effect).__name__}")
         text = f"{what} failed: {failure.reason}"
         effects.append(Report(ALERT, f"{text}\n{failure.detail}" if failure.detail else text))

@@ -223,6 +223,18 @@ def test_the_first_error_is_the_one_that_is_told() -> None:
     assert only(Stopped, bench.lose()).error == "on_ready failed: first"
 
 
+@pytest.mark.parametrize(("effect", "hook"), [(Ready(), "on_ready"), (Unconfigured(), "on_unconfigured")])
+def test_a_hook_that_a_stop_breaks_off_is_no_error(effect: Effect, hook: str) -> None:
+    """What it waited for, such as the confirm of a publish, does not come any more."""
+    bench = opened()
+    bench.stop()
+    effects = bench.did(
+        bench.machine.callback_failed(effect, Failed("PublishError: it stopped", "Traceback"), bench.now)
+    )
+    assert effects == [Report(WARNING, f"{hook} was broken off by the stop: PublishError: it stopped")]
+    assert bench.lose("closed") == [Stopped(None)]
+
+
 @every_state
 def test_a_hook_may_fail_in_any_state(state: str) -> None:
     bench = REACH[state]()
