@@ -93,7 +93,7 @@ class Service(EventailService[None], CallbackService):
 class _Driver(CallbackDriver):
     def __init__(self, service: Service, signals: tuple[int, ...]) -> None:
         machine = service.make_machine(
-            random=random.random, token=secrets.token_hex(6), wall_offset=time.time() - self.now()
+            random=random.random, token=secrets.token_hex(6), wall_offset=lambda: time.time() - self.now()
         )
         super().__init__(service, machine)
         self.loop: Any = IOLoop()

@@ -46,7 +46,7 @@ from eda_core.machine.effects import (
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.in_flight import Delivery
 from eda_core.machine.link import DRAINING, OPEN, OVER, SERVING, WITHOUT_LINK
-from eda_core.machine.logs import Logs
+from eda_core.machine.logs import Logs, WallOffset
 from eda_core.machine.outbox import Outbox
 from eda_core.machine.outcomes import Failed, Outcome
 from eda_core.machine.topology import REPLIES, replies
@@ -65,7 +65,8 @@ class Machine:
         config: the configuration of the service.
         random: returns evenly distributed numbers from 0 to 1, for the delays between attempts to connect.
         token: a few random characters, which make message ids unique among all workers.
-        wall_offset: what to add to ``now`` to get seconds since 1970 (POSIX time), for the time stamps of logs.
+        wall_offset: what to add to ``now`` to get seconds since 1970 (POSIX time), for the time stamps of logs. A
+            function that returns this is asked for each record, so that the time stamps follow a clock that is set.
         read: reads a delivery as a message, or raises ``InvalidEnvelope``. A tool that shows all deliveries gives its
             own function.
 
@@ -79,7 +80,13 @@ class Machine:
     )
 
     def __init__(
-        self, config: Config, *, random: Callable[[], float], token: str, wall_offset: float, read: Read = open_envelope
+        self,
+        config: Config,
+        *,
+        random: Callable[[], float],
+        token: str,
+        wall_offset: WallOffset,
+        read: Read = open_envelope,
     ) -> None:
         self.config: Config = config
         self._token = token

@@ -23,6 +23,7 @@ from eda_core.journal.recording import RecordingMachine
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Effect
 from eda_core.machine.identifiers import DeliveryId
+from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
 from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
 from eda_core.messages import gelf
@@ -180,7 +181,7 @@ class ServiceApi(Handlers, Generic[R]):
             raise StateError("the service does not run", hint="run it first, and begin in on_ready")
         return self._eda_running
 
-    def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: float) -> Machine:
+    def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: WallOffset) -> Machine:
         """Make the machine for a run. The arguments are those of :class:`Machine`.
 
         Raises:
