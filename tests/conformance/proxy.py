@@ -1,4 +1,4 @@
-"""A TCP proxy between services and their broker. It can cut and freeze connections.
+"""A TCP proxy between services and their broker. It can cut, freeze and delay connections.
 
 If one side does not read, the proxy does not read from the other side either.
 """
@@ -6,6 +6,7 @@ If one side does not read, the proxy does not read from the other side either.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Self
 
 
@@ -15,11 +16,14 @@ class Proxy:
     Attributes:
         port: where it listens.
         accepted: how many connections it has taken so far.
+        delay: seconds that everything is held back in each direction. Set it before there are connections.
     """
 
     def __init__(self, target: int) -> None:
         self.port = 0
         self.accepted = 0
+        self.delay = 0.0
+        self._held: deque[tuple[asyncio.Transport, bytes]] = deque()
         self._target = target
         self._pairs: set[tuple[asyncio.Transport, asyncio.Transport]] = set()
         self._frozen: set[tuple[asyncio.Transport, asyncio.Transport]] = set()
@@ -68,6 +72,19 @@ class Proxy:
         for pair in self._pairs:
             for transport in pair:
                 transport.pause_reading()
+
+    def carry(self, to: asyncio.Transport, data: bytes) -> None:
+        """Send ``data`` on, after the delay, in order."""
+        if self.delay:
+            self._held.append((to, data))
+            asyncio.get_running_loop().call_later(self.delay, self._carry_held)
+        else:
+            to.write(data)
+
+    def _carry_held(self) -> None:
+        to, data = self._held.popleft()
+        if not to.is_closing():
+            to.write(data)
 
     def inject(self, data: bytes) -> None:
         """Have all clients receive ``data``, as if the broker had sent it."""
@@ -150,7 +167,7 @@ class _Client(_End):
         if self.pair is None:
             self.early += data
         else:
-            self.pair[1].write(data)
+            self.proxy.carry(self.pair[1], data)
 
 
 class _Broker(_End):
@@ -161,4 +178,4 @@ class _Broker(_End):
         self._client = client
 
     def data_received(self, data: bytes) -> None:
-        self._client.transport.write(data)
+        self.proxy.carry(self._client.transport, data)
