@@ -15,13 +15,13 @@ from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
 from aiormq import Channel
-from aiormq import Connection as Aiormq
 from aiormq.abc import DeliveredMessage
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import AuthenticationError, ConnectionClosed, DeliveryError, ProbableAuthenticationError
 from pamqp import base
 from pamqp.commands import Connection as Method
 
+from eda_aio.connection import Connection
 from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
 from eda_core.drivers.base import Driver
 from eda_core.drivers.library import library_at_work
@@ -58,7 +58,7 @@ class _Replies:
         return got  # type: ignore[no-any-return]
 
 
-class Connection(Aiormq):
+class LinkConnection(Connection):
     """Tells ``link`` when the broker blocks publishing and when that ends. aiormq only logs it."""
 
     def __init__(self, url: str, context: SSLContext | None, link: AioLink) -> None:
@@ -73,7 +73,7 @@ class Connection(Aiormq):
 
     @staticmethod
     async def _rpc(request: Any, writer: Any, frame_receiver: Any, wait_response: bool = True) -> Any:
-        return await Aiormq._rpc(request, writer, _Replies(frame_receiver), wait_response)  # type: ignore[arg-type]
+        return await Connection._rpc(request, writer, _Replies(frame_receiver), wait_response)  # type: ignore[arg-type]
 
     async def _hear(self, frame: Method.Blocked | Method.Unblocked) -> None:
         self.link.hear(frame)
@@ -94,7 +94,7 @@ class AioLink(Link):
         super().__init__(asked, driver)
         self._ssl = ssl
         self._timeout = driver.machine.config.close_timeout  # also for each command that is answered
-        self._connections: list[Connection] = []
+        self._connections: list[LinkConnection] = []
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
         self._publishing: set[asyncio.Task[None]] = set()
         self._abandoned = False
@@ -166,15 +166,15 @@ class AioLink(Link):
         self._publisher = await self._channel(publishing, confirms=True)
         self._logger = await self._channel(publishing, confirms=False)
 
-    async def _connection(self) -> Connection:
+    async def _connection(self) -> LinkConnection:
         query = urlencode({"heartbeat": self.asked.heartbeat, "name": self.asked.name})
-        connection = Connection(urlsplit(self.asked.url)._replace(query=query).geturl(), self._ssl, self)
+        connection = LinkConnection(urlsplit(self.asked.url)._replace(query=query).geturl(), self._ssl, self)
         await connection.connect()
         self._connections.append(connection)
         connection.closing.add_done_callback(self._on_connection_closed)
         return connection
 
-    async def _channel(self, connection: Connection, *, confirms: bool) -> Channel:
+    async def _channel(self, connection: LinkConnection, *, confirms: bool) -> Channel:
         channel = cast(Channel, await connection.channel(publisher_confirms=confirms, on_return_raises=False))
         channel.closing.add_done_callback(self._on_channel_closed)
         return channel
@@ -252,7 +252,7 @@ class AioLink(Link):
             self.tell(self.machine.confirmed, effect.tag)
 
 
-async def _drop(connection: Connection) -> None:
+async def _drop(connection: LinkConnection) -> None:
     """Close it within :data:`_GRACE` seconds, or by force: aiormq's second ``close`` does not wait for the peer."""
     for _ in range(2):
         with suppress(Exception):
