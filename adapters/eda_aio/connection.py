@@ -13,7 +13,7 @@ import asyncio
 from typing import Any
 
 from aiormq import Connection as Aiormq
-from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
+from aiormq.exceptions import AMQPConnectionError
 
 from eda_core.amqp import read_frame
 
@@ -37,7 +37,7 @@ class _Frames:
         try:
             return len(data), *read_frame(data)
         except ValueError as error:
-            raise InvalidFrameError(str(error)) from error
+            raise AMQPConnectionError(f"malformed frame from the broker: {error}") from error
 
 
 class Connection(Aiormq):
