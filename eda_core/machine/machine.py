@@ -351,7 +351,6 @@ class Machine:
         if epoch != connection.epoch or connection.state not in SERVING or not deliveries.in_flight.is_next(tag):
             self._stale += 1
             return []
-        connection.received = True
         if self._calls.subscribed and routing_key == self._calls.key:
             return self._result(epoch, tag, exchange, routing_key, properties, body, now)
         if connection.state is DRAINING:  # the broker sent it before our Cancel came; another worker will get it
