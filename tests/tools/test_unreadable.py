@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import pytest
 
 from eda_core.criticality import NOTICE
 from eda_core.messages import Unreadable, gelf_record
-from eda_core.testing.conformance import Put, event
+from eda_core.testing.broker.message import Opaque
+from eda_core.testing.conformance import Put, event, message
 from eda_core.testing.conformance.unreadable import UNREADABLE
 from eda_tools.cli import status as cli
 from eda_tools.inspect_queue import TOOL as INSPECT
@@ -112,6 +115,26 @@ def test_resurrect_leaves_them_and_sends_the_others(
     assert bench.names(EVENTS_QUEUE) == ["Good"] * KINDS
     again = run_here(RESURRECT, capsys, "--json", "--dry-run", broker.url, DEAD_LETTER_QUEUE)
     assert again.objects[-1]["total"] == {"replayed": 0, "skipped": 0, "failed": KINDS, "unread": 0}
+
+
+def test_times_at_the_end_of_the_calendar_are_shown(
+    broker: BrokerUnderTest, bench: Operator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are dates in UTC, but not east of Greenwich. They can be read, unlike the others here."""
+    last = Opaque(b"T" + struct.pack(">Q", 253_402_300_799_000))  # milliseconds
+    deaths = [{"count": 1, "queue": "q", "reason": "rejected", "exchange": "events", "time": last}]
+    asyncio.run(
+        put(broker.url, message("events", "Odd", 1, {"conversation_id": "c", "x-death": deaths}), event("Good", 2))
+    )
+    monkeypatch.setenv("TZ", "JST-9")
+    time.tzset()
+    try:
+        for options in ((), ("--json",), ("--group-by", "age"), ("--group-by", "key")):
+            ran = run_here(INSPECT, capsys, *options, broker.url, EVENTS_QUEUE)
+            assert (ran.status, "2 shown of 2" in ran.err) == (cli.DONE, True), ran.err
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @asynchronous

@@ -28,11 +28,13 @@ from typing import Any, BinaryIO, Final, Self
 import cbor2
 from pamqp.commands import Basic
 
+from eda_core.amqp.reading import MAX_DEPTH
 from eda_core.messages import Unreadable
 from eda_tools.cli.status import ToolError, naming_file
 from eda_tools.messages.delivery import PROPERTIES, Delivery, fields, properties_of
 
-_DEPTH: Final = 100
+#: Levels of an item: those of its headers, one around them, and those with which CBOR writes decimals and times.
+_DEPTH: Final = MAX_DEPTH + 5
 #: The properties that are not text.
 _TYPES: Final = {"delivery_mode": int, "priority": int, "timestamp": datetime.datetime}
 
