@@ -18,13 +18,13 @@ from aiormq.exceptions import AMQPConnectionError
 from eda_core.amqp import read_frame
 
 
-class _Frames:
+class _ReceivedFrames:
     """The frames that come from ``reader``, in the place of aiormq's receiver."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
 
-    def __aiter__(self) -> _Frames:
+    def __aiter__(self) -> _ReceivedFrames:
         return self
 
     async def __anext__(self) -> tuple[int, int, Any]:
@@ -40,8 +40,8 @@ class _Frames:
             raise AMQPConnectionError(f"malformed frame from the broker: {error}") from error
 
 
-class Connection(Aiormq):
+class AmqpConnection(Aiormq):
     """A connection that no message can end: what cannot be read comes as :class:`eda_core.messages.Unreadable`."""
 
     async def _Connection__reader(self, receiver: Any) -> None:
-        await super()._Connection__reader(_Frames(receiver.reader))  # type: ignore[misc]
+        await super()._Connection__reader(_ReceivedFrames(receiver.reader))  # type: ignore[misc]

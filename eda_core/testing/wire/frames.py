@@ -1,4 +1,4 @@
-"""Writes and reads AMQP 0-9-1 frames, for the server side. What the methods in them mean is not known here.
+"""Writes and reads AMQP 0-9-1 frames, for the server side. It does not know what the methods mean.
 
 The classes of methods and properties are pamqp's, and values are read as a client reads them (:mod:`eda_core.amqp`). A
 server gets more than a client can read, and RabbitMQ passes it on as it is: names in properties and routing keys that

@@ -34,7 +34,7 @@ from aiormq.exceptions import (
 )
 from pamqp.commands import Queue
 
-from eda_aio.connection import Connection
+from eda_aio.connection import AmqpConnection
 from eda_core.messages.routing import check_name
 from eda_core.urls import redact
 from eda_tools.bus.names import ExchangeDeclare, QueueDeclare
@@ -62,7 +62,7 @@ class Session:
         connection: aiormq's connection, which no message can end.
     """
 
-    def __init__(self, url: str, connection: Connection) -> None:
+    def __init__(self, url: str, connection: AmqpConnection) -> None:
         self.url = url
         self.connection = connection
 
@@ -146,11 +146,11 @@ async def _first(urls: Sequence[str], tool: str, output: Output) -> Session:
     raise ToolError(f"no connection to {'; nor to '.join(failures)}", NO_CONNECTION)
 
 
-async def _connected(url: str, tool: str) -> Connection:
+async def _connected(url: str, tool: str) -> AmqpConnection:
     parts = urlsplit(url)
     name = f"eda-{tool}@{socket.gethostname()}:{os.getpid()}"
     query = {**dict(parse_qsl(parts.query)), "heartbeat": HEARTBEAT, "name": name}
-    connection = Connection(parts._replace(query=urlencode(query)).geturl())
+    connection = AmqpConnection(parts._replace(query=urlencode(query)).geturl())
     await asyncio.wait_for(connection.connect(), timeout=CONNECT_TIMEOUT)
     return connection
 
@@ -162,7 +162,7 @@ def _hint(error: Exception, url: str) -> str:
     return " (does it require a client certificate?)" if url.startswith("amqps") else " (does it require amqps://?)"
 
 
-async def _close(connection: Connection) -> None:
+async def _close(connection: AmqpConnection) -> None:
     try:
         await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT)
     except Exception:  # the connection is not used any more
