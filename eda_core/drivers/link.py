@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pamqp import base
 
+from eda_core.amqp.reading import named
 from eda_core.drivers.base import Driver
 from eda_core.machine.effects import (
     CONSUMING,
@@ -173,8 +174,9 @@ class Link:
             method: an object of pamqp, or of another library, with the attributes that AMQP 0-9-1 names. A reply to a
                 command of ``Declare`` must be pamqp's.
             content: if a message comes with the method, its properties (pamqp's, or an object with the same
-                attributes) and its body. With ``Channel.Close`` and ``Channel.OpenOk`` comes the name of the channel:
-                ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+                attributes; :class:`eda_core.messages.Unreadable` if they cannot be read) and its body. With
+                ``Channel.Close`` and ``Channel.OpenOk`` comes the name of the channel: ``CONSUMING``, ``PUBLISHING`` or
+                ``LOGGING``.
 
         Raises:
             ValueError: no broker sends this method to a link that is open.
@@ -209,14 +211,14 @@ def _text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _delivered(link: Link, it: Any, *content: Any) -> None:
-    exchange, key = _text(it.exchange), _text(it.routing_key)
-    link.tell(link.machine.delivered, it.delivery_tag, it.redelivered, exchange, key, *content)
+def _delivered(link: Link, it: Any, properties: Any, body: bytes) -> None:
+    exchange, key, properties = named(it, properties)
+    link.tell(link.machine.delivered, it.delivery_tag, it.redelivered, exchange, key, properties, body)
 
 
-def _returned(link: Link, it: Any, *content: Any) -> None:
-    exchange, key = _text(it.exchange), _text(it.routing_key)
-    link.tell(link.machine.returned, exchange, key, *content, _text(it.reply_text))
+def _returned(link: Link, it: Any, properties: Any, body: bytes) -> None:
+    exchange, key, properties = named(it, properties)
+    link.tell(link.machine.returned, exchange, key, properties, body, _text(it.reply_text))
 
 
 #: What each method of the broker means.
