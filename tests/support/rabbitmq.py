@@ -344,6 +344,12 @@ class RabbitNode:
             self._group = None
             self.alarmed = False  # the watermark is not among what a node keeps
 
+    def shut_down(self, grace: float = 60.0) -> None:
+        """Stop the node in good order (SIGKILL after ``grace`` seconds). Its data stay; ``start`` takes them up again."""
+        if self._group is not None:
+            self._group.end(grace)
+            self._group = None
+
     def pause(self) -> None:
         """Freeze the node: its connections stay open and nothing is answered.
 
