@@ -345,7 +345,7 @@ class RabbitNode:
             self.alarmed = False  # the watermark is not among what a node keeps
 
     def shut_down(self, grace: float = 60.0) -> None:
-        """Stop the node in good order (SIGKILL after ``grace`` seconds). Its data stay; ``start`` takes them up again."""
+        """Stop the node in good order, or kill it after ``grace`` seconds. Its data stay; ``start`` takes them up."""
         if self._group is not None:
             self._group.end(grace)
             self._group = None
