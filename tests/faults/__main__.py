@@ -56,7 +56,7 @@ async def play(scenario: Scenario, kinds: Sequence[Kind], brokers: Brokers, dire
     result: dict[str, Any] = {"title": scenario.title, "workers": scenario.workers, "outcomes": {}}
     try:
         broker = await asyncio.to_thread(brokers.take, scenario.cluster)
-        options = {name: getattr(scenario, name) for name in ("workers", "rate", "queue_type", "attributes")}
+        options = {name: getattr(scenario, name) for name in ("workers", "rate", "work", "queue_type", "attributes")}
         async with Stage(broker, cast, directory, **options) as stage:
             await stage.flow()
             async with asyncio.timeout(scenario.limit):
@@ -89,6 +89,8 @@ def summary(name: str, result: dict[str, Any]) -> str:
         told += [f"lines/link {each['lines_per_link']}"] if each["lines_per_link"] is not None else []
         told += [f"failed {each['failed']}"] if each["failed"] else []
         told += [f"poison not dead {each['poison_alive']}"] if each["poison_alive"] else []
+        told += [f"held {each['held']}"] if each["held"] else []
+        told += [f"left {each['left']}"] if each["left"] else []
         told += ["STUCK"] if each["stuck"] else []
         lines.append(f"  {kind:9} {', '.join(told)}")
     return "\n".join(lines)

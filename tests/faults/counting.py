@@ -51,6 +51,7 @@ class Observed:
         stops: how long that has taken, seconds.
         end: when all was over.
         quiet: nothing happened any more, and not everything was done.
+        held: what a worker held (file descriptors and so on), early and late.
     """
 
     handles: bool
@@ -69,6 +70,7 @@ class Observed:
     stops: Sequence[float]
     end: float
     quiet: bool = False
+    held: Sequence[Mapping[str, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Outcome:
         lost: jobs that were sent, are neither dead-lettered nor left in the queue, and whose "done" never arrived.
         doubled: "done" messages beyond the first of each job.
         again: runs of handlers beyond the first of each job, poison aside.
+        left: jobs that are still in the service's queue.
         dead: jobs that were dead-lettered though their handler does not fail.
         poison: how often poison jobs were begun: the number of jobs for each count.
         poison_alive: poison jobs that were not dead-lettered.
@@ -91,6 +94,7 @@ class Outcome:
         statuses: how often workers that were asked to stop have ended with which status.
         longest_stop: seconds.
         per_second: jobs that were done for each second from the first to the last.
+        held: as observed.
         stuck: it stood still at the end, with work left.
     """
 
@@ -99,6 +103,7 @@ class Outcome:
     lost: int
     doubled: int
     again: int
+    left: int
     dead: int
     poison: dict[int, int]
     poison_alive: int
@@ -110,6 +115,7 @@ class Outcome:
     longest_stop: float = 0.0
     stuck: bool = False
     per_second: float = 0.0
+    held: list[dict[str, int]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """For the file of results."""
@@ -133,6 +139,7 @@ def count(seen: Observed) -> Outcome:
         lost=max(0, len(missing) - seen.left),
         doubled=_beyond_first(seen.witnessed, seen.resent),
         again=_beyond_first(begun, {*seen.resent, *seen.poison}) if seen.handles else 0,
+        left=seen.left,
         dead=len(wanted & set(seen.dead)),
         poison=dict(sorted(poison.items())),
         poison_alive=len(set(seen.poison) - set(seen.dead)),
@@ -144,6 +151,7 @@ def count(seen: Observed) -> Outcome:
         longest_stop=round(max(seen.stops, default=0.0), 2),
         stuck=seen.quiet,
         per_second=_per_second(_done_times(seen.steps)),
+        held=[dict(each) for each in seen.held],
     )
 
 

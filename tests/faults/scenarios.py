@@ -36,6 +36,7 @@ class Scenario:
         cluster: it needs a cluster of three.
         workers: of each kind.
         rate: jobs per second for each kind.
+        work: seconds that a handler takes.
         queue_type: of the services' queues, on a single node; a cluster has quorum queues.
         handlers_only: kinds that only publish have no part in it.
         limit: seconds, after which the scenario is given up.
@@ -48,6 +49,7 @@ class Scenario:
     cluster: bool = False
     workers: int = 1
     rate: float = 40.0
+    work: float = 0.01
     queue_type: str = "classic"
     handlers_only: bool = False
     limit: float = 400.0
@@ -139,28 +141,33 @@ async def _consumed(stage: Stage, company: Company, give_up: float) -> None:
         await asyncio.sleep(0.1)
 
 
-@scenario("the exchange of the events is deleted, 3 times")
+@scenario("the exchange of the events is deleted while jobs are handled, 3 times")
 async def exchange_deleted(stage: Stage) -> None:
     for _ in range(3):
+        # Jobs cannot be published without it; those that wait then are done while it is not there.
+        stage.source.add(100, work=0.05)
+        await stage.source.caught_up(20)
         begin = time.monotonic()
         with stage.fault():
             async with stage.operator() as opened:
                 await opened.exchange_delete("events")
-        await asyncio.sleep(3)
-        async with stage.operator() as opened:  # puts right what it did
-            await opened.exchange_declare("events", exchange_type="topic", durable=True)
-            for company in stage.companies.values():
-                await opened.queue_bind(company.kind.witness, "events", company.kind.done)
-                if company.kind.handles:
-                    await opened.queue_bind(company.kind.queue, "events", company.kind.job)
+            await asyncio.sleep(3)
+            async with stage.operator() as opened:  # puts right what it did
+                await opened.exchange_declare("events", exchange_type="topic", durable=True)
+                for company in stage.companies.values():
+                    await opened.queue_bind(company.kind.witness, "events", company.kind.done)
+                    if company.kind.handles:
+                        await opened.queue_bind(company.kind.queue, "events", company.kind.job)
         stage.excused.append((begin - 1, time.monotonic() + 0.5))
         await stage.again(30)
 
 
-@scenario("all permissions are revoked, and given back after 10 s")
+@scenario("all permissions are revoked and connections closed; permissions are given back after 10 s")
 async def permissions_revoked(stage: Stage) -> None:
     with stage.fault():
         await thread(stage.node.ctl, "clear_permissions", "-p", stage.vhost, "guest")
+        # The broker goes on to allow what it has allowed before on a channel.
+        await thread(stage.node.ctl, "close_all_connections", "-p", stage.vhost, "permissions have changed")
         await asyncio.sleep(10)
         await thread(stage.node.ctl, "set_permissions", "-p", stage.vhost, "guest", ".*", ".*", ".*")
     await stage.again(40)
@@ -218,7 +225,7 @@ async def _poison(stage: Stage) -> None:
 # --- Load ---
 
 
-@scenario("20 messages of 16 MiB", rate=5, limit=600)
+@scenario("20 messages of 16 MiB", rate=5, work=0, limit=600)
 async def large_messages(stage: Stage) -> None:
     with stage.fault(links=0):
         stage.source.flow(False)
@@ -231,13 +238,14 @@ def _has_done(stage: Stage) -> Callable[[Company], bool]:
     return lambda company: not company.kind.handles or set(stage.source.confirmed) <= company.done()
 
 
-@scenario("a backlog of 100,000 messages", handlers_only=True, limit=900)
+@scenario("a backlog of 100,000 messages", work=0, handlers_only=True, limit=900)
 async def backlog(stage: Stage) -> None:
     await _idle(stage)
     for company in stage.companies.values():
         await stage.dismiss(company, company.running())
     stage.source.add(100_000)
     await stage.source.flushed(200)
+    done = {name: len(company.done()) for name, company in stage.companies.items()}
     with stage.fault(links=0):
         pass
     for company in stage.companies.values():
@@ -245,11 +253,14 @@ async def backlog(stage: Stage) -> None:
     begin = time.monotonic()
     left = set(stage.companies)
     while left and time.monotonic() < begin + 500:
-        left = {name for name in left if len(stage.companies[name].done()) < 100_000}
+        left = {name for name in left if len(stage.companies[name].done()) < done[name] + 100_000}
         await asyncio.sleep(0.5)
 
 
 # --- Connections ---
+
+#: So that a service does not wait seconds after each of many attempts. eventail has nothing like it.
+FAST = {"RECONNECT_POLICY": {"base": 0.05, "cap": 0.3}}
 
 
 @scenario("all connections are cut, 20 times")
@@ -259,6 +270,30 @@ async def cuts(stage: Stage) -> None:
             for proxy in stage.proxies():
                 proxy.reset() if number % 2 else proxy.cut()
         await stage.again(20)
+
+
+@scenario("connections are cut again as soon as a service is ready, 1,000 times", attributes=FAST, limit=900)
+async def reconnects(stage: Stage) -> None:
+    await asyncio.gather(*(_reconnect(stage, company, 1_000) for company in stage.companies.values()))
+    await stage.again(20)
+
+
+async def _reconnect(stage: Stage, company: Company, times: int) -> None:
+    """Cut the connections of one kind, and note what its process holds after a tenth of it and at the end."""
+    for number in range(1, times + 1):
+        ready, done = company.readies(), len(company.done())
+        with stage.fault(links=0):
+            for proxy in company.proxies:
+                proxy.cut()
+        company.links += 1
+        give_up = time.monotonic() + 30
+        # A publisher does not tell when it is ready: it is when it has published.
+        while (company.readies() == ready) if company.kind.handles else (len(company.done()) == done):
+            if time.monotonic() > give_up:
+                return  # it stands still, which the end of the scenario shows
+            await asyncio.sleep(0.01)
+        if number in (times // 10, times):
+            company.held.append(company.running()[0].held())
 
 
 @scenario("the first of a service's two connections is cut alone, 10 times")
@@ -278,10 +313,6 @@ async def _cut_alone(stage: Stage, which: int) -> None:
                 if proxy.links:  # of those that have one connection, it
                     proxy.links[min(which, len(proxy.links) - 1)].cut()
         await stage.again(20)
-
-
-#: So that a service does not wait seconds after each of many attempts. eventail has nothing like it.
-FAST = {"RECONNECT_POLICY": {"base": 0.05, "cap": 0.3}}
 
 
 @scenario("connections are cut at each step of the handshake", attributes=FAST)

@@ -49,12 +49,14 @@ class Source:
         confirmed: when the broker has confirmed each job.
         resent: jobs that were published more than once.
         pending: jobs that are still to be published.
+        sending: jobs that are on their way.
     """
 
     def __init__(self, urls: Sequence[str], event: str, rate: float) -> None:
         self.confirmed: dict[int, float] = {}
         self.resent: set[int] = set()
         self.pending: list[int] = []
+        self.sending: list[int] = []
         self.rate = rate
         self._urls = list(urls)
         self._event = event
@@ -86,10 +88,17 @@ class Source:
         """Wait until all is confirmed; whether that is so."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._flowing or self.pending:
+                while self._flowing or self.pending or self.sending:
                     await asyncio.sleep(0.02)
                 return True
         return False
+
+    async def caught_up(self, seconds: float) -> None:
+        """Wait until little is left to publish, though jobs may flow on."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while len(self.pending) > 10:
+                    await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         """Publish no more."""
@@ -115,17 +124,21 @@ class Source:
         failures: list[int] = []
         while not failures:
             self._add_what_is_due()
-            batch, self.pending = self.pending[:WINDOW], self.pending[WINDOW:]
+            large = bool(self.pending) and "size" in self._extras.get(self.pending[0], ())
+            window = 1 if large else WINDOW
+            self.sending, self.pending = self.pending[:window], self.pending[window:]
             try:
-                if batch:
+                if self.sending:
+                    publishes = (self._publish(opened, number) for number in self.sending)
                     async with asyncio.timeout(PATIENCE):
-                        await asyncio.gather(*(self._publish(opened, each) for each in batch), return_exceptions=True)
+                        await asyncio.gather(*publishes, return_exceptions=True)
                 else:
                     await asyncio.sleep(0.01)
             finally:
-                failures = [number for number in batch if number not in self.confirmed]
+                failures = [number for number in self.sending if number not in self.confirmed]
                 self.resent.update(failures)
                 self.pending[:0] = failures
+                self.sending = []
 
     def _add_what_is_due(self) -> None:
         if self._flowing:
@@ -148,24 +161,31 @@ class Source:
             self.confirmed[number] = time.monotonic()
 
 
-async def drain(url: str, queue: str, key: Callable[[DeliveredMessage], T], patience: float = 60.0) -> Counter[T]:
-    """Take all messages out of a queue; how often each ``key`` of a message was there."""
+async def drain(url: str, queue: str, key: Callable[[DeliveredMessage], T]) -> Counter[T]:
+    """Take all messages out of a queue; how often each ``key`` of a message was there.
+
+    Raises TimeoutError when nothing comes though there is something, and what ``key`` raises.
+    """
     numbers: Counter[T] = Counter()
+    errors: list[Exception] = []
     async with channel(url) as opened:
-        await opened.basic_qos(prefetch_count=200)
 
         async def take(message: DeliveredMessage) -> None:
-            numbers[key(message)] += 1
-            assert isinstance(message.delivery, Basic.Deliver)
-            assert message.delivery.delivery_tag is not None
-            await opened.basic_ack(message.delivery.delivery_tag)
+            try:
+                numbers[key(message)] += 1
+            except Exception as error:  # aiormq would only log it
+                errors.append(error)
 
-        await opened.basic_consume(queue, take)
-        async with asyncio.timeout(patience):
-            seen = -1
-            while seen != numbers.total() or await ready(opened, queue):
-                seen = numbers.total()
-                await asyncio.sleep(0.3)
+        await opened.basic_consume(queue, take, no_ack=True)
+        seen, give_up = -1, 0.0
+        while (taken := numbers.total() + len(errors)) != seen or await ready(opened, queue):
+            if taken != seen:
+                seen, give_up = taken, time.monotonic() + 30
+            elif time.monotonic() > give_up:
+                raise TimeoutError(f"{queue} gives no message in 30 s, though it has some")
+            await asyncio.sleep(0.3)
+    if errors:
+        raise errors[0]
     return numbers
 
 

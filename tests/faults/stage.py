@@ -149,6 +149,18 @@ class Worker:
         with self.log.open(errors="replace") as log:
             return sum(" harness " not in line for line in log)
 
+    def held(self) -> dict[str, int]:
+        """What its process holds: file descriptors, threads, memory in KiB, and the tasks that it has told of last."""
+        process = Path(f"/proc/{self.pid}")
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        tasks = [step.number for step in self.steps() if step.what == READY]
+        return {
+            "descriptors": len(list((process / "fd").iterdir())),
+            "threads": int(status["Threads"]),
+            "memory": int(status["VmRSS"].split()[0]),
+            "tasks": tasks[-1] if tasks else 0,
+        }
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         with suppress(ProcessLookupError):
@@ -181,7 +193,7 @@ class Company:
         workers: all that there were.
         lines: of log before the first fault.
         links: lost links of a publisher.
-        witnessed: its messages that the harness has taken already.
+        held: what a worker held, at several times.
     """
 
     kind: Kind
@@ -193,7 +205,7 @@ class Company:
     statuses: list[int] = field(default_factory=list)
     stops: list[float] = field(default_factory=list)
     quiet: bool = False
-    witnessed: Counter[int] = field(default_factory=Counter)
+    held: list[dict[str, int]] = field(default_factory=list)
 
     def running(self) -> list[Worker]:
         """Those that live."""
@@ -235,6 +247,7 @@ class Stage:
         *,
         workers: int = 1,
         rate: float = 40.0,
+        work: float = 0.01,
         queue_type: str = "classic",
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
@@ -248,6 +261,7 @@ class Stage:
         self._directory = directory
         self._count = workers
         self._rate = rate
+        self._work = work
         self._queue_type = "quorum" if broker.cluster else queue_type
         self._attributes = attributes or {}
         self._made = 0
@@ -322,6 +336,7 @@ class Stage:
             "done": kind.done,
             "attributes": {**kind.attributes, **({} if kind.theirs else self._attributes)},
             "rate": self._rate,
+            "work": self._work,
         }
         self.companies[kind.name] = Company(kind, proxies, settings)
         for _ in range(self._count):
@@ -467,7 +482,7 @@ class Stage:
             resent=self.source.resent,
             poison=self.poison if kind.handles else (),
             steps=company.steps(),
-            witnessed=company.witnessed + await drain(url, kind.witness, number_of),
+            witnessed=await drain(url, kind.witness, number_of),
             dead=Counter({number: times for (queue, number), times in letters.items() if queue == kind.queue}),
             left=(await drain(url, kind.queue, number_of)).total() if kind.handles else 0,
             faults=self.faults,
@@ -478,6 +493,7 @@ class Stage:
             stops=company.stops,
             end=end,
             quiet=company.quiet,
+            held=company.held,
         )
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-#: Steps: the service is ready; a job is begun, done, failed.
+#: Steps: the service is ready (with the number of asyncio's tasks); a job is begun, done, failed (with its number).
 READY, BEGUN, DONE, FAILED = "R", "B", "D", "F"
 
 
@@ -33,6 +33,7 @@ class Settings:
         attributes: of the class of the service.
         rate: jobs per second, of programs that only publish.
         first: the number of the first of those.
+        work: seconds that a handler takes.
     """
 
     def __init__(self, text: str) -> None:
@@ -44,24 +45,30 @@ class Settings:
         self.attributes: dict[str, Any] = given["attributes"]
         self.rate: float = given["rate"]
         self.first: int = given["first"]
+        self.work: float = given.get("work", 0)
         self._journal = os.open(given["journal"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def note(self, step: str, number: int = 0) -> None:
         """Write a line into the journal, in one piece, whatever other threads write."""
         os.write(self._journal, f"{step} {number} {time.monotonic():.6f}\n".encode())
 
-    def begin(self, job: dict[str, Any]) -> dict[str, Any]:
-        """The handler's part before it publishes. Returns the payload of what it publishes. Raises Poison if asked."""
+    def begin(self, job: dict[str, Any]) -> float:
+        """Begin a job; the seconds that the handler is to take."""
+        self.note(BEGUN, job["number"])
+        return float(job.get("work", self.work))
+
+    @staticmethod
+    def result(job: dict[str, Any]) -> dict[str, Any]:
+        """The payload of what the handler publishes. Raises Poison if the job says so."""
         number = job["number"]
-        self.note(BEGUN, number)
         if job.get("poison"):
             raise Poison(number)
         return {"number": number, "pad": bytes(job["size"])} if job.get("size") else {"number": number}
 
 
 def settings() -> Settings:
-    """The settings of this program; its log goes to stderr, as most programs have it."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    """The settings of this program. Its log goes to stderr, from WARNING on, which is the default of Python."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     return Settings(sys.argv[1])
 
 

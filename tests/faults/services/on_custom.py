@@ -14,10 +14,11 @@ ASKED = common.settings()
 
 class Relay(Service):
     async def on_ready(self) -> None:
-        ASKED.note(common.READY)
+        ASKED.note(common.READY, len(asyncio.all_tasks()))
 
     async def handle_event(self, name: str, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
-        await self.publish_event(ASKED.done, ASKED.begin(payload), conversation_id)
+        await asyncio.sleep(ASKED.begin(payload))
+        await self.publish_event(ASKED.done, ASKED.result(payload), conversation_id)
         ASKED.note(common.DONE, payload["number"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from eventail.async_service.pika import ReconnectingSupervisor, Service
@@ -16,7 +17,8 @@ class Relay(Service):  # type: ignore[misc]
         ASKED.note(common.READY)
 
     def handle_event(self, name: str, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
-        self.publish_event(ASKED.done, ASKED.begin(payload), conversation_id)
+        time.sleep(ASKED.begin(payload))
+        self.publish_event(ASKED.done, ASKED.result(payload), conversation_id)
         ASKED.note(common.DONE, payload["number"])
 
 
