@@ -107,8 +107,9 @@ def rabbitmq_versions(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Is each module of the core covered, in every branch, by its own tests? Or those after --: ``-- receiver link``.
+    """Is each module of the core, or of those named after --, covered in every branch by its own tests?
 
+    A name is that of a module or a room: ``nox -s coverage -- urls machine/link drivers``.
     What the whole suite leaves out of everything: ``coverage run -m pytest`` there, and ``coverage report``.
     """
     install(session)

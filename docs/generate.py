@@ -237,6 +237,12 @@ def documented_in(package: str, name: str) -> str:
     return max(holding, key=len) if holding else pages[0]
 
 
+def described_as(package: str, name: str) -> str:
+    """The name under which that page describes it, which may be another one."""
+    page, origin = documented_in(package, name), home(package, name)
+    return f"{page}.{next(other for other in exported(page) if home(page, other) == origin)}"
+
+
 def _entry(package: str, name: str) -> str:
     """The directive for one name."""
     value = getattr(importlib.import_module(package), name)
@@ -267,7 +273,7 @@ def _sections(package: str) -> Iterator[str]:
         yield from (_entry(package, name) for name in group)
     if elsewhere:
         yield _title("Described elsewhere").lstrip("\n")
-        yield from (f"- :py:obj:`{name} <{documented_in(package, name)}.{name}>`\n" for name in elsewhere)
+        yield from (f"- :py:obj:`{name} <{described_as(package, name)}>`\n" for name in elsewhere)
 
 
 def _head(title: str) -> str:

@@ -1,6 +1,6 @@
-"""The protocol core of the event-driven architecture: decides everything, does no I/O.
+"""The core of the toolkit: it decides everything that a service does on the bus, and does no I/O.
 
-Use it through an adapter (``eda_aio``), or embed :class:`Machine` in a transport of your own.
+Use it through an adapter, such as ``eda_aio``, or embed :class:`Machine` in your own transport (docs/embedding.rst).
 """
 
 from eda_core import criticality
@@ -18,8 +18,10 @@ from eda_core.errors import (
     ServiceError,
     StateError,
 )
-from eda_core.machine.aggregator import Batch, RawEvent
+from eda_core.machine.aggregator import Aggregator
+from eda_core.machine.calls import answer
 from eda_core.machine.config import Config
+from eda_core.machine.deliveries import Read
 from eda_core.machine.effects import (
     Ack,
     BufferAvailable,
@@ -43,6 +45,7 @@ from eda_core.machine.effects import (
 )
 from eda_core.machine.identifiers import DeliveryId, Epoch, PublishId
 from eda_core.machine.machine import Machine
+from eda_core.machine.outbox import Confirms
 from eda_core.machine.outcomes import (
     CONFIGURED,
     DEFERRED,
@@ -59,7 +62,9 @@ from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
 from eda_core.messages.codec import CBOR, JSON, Limits
 from eda_core.messages.routing import TopicPattern
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Message, Result
+from eda_core.services.batch import RawEvent
 from eda_core.services.handlers import Handlers
+from eda_core.urls import Address, check_urls, redact
 
 __all__ = [
     "CBOR",
@@ -68,8 +73,9 @@ __all__ = [
     "DONE",
     "JSON",
     "Ack",
+    "Address",
+    "Aggregator",
     "AnyMessage",
-    "Batch",
     "BufferAvailable",
     "BufferFull",
     "Cancel",
@@ -80,6 +86,7 @@ __all__ = [
     "Config",
     "Configuration",
     "Configured",
+    "Confirms",
     "Connect",
     "Consume",
     "Declare",
@@ -108,6 +115,7 @@ __all__ = [
     "PublishId",
     "PublishLog",
     "RawEvent",
+    "Read",
     "Ready",
     "ReconnectPolicy",
     "Reject",
@@ -122,7 +130,10 @@ __all__ = [
     "TopicPattern",
     "Unconfigured",
     "__version__",
+    "answer",
+    "check_urls",
     "criticality",
     "failure",
     "outcome",
+    "redact",
 ]

@@ -1,22 +1,26 @@
-"""The exceptions of the core.
+"""The exceptions of the toolkit.
 
-Only wrong local calls raise (rule R1): what the broker, the network or a handler does comes out as effects.
-``EdaError`` itself is never raised.
+Only wrong local calls raise (rule R1). What the broker, the network or a handler does comes out of the machine as
+effects. This module defines the exceptions; it does not know which function raises them.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-#: Characters of a text that shows a peer's payload.
+#: Characters of the text of a ``CommandError``, which shows a payload of any size.
 _LONGEST: Final = 500
 
 
 class EdaError(Exception):
-    """Base of everything this toolkit raises on purpose. Never raised itself.
+    """The base class of all exceptions of this toolkit. It is never raised itself.
+
+    Args:
+        message: what is wrong.
+        hint: what the caller can do about it, as one clause.
 
     Attributes:
-        hint: what the caller can do about it, one clause, possibly empty.
+        hint: the argument of this name; "" if there is none.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -24,28 +28,28 @@ class EdaError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Its text is not what it was made of, and other processes, as of a pool, want it whole."""
-        return _restored, (type(self), self.args, self.__dict__)
+        """Let ``pickle`` restore an exception whose ``args`` are not the arguments of its ``__init__``."""
+        return type(self).__new__, (type(self),), {**self.__dict__, "args": self.args}
 
 
 class LocalError(EdaError):
-    """A call that the caller could have known to be wrong. Nothing has changed: the call had no effect."""
+    """A call or an argument that is wrong. The call had no effect."""
 
 
 class StateError(LocalError):
-    """An input that the life cycle does not allow in its present state, such as ``start`` twice."""
+    """A call that is not possible in the present state of the service, such as a second ``start``."""
 
 
 class PayloadError(LocalError):
-    """A payload that cannot be written in the content type, or is over its limits (size, depth)."""
+    """A payload that its content type cannot express, or that is too large or nested too deep."""
 
 
 class BufferFull(LocalError):
-    """More unsent publishes than the service was configured to keep (rule R9).
+    """A publish that was refused because too many others wait for the broker's confirms (rule R9).
 
     Attributes:
-        temporary: confirms will make room, and ``Room`` tells when; false for a handler, whose messages are held until
-            it ends.
+        temporary: whether waiting helps. If true, the effect ``BufferAvailable`` tells when there is space again. It is
+            false for a handler that holds as many publishes as it may: they are sent when the handler has ended.
     """
 
     def __init__(self, message: str, *, hint: str = "", temporary: bool = True) -> None:
@@ -54,19 +58,19 @@ class BufferFull(LocalError):
 
 
 class ServiceError(EdaError):
-    """What ended a service that was not asked to stop."""
+    """The reason why a service ended although nobody asked it to stop."""
 
 
 class PublishError(EdaError):
-    """A publish that was accepted and cannot be confirmed any more, or, of a call, that no queue is bound for."""
+    """A publish that was accepted but will not be confirmed, or a call whose command no service receives."""
 
 
 class CommandError(EdaError):
-    """A call whose result is an error.
+    """A call whose result has the status ``error``.
 
     Attributes:
-        command: ``service.Command``.
-        payload: of the result.
+        command: the command, as ``service.Command``.
+        payload: the payload of the result.
     """
 
     def __init__(self, command: str, payload: Any) -> None:
@@ -76,11 +80,11 @@ class CommandError(EdaError):
 
 
 class CommandTimeout(EdaError, TimeoutError):
-    """A call whose result did not come in time. The command may still be done, or have been done."""
+    """A call whose result did not come in time. The command may have been carried out, or may still be."""
 
 
 class Reject(EdaError):
-    """Raised by a handler to dead-letter its message at once: trying again cannot help."""
+    """A handler raises this to dead-letter its message at once, because trying again cannot help."""
 
 
 class NoHandler(EdaError):
@@ -88,18 +92,11 @@ class NoHandler(EdaError):
 
 
 class NotBegun(Reject):
-    """User code that returned a coroutine or a generator: none of what it should do has been done, nor will it be."""
+    """User code that returned a coroutine or a generator, which nobody runs: the work was not done."""
 
 
 class Abandoned(BaseException):
-    """Raised within user code that has to end at once, since its time is over: what it handles stays with the broker.
+    """Raised in user code that has to end at once, because its time is over. Its message stays with the broker.
 
-    It is no ``Exception``: there is nothing to handle, only to clean up.
+    It is no ``Exception``, so that user code does not handle it by mistake: there is only something to clean up.
     """
-
-
-def _restored(kind: type[EdaError], args: tuple[Any, ...], attributes: dict[str, Any]) -> EdaError:
-    error = kind.__new__(kind)
-    error.args = args
-    error.__dict__.update(attributes)
-    return error

@@ -1,4 +1,7 @@
-"""Text of unknown length and content, made fit for one line of a log or a ``repr``."""
+"""Shortens text of any length and content to one line, for a log or a ``repr``.
+
+This module does not know what the text says.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,17 @@ from typing import Final
 
 
 def shortened(text: str, width: int = 80) -> str:
-    """The first line of ``text``, of at most ``width`` characters, for a ``repr``."""
+    """Return the first line of ``text``, cut to ``width`` characters, for a ``repr``."""
     line = text.partition("\n")[0]
     return line if len(line) <= width and line == text else f"{line[: width - 1]}…"
 
 
-#: Characters of a reason. An error may quote a whole payload; the traceback has it.
+#: Characters of a reason. An error may quote a whole payload; the traceback has all of it.
 _LONGEST_REASON: Final = 1_000
 
 
 def one_line(text: str) -> str:
-    """The first line; in it nothing that would break a log's lines."""
+    """Return the first line of ``text``, cut to 1,000 characters, with a space for each unprintable character."""
     first = text[: _LONGEST_REASON + 1].splitlines()[0] if text else ""
     if len(first) > _LONGEST_REASON:
         first = f"{first[:_LONGEST_REASON]}…"

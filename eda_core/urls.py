@@ -1,4 +1,7 @@
-"""Broker URLs: checked once, read in one way by all adapters, and shown without their passwords."""
+"""Checks broker URLs, reads them in the same way for all adapters, and hides their passwords.
+
+It decides what a valid URL is. It knows nothing of connections.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +15,29 @@ from eda_core.errors import LocalError
 from eda_core.text import shortened
 
 if TYPE_CHECKING:
-    from ssl import SSLContext  # the core loads no ssl, and only passes it on
+    from ssl import SSLContext  # only the type: the core does not load ssl
 
-#: How passwords are found, from the well-formed to the botched; hiding too much does no harm.
+#: These patterns find passwords, also those in malformed URLs. To hide too much does no harm.
 _PASSWORDS: Final = (
-    # in a URL as it should be, or with an @ too many
+    # A well-formed URL, also one with more than one "@".
     re.compile(r"(//[^/@:\s]{0,300}):\S*@"),
-    # in one with characters that should have been escaped; but host:port, with an @ further on, is none, nor is what
-    # stands between two URLs
+    # A URL whose password has characters that are not escaped. "host:port" before an "@" is no password, and neither is
+    # the text between two URLs.
     re.compile(
         r"(\bamqps?:/{0,2}|//)([^:\s]{0,300}):(?!\*\*\*@)(?!\d{1,5}(?:/[^\s@]*)?(?:\s|$))"
         r"(?:(?!\s[a-z]+://).)+?@(?:\S*@)?",
         re.IGNORECASE | re.DOTALL,
     ),
-    # where the scheme was forgotten
+    # A URL without its scheme.
     re.compile(r"(?<![\w/:])([^\s:/@]*):(?!\*\*\*@|/)[^\s@]+@(?:\S*@)?"),
 )
 _REPLACEMENTS: Final = (r"\1:***@", r"\1\2:***@", r"\1:***@")
 
 
 def redact(text: str) -> str:
-    """``text`` (a URL, or a message that may quote one) with every password replaced by ``***``."""
+    """Return ``text``, which is a URL or may quote some, with ``***`` in place of each password."""
     before = "" if "@" in text else text
-    while text != before:  # what looks like a password only now; so that a text once redacted stays as it is
+    while text != before:  # a replacement may lead to a new match; a second call must change nothing
         before = text
         for pattern, replacement in zip(_PASSWORDS, _REPLACEMENTS, strict=True):
             text = pattern.sub(replacement, text)
@@ -42,13 +45,13 @@ def redact(text: str) -> str:
 
 
 def check_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
-    """The URLs to try in turn.
+    """Check broker URLs and return them as a tuple.
 
     Args:
         urls: one ``amqp://`` or ``amqps://`` URL, or several.
 
     Raises:
-        LocalError: there is none, or one has another scheme, no host or a bad port. Passwords are not shown.
+        LocalError: there is no URL, or one has another scheme, no host or a bad port. The text shows no password.
     """
     if not isinstance(urls, Sequence):
         raise LocalError(f"the broker URLs are {type(urls).__name__}", hint="pass a URL, or a list of them")
@@ -60,7 +63,7 @@ def check_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
             raise LocalError(f"a broker URL must be str, not {type(url).__name__}", hint="pass text")
         problem = _problem(url)
         if problem:
-            shown = redact("".join(url.split()))  # that it is one URL, and not a text, is known only here
+            shown = redact("".join(url.split()))  # redact() takes white space for the end of a URL
             raise LocalError(
                 f"broker URL {shown!r}: {problem}", hint="write it as amqp://user:password@host:5672/vhost"
             )
@@ -78,7 +81,7 @@ def _problem(url: str) -> str:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        # The reason quotes what was taken for host or port, which may be half a password.
+        # The text of the error quotes the host or the port, which may be a part of a password.
         return _PORT if "@" in url else str(error)
     if parts.scheme not in ("amqp", "amqps"):
         return "the scheme is not amqp or amqps"
@@ -87,13 +90,16 @@ def _problem(url: str) -> str:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Address:
-    """What a broker URL says, with what it leaves out filled in.
+    """The parts of a broker URL, with defaults for those that it leaves out.
 
     Attributes:
-        user, password: ``guest`` by default.
-        vhost: ``/`` by default.
-        tls: whether it is ``amqps://``.
-        options: of the query.
+        host: the name or the address of the broker.
+        port: by default 5672, or 5671 with TLS.
+        user: by default ``guest``.
+        password: by default ``guest``.
+        vhost: the virtual host, by default ``/``.
+        tls: whether the scheme is ``amqps``.
+        options: the names and values of the query, such as ``cafile``.
     """
 
     host: str
@@ -106,7 +112,7 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Read a URL that :func:`check_urls` has accepted."""
+        """Read a URL that ``check_urls`` has accepted."""
         parts = urlsplit(url)
         tls = parts.scheme == "amqps"
         return cls(
@@ -124,15 +130,15 @@ class Address:
         return f"Address({where}, {shortened(self.vhost)!r}{', TLS' if self.tls else ''})"
 
     def tls_context(self, given: SSLContext | None, make: Callable[..., Any]) -> Any:
-        """How to check the broker's certificate, and which to show; ``None`` without TLS.
+        """Return the TLS context for a connection to this address, or ``None`` without TLS.
 
         Args:
-            given: the user's own, which counts for more than the URL.
-            make: ``ssl.create_default_context``; the options ``cafile`` and ``capath`` of the URL say whom to trust
-                instead of the system's authorities, ``certfile`` and ``keyfile`` what to show.
+            given: the context of the user. If there is one, it is returned, and the options of the URL do not count.
+            make: ``ssl.create_default_context``. The options ``cafile`` and ``capath`` of the URL name the authorities
+                to trust instead of the system's; ``certfile`` and ``keyfile`` name the client's own certificate.
 
         Raises:
-            OSError: what a file has is not what it should be, or there is none (``ssl.SSLError`` is one).
+            OSError: a file cannot be read, or has no valid content (``ssl.SSLError`` is an ``OSError``).
         """
         if given is not None or not self.tls:
             return given if self.tls else None

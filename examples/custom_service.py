@@ -1,6 +1,6 @@
-"""Services on the transport of ``custom_transport.py``: how user code runs, and how it waits.
+"""Services on the transport of ``custom_transport.py``: runs user code, and lets it wait.
 
-Nothing here knows about AMQP. What an author of services sees is the core's ``CoroutineService``.
+Nothing here knows about AMQP. The authors of services see the core's ``CoroutineService``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from eda_core import Connect, criticality
 from eda_core.drivers.coroutines import CoroutineDriver
 from eda_core.services.coroutines import CoroutineService
-from examples.custom_transport import Link
+from examples.custom_transport import CustomLink
 
 LOGGER = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ class Service(CoroutineService):
     """A service whose handlers are coroutines: subclass it and await :meth:`run`."""
 
     async def run(self) -> None:
-        """Serve until :meth:`stop`. Being cancelled, it stops gracefully first.
+        """Serve until :meth:`stop`. If it is cancelled, it stops in good order first.
 
         Raises:
-            ServiceError: it ended otherwise.
-            StateError: it was run before.
+            ServiceError: the service ended without being asked to.
+            StateError: the service was run before.
         """
         await self.begin_run(AsyncioDriver).run()
 
@@ -54,8 +54,8 @@ class AsyncioDriver(CoroutineDriver):
     def arm(self, deadline: float) -> Callable[[], object]:
         return self.loop.call_at(deadline, self.tick).cancel
 
-    def open(self, effect: Connect) -> Link:
-        link = Link(effect, self)
+    def open(self, effect: Connect) -> CustomLink:
+        link = CustomLink(effect, self)
         link.task.add_done_callback(lambda _: self.links.pop(effect.epoch, None))
         return link
 
@@ -71,7 +71,7 @@ class AsyncioDriver(CoroutineDriver):
         LOGGER.log(criticality.LOGGING_LEVELS[level], "%s", text)
 
     async def tear_down(self) -> None:
-        tasks = {*self.tasks, *(link.task for link in self.links.values() if isinstance(link, Link))}
+        tasks = {*self.tasks, *(link.task for link in self.links.values() if isinstance(link, CustomLink))}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,7 +1,7 @@
-"""The core in a transport of one's own: asyncio streams and pamqp's frames, no client library.
+"""A transport of one's own for the core: asyncio streams and the frames of pamqp, without a client library.
 
-``Wire`` turns bytes into methods and back. ``Link`` performs the machine's effects on two of them, and makes
-inputs of what they receive. How user code runs is in ``custom_service.py``; docs/embedding.rst explains both.
+``Wire`` turns bytes into methods and methods into bytes. ``CustomLink`` performs the machine's effects on two wires,
+and makes inputs of what they receive. ``custom_service.py`` runs user code; docs/embedding.rst explains both.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pamqp import base, body, constants, frame, header, heartbeat
 from pamqp.commands import Basic, Channel, Confirm, Connection
 
 from eda_core import Ack, Cancel, Connect, Consume, Declare, Nack, Publish, PublishLog
-from eda_core.drivers import link as transport
 from eda_core.drivers.base import Driver
+from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_core.urls import Address
 
 FRAME_MAX = 131_072  # bytes
@@ -23,16 +23,16 @@ ABILITIES = "authentication_failure_close basic.nack connection.blocked consumer
 
 
 class Wire:
-    """One AMQP 0-9-1 connection. Malformed frames raise; so does a peer silent for two heartbeats (section 4.2.7)."""
+    """One AMQP 0-9-1 connection. It raises if a frame is malformed or the peer is silent for two heartbeats (4.2.7)."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
-        self.patience: float | None = None  # seconds that the peer may be silent
+        self.longest_silence: float | None = None  # seconds that the peer may be silent
         self.content: Any = None  # the Deliver or Return whose header and body are to come
         self.header, self.body = header.ContentHeader(), bytearray()
 
     async def handshake(self, asked: Connect) -> None:
-        """Log in and agree on limits (section 2.2.4). The machine watches the time, and would close the link."""
+        """Log in and agree on limits (section 2.2.4). If this takes too long, the machine closes the link."""
         address = Address.of(asked.url)
         login = f"\0{address.user}\0{address.password}"
         about: Any = {"connection_name": asked.name, "capabilities": dict.fromkeys(ABILITIES.split(), True)}
@@ -41,7 +41,7 @@ class Wire:
         self.frame_max = min(tune.frame_max or FRAME_MAX, FRAME_MAX)
         self.send(0, Connection.TuneOk(tune.channel_max, self.frame_max, asked.heartbeat))
         if asked.heartbeat:
-            self.patience = 2.0 * asked.heartbeat
+            self.longest_silence = 2.0 * asked.heartbeat
             self.keep_alive(asked.heartbeat / 2)
         await self.ask(0, Connection.Open(address.vhost), Connection.OpenOk)
 
@@ -65,16 +65,16 @@ class Wire:
         return got
 
     async def receive(self) -> tuple[Any, ...]:
-        """The next method: its channel, itself and, if a message comes with it, that one's properties and body."""
+        """The next method: its channel and the method; the properties and the body if a message comes with it."""
         while True:
-            async with asyncio.timeout(self.patience):
+            async with asyncio.timeout(self.longest_silence):
                 start = await self.reader.readexactly(7)  # type, channel, size
                 if (size := int.from_bytes(start[3:])) > FRAME_MAX:
                     raise ValueError(f"a frame of {size} bytes")
                 data = start + await self.reader.readexactly(size + 1)
             try:
                 got: Any = frame.unmarshal(data)[2]
-            except Exception:  # properties can be made to crash who reads them; without any it is dead-lettered
+            except Exception:  # nobody can decode the properties: without them the core dead-letters the message
                 if start[0] != constants.FRAME_HEADER:
                     raise
                 got = header.ContentHeader(0, int.from_bytes(data[11:19]))
@@ -93,8 +93,8 @@ class Wire:
                 return int.from_bytes(start[1:3]), self.content, self.header.properties, bytes(self.body)
 
 
-class Link(transport.Link):
-    """Two connections: an alarm holds up all that a publisher sends, acknowledgements included. Made, it opens."""
+class CustomLink(Link):
+    """Two connections: an alarm stops all that a publisher sends, acknowledgements too. It opens when it is made."""
 
     def __init__(self, asked: Connect, driver: Driver) -> None:
         super().__init__(asked, driver)
@@ -105,7 +105,7 @@ class Link(transport.Link):
     async def run(self) -> None:
         self.consumer, self.publisher = await self.connect(1), await self.connect(2)
         await self.publisher.ask(1, Confirm.Select(), Confirm.SelectOk)
-        self.opened()
+        self.report_open()
         async with asyncio.TaskGroup() as readers:
             for wire in self.wires:
                 readers.create_task(self.read(wire))
@@ -125,16 +125,16 @@ class Link(transport.Link):
             channel, method, *message = got
             if isinstance(method, Channel.Close):
                 wire.send(channel, Channel.CloseOk())
-            self.received(method.name, method, *message)
+            self.receive(method.name, method, *message)
 
     def ended(self, task: asyncio.Task[None]) -> None:
         for wire in self.wires:
             wire.writer.transport.abort()
         error = None if task.cancelled() else task.exception()
-        while isinstance(error, ExceptionGroup):  # of the readers: the first one says why
+        while isinstance(error, ExceptionGroup):  # the readers raised several: the first one says why
             error = error.exceptions[0]
-        refused = isinstance(error, PermissionError) and error.errno is None  # by the broker, not by our own system
-        self.tell(self.machine.link_down, "closed" if error is None else transport.reason(error), refused=refused)
+        refused = isinstance(error, PermissionError) and error.errno is None  # the broker did, not our own system
+        self.tell(self.machine.link_down, "closed" if error is None else reason(error), refused=refused)
 
     def close(self) -> None:
         self.closing = True
@@ -142,7 +142,7 @@ class Link(transport.Link):
             wire.send(0, Connection.Close(200, "closed by the service", 0, 0))
         asyncio.get_running_loop().call_later(self.machine.config.close_timeout * self.up, self.task.cancel)
 
-    # Effects. What is written leaves in order.
+    # Effects. What is written is sent in order.
 
     def declare(self, effect: Declare) -> None:
         for command in effect.commands:
@@ -165,7 +165,8 @@ class Link(transport.Link):
         self.publisher.send(1, command, effect.properties, effect.body)
 
     def log(self, effect: PublishLog) -> None:
-        self.publisher.send(2, Basic.Publish(0, "logs", effect.routing_key), effect.properties, effect.body)
+        command = Basic.Publish(0, effect.exchange, effect.routing_key)
+        self.publisher.send(2, command, effect.properties, effect.body)
 
     def congested(self) -> bool:
-        return self.publisher.writer.transport.get_write_buffer_size() >= transport.MAX_UNSENT
+        return self.publisher.writer.transport.get_write_buffer_size() >= MAX_UNSENT

@@ -1,10 +1,17 @@
 """What the build description promises, checked against the tree. (That a wheel builds is not checked here.)"""
 
+import ast
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from tests.support.services import environment
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -27,9 +34,130 @@ def test_the_core_needs_pamqp_and_cbor2_and_nothing_else() -> None:
     assert sorted(re.split(r"[<>=]", need)[0] for need in PROJECT["dependencies"]) == ["cbor2", "pamqp"]
 
 
+EXTRAS = {name: list(map(Requirement, needs)) for name, needs in PROJECT["optional-dependencies"].items()}
+#: By the package that needs it.
+EXTRA_OF = {
+    "adapters/eda_aio": "aio",
+    "adapters/eda_pika": "pika",
+    "adapters/eda_kombu": "kombu",
+    "tools/eda_tools": "tools",
+    "eda_core/testing": "testing",
+}
+
+
 @pytest.mark.parametrize("name", ["testing", "pika", "aio", "kombu", "tools"])
 def test_the_extra_exists(name: str) -> None:
-    assert PROJECT["optional-dependencies"][name]
+    assert EXTRAS[name]
+
+
+def test_the_extra_all_is_all_of_them() -> None:
+    (everything,) = EXTRAS["all"]
+    assert everything.name == PROJECT["name"]
+    assert everything.extras == EXTRAS.keys() - {"all"}
+
+
+def imported(package: Path) -> set[str]:
+    """The packages of others that it imports."""
+    found: set[str] = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                found.add((node.module or "").partition(".")[0])
+    return {name for name in found - sys.stdlib_module_names if not name.startswith("eda_")}
+
+
+def needs_of(extra: str) -> list[Requirement]:
+    """What an extra asks for, with what it asks for by naming other extras."""
+    needs = []
+    for need in EXTRAS[extra]:
+        needs += [each for other in need.extras for each in needs_of(other)] if need.name == PROJECT["name"] else [need]
+    return needs
+
+
+@pytest.mark.parametrize(("package", "extra"), EXTRA_OF.items())
+def test_what_a_package_imports_is_in_its_extra(package: str, extra: str) -> None:
+    """Not only by way of what another library needs."""
+    of_the_core = {re.split(r"[<>=]", need)[0] for need in PROJECT["dependencies"]}
+    named = {need.name.replace("-", "_") for need in needs_of(extra)}
+    assert imported(ROOT / package) - of_the_core <= named
+
+
+def checked(file: Path) -> dict[str, str]:
+    """The versions of libraries that a module checks when it is imported, by library."""
+    calls = (node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call))
+    (modules,) = (ast.literal_eval(call.args[2]) for call in calls if ast.unparse(call.func) == "require")
+    return {module.partition(".")[0]: version for module, version in modules.items()}
+
+
+@pytest.mark.parametrize(
+    ("file", "extra"),
+    [
+        ("adapters/eda_aio/__init__.py", "aio"),
+        ("adapters/eda_pika/__init__.py", "pika"),
+        ("adapters/eda_kombu/__init__.py", "kombu"),
+        ("eda_core/testing/strategies.py", "testing"),
+    ],
+)
+def test_what_is_checked_at_import_is_what_the_extra_asks_for(file: str, extra: str) -> None:
+    needs = {need.name: need.specifier for need in EXTRAS[extra]}
+    versions = checked(ROOT / file)
+    assert versions.keys() == needs.keys()
+    for name, version in versions.items():
+        if version:
+            major, minor, _ = version.split(".")
+            assert needs[name] == SpecifierSet(f">={version},<{major}.{int(minor) + 1}")
+
+
+#: Makes modules unavailable, and then imports one of ours.
+WITHOUT = """
+import sys
+names, module = sys.argv[1].split(","), sys.argv[2]
+sys.modules.update(dict.fromkeys(names))
+try:
+    __import__(module)
+except ImportError as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [
+        ("eda_aio", "aiormq", "aio"),
+        ("eda_aio.transport", "aiormq", "aio"),
+        ("eda_pika", "pika", "pika"),
+        ("eda_kombu", "kombu", "kombu"),
+        ("eda_kombu", "amqp", "kombu"),
+        ("eda_core.testing.strategies", "hypothesis", "testing"),
+    ],
+)
+def test_a_missing_extra_says_the_command_that_installs_it(module: str, missing: str, extra: str) -> None:
+    command = [sys.executable, "-c", WITHOUT, missing, module]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment())
+    package = module.removesuffix(".transport")
+    assert done.stdout == f"ModuleNotFoundError: {package} needs {missing}: pip install 'eda-core[{extra}]'\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "library", "version"),
+    [("eda_aio", "aiormq.connection", "7.3.0"), ("eda_pika", "pika", "1.5.0"), ("eda_kombu", "amqp", "5.5.0")],
+)
+def test_a_library_of_another_version_is_refused(module: str, library: str, version: str) -> None:
+    code = f"""
+import {library}
+{library}.__version__ = "{version}"
+try:
+    import {module}
+except ImportError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment())
+    name = library.partition(".")[0]
+    assert done.stdout.startswith(f"{module} needs {name} ")
+    assert done.stdout.endswith(f" and {version} is installed: pip install 'eda-core[{module[4:]}]'\n")
 
 
 def test_every_package_of_the_shelves_is_shipped_typed() -> None:

@@ -60,14 +60,6 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     | {f"eda_tools.{room}" for room in ("cli", "messages", "bus", "dead_letters", "diagnosis", "diagrams")},
 }
 
-#: Imports that break the rules and are to go. When one has gone, a test asks to remove it here.
-TO_GO: Final = frozenset(
-    {
-        ("eda_kombu.transport", "eda_kombu.session"),  # a circle, for a type only
-        ("eda_tools.diagrams.routes", "eda_tools.eda"),  # for the names of the tools
-    }
-)
-
 #: A module, the line of an import statement, and the module that it imports.
 Import = tuple[str, int, str]
 
@@ -152,26 +144,16 @@ def product() -> tuple[Import, ...]:
     return tuple(imports(sources(), sources()))
 
 
-def lasting() -> list[Import]:
-    """Those that are not to go."""
-    return [each for each in product() if (each[0], each[2]) not in TO_GO]
-
-
 def test_every_module_has_a_room() -> None:
     assert all(map(room_of, sources()))
 
 
 def test_every_import_goes_to_a_room_that_the_table_allows() -> None:
-    assert wrong(lasting(), sources()) == []
+    assert wrong(product(), sources()) == []
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert circle(lasting()) == []
-
-
-def test_what_is_to_go_is_still_there() -> None:
-    there = {(name, target) for name, _, target in product()}
-    assert there >= TO_GO, "remove what has gone from TO_GO"
+    assert circle(product()) == []
 
 
 def test_the_table_itself_has_no_circle() -> None:

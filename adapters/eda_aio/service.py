@@ -9,38 +9,54 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
 from typing import Any
 
-from eda_aio.signals import stopping_on_signals
-from eda_aio.transport import Link
+from eda_aio.signals import SIGNALS, stopping_on_signals
+from eda_aio.transport import AioLink
 from eda_core import Connect
 from eda_core.criticality import LOGGING_LEVELS, WARNING
 from eda_core.drivers.coroutines import CoroutineDriver
+from eda_core.drivers.library import quieten
 from eda_core.services.eventail import EventailCoroutines
 
 LOGGER = logging.getLogger("eda_aio")
+quieten(
+    map(logging.getLogger, ("aiormq.connection", "aiormq.connection.marshall", "aiormq.channel", "asyncio")), LOGGER
+)
 
 
 class Service(EventailCoroutines):
     """A service whose handlers are coroutines: ``async def on_<Name>``. Subclass it and await :meth:`run`.
 
-    Handlers run concurrently, up to the prefetch. The methods that publish are awaited: in a handler they return at
-    once, elsewhere when the broker has confirmed the message.
+    Up to ``PREFETCH_COUNT`` handlers run at the same time. The methods that publish are awaited: in a handler they
+    return at once, elsewhere when the broker has confirmed the message.
     """
 
-    async def run(self) -> None:
-        """Serve until SIGINT, SIGTERM, SIGHUP or :meth:`stop`. Being cancelled, it stops gracefully first.
+    async def run(self, signals: bool | Iterable[int] | None = None) -> None:
+        """Serve until :meth:`stop`, or until a signal asks the process to end. If it is cancelled, it stops first.
 
-        A second signal stops at once, leaving unfinished messages to other workers.
+        The first signal stops the service as :meth:`stop` does. A second one stops it at once: unfinished messages are
+        left to other workers. At the end the handlers of signals are what they were before. Signals that the process
+        ignores (``nohup``, a job in the background) stay ignored.
+
+        Args:
+            signals: ``None``: SIGINT, SIGTERM and SIGHUP stop the service, unless the program has its own handler for
+                them. If the program has one for SIGTERM (as uvicorn has), no signal does: the program decides when it
+                ends, and stops or cancels the service then. ``True``: they stop the service in any case, and the
+                program's own handlers are called as well. Numbers, such as ``[signal.SIGTERM]``: the same with these
+                signals. ``False``: no signal stops the service. Outside the main thread no signal can.
 
         Raises:
-            ServiceError: it ended otherwise: every broker refuses its credentials, or ``on_ready`` failed.
-            StateError: it was run before.
+            LocalError: ``signals`` is wrong; it says why.
+            ServiceError: the service ended without being asked to: every broker refuses its credentials, or
+                ``on_ready`` failed.
+            StateError: the service was run before.
         """
+        numbers = SIGNALS.choose(signals)
         driver = self.begin_run(_Driver)
-        with stopping_on_signals(driver.interrupt):
+        with stopping_on_signals(driver.interrupt, numbers):
             await driver.run()
 
     def worker_identity(self) -> tuple[str, int]:
@@ -64,13 +80,13 @@ class _Driver(CoroutineDriver):
     def arm(self, deadline: float) -> Callable[[], object]:
         return self._loop.call_at(deadline, self.tick, context=self._context).cancel
 
-    def open(self, effect: Connect) -> Link:
-        link = Link(effect, self, self._ssl)
+    def open(self, effect: Connect) -> AioLink:
+        link = AioLink(effect, self, self._ssl)
         link.task.add_done_callback(lambda _: self.links.pop(effect.epoch, None))
         return link
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        # Not in that of whichever handler has brought this about, whose context variables are its own.
+        # In the context of run(), not in that of the handler that happens to run: its context variables are its own.
         task = self._loop.create_task(work, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -82,7 +98,7 @@ class _Driver(CoroutineDriver):
         LOGGER.log(LOGGING_LEVELS[level], "%s", text)
 
     async def tear_down(self) -> None:
-        links = [link for link in self.links.values() if isinstance(link, Link)]
+        links = [link for link in self.links.values() if isinstance(link, AioLink)]
         for link in links:
             link.abandon()
         for task in self._tasks:
@@ -91,6 +107,4 @@ class _Driver(CoroutineDriver):
             done, left = await asyncio.wait(ending, timeout=self.machine.config.close_timeout)
             await asyncio.gather(*done, return_exceptions=True)
             if left:
-                self.report(
-                    WARNING, f"{len(left)} handler(s) do not end though they are cancelled, and are left behind"
-                )
+                self.report(WARNING, f"{len(left)} handler(s) go on although they were cancelled; they are left behind")

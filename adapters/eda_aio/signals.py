@@ -1,46 +1,68 @@
-"""Stopping on SIGINT, SIGTERM and SIGHUP, for any number of services in one event loop."""
+"""Stops services of an asyncio loop on signals."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: Who wants to stop, in the order of starting; a loop has one handler per signal.
-_stops: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
+from eda_core.drivers.signals import StopSignals
+
+
+def _is_default(handler: Any) -> bool:
+    """Whether ``asyncio.run`` has installed it, for SIGINT: it cancels the main task."""
+    return isinstance(handler, partial) and isinstance(getattr(handler.func, "__self__", None), asyncio.Runner)
+
+
+SIGNALS = StopSignals(signal, lambda: threading.current_thread() is threading.main_thread(), _is_default)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    SIGNALS.guard_forks(os.register_at_fork)
+#: The sockets that signals write to, one for each service.
+_wakers: list[int] = []
 
 
 @contextmanager
-def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` on each signal. Outside the main thread, where there are no signals, it does nothing."""
-    if threading.current_thread() is not threading.main_thread():
+def stopping_on_signals(stop: Callable[[], None], numbers: tuple[int, ...]) -> Iterator[None]:
+    """In the block each of these signals calls ``stop`` in the running loop."""
+    if not numbers:
         yield
         return
     loop = asyncio.get_running_loop()
-    stops = _stops.setdefault(loop, [])
-    if not stops:
-        _install(loop)
-    stops.append(stop)
-    try:
+
+    def call(number: int) -> bool:
+        with suppress(RuntimeError):  # the loop was closed before the block ended
+            loop.call_soon_threadsafe(stop)
+        return False
+
+    with _waking(loop), SIGNALS.heard(numbers, call):
         yield
-    finally:
-        stops.remove(stop)
-        if not stops:
-            del _stops[loop]
-            with suppress(NotImplementedError):
-                for number in _SIGNALS:
-                    loop.remove_signal_handler(number)
 
 
-def _install(loop: asyncio.AbstractEventLoop) -> None:
-    with suppress(NotImplementedError):  # a loop without signals, as on Windows
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, _stop_all, loop)
-
-
-def _stop_all(loop: asyncio.AbstractEventLoop) -> None:
-    for stop in list(_stops.get(loop, ())):
-        stop()
+@contextmanager
+def _waking(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Make signals wake the loop: Python does not run the handler of one that comes just before the loop waits."""
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        if before not in (-1, *_wakers):  # they wake the loop already: uvloop, Windows, loop.add_signal_handler
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+            yield
+            return
+        _wakers.append(writer.fileno())
+        loop.add_reader(reader, reader.recv, 4096)
+        try:
+            yield
+        finally:
+            loop.remove_reader(reader)
+            _wakers.remove(writer.fileno())
+            last = signal.set_wakeup_fd(_wakers[-1] if _wakers else -1)
+            if last not in (writer.fileno(), *_wakers):  # the program has its own meanwhile
+                signal.set_wakeup_fd(last)

@@ -9,87 +9,107 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from contextvars import copy_context
 from ssl import SSLContext, create_default_context
 from typing import Any, cast
+from urllib.parse import urlencode, urlsplit
 
 from aiormq import Channel
 from aiormq import Connection as Aiormq
 from aiormq.abc import DeliveredMessage
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from aiormq.exceptions import AuthenticationError, DeliveryError, ProbableAuthenticationError
+from aiormq.exceptions import AuthenticationError, ConnectionClosed, DeliveryError, ProbableAuthenticationError
 from pamqp import base
 from pamqp.commands import Connection as Method
-from yarl import URL
 
 from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
-from eda_core.drivers import link as transport
 from eda_core.drivers.base import Driver
-from eda_core.drivers.link import reason
+from eda_core.drivers.library import library_at_work
+from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_core.urls import Address
 
-#: Seconds that a connection has to close by itself once the link is lost.
+#: Seconds for a connection to close in good order once the link is lost.
 _GRACE = 0.5
 
 
 class _Transports(TransportFactory):
-    """Opens transports as aiormq does, which keeps them to itself, and remembers the last one."""
+    """Opens transports as aiormq does, and keeps the last one, which aiormq does not give out."""
 
     last: asyncio.WriteTransport
 
-    async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def create(self, url: Any, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await factory.create(url, **options)
         self.last = writer.transport
         return reader, writer
 
 
+class _Replies:
+    """Raises the broker's reason if it closes the connection instead of replying. aiormq's error does not have it."""
+
+    def __init__(self, frames: Any) -> None:
+        self._frames = frames
+
+    async def get_frame(self) -> tuple[int, int, Any]:
+        _, _, frame = got = await self._frames.get_frame()
+        if isinstance(frame, Method.Close):
+            code, text = frame.reply_code, frame.reply_text
+            raise ProbableAuthenticationError(text) if code == 403 else ConnectionClosed(code, text)
+        return got  # type: ignore[no-any-return]
+
+
 class Connection(Aiormq):
-    """aiormq only logs that the broker blocks publishing; this one tells ``link`` what the broker says.
+    """Tells ``link`` when the broker blocks publishing and when that ends. aiormq only logs it."""
 
-    The methods are private to aiormq, and replaced by having the same class name; a test sees that they are called.
-    """
-
-    def __init__(self, url: URL, context: SSLContext | None, link: Link) -> None:
+    def __init__(self, url: str, context: SSLContext | None, link: AioLink) -> None:
         self._transports = _Transports()
         super().__init__(url, context=context, transport_factory=self._transports)
         self.link = link
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait to be sent."""
+        """How many bytes wait to be sent."""
         return self._transports.last.get_write_buffer_size()
 
-    async def __handle_connection_blocked(self, frame: Method.Blocked) -> None:
+    @staticmethod
+    async def _rpc(request: Any, writer: Any, frame_receiver: Any, wait_response: bool = True) -> Any:
+        return await Aiormq._rpc(request, writer, _Replies(frame_receiver), wait_response)  # type: ignore[arg-type]
+
+    async def _hear(self, frame: Method.Blocked | Method.Unblocked) -> None:
         self.link.hear(frame)
 
-    async def __handle_connection_unblocked(self, frame: Method.Unblocked) -> None:
-        self.link.hear(frame)
+    # Private methods of aiormq 7.2. eda_aio/__init__.py checks the version; a test sees that they are called.
+    _Connection__handle_connection_blocked = _Connection__handle_connection_unblocked = _hear
 
 
-class Link(transport.Link):
-    """The connections and channels of one epoch. Made with what the machine asked for, it begins to open.
+class AioLink(Link):
+    """The connections and channels of one epoch. It begins to open when it is made.
 
     Args:
+        asked: the effect that asks for it.
         ssl: for ``amqps://``; ``None`` checks the chain and the host name.
     """
 
     def __init__(self, asked: Connect, driver: Driver, ssl: SSLContext | None) -> None:
         super().__init__(asked, driver)
         self._ssl = ssl
-        self._timeout = driver.machine.config.close_timeout  # of each AMQP command, too
+        self._timeout = driver.machine.config.close_timeout  # also for each command that is answered
         self._connections: list[Connection] = []
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
         self._publishing: set[asyncio.Task[None]] = set()
         self._abandoned = False
-        self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=f"eda link {asked.epoch}")
+        with library_at_work():
+            self._context = copy_context()
+        name = f"eda link {asked.epoch}"
+        self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=name, context=self._context)
         self._end, self._refused = "given up", False
-        # Not at the end of the task, which does not even begin when it is cancelled at once.
+        # By a callback: a task that is cancelled at once does not run at all, so it cannot do this at its end.
         self.task.add_done_callback(lambda _: self.tell(self.machine.link_down, self._end, refused=self._refused))
 
     def perform(self, effect: Effect) -> None:
-        """Do it in its turn. Never raises: what fails is reported."""
+        """Perform the effect after those before it. Never raises: a failure is reported to the machine."""
         if isinstance(effect, Publish):
-            task = asyncio.create_task(self.publish(effect))
+            task = asyncio.create_task(self.publish(effect), context=self._context)
             self._publishing.add(task)
             task.add_done_callback(self._publishing.discard)
         elif isinstance(effect, Close) and not self.up:
@@ -106,21 +126,21 @@ class Link(transport.Link):
             self.task.cancel()
 
     def hear(self, frame: base.Frame, *content: Any) -> None:
-        """What the broker sends."""
-        self.received(frame.name, frame, *content)
+        """Pass in what the broker sends."""
+        self.receive(frame.name, frame, *content)
 
     # Opening and closing
 
     async def _run(self) -> None:
         try:
             await self._connect()
-            self.opened()
+            self.report_open()
             while not self._abandoned and not isinstance(effect := await self._effects.get(), Close):
                 try:
                     if (action := self.actions[type(effect)](effect)) is not None:
                         await action
                 except Exception as error:
-                    self.failed(effect, error)
+                    self.report_failure(effect, error)
             if not self._abandoned:
                 await self._leave()
                 self._end = "closed"
@@ -137,7 +157,7 @@ class Link(transport.Link):
 
     async def _connect(self) -> None:
         address = Address.of(self.asked.url)
-        if address.tls:  # in a thread, since it reads files
+        if address.tls:  # in a thread, because it reads files
             self._ssl = await asyncio.to_thread(address.tls_context, self._ssl, create_default_context)
         consuming, publishing = await self._connection(), await self._connection()
         self._publishes = publishing
@@ -147,8 +167,8 @@ class Link(transport.Link):
         self._logger = await self._channel(publishing, confirms=False)
 
     async def _connection(self) -> Connection:
-        url = URL(self.asked.url).with_query(heartbeat=self.asked.heartbeat, name=self.asked.name)
-        connection = Connection(url, self._ssl, self)
+        query = urlencode({"heartbeat": self.asked.heartbeat, "name": self.asked.name})
+        connection = Connection(urlsplit(self.asked.url)._replace(query=query).geturl(), self._ssl, self)
         await connection.connect()
         self._connections.append(connection)
         connection.closing.add_done_callback(self._on_connection_closed)
@@ -162,6 +182,8 @@ class Link(transport.Link):
     def _on_connection_closed(self, closing: asyncio.Future[Any]) -> None:
         if not self.closing:
             error = closing.exception()
+            if isinstance(error, asyncio.CancelledError):  # aiormq cancels its reader when heartbeats stay away
+                error = TimeoutError("the broker is silent")
             self.tell(self.machine.link_down, "closed" if error is None else reason(error))
             self.abandon()
 
@@ -171,7 +193,7 @@ class Link(transport.Link):
             self.tell(self.machine.channel_closed, reason(error))
 
     async def _leave(self) -> None:
-        """A channel's close is answered after all that was sent before it; a connection's close may overtake that."""
+        """Close in good order: channels first, because a connection's close may overtake what was sent on them."""
         self.closing: bool = True
         for end in (self._consumer, self._logger, *self._connections):
             await end.close()
@@ -199,13 +221,16 @@ class Link(transport.Link):
         await self._consumer.basic_nack(effect.tag, requeue=effect.requeue, wait=False)
 
     async def log(self, effect: PublishLog) -> None:
-        key, properties = effect.routing_key, effect.properties
         await self._logger.basic_publish(
-            effect.body, exchange="logs", routing_key=key, properties=properties, wait=False
+            effect.body,
+            exchange=effect.exchange,
+            routing_key=effect.routing_key,
+            properties=effect.properties,
+            wait=False,
         )
 
     def congested(self) -> bool:
-        return self._publishes.unsent >= transport.MAX_UNSENT
+        return self._publishes.unsent >= MAX_UNSENT
 
     async def publish(self, effect: Publish) -> None:
         try:
@@ -219,16 +244,16 @@ class Link(transport.Link):
             )
         except DeliveryError:
             self.tell(self.machine.refused, effect.tag)
-        except (Exception, asyncio.CancelledError) as error:  # aiormq cancels what waits on a connection that died
-            self.failed(effect, error)
+        except (Exception, asyncio.CancelledError) as error:  # aiormq cancels publishes when their connection is lost
+            self.report_failure(effect, error)
         else:
-            if isinstance(answer, DeliveredMessage):  # a returned message instead of its confirm
+            if isinstance(answer, DeliveredMessage):  # aiormq gives the returned message instead of its confirm
                 self.hear(answer.delivery, answer.header.properties, answer.body)
             self.tell(self.machine.confirmed, effect.tag)
 
 
 async def _drop(connection: Connection) -> None:
-    """Close it within :data:`_GRACE`, by force if need be: aiormq's second ``close`` does not wait for the peer."""
+    """Close it within :data:`_GRACE` seconds, or by force: aiormq's second ``close`` does not wait for the peer."""
     for _ in range(2):
         with suppress(Exception):
             await asyncio.wait_for(connection.close(), _GRACE)

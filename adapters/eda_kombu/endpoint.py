@@ -1,4 +1,4 @@
-"""What synchronous programs publish with: eventail's constructor and methods, and a few more."""
+"""The class that synchronous programs publish with: eventail's constructor and methods, and a few more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from eda_core import JSON, AnyMessage, Config, Configuration, Event, LocalError, ReconnectPolicy, StateError
 from eda_core.drivers.blocking import KEPT_RECORDS, Record
-from eda_core.drivers.publish_call import PartlyPublished, Patience, Waiting
+from eda_core.drivers.publish_call import PartlyPublished, PublishCall, PublishLimits
 from eda_core.messages import gelf
 from eda_core.messages.routing import CONFIGURATIONS
 from eda_core.services.eventail import EventailNames
@@ -22,39 +22,40 @@ from eda_kombu.session import Session
 
 T = TypeVar("T")
 
-#: How often a call looks for records that came while it sent others; who logs without a pause sees to them himself.
+#: How often a call looks for log records that came while it sent others. If a thread logs without a pause, it sends its
+#: own records.
 _ROUNDS = 3
 
 
 class Endpoint(EventailNames):
     """Publishes events, configurations and logs, and returns when the broker has confirmed them.
 
-    It connects at the first publish or log, and anew when the connection was lost since the last one. Threads may share
-    it: they publish one after the other. After a fork the child gets a connection of its own, and leaves its parent's
-    alone. A context manager: :meth:`close` is called at the end.
+    It connects at the first publish or log, and again when it finds that the connection was lost. Threads may share it:
+    they publish one after the other. After a fork the child opens a connection of its own and does not touch its
+    parent's. It is a context manager, which calls :meth:`close` at the end.
 
     Args:
-        amqp_urls: brokers, tried in turn.
+        amqp_urls: the URLs of brokers, tried in turn.
         logical_service: the name of the service that publishes.
         connection_max_retries: attempts to connect, after the first that fails, before a publish fails; each URL counts
             as one. ``None``: as many as the time allows.
-        confirm_timeout: seconds that a publish may take until it is confirmed, reconnecting and trying again included,
-            before it fails. ``None``: any time, as with eventail.
-        connect_timeout: seconds for an attempt to connect, and for a single write.
-        ssl: how to check the broker's certificate and which to show, for ``amqps://`` URLs; by default the chain and
-            the host name are checked against the system's authorities.
+        confirm_timeout: seconds until a publish that is not confirmed fails. That includes the time to reconnect and to
+            try again. ``None``: no limit, as with eventail.
+        connect_timeout: seconds for one attempt to connect, and for one write.
+        ssl: for ``amqps://`` URLs: how to check the broker's certificate, and which certificate to show. By default the
+            chain and the host name are checked against the authorities of the system.
 
     Raises:
-        LocalError: an argument is wrong; it says which and why.
+        LocalError: an argument is wrong. The text says which one and why.
     """
 
     CONFIGURATION_EXCHANGE: ClassVar[str] = CONFIGURATIONS
     CONFIGURATION_EXCHANGE_TYPE: ClassVar[str] = "topic"
-    #: Seconds. An endpoint that pauses for longer is disconnected by the broker, and connects again when it is used.
+    #: Seconds. The broker disconnects an endpoint that is not used for longer; it connects again when it is used.
     HEARTBEAT: ClassVar[int] = 30
-    #: Seconds until a publish that the broker refused is sent again.
+    #: Seconds until a message that the broker refused is sent again.
     RETRY_DELAY: ClassVar[float] = 1
-    #: Publishes of ``publish_many`` unconfirmed at once.
+    #: How many messages of ``publish_many`` may be unconfirmed at the same time.
     WINDOW: ClassVar[int] = 500
     #: Seconds for :meth:`close`.
     STOP_TIMEOUT: ClassVar[float] = 10
@@ -82,11 +83,11 @@ class Endpoint(EventailNames):
             buffer=self.WINDOW,
             connect_timeout=connect_timeout,
             close_timeout=self.STOP_TIMEOUT / 2,
-            # Of a link. The session's ends before, and goes for what is not the fault of a link too.
+            # The machine would give up the link after this time. The call gives up earlier, for whatever reason.
             confirm_timeout=300.0 if confirm_timeout is None else 2 * confirm_timeout,
             reconnect=self.RECONNECT_POLICY,
         )
-        self._patience = Patience(confirm_timeout, connection_max_retries, None, self.RETRY_DELAY)
+        self._limits = PublishLimits(confirm_timeout, connection_max_retries, None, self.RETRY_DELAY)
         self._ssl = ssl
         self._closed = False
         self._processes: dict[int, _Process] = {}
@@ -104,22 +105,26 @@ class Endpoint(EventailNames):
         """Publish an event; return when the broker has confirmed it.
 
         Args:
-            max_retries: how often to try again, after the first failure (no connection, a lost one, a refusal by the
-                broker), before this fails. ``None``: as often as ``confirm_timeout`` allows.
+            event: the name of the event.
+            message: the payload.
+            conversation_id: the conversation that the event belongs to.
+            max_retries: how often to try again after the first failure (no connection, a lost connection, a refusal by
+                the broker). ``None``: as often as ``confirm_timeout`` allows.
             mandatory: fail if nobody subscribes.
 
         Raises:
-            LocalError: the message cannot be sent; it says why.
+            LocalError: the message cannot be sent. The text says why.
             StateError: the endpoint is closed.
-            NotConfirmed: no confirm in the time or the attempts allowed; it says whether the message may arrive.
-            Unroutable: it was mandatory, and no queue is bound for it.
+            NotConfirmed: the broker did not confirm the message within the time and the attempts allowed. The error
+                says whether the message may arrive.
+            Unroutable: the message was mandatory, and no queue is bound for it.
         """
         self._publish_one(Event(event, message, _text(conversation_id)), mandatory, max_retries)
 
     def publish_configuration(
         self, event: str, message: Any, max_retries: int | None = None, *, mandatory: bool = False
     ) -> None:
-        """Publish a configuration, for all workers that subscribe to it now. See :meth:`publish_event`."""
+        """Publish a configuration to all workers that subscribe to it now. See :meth:`publish_event`."""
         self._publish_one(Configuration(event, message, ""), mandatory, max_retries)
 
     def publish_many(
@@ -127,22 +132,22 @@ class Endpoint(EventailNames):
     ) -> int:
         """Publish many events, without waiting for the confirm of one before sending the next.
 
-        At most ``WINDOW`` are unconfirmed at once, so the iterable may be a generator of any length.
-        ``confirm_timeout`` is for each step forward, not for all of them, and the time that the iterable takes does not
-        count. In that time nothing is sent or read, and after more than ``HEARTBEAT`` seconds the broker hangs up: then
-        it connects anew.
+        At most ``WINDOW`` messages are unconfirmed at the same time, so the iterable may be a generator of any length.
+        ``confirm_timeout`` is the time without any confirm, not the time for all messages, and the time that the
+        iterable takes does not count. While the iterable runs, nothing is sent or read. If it takes longer than
+        ``HEARTBEAT`` seconds, the broker closes the connection, and the endpoint connects again.
 
         Args:
-            events: each one's name, message and conversation id.
+            events: the name, the message and the conversation id of each event.
             max_retries, mandatory: see :meth:`publish_event`.
 
         Returns:
-            How many there were. All are confirmed.
+            How many events there were. All are confirmed.
 
         Raises:
             StateError: the endpoint is closed.
-            PartlyPublished: it tells which are confirmed and which are not, and why. After the first that fails no
-                more are taken from the iterable.
+            PartlyPublished: at least one event failed. The error says which events are confirmed, which are not, and
+                why. After the first failure no more are taken from the iterable.
         """
         call = self._publish(map(_event, events), mandatory, max_retries)
         if call.failed:
@@ -155,21 +160,24 @@ class Endpoint(EventailNames):
         short: str,
         full: str = "",
         conversation_id: str = "",
-        additional_fields: Mapping[str, Any] = {},  # eventail's, and only read
+        additional_fields: Mapping[str, Any] = {},  # eventail's default; it is only read
     ) -> None:
-        """Log to the bus: not confirmed, not repeated, and no failure of the network is raised.
+        """Log to the bus. The record is not confirmed and not repeated, and no failure of the network is raised.
 
-        Without a connection it makes one attempt to connect, unless the last one has just failed; the latest 100
-        records wait for the next connection, or get lost with a publish that fails. It does not wait for a publish that
-        goes on: the latest 1,000 records go out in its course or after it. So it may be called from anywhere: in an
-        iterable of ``publish_many``, in handlers of signals and of Python's logging.
+        Without a connection it tries once to connect, unless the last attempt has just failed. Up to 100 records, the
+        latest ones, wait for the next connection; a publish that fails drops them. It does not wait for a publish that
+        runs: up to 1,000 records, the latest ones, are sent while that publish runs or after it. So it may be called
+        from anywhere: in the iterable of ``publish_many``, in handlers of signals, in handlers of Python's logging.
 
         Args:
             criticity: a constant of ``eda_core.criticality``.
+            short: the short message.
+            full: the full message.
+            conversation_id: the conversation that the record belongs to.
             additional_fields: more fields of the GELF record; not ``id``.
 
         Raises:
-            LocalError: the level or a field's name is not allowed.
+            LocalError: the level or the name of a field is not allowed.
             StateError: the endpoint is closed.
         """
         gelf.check_level(criticity)
@@ -183,16 +191,17 @@ class Endpoint(EventailNames):
         self._pass_on(process)
 
     def close(self) -> None:
-        """Send what is left of logs, and close the connection, within ``STOP_TIMEOUT`` seconds. Again: nothing happens.
+        """Send the log records that are left, and close the connection, within ``STOP_TIMEOUT`` seconds.
 
-        A publish that goes on in another thread gets half of that time; then it fails. If it does not even then (its
-        attempt to connect goes on, or its iterable), its thread closes the connection when it does.
+        A publish that runs in another thread gets half of that time, and then fails. If it still runs then (because of
+        its attempt to connect, or its iterable), its thread closes the connection when the publish ends. A second call
+        does nothing.
         """
         process, half = self._process(), self.STOP_TIMEOUT / 2
         locked = process.lock.acquire(timeout=half)
         self._closed = True
         session = process.session
-        if session is not None and (not locked or process.user is not None):  # or in a handler of signals
+        if session is not None and (not locked or process.user is not None):  # a publish runs, perhaps in this thread
             session.aborted = True
         if locked or process.lock.acquire(timeout=half):
             try:
@@ -214,15 +223,15 @@ class Endpoint(EventailNames):
         for error in self._publish((message,), mandatory, max_retries).failed.values():
             raise error
 
-    def _publish(self, messages: Iterable[AnyMessage], mandatory: bool, max_retries: int | None) -> Waiting:
-        patience = replace(self._patience, max_retries=max_retries)
+    def _publish(self, messages: Iterable[AnyMessage], mandatory: bool, max_retries: int | None) -> PublishCall:
+        limits = replace(self._limits, max_retries=max_retries)
         process = self._process()
         with process.lock:
             if process.user is not None:
                 raise StateError("the endpoint is in use", hint="do not publish in its own iterable or in a handler")
             if self._closed:
                 raise StateError("the endpoint is closed", hint="make another one")
-            call = self._use(process, lambda session: session.publish(messages, mandatory, patience))
+            call = self._use(process, lambda session: session.publish(messages, mandatory, limits))
         if not call.failed:
             self._pass_on(process)
         return call
@@ -231,7 +240,7 @@ class Endpoint(EventailNames):
         return self._processes.setdefault(os.getpid(), _Process())
 
     def _pass_on(self, process: _Process) -> None:
-        """Log what waits for it. Whoever uses the session looks here in between, and when he is done."""
+        """Send the log records that wait. Every user of the session does so meanwhile and at the end."""
         for _ in range(_ROUNDS):
             if not process.records or not process.lock.acquire(blocking=False):
                 return
@@ -243,7 +252,7 @@ class Endpoint(EventailNames):
                 process.lock.release()
 
     def _use(self, process: _Process, call: Callable[[Session], T]) -> T:
-        """Call it with this process's session, with nothing in it that may be unsound. The lock is taken."""
+        """Call it with the session of this process, or with a new one if that is not fit. The caller has the lock."""
         process.user = threading.get_ident()
         try:
             session = process.session
@@ -252,7 +261,7 @@ class Endpoint(EventailNames):
                 config = replace(self._config, pid=os.getpid())
                 session = process.session = Session(config, self._ssl, process.records)
             result = call(session)
-            if self._closed:  # by a handler of signals, or in vain by another thread
+            if self._closed:  # meanwhile, by a handler of signals or by a thread that did not get the lock
                 process.close(self.STOP_TIMEOUT / 2)
             return result
         except BaseException:
@@ -264,13 +273,15 @@ class Endpoint(EventailNames):
 
 @dataclass
 class _Process:
-    """What belongs to one process, and is never touched by another: a fork copies memory, but shares the sockets.
+    """What belongs to one process, and no other process touches: a fork copies the memory and shares the sockets.
 
     Attributes:
-        lock: who has it may use the session. A thread may take it twice: handlers, of signals and of logging, run
-            anywhere.
-        user: the thread that uses the session, and for this while nothing else does, not even that thread.
-        records: logs, for who uses the session; a log does not wait for a publish, which may wait for who logs.
+        lock: the thread that has it may use the session. A thread may take it twice, because handlers of signals and of
+            logging run anywhere.
+        user: the thread that uses the session. Meanwhile nothing else may use it, not even code of the same thread.
+        session: the session, if there is one.
+        records: log records for the user of the session. A log does not wait for a publish, because the publish may
+            wait for the thread that logs.
     """
 
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -279,13 +290,13 @@ class _Process:
     records: deque[Record] = field(default_factory=lambda: deque(maxlen=KEPT_RECORDS))
 
     def drop(self) -> None:
-        """Be rid of the session, whatever state it is in; if this is interrupted, too."""
+        """End the session at once, whatever its state. After an interruption of this there is no session either."""
         session, self.session = self.session, None
         if session is not None:
             session.drop()
 
     def close(self, timeout: float) -> None:
-        """Be rid of it in good order. Its user does that, or who is about to be."""
+        """Close the session in good order. Only its user calls this, or a thread that is about to be its user."""
         session, self.session = self.session, None
         try:
             if session is not None:
@@ -303,5 +314,5 @@ def _event(given: tuple[str, Any, str]) -> Event:
 
 
 def _text(conversation_id: Any) -> Any:
-    """eventail took a UUID or a number too. ``None`` is left for the core to refuse."""
+    """The conversation id as text: eventail took a UUID or a number too. ``None`` stays, and the core refuses it."""
     return conversation_id if conversation_id is None else str(conversation_id)

@@ -11,7 +11,7 @@ from ssl import SSLContext
 
 from eda_core import Config, Connect, Machine, criticality
 from eda_core.drivers.blocking import BlockingDriver, Record
-from eda_kombu.transport import Link
+from eda_kombu.transport import KombuLink
 
 LOGGER = logging.getLogger("eda_kombu")
 
@@ -24,32 +24,18 @@ class Session(BlockingDriver):
         machine = Machine(config, random=random.random, token=secrets.token_hex(6), wall_offset=offset)
         super().__init__(machine, records)
         self._ssl = ssl
-        self._link: Link | None = None
-
-    # The driver's part
 
     def now(self) -> float:
         return time.monotonic()
 
-    def open(self, effect: Connect) -> Link:
+    def open(self, effect: Connect) -> KombuLink:
         self.links.clear()
-        self._link = Link(effect, self)
-        self._link.open(self.connect_timeout(), self._ssl)
-        return self._link
+        link = KombuLink(effect, self)
+        link.open(self.connect_timeout(), self._ssl)
+        return link
 
-    def pause(self, seconds: float) -> None:
-        if self._link is not None and self._link.up:
-            self._link.read(seconds)
-        elif seconds > 0:
-            time.sleep(seconds)
-
-    def look(self) -> None:
-        if self._link is not None and self._link.up:
-            self._link.look()
-
-    def abort(self) -> None:
-        if self._link is not None:
-            self._link.abort()
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def report(self, level: int, text: str) -> None:
         LOGGER.log(criticality.LOGGING_LEVELS[level], "%s", text)

@@ -9,41 +9,47 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import time
 from ssl import SSLContext, SSLSocket, create_default_context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from amqp.exceptions import AMQPError, ChannelError, RecoverableConnectionError
+from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, RecoverableConnectionError
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 from pamqp import body, frame, header
-from pamqp.commands import Basic, Exchange
+from pamqp.commands import INDEX_MAPPING, Basic
+from pamqp.constants import FRAME_MIN_SIZE
 
 from eda_core import Connect, Declare, Effect, Publish, PublishLog
-from eda_core.drivers import link as transport
-from eda_core.drivers.blocking import FAULTS
-from eda_core.drivers.link import reason
+from eda_core.drivers.blocking import BlockingDriver
+from eda_core.drivers.library import raised_in
+from eda_core.drivers.link import Link, reason
 from eda_core.urls import Address, redact
-
-if TYPE_CHECKING:
-    from eda_kombu.session import Session
 
 #: Seconds between two looks at the heartbeats, as py-amqp asks for.
 _BEAT = 1.0
-#: Seconds to read what has come already. Not 0: py-amqp then spins for the rest of a frame that has come in part.
+#: Seconds to read what has come already. Not 0: py-amqp would loop without a pause for the rest of a frame.
 _INSTANT = 0.001
-#: What is sent within so many seconds may go out in one write, up to so many bytes: it halves the cost of each message.
+#: What is sent within this time (seconds) may go out in one write, up to this size (bytes): that halves the cost of a
+#: message.
 _TOGETHER = 0.01
 _ENOUGH = 65536
-#: The option of sockets, where there is one. py-amqp's is 1 s: an alarm, or a hiccup, would cut the connection.
+#: The socket option, where there is one. py-amqp sets it to 1 s: an alarm, or a short stall, would cut the connection.
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
-_FAULTS = (*FAULTS, AMQPError)
-#: Where py-amqp's names of properties are others than pamqp's.
+#: The numbers of the channels. py-amqp forgets those of channels that the broker closes.
+_PUBLISHES, _LOGS = 1, 2
+_LIBRARY = ("amqp", "kombu", "vine")
+#: The errors of the network, those of py-amqp, and the error for a host name that cannot be looked up.
+_FAULTS = (OSError, AMQPError, UnicodeError)
+#: What Python raises in py-amqp on bytes that it cannot decode.
+_UNREADABLE = (struct.error, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+#: Names of properties that differ between py-amqp and pamqp.
 _NAMES = {"application_headers": "headers", "type": "message_type"}
 
 
-class _Silence(TimeoutError):
-    """The deadline of a wait is over."""
+class NoAnswer(TimeoutError):
+    """The deadline of a wait has passed."""
 
 
 class _Tls(SSLTransport):  # type: ignore[misc]
@@ -51,7 +57,7 @@ class _Tls(SSLTransport):  # type: ignore[misc]
         return context.wrap_socket(sock, server_hostname=server_hostname, do_handshake_on_connect=False)
 
     def _shutdown_transport(self) -> None:
-        """Nothing: AMQP has said good-bye; TLS would wait for an answer that a dead peer does not give."""
+        """Do nothing: AMQP has said goodbye, and TLS would wait for an answer, which a dead peer does not give."""
 
 
 class _Connection(pyamqp.Connection):
@@ -67,21 +73,24 @@ class _Connection(pyamqp.Connection):
             if (left := self.deadline - time.monotonic()) > 0:
                 return super().blocking_read(left)
         except TimeoutError as error:
-            if error.errno is not None:  # ETIMEDOUT, the system's: the peer is gone
+            if error.errno is not None or not raised_in(_LIBRARY, error):  # with ETIMEDOUT the peer is gone
                 raise
-        raise _Silence("no answer from the broker")
+        except _UNREADABLE as error:
+            if not raised_in(_LIBRARY, error):
+                raise
+            raise FrameSyntaxError(f"bytes that cannot be decoded ({reason(error)})") from error
+        raise NoAnswer("no answer from the broker")
 
 
-class Link(transport.Link):
-    """The connection of one epoch. Its methods tell the machine what happens, and raise nothing.
+class KombuLink(Link):
+    """The connection of one epoch. Its methods tell the machine what happens; failures of the network never raise."""
 
-    Attributes:
-        up: whether there is something to read from.
-    """
+    driver: BlockingDriver
+    _connection: Any = None
 
-    def __init__(self, asked: Connect, session: Session) -> None:
-        super().__init__(asked, session)
-        self._session = session
+    def __init__(self, asked: Connect, driver: BlockingDriver) -> None:
+        super().__init__(asked, driver)
+        driver.link = self
         self._timeout = self.machine.config.connect_timeout
         self._blocked = self._ended = False
         self._next_beat = self._next_write = 0.0
@@ -100,8 +109,8 @@ class Link(transport.Link):
             connection.deadline = time.monotonic() + timeout
             connection.connect()
             logged_in = True
-            connection.sock.settimeout(self._timeout)  # of a write; reading has its own
-            self._channel, self._logs = connection.channel(), connection.channel()
+            connection.sock.settimeout(self._timeout)  # for writes; reads have the deadline
+            self._channel, self._logs = connection.channel(_PUBLISHES), connection.channel(_LOGS)
             self._channel.confirm_select()
             self._channel.events["basic_ack"].add(self._on_ack)
             self._channel.events["basic_nack"].add(self._on_nack)
@@ -112,7 +121,7 @@ class Link(transport.Link):
             self.abort()
             raise
         else:
-            self.opened()
+            self.report_open()
 
     def _new_connection(self, timeout: float, ssl: SSLContext | None) -> _Connection:
         asked, address = self.asked, Address.of(self.asked.url)
@@ -132,37 +141,32 @@ class Link(transport.Link):
             on_unblocked=lambda: self._on_blocked(False, self.machine.unblocked),
         )
 
-    def failed(self, effect: Effect, error: BaseException) -> None:
-        """In the middle of a frame, perhaps: there is no going on."""
-        if not isinstance(error, _FAULTS):
-            raise error
+    def report_failure(self, effect: Effect, error: BaseException) -> None:
+        """Give up the link: the failure may have left half a frame on it."""
         self._lose(error)
 
     def flush(self) -> None:
-        """Send what waits for more to go with it."""
+        """Send what was held back."""
         try:
             if self._unsent:
                 unsent, self._unsent = self._unsent, bytearray()
                 self._connection.transport.write(unsent)
-                self._connection.bytes_sent += 1  # what py-amqp goes by, to see whether a heartbeat is due
+                self._connection.bytes_sent += 1  # by this py-amqp sees whether a heartbeat is due
                 self._next_write = time.monotonic() + _TOGETHER
         except _FAULTS as error:
             self._lose(error)
 
     def look(self) -> None:
-        """Send what waits, and see what has come if that was not done for a while."""
-        if time.monotonic() >= self._next_beat:
-            self.read(0.0)
-        else:
-            self.flush()
+        """Send what was held back; if the last time is long ago, read what the broker has sent."""
+        self.read(0.0) if time.monotonic() >= self._next_beat else self.flush()
 
     def read(self, timeout: float) -> None:
-        """Take in what the broker has sent, waiting for it at most ``timeout`` seconds; keep up the heartbeat."""
+        """Read what the broker sends, waiting for it at most ``timeout`` seconds. Send heartbeats."""
         self.flush()
         now = time.monotonic()
         self._connection.deadline = now + max(timeout, _INSTANT)
         try:
-            with contextlib.suppress(_Silence):
+            with contextlib.suppress(NoAnswer):
                 self._connection.drain_events()
             if self.up and now >= self._next_beat:
                 self._next_beat = now + _BEAT
@@ -171,34 +175,35 @@ class Link(transport.Link):
             self._lose(error)
 
     def abort(self) -> None:
-        """Drop the connection, without a word to anybody."""
+        """Drop the connection without telling anybody."""
         self.up = False
-        with contextlib.suppress(Exception):
+        if self._connection is not None:
             self._connection.collect()
 
-    # Effects. What is published may wait for the next flush() or read().
+    # Effects. What is published may be held back until the next flush() or read().
 
     def declare(self, effect: Declare) -> None:
         self._connection.deadline = time.monotonic() + self._timeout
         for command in effect.commands:
-            if isinstance(command, Exchange.Declare):  # the rest is for consumers
-                self._logs.exchange_declare(command.exchange, "topic", durable=True, auto_delete=False)
-        self.tell(self.machine.declared, [])
+            self._unsent += frame.marshal(command, _LOGS)
+            self.flush()
+            reply: Any = INDEX_MAPPING[command.index + 1]  # it has the number after its command's
+            arguments = self._logs.wait(divmod(reply.index, 1 << 16), returns_tuple=True)
+            self.receive(reply.name, reply(*arguments))
 
     def publish(self, effect: Publish) -> None:
-        self._session.waiting.sent(effect)
-        self._send(self._channel.channel_id, effect, effect.exchange, effect.mandatory)
+        self._send(_PUBLISHES, effect, effect.mandatory)
 
     def log(self, effect: PublishLog) -> None:
-        self._send(self._logs.channel_id, effect, "logs", False)
+        self._send(_LOGS, effect, False)
 
     def congested(self) -> bool:
-        """Not by bytes: a write waits until the broker reads."""
+        """Whether the broker blocks. Bytes do not pile up, since a write waits until the broker reads."""
         return self._blocked
 
-    def _send(self, channel: int, effect: Publish | PublishLog, exchange: str, mandatory: bool) -> None:
-        data, step = effect.body, self._connection.frame_max - 8  # the frame's own bytes
-        self._unsent += frame.marshal(Basic.Publish(0, exchange, effect.routing_key, mandatory), channel)
+    def _send(self, channel: int, effect: Publish | PublishLog, mandatory: bool) -> None:
+        data, step = effect.body, max(self._connection.frame_max, FRAME_MIN_SIZE) - 8  # 8 belong to the frame itself
+        self._unsent += frame.marshal(Basic.Publish(0, effect.exchange, effect.routing_key, mandatory), channel)
         self._unsent += frame.marshal(header.ContentHeader(0, len(data), effect.properties), channel)
         for at in range(0, len(data), step):
             self._unsent += frame.marshal(body.ContentBody(data[at : at + step]), channel)
@@ -206,10 +211,10 @@ class Link(transport.Link):
             self.flush()
 
     def close(self) -> None:
-        if self.up and self._session.graceful:
+        if self.up and self.driver.graceful:
             self.flush()
             self._connection.deadline = time.monotonic() + self.machine.config.close_timeout
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(*_FAULTS):
                 self._logs.close()  # answered after all that was sent on it; a connection's close may overtake that
                 self._connection.close()
         self._end("closed", False)
@@ -220,14 +225,13 @@ class Link(transport.Link):
         self.tell(self.machine.confirmed, tag, multiple=multiple)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
-        self._session.waiting.refused(time.monotonic())
+        self.driver.publish_call.refused(time.monotonic())
         self.tell(self.machine.refused, tag, multiple=multiple)
 
     def _on_return(self, error: Any, exchange: str, key: str, message: Any) -> None:
         properties = Basic.Properties()
         for name, value in message.properties.items():
             setattr(properties, _NAMES.get(name, name), value)
-        self._session.waiting.returned(properties.message_id, error.reply_text)
         self.tell(self.machine.returned, exchange, key, properties, bytes(message.body), error.reply_text)
 
     def _on_blocked(self, blocked: bool, *told: Any) -> None:
@@ -237,9 +241,12 @@ class Link(transport.Link):
     # The end
 
     def _lose(self, error: BaseException, refused: bool = False) -> None:
+        """End the link because of ``error``. Raise it if it is no fault of the link: it may come from user code."""
+        if not isinstance(error, _FAULTS) or not raised_in((*_LIBRARY, "eda_kombu", "eda_core"), error):
+            raise error
         if not self._ended:
             why = reason(error)
-            self._session.waiting.link_failed(f"{redact(self.asked.url)}: {why}")
+            self.driver.publish_call.link_failed(f"{redact(self.asked.url)}: {why}")
             if isinstance(error, ChannelError) and self.up:
                 self.tell(self.machine.channel_closed, why)
             self._end(why, refused)

@@ -1,6 +1,7 @@
-"""Connections of pika with what the core asks of them and pika's public methods have not.
+"""Connections of pika that do what the core asks for and the public methods of pika cannot do.
 
-Those that begin with an underscore are of pika 1.4, which ``pyproject.toml`` asks for; tests/pika checks what they do.
+The methods that begin with an underscore are private methods of pika 1.4. ``eda_pika/__init__.py`` checks the version;
+tests/adapters/pika checks what they do.
 """
 
 import ssl
@@ -19,7 +20,7 @@ _HEADER, _END = 2, 0xCE  # AMQP 0-9-1, section 4.2.3: a frame's type, and its la
 
 
 class Properties(pika.BasicProperties):  # type: ignore[misc]  # pika publishes no types
-    """Encoded by pamqp: pika refuses floats in headers."""
+    """Properties that pamqp encodes: pika refuses floats in headers."""
 
     def __init__(self, properties: Basic.Properties) -> None:
         self._encoded = properties.marshal()
@@ -29,21 +30,21 @@ class Properties(pika.BasicProperties):  # type: ignore[misc]  # pika publishes 
 
 
 class Connection(pika.SelectConnection):  # type: ignore[misc]
-    """Gives properties as pamqp has them, writes once per turn of the loop, and can be aborted."""
+    """Decodes properties by pamqp, writes once in each turn of the loop, and can be aborted."""
 
     _aborted = False
     _unsent: bytes | bytearray = b""
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait to be sent."""
+        """How many bytes wait to be sent."""
         return len(self._unsent) + int(self._get_write_buffer_size())
 
     def _adapter_emit_data(self, data: bytes) -> None:
-        """pika would make three system calls for each message."""
+        """Hold the data back until the next turn of the loop: pika would make three system calls for each message."""
         if not self._unsent:
             self._unsent = bytearray()
-            self.ioloop.call_later(0.0, self._flush)  # which does not have to wake the loop, as other threads have
+            self.ioloop.call_later(0.0, self._flush)  # this thread runs the loop, so nothing has to wake it
         self._unsent += data
 
     def _flush(self) -> None:
@@ -52,13 +53,16 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
             super()._adapter_emit_data(data)
 
     def abort(self) -> None:
-        """Drop the socket, in whatever state; the callback for errors or for the close comes soon after."""
+        """Drop the socket, whatever its state. The callback for errors or for the close is called soon after."""
         if not self._aborted and not self.is_closed:
-            self._aborted = True  # and not by ConnectionOpenAborted, over which pika fails an assertion of its own
+            self._aborted = True  # not by ConnectionOpenAborted, on which an assertion in pika fails
             self._terminate_stream(AMQPConnectionError("aborted"))
 
     def _read_frame(self) -> tuple[int, Any]:
-        """pika cuts floats in headers, and dies of dates beyond the year 9999, only to be given them again."""
+        """Decode a header frame by pamqp, and leave other frames to pika.
+
+        pika cuts floats in headers. It loses the connection over dates beyond the year 9999, and is given them again.
+        """
         data: bytes = self._frame_buffer
         end = 8 + int.from_bytes(data[3:7])
         if data[0] != _HEADER or not 19 < end <= len(data) or data[end - 1] != _END:
@@ -66,13 +70,13 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         header = ContentHeader()
         try:
             header.unmarshal(data[7 : end - 1])
-        except Exception:  # without properties the message is dead-lettered
+        except Exception:  # without properties the core dead-letters the message
             header = ContentHeader(0, int.from_bytes(data[11:19]))
         return end, Header(int.from_bytes(data[1:3]), header.body_size, header.properties)
 
 
 def parameters(asked: Connect, given: ssl.SSLContext | None) -> Any:
-    """For pika, from a URL that means to all adapters the same; pika itself would read it otherwise."""
+    """The parameters of pika. pika would read the URL in another way than the other adapters do."""
     address = Address.of(asked.url)
     context = address.tls_context(given, ssl.create_default_context)
     return pika.ConnectionParameters(

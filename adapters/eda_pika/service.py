@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
@@ -21,52 +21,66 @@ from pika.adapters.select_connection import IOLoop
 from eda_core import Connect, Epoch, LocalError, StateError
 from eda_core.criticality import LOGGING_LEVELS
 from eda_core.drivers.callbacks import CallbackDriver
+from eda_core.drivers.library import library_at_work, quieten
 from eda_core.services.callbacks import CallbackService
 from eda_core.services.eventail import EventailService, time_to_stop
-from eda_pika.signals import Signals, T
-from eda_pika.transport import Link
+from eda_pika.signals import SIGNALS, Signals, T
+from eda_pika.transport import PikaLink
 
 LOGGER = logging.getLogger("eda_pika")
-_TURN, _FAREWELL = 0.002, 1.0  # seconds: for handlers until the network has its turn; for sockets to close at the end
+quieten([logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name[:4] == "pika"], LOGGER)
+_TURN, _FAREWELL = 0.002, 1.0  # seconds: for handlers before the network has its turn; for sockets to close at the end
 
 
 class Service(EventailService[None], CallbackService):
     """A service whose handlers are plain methods, ``def on_<Name>``. Subclass it and call :meth:`run`.
 
-    Handlers, hooks and timers run in the thread of :meth:`run`, one after another, while everything else waits: none
-    may take as long as ``HEARTBEAT``, or wait for a thread that calls a method, unless there are ``HANDLER_THREADS``.
-    Methods may be called from any thread; they return when a message is accepted, and raise ``BufferFull`` when too
-    many wait. In a forked process they raise ``StateError``.
+    Handlers, hooks and timers run in the thread of :meth:`run`, one after another, while everything else waits. So none
+    may take as long as ``HEARTBEAT``, or wait for another thread that calls a method of the service. With
+    ``HANDLER_THREADS`` they may. Methods may be called from any thread. They return when a message is accepted, and
+    raise ``BufferFull`` when too many messages wait. In a forked process they raise ``StateError``.
     """
 
-    #: Run handlers, hooks and timers in so many threads of their own; 0 for the thread of ``run``.
+    #: How many threads run handlers, hooks and timers. 0: the thread of ``run`` does.
     HANDLER_THREADS: ClassVar[int] = 0
 
-    def run(self) -> None:
-        """Serve until :meth:`stop`, SIGINT, SIGTERM or SIGHUP (those in the main thread only).
+    def run(self, signals: bool | Iterable[int] | None = None) -> None:
+        """Serve until :meth:`stop`, or until a signal asks the process to end.
 
-        After ``STOP_TIMEOUT`` unfinished messages are left to other workers, and after a second signal at once. In the
-        main thread, without ``HANDLER_THREADS``, a handler that goes on then is ended by
-        :class:`eda_core.errors.Abandoned`, raised within it; unless it is in a call to C code that does not look at
-        signals, catches that, or has the handlers of all three signals replaced. In another thread nothing but its end
-        ends a handler.
+        The first signal stops the service as :meth:`stop` does. A second one stops it at once: unfinished messages are
+        left to other workers. At the end the handlers of signals are what they were before. Signals that the process
+        ignores (``nohup``, a job in the background) stay ignored.
 
-        What is no ``Exception`` (SystemExit), raised in a handler, stops at once too, and comes out of here.
+        A handler that still runs when the time of a stop is over is ended: :class:`eda_core.errors.Abandoned` is raised
+        within it. This is possible only if handlers run in the main thread (without ``HANDLER_THREADS``) and the
+        service has taken at least one signal. It does not end a handler that catches ``Abandoned``, or that is in a
+        call to C code that does not look at signals.
+
+        If a handler raises something that is no ``Exception`` (``SystemExit``), the service stops at once, and this
+        method raises it.
+
+        Args:
+            signals: ``None``: SIGINT, SIGTERM and SIGHUP stop the service, unless the program has its own handler for
+                them. If the program has one for SIGTERM, no signal does: the program decides when it ends, and stops
+                the service then. ``True``: they stop the service in any case, and the program's own handlers are called
+                as well. Numbers, such as ``[signal.SIGTERM]``: the same with these signals. ``False``: no signal stops
+                the service. Outside the main thread no signal can.
 
         Raises:
-            LocalError: ``HANDLER_THREADS`` is no number of threads.
+            LocalError: ``HANDLER_THREADS`` is no number of threads, or ``signals`` is wrong; it says why.
             ServiceError: every broker refuses the credentials, or ``on_ready`` failed.
-            StateError: it was run before.
+            StateError: the service was run before.
         """
         if type(self.HANDLER_THREADS) is not int or self.HANDLER_THREADS < 0:
             raise LocalError(f"HANDLER_THREADS is {self.HANDLER_THREADS!r}", hint="give a whole number, 0 for none")
-        self.begin_run(_Driver).run()
+        self.begin_run(partial(_Driver, signals=SIGNALS.choose(signals))).run()
 
     def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
-        """Ask the service to stop within so many seconds (``STOP_TIMEOUT``), and return at once.
+        """Ask the service to stop, and return at once.
 
         Args:
-            reconnect: eventail's, and false: :meth:`run` takes up a lost connection by itself.
+            timeout: seconds for the stop, ``STOP_TIMEOUT`` by default.
+            reconnect: a parameter of eventail, which must be false: :meth:`run` reconnects by itself.
         """
         driver: Any = self.running_driver()
         driver.request_stop(time_to_stop(timeout, reconnect))
@@ -76,19 +90,23 @@ class Service(EventailService[None], CallbackService):
 
 
 class ReconnectingSupervisor:
-    """As in eventail, where it reconnected; here ``service``, ``service_factory(*args, **kwargs)``, does so itself."""
+    """Runs ``service_factory(*args, **kwargs)``, as in eventail. The service reconnects by itself.
+
+    Attributes:
+        service: the service.
+    """
 
     def __init__(self, service_factory: Callable[..., Service], *args: Any, **kwargs: Any) -> None:
         self.service: Service = service_factory(*args, **kwargs)
 
     def run(self) -> None:
-        """Run the service: see :meth:`Service.run`. A KeyboardInterrupt only ends it."""
+        """Run the service: see :meth:`Service.run`. A ``KeyboardInterrupt`` ends it and is not raised."""
         with suppress(KeyboardInterrupt):
             self.service.run()
 
 
 class _Driver(CallbackDriver):
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, signals: tuple[int, ...]) -> None:
         machine = service.make_machine(
             random=random.random, token=secrets.token_hex(6), wall_offset=time.time() - self.now()
         )
@@ -96,21 +114,21 @@ class _Driver(CallbackDriver):
         self.loop: Any = IOLoop()
         self._process, self._thread, self._context = os.getpid(), threading.get_ident(), service.ssl_context
         self._threads = service.HANDLER_THREADS
-        self._signals = Signals(self.loop, self.interrupt, machine.config.stop_timeout)
+        self._signals = Signals(self.loop, self.interrupt, machine.config.stop_timeout, signals)
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._asked: set[Future[Any]] = set()
         self._working = self._ended = False
 
     def run(self) -> None:
-        for _ in range(self._threads):  # daemons: a handler without end must not keep the process from it
+        for _ in range(self._threads):  # daemons, so that a handler that never ends does not keep the process alive
             threading.Thread(target=self._serve, name="eda handlers", daemon=True).start()
         try:
-            with self._signals.heard():
+            with self._signals.heard(), library_at_work():
                 self.tell(self.machine.start)
                 while not self._ended:
                     try:
                         self.loop.start()
-                    except Exception as error:  # of pika's own making: nothing of ours raises in its loop
+                    except Exception as error:  # a mistake in pika: nothing of ours raises in its loop
                         LOGGER.exception("pika failed")
                         for link in self._links():
                             link.lose(repr(error))
@@ -120,25 +138,25 @@ class _Driver(CallbackDriver):
                 self._jobs.put(None)
             while self._asked:
                 self._asked.pop().cancel()
-            if not self.forked():  # where a lock may be closed by a thread that is not there
+            if not self.forked():  # in a fork, a thread that does not exist there may hold a lock of the loop
                 self.loop.close()
         self.raise_end()
 
-    def _links(self) -> list[Link]:
-        return [link for link in self.links.values() if isinstance(link, Link)]
+    def _links(self) -> list[PikaLink]:
+        return [link for link in self.links.values() if isinstance(link, PikaLink)]
 
     def forked(self) -> bool:
         return os.getpid() != self._process
 
     def ask(self, call: Callable[[], T]) -> T:
-        """In the loop's thread."""
+        """Call it in the loop's thread, and wait for that."""
         self.check_process()
         if threading.get_ident() == self._thread and not self._ended:
             return self._signals.run(call, False)
         answer: Future[T] = Future()
         self._asked.add(answer)
         self.loop.add_callback_threadsafe(partial(self._answer, answer, call))
-        if self._ended:  # perhaps before it could know of this
+        if self._ended:  # perhaps before it could see this call
             answer.cancel()
         try:
             return answer.result()
@@ -146,7 +164,7 @@ class _Driver(CallbackDriver):
             raise StateError("the service has stopped", hint="call this before") from None
 
     def request_stop(self, timeout: float | None) -> None:
-        """Soon, from any thread."""
+        """Stop soon. May be called in any thread."""
         self.check_process()
         call = partial(self.loop.add_callback_threadsafe, partial(self.stop, timeout))
         if threading.get_ident() == self._thread:
@@ -170,8 +188,8 @@ class _Driver(CallbackDriver):
         timer = self.loop.call_later(max(0.0, deadline - self.now()), self.tick)
         return partial(self.loop.remove_timeout, timer)
 
-    def open(self, effect: Connect) -> Link:
-        return Link(effect, self, self._context, self.loop, partial(self._forget, effect.epoch))
+    def open(self, effect: Connect) -> PikaLink:
+        return PikaLink(effect, self, self._context, self.loop, partial(self._forget, effect.epoch))
 
     def _forget(self, epoch: Epoch) -> None:
         self.links.pop(epoch, None)
@@ -190,10 +208,11 @@ class _Driver(CallbackDriver):
         self._ended = True
         self.loop.stop()
 
-    # User code, never in the stack of a callback from pika's sockets
+    # User code never runs in the stack of a callback of pika's sockets
 
     def user(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return self._signals.run(partial(function, *arguments), not self._threads)
+        with library_at_work(False):
+            return self._signals.run(partial(function, *arguments), not self._threads)
 
     def spawn(self, job: Callable[[], None]) -> None:
         self._jobs.put(job)
@@ -202,7 +221,7 @@ class _Driver(CallbackDriver):
             self._work_soon()
 
     def _work_soon(self) -> None:
-        """In the turn after the next: what there is to send goes first, since a handler may take long."""
+        """Run jobs in the turn after the next, so that what waits is sent before: a handler may take long."""
         self.loop.call_later(0.0, partial(self.loop.call_later, 0.0, self._work))
 
     def _work(self) -> None:

@@ -1,36 +1,42 @@
-"""SIGINT, SIGTERM and SIGHUP as events of pika's loop, and the end of a handler that keeps the loop from them.
+"""Signals as events of pika's loop, and the end of a handler that keeps the loop from them.
 
-A thread takes note of signals and of the time that a stop has. When that is over and the main thread still runs user
-code, it sends the main thread a signal whose handler raises ``Abandoned``: within user code, and nowhere else.
+A thread takes note of signals and of the time that a stop has. When the time is over and the main thread still runs
+user code, the thread sends the main thread a signal whose handler raises ``Abandoned``: within user code, and nowhere
+else.
 """
 
+import _thread
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
+from eda_core.drivers.signals import StopSignals
 from eda_core.errors import Abandoned
 
 T = TypeVar("T")
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_LONGEST = 3600.0  # seconds; a socket refuses to wait for much longer, so it is asked again
-_AGAIN = 1.0  # seconds: one that comes just before a system call does not interrupt it, and C code may look later
+_LONGEST = 3600.0  # seconds for one wait; a socket refuses much longer ones
+_AGAIN = 1.0  # seconds until the signal is sent again: one just before a system call, or in C code, has no effect
+SIGNALS = StopSignals(signal, lambda: threading.current_thread() is threading.main_thread())
+if hasattr(os, "register_at_fork"):  # not on Windows
+    SIGNALS.guard_forks(os.register_at_fork)
 
 
 class Signals:
-    """For the length of a run in the main thread; in other threads there are no signals.
+    """The signals of one run.
 
     Args:
         call: what each signal calls, in the loop.
-        patience: seconds that a stop has after the first signal.
+        grace: seconds that a stop has after the first signal.
+        numbers: the signals; if there are any, the run is in the main thread.
     """
 
-    def __init__(self, loop: Any, call: Callable[[], None], patience: float) -> None:
-        self._loop, self._call, self._patience = loop, call, patience
+    def __init__(self, loop: Any, call: Callable[[], None], grace: float, numbers: tuple[int, ...]) -> None:
+        self._loop, self._call, self._grace, self._numbers = loop, call, grace, numbers
         self._deadline: float | None = None
         self._due = self._ended = self._interruptible = False
         self._reader, self._writer = socket.socketpair()
@@ -38,35 +44,25 @@ class Signals:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """In the block they are handled; behind it everything is as it was before, and in processes forked within."""
-        with self._reader, self._writer:
-            if threading.current_thread() is not threading.main_thread():
-                yield
-                return
-            thread = threading.Thread(target=self._listen, name="eda signals", daemon=True)
-            thread.start()
-            # Python writes their numbers, even when user code keeps it from calling their handlers.
-            self._descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-            self._handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
-            _heard.add(self)
-            try:
-                yield
-            finally:
-                _heard.remove(self)
-                self._ended = True
-                self._wake()
-                thread.join()  # it sends no more of them, and signal() lets those that it sent be handled first
-                self.give_back()
+        """In the block the signals are handled; behind it everything is as it was before."""
+        with self._reader, self._writer, ExitStack() as stack:
+            if self._numbers:
+                # Python writes the numbers of signals here, even while user code keeps it from calling their handlers.
+                before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+                stack.callback(signal.set_wakeup_fd, before)
+                stack.enter_context(SIGNALS.heard(self._numbers, self._handle))
+                thread = threading.Thread(target=self._listen, name="eda signals", daemon=True)
+                thread.start()
+                stack.callback(self._end, thread)
+            yield
 
-    def give_back(self) -> None:
-        """Hear them no more, but for those that the user has taken: they are handled as before."""
-        for number, handler in self._handlers.items():
-            if signal.getsignal(number) == self._handle:
-                signal.signal(number, handler or signal.SIG_DFL)
-        signal.set_wakeup_fd(self._descriptor)
+    def _end(self, thread: threading.Thread) -> None:
+        self._ended = True
+        self._wake()
+        thread.join()  # it sends no more signals; Python handles those that it has sent before the handlers change
 
     def run(self, call: Callable[[], T], interruptible: bool) -> T:
-        """In the thread of the run: call user code, which may be interrupted, or what of ours user code calls."""
+        """Call it in the thread of the run: user code, which may be interrupted, or our code that user code calls."""
         before, self._interruptible = self._interruptible, interruptible
         try:
             return call()
@@ -74,13 +70,13 @@ class Signals:
             self._interruptible = before
 
     def hurry(self, seconds: float) -> None:
-        """User code has so much time left, or less. May be called in any thread."""
+        """End user code after so much time, unless it is to end earlier. May be called in any thread."""
         due = time.monotonic() + seconds
         self._deadline = due if self._deadline is None else min(due, self._deadline)
         self._wake()
 
     def _wake(self) -> None:
-        with suppress(OSError):  # full, and so awake; or closed
+        with suppress(OSError):  # it is full, so the thread wakes anyway; or it is closed
             self._writer.send(b"\0")
 
     def _listen(self) -> None:
@@ -92,30 +88,21 @@ class Signals:
             self._reader.settimeout(left)
             with suppress(TimeoutError):
                 for number in self._reader.recv(99):
-                    if number in _SIGNALS and not self._due:
-                        self.hurry(self._patience if self._deadline is None else 0.0)
+                    if number in self._numbers and not self._due:
+                        self.hurry(self._grace if self._deadline is None else 0.0)
                         self._loop.add_callback_threadsafe(self._call)
 
     def _break_in(self) -> None:
-        """By a signal of which the user has not taken the handler."""
-        ours = [number for number in _SIGNALS if signal.getsignal(number) == self._handle]
-        if self._interruptible and ours:
-            signal.pthread_kill(threading.main_thread().ident or 0, ours[0])
+        """Send the main thread a signal whose handler the user has not replaced."""
+        held = SIGNALS.held(self._numbers)
+        if self._interruptible and held:
+            if hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(threading.main_thread().ident or 0, held[0])
+            else:  # Windows: this ends code in Python, not a system call that waits
+                _thread.interrupt_main(signal.Signals(held[0]))
 
-    def _handle(self, *_signal: Any) -> None:
+    def _handle(self, number: int) -> bool:
         if self._due and self._interruptible:
-            self._interruptible = False  # at once: on the way out of user code nothing of ours is interrupted
+            self._interruptible = False  # now: on the way out of user code our own code must not be interrupted
             raise Abandoned("the time for the stop is over")
-
-
-#: Those that are heard, one at most.
-_heard: set[Signals] = set()
-
-
-def _forked() -> None:
-    """Or a signal to a child would stop its parent, by the socket that they share, and not the child."""
-    for signals in _heard:
-        signals.give_back()
-
-
-os.register_at_fork(after_in_child=_forked)
+        return self._due  # then it may be our own signal, which is no news for the program

@@ -1,4 +1,8 @@
-"""One link on pika: two connections, since in an alarm nothing is read from one that publishes, not even its acks."""
+"""One link on pika: performs the machine's effects on it and tells the machine what comes of them.
+
+A link has two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing
+from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms").
+"""
 
 from collections.abc import Callable, Generator
 from functools import partial
@@ -10,14 +14,19 @@ from pamqp import commands
 from pika.exceptions import ChannelClosedByBroker
 
 from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
-from eda_core.drivers import link as transport
 from eda_core.drivers.base import Driver
-from eda_core.drivers.link import reason
+from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_pika.connection import Connection, Properties, parameters
 
 
-class Link(transport.Link):
-    """Opens the connections and channels of one epoch; ``forget`` is called when no connection is left."""
+class PikaLink(Link):
+    """The connections and channels of one epoch. It begins to open when it is made.
+
+    Args:
+        asked: the effect that asks for it.
+        context: for ``amqps://``; ``None`` checks the chain and the host name.
+        forget: called when no connection is left.
+    """
 
     def __init__(
         self, asked: Connect, driver: Driver, context: SSLContext | None, loop: Any, forget: Callable[[], None]
@@ -29,7 +38,7 @@ class Link(transport.Link):
         loop.add_callback_threadsafe(self._step)  # not at once: the driver does not know this link yet
 
     def close(self, *, at_once: bool = False) -> None:
-        """In good order where that can be, by force after ``close_timeout``."""
+        """Close in good order if possible, by force after ``close_timeout`` seconds, or at once if that is asked."""
         self.closing = True
         for connection in tuple(self._connections):
             if at_once or not connection.is_open:
@@ -40,7 +49,7 @@ class Link(transport.Link):
         self._end_if_closed()
 
     def lose(self, why: str, refused: bool = False) -> None:
-        """Report the link as lost, and close what is left of it."""
+        """Tell the machine that the link is lost, and close what is left of it."""
         if not self.closing:
             self.tell(self.machine.link_down, why, refused=refused)
             self.close()
@@ -53,7 +62,7 @@ class Link(transport.Link):
     # Opening
 
     def _opening(self) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
-        """Yields what to begin next, and is sent what it calls back with."""
+        """The steps, in order: each yields what to begin next, and is sent what that calls back with."""
         consuming, publishing = (yield self._connect), (yield self._connect)
         self._consumer = yield partial(self._channel, consuming)
         self._consumer.add_on_cancel_callback(self._on_frame)
@@ -69,7 +78,7 @@ class Link(transport.Link):
             try:
                 self._steps.send(result)(self._step)
             except StopIteration:
-                self.opened()
+                self.report_open()
             except Exception as error:
                 self.lose(reason(error))
 
@@ -80,33 +89,33 @@ class Link(transport.Link):
     def _channel(self, connection: Connection, then: Callable[..., None]) -> None:
         connection.channel(on_open_callback=then).add_on_close_callback(self._on_channel_closed)
 
-    # What comes
+    # What the broker sends
 
     def _on_closed(self, connection: Connection, error: BaseException) -> None:
         self._connections.remove(connection)
-        # pika takes any loss while logging in for a refusal; this is the broker's word.
+        # pika takes any loss during the login for a refusal. Only the broker's 403 is one.
         self.lose(reason(error), "ConnectionClosedByBroker: (403)" in str(error))
         self._end_if_closed()
 
     def _on_channel_closed(self, _channel: Any, error: Exception) -> None:
-        if isinstance(error, ChannelClosedByBroker):  # otherwise its connection was closed, and says so
+        if isinstance(error, ChannelClosedByBroker):  # otherwise its connection was closed, which is told there
             self.tell(self.machine.channel_closed, reason(error))
 
     def _on_frame(self, frame: Any) -> None:
-        self.received(frame.method.NAME, frame.method)
+        self.receive(frame.method.NAME, frame.method)
 
     def _on_message(self, _channel: Any, method: Any, *content: Any) -> None:
-        self.received(method.NAME, method, *content)
+        self.receive(method.NAME, method, *content)
 
     # Effects
 
     def declare(self, effect: Declare) -> None:
         def replied(frame: Any) -> None:
             kind: Any = commands.INDEX_MAPPING[frame.method.INDEX]
-            self.received(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)))
+            self.receive(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)))
 
         known = pika.spec.methods
-        for command in effect.commands:  # pika sends each when the one before is answered
+        for command in effect.commands:  # pika sends each one when the one before is answered
             method = known[command.index]().decode(command.marshal())
             self._consumer._rpc(method, replied, [known[command.index + 1]])
 
@@ -129,20 +138,23 @@ class Link(transport.Link):
         )
 
     def log(self, effect: PublishLog) -> None:
-        self._logger.basic_publish("logs", effect.routing_key, effect.body, Properties(effect.properties))
+        self._logger.basic_publish(effect.exchange, effect.routing_key, effect.body, Properties(effect.properties))
 
     def congested(self) -> bool:
-        return bool(self._logger.connection.unsent >= transport.MAX_UNSENT)
+        return bool(self._logger.connection.unsent >= MAX_UNSENT)
 
     def _answer_to(self, effect: Effect) -> Callable[[Any], None]:
-        """For what the broker has to answer in time; a command behind one that failed is never answered."""
+        """The callback for the answer to ``effect``. Without an answer in time, the effect has failed.
+
+        pika never calls back for a command that waited behind one that failed.
+        """
         awaited = [effect]
 
         def look() -> None:
             for each in awaited:
-                self.failed(each, TimeoutError("no answer"))
+                self.report_failure(each, TimeoutError("no answer"))
 
-        # Not at once: a handler may have kept the loop from reading until now.
+        # The check comes a turn of the loop later: a handler may have kept the loop from reading the answer until now.
         late = partial(self._loop.add_callback_threadsafe, look)
         self._loop.call_later(self.machine.config.close_timeout, late)
         return lambda _: awaited.clear()

@@ -1,0 +1,40 @@
+"""What runs a machine: the pump that performs its effects, one timer, links, and callers that wait.
+
+An adapter derives from these classes. They do no I/O and know no client library.
+"""
+
+from eda_core.drivers.base import Driver, LinkLike, UserCode
+from eda_core.drivers.blocking import BlockingDriver, BlockingLink
+from eda_core.drivers.callbacks import CallbackDriver
+from eda_core.drivers.coroutines import CoroutineDriver, Future
+from eda_core.drivers.handling import handled_by, handling
+from eda_core.drivers.library import library_at_work, quieten, raised_in, require
+from eda_core.drivers.link import MAX_UNSENT, Link, reason
+from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, PublishCall, PublishLimits, Unroutable
+from eda_core.drivers.signals import StopSignals
+
+__all__ = [
+    "MAX_UNSENT",
+    "BlockingDriver",
+    "BlockingLink",
+    "CallbackDriver",
+    "CoroutineDriver",
+    "Driver",
+    "Future",
+    "Link",
+    "LinkLike",
+    "NotConfirmed",
+    "PartlyPublished",
+    "PublishCall",
+    "PublishLimits",
+    "StopSignals",
+    "Unroutable",
+    "UserCode",
+    "handled_by",
+    "handling",
+    "library_at_work",
+    "quieten",
+    "raised_in",
+    "reason",
+    "require",
+]

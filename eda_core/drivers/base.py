@@ -1,6 +1,7 @@
-"""What drivers have in common: one pump that performs effects in order, and one timer for all that is due.
+"""The base class of all drivers. It performs the effects of a machine in order, and sets one timer for all that is due.
 
-An adapter fills in how to open a link, to run user code and to wait; nothing here does I/O.
+An adapter adds how to open a link, how to run user code and how to wait. This module decides the order of things. It
+does no I/O, and knows nothing of event loops and threads.
 """
 
 from __future__ import annotations
@@ -37,29 +38,39 @@ T = TypeVar("T")
 
 
 class UserCode(Protocol):
-    """What a driver calls of a service."""
+    """The methods of a service that a driver calls. :class:`eda_core.Handlers` describes them."""
 
-    def handle(self, message: AnyMessage, /) -> Any: ...
-    def handle_returned_message(self, key: str, payload: Any, envelope: dict[str, Any], /) -> Any: ...
-    def on_ready(self) -> Any: ...
-    def on_unconfigured(self) -> Any: ...
+    def handle(self, message: AnyMessage, /) -> Any:
+        """Handle a message."""
+
+    def handle_returned_message(self, key: str, payload: Any, envelope: dict[str, Any], /) -> Any:
+        """Handle a message that was unroutable."""
+
+    def on_ready(self) -> Any:
+        """Begin the work of the service."""
+
+    def on_unconfigured(self) -> Any:
+        """Ask for a configuration."""
 
 
 class LinkLike(Protocol):
-    """An open, opening or closing link: takes the effects of its epoch, in order, and never raises."""
+    """A link that is being opened, open, or being closed."""
 
-    def perform(self, effect: Any) -> None: ...
+    def perform(self, effect: Any) -> None:
+        """Perform an effect that has the epoch of this link. It must not raise."""
 
 
 class Driver(ABC):
-    """Carries between a machine and the world.
+    """Performs the effects of a machine, and tells the machine what happens.
 
     Attributes:
-        links: by epoch; an adapter may forget those that are closed.
-        at_stop: called when the service is asked to stop, each under a key of its owner.
-        over: the service has stopped; there is nothing more to do with this driver.
-        error: why, if it was not asked to.
-        at_end: called with its outcome and the time when the handler of this delivery ends.
+        service: the service whose handlers and hooks are called.
+        machine: the machine of the service.
+        links: the links by epoch. An adapter may remove those that are closed.
+        at_stop: functions that are called when the service is asked to stop. The key says who set them.
+        at_end: functions that are called with the outcome and the time when the handler of the delivery ends.
+        over: whether the service has stopped.
+        error: why it has stopped, if nobody asked it to.
     """
 
     def __init__(self, service: UserCode, machine: Machine) -> None:
@@ -89,102 +100,103 @@ class Driver(ABC):
             Stopped: self._stopped,
         }
 
-    # What an adapter fills in. None of these raises.
+    # An adapter defines these. They must not raise.
 
     @abstractmethod
     def now(self) -> float:
-        """Monotonic seconds."""
+        """Return the time in monotonic seconds."""
 
     @abstractmethod
     def arm(self, deadline: float) -> Callable[[], object]:
-        """Call :meth:`tick` at ``deadline``; returns what takes that back, also if it has happened already."""
+        """Call :meth:`tick` at ``deadline``, in monotonic seconds. Returns a function that cancels this, also later."""
 
     @abstractmethod
     def open(self, effect: Connect) -> LinkLike:
-        """Begin to open a link."""
+        """Begin to open a link, and return it."""
 
     @abstractmethod
     def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        """Run the handler and call :meth:`handled`."""
+        """Run the handler for a message, and then call :meth:`handled`."""
 
     @abstractmethod
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
-        """Run a hook (of ``effect``) or a timer's function; make the input ``callback_failed`` if it fails."""
+        """Run the hook that ``effect`` calls, or the function of a timer. If it fails, make ``callback_failed``."""
 
     @abstractmethod
     def report(self, level: int, text: str) -> None:
-        """Log locally."""
+        """Write to the local log of the process. ``level`` is a syslog severity, from 0 to 7."""
 
     def ask(self, call: Callable[[], T]) -> T:
-        """Call it where the machine may be used, and return or raise what that does; here at once.
+        """Run ``call`` where the machine may be used, and return or raise what it does.
 
-        A driver that is called from several threads overrides it. What it calls does not have to be safe with threads.
+        Here it is run at once. A driver whose methods are called from several threads overrides this, so that only one
+        thread uses the machine.
 
         Raises:
-            StateError: the service has stopped, and nobody would call it.
+            StateError: the service has stopped, so that ``call`` would not be run.
         """
         return call()
 
-    # What an adapter may fill in: callers that wait, and the end
+    # An adapter may define these: callers that wait, and the end
 
     def publish_done(self, effect: PublishDone) -> None:  # noqa: B027 - optional
-        """Tell the caller that waits with the effect's ticket."""
+        """Wake the caller that waits with the ticket of the effect."""
 
     def replied(self, effect: Replied) -> None:  # noqa: B027 - optional
-        """Tell the caller; :func:`eda_core.machine.calls.answer` says what."""
+        """Wake the caller that waits with the ticket of the effect. :func:`eda_core.answer` returns what to tell it."""
 
     def buffer_available(self) -> None:  # noqa: B027 - optional
-        """Let callers go on that found the buffer full."""
+        """Wake the callers that got ``BufferFull``."""
 
     def stopped(self, error: str | None) -> None:  # noqa: B027 - optional
-        """The service is over."""
+        """Release what is left: the service has stopped. ``error`` says why if nobody asked it to."""
 
-    # The pump
+    # Inputs and effects
 
     def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
-        """Make an input to the machine, now, and perform its effects."""
+        """Make an input: call a method of the machine with ``now``, and perform the effects that it returns."""
         self.feed(method(*arguments, now=self.now(), **named))
 
     def make(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        """Make the input that ``call`` makes of the machine and the time, and perform its effects."""
+        """Make the input that ``call(machine, now)`` makes, and perform the effects that it returns."""
         self.feed(call(self.machine, self.now()))
 
     def handled(self, delivery: DeliveryId, outcome: Outcome) -> None:
-        """The handler of a ``dispatch`` has come to its end."""
+        """Report that the handler of a :meth:`dispatch` has ended."""
         at_end = self.at_end.pop(delivery, None)
         if at_end is not None:
             at_end(outcome, self.now())
         self.tell(self.machine.handled, delivery, outcome)
 
     def stop(self, timeout: float | None = None) -> None:
-        """Ask the service to stop, within ``timeout`` seconds instead of the configured ones."""
+        """Stop the service within ``timeout`` seconds, by default within ``Config.stop_timeout``."""
         self.tell(self.machine.stop, timeout=timeout)
         for function in self.at_stop.values():
             self.call(None, function)
 
     def interrupt(self) -> None:
-        """The process is asked to end, as by a signal: stop in good order; asked once more, at once."""
+        """Stop the service, because the process has got a signal to end. A second call stops it at once."""
         self.stop(0.0 if self._interrupted else None)
         self._interrupted = True
 
     def call_later(self, delay: float, function: Callable[[], Any]) -> int:
-        """Call it after ``delay`` seconds, outside any handler, unless the service stops before. Returns its number.
+        """Call a function once after ``delay`` seconds, outside any handler. Returns the number of the timer.
 
         Raises:
             StateError: the service has stopped.
         """
         if self.over:
-            raise StateError("the service has stopped", hint="call this before")
+            raise StateError("the service has stopped", hint="set timers before it stops")
         number = self._timers.add(self.now() + max(0.0, delay), function)
         self._rearm()
         return number
 
     def cancel_timer(self, number: int) -> None:
-        """Do not call it, or not any more."""
+        """Cancel a timer. It does no harm if the timer does not exist any more."""
         self._timers.cancel(number)
 
     def feed(self, effects: Iterable[Effect]) -> None:
-        """Perform effects in order; those that their performance brings about come after them."""
+        """Perform effects in order. If performing one leads to an input, the effects of that input come last."""
         self._todo.extend(effects)
         if self._pumping:
             return
@@ -197,10 +209,10 @@ class Driver(ABC):
         self._rearm()
 
     def tick(self) -> None:
-        """The timer fired."""
+        """Do what is due. The timer of :meth:`arm` calls this."""
         armed, self._armed = self._armed, None
         now = self.now() if armed is None else max(armed, self.now())  # timers of event loops may fire early
-        closing = self.machine.state is CLOSING  # and takes no publishes any more
+        closing = self.machine.state is CLOSING  # then the functions of timers could not publish
         for number in self._timers.due(now):
             if not closing:
                 self.call(None, partial(self._timers.run, number))
@@ -210,7 +222,7 @@ class Driver(ABC):
         deadline, due = self.machine.deadline(), self._timers.deadline()
         if deadline is None or (due is not None and due < deadline):
             deadline = due
-        # A timer that fires early finds nothing to do and is armed anew; that is cheaper than to move it each time.
+        # If a timer fires too early, there is nothing to do, and it is set again. To move it each time would cost more.
         if deadline is not None and not self.over and (self._armed is None or deadline < self._armed):
             self._disarm()
             self._armed = deadline
@@ -224,7 +236,7 @@ class Driver(ABC):
         link = self.links.get(getattr(effect, "epoch", Epoch(0)))
         if link is not None:
             link.perform(effect)
-        elif isinstance(effect, Close):  # nothing to close, but the machine waits to hear it
+        elif isinstance(effect, Close):  # there is nothing to close, but the machine waits for the report
             self._todo.extend(self.machine.link_down(effect.epoch, "closed", self.now()))
 
     def _connect(self, effect: Connect) -> None:
@@ -235,10 +247,10 @@ class Driver(ABC):
         self.call(effect, service.handle_returned_message, effect.name, effect.payload, dict(effect.envelope))
 
     def raise_end(self) -> None:
-        """At the end of a run.
+        """Raise the error with which the service has ended, if there is one.
 
         Raises:
-            ServiceError: the service was not asked to stop.
+            ServiceError: the service has stopped although nobody asked it to.
         """
         if self.error is not None:
             raise ServiceError(self.error)
@@ -251,4 +263,4 @@ class Driver(ABC):
 
 
 def _nothing() -> None:
-    """To take back what was never done."""
+    """Cancel a timer that was never set."""

@@ -1,37 +1,28 @@
-"""A driver for programs without an event loop, that only publish: nothing happens but while a caller waits.
+"""A driver for programs without an event loop, which only publish: everything happens while a caller waits.
 
-An adapter fills in how to open a link, how to let time pass, and how to drop the link. Like all of the core this does
-no I/O itself.
+It knows no socket and no clock: an adapter fills in how to open a link and how to sleep, and brings the link.
 """
 
 from __future__ import annotations
 
-import struct
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Protocol
 
-from eda_core.drivers.base import Driver
-from eda_core.drivers.publish_call import Patience, Waiting
-from eda_core.machine import link
-from eda_core.machine.effects import Effect, PublishDone, Ready
+from eda_core.drivers.base import Driver, LinkLike
+from eda_core.drivers.publish_call import PublishCall, PublishLimits
+from eda_core.machine.effects import Effect, Publish, PublishDone, Ready
 from eda_core.machine.identifiers import DeliveryId
+from eda_core.machine.link import IDLE, OPEN
 from eda_core.machine.machine import Machine
 from eda_core.messages.values import AnyMessage
 
-#: What broken connections and broken bytes make Python raise; a client library has errors of its own besides. Where a
-#: program waits in the library, anything else comes from a handler of signals that wants the wait to end, such as
-#: Celery's SoftTimeLimitExceeded.
-FAULTS: Final[tuple[type[Exception], ...]] = (
-    *(OSError, struct.error, ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError),
-    *(MemoryError, NameError, RuntimeError, TypeError, ValueError),
-)
-#: Seconds until a wait looks up, for heartbeats and for who wants it to end.
-LOOK_UP = 0.5
-#: Seconds that an attempt to connect has at least; 0 would mean any time to many libraries.
-SHORTEST = 0.01
-#: Records that wait at most while a publish goes on.
+#: Seconds after which a wait is interrupted, for heartbeats and to see whether the call is to end.
+LONGEST_WAIT = 0.5
+#: Seconds that an attempt to connect has at least. 0 would mean no limit to many libraries.
+SHORTEST_CONNECT = 0.01
+#: How many log records are kept while a publish goes on.
 KEPT_RECORDS = 1000
 
 #: Arguments of the machine's ``log``.
@@ -39,140 +30,177 @@ Record = tuple[tuple[int, str, float], dict[str, Any]]
 
 
 class _NoHandlers:
-    """The user code of a program that only publishes: there is none."""
+    """Stands for the user code that a program does not have which only publishes."""
 
     def handle(self, message: AnyMessage, /) -> None:
-        """Nothing is subscribed to."""
+        """Never called: nothing is subscribed to."""
 
     def handle_returned_message(self, key: str, payload: Any, envelope: dict[str, Any], /) -> None:
-        """The running call hears of it (:meth:`Waiting.returned`)."""
+        """Never called: see :meth:`BlockingDriver.call`."""
 
     def on_ready(self) -> None:
-        """The running call hears of it (:meth:`Waiting.link_open`)."""
+        """Never called: see :meth:`BlockingDriver.call`."""
 
     def on_unconfigured(self) -> None:
-        """No configuration is subscribed to."""
+        """Never called: no configuration is subscribed to."""
+
+
+class BlockingLink(LinkLike, Protocol):
+    """A link that does something only while it is asked to. None of its methods raises because of the network.
+
+    Attributes:
+        up: whether it is complete, and there is something to read from.
+    """
+
+    up: bool
+
+    def read(self, timeout: float) -> None:
+        """Send what was held back; wait for something from the broker, for ``timeout`` seconds, and pass it in."""
+
+    def look(self) -> None:
+        """Send what was held back. If the last time is long ago, read what the broker has sent."""
+
+    def abort(self) -> None:
+        """Drop the connection without telling the machine."""
 
 
 class BlockingDriver(Driver):
-    """From a first publish until a close, or until a publish fails. One call at a time.
+    """Runs from the first publish until it is closed or until a publish fails. One call at a time.
 
     Args:
-        records: what other callers want to be logged, who do not wait for the running one.
+        records: log records of callers that do not wait for the running call.
 
     Attributes:
-        waiting: the running call, or the last one.
-        graceful: a link is to be closed in good order, not by force.
-        aborted: somebody wants the running call to end.
+        link: the last link, open or not; a link of the adapter sets it when it is made.
+        publish_call: the running call, or the last one. The transport tells it what happens to messages and links.
+        graceful: whether links are closed in good order, not by force.
+        aborted: set it from another thread, or in a handler of signals, to end the running call.
     """
 
     def __init__(self, machine: Machine, records: deque[Record]) -> None:
         super().__init__(_NoHandlers(), machine)
         self._records = records
-        self.waiting: Waiting = Waiting(Patience(), self.now())
+        self.link: BlockingLink | None = None
+        self.publish_call: PublishCall = PublishCall(PublishLimits(), self.now())
         self.graceful: bool = False
         self.aborted: bool = False
-        self._used = self._next_look = self.now()
+        self._used_at = self._next_look = self.now()
 
-    # What an adapter fills in besides. None of these raises.
-
-    @abstractmethod
-    def pause(self, seconds: float) -> None:
-        """Take in what the broker sends; return with the first of it, or when the time has passed (at once if < 0)."""
+    # What an adapter fills in besides
 
     @abstractmethod
-    def look(self) -> None:
-        """Send what waits for more to go with it; take in what the broker has sent if that was not done for a while."""
-
-    @abstractmethod
-    def abort(self) -> None:
-        """Drop the link, if there is one, and tell nobody."""
+    def sleep(self, seconds: float) -> None:
+        """Let so much time pass. Never raises."""
 
     # What a caller does
 
     def begin(self) -> None:
-        """Start the machine, the first time."""
-        if self.machine.state is link.IDLE:
+        """Start the machine, if that was not done."""
+        if self.machine.state is IDLE:
             self.tell(self.machine.start)
 
-    def publish(self, messages: Iterable[AnyMessage], mandatory: bool, patience: Patience) -> Waiting:
-        """Publish, with at most the configuration's ``window`` in flight, and wait for the confirms.
+    def publish(self, messages: Iterable[AnyMessage], mandatory: bool, limits: PublishLimits) -> PublishCall:
+        """Publish, with at most the configured ``window`` in flight, and wait for the confirms.
 
         After the first message that fails no more are taken. The time that the iterable takes does not count.
+
+        Returns:
+            The call. Every message that it has taken is confirmed or failed.
         """
         self._look()  # the link may have been lost since the last call, which is no failure of this one
-        call = self.waiting = Waiting(patience, self.now())
+        call = self.publish_call = PublishCall(limits, self.now())
         window, source, more = self.machine.config.window, iter(messages), True
         while more:
             more = self._take(call, source, mandatory)
-            if len(call.open) >= window:
+            if len(call.unconfirmed) >= window:
                 self._wait(window // 2)
             if call.failed or not more:
                 self._wait(0)
                 more = more and not call.failed  # a message that came back may have been sent again
-        self._used = self.now()
+        self._used_at = self.now()
         return call
 
     def log(self) -> None:
-        """Log what waits for it; without a link one attempt is made to get one, unless the last was a moment ago."""
+        """Send the log records that wait. Without a link, try once to get one, unless the last attempt was just now."""
         self.take_records()
         self.begin()
         self.tick_if_due()
         self.look()
-        self._used = self.now()
+        self._used_at = self.now()
 
     def is_fit(self) -> bool:
-        """Whether it can be used once more: after a pause the broker takes us for dead, and the other way round."""
-        is_open = self.machine.state is link.OPEN
-        return not self.over and not (is_open and 0 < self.machine.config.heartbeat <= self.now() - self._used)
+        """Whether it can be used again. After a pause as long as the heartbeat, each side takes the other for dead."""
+        is_open = self.machine.state is OPEN
+        return not self.over and not (is_open and 0 < self.machine.config.heartbeat <= self.now() - self._used_at)
 
     def close(self, timeout: float) -> None:
-        """Close in good order, within ``timeout`` seconds and what a link takes to close."""
+        """Close in good order, within ``timeout`` seconds and the time that the link takes to close."""
         self.graceful = True
         self.take_records()
         self.tell(self.machine.stop, timeout=timeout)
         while not self.over:
-            self._step(self.now() + LOOK_UP)
+            self._step(self.now() + LONGEST_WAIT)
 
     def drop(self) -> None:
-        """End it at once. What is not confirmed never will be."""
-        self._todo.clear()  # of a call that was interrupted
+        """End at once. Unconfirmed messages fail."""
+        self._todo.clear()  # the effects of a call that was interrupted
         self.tell(self.machine.stop, timeout=0.0)
         self.tell(self.machine.tick)
         self.abort()
 
     def connect_timeout(self) -> float:
-        """Seconds for an attempt to connect: the configured ones, or what the running call has left."""
-        most, deadline = self.machine.config.connect_timeout, self.waiting.deadline()
-        if not self.waiting.open or deadline is None:
+        """Seconds for an attempt to connect: those of the configuration, or what is left to the running call."""
+        most, deadline = self.machine.config.connect_timeout, self.publish_call.deadline()
+        if not self.publish_call.unconfirmed or deadline is None:
             return most
-        return max(SHORTEST, min(most, deadline - self.now()))
+        return max(SHORTEST_CONNECT, min(most, deadline - self.now()))
+
+    def pause(self, seconds: float) -> None:
+        """Wait for something from the broker and pass it in. Return after ``seconds``; at once if they are negative."""
+        if self.link is not None and self.link.up:
+            self.link.read(seconds)
+        elif seconds > 0:
+            self.sleep(seconds)
+
+    def look(self) -> None:
+        """Send what was held back to be sent with more. If the last time is long ago, read what the broker has sent."""
+        if self.link is not None and self.link.up:
+            self.link.look()
+
+    def abort(self) -> None:
+        """Drop the link, if there is one, without telling the machine."""
+        if self.link is not None:
+            self.link.abort()
 
     def take_records(self) -> None:
-        """Log what waits for it now; others may write faster than it can be sent."""
+        """Log the records that wait now, not those that come meanwhile: others may log faster than we can send."""
         for _ in range(len(self._records)):
             arguments, named = self._records.popleft()
             self.feed(self.machine.log(*arguments, **named))
 
     def tick_if_due(self) -> None:
-        """Let happen what is due, without waiting. What is due because of that has to wait for the next time: a caller
-        first looks whether there is hope."""
+        """Do what is due, without waiting.
+
+        What becomes due by that is left for the next time, since a caller first looks at its limits.
+        """
         due = self.machine.deadline()
         if not self.over and due is not None and due <= self.now():
             self.tick()
 
-    def _take(self, call: Waiting, source: Iterator[AnyMessage], mandatory: bool) -> bool:
-        """Publish the next message, if there is one."""
+    def _take(self, call: PublishCall, source: Iterator[AnyMessage], mandatory: bool) -> bool:
+        """Publish the next message. Returns false if there is none."""
         try:
             message = next(source)
-            looked = self._look()  # before there is more to send: the iterable may have taken its time
-            effects = self.machine.publish(message, self.now(), mandatory=mandatory, ticket=call.taken)
+            looked = self._look()  # before there is more to send: the iterable may have taken long
+            effects = self.machine.publish(
+                message, self.now(), mandatory=mandatory, asks_return=True, ticket=call.taken
+            )
         except StopIteration:
-            call.resumed(self.now())
+            call.restart_timeout(self.now())
             return False
-        except Exception as error:  # of the iterable, or because the message cannot be sent
-            call.resumed(self.now())
-            call.wrong(error)
+        except Exception as error:  # the iterable raised it, or the message cannot be sent
+            call.restart_timeout(self.now())
+            call.not_accepted(error)
             return True
         call.accepted(self.now())
         self.feed(effects)
@@ -182,28 +210,28 @@ class BlockingDriver(Driver):
         return True
 
     def _look(self) -> bool:
-        """Take in what the broker has sent, if that was not done for a while."""
+        """Read what the broker has sent, if the last time is long ago. Returns whether it was."""
         if self.now() < self._next_look:
             return False
         before = -1
         self.take_records()
-        while before != len(self.waiting.open):
-            before = len(self.waiting.open)
+        while before != len(self.publish_call.unconfirmed):
+            before = len(self.publish_call.unconfirmed)
             self.pause(-1.0)
-        self._next_look = self.now() + LOOK_UP
+        self._next_look = self.now() + LONGEST_WAIT
         return True
 
     def _wait(self, most: int) -> None:
-        """Until at most so many are open, or there is no hope."""
-        while len(self.waiting.open) > most and self._attend(LOOK_UP):
+        """Wait until at most ``most`` messages are unconfirmed, or the call has given up."""
+        while len(self.publish_call.unconfirmed) > most and self._attend(LONGEST_WAIT):
             pass
 
     def _attend(self, seconds: float) -> bool:
-        """Let happen what does within so many seconds; false if there was no hope, and all is dropped."""
-        call = self.waiting
-        if self.aborted:
-            call.give_up("the endpoint was closed")
-        if self.aborted or call.hopeless(self.now()):
+        """Wait for something to happen, for at most so many seconds. Returns false if the call has given up."""
+        call = self.publish_call
+        reason = "the endpoint was closed" if self.aborted else call.exceeded_limit(self.now())
+        if reason:
+            call.give_up(reason)
             self.drop()
             return False
         limit, deadline = self.now() + seconds, call.deadline()
@@ -214,23 +242,28 @@ class BlockingDriver(Driver):
         self.take_records()
         due = self.machine.deadline()
         self.pause((until if due is None else min(until, due)) - self.now())
-        self._next_look = self.now() + LOOK_UP
+        self._next_look = self.now() + LONGEST_WAIT
         self.tick_if_due()
 
     # The driver's part
 
     def arm(self, deadline: float) -> Callable[[], object]:
-        """Nothing: who waits looks at the machine's deadline."""
+        """Set no timer: a caller that waits looks at the machine's deadline."""
         return lambda: None
 
     def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        """Nothing is subscribed to."""
+        """Never called: nothing is subscribed to."""
         raise NotImplementedError("a blocking driver only publishes")
 
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
-        """There are no hooks; that the machine is ready says that there is a link."""
+        """Call nothing: there are no hooks. ``Ready`` means that there is a link."""
         if isinstance(effect, Ready):
-            self.waiting.link_open()
+            self.publish_call.link_open()
+
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, Publish) and effect.ticket is not None:
+            self.publish_call.sent(effect.ticket)
+        super()._perform(effect)
 
     def publish_done(self, effect: PublishDone) -> None:
-        self.waiting.settled(effect.ticket, effect.error, self.now())
+        self.publish_call.done(effect, self.now())

@@ -1,4 +1,8 @@
-"""A driver whose user code are plain functions, in whatever thread an adapter runs them."""
+"""The base class of drivers whose user code are plain functions.
+
+It decides what becomes of the result of a handler. It does not know in which thread the functions run: an adapter says
+that.
+"""
 
 from __future__ import annotations
 
@@ -20,43 +24,41 @@ from eda_core.messages.values import AnyMessage
 
 
 class CallbackDriver(Driver):
-    """Makes a job of each handler, hook and timer; what these publish goes by :meth:`ask`.
+    """Makes a job of each handler, hook and timer. Jobs use the machine by :meth:`ask`.
 
     Attributes:
-        exit: what was raised in a job and is no ``Exception``: it ends the service at once.
+        exit: the exception that a job has raised if it is no ``Exception``. It ends the service at once.
     """
 
     def __init__(self, service: UserCode, machine: Machine) -> None:
         super().__init__(service, machine)
         self.exit: BaseException | None = None
 
-    # What an adapter fills in besides
+    # An adapter also defines these
 
     @abstractmethod
     def spawn(self, job: Callable[[], None]) -> None:
-        """See that :meth:`run_job` is called with it, not from within an effect."""
+        """Let :meth:`run_job` be called with ``job``, but not while an effect is performed."""
 
     def user(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call user code. An adapter that can interrupt it does so here, and raises :class:`Abandoned` in it."""
+        """Call user code. An adapter that can interrupt it overrides this, and raises ``Abandoned`` in the function."""
         return function(*arguments)
 
     def forked(self) -> bool:
-        """Whether this process is a copy of the service's that user code has made, with connections that are its."""
+        """Return whether user code has forked, and this is the child, which must not use the parent's connections."""
         return False
 
-    # What it does
-
     def check_process(self) -> None:
-        """For ``ask``, and what else users may call.
+        """Check that this is the process of the service. An adapter calls this where user code comes in.
 
         Raises:
-            StateError: the process is a fork.
+            StateError: this process is a fork.
         """
         if self.forked():
             raise StateError("this process is a fork of the service's", hint="publish by eda_kombu.Endpoint here")
 
     def run_job(self, job: Callable[[], None]) -> None:
-        """Do it, unless the service has ended, and handlers and timers with it.
+        """Run a job, unless the service has stopped.
 
         Raises:
             Abandoned: the job has forked, and this is the child, which has to end here.
@@ -65,13 +67,13 @@ class CallbackDriver(Driver):
             try:
                 job()
             except BaseException as error:
-                with suppress(StateError):  # it has ended meanwhile
+                with suppress(StateError):  # the service has stopped meanwhile
                     self.ask(partial(self._break_off, error))
         if self.forked():
-            raise Abandoned("a fork came out of a handler; end it there by os._exit()")
+            raise Abandoned("a forked process has returned from a handler; end it there by os._exit()")
 
     def raise_end(self) -> None:
-        """At the end of a run: raise what has ended it, if that was not a stop."""
+        """Raise the exception or the error with which the service has ended, if there is one."""
         if self.exit is not None and not isinstance(self.exit, Abandoned):
             raise self.exit
         super().raise_end()

@@ -1,6 +1,7 @@
-"""A driver whose user code are coroutines, in whatever event loop.
+"""The base class of drivers whose user code are coroutines.
 
-There is no loop in here: an adapter says how to begin a task and how to wait, in objects like asyncio's futures.
+It decides what becomes of the result of a handler, and which caller waits for what. It knows no event loop: an adapter
+says how to start a task, and gives objects like asyncio's futures.
 """
 
 from __future__ import annotations
@@ -23,21 +24,27 @@ from eda_core.messages.values import AnyMessage
 
 Input = Callable[..., list[Effect]]
 
-#: What ends a program, or a coroutine that nobody wants to the end of; never the outcome of a handler.
+#: The exceptions that end a program, or a coroutine that is thrown away. They are no outcome of a handler.
 _EXITS = (GeneratorExit, KeyboardInterrupt, SystemExit)
 
 
 class Future(Protocol):
-    """What one coroutine waits for, as asyncio has it."""
+    """An object that one coroutine awaits, such as asyncio's ``Future``."""
 
-    def done(self) -> bool: ...
-    def set_result(self, result: Any, /) -> None: ...
-    def set_exception(self, error: Any, /) -> None: ...
+    def done(self) -> bool:
+        """Return whether the wait has ended."""
+
+    def set_result(self, result: Any, /) -> None:
+        """End the wait with a result."""
+
+    def set_exception(self, error: Any, /) -> None:
+        """End the wait with an exception."""
+
     def __await__(self) -> Generator[Any, None, Any]: ...
 
 
 class CoroutineDriver(Driver):
-    """Runs each handler, hook and timer in a task of its own, and lets callers wait for what they publish."""
+    """Runs each handler, hook and timer in a task of its own, and lets callers wait for their publishes and calls."""
 
     def __init__(self, service: UserCode, machine: Machine) -> None:
         super().__init__(service, machine)
@@ -47,33 +54,33 @@ class CoroutineDriver(Driver):
         self._for_space: dict[int, Future] = {}
         self._for_end: dict[int, Future] = {}
 
-    # What an adapter fills in besides
+    # An adapter also defines these
 
     @abstractmethod
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Begin to run it, in a task of its own."""
+        """Start a task that runs ``work``."""
 
     @abstractmethod
     def future(self) -> Future:
-        """A new one, for one coroutine to wait for."""
+        """Return a new future."""
 
     @abstractmethod
     async def tear_down(self) -> None:
-        """Cancel the tasks that are left and drop the links, if any; return when they are gone."""
+        """Cancel the tasks that are left, and drop the links that are left. Return when all have ended."""
 
     # The life of a service
 
     async def run(self) -> None:
-        """From start to end. Being cancelled, it stops gracefully first.
+        """Run the service until it has stopped. If this is cancelled, the service stops first.
 
         Raises:
-            ServiceError: the service ended without being asked to.
+            ServiceError: the service has stopped although nobody asked it to.
         """
         try:
             self.tell(self.machine.start)
             try:
                 await self._end()
-            except GeneratorExit:  # the loop is gone, and nothing can be waited for
+            except GeneratorExit:  # the event loop is gone, so nothing can be awaited
                 raise
             except BaseException:
                 self.stop()
@@ -88,7 +95,7 @@ class CoroutineDriver(Driver):
             await self._wait(self._for_end)
 
     async def _wait(self, waiting: dict[int, Future]) -> None:
-        """Until they are woken."""
+        """Wait until :func:`_wake` is called with ``waiting``."""
         number = next(self._numbers)
         waiting[number] = future = self.future()
         try:
@@ -98,7 +105,7 @@ class CoroutineDriver(Driver):
 
     def stopped(self, error: str | None) -> None:
         _wake(self._for_end)
-        self.buffer_available()  # who waits for it hears that the service is over
+        self.buffer_available()  # callers that wait for space get an error: the service has stopped
 
     # User code
 
@@ -112,8 +119,8 @@ class CoroutineDriver(Driver):
                 result = outcome(message, await returned if isawaitable(returned) else returned)
         except _EXITS:
             raise
-        except BaseException as error:  # a handler may wait for what is cancelled
-            if self.over:  # torn down: the message stays with the broker
+        except BaseException as error:  # also CancelledError: a handler may await something that is cancelled
+            if self.over:  # tear_down() has cancelled it; the broker delivers its message again
                 raise
             result = failure(error)
         self.handled(delivery, result)
@@ -124,29 +131,34 @@ class CoroutineDriver(Driver):
 
     async def _call(self, effect: Effect | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:
-            with handling(self.service, None):  # whatever has brought this about, be it a handler
+            with handling(self.service, None):  # even if a handler has led to this call
                 returned = function(*arguments)
                 if isawaitable(returned):
                     await returned
         except _EXITS:
             raise
-        except BaseException as error:  # it may wait for what is cancelled, too
-            if self.over and not isinstance(error, Exception):  # torn down
+        except BaseException as error:  # also CancelledError, see _handle
+            if self.over and not isinstance(error, Exception):  # tear_down() has cancelled it
                 raise
             self.tell(self.machine.callback_failed, effect, failure(error))
 
     # Callers that wait
 
     async def request(self, make: Input, forget: Input | None = None) -> Any:
-        """Make an input with a ticket, once there is space for it, and wait for what comes of it.
+        """Make an input that has a ticket, as soon as there is space, and wait for its answer.
 
         Args:
-            make: the input, but for ``now`` and ``ticket``.
-            forget: the input that says, with the ticket, that nobody waits any more.
+            make: the input, without ``now`` and ``ticket``.
+            forget: the input that ends the wait for a ticket. It is made if this coroutine is cancelled.
+
+        Returns:
+            The payload of the result of a call; ``None``, or why it was unroutable, for a publish.
 
         Raises:
-            LocalError: the machine refuses it.
-            PublishError, CommandError, CommandTimeout: what came of it.
+            LocalError: the machine refuses the input.
+            PublishError: the service has stopped, or no service receives the command.
+            CommandError: the result has the status ``error``.
+            CommandTimeout: no result came in time.
         """
         ticket = next(self._tickets)
         while (effects := self._unless_full(make, ticket)) is None:

@@ -1,6 +1,7 @@
-"""Which delivery the running user code handles, and for which service.
+"""Remembers which delivery the running user code handles, and for which service.
 
-The context carries it (``contextvars``), so tasks that a handler begins belong to its delivery too.
+It uses a context variable, so the tasks that a handler starts belong to its delivery, too. It does not know what the
+delivery is used for.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from contextvars import ContextVar
 
 from eda_core.machine.identifiers import DeliveryId
 
-#: The delivery being handled in this context, and by which service.
+#: The service whose code runs in this context, and the delivery that it handles.
 _handled: ContextVar[tuple[object, DeliveryId | None] | None] = ContextVar("eda_handled", default=None)
 
 
 @contextmanager
 def handling(service: object, delivery: DeliveryId | None) -> Iterator[None]:
-    """For adapters: what ``service`` publishes in the block, and in tasks begun there, is part of ``delivery``."""
+    """Let what ``service`` publishes in the block, and in tasks that are started there, belong to ``delivery``."""
     token = _handled.set((service, delivery))
     try:
         yield
@@ -26,6 +27,6 @@ def handling(service: object, delivery: DeliveryId | None) -> Iterator[None]:
 
 
 def handled_by(service: object) -> DeliveryId | None:
-    """The delivery that ``service`` handles in the code that calls this; ``None`` outside its handlers."""
+    """Return the delivery that ``service`` handles in the code that calls this; ``None`` outside of its handlers."""
     handler, delivery = _handled.get() or (None, None)
     return delivery if handler is service else None

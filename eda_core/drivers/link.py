@@ -1,8 +1,8 @@
-"""What the links of all transports have in common: how an effect finds its method, and what each method of the broker
-means to the machine.
+"""What the links of all transports have in common: which method performs an effect, and which input each method of the
+broker makes.
 
-A transport derives from :class:`Link`, fills in how to open and close and what to do for each effect, and hands over
-what the broker sends.
+It knows no client library. A transport derives from :class:`Link`, fills in how to open and to close, and what to do
+for each effect, and passes in what the broker sends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from eda_core.drivers.base import Driver
 from eda_core.machine.effects import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
 from eda_core.machine.machine import Machine
 
-#: Bytes. An alarm may last for hours, and somebody may log faster than a broker reads.
+#: Bytes that may wait to be sent before logs are dropped: an alarm may last for hours, and a program may log more than
+#: a broker reads.
 MAX_UNSENT: Final = 1_000_000
 
 
@@ -24,10 +25,11 @@ class Link:
     """The connections and channels of one epoch.
 
     Attributes:
-        asked: what the machine asked for.
-        up: set it when the link is complete; effects are performed from then on.
-        closing: set it when the link is given up, or is to be closed; nothing more is performed then.
-        actions: the method for each effect but ``Close``.
+        asked: the effect that asks for this link.
+        up: the link is complete, and effects are performed. :meth:`report_open` sets it; a transport may unset it.
+        closing: the link is given up, or is to be closed: nothing more is performed, and failures are not reported. The
+            transport sets it.
+        actions: the method for each effect except ``Close``.
     """
 
     def __init__(self, asked: Connect, driver: Driver) -> None:
@@ -37,121 +39,124 @@ class Link:
         self.up: bool = False
         self.closing: bool = False
         self.actions: dict[type, Callable[[Any], Any]] = {
-            Declare: self._declare,
+            Declare: self._begin_to_declare,
             Consume: self.consume,
             Cancel: self.cancel,
             Ack: self.ack,
             Nack: self.nack,
             Publish: self.publish,
-            PublishLog: self._log,
+            PublishLog: self._log_unless_congested,
         }
         self._replies: list[base.Frame] = []
-        self._awaited = 0
+        self._replies_expected = 0
 
-    # What a transport fills in. Any of these may raise: the machine hears of it.
+    # What a transport fills in. Each of these may raise: the failure is reported to the machine.
 
     def close(self) -> Any:
-        """Close in good order if that is possible, by force after ``close_timeout``; then tell ``link_down``."""
+        """Close in good order if possible, by force after ``close_timeout`` seconds; then tell ``link_down``."""
         raise NotImplementedError
 
     def declare(self, effect: Declare) -> Any:
-        """Send its commands on the consuming channel, in order. What :meth:`received` does not get of the replies, if
-        the library keeps them to itself, is told by ``declared``."""
+        """Send the commands of the effect on the consuming channel, in order.
+
+        Pass each reply to :meth:`receive`, or tell ``declared`` with all replies if the library returns them.
+        """
         raise NotImplementedError
 
     def consume(self, effect: Consume) -> Any:
-        """``Basic.Consume``."""
+        """Send ``Basic.Consume``."""
         raise NotImplementedError
 
     def cancel(self, effect: Cancel) -> Any:
-        """``Basic.Cancel``."""
+        """Send ``Basic.Cancel``."""
         raise NotImplementedError
 
     def ack(self, effect: Ack) -> Any:
-        """``Basic.Ack``."""
+        """Send ``Basic.Ack``."""
         raise NotImplementedError
 
     def nack(self, effect: Nack) -> Any:
-        """``Basic.Nack``."""
+        """Send ``Basic.Nack``."""
         raise NotImplementedError
 
     def publish(self, effect: Publish) -> Any:
-        """``Basic.Publish`` on the publishing channel."""
+        """Send ``Basic.Publish`` on the publishing channel."""
         raise NotImplementedError
 
     def log(self, effect: PublishLog) -> Any:
-        """``Basic.Publish`` to the exchange ``logs`` on the channel for logs."""
+        """Send ``Basic.Publish`` on the channel for logs."""
         raise NotImplementedError
 
     def congested(self) -> bool:
-        """Whether :data:`MAX_UNSENT` bytes or more wait to be sent where logs are: then logs are dropped."""
+        """Whether at least :data:`MAX_UNSENT` bytes wait to be sent where logs are sent. Logs are dropped then."""
         raise NotImplementedError
 
-    # What it is given
+    # What the driver and the transport call
 
     def perform(self, effect: Effect) -> None:
-        """Perform it. Never raises: what fails is reported."""
+        """Perform the effect. Never raises: a failure is reported to the machine."""
         try:
             if isinstance(effect, Close):
                 self.close()
             elif self.up and not self.closing:
                 self.actions[type(effect)](effect)
         except Exception as error:
-            self.failed(effect, error)
+            self.report_failure(effect, error)
 
-    def failed(self, effect: Effect, error: BaseException) -> None:
-        """It could not be performed; nobody wants to know when the link is given up."""
+    def report_failure(self, effect: Effect, error: BaseException) -> None:
+        """Tell the machine that the effect could not be performed, unless the link is closing."""
         if not self.closing:
             self.driver.tell(self.machine.effect_failed, effect, reason(error))
 
-    def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
-        """Make an input about this link."""
-        self.driver.tell(method, self.asked.epoch, *arguments, **named)
-
-    def opened(self) -> None:
-        """The link is complete."""
+    def report_open(self) -> None:
+        """Tell the machine that the link is complete."""
         self.up = True
         self.tell(self.machine.link_up)
 
-    def received(self, name: str, method: Any, *content: Any) -> None:
-        """Make the input that a method of the broker's is.
+    def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
+        """Make an input of the machine, a bound method of it, with the epoch of this link as its first argument."""
+        self.driver.tell(method, self.asked.epoch, *arguments, **named)
+
+    def receive(self, name: str, method: Any, *content: Any) -> None:
+        """Make the input that a method of the broker means.
 
         Args:
-            name: as AMQP 0-9-1 names it, ``Basic.Deliver``.
-            method: with the attributes that AMQP 0-9-1 gives it: pamqp's, or another library's; a reply to a command
-                of ``Declare`` is pamqp's.
-            content: the properties, pamqp's or with the same attributes, and the body, if a message comes with it.
+            name: the name of the method in AMQP 0-9-1, such as ``Basic.Deliver``.
+            method: an object of pamqp, or of another library, with the attributes that AMQP 0-9-1 names. A reply to a
+                command of ``Declare`` must be pamqp's.
+            content: if a message comes with the method, its properties (pamqp's, or an object with the same
+                attributes) and its body.
 
         Raises:
-            ValueError: no broker sends it to a link that is open.
+            ValueError: no broker sends this method to a link that is open.
         """
         meaning = MEANINGS.get(name)
         if meaning is None:
             raise ValueError(f"unexpected {name}")
         meaning(self, method, *content)
 
-    def _log(self, effect: PublishLog) -> Any:
-        """The one thing sent that no window bounds, nor anybody waits for."""
+    def _log_unless_congested(self, effect: PublishLog) -> Any:
+        """Nothing else bounds logs: no window, and nobody waits for them."""
         return None if self.congested() else self.log(effect)
 
-    def _declare(self, effect: Declare) -> Any:
-        self._replies, self._awaited = [], len(effect.commands)
+    def _begin_to_declare(self, effect: Declare) -> Any:
+        self._replies, self._replies_expected = [], len(effect.commands)
         return self.declare(effect)
 
-    def _replied(self, reply: base.Frame) -> None:
+    def _collect_reply(self, reply: base.Frame) -> None:
         self._replies.append(reply)
-        if len(self._replies) == self._awaited:
+        if len(self._replies) == self._replies_expected:
             self.tell(self.machine.declared, self._replies)
 
 
 def reason(error: BaseException) -> str:
-    """Why a link failed, on one line. Some libraries say something only in an error's ``repr``."""
+    """Why a link failed, on one line. Some libraries give the reason only in the ``repr`` of an error."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else " ".join(repr(error).split())
 
 
 def _text(value: str | bytes) -> str:
-    """Some libraries hand over as bytes what is not UTF-8."""
+    """Some libraries return as bytes what is not UTF-8."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
@@ -165,7 +170,7 @@ def _returned(link: Link, it: Any, *content: Any) -> None:
     link.tell(link.machine.returned, exchange, key, *content, _text(it.reply_text))
 
 
-#: For each method of the broker what it means.
+#: What each method of the broker means.
 MEANINGS: Final[dict[str, Callable[..., None]]] = {
     "Basic.Deliver": _delivered,
     "Basic.Return": _returned,
@@ -175,6 +180,6 @@ MEANINGS: Final[dict[str, Callable[..., None]]] = {
     "Channel.Close": lambda link, it: link.tell(link.machine.channel_closed, _text(it.reply_text)),
     "Connection.Blocked": lambda link, it: link.tell(link.machine.blocked, _text(it.reason)),
     "Connection.Unblocked": lambda link, it: link.tell(link.machine.unblocked),
-    **dict.fromkeys(("Exchange.DeclareOk", "Queue.DeclareOk", "Queue.BindOk", "Basic.QosOk"), Link._replied),
+    **dict.fromkeys(("Exchange.DeclareOk", "Queue.DeclareOk", "Queue.BindOk", "Basic.QosOk"), Link._collect_reply),
     **dict.fromkeys(("Basic.ConsumeOk", "Basic.CancelOk"), lambda link, it: None),
 }

@@ -1,6 +1,7 @@
-"""A caller that publishes and waits for the confirms: what is open, what has failed, and when to give up.
+"""One call that publishes and waits for the confirms: what is not confirmed yet, what has failed, when it gives up.
 
-For adapters whose callers block. The machine tries for ever; whether somebody waits so long is decided here.
+For adapters whose callers block. The machine tries to publish for ever. How long a caller waits for that is decided
+here.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eda_core.errors import LocalError, PublishError
-from eda_core.machine.effects import Publish
+from eda_core.machine.effects import PublishDone
 
 
 class NotConfirmed(PublishError):
-    """The broker has not confirmed the message, in the time or in the attempts that it was given.
+    """The broker has not confirmed the message within the limits of the call.
 
     Attributes:
-        may_arrive: it was sent and may have been taken; whoever publishes it again may double it. If false, it was
-            never sent, and never will be.
+        may_arrive: the message was sent, and the broker may have it: published again, it may come twice. If false, it
+            was never sent and never will be.
     """
 
     def __init__(self, reason: str, *, may_arrive: bool) -> None:
@@ -27,16 +28,17 @@ class NotConfirmed(PublishError):
 
 
 class Unroutable(PublishError):
-    """A mandatory message was returned: no queue is bound for it. It is not stored anywhere."""
+    """The broker returned a mandatory message, because no queue is bound for it. It is not stored anywhere."""
 
 
 class PartlyPublished(PublishError):
-    """Some of many messages failed. What was not taken from the iterable was not published.
+    """Some messages of an iterable failed. The messages that were not taken from the iterable were not published.
 
     Attributes:
         taken: how many messages were taken from the iterable.
-        failed: why, for each message taken that is not confirmed, by its place in the iterable (from 0), in order:
-            :class:`NotConfirmed`, :class:`Unroutable`, or what the iterable or the check of the message raised.
+        failed: the error of each message that was taken and is not confirmed, by its place in the iterable (from 0),
+            in order: :class:`NotConfirmed`, :class:`Unroutable`, or what the iterable or the check of the message
+            raised.
     """
 
     def __init__(self, taken: int, failed: Mapping[int, Exception]) -> None:
@@ -51,22 +53,22 @@ class PartlyPublished(PublishError):
 
     @property
     def confirmed(self) -> list[int]:
-        """The places of the messages that the broker has."""
+        """The places of the confirmed messages."""
         return [place for place in range(self.taken) if place not in self.failed]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """What a caller gives its publishes.
+class PublishLimits:
+    """How long a call goes on trying.
 
     Attributes:
-        timeout: seconds without any step forward; ``None`` for any time.
-        connection_max_retries: attempts to connect in a row, after the first that fails; ``None`` for any number.
-        max_retries: how often to try again after any failure (no link, a lost one, a refusal); ``None`` likewise.
-        retry_delay: seconds until refused publishes are sent again; refusals within that count as one.
+        timeout: seconds without progress until the call gives up; ``None`` for no limit.
+        connection_max_retries: attempts to connect in a row, after the first that fails; ``None`` for no limit.
+        max_retries: attempts after any failure: no link, a lost link, a refusal by the broker. ``None`` for no limit.
+        retry_delay: seconds until refused messages are sent again. Refusals within that time count as one.
 
     Raises:
-        LocalError: a number of retries is not one.
+        LocalError: a number of retries is not a whole number of 0 or more.
     """
 
     timeout: float | None = None
@@ -81,96 +83,88 @@ class Patience:
                 raise LocalError(f"{name} is {count!r}", hint="give a whole number, or None for any number")
 
 
-class Waiting:
-    """One call. Its tickets are the places of its messages, from 0.
+class PublishCall:
+    """One call. The tickets of its messages are their places in it, from 0.
 
     Attributes:
-        taken: how many messages it has come to.
-        open: those that are neither confirmed nor failed, with their message ids once they were sent.
-        failed: why the others are not confirmed.
-        trouble: what has gone wrong last.
+        taken: how many messages it has taken.
+        unconfirmed: the messages that are neither confirmed nor failed: for each whether it was sent.
+        failed: the error of each message that is not confirmed and will not be.
+        last_error: what went wrong last, for the text of :class:`NotConfirmed`.
     """
 
-    def __init__(self, patience: Patience, now: float) -> None:
+    def __init__(self, limits: PublishLimits, now: float) -> None:
         self.taken: int = 0
-        self.open: dict[int, str | None] = {}
+        self.unconfirmed: dict[int, bool] = {}
         self.failed: dict[int, Exception] = {}
-        self.trouble: str = ""
-        self._patience = patience
-        self._progress = self._refusals_until = now
-        self._links = self._failures = 0
+        self.last_error: str = ""
+        self._limits = limits
+        self._progress_at = self._refusals_until = now
+        self._failed_connects = self._failures = 0
 
     def accepted(self, now: float) -> None:
-        """The machine has taken the message with the next ticket."""
-        self.open[self.taken] = None
+        """The machine has accepted the next message."""
+        self.unconfirmed[self.taken] = False
         self.taken += 1
-        self._progress = now
+        self._progress_at = now
 
-    def resumed(self, now: float) -> None:
-        """It goes on, after what took its time elsewhere."""
-        self._progress = now
-
-    def wrong(self, error: Exception) -> None:
-        """There is no next message, or it cannot be sent."""
+    def not_accepted(self, error: Exception) -> None:
+        """The iterable raised instead of giving the next message, or the machine refuses the message."""
         self.failed[self.taken] = error
         self.taken += 1
 
-    def sent(self, publish: Publish) -> None:
-        """It may arrive from now on. That it came back on an earlier link, unconfirmed, does not count any more."""
-        if publish.ticket is not None:
-            self.open[publish.ticket] = publish.properties.message_id
-            self.failed.pop(publish.ticket, None)
+    def restart_timeout(self, now: float) -> None:
+        """Begin the timeout anew, after time that user code took."""
+        self._progress_at = now
 
-    def settled(self, ticket: int, error: str | None, now: float) -> None:
-        """The machine's ``Settled``."""
-        message_id = self.open.pop(ticket, None)
-        self._progress = now
-        if error is not None:
-            self.failed[ticket] = NotConfirmed(self.trouble or error, may_arrive=message_id is not None)
+    def sent(self, ticket: int) -> None:
+        """A message is sent, and may arrive from now on."""
+        self.unconfirmed[ticket] = True
 
-    def returned(self, message_id: str | None, reason: str) -> None:
-        """A mandatory message came back; its confirm follows."""
-        for ticket, each in self.open.items():
-            if each is not None and each == message_id:
-                self.failed[ticket] = Unroutable(f"the message came back: {reason}", hint="nobody subscribes to it")
+    def done(self, effect: PublishDone, now: float) -> None:
+        """The machine has finished with a message."""
+        was_sent = self.unconfirmed.pop(effect.ticket, False)
+        self._progress_at = now
+        if effect.error is not None:
+            self.failed[effect.ticket] = NotConfirmed(self.last_error or effect.error, may_arrive=was_sent)
+        elif effect.returned is not None:
+            reason = f"the message came back: {effect.returned}"
+            self.failed[effect.ticket] = Unroutable(reason, hint="nobody subscribes to it")
 
     def refused(self, now: float) -> None:
-        """The broker has refused a message."""
-        self.trouble = "the broker refuses it: is a queue full?"
+        """The broker refused a message."""
+        self.last_error = "the broker refuses it: is a queue full?"
         if now >= self._refusals_until:
-            self._refusals_until = now + self._patience.retry_delay
+            self._refusals_until = now + self._limits.retry_delay
             self._failures += 1
 
     def link_failed(self, reason: str) -> None:
-        """There is no link, or not any more."""
-        self.trouble = reason
-        self._links += 1
+        """A link was lost, or could not be opened."""
+        self.last_error = reason
+        self._failed_connects += 1
         self._failures += 1
 
     def link_open(self) -> None:
-        """There is one."""
-        self._links = 0
+        """A link was opened."""
+        self._failed_connects = 0
 
     def deadline(self) -> float | None:
-        """When patience ends, monotonic seconds, if nothing happens until then."""
-        timeout = self._patience.timeout
-        return None if timeout is None else self._progress + timeout
+        """When the timeout ends if nothing happens until then, in monotonic seconds."""
+        timeout = self._limits.timeout
+        return None if timeout is None else self._progress_at + timeout
 
-    def hopeless(self, now: float) -> bool:
-        """Whether to wait no longer; ``trouble`` then says why."""
-        patience, deadline = self._patience, self.deadline()
-        connects, retries = patience.connection_max_retries, patience.max_retries
+    def exceeded_limit(self, now: float) -> str:
+        """Which limit is exceeded, as the reason to give up; "" if none is."""
+        limits, deadline = self._limits, self.deadline()
+        connects, retries = limits.connection_max_retries, limits.max_retries
         if deadline is not None and now >= deadline:
-            reason = f"no confirm within {patience.timeout:g} s"
-        elif connects is not None and self._links > connects:
-            reason = f"no connection after {connects} retries"
-        elif retries is not None and self._failures > retries:
-            reason = f"given up after {retries} retries"
-        else:
-            return False
-        self.give_up(reason)
-        return True
+            return f"no confirm within {limits.timeout:g} s"
+        if connects is not None and self._failed_connects > connects:
+            return f"no connection after {connects} retries"
+        if retries is not None and self._failures > retries:
+            return f"given up after {retries} retries"
+        return ""
 
     def give_up(self, reason: str) -> None:
-        """What is still open will be settled as failed, for this reason."""
-        self.trouble = f"{reason} ({self.trouble})" if self.trouble else reason
+        """Let every unconfirmed message fail for this reason, when the machine has finished with it."""
+        self.last_error = f"{reason} ({self.last_error})" if self.last_error else reason

@@ -1,4 +1,4 @@
-"""The timers that a service sets for itself: which are due, and when the next one is. Who asks brings the time."""
+"""The timers of a service. This module decides which are due at a given time. It reads no clock."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-#: So many entries of cancelled timers may lie about before they are swept out.
+#: How many entries of cancelled timers may be in the heap before it is rebuilt.
 _LITTER = 64
 
 
 class Timers:
-    """Functions to call, each once, at a time."""
+    """Functions that are to be called once, each at its time."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._functions: dict[int, Callable[[], Any]] = {}
-        self._due: list[tuple[float, int]] = []  # a heap; those whose number has no function any more are cancelled
+        self._due: list[tuple[float, int]] = []  # a heap; a number without a function is cancelled
 
     def __len__(self) -> int:
         return len(self._functions)
 
     def add(self, due: float, function: Callable[[], Any]) -> int:
-        """Call ``function`` at ``due``, monotonic seconds. Returns its number, never used again."""
+        """Add a timer that calls ``function`` at ``due``, in monotonic seconds. Returns its number, which is unique."""
         number = next(self._numbers)
         self._functions[number] = function
         if len(self._due) > 2 * len(self._functions) + _LITTER:
@@ -33,15 +33,18 @@ class Timers:
         return number
 
     def cancel(self, number: int) -> None:
-        """Do not call it, or not any more."""
+        """Remove a timer, if it still exists."""
         self._functions.pop(number, None)
 
     def deadline(self) -> float | None:
-        """When the next one is due, monotonic seconds. May be that of a cancelled one: then nothing is due."""
+        """Return when the next timer is due, in monotonic seconds; ``None`` if there is none.
+
+        It may be a cancelled timer. Then nothing is due at that time.
+        """
         return self._due[0][0] if self._due else None
 
     def due(self, now: float) -> list[int]:
-        """The numbers of those that are due, in order; each is told once."""
+        """Return the numbers of the timers that are due at ``now``, in order. Each is returned once."""
         numbers: list[int] = []
         while self._due and self._due[0][0] <= now:
             number = heapq.heappop(self._due)[1]
@@ -50,11 +53,11 @@ class Timers:
         return numbers
 
     def run(self, number: int) -> Any:
-        """Call the function of one that was due, unless it has been cancelled while it waited for its turn."""
+        """Call the function of a timer that was due, unless it was cancelled in the meantime."""
         function = self._functions.pop(number, None)
         return None if function is None else function()
 
     def clear(self) -> None:
-        """Cancel all."""
+        """Remove all timers."""
         self._functions.clear()
         self._due.clear()

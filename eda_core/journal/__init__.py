@@ -1,9 +1,9 @@
-"""A journal of every input, to replay after the fact: ``python -m eda_core.journal replay FILE``.
+"""A journal of every input of a machine, which can be replayed: ``python -m eda_core.journal replay FILE``.
 
-The machine is deterministic but for the time and the random numbers that it is given, so a record of its inputs with
-both is a record of everything it did. One JSON object per line: first the machine's configuration (without passwords),
-then each input with its arguments, the random numbers drawn and the effects that came out. A journal holds the messages
-themselves.
+What a machine does depends only on its inputs, the time and the random numbers that it is given. So a record of these
+is a record of everything it did. A journal has one JSON object per line: first the configuration of the machine,
+without passwords, then each input with its arguments, the random numbers that it drew and the effects that came out.
+The messages themselves are in the journal.
 """
 
 from eda_core.journal.recording import RecordingMachine

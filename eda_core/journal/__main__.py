@@ -1,4 +1,4 @@
-"""The command: ``python -m eda_core.journal replay FILE``."""
+"""The command ``python -m eda_core.journal``: reads a journal from a file, replays it, and prints what comes out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pamqp import base
 from pamqp.commands import Basic
 
 from eda_core.journal.replaying import replay
-from eda_core.journal.values import JournalError, revive
+from eda_core.journal.values import JournalError, restore
 from eda_core.text import shortened
 
 
 def _shown(value: Any) -> str:
-    """``value`` in one line; pamqp's classes have no ``repr`` of their own."""
+    """``value`` in one line. (pamqp's classes have no ``repr``.)"""
     if isinstance(value, list):
         return f"[{', '.join(map(_shown, value))}]"
     if isinstance(value, (Basic.Properties, base.Frame)):
@@ -25,8 +25,13 @@ def _shown(value: Any) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """The command. Status 0: replayed to identical effects; 1: they differ; 2: usage, or not a journal (to its end: the
-    last line of a process that was killed may be cut; how far it could be replayed is told)."""
+    """The command.
+
+    Returns:
+        0 if the effects are those in the journal; 1 if they differ; 2 for a usage error, or a line that is not of a
+        journal. (When a process is killed, the last line of its journal may be incomplete. What comes before such a
+        line is replayed.)
+    """
     if len(arguments) != 2 or arguments[0] not in ("replay", "show"):
         print("usage: python -m eda_core.journal replay FILE   (or show FILE: print it line by line)", file=sys.stderr)
         return 2
@@ -44,9 +49,9 @@ def _replay_file(lines: Iterable[str], path: str, *, show: bool) -> int:
     try:
         for number, entry, made in replay(lines):
             if show:
-                given = [_shown(revive(item)) for item in entry["arguments"]]
-                given += [f"{name}={_shown(revive(item))}" for name, item in entry["named"].items()]
-                print(f"{number}: {entry['input']}({', '.join(given)}) -> {_shown(revive(made))}")
+                given = [_shown(restore(item)) for item in entry["arguments"]]
+                given += [f"{name}={_shown(restore(item))}" for name, item in entry["named"].items()]
+                print(f"{number}: {entry['input']}({', '.join(given)}) -> {_shown(restore(made))}")
             recorded = entry.get("raised", entry.get("effects"))
             if made != recorded:
                 print(f"line {number}: {entry['input']} gave other effects", file=sys.stderr)

@@ -1,4 +1,7 @@
-"""A machine that writes down every input, with its time, its random numbers and its effects."""
+"""A machine that writes every input to a journal, with its time, its random numbers and its effects.
+
+It decides nothing that the machine does not decide, and does not know where the lines are kept.
+"""
 
 from __future__ import annotations
 
@@ -47,16 +50,16 @@ INPUTS: Final = (
     "use_json",
 )
 
-#: Inputs with texts of the driver's, which may quote a URL.
+#: Inputs with a text of the driver's. It may quote a URL with a password.
 _WITH_REASONS: Final = ("link_down", "channel_closed", "effect_failed")
 
 
 class RecordingMachine(Machine):
-    """A machine that keeps a journal.
+    """A machine that writes a journal.
 
     Args:
-        write: takes one line, without its end. It must not raise: a service does not stop because its journal cannot be
-            written.
+        write: takes one line, without the line end. It must not raise: a service does not stop because its journal
+            cannot be written.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class RecordingMachine(Machine):
         return number
 
     def record(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[Effect]:
-        """Make the input and write it down. Inputs made by other inputs are not written: they follow from those."""
+        """Make an input and write it to the journal. An input that another input makes is not written: it follows."""
         method = getattr(super(), name)
         if self._nested:
             return method(*arguments, **named)  # type: ignore[no-any-return]
@@ -93,7 +96,7 @@ class RecordingMachine(Machine):
             entry["effects"] = plain(made)
         except Exception as error:
             entry["raised"] = type(error).__name__
-            if not isinstance(error, BufferFull):  # the last of all checks
+            if not isinstance(error, BufferFull):  # that is checked last, so the arguments are valid
                 arguments = tuple(map(refused, arguments))
                 named = {key: refused(value) for key, value in named.items()}
             raise

@@ -1,4 +1,4 @@
-"""Feeding a journal to a new machine."""
+"""Feeds the inputs of a journal to a new machine. Whether the same effects come out is for the caller to compare."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from eda_core.journal.recording import INPUTS, VERSION
-from eda_core.journal.values import SET, JournalError, in_order, plain, revive
+from eda_core.journal.values import SET, JournalError, in_order, plain, restore
 from eda_core.machine.machine import Machine
 
 
 def replay(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any], Any]]:
     """Feed a journal to a new machine.
 
+    Args:
+        lines: of the journal, in order.
+
     Yields:
-        For each input: the number of its line from 1, what was recorded, and the effects that came out now, both as
-        JSON values; they are equal if the machine still decides as it did. An input that raised gives the error's name
-        instead.
+        For each input: the number of its line, from 1; the object on that line; and the effects that came out now, as
+        JSON values. They equal the recorded ones if the machine still decides as it did. If the input raises, its
+        effects are the name of the exception.
 
     Raises:
         JournalError: a line is not of a journal.
@@ -30,7 +33,7 @@ def replay(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any], Any]]:
         entry = _parse(number, line)
         try:
             draws[:] = entry["random"]
-            arguments, named = [*revive(entry["arguments"])], {**revive(entry["named"])}
+            arguments, named = [*restore(entry["arguments"])], {**restore(entry["named"])}
             method = getattr(machine, entry["input"] if entry["input"] in INPUTS else "")
         except Exception as error:
             raise JournalError(f"line {number} cannot be read: {_why(error)}") from error
@@ -38,7 +41,7 @@ def replay(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any], Any]]:
             made = plain(method(*arguments, **named))
         except JournalError as error:
             raise JournalError(f"line {number}: {error}") from None
-        except Exception as error:  # as recorded; and any, if the file was changed
+        except Exception as error:  # one that was recorded, or any if the file was changed
             made = type(error).__name__
         if SET in line:
             entry, made = in_order(entry), in_order(made)
@@ -55,12 +58,12 @@ def _machine(header: dict[str, Any], draws: list[float]) -> Machine:
 
     def draw() -> float:
         if not draws:
-            raise JournalError("the machine draws a random number where it did not when it was recorded")
+            raise JournalError("the machine draws a random number, and drew none here when it was recorded")
         return draws.pop(0)
 
     try:
         made = header["machine"]
-        return Machine(revive(made["config"]), random=draw, token=made["token"], wall_offset=made["wall_offset"])
+        return Machine(restore(made["config"]), random=draw, token=made["token"], wall_offset=made["wall_offset"])
     except Exception as error:
         raise JournalError(f"line 1 cannot be read: {_why(error)}") from error
 

@@ -1,4 +1,4 @@
-"""Values of the machine's inputs and effects as JSON, and back."""
+"""The arguments of a machine's inputs, and its effects, as JSON values and back. What they mean is not known here."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from eda_core.messages import values
 from eda_core.messages.codec import Limits
 from eda_core.urls import redact
 
-#: Deeper values are written as CBOR in one piece.
+#: What is nested more deeply is written as CBOR, in one piece.
 _MOST_LEVELS: Final = 60
-#: Of the arguments of a call that was refused, which may be anything: as much is written, and as deep.
+#: The arguments of an input that was refused may be anything. So many values of them are written, and so many levels.
 _MOST_REFUSED: Final = (100_000, 50)
-#: What pamqp may write in a header, beside lists and dictionaries.
+#: The types that pamqp can write in a header, besides lists and dictionaries.
 _IN_HEADERS: Final = (str, int, float, bytes, bytearray, datetime, Decimal, type(None))
 
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """What stands for a value in the fields of a log that JSON has no form for: the log has its text."""
+    """Stands for a value in the fields of a log that JSON has no form for. The log shows its text."""
 
     text: str
     quoted: str
@@ -51,11 +51,15 @@ _CLASSES: Final[dict[str, Any]] = {
 
 
 class JournalError(ValueError):
-    """A file that is no journal. The text says which line and why."""
+    """A file is not a journal. The text says which line, and why."""
 
 
 def plain(value: Any, levels: int = _MOST_LEVELS) -> Any:
-    """``value`` as JSON can hold it: objects as maps with their class's name under ``$``, URLs without passwords."""
+    """``value`` as JSON can hold it. Objects become maps with the name of their class under ``$``, without passwords.
+
+    Args:
+        levels: how deeply the map may be nested.
+    """
     if value is None or isinstance(value, (bool, str)) or (isinstance(value, int) and value.bit_length() < 10_000):
         return value
     if isinstance(value, float):
@@ -67,7 +71,7 @@ def _structured(value: Any, levels: int) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item, levels) for item in value]
     if isinstance(value, (bytes, bytearray)):
-        kind = "bytes" if isinstance(value, bytes) else "bytearray"  # in a header each is written as another type
+        kind = "bytes" if isinstance(value, bytes) else "bytearray"  # each is another type in a header
         return {"$": kind, "is": base64.b64encode(value).decode()}
     if isinstance(value, datetime):
         return {"$": "datetime", "is": value.isoformat()}
@@ -86,7 +90,7 @@ def _structured(value: Any, levels: int) -> Any:
 
 
 def shown_fields(value: Any, levels: int = _MOST_LEVELS) -> Any:
-    """The fields of a log, whose values may be anything, as they will be shown."""
+    """The fields of a log as the log will show them. Their values may be anything."""
     if value is None or isinstance(value, (str, int, float)) or not levels:
         return value
     if isinstance(value, (list, tuple)):
@@ -95,19 +99,19 @@ def shown_fields(value: Any, levels: int = _MOST_LEVELS) -> Any:
         return {key: shown_fields(item, levels - 1) for key, item in value.items()}
     try:
         return Shown(str(value), repr(value))
-    except Exception:  # so a log has it too
+    except Exception:  # the log shows such a value by its type, too
         return Shown(*[f"<{type(value).__name__}>"] * 2)
 
 
 def _in_cbor(value: Any) -> dict[str, Any]:
     try:
         return {"$": "cbor", "is": base64.b64encode(cbor2.dumps(value)).decode()}
-    except Exception:  # the machine refuses it too, and that is what has to be recorded
+    except Exception:  # the machine refuses such a value, and has to refuse it again
         return {"$": "cbor", "is": "", "of": type(value).__name__}
 
 
 def refused(value: Any) -> Any:
-    """An argument of a refused call, clipped: what is beyond is replaced by what no machine takes either."""
+    """An argument of an input that was refused, cut to a bounded size. What is cut out no machine accepts."""
     if isinstance(value, values.AnyMessage):
         conversation: Any = value.conversation_id if type(value.conversation_id) is str else object()
         meta = _clipped(value.meta, _left(), _MOST_REFUSED[1], header=True)
@@ -126,11 +130,12 @@ def _clipped(value: Any, left: Iterator[int], levels: int, *, header: bool = Fal
         return [_clipped(item, left, levels - 1, header=header) for item in value]
     if isinstance(value, dict):
         return {key: _clipped(item, left, levels - 1, header=header) for key, item in value.items()}
-    # A payload may have a tuple, which comes back as a list; a header may not.
+    # A payload may hold a tuple, which comes back as a list. A header may not hold one.
     return object() if header and not isinstance(value, _IN_HEADERS) else value
 
 
 def without_password(value: Any) -> Any:
+    """``value``, without the passwords of URLs if it is a text."""
     return redact(value) if isinstance(value, str) else value
 
 
@@ -142,12 +147,12 @@ def _without_passwords(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-#: In each line with a set.
+#: Each line with a set in it has this text.
 SET: Final = '"$": "set"'
 
 
 class _InOrder(frozenset[Any]):
-    """A set that is written in the order in which it was: what a process puts first is chance."""
+    """A set with the order of the journal. The order of Python's sets differs from process to process."""
 
     def __new__(cls, items: Iterable[Any]) -> _InOrder:
         order = tuple(items)
@@ -162,7 +167,7 @@ class _InOrder(frozenset[Any]):
 
 
 def in_order(value: Any) -> Any:
-    """``value``, made by :func:`plain`, with its sets in an order that is the same in each process."""
+    """``value``, which :func:`plain` made, with its sets in an order that does not depend on the process."""
     if isinstance(value, list):
         return [in_order(item) for item in value]
     if not isinstance(value, dict):
@@ -178,24 +183,28 @@ _SIMPLE: Final[dict[str, Callable[[Any], Any]]] = {
     "bytes": base64.b64decode,
     "bytearray": lambda text: bytearray(base64.b64decode(text)),
     "datetime": datetime.fromisoformat,
-    "map": lambda items: {_key(revive(key)): revive(item) for key, item in items},
-    "set": lambda items: _InOrder(_key(revive(item)) for item in items),
+    "map": lambda items: {_key(restore(key)): restore(item) for key, item in items},
+    "set": lambda items: _InOrder(_key(restore(item)) for item in items),
     "cbor": lambda text: cbor2.loads(base64.b64decode(text)) if text else object(),
 }
 
 
-def revive(value: Any) -> Any:
-    """What :func:`plain` was given (tuples come back as lists)."""
+def restore(value: Any) -> Any:
+    """The value that :func:`plain` was given. Tuples come back as lists.
+
+    Raises:
+        JournalError: the journal names a class that it cannot hold.
+    """
     if isinstance(value, list):
-        return [revive(item) for item in value]
+        return [restore(item) for item in value]
     if not isinstance(value, dict):
         return value
     if "$" not in value:
-        return {key: revive(item) for key, item in value.items()}
+        return {key: restore(item) for key, item in value.items()}
     kind = value["$"]
     if kind in _SIMPLE:
         return _SIMPLE[kind](value["is"])
-    fields = {name: revive(field) for name, field in value.items() if name != "$"}
+    fields = {name: restore(field) for name, field in value.items() if name != "$"}
     if kind in _CLASSES:
         return _CLASSES[kind](**{name: _key(field) for name, field in fields.items()} if kind in _FROZEN else fields)
     if "." not in kind:
@@ -203,7 +212,7 @@ def revive(value: Any) -> Any:
     return _frame(kind, fields)
 
 
-#: Classes whose sequences have to be tuples.
+#: The classes whose sequences have to be tuples.
 _FROZEN: Final = ("Config", "RetryPolicy", "Declare")
 
 

@@ -1,10 +1,14 @@
-"""Collecting deliveries, to handle and acknowledge them together (Enterprise Integration Patterns: Aggregator)."""
+"""Collects deliveries, to handle and acknowledge them together (Enterprise Integration Patterns: Aggregator).
+
+It decides when a batch is complete and which of its deliveries are acknowledged. It knows nothing of how the callback
+runs, and reads no clock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Generic, TypeAlias, TypeVar
 
 from eda_core.checks import check_seconds
 from eda_core.errors import LocalError
@@ -12,55 +16,40 @@ from eda_core.machine.effects import Effect
 from eda_core.machine.identifiers import TAG_BITS, DeliveryId
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import Deferred, Done, Outcome, failure
-from eda_core.text import shortened
 
 Entry = TypeVar("Entry")
-#: An entry and its delivery; ``None`` for one that is acknowledged already.
+#: An entry and its delivery, which is ``None`` if it is acknowledged already.
 Collected: TypeAlias = tuple[DeliveryId | None, Entry]
 
 
-@dataclass(slots=True)
-class RawEvent:
-    """An event as a handler was given it, for the batches of adapters."""
+class Aggregator(Generic[Entry]):
+    """Collects entries into a batch, until there are enough or the first one has waited long enough.
 
-    payload: Any
-    conversation_id: str
-    meta: dict[str, Any]
+    A handler adds an entry for its message (:meth:`add`) and returns a true value, which defers the acknowledgement.
+    When the batch is full or :meth:`deadline` has passed, the driver empties it (:meth:`take`), calls the callback with
+    the entries, and reports what that has done (:meth:`settle`). If it succeeded, all messages of the batch are
+    acknowledged, and none before all their publishes are confirmed. If it failed, or if the handler within whose
+    delivery it published fails later, the retry policy decides about each message. Messages that the callback has
+    settled itself are left alone. If a link is lost, its messages leave the batch, because the broker delivers them
+    again.
 
-    def __repr__(self) -> str:
-        return f"<RawEvent {shortened(self.conversation_id, 40)}>"
-
-
-class Batch(Generic[Entry]):
-    """Hands entries over when there are enough of them, or when the first has waited long enough.
-
-    A handler pushes its message and returns a truthy value, which defers the acknowledgement. When ``callback``
-    returns, all messages of the batch that it has not settled by hand are acknowledged, none before all their publishes
-    are confirmed; when it raises, or the handler in which it published fails after that, the retry policy decides about
-    each. Messages whose link was lost in the meantime leave the batch: the broker delivers them again.
-
-    A handler that returns nothing has its message acknowledged by itself; :meth:`handled` then keeps the entry, and
-    with it the service from stopping. It is lost with the process.
-
-    An async driver, which has to await its callback, uses :meth:`add`, :meth:`take` and :meth:`settle` instead of
-    :meth:`push`.
+    If a handler adds an entry and returns nothing, its message is acknowledged at once. The entry stays in the batch,
+    and a stop of the service waits for it (:meth:`handled`). It is lost if the process dies.
 
     Args:
-        max_entries: hand over at this many; no more than the prefetch, or it will always be the time that does it.
-        timeout: seconds after the first entry.
-        callback: what to do with the entries, in the order of delivery.
+        max_entries: the size of a full batch. It should be at most the prefetch: otherwise no batch becomes full.
+        timeout: how long the first entry waits at most, seconds.
 
     Raises:
-        LocalError: ``max_entries`` is less than 1 or ``timeout`` is not more than 0, or endless.
+        LocalError: ``max_entries`` is not a whole number of at least 1, or ``timeout`` not a number of seconds above 0.
     """
 
-    def __init__(self, max_entries: int, timeout: float, callback: Callable[[Sequence[Entry]], object]) -> None:
+    def __init__(self, max_entries: int, timeout: float) -> None:
         if type(max_entries) is not int or max_entries < 1:
             raise LocalError(f"max_entries is {max_entries!r}", hint="give a whole number, at least 1")
         check_seconds("timeout", timeout)
         self._max_entries = max_entries
         self._timeout = timeout
-        self._callback = callback
         self._entries: list[Collected[Entry]] = []
         self._due: float | None = None
         self._link = 0
@@ -70,36 +59,15 @@ class Batch(Generic[Entry]):
         return len(self._entries)
 
     def __repr__(self) -> str:
-        return f"<Batch {len(self._entries)}/{self._max_entries}>"
-
-    def push(self, machine: Machine, delivery: DeliveryId, entry: Entry, now: float) -> list[Effect]:
-        """Add the message being handled, and hand the batch over if that makes it full."""
-        return self.expire(machine, now) if self.add(delivery, entry, now) else []
-
-    def tick(self, machine: Machine, now: float) -> list[Effect]:
-        """Time has passed; early and repeated calls do no harm."""
-        return self.expire(machine, now) if self._due is not None and now >= self._due else []
-
-    def expire(self, machine: Machine, now: float) -> list[Effect]:
-        """Hand over what there is, at once."""
-        taken = self.take(machine)
-        if not taken:
-            return []
-        try:
-            self._callback([entry for _, entry in taken])
-        except Exception as error:
-            return self.settle(machine, taken, now, error)
-        return self.settle(machine, taken, now)
+        return f"<Aggregator {len(self._entries)}/{self._max_entries}>"
 
     def deadline(self) -> float | None:
-        """When to call :meth:`tick`, monotonic seconds; ``None`` while the batch is empty."""
+        """Return when the first entry has waited long enough, in monotonic seconds; ``None`` while there is none."""
         return self._due
 
-    # The single steps
-
     def add(self, delivery: DeliveryId, entry: Entry, now: float) -> bool:
-        """Add an entry; whether the batch is full now."""
-        if self._link < delivery >> TAG_BITS:  # what is of an earlier one comes again
+        """Add an entry. Returns whether the batch is full now."""
+        if self._link < delivery >> TAG_BITS:  # a new link: the broker delivers the messages of earlier ones again
             self._link = delivery >> TAG_BITS
             self._entries = [each for each in self._entries if each[0] is None]
         if not self._entries:
@@ -108,9 +76,10 @@ class Batch(Generic[Entry]):
         return len(self._entries) >= self._max_entries
 
     def handled(self, machine: Machine, delivery: DeliveryId, outcome: Outcome, now: float) -> None:
-        """A handler that added an entry is over. Call it before the machine's input of this name.
+        """Note that a handler that added an entry has ended. Call it before the machine's input of this name.
 
-        An entry whose message is acknowledged now stays, whatever becomes of the link. One whose handler failed leaves.
+        If the message is acknowledged now, its entry stays, whatever happens to the link. If the handler failed, its
+        entry leaves the batch.
         """
         if isinstance(outcome, Deferred):
             return
@@ -124,7 +93,7 @@ class Batch(Generic[Entry]):
                     machine.hold(now)
 
     def take(self, machine: Machine) -> list[Collected[Entry]]:
-        """Empty the batch; what it held, without the messages that the broker delivers again."""
+        """Empty the batch, and return its entries, without those whose messages the broker delivers again."""
         taken = [each for each in self._entries if each[0] is None or machine.in_flight(each[0])]
         self._entries = []
         self._due, self._holds = None, False
@@ -133,8 +102,11 @@ class Batch(Generic[Entry]):
     def publisher(
         self, machine: Machine, taken: Sequence[Collected[Entry]], handled: DeliveryId | None
     ) -> DeliveryId | None:
-        """Within which delivery the callback publishes: the one being handled if it is of the batch, else one whose
-        handler is over. (Where another's still runs, its failure would drop what is for all of them.)"""
+        """Return the delivery within which the callback publishes; ``None`` if all are acknowledged already.
+
+        It is the delivery that is being handled, if that is in the batch, or else one whose handler has ended: if a
+        handler that still runs failed later, what was published for the whole batch would be lost.
+        """
         deliveries = _deliveries(taken)
         if handled in deliveries:
             return handled
@@ -143,7 +115,7 @@ class Batch(Generic[Entry]):
     def settle(
         self, machine: Machine, taken: Sequence[Collected[Entry]], now: float, error: BaseException | None = None
     ) -> list[Effect]:
-        """What was taken has been dealt with, or failed with ``error``."""
+        """Acknowledge the messages that were taken, or leave each to the retry policy if the callback raised."""
         deliveries = _deliveries(taken)
         acknowledged = len(taken) - len(deliveries)
         effects: list[Effect] = []
@@ -152,10 +124,10 @@ class Batch(Generic[Entry]):
         else:
             failed = failure(error)
             if acknowledged:
-                reason = f"{acknowledged} event(s) of a batch, acknowledged before, are lost: {failed.reason}"
+                reason = f"{acknowledged} event(s) acknowledged before their batch failed are lost: {failed.reason}"
                 effects += machine.callback_failed(None, replace(failed, reason=reason), now)
             for delivery in deliveries:
-                if machine.in_flight(delivery):  # the callback may have settled it by hand, or a link was lost
+                if machine.in_flight(delivery):  # else the callback has settled it by hand, or the link is lost
                     effects += machine.failed(delivery, failed, now)
         if acknowledged:
             effects += machine.release(now)

@@ -1,4 +1,8 @@
-"""What a worker knows of the attempts at messages that will come back to it."""
+"""Counts the attempts at messages that the broker delivers again.
+
+It decides which attempt a redelivery is (docs/architecture.rst, "Counting attempts"). It does not know how many
+attempts the retry policy allows.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,15 @@ from eda_core.messages.headers import CONVERSATION_ID, DELIVERY_COUNT_HEADER
 
 
 class AttemptMemory:
-    """What this worker knows of the attempts at messages that will come back to it.
+    """Remembers how often messages failed on this worker, and how often their link was lost.
 
-    ``redelivered`` says only that a message was handed out before: it may have failed, or its worker's connection may
-    have been cut. Counting every redelivery as a failure makes the first error after a lost connection a dead letter,
-    so a worker remembers what it gave back and what it lost. A redelivered message it knows nothing of is taken to have
-    failed once, elsewhere. Bounded: the oldest entry goes first.
+    The broker's flag ``redelivered`` only says that a message was delivered before. Then it failed, or the link to its
+    worker was lost. If each redelivery counted as a failure, the first error after a lost link would make a dead
+    letter. So a worker remembers which messages it gave back, and which were on a link that it lost. If it knows
+    nothing of a redelivered message, it assumes that another worker failed once.
 
     Args:
-        limit: entries to keep; at least as many as deliveries may be in flight.
+        limit: how many messages to remember, at least as many as may be in flight. Beyond it the oldest is forgotten.
 
     Attributes:
         known: for each message, how often it has failed and how often its link was lost.
@@ -32,25 +36,26 @@ class AttemptMemory:
         self.known: dict[Hashable, tuple[int, int]] = {}
 
     def remember(self, key: Hashable, failures: int, *, lost: bool = False) -> None:
-        """The message will be redelivered, having failed so often; because its link is ``lost``, or it failed."""
+        """Note that the broker will deliver a message again, because it failed or, if ``lost``, its link is lost."""
         losses = self.known.pop(key, (0, 0))[1]
         self.known[key] = (failures, losses + lost)
         if len(self.known) > self._limit:
             del self.known[next(iter(self.known))]
 
     def forget(self, key: Hashable) -> None:
-        """The message is settled for good."""
+        """Note that a message is acknowledged or dead-lettered, and will not come again."""
         self.known.pop(key, None)
 
     def failures(self, key: Hashable) -> int:
-        """How often the message is known to have failed."""
+        """Return how often the message has failed, as far as this worker knows."""
         return self.known.get(key, (0, 0))[0]
 
     def attempt(self, key: Hashable, headers: Mapping[str, Any]) -> int:
-        """Which attempt this redelivery is, from 1. A quorum queue's count is the surest, lost links taken off.
+        """Return which attempt at the message this redelivery is, from 1.
 
-        It counts redeliveries: on a first one, or standing still, it is a header that the message brought along from
-        another queue (when it was moved by a shovel, say), and going by that a poison message would be tried for ever.
+        The best source is the count of a quorum queue, less the number of lost links. But a message may bring this
+        header along from another queue, for example when a shovel moved it. Then the header does not change, and a
+        poison message would be tried for ever. So the result is at least one more than the known failures.
         """
         known = self.known.get(key)
         count = headers.get(DELIVERY_COUNT_HEADER)
@@ -61,9 +66,9 @@ class AttemptMemory:
 
 
 def fallback_key(routing_key: str, properties: Basic.Properties, body: bytes) -> Hashable:
-    """What recognizes a message without a message id when it is redelivered: all that there is."""
+    """Return a key that identifies a message without a ``message_id`` when it is delivered again."""
     headers = properties.headers
     conversation = headers.get(CONVERSATION_ID) if type(headers) is dict else None
-    if type(conversation) is not str:  # none, or of a type of its own, which may have no hash
+    if type(conversation) is not str:  # there is none, or it may have a type that cannot be hashed
         conversation = None
     return (routing_key, properties.correlation_id, conversation, hash(body))

@@ -1,4 +1,7 @@
-"""The configuration of a service: checked once, when it is made, so that nothing has to be checked later."""
+"""The configuration of a service. It is checked when it is made, so that nothing has to be checked later.
+
+It decides which values are allowed. It does not know what they are used for.
+"""
 
 from __future__ import annotations
 
@@ -18,29 +21,34 @@ from eda_core.urls import check_urls, redact
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Config:
-    """All that a service is told before it starts. :meth:`make` is the way to get one from what users write.
+    """The configuration of a service. Make it by :meth:`make`, which also checks URLs and binding keys.
 
     Attributes:
-        urls: brokers, tried in turn.
-        service: name of the logical service.
-        events, commands, configurations, logs: binding keys.
-        exclusive_queues: use queues that vanish with the link, for tools.
-        hostname, pid: of this worker, for logs and the connection's name.
-        content_type: of what it publishes.
-        prefetch: messages unacknowledged at once, per consumer; from 1 to 65535.
-        heartbeat: seconds; 10 to 30 suit most networks. 0 turns them off, and with them the detection of dead peers.
-        retry_delay: seconds until a publish that the broker refused is sent again.
-        blocked_timeout: seconds a resource alarm may last before another broker is tried.
-        connect_timeout: seconds from starting to connect until consuming.
-        confirm_timeout: seconds the oldest publish may stay unconfirmed, while not blocked, before the link is given
-            up.
-        stop_timeout: seconds until a stop leaves what is unfinished to other workers, and closes the link.
-        close_timeout: seconds for the link to close.
-        window: publishes unconfirmed at once.
-        buffer: publishes accepted and not yet confirmed. Over that callers are refused, and no handler begins.
-        held: publishes that one handler may hold until it ends.
-        wait_for_configuration: a service that subscribes to configurations consumes nothing else until one of them has
-            configured it.
+        urls: the URLs of the brokers, which are tried in turn.
+        service: the name of the logical service.
+        events, commands, configurations, logs: binding keys. Those for commands are for results, too.
+        exclusive_queues: whether to use queues that are deleted with the link. Tools do.
+        hostname, pid: the host and the process id of this worker, for logs and the name of the connection.
+        content_type: how payloads are written, ``CBOR`` or ``JSON``.
+        prefetch: how many messages may be unacknowledged at once, for each consumer; from 1 to 65535.
+        heartbeat: seconds; 10 to 30 suit most networks. With 0 there are none, and nobody notices a peer that has
+            vanished.
+        retry_delay: the time until a publish that the broker refused is sent again, seconds.
+        blocked_timeout: how long a resource alarm may last before another broker is tried, seconds.
+        connect_timeout: the time from the start of connecting until the service consumes, seconds.
+        confirm_timeout: how long a publish may wait for its confirm before the link is closed, seconds. The time of a
+            resource alarm does not count.
+        stop_timeout: how long a stop may take before unfinished messages are left to other workers, seconds.
+        close_timeout: how long the link may take to close, seconds.
+        window: how many publishes may be sent and not yet confirmed.
+        buffer: how many publishes may be accepted and not yet confirmed. Beyond that, publishes are refused with
+            ``BufferFull``, and no handler begins.
+        held: how many publishes one handler may hold until it ends.
+        wait_for_configuration: whether a service that subscribes to configurations consumes nothing else until one of
+            them has configured it.
+
+    Raises:
+        LocalError: a value is not allowed. The text names it.
     """
 
     urls: tuple[str, ...]
@@ -94,11 +102,13 @@ class Config:
         logs: Sequence[str] = (),
         **settings: object,
     ) -> Self:
-        """Check and normalize what a user passed; ``settings`` are the other attributes.
+        """Make a configuration from the values that a user gives.
+
+        The arguments are the attributes of :class:`Config`. ``urls`` may be one URL.
 
         Raises:
-            LocalError: something is wrong with a URL, a name, a binding key or the value of a setting.
-            TypeError: there is no such setting.
+            LocalError: a URL, a name, a binding key or the value of a setting is wrong. The text names it.
+            TypeError: there is no setting of this name.
         """
         return cls(
             check_urls(urls),
@@ -112,7 +122,7 @@ class Config:
 
     @property
     def connection_name(self) -> str:
-        """``service@host:pid``, as operators see it in the broker's list of connections."""
+        """The name of the connections in the broker's list: ``service@host:pid``."""
         return f"{self.service}@{self.hostname}:{self.pid}"
 
     def __repr__(self) -> str:
@@ -120,10 +130,10 @@ class Config:
 
 
 _QUEUE_NAME = re.compile(r"[a-zA-Z0-9\-_.:@#,/+ ]+")
-#: A queue's name has 127 characters at most; ``.commands.retry.4000000000`` comes behind.
+#: AMQP 0-9-1 allows 127 characters in the name of a queue, and ``.commands.retry.4000000000`` may be added.
 _LONGEST_SERVICE = 100
 
-#: Settings that are whole numbers, with their bounds.
+#: The settings that are whole numbers, with the lowest and the highest value of each.
 _WHOLE = (
     ("prefetch", 1, 65_535),
     ("heartbeat", 0, 65_535),
@@ -145,7 +155,7 @@ _KINDS = (
 
 
 def _check_service(name: str) -> None:
-    """It becomes part of names of queues, and pamqp keeps to the characters that AMQP 0-9-1 allows in those."""
+    """Check that the name can be part of the name of a queue. AMQP 0-9-1 and pamqp allow few characters there."""
     check_name("the logical service's name", name)
     if len(name) > _LONGEST_SERVICE or not _QUEUE_NAME.fullmatch(name):
         raise LocalError(

@@ -1,8 +1,8 @@
-"""The link of one service: when to connect and to which URL, what to declare, when to give up, how to stop.
+"""The link of one service: when to connect and to which URL, what to declare, when to close, and how to stop.
 
-The tables in :mod:`eda_core.machine.link` say how states follow each other; this module does what each state is for. It
-knows nothing of messages. What an input has brought about, it returns (:data:`OPENED` …), and the machine says what
-follows from that.
+The tables in :mod:`eda_core.machine.link` say which state follows which. This module does what each state is for. An
+input returns what has happened (:data:`OPENED`, :data:`LOST` and others), and the machine does what follows from that.
+This module knows nothing of messages.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from eda_core.machine.identifiers import Epoch
 from eda_core.machine.topology import Subscription, bindings, declarations, queue_names, subscriptions
 from eda_core.urls import redact
 
-# What an input has brought about
+# What has happened in an input
 OPENED: Final = "opened"  # the link is open
 ADDED: Final = "added"  # a queue that was added to the open link can be consumed
-LOST: Final = "lost"  # the link is gone; what was on it is the broker's again
-CLOSING: Final = "closing"  # asked to close: nothing more is sent, what is unfinished is the broker's again
-ENDED: Final = "ended"  # the service is over, for the reason in ``error``
+LOST: Final = "lost"  # the link is lost, and its deliveries with it
+CLOSING: Final = "closing"  # the link is being closed, and its deliveries are lost
+ENDED: Final = "ended"  # the service has stopped; ``error`` says why if nobody asked it to
 
-#: So many links in a row that were lost soon, and on which nothing came, point to a message that no client can read.
+#: After so many short links in a row without any delivery, the report suspects a message that no client can read.
 _SUSPICIOUS_LOSSES: Final = 3
 
 
@@ -35,37 +35,18 @@ class Connection:
     """The life of one service's link.
 
     Attributes:
-        state: where that life stands, a constant of :mod:`eda_core.machine.link`.
+        state: the state of the link, a constant of :mod:`eda_core.machine.link`.
         epoch: the number of the present link, or of the next one while there is none.
-        queues: the declared queues, by consumer tag.
-        progress: a delivery was settled or a publish confirmed on this link.
-        received: a message was delivered on this link.
-        stop_due: when a stop leaves what is unfinished; ``None`` if nobody has asked to stop. Monotonic seconds.
+        queues: the names of the declared queues, by consumer tag.
+        progress: whether a delivery was settled or a publish confirmed on this link.
+        received: whether a message was delivered on this link.
+        stop_due: when a stop closes the link although work is unfinished, monotonic seconds; ``None`` without a stop.
         error: why the service ends, if nobody asked it to.
     """
 
     __slots__ = (
-        "_added",
-        "_adding",
-        "_adding_due",
-        "_config",
-        "_consuming",
-        "_due",
-        "_failures",
-        "_mute_losses",
-        "_next_url",
-        "_open_since",
-        "_random",
-        "_refused_urls",
-        "_wanted",
-        "_was_open",
-        "epoch",
-        "error",
-        "progress",
-        "queues",
-        "received",
-        "state",
-        "stop_due",
+        *"_added _adding _adding_due _config _consuming _due _failures _mute_losses _next_url _open_since".split(),
+        *"_random _refused_urls _wanted _was_open epoch error progress queues received state stop_due".split(),
     )
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
@@ -80,9 +61,9 @@ class Connection:
         self.error: str | None = None
         self._wanted = subscriptions(config)
         self._consuming: list[str] = []
-        #: What is asked for by the ``Declare`` that waits for its replies.
+        #: The queues of the ``Declare`` that waits for its replies.
         self._added: tuple[Subscription, ...] = ()
-        #: Where the queue that is added to an open link stands, and when its replies are overdue.
+        #: The state of adding a queue to the open link, and when the replies to its ``Declare`` are overdue.
         self._adding: str = link.NOTHING
         self._adding_due: float | None = None
         self._failures = 0
@@ -91,37 +72,25 @@ class Connection:
         self._refused_urls: set[int] = set()
         self._open_since: float | None = None
         self._was_open = False
-        #: When the present state is over: the next attempt, or the end of the wait for the link to open or to close.
+        #: When the present state ends: with the next attempt, or because the link has not opened or closed in time.
         self._due: float | None = None
 
-    # Inputs. Each is about the present link.
+    # Inputs, all about the present link
 
     def start(self, now: float, effects: list[Effect]) -> None:
-        """Begin.
-
-        Raises:
-            StateError: it had begun.
-        """
+        """Begin to connect. Raises ``StateError`` if it has begun before."""
         self._go(link.START)
         self._connect(now, effects)
 
     def link_up(self, effects: list[Effect]) -> None:
-        """The link asked for is complete: declare.
-
-        Raises:
-            StateError: it was reported before.
-        """
+        """Declare the exchanges and queues: the link is complete. Raises ``StateError`` if it was complete before."""
         self._go(link.LINK_UP)
         if self.state is link.DECLARING:
             self._added = self._wanted
             effects.append(Declare(self.epoch, declarations(self._added, self._config.retry.delays)))
 
     def declared(self, replies: Sequence[base.Frame], now: float, effects: list[Effect]) -> str | None:
-        """The replies to a ``Declare`` are there.
-
-        Raises:
-            StateError: none was asked for.
-        """
+        """Go on after the replies to a ``Declare``. Raises ``StateError`` if there was none."""
         serving = self.state in link.SERVING
         if serving:
             self._adding = link.step(link.ADDING, self._adding, link.REPLIED)
@@ -132,7 +101,7 @@ class Connection:
             self._adding_due = None
             self._add(now, effects)
             return ADDED
-        if self.state is not link.OPEN:  # closing: nobody waits for replies any more
+        if self.state is not link.OPEN:  # it is being closed
             return None
         self._due = None
         self._open_since = now
@@ -145,11 +114,9 @@ class Connection:
         return OPENED
 
     def down(self, reason: str, now: float, effects: list[Effect], refused: bool = False) -> str | None:
-        """The link could not be opened, was lost, or is closed as asked; ``None`` if there was none to lose.
+        """Wait for the next attempt, or end: the link could not be opened, was lost, or is closed.
 
-        Args:
-            reason: one line for the log.
-            refused: the broker refused the credentials.
+        Returns what has happened; ``None`` if there was no link.
         """
         before = self.state
         self._go(link.DOWN)
@@ -181,12 +148,12 @@ class Connection:
         return LOST
 
     def give_up(self, reason: str, now: float, effects: list[Effect]) -> str | None:
-        """Close the link and lose it, by our own decision."""
+        """Close the link, and treat it as lost."""
         effects.append(Close(self.epoch, redact(reason)))
         return self.down(reason, now, effects)
 
     def stop(self, due: float, effects: list[Effect]) -> str | None:
-        """Take no new work. Called again, it can only shorten the time left."""
+        """Stop consuming. A second call can only make ``due``, in monotonic seconds, earlier."""
         self.stop_due = due if self.stop_due is None else min(due, self.stop_due)
         before = self.state
         self._go(link.STOP)
@@ -198,7 +165,7 @@ class Connection:
         return None
 
     def finish(self, now: float, effects: list[Effect]) -> str:
-        """There is nothing left to wait for, or the time of the stop is over: close the link."""
+        """Close the link: a stop has nothing left to wait for, or no time."""
         self._go(link.FINISHED)
         if self.state is link.STOPPED:
             return self._end()
@@ -209,21 +176,17 @@ class Connection:
     # Queues
 
     def want(self, subscription: Subscription, now: float, effects: list[Effect]) -> None:
-        """One more queue, on this link and all later ones."""
+        """Declare one more queue, on this link and on all later ones."""
         self._wanted += (subscription,)
         if self.state in link.SERVING:
             self._add(now, effects)
 
     def usable(self, tag: str) -> bool:
-        """Whether the queue of this consumer tag is declared and bound on the open link."""
+        """Return whether the queue with this consumer tag is declared and bound on the open link."""
         return tag in self.queues and self._adding is link.NOTHING and self.state in link.SERVING
 
     def consume(self, tag: str, effects: list[Effect], *, while_stopping: bool = False) -> None:
-        """Consume a declared queue.
-
-        Args:
-            while_stopping: a stop does not cancel this consumer.
-        """
+        """Consume a declared queue. A stop cancels the consumer, unless ``while_stopping``."""
         if not while_stopping:
             self._consuming.append(tag)
         effects.append(Consume(self.epoch, self.queues[tag], tag))
@@ -231,7 +194,7 @@ class Connection:
     # Time
 
     def deadline(self) -> float | None:
-        """When to call :meth:`tick` next, monotonic seconds."""
+        """Return when to call :meth:`tick` next, in monotonic seconds; ``None`` if nothing is due."""
         first = self._due if self._adding_due is None else self._adding_due
         stop_due = self.stop_due
         if stop_due is not None and self.state not in link.OVER and (first is None or stop_due < first):
@@ -239,7 +202,7 @@ class Connection:
         return first
 
     def tick(self, now: float, effects: list[Effect]) -> str | None:
-        """Time has passed."""
+        """Do what is due at ``now``. Returns what has happened."""
         if self.stop_due is not None and now >= self.stop_due and self.state not in link.OVER:
             return self.finish(now, effects)
         if self._due is not None and now >= self._due:
@@ -270,7 +233,7 @@ class Connection:
         effects.append(Connect(self.epoch, config.urls[self._next_url], config.connection_name, config.heartbeat))
 
     def _bind(self, replies: Sequence[base.Frame], now: float, effects: list[Effect]) -> str | None:
-        """The second step of declaring, with the names of the queues from the first."""
+        """Do the second step of declaring, with the names of the queues from the first."""
         queues = queue_names(self._added, replies)
         if queues is None:
             return self.give_up("the broker did not name the queues it declared", now, effects)
@@ -279,7 +242,7 @@ class Connection:
         return None
 
     def _add(self, now: float, effects: list[Effect]) -> None:
-        """Declare on the open link the queues that are wanted and not declared."""
+        """Declare the queues that are wanted but not yet declared on the open link."""
         missing = tuple(each for each in self._wanted if each.tag not in self.queues)
         before = self._adding
         if missing:
@@ -304,7 +267,7 @@ class Connection:
     # Back-off
 
     def _count_failure(self, now: float) -> float:
-        """Note a lost link; seconds until the next attempt."""
+        """Count a lost link. Returns the seconds until the next attempt."""
         policy, opened = self._config.reconnect, self._open_since
         if opened is not None:
             lasted = now - opened >= policy.stable_after

@@ -1,21 +1,21 @@
-"""The life of a delivery, as a table; and what each stage is for: handlers, retries, dead letters, settling by hand.
+"""The life of a delivery as a table, and what each of its stages is for.
 
-``TABLE`` decides which stage follows which, and the code does only what it says. A cell is the next stage, ``IGNORE``
-(nothing changes; the report is about something that is over) or ``ILLEGAL`` (a wrong local call, or an input that
-cannot come: refused, nothing changes). This module knows nothing of the life of the link; it is told when a link is
-lost.
+``TABLE`` decides which stage follows which: handlers, retries, dead letters, and acknowledgement by hand. The code does
+only what the table says. A cell is the next stage, ``IGNORE`` (nothing changes: the input is about something that has
+ended) or ``ILLEGAL`` (a wrong local call, or an input that cannot come). This module knows nothing of the life of the
+link; it is told when a link is lost.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from pamqp.commands import Basic
 
 from eda_core.criticality import ALERT, EMERGENCY
-from eda_core.errors import BufferFull, LocalError
+from eda_core.errors import LocalError
 from eda_core.machine.attempts import AttemptMemory, fallback_key
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Dispatch, Effect, Nack, Publish, Report
@@ -33,55 +33,48 @@ from eda_core.messages.values import AnyMessage, Command, Configuration, LogReco
 RUNNING: Final = "running"  # its handler runs
 RUNNING_ACKED: Final = "running, acked"  # … and has acknowledged it by hand
 RUNNING_REJECTED: Final = "running, rejected"  # … and has rejected it by hand
-RUNNING_REQUEUED: Final = "running, requeued"  # … and has given it back by hand
-RUNNING_FAILED: Final = "running, failed"  # … and it will count as failed, however its handler ends
+RUNNING_REQUEUED: Final = "running, requeued"  # … and has given it back to its queue by hand
+RUNNING_FAILED: Final = "running, failed"  # … and it will have failed, however its handler ends
 RUNNING_GROUPED: Final = "running, in a group"  # … and it will be acknowledged together with others
 # Its handler does not run
 PAUSED: Final = "paused"  # its handler waits for space in the outbox
-DEFERRED: Final = "deferred"  # its handler has succeeded, and will acknowledge it later
+DEFERRED: Final = "deferred"  # its handler has succeeded, and it will be acknowledged by hand
 FAILING: Final = "failing"  # it has failed; the retry policy is asked
 ACKING: Final = "acking"  # it is acknowledged when its publishes are confirmed
 ACKING_GROUPED: Final = "acking, in a group"  # … and when all others of its group can be
-READY_GROUPED: Final = "ready, in a group"  # its publishes are confirmed, some of others in its group are not
+READY_GROUPED: Final = "ready, in a group"  # its publishes are confirmed, but not those of all others in its group
 REJECTING: Final = "rejecting"  # it is rejected when its publishes are confirmed
 # It is over
-ACKED: Final = "acked"  # acknowledged
-REJECTED: Final = "rejected"  # rejected: dead-lettered
-REQUEUED: Final = "requeued"  # given back to its queue
+ACKED: Final = "acked"  # it is acknowledged
+REJECTED: Final = "rejected"  # it is rejected, and the broker dead-letters it
+REQUEUED: Final = "requeued"  # it is given back to its queue
 ORPHANED: Final = "orphaned"  # its link is lost, its handler still runs
 LOST: Final = "lost"  # its link is lost: the broker delivers it again
 
-_RUNNING: Final = (
-    RUNNING,
-    RUNNING_ACKED,
-    RUNNING_REJECTED,
-    RUNNING_REQUEUED,
-    RUNNING_FAILED,
-    RUNNING_GROUPED,
-)
+_RUNNING: Final = (RUNNING, RUNNING_ACKED, RUNNING_REJECTED, RUNNING_REQUEUED, RUNNING_FAILED, RUNNING_GROUPED)
 _WAITING: Final = (PAUSED, DEFERRED, FAILING, ACKING, ACKING_GROUPED, READY_GROUPED, REJECTING)
 _OVER: Final = (ACKED, REJECTED, REQUEUED, ORPHANED, LOST)
 STAGES: Final = (*_RUNNING, *_WAITING, *_OVER)
 
 # Inputs: from the handler
-SPACE: Final = "space"  # the outbox has space for what its handler may publish
+SPACE: Final = "space"  # there is space in the outbox for what its handler may publish
 SUCCEEDED: Final = "succeeded"  # its handler has succeeded
-DEFERS: Final = "defers"  # its handler has succeeded, and acknowledges by hand
+DEFERS: Final = "defers"  # its handler has succeeded, and it will be acknowledged by hand
 FAILED: Final = "failed"  # its handler has failed
-# … by hand, or by its batch
+# … by hand, or from its batch
 ACK: Final = "ack"  # acknowledge it
 REJECT: Final = "reject"  # dead-letter it
 REQUEUE: Final = "requeue"  # give it back to its queue
-FAIL: Final = "fail"  # count it as failed
+FAIL: Final = "fail"  # treat it as failed
 GROUP: Final = "group"  # acknowledge it together with others
 # … from the retry policy
 RETRY: Final = "retry"  # try it again at once
-RETRY_LATER: Final = "retry later"  # a copy was published that comes back after a delay
+RETRY_LATER: Final = "retry later"  # try it again after a delay, when its copy comes back
 GIVE_UP: Final = "give up"  # dead-letter it
 # … from the broker and the service
 CONFIRMED: Final = "confirmed"  # all its publishes are confirmed
-GROUP_CONFIRMED: Final = "group confirmed"  # so are those of all others in its group
-GROUP_FAILED: Final = "group failed"  # another one has failed with what was published for the group
+GROUP_CONFIRMED: Final = "group confirmed"  # all publishes of all deliveries of its group are confirmed
+GROUP_FAILED: Final = "group failed"  # another one of its group has failed, and publishes for the group are lost
 LINK_LOST: Final = "link lost"  # its link is lost, or was closed at the end of a stop
 STOP: Final = "stop"  # the service takes no new work
 
@@ -96,42 +89,26 @@ IGNORE: Final = "ignore"
 ILLEGAL: Final = "illegal"
 
 # What rows have in common
-_NO_HANDLER: Final = dict.fromkeys((SUCCEEDED, DEFERS, FAILED), IGNORE)  # the end of a handler was reported before
-_SETTLED: Final = dict.fromkeys((ACK, REJECT, REQUEUE, FAIL, GROUP), ILLEGAL)  # or it is about to be
-_GONE: Final = dict.fromkeys((ACK, REJECT, REQUEUE, FAIL, GROUP), IGNORE)  # the broker delivers it again
-_NO_POLICY: Final = dict.fromkeys((RETRY, RETRY_LATER, GIVE_UP), ILLEGAL)  # only asked about what is failing
-_NO_GROUP: Final = dict.fromkeys((GROUP_CONFIRMED, GROUP_FAILED), ILLEGAL)
-#: A handler runs; its publishes may be confirmed, and a stop lets it finish.
-_RUNS: Final = {
+_BY_HAND: Final = (ACK, REJECT, REQUEUE, FAIL, GROUP)
+_NEVER: Final = {
     SPACE: ILLEGAL,
-    **_SETTLED,
-    **_NO_POLICY,
-    **_NO_GROUP,
-    CONFIRMED: IGNORE,
-    LINK_LOST: ORPHANED,
-    STOP: IGNORE,
+    **dict.fromkeys(_BY_HAND, ILLEGAL),  # it is settled, or will be
+    **dict.fromkeys((RETRY, RETRY_LATER, GIVE_UP), ILLEGAL),  # it is not failing
+    **dict.fromkeys((GROUP_CONFIRMED, GROUP_FAILED), ILLEGAL),  # it is in no group
 }
-#: No handler runs; a stop waits for the confirms.
+#: A handler runs. A stop lets it finish.
+_RUNS: Final = {**_NEVER, CONFIRMED: IGNORE, LINK_LOST: ORPHANED, STOP: IGNORE}
+#: No handler runs, so that none ends. A stop waits for the confirms.
 _WAITS: Final = {
-    SPACE: ILLEGAL,
-    **_NO_HANDLER,
-    **_SETTLED,
-    **_NO_POLICY,
-    **_NO_GROUP,
+    **_NEVER,
+    **dict.fromkeys((SUCCEEDED, DEFERS, FAILED), IGNORE),
     CONFIRMED: ILLEGAL,
     LINK_LOST: LOST,
     STOP: IGNORE,
 }
-_IS_OVER: Final = {
-    SPACE: ILLEGAL,
-    **_NO_HANDLER,
-    **_SETTLED,
-    **_NO_POLICY,
-    **_NO_GROUP,
-    CONFIRMED: ILLEGAL,
-    LINK_LOST: IGNORE,
-    STOP: IGNORE,
-}
+_IS_OVER: Final = {**_WAITS, LINK_LOST: IGNORE}
+#: The broker delivers it again, so it cannot be settled.
+_GONE: Final = {**_IS_OVER, **dict.fromkeys(_BY_HAND, IGNORE)}
 
 TABLE: Final[dict[str, dict[str, str]]] = {
     RUNNING: {
@@ -174,20 +151,21 @@ TABLE: Final[dict[str, dict[str, str]]] = {
     ACKED: _IS_OVER,
     REJECTED: _IS_OVER,
     REQUEUED: _IS_OVER,
-    ORPHANED: {**_IS_OVER, **_GONE, SUCCEEDED: LOST, DEFERS: LOST, FAILED: LOST},
-    LOST: {**_IS_OVER, **_GONE},
+    ORPHANED: {**_GONE, SUCCEEDED: LOST, DEFERS: LOST, FAILED: LOST},
+    LOST: _GONE,
 }
 
-#: The handler runs, and holds what it publishes.
+#: The stages in which the handler runs, and what it publishes is held.
 HOLDING: Final = frozenset(_RUNNING)
-#: What is published for the delivery is waited for before it is acknowledged.
+#: The stages in which the acknowledgement waits for what is published within the delivery.
 _AWAITING: Final = HOLDING | {DEFERRED}
-#: The stages in which a delivery may still be settled by hand.
+#: The stages in which a delivery can be settled by hand.
 _UNDECIDED: Final = (RUNNING, DEFERRED)
 #: The stages that last until the publishes are confirmed.
 _CONFIRMING: Final = frozenset((ACKING, ACKING_GROUPED, REJECTING))
 
-#: Reads a delivery as a message: exchange, routing key, properties, body, limits.
+#: The type of a function that reads a delivery. It takes the exchange, the routing key, the properties, the body and
+#: the limits of payloads, and returns the message or raises ``InvalidEnvelope``.
 Read = Callable[[str, str, Basic.Properties, bytes, Any], AnyMessage]
 
 
@@ -195,41 +173,29 @@ class Deliveries:
     """The deliveries of one service that are not settled.
 
     Attributes:
-        in_flight: those of the present link.
-        paused: those whose handlers wait for space in the outbox.
-        stale: how many reports about deliveries that are over were ignored.
+        in_flight: the deliveries of the present link.
+        paused: those of them whose handlers wait for space in the outbox.
+        stale: how many inputs about deliveries that have ended were ignored.
     """
 
-    __slots__ = (
-        "_config",
-        "_logs",
-        "_memory",
-        "_orphans",
-        "_outbox",
-        "_over",
-        "_queues",
-        "_read",
-        "in_flight",
-        "paused",
-        "stale",
-    )
+    __slots__ = (*"_config _logs _memory _orphans _outbox _over _queues _read in_flight paused stale".split(),)
 
     def __init__(self, config: Config, outbox: Outbox, logs: Logs, read: Read) -> None:
         self._config = config
         self._outbox = outbox
         self._logs = logs
         self._read = read
-        self._memory = AttemptMemory(4096 + 2 * config.prefetch)  # events and commands, should the link be lost
+        self._memory = AttemptMemory(4096 + 2 * config.prefetch)  # a lost link adds both queues' prefetch
         #: Deliveries of lost links whose handlers still run.
         self._orphans: set[DeliveryId] = set()
         self.paused: deque[Delivery] = deque()
         self._queues: Mapping[str, str] = {}
         self._over = False
-        self.in_flight = InFlight(Epoch(1))
+        self.in_flight: InFlight = InFlight(Epoch(1))
         self.stale: int = 0
 
     def busy(self) -> bool:
-        """Whether a stop has to wait for a delivery or its handler."""
+        """Return whether a stop has to wait for a delivery or for a handler."""
         return bool(self.in_flight.by_id or self._orphans)
 
     # From the broker
@@ -245,7 +211,10 @@ class Deliveries:
         body: bytes,
         now: float,
     ) -> list[Effect]:
-        """A message of a subscription was delivered on the present link."""
+        """Start the handler for a delivery of the present link, or let it wait for space in the outbox.
+
+        The arguments are those of :meth:`eda_core.Machine.delivered`.
+        """
         try:
             message = self._read(exchange, routing_key, properties, body, self._config.limits)
         except InvalidEnvelope as invalid:
@@ -269,7 +238,7 @@ class Deliveries:
     def reject_invalid(
         self, epoch: Epoch, tag: int, exchange: str, routing_key: str, invalid: InvalidEnvelope, now: float
     ) -> list[Effect]:
-        """Dead-letter what is no message (docs/architecture.rst, "Invalid messages")."""
+        """Dead-letter a delivery that is no message (docs/architecture.rst, "Invalid messages")."""
         text = f"invalid message {exchange}/{routing_key}: {invalid}: dead-lettered"
         effects: list[Effect] = [Report(EMERGENCY, text)]
         fields = {"outcome": "dead-letter", "routing_key": routing_key}
@@ -278,13 +247,13 @@ class Deliveries:
         return effects
 
     def _attempt(self, key: Hashable, properties: Basic.Properties) -> int:
-        """Which attempt a redelivery is, as far as its own header does not tell."""
-        if self._config.retry.delays:  # attempts are counted in that header, lost links are not
+        """Return which attempt a redelivery is, as far as its header ``attempt`` does not say."""
+        if self._config.retry.delays:  # the header counts all failures, so other redeliveries are lost links
             return self._memory.failures(key) + 1
         return self._memory.attempt(key, properties.headers or {})
 
     def confirmed(self, number: DeliveryId, now: float, effects: list[Effect]) -> None:
-        """One publish of this delivery is confirmed, or is not sent any more."""
+        """Note that one publish of this delivery is confirmed, or will not be sent."""
         delivery = self.in_flight.by_id.get(number)
         if delivery is not None:
             delivery.unconfirmed -= 1
@@ -295,56 +264,40 @@ class Deliveries:
 
     # From the handler
 
-    def find(self, number: DeliveryId | None) -> Delivery | None:
-        """The delivery, if it is on the present link and not settled."""
-        return None if number is None else self.in_flight.by_id.get(number)
-
     def is_orphaned(self, number: DeliveryId | None) -> bool:
-        """Whether its link is lost while its handler runs."""
+        """Return whether its link is lost and its handler still runs."""
         return number in self._orphans
 
     def is_undecided(self, number: DeliveryId) -> bool:
-        """Whether it can still be settled by hand."""
+        """Return whether it can be settled by hand."""
         delivery = self.in_flight.by_id.get(number)
         return delivery is not None and delivery.stage in _UNDECIDED
 
     def is_deferred(self, number: DeliveryId) -> bool:
-        """Whether its handler is over and has left the acknowledgement for later."""
+        """Return whether its handler has ended and deferred the acknowledgement."""
         delivery = self.in_flight.by_id.get(number)
         return delivery is not None and delivery.stage is DEFERRED
 
-    def refuse_held(self, delivery: Delivery) -> NoReturn:
-        """Its handler may not publish one more message.
-
-        Raises:
-            BufferFull: always.
-        """
-        raise BufferFull(
-            f"the handler of {delivery.message.name} holds {len(delivery.held)} publishes until it ends, the limit",
-            hint="publish less in one handler, or with immediate=True",
-            temporary=False,
-        )
-
     def has_credit(self, delivery: Delivery | None) -> bool:
-        """Whether its handler may send one more message at once although the outbox is full."""
+        """Return whether its handler may send one more message at once although the outbox is full."""
         return delivery is not None and delivery.stage in _AWAITING and delivery.unconfirmed < self._config.held
 
     def await_confirm(self, delivery: Delivery | None, publish: Publish) -> None:
-        """Let the acknowledgement of the delivery wait for a publish, if it still can."""
+        """Let the acknowledgement of the delivery wait for a publish, if it is not too late."""
         if delivery is not None and delivery.stage in _AWAITING:
             delivery.unconfirmed += 1
         else:
             publish.delivery = None
 
     def handled(self, number: DeliveryId, outcome: Outcome, now: float, effects: list[Effect]) -> bool:
-        """A handler has come to its end. Returns whether it has configured the service."""
+        """Go on after the end of a handler. Returns whether the service is configured now."""
         delivery = self.in_flight.by_id.get(number)
         if delivery is None:
             self.stale += 1
             self._orphans.discard(number)
             return False
         configures = False
-        if outcome is DONE:  # as nearly all are
+        if outcome is DONE:  # nearly always
             signal = SUCCEEDED
         elif isinstance(outcome, Failed):
             signal = FAILED
@@ -372,7 +325,7 @@ class Deliveries:
     # By hand
 
     def settle(self, number: DeliveryId, signal: str, multiple: bool, now: float, effects: list[Effect]) -> None:
-        """Settle a delivery by hand; with ``multiple`` also all earlier ones that are deferred.
+        """Settle a delivery by hand, and, if ``multiple``, all earlier ones that are deferred.
 
         Raises:
             LocalError: it is no delivery of this service, or it is settled already.
@@ -391,18 +344,14 @@ class Deliveries:
             self._step(each, signal, now, effects)
 
     def fail(self, number: DeliveryId, failure: Failed, now: float, effects: list[Effect]) -> None:
-        """Count a delivery as failed whose acknowledgement was deferred, or is as soon as its handler ends.
-
-        Raises:
-            LocalError: as :meth:`settle`.
-        """
+        """Treat a delivery as failed: at once if it is deferred, else when its handler ends. Raises as ``settle``."""
         delivery = self.in_flight.by_id.get(number)
         if delivery is not None and delivery.stage in _UNDECIDED:
             delivery.failure = failure
         self.settle(number, FAIL, False, now, effects)
 
     def ack_together(self, numbers: Iterable[DeliveryId], now: float, effects: list[Effect]) -> None:
-        """Acknowledge those that are undecided, none before all publishes of all of them are confirmed."""
+        """Acknowledge the undecided ones of these deliveries, none before the publishes of all are confirmed."""
         distinct = dict.fromkeys(filter(self.is_undecided, numbers))
         members = [self.in_flight.by_id[number] for number in distinct]
         group = Group(members.copy(), len(members))
@@ -412,11 +361,7 @@ class Deliveries:
             self._step(delivery, GROUP, now, effects)
 
     def _stage_of_gone(self, number: DeliveryId) -> str:
-        """The stage of a delivery that is over.
-
-        Raises:
-            LocalError: it never was one.
-        """
+        """Return the stage of a delivery that has ended. Raises ``LocalError`` if it is none of this service."""
         epoch = number >> TAG_BITS if type(number) is int else 0
         if not 0 < epoch <= self.in_flight.epoch:
             raise LocalError(f"{number!r} is not a delivery tag", hint='pass meta["delivery_tag"] as it is')
@@ -425,11 +370,11 @@ class Deliveries:
     # From the service
 
     def opened(self, queues: Mapping[str, str]) -> None:
-        """The link is open, with these queues by consumer tag."""
+        """Note the names of the queues by consumer tag: the link is open."""
         self._queues = queues
 
     def resume(self, effects: list[Effect]) -> None:
-        """Run handlers that wait for space in the outbox, as far as there is any."""
+        """Start the handlers that wait for space in the outbox, as long as there is space."""
         outbox = self._outbox
         while self.paused and outbox.kept < outbox.limit:
             delivery = self.paused.popleft()
@@ -437,17 +382,16 @@ class Deliveries:
             effects.append(Dispatch(delivery.id, delivery.message))
 
     def stop(self, now: float, effects: list[Effect]) -> None:
-        """Take no new work: give back what no handler has seen."""
+        """Give back the deliveries whose handlers have not started: the service stops."""
         self.paused.clear()
         for delivery in list(self.in_flight):
             self._step(delivery, STOP, now, effects)
 
     def lose_link(self, epoch: Epoch, *, over: bool = False) -> None:
-        """The link is lost, and with it every delivery.
+        """Forget all deliveries, because their link is lost. The number of the next link is ``epoch``.
 
         Args:
-            epoch: of the next link.
-            over: there will be none.
+            over: whether there will be no next link.
         """
         for delivery in self.in_flight:
             self._memory.remember(delivery.key, delivery.attempt - 1, lost=True)
@@ -460,7 +404,7 @@ class Deliveries:
     # Steps
 
     def _step(self, delivery: Delivery, signal: str, now: float, effects: list[Effect]) -> None:
-        """Go to where the table leads."""
+        """Go to the stage that the table names, and do what it is for."""
         stage = TABLE[delivery.stage][signal]
         if stage is ILLEGAL:
             raise AssertionError(f"{signal!r} cannot come while a delivery is {delivery.stage}")
@@ -468,7 +412,7 @@ class Deliveries:
             self._enter(delivery, stage, now, effects)
 
     def _enter(self, delivery: Delivery, stage: str, now: float, effects: list[Effect]) -> None:
-        """Do what a stage is for."""
+        """Go to ``stage``, and do what it is for."""
         before, delivery.stage = delivery.stage, stage
         if stage is ACKED:
             if self._memory.known:
@@ -487,7 +431,7 @@ class Deliveries:
             self._one_less(delivery.group, now, effects)
 
     def _return(self, delivery: Delivery, before: str, effects: list[Effect]) -> None:
-        """Give it back to its queue, or dead-letter it. What its handler held is forgotten."""
+        """Give a delivery back to its queue, or dead-letter it. The publishes that are held are dropped."""
         requeue = delivery.stage is REQUEUED
         del self.in_flight.by_id[delivery.id]
         if before is PAUSED:
@@ -501,14 +445,17 @@ class Deliveries:
     # Groups
 
     def _one_less(self, group: Group, now: float, effects: list[Effect]) -> None:
-        """One more of a group need not be waited for."""
+        """Wait for one delivery less in a group."""
         group.missing -= 1
         if not group.missing:
             for delivery in group.members:
                 self._step(delivery, GROUP_CONFIRMED, now, effects)
 
     def _leave_group(self, delivery: Delivery, group: Group, now: float, effects: list[Effect]) -> None:
-        """It has failed. What it published may be for all of the group: if that is not safe, all fail with it."""
+        """Remove a failed delivery from its group. If not all that it published is confirmed, all others fail as well.
+
+        The reason is that the callback of a batch publishes for the whole group within one delivery.
+        """
         delivery.group = None
         group.members.remove(delivery)
         if not delivery.held and not delivery.unconfirmed:
@@ -521,18 +468,14 @@ class Deliveries:
     # Failures
 
     def _failed(self, delivery: Delivery, now: float, effects: list[Effect]) -> None:
-        """Ask the retry policy, and report what it says."""
+        """Do what the retry policy says about a failed delivery, and log it."""
         if delivery.group is not None:
             self._leave_group(delivery, delivery.group, now, effects)
         delivery.held = []  # a failure publishes nothing
         failure, retry, name = delivery.failure, self._config.retry, delivery.message.name
         assert failure is not None
         gives_up = failure.permanent or retry.gives_up(delivery.attempt)
-        fields = {
-            "outcome": "dead-letter" if gives_up else "retry",
-            "routing_key": name,
-            "attempt": delivery.attempt,
-        }
+        fields = {"outcome": "dead-letter" if gives_up else "retry", "routing_key": name, "attempt": delivery.attempt}
         self._report(failure.level, f"{name}: {failure.reason}", delivery, fields, now, effects)
         if gives_up:
             text = f"giving up on {name} after {delivery.attempt} attempt(s): dead-lettered"
@@ -544,7 +487,7 @@ class Deliveries:
             self._step(delivery, RETRY, now, effects)
 
     def _publish_again(self, delivery: Delivery) -> bool:
-        """Publish it by way of its retry queue, if the policy has delays; it is acknowledged on the confirm."""
+        """Publish a copy of a failed message to its retry queue. Returns whether there is one for it."""
         retry, message = self._config.retry, delivery.message
         delay = retry.delay(delivery.attempt)
         exchange = COMMANDS if isinstance(message, (Command, Result)) else EVENTS
@@ -555,7 +498,7 @@ class Deliveries:
         if properties is None:
             return False
         outbox = self._outbox
-        outbox.kept += 1  # in the place of its source, whatever the limit
+        outbox.kept += 1  # beyond the limit if need be: the copy takes the place of the message
         outbox.published += 1
         delivery.unconfirmed += 1
         outbox.backlog.append(
@@ -573,15 +516,9 @@ class Deliveries:
         return True
 
     def _report(
-        self,
-        level: int,
-        text: str,
-        delivery: Delivery,
-        fields: Mapping[str, Any],
-        now: float,
-        effects: list[Effect],
+        self, level: int, text: str, delivery: Delivery, fields: Mapping[str, Any], now: float, effects: list[Effect]
     ) -> None:
-        """To the bus and to the local log."""
+        """Log to the bus and to the local log."""
         full = delivery.failure.detail if delivery.failure is not None else ""
         effects.append(Report(level, f"{text}\n{full}" if full and level == ALERT else text))
         conversation = delivery.message.conversation_id

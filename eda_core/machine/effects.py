@@ -1,11 +1,11 @@
-"""What the machine asks of its driver.
+"""The effects: what the machine asks its driver to do.
 
-An input returns a list of these, to be performed in order. Every effect that touches the link carries the ``epoch`` of
-that link: a driver that has gone on to another one drops it. An effect that could not be performed is reported by
-``effect_failed`` (or ``link_down``), never raised.
+An input returns a list of effects. The driver performs them in order, and must not change them. Every effect that is
+about the link has the number of that link as ``epoch``; the driver drops it if that link is closed. If an effect cannot
+be performed, the driver reports ``effect_failed`` or ``link_down``, and raises nothing. This module only defines the
+effects; it does not know when the machine asks for which.
 
-Effects are not to be changed by a driver. Those that come with each message are not frozen all the same: freezing makes
-the construction of a data class three times slower.
+The effects that come with each message are not frozen, because a frozen data class takes three times as long to make.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from eda_core.urls import redact
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Open the link and report ``link_up`` once it is complete, or ``link_down``.
+    """Open the link. Then report ``link_up``, or ``link_down`` if it cannot be opened.
 
-    Complete means three open channels: one to consume on, one to publish on with ``Confirm.Select`` answered, one for
-    logs. They may share a connection, but a connection of its own for publishing lets acknowledgements through during a
-    resource alarm (docs/design.rst, "Resource alarms").
+    A link has three open channels: one to consume on, one to publish on, for which the broker has answered
+    ``Confirm.Select``, and one for logs. They may share a connection. But if there is a connection of its own for
+    publishing, acknowledgements get through during a resource alarm (docs/design.rst, "Resource alarms").
 
     Attributes:
-        url: where to.
-        name: the connection name to announce.
-        heartbeat: seconds to propose.
+        url: the URL of the broker.
+        name: the name of the connection, for the broker's list of connections.
+        heartbeat: the heartbeat to propose, seconds; 0 for none.
     """
 
     epoch: Epoch
@@ -48,7 +48,7 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Declare:
-    """Send these commands on the consuming channel, in order, and report ``declared`` with their replies."""
+    """Send AMQP methods on the consuming channel, in order. When the broker has answered all, report ``declared``."""
 
     epoch: Epoch
     commands: tuple[base.Frame, ...]
@@ -71,33 +71,36 @@ class Consume:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Cancel the consumer on the consuming channel."""
+    """Cancel the consumer ``consumer_tag`` on the consuming channel."""
 
     epoch: Epoch
     consumer_tag: str
 
 
-#: Of what was not sent yet.
+#: The epoch of a publish that was not sent yet.
 _NO_LINK: Final = Epoch(0)
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Publish:
-    """Publish on the publishing channel; report ``confirmed`` or ``refused`` with ``tag``.
+    """Publish a message on the publishing channel. Then report ``confirmed`` or ``refused`` with its ``tag``.
 
     Attributes:
-        pid: which publish it is, the same when it is sent again.
+        pid: the number of the publish, which stays the same when it is sent again.
         exchange, routing_key, properties, body: the message.
-        mandatory: the broker returns the message if no queue is bound for it.
+        mandatory: whether the broker returns the message if it routes it to no queue.
         delivery: the delivery whose acknowledgement waits for the confirm, if any.
-        ticket: what the caller gave to recognize its ``PublishDone`` by.
-        kept: sent again after a lost link (otherwise the redelivery of ``delivery`` makes it again).
-        epoch: the link that it was handed to.
-        tag: the delivery tag of its confirm. The tags of a link count from 1, in the order of the effects; 0 before it
-            was handed to the driver.
-        sent_at: when it was handed to the driver, monotonic seconds.
-        asks_return: ``PublishDone`` alone says whether it was unroutable: no hook, no report.
-        returned: why the broker returned it as unroutable; ``None`` if it did not.
+        ticket: the ticket of the caller, which comes back in ``PublishDone``; ``None`` if nobody waits.
+        kept: whether it is sent again after a lost link. If not, the handler publishes it again when the broker has
+            delivered ``delivery`` again.
+        epoch: the number of the link; 0 before it is sent.
+        tag: the broker's delivery tag for the confirm. The broker numbers the publishes of a channel from 1. The
+            machine does the same, so a driver that performs these effects in order gets the same numbers. 0 before it
+            is sent.
+        sent_at: when it was sent, monotonic seconds.
+        asks_return: whether only ``PublishDone`` tells that the message was unroutable, and neither ``Returned`` nor a
+            report.
+        returned: why the broker has returned the message as unroutable; ``None`` if it has not.
     """
 
     pid: PublishId
@@ -116,7 +119,7 @@ class Publish:
     returned: str | None = None
 
     def again(self) -> Publish:
-        """A copy that was not sent yet. The driver may still hold this one."""
+        """Return a copy that is not sent yet. (The driver may still hold the original.)"""
         return replace(self, tag=0, sent_at=0.0, returned=None)
 
     def __repr__(self) -> str:
@@ -126,9 +129,10 @@ class Publish:
 
 @dataclass(slots=True)
 class PublishLog:
-    """Publish on the logs channel: transient, not confirmed, never repeated. Failing to is not an error."""
+    """Publish a log record on the channel for logs. It is not confirmed, and it is no error if this is impossible."""
 
     epoch: Epoch
+    exchange: str
     routing_key: str
     properties: Basic.Properties
     body: bytes
@@ -139,7 +143,7 @@ class PublishLog:
 
 @dataclass(slots=True)
 class Ack:
-    """``Basic.Ack`` on the consuming channel; ``tag`` is the broker's."""
+    """Send ``Basic.Ack`` on the consuming channel for a delivery tag of the broker, or, if ``multiple``, up to it."""
 
     epoch: Epoch
     tag: int
@@ -148,7 +152,7 @@ class Ack:
 
 @dataclass(slots=True)
 class Nack:
-    """``Basic.Nack`` of one delivery on the consuming channel: back to the queue, or to the dead letters."""
+    """Send ``Basic.Nack`` on the consuming channel for one delivery tag. Without ``requeue`` it makes a dead letter."""
 
     epoch: Epoch
     tag: int
@@ -157,7 +161,7 @@ class Nack:
 
 @dataclass(slots=True)
 class Dispatch:
-    """Run the handler for ``message`` and report ``handled`` with its outcome."""
+    """Run the handler for a message. Then report ``handled`` with its outcome."""
 
     delivery: DeliveryId
     message: AnyMessage
@@ -165,7 +169,7 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the link, in time or by force, and report ``link_down``. Nothing more is sent on it."""
+    """Close the link, by force after ``Config.close_timeout``, and report ``link_down``. Nothing more is sent on it."""
 
     epoch: Epoch
     reason: str
@@ -176,21 +180,22 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The service consumes business messages: call ``on_ready``."""
+    """Call the hook ``on_ready``: the service now consumes its messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unconfigured:
-    """The service waits for its configuration: call ``on_unconfigured``."""
+    """Call the hook ``on_unconfigured``: the service now waits for its configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """A mandatory publish had no queue to go to: call ``handle_returned_message``.
+    """Call the hook ``handle_returned_message``: the broker routed a mandatory message to no queue.
 
     Attributes:
-        envelope: ``reply_to`` and ``correlation_id`` where given, and the headers.
-        reason: the broker's words.
+        payload: the payload of the message; ``None`` if it cannot be decoded.
+        envelope: its headers, and ``reply_to`` and ``correlation_id`` if it has them.
+        reason: the text of the broker.
     """
 
     name: str
@@ -204,11 +209,12 @@ class Returned:
 
 @dataclass(slots=True)
 class PublishDone:
-    """The publish made with ``ticket`` is confirmed, or held for the end of its handler, or has failed for good.
+    """Tell the caller of ``publish`` that its message is confirmed, or held until its handler ends, or has failed.
 
     Attributes:
-        error: why it has failed.
-        returned: it is confirmed, but it was mandatory and no queue was bound for it: the broker's words.
+        error: why it has failed, finally; ``None`` if it has not.
+        returned: the text with which the broker has returned a mandatory message as unroutable before it confirmed it;
+            ``None`` if it has not.
     """
 
     ticket: int
@@ -222,11 +228,11 @@ class PublishDone:
 
 @dataclass(slots=True)
 class Replied:
-    """The call made with ``ticket`` is over; :func:`eda_core.machine.calls.answer` is what to tell the caller.
+    """Tell the caller of ``call`` that the call has ended. :func:`eda_core.answer` makes a value or an exception of it.
 
     Attributes:
-        result: ``None`` if there is none, and then ``error`` says why.
-        timed_out: because it did not come in time.
+        result: the result; ``None`` if there is none, and then ``error`` says why.
+        timed_out: whether there is none because it did not come in time.
     """
 
     ticket: int
@@ -242,16 +248,12 @@ class Replied:
 
 @dataclass(frozen=True, slots=True)
 class BufferAvailable:
-    """The buffer takes publishes again, after one was refused with ``BufferFull``."""
+    """Wake the callers that got ``BufferFull``: there is space for publishes again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Something for the local log of the process.
-
-    Attributes:
-        level: criticality, 0 to 7.
-    """
+    """Write a text to the local log of the process. Its level is a syslog severity (:mod:`eda_core.criticality`)."""
 
     level: int
     text: str
@@ -262,7 +264,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The life of the service is over. ``error`` says why when it was not asked to stop."""
+    """End: the service has stopped. ``error`` says why if nobody asked it to. No other effect follows."""
 
     error: str | None = None
 
@@ -274,26 +276,10 @@ def _because(error: str | None) -> str:
     return f", error={shortened(error)!r}" if error else ""
 
 
-#: Effects whose failure means that the link is of no use any more.
+#: The effects after whose failure the link has to be closed.
 ON_LINK: Final = (Declare, Consume, Cancel, Publish, Ack, Nack)
 
-Effect = (
-    Connect
-    | Declare
-    | Consume
-    | Cancel
-    | Publish
-    | PublishLog
-    | Ack
-    | Nack
-    | Dispatch
-    | Close
-    | Ready
-    | Unconfigured
-    | Returned
-    | PublishDone
-    | Replied
-    | BufferAvailable
-    | Report
-    | Stopped
-)
+_ForLink = Connect | Declare | Consume | Cancel | Publish | PublishLog | Ack | Nack | Close
+_ForService = Dispatch | Ready | Unconfigured | Returned | PublishDone | Replied | BufferAvailable | Report | Stopped
+#: Any effect.
+Effect = _ForLink | _ForService

@@ -1,7 +1,7 @@
-"""The deliveries of one link that are not settled, and how their acknowledgements go out (rule R8).
+"""The deliveries of one link that are not settled, and how they are acknowledged together (rule R8).
 
-It knows nothing of handlers, attempts and publishes: :mod:`eda_core.machine.deliveries` decides what becomes of a
-delivery.
+It decides which acknowledgements are sent as one. It knows nothing of handlers, attempts and publishes:
+:mod:`eda_core.machine.deliveries` decides when a delivery is settled.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from eda_core.machine.identifiers import DeliveryId, Epoch, delivery_id
 from eda_core.machine.outcomes import Failed
 from eda_core.messages.values import AnyMessage
 
-#: The tags of a channel are consecutive. So many may be missing: a tag out of the blue would be no identifier (of 48
-#: bits), or take for ever to count up to.
+#: How much larger than the last tag the next one may be. The tags of a channel are consecutive. A much larger one is a
+#: fault of the peer: it may have more than 48 bits, or there may be too many tags to count up to it.
 _LONGEST_GAP: Final = 1 << 20
 
 
@@ -27,15 +27,18 @@ class Delivery:
     """A message that was delivered and is not settled.
 
     Attributes:
+        id: its identifier.
         tag: the broker's delivery tag.
-        properties, body: as they came, for a delayed retry.
-        key: recognizes the message when it is redelivered.
+        message: the message.
+        properties: its properties as they were received, for a delayed retry.
+        body: its body as it was received, likewise.
+        key: identifies the message when it is delivered again.
         attempt: which attempt at the message this is, from 1.
-        held: what its handler has published so far, to be sent when the handler succeeds (rule R6).
-        stage: where its life stands, a constant of :mod:`eda_core.machine.deliveries`.
+        held: what its handler has published so far. It is sent when the handler has succeeded (rule R6).
+        stage: the stage of its life, a constant of :mod:`eda_core.machine.deliveries`.
         unconfirmed: how many of its publishes were accepted, are not held, and are not confirmed.
-        failure: how it failed, of one that is to fail when its handler ends.
-        group: the deliveries that it is to be acknowledged together with.
+        failure: how it has failed, or will have failed when its handler ends; ``None`` if it has not.
+        group: the group with which it is acknowledged; ``None`` if it is in none.
     """
 
     id: DeliveryId
@@ -57,10 +60,10 @@ class Delivery:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Group:
-    """Deliveries of which none is acknowledged before all can be.
+    """Deliveries that are acknowledged together: none is before all can be.
 
     Attributes:
-        members: those that have not failed.
+        members: the deliveries of the group that have not failed.
         missing: how many of them cannot be acknowledged yet.
     """
 
@@ -72,15 +75,15 @@ class Group:
 
 
 class InFlight:
-    """The unsettled deliveries of one link, by identifier, in the order of delivery.
+    """The unsettled deliveries of one link, in the order of delivery.
 
-    All consumers of a link share a channel. So its tags are consecutive, and the lowest unsettled tag tells how far an
-    acknowledgement of many may reach.
+    All consumers of a link share a channel, so its tags are consecutive. An acknowledgement of many deliveries may
+    reach up to the lowest unsettled tag.
 
     Attributes:
-        epoch: of the link.
-        by_id: the deliveries. To be looked up, added and removed directly: each message takes four looks.
-        to_ack: the tags of those that were removed, and that the next :meth:`flush` acknowledges.
+        epoch: the number of the link.
+        by_id: the deliveries by identifier. Callers use the dict directly, because each message needs it four times.
+        to_ack: the tags of deliveries that were removed. The next :meth:`flush` acknowledges them.
     """
 
     __slots__ = ("_base", "_low", "_newest", "by_id", "epoch", "to_ack")
@@ -100,7 +103,7 @@ class InFlight:
         return iter(self.by_id.values())
 
     def is_next(self, tag: int) -> bool:
-        """Note that the broker has used this tag; false if it had used it before, or cannot have come so far."""
+        """Note the tag of a delivery. Returns false if the broker has used it before, or cannot have reached it yet."""
         newest = self._newest
         if newest < tag <= newest + _LONGEST_GAP:
             self._newest = tag
@@ -108,10 +111,10 @@ class InFlight:
         return False
 
     def flush(self, effects: list[Effect]) -> None:
-        """Acknowledge what is in ``to_ack``, which must not be empty.
+        """Acknowledge the deliveries in ``to_ack``, which must not be empty.
 
-        What lies below every unsettled delivery goes out as one acknowledgement. What lies behind a gap goes out
-        singly, so that a slow handler holds nobody up.
+        The tags below the lowest unsettled one are acknowledged together. The others are acknowledged one by one, so
+        that a slow handler does not delay them.
         """
         tags = self.to_ack
         if len(tags) == 1:

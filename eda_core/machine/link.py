@@ -1,9 +1,9 @@
-"""The life of a service's link to the broker, as a table; and, as a second one, how a queue is added to an open link.
+"""The life of a service's link to the broker as a table, and in a second table how a queue is added to an open link.
 
-``TABLE`` decides which state follows which. :class:`eda_core.machine.connection.Connection` looks an input up, goes to
-the state that it finds, and does what that state is for. A cell is the next state, ``IGNORE`` (legal, nothing changes)
-or ``ILLEGAL`` (a wrong local call: refused, nothing changes). An input that names an earlier link never reaches the
-table. This module knows nothing of time, URLs or queues.
+The tables decide which state follows which. :class:`eda_core.machine.connection.Connection` looks up the cell of its
+state and an input. A cell is the next state, ``IGNORE`` (nothing changes) or ``ILLEGAL`` (a wrong local call, which
+raises; nothing changes). An input about an earlier link never comes to the table. This module knows nothing of time,
+URLs or queues.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ BACKOFF: Final = "backoff"  # waiting before the next attempt
 STOPPED: Final = "stopped"  # over
 
 STATES: Final = (IDLE, CONNECTING, DECLARING, BINDING, OPEN, DRAINING, CLOSING, BACKOFF, STOPPED)
-#: The link takes deliveries and publishes.
+#: In these states there are deliveries and publishes.
 SERVING: Final = (OPEN, DRAINING)
-#: The service takes no more calls.
+#: In these states the service accepts no publishes and no calls any more.
 OVER: Final = (CLOSING, STOPPED)
-#: There is no link that the broker could say anything about.
+#: In these states there is no link, or none that matters any more.
 WITHOUT_LINK: Final = (IDLE, BACKOFF, CLOSING, STOPPED)
 
 # Inputs
@@ -38,7 +38,7 @@ DECLARED: Final = "declared"  # the driver has the replies to a Declare
 DOWN: Final = "down"  # the link was lost, could not be opened, or is given up
 DUE: Final = "due"  # the time to wait has passed, for the next attempt or for the link to close
 STOP: Final = "stop"  # asked to stop, and there is work to finish first
-FINISHED: Final = "finished"  # asked to stop, and there is nothing to finish (any more)
+FINISHED: Final = "finished"  # asked to stop, and there is nothing to finish, or no time left
 FATAL: Final = "fatal"  # trying again cannot help
 
 INPUTS: Final = (START, LINK_UP, DECLARED, DOWN, DUE, STOP, FINISHED, FATAL)
@@ -46,98 +46,21 @@ INPUTS: Final = (START, LINK_UP, DECLARED, DOWN, DUE, STOP, FINISHED, FATAL)
 IGNORE: Final = "ignore"
 ILLEGAL: Final = "illegal"
 
-TABLE: Final[dict[str, dict[str, str]]] = {
-    IDLE: {
-        START: CONNECTING,
-        LINK_UP: ILLEGAL,
-        DECLARED: ILLEGAL,
-        DOWN: ILLEGAL,
-        DUE: IGNORE,
-        STOP: STOPPED,
-        FINISHED: STOPPED,
-        FATAL: ILLEGAL,
-    },
-    CONNECTING: {
-        START: ILLEGAL,
-        LINK_UP: DECLARING,
-        DECLARED: ILLEGAL,
-        DOWN: BACKOFF,
-        DUE: IGNORE,
-        STOP: IGNORE,
-        FINISHED: CLOSING,
-        FATAL: STOPPED,
-    },
-    DECLARING: {
-        START: ILLEGAL,
-        LINK_UP: ILLEGAL,
-        DECLARED: BINDING,
-        DOWN: BACKOFF,
-        DUE: IGNORE,
-        STOP: IGNORE,
-        FINISHED: CLOSING,
-        FATAL: STOPPED,
-    },
-    BINDING: {
-        START: ILLEGAL,
-        LINK_UP: ILLEGAL,
-        DECLARED: OPEN,
-        DOWN: BACKOFF,
-        DUE: IGNORE,
-        STOP: IGNORE,
-        FINISHED: CLOSING,
-        FATAL: STOPPED,
-    },
-    OPEN: {
-        START: ILLEGAL,
-        LINK_UP: ILLEGAL,
-        DECLARED: IGNORE,  # it is about a queue that is added: see ADDING
-        DOWN: BACKOFF,
-        DUE: IGNORE,
-        STOP: DRAINING,
-        FINISHED: CLOSING,
-        FATAL: STOPPED,
-    },
-    DRAINING: {
-        START: ILLEGAL,
-        LINK_UP: ILLEGAL,
-        DECLARED: IGNORE,
-        DOWN: BACKOFF,
-        DUE: IGNORE,
-        STOP: IGNORE,
-        FINISHED: CLOSING,
-        FATAL: STOPPED,
-    },
-    CLOSING: {
-        START: ILLEGAL,
-        LINK_UP: IGNORE,
-        DECLARED: IGNORE,
-        DOWN: STOPPED,
-        DUE: STOPPED,
-        STOP: IGNORE,
-        FINISHED: IGNORE,
-        FATAL: STOPPED,
-    },
-    BACKOFF: {
-        START: ILLEGAL,
-        LINK_UP: ILLEGAL,
-        DECLARED: ILLEGAL,
-        DOWN: IGNORE,
-        DUE: CONNECTING,
-        STOP: IGNORE,
-        FINISHED: STOPPED,
-        FATAL: STOPPED,
-    },
-    STOPPED: {
-        START: ILLEGAL,
-        LINK_UP: IGNORE,
-        DECLARED: IGNORE,
-        DOWN: IGNORE,
-        DUE: IGNORE,
-        STOP: IGNORE,
-        FINISHED: IGNORE,
-        FATAL: IGNORE,
-    },
-}
+# fmt: off
+TABLE: Final[dict[str, dict[str, str]]] = {state: dict(zip(INPUTS, cells, strict=True)) for state, *cells in (
+    # INPUTS =     START       LINK_UP    DECLARED  DOWN     DUE         STOP      FINISHED  FATAL
+    (IDLE,         CONNECTING, ILLEGAL,   ILLEGAL,  ILLEGAL, IGNORE,     STOPPED,  STOPPED,  ILLEGAL),
+    (CONNECTING,   ILLEGAL,    DECLARING, ILLEGAL,  BACKOFF, IGNORE,     IGNORE,   CLOSING,  STOPPED),
+    (DECLARING,    ILLEGAL,    ILLEGAL,   BINDING,  BACKOFF, IGNORE,     IGNORE,   CLOSING,  STOPPED),
+    (BINDING,      ILLEGAL,    ILLEGAL,   OPEN,     BACKOFF, IGNORE,     IGNORE,   CLOSING,  STOPPED),
+    # On an open link the replies are about a queue that is added, see ADDING.
+    (OPEN,         ILLEGAL,    ILLEGAL,   IGNORE,   BACKOFF, IGNORE,     DRAINING, CLOSING,  STOPPED),
+    (DRAINING,     ILLEGAL,    ILLEGAL,   IGNORE,   BACKOFF, IGNORE,     IGNORE,   CLOSING,  STOPPED),
+    (CLOSING,      ILLEGAL,    IGNORE,    IGNORE,   STOPPED, STOPPED,    IGNORE,   IGNORE,   STOPPED),
+    (BACKOFF,      ILLEGAL,    ILLEGAL,   ILLEGAL,  IGNORE,  CONNECTING, IGNORE,   STOPPED,  STOPPED),
+    (STOPPED,      ILLEGAL,    IGNORE,    IGNORE,   IGNORE,  IGNORE,     IGNORE,   IGNORE,   IGNORE),
+)}
+# fmt: on
 
 # Adding a queue to an open link: its states
 NOTHING: Final = "nothing to add"  # no queue is missing
@@ -161,7 +84,7 @@ ADDING: Final[dict[str, dict[str, str]]] = {
 
 
 def step(table: dict[str, dict[str, str]], state: str, signal: str) -> str:
-    """The state that follows in ``table``; the same one where the input is ignored.
+    """Return the state that follows ``state`` in ``table``; the same state if the input is ignored.
 
     Raises:
         StateError: the input is not legal in ``state``.

@@ -1,4 +1,7 @@
-"""Records for the ``logs`` exchange: sent while there is a link, otherwise the latest are kept for the next one."""
+"""Sends log records to the ``logs`` exchange, or keeps the latest while there is no link.
+
+It does not decide what is logged. It knows nothing of the link but its epoch.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,14 @@ from eda_core.machine.effects import Effect, PublishLog
 from eda_core.machine.identifiers import Epoch
 from eda_core.messages import gelf
 from eda_core.messages.codec import JSON
+from eda_core.messages.routing import LOGS
 
-#: Logs are not promised to arrive; this many of the latest are kept while there is no link.
+#: How many of the latest records are kept while there is no link. Older ones are dropped.
 KEPT_LOGS: Final = 100
 
 
 class Logs:
-    """Writes GELF records.
-
-    Args:
-        wall_offset: seconds since the epoch at monotonic time 0.
-    """
+    """The log records of one service. ``wall_offset`` plus monotonic seconds are seconds since 1970 (POSIX time)."""
 
     __slots__ = ("_config", "_epoch", "_kept", "_offset")
 
@@ -44,11 +44,7 @@ class Logs:
         conversation_id: str = "",
         fields: Mapping[str, Any] | None = None,
     ) -> None:
-        """Send a record, or keep it until there is a link.
-
-        Raises:
-            LocalError: the level or a field's name is not allowed.
-        """
+        """Send a record, or keep it until there is a link. Arguments and errors are those of ``Machine.log``."""
         config = self._config
         body = gelf.record(
             service=config.service,
@@ -65,16 +61,16 @@ class Logs:
         self._send(effects)
 
     def opened(self, epoch: Epoch, effects: list[Effect]) -> None:
-        """There is a link: send what was kept."""
+        """Note that the link is open, and send the records that were kept."""
         self._epoch = epoch
         self._send(effects)
 
     def lost(self) -> None:
-        """There is no link any more."""
+        """Note that the link is lost."""
         self._epoch = None
 
     def _send(self, effects: list[Effect]) -> None:
         while self._kept and self._epoch is not None:
             routing_key, body = self._kept.popleft()
             properties = Basic.Properties(content_type=JSON, delivery_mode=1)
-            effects.append(PublishLog(self._epoch, routing_key, properties, body))
+            effects.append(PublishLog(self._epoch, LOGS, routing_key, properties, body))

@@ -1,11 +1,12 @@
-"""The machine of one service: inputs in, effects out. It has no I/O, no clock and no randomness of its own.
+"""The machine of one service. It decides everything, and does no I/O.
 
-A driver calls an input for everything that happens (each takes ``now``, monotonic seconds), performs the effects that
-the input returns, in order, and calls :meth:`Machine.tick` when :meth:`Machine.deadline` has passed.
+For everything that happens a driver calls an *input*, a method of :class:`Machine`, with ``now``, in monotonic seconds.
+The input returns *effects*, which the driver performs in order. When :meth:`Machine.deadline` has passed, the driver
+calls :meth:`Machine.tick`.
 
-The machine is made of parts, and each owns its state: :class:`Connection` (the link), :class:`Deliveries` (what is
-received), :class:`Outbox` (what is published), :class:`Calls` and :class:`Logs`. A part tells what has happened; this
-module says what follows from that for the others.
+The machine has five parts, and each owns its state: :class:`Connection` (the link), :class:`Deliveries` (received
+messages), :class:`Outbox` (published messages), :class:`Calls` and :class:`Logs`. A part returns what has happened, and
+this module decides what that means for the other parts. It knows nothing of sockets, clocks, threads and event loops.
 """
 
 from __future__ import annotations
@@ -58,40 +59,27 @@ from eda_core.urls import redact
 
 
 class Machine:
-    """Decides everything for one service.
+    """The machine of one service: it turns inputs into effects.
 
     Args:
-        config: what the service is.
-        random: evenly distributed numbers from 0 to 1, for the delays between attempts to connect.
-        token: makes message ids unique among all workers; a few random characters.
-        wall_offset: seconds since the epoch at monotonic time 0, for the time stamps of logs.
-        read: reads a delivery as a message; raises ``InvalidEnvelope`` for what is none. A tool that shows whatever
-            comes gives its own.
+        config: the configuration of the service.
+        random: returns evenly distributed numbers from 0 to 1, for the delays between attempts to connect.
+        token: a few random characters, which make message ids unique among all workers.
+        wall_offset: what to add to ``now`` to get seconds since 1970 (POSIX time), for the time stamps of logs.
+        read: reads a delivery as a message, or raises ``InvalidEnvelope``. A tool that shows all deliveries gives its
+            own function.
+
+    Attributes:
+        config: the configuration of the service.
     """
 
     __slots__ = (
-        "_calls",
-        "_configured",
-        "_connection",
-        "_content_type",
-        "_deliveries",
-        "_holds",
-        "_logs",
-        "_outbox",
-        "_stale",
-        "_starved",
-        "_token",
-        "config",
+        *"_calls _configured _connection _content_type _deliveries _holds _logs _outbox _stale _starved".split(),
+        *"_token config".split(),
     )
 
     def __init__(
-        self,
-        config: Config,
-        *,
-        random: Callable[[], float],
-        token: str,
-        wall_offset: float,
-        read: Read = open_envelope,
+        self, config: Config, *, random: Callable[[], float], token: str, wall_offset: float, read: Read = open_envelope
     ) -> None:
         self.config: Config = config
         self._token = token
@@ -99,7 +87,7 @@ class Machine:
         self._configured = False
         self._holds = 0
         self._stale = 0
-        #: A caller was refused for want of space, and not told yet that there is some again.
+        #: Whether a caller got BufferFull, and was not told yet that there is space again.
         self._starved = False
         self._connection = Connection(config, random)
         self._logs = Logs(config, wall_offset)
@@ -115,7 +103,7 @@ class Machine:
 
     @property
     def state(self) -> str:
-        """Where the life of the link stands, a constant of :mod:`eda_core.machine.link`."""
+        """The state of the link: a constant of :mod:`eda_core.machine.link`, such as ``"open"``."""
         return self._connection.state
 
     @property
@@ -125,7 +113,7 @@ class Machine:
 
     @property
     def stale(self) -> int:
-        """How many reports about earlier links, or about what is over, were ignored."""
+        """How many inputs were ignored because they are about an earlier link or an ended delivery."""
         return self._stale + self._deliveries.stale
 
     @property
@@ -136,20 +124,20 @@ class Machine:
     # The link
 
     def start(self, now: float) -> list[Effect]:
-        """Begin.
+        """Begin to connect.
 
         Raises:
-            StateError: it had begun.
+            StateError: the machine was started before.
         """
         effects: list[Effect] = []
         self._connection.start(now, effects)
         return effects
 
     def link_up(self, epoch: Epoch, now: float) -> list[Effect]:
-        """The link asked for by ``Connect`` is complete.
+        """Report that the link of a ``Connect`` is complete. All inputs about a link have its number as ``epoch``.
 
         Raises:
-            StateError: it was reported before.
+            StateError: this was reported before.
         """
         effects: list[Effect] = []
         if not self._is_stale(epoch):
@@ -157,10 +145,10 @@ class Machine:
         return effects
 
     def declared(self, epoch: Epoch, replies: Sequence[base.Frame], now: float) -> list[Effect]:
-        """The replies to a ``Declare``, in order.
+        """Report the broker's replies to the commands of a ``Declare``, in order.
 
         Raises:
-            StateError: none was asked for.
+            StateError: there was no ``Declare``.
         """
         effects: list[Effect] = []
         if not self._is_stale(epoch):
@@ -168,11 +156,11 @@ class Machine:
         return effects
 
     def link_down(self, epoch: Epoch, reason: str, now: float, *, refused: bool = False) -> list[Effect]:
-        """The link could not be opened, was lost, or is closed as asked.
+        """Report that the link could not be opened, was lost, or is closed after a ``Close``.
 
         Args:
-            reason: one line for the log; passwords in URLs are removed.
-            refused: the broker refused the credentials.
+            reason: why, in one line. Passwords in URLs are removed.
+            refused: whether the broker refused the credentials.
         """
         effects: list[Effect] = []
         if not self._is_stale(epoch):
@@ -183,22 +171,25 @@ class Machine:
         return effects
 
     def channel_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
-        """The broker closed one of the channels. The link is opened anew, since its topology may be gone."""
+        """Report that the broker has closed a channel. The link is closed and opened again."""
         return self._give_up_link(epoch, f"channel closed: {reason}", now)
 
     def consumer_cancelled(self, epoch: Epoch, consumer_tag: str, now: float) -> list[Effect]:
-        """The broker cancelled a consumer: its queue was deleted, or has moved to another node."""
+        """Report that the broker has cancelled a consumer. The link is closed and opened again.
+
+        The reason is that the queue was deleted, or has moved to another node.
+        """
         return self._give_up_link(epoch, f"the broker cancelled the consumer of {consumer_tag}", now)
 
     def blocked(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
-        """The broker is short of resources and asks not to publish. It may say so before the link is open."""
+        """Report that the broker blocks publishing, because it is short of memory or disk space."""
         if self._is_stale(epoch) or self._connection.state in WITHOUT_LINK:
             return []
         self._outbox.block(now)
         return [Report(WARNING, f"the broker blocks publishing: {reason}")]
 
     def unblocked(self, epoch: Epoch, now: float) -> list[Effect]:
-        """The broker takes publishes again."""
+        """Report that the broker does not block publishing any more."""
         effects: list[Effect] = []
         if not self._is_stale(epoch) and self._outbox.unblock(now):
             effects.append(Report(NOTICE, "the broker takes publishes again"))
@@ -206,7 +197,7 @@ class Machine:
         return effects
 
     def effect_failed(self, effect: Effect, reason: str, now: float) -> list[Effect]:
-        """The driver could not perform ``effect``. What was to be done on the link is lost with the link."""
+        """Report that the driver could not perform an effect. If the effect was for the link, the link is closed."""
         reason = redact(reason)
         if isinstance(effect, Dispatch):
             return self.handled(effect.delivery, Failed(reason), now)
@@ -214,16 +205,19 @@ class Machine:
             return self.link_down(effect.epoch, reason, now)
         if isinstance(effect, ON_LINK):
             return self._give_up_link(effect.epoch, f"{effect!r} failed: {reason}", now)
-        if isinstance(effect, (PublishLog, Report)):  # a log of it would fail as well
+        if isinstance(effect, (PublishLog, Report)):  # a log record about it would fail as well
             return []
         return self.callback_failed(effect, Failed(reason), now)
 
     # The service
 
     def callback_failed(self, effect: Effect | None, failure: Failed, now: float) -> list[Effect]:
-        """A hook of the service (``effect``), or a timer of its (``None``), failed outside any delivery.
+        """Report that a hook or a timer of the service has failed.
 
-        A service that cannot get ready is of no use and would look alive: it stops, with the reason as its error.
+        The service stops if its ``on_ready`` or ``on_unconfigured`` fails, because it would seem to run but do nothing.
+
+        Args:
+            effect: the effect that called the hook; ``None`` if it was a timer.
         """
         effects: list[Effect] = []
         fatal = isinstance(effect, (Ready, Unconfigured))
@@ -237,10 +231,13 @@ class Machine:
         return effects
 
     def stop(self, now: float, timeout: float | None = None) -> list[Effect]:
-        """Take no new work, finish what runs, acknowledge, close. Called again, it can only shorten the time left.
+        """Stop the service: take no new messages, let the handlers end, wait for confirms, acknowledge, close the link.
+
+        A second call can only shorten the time.
 
         Args:
-            timeout: seconds until what is unfinished is abandoned, by default the configuration's ``stop_timeout``.
+            timeout: how long this may take, seconds; by default ``Config.stop_timeout``. Then the link is closed, and
+                the broker delivers unfinished messages to other workers.
 
         Raises:
             LocalError: the timeout is not a number.
@@ -249,22 +246,22 @@ class Machine:
         if timeout is None:
             timeout = self.config.stop_timeout
         elif not is_number(timeout) or timeout != timeout:
-            raise LocalError(f"timeout is {timeout!r}", hint="give seconds")
+            raise LocalError(f"the timeout of stop() is {timeout!r}", hint="give seconds")
         self._follow(self._connection.stop(now + timeout, effects), now, effects)
         self._deliveries.stop(now, effects)
         self._finish_if_quiet(now, effects)
         return effects
 
     def hold(self, now: float) -> list[Effect]:
-        """There is work that the machine knows nothing of, such as a batch: a stop waits for its :meth:`release`."""
+        """Let a stop wait until :meth:`release`, for work that the machine knows nothing of, such as a batch."""
         self._holds += 1
         return []
 
     def release(self, now: float) -> list[Effect]:
-        """The work of one :meth:`hold` is done.
+        """Report that the work of one :meth:`hold` is done.
 
         Raises:
-            StateError: there is no hold that was not released.
+            StateError: each hold was released before.
         """
         effects: list[Effect] = []
         if not self._holds:
@@ -274,7 +271,7 @@ class Machine:
         return effects
 
     def use_json(self, now: float) -> list[Effect]:
-        """Write the payloads of what is published from now on as JSON."""
+        """Write the payloads of all messages that are published from now on as JSON."""
         self._content_type = JSON
         return []
 
@@ -288,10 +285,16 @@ class Machine:
         conversation_id: str = "",
         fields: Mapping[str, Any] | None = None,
     ) -> list[Effect]:
-        """Log to the bus: no confirm, no retry. Without a link the latest records are kept for the next one.
+        """Publish a log record. It is not confirmed. Without a link the latest 100 records are kept for the next link.
+
+        Args:
+            level: a syslog severity, from 0 to 7 (:mod:`eda_core.criticality`).
+            short: the message in one line.
+            full: the whole message, such as a traceback.
+            fields: additional fields.
 
         Raises:
-            LocalError: the level is not a syslog severity or a field's name is not allowed.
+            LocalError: the level is not a syslog severity, or the name of a field is not allowed.
         """
         effects: list[Effect] = []
         self._logs.write(level, short, now, effects, full=full, conversation_id=conversation_id, fields=fields)
@@ -300,7 +303,7 @@ class Machine:
     # Time
 
     def deadline(self) -> float | None:
-        """When to call :meth:`tick` next, monotonic seconds; ``None`` if nothing is waited for. May lie in the past."""
+        """Return when to call :meth:`tick` next, in monotonic seconds; it may be past. ``None`` if nothing is due."""
         first = self._connection.deadline()
         due = self._calls.deadline()
         if due is not None and (first is None or due < first):
@@ -309,12 +312,12 @@ class Machine:
         return due if first is None or (due is not None and due < first) else first
 
     def tick(self, now: float) -> list[Effect]:
-        """Time has passed. Early, late and repeated calls do no harm (rule R7)."""
+        """Do what is due at ``now``. Early, late and repeated calls do no harm (rule R7)."""
         effects: list[Effect] = []
         self._follow(self._connection.tick(now, effects), now, effects)
         overdue = self._calls.overdue(now)
-        for call in overdue:
-            effects.append(Replied(call.ticket, call.command, None, "no result came in time", timed_out=True))
+        late = "no result came in time"
+        effects.extend(Replied(call.ticket, call.command, None, late, timed_out=True) for call in overdue)
         if overdue:
             self._cancel(overdue, now, effects)
         serving = self._connection.state in SERVING
@@ -338,7 +341,7 @@ class Machine:
         body: bytes,
         now: float,
     ) -> list[Effect]:
-        """A message from a consumer of this link. ``tag`` is the broker's delivery tag."""
+        """Report that the broker has delivered a message. ``tag`` is the broker's delivery tag."""
         connection, deliveries = self._connection, self._deliveries
         if epoch != connection.epoch or connection.state not in SERVING or not deliveries.in_flight.is_next(tag):
             self._stale += 1
@@ -346,21 +349,20 @@ class Machine:
         connection.received = True
         if self._calls.subscribed and routing_key == self._calls.key:
             return self._result(epoch, tag, exchange, routing_key, properties, body, now)
-        if connection.state is DRAINING:  # it crossed our cancel: somebody else's work
+        if connection.state is DRAINING:  # the broker sent it before our Cancel came; another worker will get it
             return [Nack(epoch, tag, True)]
         return deliveries.delivered(epoch, tag, redelivered, exchange, routing_key, properties, body, now)
 
     def in_flight(self, delivery: DeliveryId) -> bool:
-        """Whether the delivery is on the present link, and neither settled nor to be settled."""
+        """Return whether a delivery can be settled: it is on the present link, and its end is not decided yet."""
         return self._deliveries.is_undecided(delivery)
 
     def deferred(self, delivery: DeliveryId) -> bool:
-        """Whether its handler is over and has left the acknowledgement for later: what is published within it is sent
-        at once, and no failure can take it back."""
+        """Return whether its handler has ended and deferred the acknowledgement. Then its publishes are not held."""
         return self._deliveries.is_deferred(delivery)
 
     def handled(self, delivery: DeliveryId, outcome: Outcome, now: float) -> list[Effect]:
-        """The handler of a ``Dispatch`` has come to its end."""
+        """Report that the handler of a ``Dispatch`` has ended."""
         effects: list[Effect] = []
         if self._deliveries.handled(delivery, outcome, now, effects):
             self._now_configured(effects)
@@ -368,10 +370,10 @@ class Machine:
         return effects
 
     def failed(self, delivery: DeliveryId, failure: Failed, now: float) -> list[Effect]:
-        """A message whose acknowledgement was deferred has failed after all: the retry policy decides.
+        """Treat a delivery as failed whose acknowledgement is deferred. The retry policy decides about it.
 
         Raises:
-            LocalError: as :meth:`ack`.
+            LocalError: as for :meth:`ack`.
         """
         effects: list[Effect] = []
         self._deliveries.fail(delivery, failure, now, effects)
@@ -379,14 +381,15 @@ class Machine:
         return effects
 
     def ack(self, delivery: DeliveryId, now: float, *, multiple: bool = False) -> list[Effect]:
-        """Acknowledge by hand: at once if all publishes of the delivery are confirmed, else as soon as they are.
+        """Acknowledge a delivery by hand, as soon as all its publishes are confirmed.
+
+        A delivery of a lost link is ignored, because the broker delivers the message again.
 
         Args:
-            multiple: also all earlier deliveries of the link whose handlers have deferred their acknowledgement.
+            multiple: whether to acknowledge also all earlier deliveries of the link whose acknowledgement is deferred.
 
         Raises:
-            LocalError: this delivery of the present link is settled already. (One of a lost link is ignored: it will be
-                redelivered.)
+            LocalError: the delivery is settled already, or is no delivery of this service.
         """
         effects: list[Effect] = []
         self._deliveries.settle(delivery, ACK, multiple, now, effects)
@@ -394,12 +397,15 @@ class Machine:
         return effects
 
     def nack(self, delivery: DeliveryId, now: float, *, requeue: bool = False, multiple: bool = False) -> list[Effect]:
-        """Reject by hand: back to the queue, or, once the publishes of the delivery are confirmed, to the dead letters.
+        """Reject a delivery by hand. A delivery of a lost link is ignored.
 
-        Back to the queue counts as an attempt: nothing else can be seen of it where it is delivered again.
+        Args:
+            requeue: whether the message goes back to its queue, which counts as a failed attempt. If not, it is
+                dead-lettered as soon as all its publishes are confirmed.
+            multiple: whether to reject also all earlier deliveries of the link whose acknowledgement is deferred.
 
         Raises:
-            LocalError: as :meth:`ack`.
+            LocalError: as for :meth:`ack`.
         """
         effects: list[Effect] = []
         self._deliveries.settle(delivery, REQUEUE if requeue else REJECT, multiple, now, effects)
@@ -407,9 +413,10 @@ class Machine:
         return effects
 
     def ack_together(self, deliveries: Iterable[DeliveryId], now: float) -> list[Effect]:
-        """Acknowledge those that are :meth:`in_flight`, none before all publishes of all of them are confirmed.
+        """Acknowledge several deliveries, none before the publishes of all of them are confirmed.
 
-        If the handler of one still runs, and fails before what it has published is confirmed, all fail.
+        Those that are not :meth:`in_flight` are ignored. If the handler of one still runs and then fails, and not all
+        that it has published is confirmed, all of them fail.
         """
         effects: list[Effect] = []
         self._deliveries.ack_together(deliveries, now, effects)
@@ -432,17 +439,19 @@ class Machine:
         """Publish an event, command, result or configuration.
 
         Args:
-            within: the delivery whose handler publishes. While that runs the message is held until it succeeds (rule
-                R6), and the acknowledgement waits for the confirm. A handler that is over counts as outside.
-            mandatory: hear of it by ``Returned`` if it is unroutable; by default so for commands and results.
-            immediate: do not hold it.
-            ticket: comes back in ``PublishDone`` once the message is confirmed, or held.
-            asks_return: ``PublishDone`` alone tells whether the message was unroutable; without ``Returned`` or report.
+            within: the delivery whose handler publishes, if any. While that handler runs, the message is held until it
+                succeeds (rule R6), and the acknowledgement waits for the confirm.
+            mandatory: whether the broker returns the message if it is unroutable (``Returned``). By default it does so
+                with commands and results.
+            immediate: whether to send the message at once, although the handler runs.
+            ticket: comes back in ``PublishDone`` when the message is confirmed or held, or has failed.
+            asks_return: whether only ``PublishDone`` tells that the message was unroutable, and neither ``Returned``
+                nor a report.
 
         Raises:
-            LocalError: the message is not one that can be sent (see :func:`eda_core.messages.envelope.seal`).
-            BufferFull: too many publishes wait for the broker; ``BufferAvailable`` tells when there is space again. Or
-                the handler holds too many.
+            LocalError: the message cannot be sent (:func:`eda_core.messages.envelope.seal`).
+            BufferFull: too many publishes wait for their confirms, and ``BufferAvailable`` will tell when there is
+                space again. Or the handler holds as many as it may.
             StateError: the service has stopped.
         """
         effects: list[Effect] = []
@@ -453,9 +462,13 @@ class Machine:
         delivery = None if within is None else deliveries.in_flight.by_id.get(within)
         if delivery is not None and not immediate and delivery.stage in HOLDING:
             if len(delivery.held) >= self.config.held:
-                deliveries.refuse_held(delivery)
+                raise BufferFull(
+                    f"the handler of {delivery.message.name} holds {self.config.held} publishes, which is the limit",
+                    hint="publish less in one handler, or with immediate=True",
+                    temporary=False,
+                )
             delivery.held.append(self._stamp(sealed, mandatory, delivery, None, False))
-        elif not immediate and deliveries.is_orphaned(within):  # its redelivery makes it again
+        elif not immediate and deliveries.is_orphaned(within):  # the handler publishes it again after the redelivery
             self._stale += 1
         else:
             self._reserve(delivery)
@@ -470,7 +483,7 @@ class Machine:
         return effects
 
     def confirmed(self, epoch: Epoch, tag: int, now: float, *, multiple: bool = False) -> list[Effect]:
-        """The broker has taken the publish with this confirm tag (and all open ones below, if ``multiple``)."""
+        """Report that the broker has confirmed the publish with this tag, or, if ``multiple``, all up to it."""
         effects: list[Effect] = []
         if epoch != self._connection.epoch:
             self._stale += 1
@@ -487,7 +500,10 @@ class Machine:
         return effects
 
     def refused(self, epoch: Epoch, tag: int, now: float, *, multiple: bool = False) -> list[Effect]:
-        """The broker has refused the publish (a full queue, a failed node): it is sent again, whole, until accepted."""
+        """Report that the broker has refused a publish, or several, as in :meth:`confirmed`. They are sent again later.
+
+        The broker does so if a queue is full or a node has failed, for example.
+        """
         effects: list[Effect] = []
         if self._is_stale(epoch):
             return effects
@@ -509,10 +525,10 @@ class Machine:
         reason: str,
         now: float,
     ) -> list[Effect]:
-        """A mandatory publish came back unroutable. Its confirm follows, so it is not sent again."""
+        """Report that the broker has returned a mandatory message as unroutable. Its confirm follows."""
         if self._is_stale(epoch):
             return []
-        if not exchange:  # only delayed retries go there; opening the link anew declares their queues again
+        if not exchange:  # it was a delayed retry; the next link declares the retry queues again
             return self._give_up_link(epoch, f"the retry queue {routing_key} is gone", now)
         calls = self._calls
         call = calls.take(properties.correlation_id) if properties.reply_to == calls.key else None
@@ -525,7 +541,7 @@ class Machine:
             return []
         try:
             payload = decode(body, properties.content_type, self.config.limits)
-        except DecodeError as error:  # not one of ours, or damaged on the way: the service hears of it all the same
+        except DecodeError as error:  # the hook is called all the same
             payload, reason = None, f"{reason}; {error}"
         return [
             Report(WARNING, f"{exchange}/{routing_key} came back: {reason}"),
@@ -545,24 +561,26 @@ class Machine:
         conversation_id: str = "",
         within: DeliveryId | None = None,
     ) -> list[Effect]:
-        """Send a command at once, and bring its result in ``Replied``. The first call makes the queue for the results.
+        """Send a command at once. ``Replied`` brings its result. The first call declares a queue for the results.
 
         Args:
-            ticket: comes back in ``Replied``; like all tickets, it is used once.
-            timeout: seconds until it is over without a result. A result that comes later is dropped, and the command is
-                not sent any more.
-            conversation_id: by default that of ``within``, else (a configuration may have none) a new one.
-            within: the delivery whose handler calls; its acknowledgement waits for the command's confirm.
+            command: ``service.Command``.
+            ticket: comes back in ``Replied``. Each ticket is used once.
+            timeout: how long to wait for the result, seconds. Then the command is not sent any more, and a result that
+                comes later is dropped.
+            conversation_id: by default that of the delivery ``within``, or else a new one.
+            within: the delivery whose handler calls, if any. Its acknowledgement waits for the confirm of the command.
 
         Raises:
-            LocalError: the command is not one that can be sent (see :func:`eda_core.messages.envelope.seal`).
-            BufferFull: too many publishes wait for the broker, or too many calls for results.
+            LocalError: the command cannot be sent (:func:`eda_core.messages.envelope.seal`), or the timeout is wrong.
+            BufferFull: too many publishes wait for their confirms, or too many calls for their results.
             StateError: the service has stopped.
         """
         effects: list[Effect] = []
         if self._connection.state in OVER:
             raise StateError(f"the service is {self.state}", hint="call before it stops")
-        delivery, calls = self._deliveries.find(within), self._calls
+        calls = self._calls
+        delivery = None if within is None else self._deliveries.in_flight.by_id.get(within)
         correlation_id = self._correlation_id(ticket)
         if not conversation_id and delivery is not None:
             conversation_id = delivery.message.conversation_id
@@ -584,7 +602,7 @@ class Machine:
         return effects
 
     def forget_call(self, ticket: int, now: float) -> list[Effect]:
-        """Nobody waits for the call any more: its result will be dropped, and its command is not sent any more."""
+        """End a call: nobody waits for it any more. Its command is not sent any more, and its result is dropped."""
         effects: list[Effect] = []
         call = self._calls.take(self._correlation_id(ticket))
         if call is not None:
@@ -604,32 +622,31 @@ class Machine:
         body: bytes,
         now: float,
     ) -> list[Effect]:
-        """A message came to the queue for the results of calls."""
+        """End the call to which the result belongs that came to the queue for results."""
         try:
             message = open_envelope(exchange, routing_key, properties, body, self.config.limits)
         except InvalidEnvelope as invalid:
             return self._deliveries.reject_invalid(epoch, tag, exchange, routing_key, invalid, now)
         effects: list[Effect] = [Ack(epoch, tag, False)]
-        call = self._calls.take(message.correlation_id) if isinstance(message, Result) else None
-        if call is not None and isinstance(message, Result):
+        if isinstance(message, Result) and (call := self._calls.take(message.correlation_id)) is not None:
             effects.append(Replied(call.ticket, call.command, message))
             self._cancel([call], now, effects)
             return effects
         self._calls.late += 1
-        text = f"a result that nobody waits for (any more) is dropped: the {self._calls.late}. so far"
+        text = f"a result that nobody waits for is dropped ({self._calls.late} so far)"
         effects.append(Report(WARNING, text))
         self._logs.write(WARNING, text, now, effects, conversation_id=message.conversation_id)
         return effects
 
     def _cancel(self, calls: Sequence[Call], now: float, effects: list[Effect]) -> None:
-        """These calls are over: their commands are not sent any more, or not again."""
+        """Do not send the commands of these calls any more: the calls have ended."""
         publishes = [call.publish for call in calls]
         self._outbox.backlog.extend(self._calls.drop(publishes))
         self._dropped(self._outbox.cancel(publishes), now, effects)
         self._proceed(now, effects)
 
     def _dropped(self, publishes: Iterable[Publish], now: float, effects: list[Effect]) -> None:
-        """No acknowledgement waits for these publishes any more."""
+        """Let no acknowledgement wait for these publishes: they are not sent any more."""
         for publish in publishes:
             if publish.delivery is not None:
                 self._deliveries.confirmed(publish.delivery, now, effects)
@@ -643,17 +660,10 @@ class Machine:
         return True
 
     def _reserve(self, delivery: Delivery | None, timeout: float | None = None) -> None:
-        """Take space in the outbox for one publish that is not held, or for a call.
+        """Take space in the outbox for one publish that is not held, or, with a ``timeout``, for a call.
 
-        A handler gets space beyond the limit, up to a limit of its own: want of space must not fail a delivery (rule
-        R9).
-
-        Args:
-            timeout: of a call.
-
-        Raises:
-            LocalError: the time is not one.
-            BufferFull: there is no space.
+        For a handler that runs there is more space, up to ``Config.held``: a delivery must not fail because the outbox
+        is full (rule R9). Raises ``BufferFull`` if there is no space, and ``LocalError`` if the timeout is wrong.
         """
         try:
             if timeout is not None:
@@ -673,7 +683,7 @@ class Machine:
         ticket: int | None,
         kept: bool,
     ) -> Publish:
-        """Give the publish its identity: a fresh message id, which client libraries match returns by, and its cause."""
+        """Make the publish of a sealed message: give it a number, a new message id, and the headers of its cause."""
         exchange, routing_key, properties, body = sealed
         outbox = self._outbox
         outbox.published = number = outbox.published + 1
@@ -689,7 +699,7 @@ class Machine:
             if cause and type(cause) is str and properties.headers is not None:
                 properties.headers[CAUSATION_ID] = cause
         return Publish(
-            number,  # type: ignore[arg-type]  # a call of a NewType costs too much here
+            number,  # type: ignore[arg-type]  # to call a NewType takes too long here
             exchange,
             routing_key,
             properties,
@@ -701,7 +711,7 @@ class Machine:
         )
 
     def _proceed(self, now: float, effects: list[Effect]) -> None:
-        """The end of every input that may have finished something: send and settle what now can be."""
+        """Send, acknowledge and finish what is possible now. Each input that may have changed that calls this last."""
         connection, outbox, deliveries = self._connection, self._outbox, self._deliveries
         if outbox.backlog and outbox.blocked_since is None and connection.state in SERVING:
             outbox.send(connection.epoch, now, effects)
@@ -731,7 +741,7 @@ class Machine:
         if not self._deliveries.busy() and not self._outbox.kept:
             self._follow(connection.finish(now, effects), now, effects)
 
-    # What follows from what happened to the link
+    # What follows from what has happened to the link
 
     def _follow(self, happened: str | None, now: float, effects: list[Effect]) -> None:
         if happened is not None:
@@ -754,7 +764,7 @@ class Machine:
         self._proceed(now, effects)
 
     def _added(self, now: float, effects: list[Effect]) -> None:
-        """The queue for the results of calls is bound. Handlers wait for them during a stop, too."""
+        """Consume the queue for the results of calls, also during a stop, because handlers may wait for them."""
         self._connection.consume(REPLIES, effects, while_stopping=True)
         self._outbox.backlog.extend(self._calls.release())
         self._proceed(now, effects)
@@ -784,14 +794,14 @@ class Machine:
         effects.append(Stopped(self._connection.error))
 
     def _forget_link(self, *, over: bool = False) -> None:
-        """What was on the link is the broker's again."""
+        """Tell all parts that the link is lost."""
         self._deliveries.lose_link(self._connection.epoch, over=over)
         self._outbox.lose_link()
         self._calls.lose_link()
         self._logs.lost()
 
     def _abandon(self, effects: list[Effect]) -> None:
-        """Nothing more is sent: tell what can no longer be done."""
+        """Tell all callers that wait that nothing more is sent."""
         self._forget_link(over=True)
         unsafe = self._outbox.abandon()
         error = "the service stopped before the broker confirmed it"
@@ -804,11 +814,7 @@ class Machine:
 
 
 #: The hooks of a service, by the effect that calls them.
-_HOOKS: dict[type, str] = {
-    Ready: "on_ready",
-    Unconfigured: "on_unconfigured",
-    Returned: "handle_returned_message",
-}
+_HOOKS: dict[type, str] = {Ready: "on_ready", Unconfigured: "on_unconfigured", Returned: "handle_returned_message"}
 
 _FOLLOWING: dict[str, Callable[[Machine, float, list[Effect]], None]] = {
     OPENED: Machine._opened,

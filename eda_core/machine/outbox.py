@@ -1,9 +1,10 @@
-"""What was accepted for publishing and is not confirmed yet, and which confirm is about which publish.
+"""The publishes that were accepted and are not confirmed yet.
 
-A publish is in one place at a time: held by the delivery whose handler made it (:mod:`eda_core.machine.deliveries`), in
-the backlog, on the link, or waiting to be sent again after the broker refused it. It leaves when the broker has
-confirmed it, or when its delivery comes again and makes it again (docs/architecture.rst, "Lost connections"). It knows
-nothing of deliveries and links but their identifiers.
+This module decides which publish is sent next, which confirm is about which publish, and what is sent again. A publish
+is in one place at a time: held by the delivery whose handler made it (:mod:`eda_core.machine.deliveries`), in the
+backlog, sent on the link, or refused by the broker and waiting to be sent again. It leaves when the broker has
+confirmed it, or when its delivery comes again (docs/architecture.rst, "Lost connections"). Of deliveries and links this
+module knows only the identifiers.
 """
 
 from __future__ import annotations
@@ -21,36 +22,36 @@ Item = TypeVar("Item")
 
 
 class Confirms(Generic[Item]):
-    """What was sent on a channel with publisher confirms, and has no answer yet.
+    """The items that were sent on a channel with publisher confirms and are not answered yet.
 
-    The tags of a channel count from 1. Answers come in any order, for one tag or for all up to one; an answer for one
-    tag says nothing of the lower ones (AMQP 0-9-1, ``basic.ack``).
+    The broker numbers the publishes of a channel from 1. Its answers come in any order, for one tag or for all tags up
+    to one. An answer for one tag says nothing about lower tags (AMQP 0-9-1, ``basic.ack``).
 
     Attributes:
-        open: the items by tag, in the order of sending.
-
-    Beside the dictionary there is the lowest tag that may still be in it: an answer for many tags costs as much as they
-    are many, and the oldest item is found without a walk over those that are gone.
+        open: the items by tag, in the order in which they were sent.
     """
 
     __slots__ = ("_low", "_next", "open")
 
     def __init__(self) -> None:
         self.open: dict[int, Item] = {}
+        #: The lowest tag that may be open, and the next tag. With these, the time that an answer takes depends only on
+        #: how many items it answers, and the oldest item is found without a search.
         self._low = self._next = 1
 
     def add(self, item: Item) -> int:
-        """Note that ``item`` is sent now. Returns the tag of its confirm."""
+        """Note that an item is sent now. Returns the tag of its confirm."""
         tag = self._next
         self.open[tag] = item
         self._next = tag + 1
         return tag
 
     def take(self, tag: int, multiple: bool) -> list[Item]:
-        """Remove and return what an answer is about, in the order of sending. A tag that is not open has nothing.
+        """Remove and return the items that an answer is about, in the order in which they were sent.
 
         Args:
-            multiple: all tags up to this one. Tag 0 means all there are (AMQP 0-9-1, ``basic.ack``).
+            tag: the delivery tag of the answer. If it is not open, there is no item.
+            multiple: whether it is about all tags up to this one. Then 0 means all (AMQP 0-9-1, ``basic.ack``).
         """
         if not multiple:
             item = self.open.pop(tag, None)
@@ -61,7 +62,7 @@ class Confirms(Generic[Item]):
         return taken
 
     def oldest(self) -> Item | None:
-        """The item that has waited longest for its answer."""
+        """Return the item that has waited longest for its answer; ``None`` if there is none."""
         if not self.open:
             return None
         while self._low not in self.open:
@@ -69,7 +70,7 @@ class Confirms(Generic[Item]):
         return self.open[self._low]
 
     def clear(self) -> list[Item]:
-        """Remove and return all items, in the order of sending; the next tag is 1 again."""
+        """Remove and return all items, in the order in which they were sent. The next tag is 1 again."""
         items = list(self.open.values())
         self.open = {}
         self._low = self._next = 1
@@ -80,28 +81,17 @@ class Outbox:
     """The publishes of one service.
 
     Attributes:
-        backlog: what is to be sent, in order.
-        limit: so many publishes at most are kept, but for those of handlers that run.
-        kept: how many publishes are accepted and not confirmed. What handlers hold does not count.
-        wanted: somebody waits for space.
-        published: how many publishes were accepted so far, and so the identifier of the last one.
-        blocked_since: since when the broker takes no publishes, monotonic seconds; ``None`` while it does.
+        backlog: the publishes to send, in order.
+        limit: how many publishes may be kept. Handlers that run may go beyond it.
+        kept: how many publishes were accepted and are not confirmed. Those that handlers hold do not count.
+        wanted: whether a caller or a delivery waits for space.
+        published: how many publishes were accepted so far. It is also the identifier of the last one.
+        blocked_since: since when the broker blocks publishing, monotonic seconds; ``None`` if it does not.
     """
 
     __slots__ = (
-        "_blocked_timeout",
-        "_cancellable",
-        "_confirm_timeout",
-        "_confirms",
-        "_refused",
-        "_unblocked_at",
-        "_window",
-        "backlog",
-        "blocked_since",
-        "kept",
-        "limit",
-        "published",
-        "wanted",
+        *"_blocked_timeout _cancellable _confirm_timeout _confirms _refused _unblocked_at _window backlog".split(),
+        *"blocked_since kept limit published wanted".split(),
     )
 
     def __init__(self, config: Config) -> None:
@@ -111,7 +101,8 @@ class Outbox:
         self._blocked_timeout = config.blocked_timeout
         self._confirms: Confirms[Publish] = Confirms()
         self._refused: deque[tuple[float, Publish]] = deque()
-        #: Unconfirmed publishes that may be cancelled: whether they are to be sent again should the link not take them.
+        #: The unconfirmed publishes that may be cancelled. The value says whether to send them again after a refusal or
+        #: a lost link.
         self._cancellable: dict[PublishId, bool] = {}
         self._unblocked_at = 0.0
         self.backlog: deque[Publish] = deque()
@@ -123,28 +114,19 @@ class Outbox:
     # Accepting
 
     def refuse_if_full(self) -> None:
-        """See that there is space for one more publish.
-
-        Raises:
-            BufferFull: there is none.
-        """
+        """Raise ``BufferFull`` if there is no space for one more publish."""
         if self.kept >= self.limit:
             raise BufferFull(
-                f"{self.kept} publishes wait for the broker's confirms", hint="publish more slowly, or wait for space"
+                f"{self.kept} publishes wait for the broker's confirms, which is the limit",
+                hint="publish more slowly, or wait until there is space",
             )
 
     def may_cancel(self, publish: Publish) -> None:
-        """Remember that this publish may be cancelled as long as it is not confirmed."""
+        """Allow to cancel this publish as long as it is not confirmed."""
         self._cancellable[publish.pid] = True
 
     def cancel(self, publishes: Iterable[Publish]) -> list[Publish]:
-        """Drop those of these publishes that are not confirmed: nobody wants them any more.
-
-        One that is on the link cannot be taken back; it is not sent again.
-
-        Returns:
-            Those that were dropped.
-        """
+        """Drop those of these publishes that are not sent, and return them. The others are not sent again."""
         unwanted = {publish.pid for publish in publishes} & self._cancellable.keys()
         if not unwanted:
             return []
@@ -154,12 +136,12 @@ class Outbox:
             self.backlog = deque(publish for publish in self.backlog if publish.pid not in unwanted)
             self._refused = deque(each for each in self._refused if each[1].pid not in unwanted)
             self._forget(dropped)
-        for pid in unwanted & self._cancellable.keys():  # on the link
+        for pid in unwanted & self._cancellable.keys():  # sent already
             self._cancellable[pid] = False
         return dropped
 
     def _forget(self, publishes: Collection[Publish]) -> None:
-        """They are confirmed, or will not be sent any more."""
+        """Do not count these publishes any more: they are confirmed or dropped."""
         self.kept -= len(publishes)
         for publish in publishes:
             self._cancellable.pop(publish.pid, None)
@@ -167,7 +149,7 @@ class Outbox:
     # On the link
 
     def send(self, epoch: Epoch, now: float, effects: list[Effect]) -> None:
-        """Move what the window allows from the backlog to the link, which must be open and not blocked."""
+        """Send as much of the backlog as the window allows. The link must be open, and not blocked."""
         backlog, confirms = self.backlog, self._confirms
         space = self._window - len(confirms.open)
         while backlog and space > 0:
@@ -179,7 +161,7 @@ class Outbox:
             space -= 1
 
     def confirmed(self, tag: int, multiple: bool) -> list[Publish]:
-        """The publishes that the broker has taken."""
+        """Remove and return the publishes that the broker has confirmed."""
         safe = self._confirms.take(tag, multiple)
         if self._cancellable:
             self._forget(safe)
@@ -188,10 +170,9 @@ class Outbox:
         return safe
 
     def refused(self, tag: int, multiple: bool, due: float) -> tuple[int, list[Publish]]:
-        """Keep the publishes that the broker has refused, to be sent again at ``due``.
+        """Keep the publishes that the broker has refused, to send them again at ``due``, in monotonic seconds.
 
-        Returns:
-            How many those are, and the publishes that are dropped instead since nobody wants them any more.
+        Returns how many are kept, and those that are dropped because they were cancelled.
         """
         refused = self._confirms.take(tag, multiple)
         unwanted = [publish for publish in refused if not self._cancellable.get(publish.pid, True)]
@@ -200,24 +181,20 @@ class Outbox:
         return len(refused) - len(unwanted), unwanted
 
     def returned(self, message_id: str | None, reason: str) -> Publish | None:
-        """Note that the broker has returned a publish as unroutable. Its confirm follows.
-
-        Returns:
-            The publish; ``None`` for one that is not on the link.
-        """
-        for publish in self._confirms.open.values():  # nearly always it is the first
+        """Note why the broker has returned a publish. Returns the publish; ``None`` if it is not on the link."""
+        for publish in self._confirms.open.values():  # it is nearly always the first one
             if message_id and publish.properties.message_id == message_id:
                 publish.returned = reason
                 return publish
         return None
 
     def block(self, now: float) -> None:
-        """The broker takes no publishes for a while."""
+        """Send nothing: the broker blocks publishing."""
         if self.blocked_since is None:
             self.blocked_since = now
 
     def unblock(self, now: float) -> bool:
-        """The broker takes publishes again; whether it did not before."""
+        """Send again: the broker does not block publishing any more. Returns whether it did."""
         if self.blocked_since is None:
             return False
         self.blocked_since = None
@@ -227,10 +204,9 @@ class Outbox:
     # Time
 
     def deadline(self, serving: bool) -> float | None:
-        """When :meth:`overdue` or :meth:`retry` has something to say next, monotonic seconds.
+        """Return when to call :meth:`overdue` and :meth:`retry` next, in monotonic seconds; ``None`` if nothing is due.
 
-        Args:
-            serving: the link is open. Before, nothing of it is overdue but the end of an alarm.
+        If the link is not open (``serving``), only a resource alarm can last too long.
         """
         blocked = self.blocked_since
         first = None if blocked is None else blocked + self._blocked_timeout
@@ -243,9 +219,9 @@ class Outbox:
         return first
 
     def overdue(self, now: float, serving: bool) -> str | None:
-        """Why the link is of no use any more; ``None`` if all is well."""
+        """Return why the link has to be closed; ``None`` if it has not."""
         if self.blocked_since is not None and now >= self.blocked_since + self._blocked_timeout:
-            return f"the broker has taken no publishes for {self._blocked_timeout:g} s"
+            return f"the broker has blocked publishing for {self._blocked_timeout:g} s"
         if serving:
             unconfirmed = self._confirm_due()
             if unconfirmed is not None and now >= unconfirmed:
@@ -253,26 +229,27 @@ class Outbox:
         return None
 
     def _confirm_due(self) -> float | None:
-        """When the oldest publish has waited too long, unless the broker has said that it takes none."""
+        """Return when the oldest publish has waited too long; ``None`` if there is none, or during an alarm."""
         if self.blocked_since is not None:
             return None
         oldest = self._confirms.oldest()
         return None if oldest is None else max(oldest.sent_at, self._unblocked_at) + self._confirm_timeout
 
     def retry(self, now: float) -> bool:
-        """Put the refused publishes whose time has come into the backlog; whether there were any."""
+        """Move the refused publishes that are due to the backlog. Returns whether there were any."""
         found = False
         while self._refused and self._refused[0][0] <= now:
             self.backlog.append(self._refused.popleft()[1])
             found = True
         return found
 
-    # The end of a link, and of the service
+    # The end of a link and of the service
 
     def lose_link(self) -> None:
-        """Nothing is known of what was on the link.
+        """Prepare the publishes for the next link, because the present one is lost.
 
-        What is kept is sent again, in the order of acceptance. The rest is forgotten: redeliveries make it again.
+        Those that are kept are sent again, in the order of their acceptance. The others are forgotten: their handlers
+        make them again when the broker has delivered their messages again.
         """
         unsafe = [publish.again() for publish in self._confirms.clear()]
         unsafe += [publish for _, publish in self._refused]
@@ -289,7 +266,7 @@ class Outbox:
         self.blocked_since = None
 
     def abandon(self) -> list[Publish]:
-        """Remove and return everything that is not confirmed: the service is over."""
+        """Remove and return all publishes that are not confirmed: the service has stopped."""
         unsafe = [*self._confirms.clear(), *(publish for _, publish in self._refused), *self.backlog]
         self._refused.clear()
         self.backlog.clear()

@@ -1,4 +1,7 @@
-"""What a handler's run came to, and how that is told from what the handler returned or raised."""
+"""The outcomes of handlers, and how they are made of what a handler returned or raised.
+
+It decides which outcome a result means. It does not know what follows from an outcome.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +19,28 @@ from eda_core.text import one_line, shortened
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The handler succeeded: publish what it published, then acknowledge."""
+    """The handler succeeded. Its publishes are sent, and its message is acknowledged when they are confirmed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The handler succeeded and will acknowledge the message itself."""
+    """The handler succeeded, and its message will be acknowledged by hand. Its publishes are sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """A configuration handler succeeded and the service is now configured."""
+    """The handler of a configuration succeeded, and the service is configured now."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Failed:
-    """The handler failed: what it published is forgotten, the retry policy decides.
+    """The handler failed. Its publishes are dropped, and the retry policy decides about its message.
 
     Attributes:
-        reason: one line.
-        detail: the traceback, or "".
-        permanent: trying again cannot help: dead-letter at once.
-        level: criticality of the log.
+        reason: why, in one line.
+        detail: the traceback; "" if there is none.
+        permanent: whether to dead-letter the message at once, because trying again cannot help.
+        level: the syslog severity of the log record, from 0 to 7.
 
     Raises:
         LocalError: the level is not a syslog severity.
@@ -55,20 +58,28 @@ class Failed:
         return f"Failed({shortened(self.reason)!r})"
 
 
+#: Any outcome of a handler.
 Outcome = Done | Deferred | Configured | Failed
 
+#: A ``Done``, made once.
 DONE: Final = Done()
+#: A ``Deferred``, made once.
 DEFERRED: Final = Deferred()
+#: A ``Configured``, made once.
 CONFIGURED: Final = Configured()
 
 
 def outcome(message: AnyMessage, returned: object) -> Outcome:
-    """What a handler that returned has come to."""
+    """Return the outcome of a handler that has returned a value for ``message``.
+
+    A true value means ``Configured`` for a configuration, nothing for a log record, and ``Deferred`` for any other
+    message. A coroutine or a generator is a failure.
+    """
     try:
         if not returned:
             return DONE
         check_begun(returned)
-    except Exception as error:  # whether an array is true, say, is an error
+    except Exception as error:  # some values, such as arrays, are neither true nor false
         return failure(error)
     if type(message) is LogRecord:
         return DONE
@@ -76,31 +87,34 @@ def outcome(message: AnyMessage, returned: object) -> Outcome:
 
 
 def check_begun(returned: object) -> None:
-    """See that what a handler, a hook or a timer returned is not its own work, still to be done.
+    """Check that a handler, a hook or a timer did its work, and did not return it as a coroutine or a generator.
 
     Raises:
-        NotBegun: it is a coroutine or a generator.
+        NotBegun: ``returned`` is a coroutine or a generator.
     """
     if isinstance(returned, (Coroutine, Generator, AsyncGenerator)):
         if isinstance(returned, Coroutine):
-            returned.close()  # or Python warns of it later, elsewhere
+            returned.close()  # otherwise Python warns later that it was never awaited
         raise NotBegun(
-            f"nothing is done: what was returned is still to be run ({type(returned).__name__})",
-            hint="await it where handlers are coroutines; elsewhere they have neither async nor yield",
+            f"the function was not run: its result is a value of type {type(returned).__name__}",
+            hint="await it if handlers are coroutines; otherwise use neither async nor yield in them",
         )
 
 
 def failure(error: BaseException) -> Failed:
-    """What a handler that raised has come to."""
+    """Return the outcome of a handler that has raised ``error``.
+
+    ``Reject`` and ``NoHandler`` are permanent failures. The level of a ``NoHandler`` is ERROR, that of others ALERT.
+    """
     try:
         text = str(error)
-    except BaseException:  # an exception of the user's whose __str__ fails, with whatever
+    except BaseException:  # the __str__ of a user's exception may raise anything
         text = "it cannot be shown"
     if isinstance(error, NoHandler):
         return Failed(one_line(text), permanent=True, level=ERROR)
     reason = one_line(f"{type(error).__name__}: {text}")
     try:
         detail = "".join(traceback.format_exception(error))
-    except BaseException:  # or one whose other parts fail
+    except BaseException:  # its other methods, too
         detail = ""
     return Failed(reason, detail, permanent=isinstance(error, Reject))

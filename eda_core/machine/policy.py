@@ -1,4 +1,7 @@
-"""The policies, as values with pure functions: what to do with a failed message, and with a lost link."""
+"""Policies as values: how often a failed message is tried again, and how long to wait after a lost link.
+
+They answer questions. They do not know of any message or link.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,22 @@ from eda_core.checks import is_number
 from eda_core.errors import LocalError
 from eda_core.text import shortened
 
-#: A delay is a TTL of whole milliseconds, which RabbitMQ keeps in 32 bits.
+#: The longest delay, seconds. It becomes the TTL of a queue: milliseconds, which RabbitMQ stores in 32 bits.
 _LONGEST_DELAY: Final = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a message is tried before it is dead-lettered, and how long it waits in between.
+    """How often a message is tried before it is dead-lettered, and how long it waits between two attempts.
 
     Attributes:
-        attempts: tries in all, at least 1. The default is the architecture's: one retry, at once.
-        delays: seconds before the second, third … try; the last one also before any further. Without delays a failed
-            message goes straight back to its queue.
+        attempts: the number of attempts in all, at least 1. By default there is one retry, at once.
+        delays: the times before the second attempt, the third and so on, seconds. The last one is used for all further
+            attempts, too. Without delays a failed message goes back to its queue at once.
+
+    Raises:
+        LocalError: ``attempts`` is not a whole number of at least 1, or a delay not a number of seconds from 0.001 to
+            4,000,000.
     """
 
     attempts: int = 2
@@ -29,24 +36,28 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if type(self.attempts) is not int or self.attempts < 1:
-            raise LocalError(f"RetryPolicy(attempts={self.attempts!r})", hint="a message is tried at least once")
+            raise LocalError(f"RetryPolicy(attempts={self.attempts!r})", hint="give a whole number of at least 1")
         if type(self.delays) is not tuple or not all(
             is_number(delay) and 0.001 <= delay <= _LONGEST_DELAY for delay in self.delays
         ):
-            raise LocalError(f"{self!r}", hint=f"give seconds, up to {_LONGEST_DELAY}")
+            raise LocalError(f"{self!r}", hint=f"give delays as a tuple of seconds from 0.001 to {_LONGEST_DELAY}")
 
     def __repr__(self) -> str:
         return f"RetryPolicy(attempts={self.attempts}, delays={shortened(repr(self.delays), 60)})"
 
     @classmethod
     def backoff(cls, attempts: int = 6, *, base: float = 1.0, factor: float = 4.0, cap: float = 3600.0) -> RetryPolicy:
-        """Delays that grow: ``base``, ``base * factor`` … up to ``cap``, seconds.
+        """Make a policy whose delays grow: ``base``, ``base * factor``, ``base * factor ** 2`` and so on.
 
-        A failed message is published again, by way of a queue of the service's own from which it returns when the delay
-        is over. It counts its attempts in a header, so they are exact whoever fails, and the order of messages changes.
+        A failed message is published again, to a retry queue of the service, from which it returns after the delay
+        (docs/architecture.rst, "Delayed retries"). A header counts its attempts, so the count is right whichever worker
+        fails. The order of messages changes.
+
+        Args:
+            cap: the longest delay, seconds.
 
         Raises:
-            LocalError: ``attempts`` is less than 1, or the delays are none that a queue can have.
+            LocalError: as for :class:`RetryPolicy`.
         """
         cls(attempts)
         if not all(map(is_number, (base, factor, cap))):
@@ -58,29 +69,32 @@ class RetryPolicy:
         return cls(attempts, tuple(delays))
 
     def gives_up(self, attempt: int) -> bool:
-        """Whether a message whose ``attempt`` (from 1) failed goes to the dead letters."""
+        """Return whether a message is dead-lettered after its attempt number ``attempt``, from 1, has failed."""
         return attempt >= self.attempts
 
     def delay(self, attempt: int) -> float:
-        """Seconds until the next try of a message whose ``attempt`` (from 1) failed; 0 for at once."""
+        """Return the seconds until the next attempt after attempt number ``attempt``, from 1; 0 means at once."""
         return self.delays[min(attempt, len(self.delays)) - 1] if self.delays else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
-    """When to try again after a link could not be opened or was lost.
+    """When to connect again after a link could not be opened or was lost.
 
-    All URLs are tried in turn, one after the other at once; then comes a delay drawn evenly between nothing and a
-    ceiling that doubles with each round ("full jitter": after a broker's restart its clients must not come back all
-    together).
+    In each round all URLs are tried, one directly after the other. Between two rounds there is a delay. It is drawn at
+    random between 0 and a ceiling that doubles with each round ("full jitter"), so that the clients of a broker that
+    has restarted do not all return at the same time.
 
     Attributes:
-        base: ceiling of the first delay, seconds.
-        cap: ceiling of any delay, seconds.
-        stable_after: a link that has lasted this long clears the count of failures, seconds. So does one on which a
-            delivery was settled or a publish confirmed.
-        initial_attempts: so many attempts to open the first link may fail before the service ends with an error.
+        base: the ceiling of the first delay, seconds.
+        cap: the highest ceiling, seconds.
+        stable_after: the count of failures begins anew after a link that lasted this long, seconds. So it does after a
+            link on which a delivery was settled or a publish confirmed.
+        initial_attempts: how many attempts to open the first link may fail before the service ends with an error;
             ``None`` for any number.
+
+    Raises:
+        LocalError: a value is not allowed. The text says which are.
     """
 
     base: float = 1.0
@@ -91,13 +105,13 @@ class ReconnectPolicy:
     def __post_init__(self) -> None:
         numbers = all(map(is_number, (self.base, self.cap, self.stable_after)))
         if not numbers or not 0 < self.base <= self.cap < float("inf") or not self.stable_after >= 0:
-            raise LocalError(f"{self}", hint="stable_after is not negative, base is more than 0 and at most cap")
+            raise LocalError(f"{self}", hint="give base > 0, base <= cap and stable_after >= 0, in seconds")
         attempts = self.initial_attempts
         if attempts is not None and (type(attempts) is not int or attempts < 1):
-            raise LocalError(f"{self}", hint="initial_attempts is a whole number, at least 1, or None")
+            raise LocalError(f"{self}", hint="give initial_attempts as a whole number from 1, or None")
 
     def delay(self, failures: int, urls: int, random: Callable[[], float]) -> float:
-        """Seconds to wait after this many failures in a row (from 1), with this many URLs."""
+        """Return the seconds to wait after this many failures in a row, from 1, with this many URLs."""
         if failures % urls:
             return 0.0
         doublings = min(failures // urls - 1, 32)

@@ -1,8 +1,9 @@
-"""Delayed retries: a failed message is published again, into a queue that gives it back when the delay is over.
+"""Delayed retries: a failed message is published to a queue from which it returns after the delay.
 
-For each delay there is one queue beside the service's own, ``<queue>.retry.<milliseconds>``. Nobody consumes it; its
-messages expire and are dead-lettered, through the default exchange, straight into the service's queue. What they would
-lose on that way travels in headers of ours: where they were published first, and how often they have failed.
+For each delay there is one retry queue, ``<queue>.retry.<milliseconds>``. Nobody consumes it. Its messages expire, and
+the broker dead-letters them through the default exchange, straight into the service's queue. Headers of ours say where
+a message was published first, and how often it has failed (docs/architecture.rst, "Delayed retries" and "Retry
+queues"). This module does not decide when a message is tried again.
 """
 
 from __future__ import annotations
@@ -16,17 +17,25 @@ from eda_core.messages.headers import ATTEMPT, DELIVERY_COUNT_HEADER, ORIGIN_EXC
 from eda_core.messages.properties import Properties
 from eda_core.messages.routing import MAX_HEADER_BYTES
 
-#: The broker's own; never to be published again (docs/design.rst, "Republished x-death").
+#: The first characters of the broker's own headers, which must not be published again (docs/design.rst, "Republished
+#: x-death").
 _DEATH: Final = ("x-death", "x-first-death", "x-last-death", DELIVERY_COUNT_HEADER)
 
 
+#: The other properties that a copy has.
+_COPIED: Final = (
+    *("content_type", "content_encoding", "priority", "correlation_id", "reply_to"),
+    *("message_id", "timestamp", "message_type", "app_id"),
+)
+
+
 def retry_queue(queue: str, delay: float) -> str:
-    """The queue in which messages of ``queue`` wait for ``delay`` seconds."""
+    """Return the name of the queue in which messages of ``queue`` wait for ``delay`` seconds."""
     return f"{queue}.retry.{_milliseconds(delay)}"
 
 
 def declaration(queue: str, delay: float) -> Queue.Declare:
-    """The command that declares it."""
+    """Return the command that declares the retry queue for ``queue`` and a delay, seconds."""
     arguments: dict[str, Any] = {
         "x-message-ttl": _milliseconds(delay),
         "x-dead-letter-exchange": "",
@@ -36,16 +45,17 @@ def declaration(queue: str, delay: float) -> Queue.Declare:
 
 
 def attempts_behind(headers: Mapping[str, Any]) -> int:
-    """How often a message that was put straight into the queue has failed, by its own account."""
+    """Return how often a message has failed before its delayed retry, as its headers say."""
     count = headers.get(ATTEMPT)
     return count if type(count) is int and count > 0 else 0
 
 
 def again(properties: Basic.Properties, exchange: str, routing_key: str, attempt: int) -> Basic.Properties | None:
-    """The properties of a failed message's copy; ``None`` if it has headers that cannot be written again, or too many.
+    """Return the properties for a copy of a failed message; ``None`` if they cannot be written, or are too large.
 
-    Everything is kept but what is the broker's, the expiration (it has been delivered in time) and the user id (the
-    broker refuses that of another user).
+    They are those of the message without the broker's own headers, without the expiration, because the message was
+    delivered in time, and without the user id, because the broker refuses that of another user. Headers say to which
+    exchange and with which routing key the message was published first, and how many attempts have failed.
     """
     headers = {
         name: value
@@ -55,22 +65,10 @@ def again(properties: Basic.Properties, exchange: str, routing_key: str, attempt
     headers[ATTEMPT] = attempt
     headers[ORIGIN_EXCHANGE] = exchange
     headers[ORIGIN_ROUTING_KEY] = routing_key
-    copy = Properties(
-        content_type=properties.content_type,
-        content_encoding=properties.content_encoding,
-        headers=headers,
-        delivery_mode=2,
-        priority=properties.priority,
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
-        message_id=properties.message_id,
-        timestamp=properties.timestamp,
-        message_type=properties.message_type,
-        app_id=properties.app_id,
-    )
+    copy = Properties(headers=headers, delivery_mode=2, **{name: getattr(properties, name) for name in _COPIED})
     try:
         size = len(copy.marshal())
-    except Exception:  # pamqp raises TypeError, struct.error, OverflowError … for what it has read but cannot write
+    except Exception:  # pamqp raises TypeError, struct.error, OverflowError and others
         return None
     return copy if size <= MAX_HEADER_BYTES else None
 

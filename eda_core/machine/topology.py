@@ -1,12 +1,12 @@
-"""What a service declares, as AMQP 0-9-1 commands (docs/architecture.rst, "Topology").
+"""The exchanges, queues and bindings of a service, as AMQP 0-9-1 commands (docs/architecture.rst, "Topology").
 
-Declaring goes in two steps, because the broker names the exclusive queues: first exchanges and queues, then, with the
-names at hand, bindings and prefetch.
+They are declared in two steps, because the broker names the exclusive queues: first exchanges and queues, then bindings
+and prefetch. This module decides what is declared. It does not know when, nor what the state of the link is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,21 +15,21 @@ from pamqp.commands import Basic, Exchange, Queue
 
 from eda_core.machine import retry
 from eda_core.machine.config import Config
-from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS, EXCHANGES, LOGS, queue_name
+from eda_core.messages.routing import COMMANDS, EVENTS, EXCHANGES, queue_name
 
-#: The consumer tag of results of calls. The other consumers are called after their exchanges.
+#: The consumer tag for the results of calls. The tags of the other consumers are the names of their exchanges.
 REPLIES: Final = "replies"
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One queue of the service.
+    """A queue of the service.
 
     Attributes:
-        exchange: where it is bound.
-        queue: its name, "" for one that the broker names.
+        exchange: the exchange to which it is bound.
+        queue: its name; "" if the broker names it.
         keys: its binding keys.
-        tag: of its consumer, the exchange's name unless given.
+        tag: its consumer tag, by default the name of the exchange.
     """
 
     exchange: str
@@ -45,30 +45,23 @@ class Subscription:
 
 
 def replies(key: str) -> Subscription:
-    """The queue of this worker alone for the results of its calls, which come under the routing key ``key``."""
+    """Return the queue for the results of this worker's calls. Their routing key is ``key``."""
     return Subscription(COMMANDS, "", (key,), REPLIES)
 
 
 def subscriptions(config: Config) -> tuple[Subscription, ...]:
-    """The queues that ``config`` asks for, in the order of declaration."""
-    return tuple(_subscriptions(config))
-
-
-def _subscriptions(config: Config) -> Iterator[Subscription]:
-    for exchange, keys in ((EVENTS, config.events), (COMMANDS, config.commands)):
-        if keys:
-            yield Subscription(exchange, "" if config.exclusive_queues else queue_name(config.service, exchange), keys)
-    for exchange, keys in ((CONFIGURATIONS, config.configurations), (LOGS, config.logs)):
-        if keys:
-            yield Subscription(exchange, "", keys)
+    """Return the queues of a service, in the order in which they are declared."""
+    shared = () if config.exclusive_queues else (EVENTS, COMMANDS)
+    wanted = zip(EXCHANGES, (config.events, config.commands, config.configurations, config.logs), strict=True)
+    return tuple(
+        Subscription(exchange, queue_name(config.service, exchange) if exchange in shared else "", keys)
+        for exchange, keys in wanted
+        if keys
+    )
 
 
 def declarations(wanted: Sequence[Subscription], delays: Iterable[float]) -> tuple[base.Frame, ...]:
-    """The first step: all four exchanges, since the service may publish to any, its queues, and those for retries.
-
-    Args:
-        delays: before retries, seconds.
-    """
+    """Return the commands of the first step: all four exchanges, the queues, and a retry queue for each delay."""
     exchanges = (Exchange.Declare(exchange=name, exchange_type="topic", durable=True) for name in EXCHANGES)
     queues = (
         Queue.Declare(queue=subscription.queue, durable=bool(subscription.queue), exclusive=not subscription.queue)
@@ -84,7 +77,7 @@ def declarations(wanted: Sequence[Subscription], delays: Iterable[float]) -> tup
 
 
 def queue_names(wanted: Sequence[Subscription], replies: Sequence[base.Frame]) -> Mapping[str, str] | None:
-    """The queue of each consumer tag, read off the replies to :func:`declarations`; ``None`` if they do not fit."""
+    """Return the name of each queue by consumer tag, from the replies to the first step; ``None`` if one is missing."""
     names = [reply.queue for reply in replies if isinstance(reply, Queue.DeclareOk) and reply.queue]
     if len(names) < len(wanted) or not all(map(_is_queue_name, names)):
         return None
@@ -92,7 +85,7 @@ def queue_names(wanted: Sequence[Subscription], replies: Sequence[base.Frame]) -
 
 
 def _is_queue_name(name: str) -> bool:
-    """Whether pamqp takes it in a command, as it may not, whoever gave it."""
+    """Return whether pamqp accepts the name in a command. It may not accept each name that a broker gives."""
     try:
         Queue.Bind(queue=name)
     except ValueError:
@@ -101,7 +94,7 @@ def _is_queue_name(name: str) -> bool:
 
 
 def bindings(wanted: Sequence[Subscription], queues: Mapping[str, str], prefetch: int) -> tuple[base.Frame, ...]:
-    """The second step: bindings are only ever added; the prefetch (messages) holds for each consumer."""
+    """Return the commands of the second step: the bindings of the queues, named by consumer tag, and the prefetch."""
     bound = (
         Queue.Bind(queue=queues[subscription.tag], exchange=subscription.exchange, routing_key=key)
         for subscription in wanted

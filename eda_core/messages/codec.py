@@ -1,9 +1,9 @@
-"""Payloads to bytes and back: CBOR (RFC 8949, the default) and JSON (RFC 8259), both within limits.
+"""Writes payloads as bytes and reads them: CBOR (RFC 8949, the default) and JSON (RFC 8259), both within limits.
 
-A body comes from the network and is data: whatever the bytes, :func:`decode` returns a value or raises
-:class:`DecodeError`, never anything else. It takes linear time and memory, but for maps whose integer keys are made to
-collide (which peers need to use, and whose cost ``max_bytes`` bounds). What :func:`encode` accepts, :func:`decode`
-accepts.
+A body comes from the network. Whatever its bytes are, :func:`decode` returns a value or raises :class:`DecodeError`,
+and nothing else. It takes linear time and memory, with one exception: maps with integer keys that are chosen to
+collide. Peers may use integer keys, and ``max_bytes`` bounds what such a map costs. :func:`decode` accepts what
+:func:`encode` has written. This module knows nothing of properties and headers.
 """
 
 from __future__ import annotations
@@ -12,36 +12,45 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import cbor2
 
 from eda_core.errors import LocalError, PayloadError
+from eda_core.text import shortened
 
+#: The content type of CBOR, the default for what a service publishes.
 CBOR: Final = "application/cbor"
+#: The content type of JSON.
 JSON: Final = "application/json"
 
 #: Containers that count as one level of depth.
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset)
-#: From so many containers on one level on, those that are the same object are looked at only once.
-_MANY: Final = 200
-#: The library quotes what it does not like, such as a key, however long: so many characters of that are told.
+#: Containers that come out of a decoder.
+_PLAIN: Final = (dict, list, tuple)
+#: A payload this many levels below the limit is sure to be accepted: the tag of a big integer counts as a level, too.
+_SPARE_LEVELS: Final = 3
+#: Characters of an error of the CBOR library that are shown. It may quote a key of any length.
 _LONGEST_CAUSE: Final = 200
-#: What needs no look inside.
+#: The types of values that hold no other values.
 _LEAVES: Final = frozenset((str, int, float, bool, type(None), bytes))
 
 
 class DecodeError(ValueError):
-    """A body that is not a payload. The text says why, in one line without the body itself."""
+    """A body that cannot be read as a payload. The text says why in one line, without the body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a payload may be, before the wire and after it.
+    """How large and how deep a payload may be, when it is written and when it is read.
 
     Attributes:
-        max_bytes: largest body, bytes. RabbitMQ 4 refuses more than 16 MiB by default.
-        max_depth: deepest nesting of containers; a flat map has depth 1.
+        max_bytes: the largest body, bytes, at least 1. By default 16 MiB: RabbitMQ 4 refuses more.
+        max_depth: the deepest nesting of containers, from 1 to 400. A flat map has depth 1.
+
+    Raises:
+        LocalError: a limit is not a whole number in its range.
     """
 
     max_bytes: int = 16 * 1024 * 1024
@@ -50,17 +59,21 @@ class Limits:
     def __post_init__(self) -> None:
         whole = type(self.max_bytes) is type(self.max_depth) is int
         if not whole or self.max_bytes < 1 or not 1 <= self.max_depth <= 400:
-            raise LocalError(f"{self} makes no sense", hint="max_bytes is at least 1, max_depth from 1 to 400")
+            raise LocalError(f"{self} is not allowed", hint="give max_bytes from 1, and max_depth from 1 to 400")
 
 
+#: The limits of the architecture.
 DEFAULT_LIMITS: Final = Limits()
 
 
 def encode(payload: object, content_type: str = CBOR, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Write ``payload`` in ``content_type``.
+    """Return a payload as the body of a message.
+
+    Args:
+        content_type: ``CBOR`` or ``JSON``.
 
     Raises:
-        PayloadError: it holds a value the content type has no form for, is nested too deep, or is too large.
+        PayloadError: the payload has a value that the content type cannot express, is nested too deep, or is too large.
         LocalError: the content type is neither ``application/cbor`` nor ``application/json``.
     """
     writer = _WRITERS.get(content_type)
@@ -86,11 +99,17 @@ def encode(payload: object, content_type: str = CBOR, limits: Limits = DEFAULT_L
 
 
 def decode(body: bytes, content_type: str | None, limits: Limits = DEFAULT_LIMITS) -> Any:
-    """Read a body. An empty one is ``None``, and no content type means JSON (eventail 2.3.6 does both).
+    """Return the payload that a body holds.
+
+    As with eventail 2.3.6, an empty body is ``None``, and a body without a content type is JSON.
+
+    Args:
+        content_type: the property of the message; case and parameters do not matter (RFC 9110, section 8.3.1).
 
     Raises:
-        DecodeError: it is too large, too deep, malformed, of another content type, or uses a construct that is refused
-            because it can be made to explode (shared references, regular expressions …).
+        DecodeError: the body is too large, nested too deep or malformed, has another content type, or uses a feature of
+            CBOR that is refused because a small body could cost much memory or time (shared references, regular
+            expressions and others).
     """
     if not body:
         return None
@@ -98,28 +117,22 @@ def decode(body: bytes, content_type: str | None, limits: Limits = DEFAULT_LIMIT
         raise DecodeError(f"body of {len(body)} bytes, the limit is {limits.max_bytes}")
     reader = _READERS.get(content_type)
     if reader is None:
-        # Parameters and case do not matter (RFC 9110, section 8.3.1); looked at only after the fast exact match failed.
         reader = _READERS.get(str(content_type).partition(";")[0].strip().lower())
         if reader is None:
-            raise DecodeError(f"content type {_short(content_type)} is neither {CBOR} nor {JSON}")
+            raise DecodeError(f"content type {shortened(repr(content_type), 60)} is neither {CBOR} nor {JSON}")
     return reader(body, limits)
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
 def _is_plain(payload: object, limits: Limits) -> bool:
-    """Whether ``payload`` is sure to be accepted by :func:`decode`; if not, only decoding it will tell.
+    """Return whether ``decode`` is sure to accept a payload. If it is not sure, the body has to be decoded to know.
 
-    As few containers as that cannot be nested too deep, whatever holds what. (Loops: in Python 3.11 a comprehension
-    costs a call.) Big integers have a tag, which counts as a level: near the limit it takes a decoder to know.
+    This looks at each container once, and goes into all details only if there are many. So few containers cannot be
+    nested too deep, whatever they hold. (In Python 3.11 a loop is faster than a comprehension, which costs a call.)
 
     Raises:
         PayloadError: as :func:`_look_closely`.
     """
-    few = limits.max_depth - 3
+    few = limits.max_depth - _SPARE_LEVELS
     nodes: list[Any] = [payload]
     for node in nodes:
         kind = type(node)
@@ -141,81 +154,47 @@ def _is_plain(payload: object, limits: Limits) -> bool:
 
 
 def _look_closely(payload: object, limits: Limits) -> bool:
-    """As :func:`_is_plain`, level by level.
+    """Do the work of :func:`_is_plain` for any payload, level by level.
+
+    A value that is in a payload many times is looked at once on each level, but counted as often as it is written: 32
+    levels of pairs of the same object are 2^32 leaves, and none must be written before their number is known.
 
     Raises:
-        PayloadError: it is nested too deep, or has more parts than a body has bytes.
+        PayloadError: the payload is nested too deep, or is too large because it has the same values many times.
     """
-    plain, level = True, [payload]
+    plain, size, level = True, 0, [(payload, 1)]
     for depth in range(limits.max_depth):
-        inner: list[object] = []
-        for node in level:
-            if type(node) is dict:
-                for key, child in node.items():
-                    if type(child) not in _LEAVES:
-                        inner.append(child)
-                    if type(key) not in _LEAVES:
-                        inner.append(key)
-            elif type(node) is list or type(node) is tuple:
-                for child in node:
-                    if type(child) not in _LEAVES:
-                        inner.append(child)
-            else:
+        inner: dict[int, tuple[object, int]] = {}
+        for node, times in level:
+            if type(node) not in _PLAIN:
                 plain = False
-                inner += _children(node)
-        if not inner:
-            return plain and depth < limits.max_depth - 3
-        if len(inner) > _MANY:
-            _check_shared(inner, limits.max_depth - depth - 1, limits)
-            return False
-        level = inner
-    _too_deep(level, limits)
+            children = [*node, *node.values()] if isinstance(node, dict) else node
+            for child in children if isinstance(children, _CONTAINERS) else ():
+                if type(child) not in _LEAVES:
+                    known = inner.get(id(child))
+                    inner[id(child)] = (child, times if known is None else known[1] + times)
+                elif times > 1:
+                    size += times * (len(child) if isinstance(child, (str, bytes)) else 1)
+        level = list(inner.values())
+        size += sum([times for _, times in level])
+        if size > limits.max_bytes:
+            raise PayloadError(
+                f"payload is larger than {limits.max_bytes} bytes", hint="send a reference to it instead"
+            )
+        if not level:
+            return plain and depth < limits.max_depth - _SPARE_LEVELS
+    if any(isinstance(node, _CONTAINERS) for node, _ in level):
+        raise PayloadError(f"payload is nested deeper than {limits.max_depth} levels", hint="flatten it")
     return False
 
 
-def _children(node: object) -> list[object]:
-    if isinstance(node, dict):
-        return [*node, *node.values()]
-    return [*node] if isinstance(node, _CONTAINERS) else []
-
-
-def _too_deep(level: list[object], limits: Limits) -> None:
-    if any(isinstance(node, _CONTAINERS) for node in level):
-        raise PayloadError(f"payload is nested deeper than {limits.max_depth} levels", hint="flatten it")
-
-
-def _check_shared(level: list[object], depth: int, limits: Limits) -> None:
-    """Go on with what has many parts, looking once at what is shared but counting it as often as it is written.
-
-    32 levels of pairs of the same object are 2^32 leaves, of which none must be written before the size is seen.
-    """
-    size = 0
-    counted = [(node, 1) for node in level]
-    for _ in range(depth):
-        inner: dict[int, tuple[object, int]] = {}
-        for node, times in counted:
-            for child in _children(node):
-                if type(child) in _LEAVES:
-                    size += times * (len(child) if isinstance(child, (str, bytes)) else 1)
-                else:
-                    inner[id(child)] = (child, inner.get(id(child), (child, 0))[1] + times)
-        size += sum(times for _, times in inner.values())
-        if size > limits.max_bytes:
-            raise PayloadError(f"payload has more than {limits.max_bytes} parts", hint="send a reference to it instead")
-        counted = list(inner.values())
-    _too_deep([node for node, _ in counted], limits)
-
-
 def _write_json(payload: object) -> bytes:
-    # NaN and Infinity are not JSON: peers in other languages would dead-letter them.
+    # NaN and Infinity are not JSON: peers in other languages could not read them.
     return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
 
 
-def _refusal(tag: int) -> Callable[[Any, bool], NoReturn]:
-    def refuse(_value: Any, _immutable: bool) -> NoReturn:
-        raise ValueError(f"CBOR tag {tag} is refused")
-
-    return refuse
+def _refuse(tag: int, _value: Any, _immutable: bool) -> NoReturn:
+    raise ValueError(f"CBOR tag {tag} is refused")
 
 
 def _unknown_tag(tag: cbor2.CBORTag, _immutable: bool) -> NoReturn:
@@ -223,7 +202,7 @@ def _unknown_tag(tag: cbor2.CBORTag, _immutable: bool) -> NoReturn:
 
 
 def _big_integer(digits: Any, _immutable: bool) -> int:
-    """Tag 2. Decimals and fractions of longer integers take quadratic time."""
+    """Read tag 2. Decimals and fractions that are made of longer integers take quadratic time."""
     if not isinstance(digits, bytes) or len(digits) > _LONGEST_INTEGER:
         raise ValueError(f"CBOR tag 2 or 3 is not on a byte string of at most {_LONGEST_INTEGER} bytes")
     return int.from_bytes(digits, "big")
@@ -233,20 +212,22 @@ def _negative_big_integer(digits: Any, immutable: bool) -> int:
     return -1 - _big_integer(digits, immutable)
 
 
+#: Bytes of the longest integer.
 _LONGEST_INTEGER: Final = 1024
-#: How longer ones begin: tag 2 or 3, on a byte string whose length takes two bytes or four.
+#: The first bytes of longer ones: tag 2 or 3, then a byte string with a length of two bytes or four.
 _LONG_INTEGERS: Final = (b"\xc2\x59", b"\xc3\x59", b"\xc2\x5a", b"\xc3\x5a")
 
-#: String references, shared references (cyclic, or 2^28 leaves from 266 bytes), regular expressions, e-mail messages.
+#: Our own readers of tags. Refused are string references (25, 256), shared references (28, 29: they may form a cycle,
+#: or 2^28 leaves from 266 bytes), regular expressions (35) and e-mail messages (36).
 _OWN_TAGS: Final[dict[int, Callable[[Any, bool], Any]]] = {
     2: _big_integer,
     3: _negative_big_integer,
-    **{tag: _refusal(tag) for tag in (25, 28, 29, 35, 36, 256)},
+    **{tag: partial(_refuse, tag) for tag in (25, 28, 29, 35, 36, 256)},
 }
 
 
-#: Put behind a body, to see in one fast call whether that ends where its payload does: "undefined", one byte that is in
-#: no UTF-8.
+#: A byte that is put behind a body to find out, in one fast call, whether the body ends where its payload does. In CBOR
+#: it is the value "undefined", and it never occurs in UTF-8.
 _END_CBOR: Final = 0xF7
 
 
@@ -254,14 +235,14 @@ def _read_cbor(body: bytes, limits: Limits) -> Any:
     if _END_CBOR not in body:
         try:
             payload, end = cbor2.loads(
-                b"\x82" + body + b"\xf7",  # an array of two
+                b"\x82" + body + b"\xf7",  # an array of two items
                 tag_hook=_unknown_tag,
                 semantic_decoders=_OWN_TAGS,
                 max_depth=limits.max_depth + 1,
                 allow_duplicate_keys=False,
             )
         except Exception:
-            return _read_cbor_alone(body, limits)  # it tells what is wrong with the body as it is
+            return _read_cbor_alone(body, limits)  # this error is about the array; that one is about the body
         if end is cbor2.undefined:
             return payload
     return _read_cbor_alone(body, limits)
@@ -277,9 +258,7 @@ def _read_cbor_alone(body: bytes, limits: Limits) -> Any:
             max_depth=limits.max_depth,
             allow_duplicate_keys=False,
         ).decode()
-    except (
-        Exception
-    ) as error:  # cbor2 documents CBORDecodeError only; bytes from the network must not find out otherwise
+    except Exception as error:  # cbor2 documents CBORDecodeError only, but no body may make decode() raise another
         raise DecodeError(f"malformed CBOR: {_cause(error)}") from None
     if stream.tell() != len(body):
         raise DecodeError(f"malformed CBOR: {len(body) - stream.tell()} bytes after the end of the payload")
@@ -288,12 +267,11 @@ def _read_cbor_alone(body: bytes, limits: Limits) -> Any:
 
 def _cause(error: Exception) -> str:
     inner = error.__cause__
-    text = f"{error} ({inner})" if inner is not None else f"{error}"
-    return text if len(text) <= _LONGEST_CAUSE else f"{text[: _LONGEST_CAUSE - 1]}…"
+    return shortened(f"{error} ({inner})" if inner is not None else f"{error}", _LONGEST_CAUSE)
 
 
 def _read_json(body: bytes, limits: Limits) -> Any:
-    # json's scanner recurses in C: nesting that cannot be counted out beforehand must not reach it.
+    # The scanner of json recurses in C, so it must not get text that is nested too deep.
     if body.count(b"[") + body.count(b"{") > limits.max_depth and _json_depth(body) > limits.max_depth:
         raise DecodeError(f"malformed JSON: nested deeper than {limits.max_depth} levels")
     try:
@@ -303,7 +281,7 @@ def _read_json(body: bytes, limits: Limits) -> Any:
 
 
 def _json_depth(body: bytes) -> int:
-    """The deepest nesting of brackets outside strings, in one pass."""
+    """Return the deepest nesting of brackets outside strings."""
     deepest = depth = 0
     inside = escaped = False
     for byte in body:

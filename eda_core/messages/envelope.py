@@ -1,4 +1,7 @@
-"""Messages to AMQP properties and body, and back (docs/architecture.rst, "Envelope")."""
+"""Writes messages as AMQP properties and body, and reads them (docs/architecture.rst, "Envelope").
+
+It decides what a valid envelope is. It does not know when a message is published, or what becomes of an invalid one.
+"""
 
 from __future__ import annotations
 
@@ -28,23 +31,24 @@ from eda_core.messages.routing import (
     MAX_HEADER_BYTES,
     MAX_NAME_BYTES,
     check_name,
+    size_of,
 )
 from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
 from eda_core.text import shortened
 
-#: AMQP 0-9-1, section 4.2.5.5; pamqp cuts longer ones.
+#: The longest name of a header, bytes (AMQP 0-9-1, section 4.2.5.5). pamqp cuts longer ones.
 MAX_HEADER_NAME_BYTES: Final = 128
-#: Levels of tables and arrays in a header. Much deeper ones crash their readers (docs/design.rst, "Poison headers").
+#: Levels of tables and arrays in a header. Much deeper ones crash some clients (docs/design.rst, "Poison headers").
 MAX_HEADER_DEPTH: Final = 32
-#: Milliseconds; RabbitMQ closes the channel over more, each time the message is sent again.
+#: The longest ``expiration``, milliseconds. RabbitMQ closes the channel over a longer one.
 _LONGEST_EXPIRATION: Final = 315_360_000_000
-#: RabbitMQ closes the channel over this one too, as nobody consumes it.
+#: RabbitMQ closes the channel over a message with this ``reply_to`` if the channel does not consume from it.
 _DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
 
-#: Keys of ``meta`` that a publish takes as properties …
+#: The keys of ``meta`` that become properties of a published message.
 _SENT: Final = ("timestamp", "expiration", "app_id", "priority", "message_type", "content_encoding")
-#: … and those it leaves out: each publish has an id of its own, the broker refuses a user_id that is not the
-#: connection's, the rest is written from the message.
+#: The keys of ``meta`` that are not published. A published message has an id of its own, the broker refuses the user_id
+#: of another user, and the others are written from the attributes of the message.
 _NOT_SENT: Final = (
     "delivery_tag",
     "message_id",
@@ -60,7 +64,11 @@ _NOT_SENT: Final = (
 
 
 class InvalidEnvelope(ValueError):
-    """A message that no handler can be given. The text says why; ``conversation_id`` is what could be read of it."""
+    """A delivery that is no message of the architecture. The text says why.
+
+    Attributes:
+        conversation_id: the one of the message; "" if it has none that can be read.
+    """
 
     def __init__(self, reason: str, conversation_id: str = "") -> None:
         super().__init__(reason)
@@ -71,11 +79,12 @@ class InvalidEnvelope(ValueError):
 
 
 def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, str, Basic.Properties, bytes]:
-    """Write ``message`` as the architecture has it on the wire: exchange, routing key, properties and body.
+    """Return the exchange, the routing key, the properties and the body with which a message is published.
 
     Raises:
-        LocalError: a field is missing, of the wrong type, or too long; the payload is refused by the codec; or it is a
-            log record, which has a way of its own.
+        LocalError: an attribute of the message is missing, of the wrong type or too long, or the message is a
+            ``LogRecord`` (logs are written by :mod:`eda_core.messages.gelf`).
+        PayloadError: the payload cannot be written (:func:`eda_core.messages.codec.encode`).
     """
     exchange = _OUTGOING.get(type(message))
     if exchange is None:
@@ -90,7 +99,7 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, s
             hint="pass text, str(uuid.uuid4()) to begin a conversation",
         )
     if not conversation_id.isascii():
-        _check_text("the conversation id", conversation_id)
+        size_of("the conversation id", conversation_id)  # it must be valid Unicode
     headers: dict[str, Any] = {CONVERSATION_ID: conversation_id}
     properties = persistent(content_type, headers)
     meta = message.meta
@@ -104,22 +113,17 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, s
     return exchange, name, properties, body
 
 
-_OUTGOING: Final[dict[type, str]] = {
-    Event: EVENTS,
-    Command: COMMANDS,
-    Result: COMMANDS,
-    Configuration: CONFIGURATIONS,
-}
+_OUTGOING: Final[dict[type, str]] = {Event: EVENTS, Command: COMMANDS, Result: COMMANDS, Configuration: CONFIGURATIONS}
 
 
 def _address(message: AnyMessage, properties: Basic.Properties, headers: dict[str, Any]) -> None:
-    """What commands and results have beside the rest."""
+    """Add the properties and headers that only commands and results have."""
     if isinstance(message, Command):
         if "." not in message.name:
             raise LocalError(f"the command {message.name!r} names no service", hint="write it as service.CommandName")
         properties.reply_to = check_name("reply_to", message.reply_to)
         if message.reply_to == _DIRECT_REPLY:
-            hint = "results come by the commands exchange: give a routing key"
+            hint = "give a routing key: results are published to the commands exchange"
             raise LocalError(f"reply_to is {message.reply_to!r}", hint=hint)
     else:
         assert isinstance(message, Result)
@@ -131,7 +135,7 @@ def _address(message: AnyMessage, properties: Basic.Properties, headers: dict[st
 
 
 def _add_meta(meta: dict[str, Any], properties: Basic.Properties, headers: dict[str, Any]) -> None:
-    """Properties go to their places, other keys to the headers, but for those that a publish cannot take over."""
+    """Add what is in ``meta``: some keys become properties, some are left out, and all others become headers."""
     if not isinstance(meta, dict):
         raise LocalError(f"meta is {type(meta).__name__}, not dict", hint="pass a dict of headers")
     for key, value in meta.items():
@@ -157,8 +161,8 @@ def _check_header_name(name: object, fewest: int) -> None:
 
 
 def _copied(name: str, value: object, levels: int) -> object:
-    """A header's value as it is now, for it may be held a while."""
-    if isinstance(value, float) and not math.isfinite(value):  # RabbitMQ closes the connection over them (541)
+    """Return a copy of a header's value: the publish may be held, and its maker may change the value meanwhile."""
+    if isinstance(value, float) and not math.isfinite(value):  # RabbitMQ closes the connection (541)
         raise LocalError(f"the header {name} is not a finite number", hint="send it as text")
     if not isinstance(value, (dict, list)):
         return value
@@ -175,13 +179,6 @@ def _is_expiration(value: object) -> bool:
     if not isinstance(value, str) or not value.isascii() or not value.isdecimal():
         return False
     return len(value) < 20 and int(value) <= _LONGEST_EXPIRATION
-
-
-def _check_text(what: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise LocalError(f"{what} {text!r} is not valid Unicode: {error.reason}", hint="remove surrogates") from None
 
 
 def _check_headers(name: str, properties: Basic.Properties) -> None:
@@ -202,11 +199,12 @@ def _check_headers(name: str, properties: Basic.Properties) -> None:
 def open_envelope(
     exchange: str, routing_key: str, properties: Basic.Properties, body: bytes, limits: Limits
 ) -> AnyMessage:
-    """Read a delivery as the message it is, whatever its bytes.
+    """Return the message that a delivery holds.
 
     Raises:
-        InvalidEnvelope: no conversation id (where one is required), an undecodable body, or an exchange, reply_to and
-            status that make no message.
+        InvalidEnvelope: the exchange is none of the architecture, a required ``conversation_id`` is missing, the body
+            cannot be decoded, or a message on the commands exchange is no command and no result. Nothing else is
+            raised, whatever the bytes are.
     """
     headers = properties.headers
     if type(headers) is not dict:
@@ -214,16 +212,20 @@ def open_envelope(
     conversation_id = headers.get(CONVERSATION_ID)
     if type(conversation_id) is not str:
         conversation_id = _conversation_id(exchange, conversation_id)
-    if not exchange:  # put straight into the queue: a delayed retry, or a resurrected message
+    if not exchange:  # put straight into the queue: a delayed retry, or a dead letter that a tool has republished
         exchange, routing_key = _origin(headers, routing_key)
-    if exchange != EVENTS and exchange not in _INCOMING:
-        raise InvalidEnvelope(f"exchange {exchange!r} is not one of the architecture", conversation_id)
+    content_type = properties.content_type
+    if exchange != EVENTS:
+        if exchange not in _INCOMING:
+            raise InvalidEnvelope(f"exchange {exchange!r} is not one of the architecture", conversation_id)
+        if exchange == LOGS:
+            content_type = JSON
     try:
-        payload = decode(body, JSON if exchange == LOGS else properties.content_type, limits)
+        payload = decode(body, content_type, limits)
     except DecodeError as error:
         raise InvalidEnvelope(str(error), conversation_id) from None
     meta = _meta(properties, headers)
-    if exchange == EVENTS:  # in a hurry: most are
+    if exchange == EVENTS:  # most messages are events, so they skip the table
         return Event(routing_key, payload, conversation_id, meta)
     return _INCOMING[exchange](routing_key, payload, conversation_id, properties, meta)
 
@@ -236,7 +238,7 @@ def _origin(headers: dict[str, Any], routing_key: str) -> tuple[str, str]:
 
 
 def _conversation_id(exchange: str, value: object) -> str:
-    if type(value) is int:  # eventail passes on what its caller gave
+    if type(value) is int:  # eventail passes on what its callers give
         return str(value)
     if value is None:
         if exchange in (CONFIGURATIONS, LOGS):
@@ -246,7 +248,7 @@ def _conversation_id(exchange: str, value: object) -> str:
 
 
 def _meta(properties: Basic.Properties, headers: dict[str, Any]) -> dict[str, Any]:
-    """The first four are always there, as eventail 2.3.6 has them; the others when the message has them."""
+    """Return the ``meta`` of a message. Its first four keys are always there, as in eventail 2.3.6."""
     meta: dict[str, Any] = {
         "timestamp": properties.timestamp,
         "expiration": properties.expiration,
@@ -267,7 +269,7 @@ def _meta(properties: Basic.Properties, headers: dict[str, Any]) -> dict[str, An
     return meta
 
 
-#: Headers that are fields of messages.
+#: Headers that are attributes of messages.
 _ELSEWHERE: Final = (CONVERSATION_ID, STATUS)
 
 _Properties = Basic.Properties
@@ -276,7 +278,7 @@ _Properties = Basic.Properties
 def _read_command(
     name: str, payload: Any, conversation: str, properties: _Properties, meta: dict[str, Any]
 ) -> AnyMessage:
-    """A command or a result: a reply_to makes it a command, whatever its status; else a status makes it a result."""
+    """Read a command or a result. With a ``reply_to`` it is a command, whatever its status."""
     correlation_id = properties.correlation_id or ""
     if properties.reply_to:
         return Command(name, payload, conversation, properties.reply_to, correlation_id, meta)
@@ -307,7 +309,7 @@ _INCOMING: Final[dict[str, Callable[[str, Any, str, _Properties, dict[str, Any]]
 
 
 def envelope_of(properties: Basic.Properties) -> dict[str, Any]:
-    """What a service is told of a returned message: its headers, ``reply_to`` and ``correlation_id``."""
+    """Return the headers, the ``reply_to`` and the ``correlation_id`` of a message that the broker has returned."""
     envelope: dict[str, Any] = dict(properties.headers) if isinstance(properties.headers, dict) else {}
     if properties.reply_to:
         envelope["reply_to"] = properties.reply_to

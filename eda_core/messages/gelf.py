@@ -1,4 +1,8 @@
-"""GELF 1.1 records, the bodies of the ``logs`` exchange (https://go2docs.graylog.org, "GELF payload specification")."""
+"""Writes GELF 1.1 records, the bodies of the messages on the ``logs`` exchange (docs/architecture.rst, "Log records").
+
+It decides what is cut from a record that is too long. It does not know when a record is sent. The format is specified
+on https://go2docs.graylog.org, "GELF payload specification".
+"""
 
 from __future__ import annotations
 
@@ -9,22 +13,22 @@ from typing import Any, Final
 from eda_core.criticality import DEBUG, EMERGENCY, LABELS
 from eda_core.errors import LocalError
 
-#: A broker closes the channel over a message that is too large, and with it goes what the log is about. So of a record
-#: with more bytes than this …
+#: The longest record, bytes. A longer one is cut, because the broker closes the channel over a message that is too
+#: large.
 MAX_RECORD_BYTES: Final = 1 << 20
-#: … only so many characters of each message and of each field are kept, and so many fields.
+#: What is left of a record that is cut: characters of each message, characters of each field, and fields.
 _KEPT_OF_MESSAGE: Final = 50_000
 _KEPT_OF_FIELD: Final = 1_000
 _KEPT_FIELDS: Final = 100
 
 
 def routing_key(service: str, level: int) -> str:
-    """``service.LEVEL``, the key of a record on the ``logs`` exchange."""
+    """Return ``service.LEVEL``, the routing key of a log record whose ``level`` is a syslog severity, from 0 to 7."""
     return f"{service}.{LABELS[level]}"
 
 
 def check_level(level: int) -> int:
-    """Return ``level`` if it is a syslog severity. A member of an ``IntEnum`` may be one.
+    """Return ``level`` as an ``int`` if it is a syslog severity. It may be a member of an ``IntEnum``.
 
     Raises:
         LocalError: it is not a whole number from 0 (EMERGENCY) to 7 (DEBUG).
@@ -35,14 +39,14 @@ def check_level(level: int) -> int:
 
 
 def check_names(fields: Mapping[str, Any]) -> None:
-    """Whether additional fields may be called so.
+    """Check the names of the additional fields of a record.
 
     Raises:
-        LocalError: a field is called ``id`` or ``_id`` (the specification reserves it), or its name is not text.
+        LocalError: a name is not text, or is ``id`` or ``_id``, which the specification reserves.
     """
     for name in fields:
         if not isinstance(name, str) or name in ("id", "_id"):
-            raise LocalError(f"GELF reserves or cannot carry the field name {name!r}", hint="rename the field")
+            raise LocalError(f"a log field cannot have the name {name!r}", hint="use text, but not 'id' or '_id'")
 
 
 def record(
@@ -57,15 +61,20 @@ def record(
     conversation_id: str = "",
     fields: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """One record as JSON bytes.
+    """Return one log record as JSON.
+
+    A record must not fail because of what it reports. So values that JSON cannot express are written as text, and a
+    record that is too long is cut.
 
     Args:
-        timestamp: seconds since the epoch.
-        fields: additional fields; each name is given its leading underscore once. Values that JSON has no form for are
-            written as text, and what is too long is cut: a log must not fail because of what it reports.
+        timestamp: seconds since 1970 (POSIX time).
+        level: a syslog severity, from 0 to 7.
+        short: the message in one line.
+        full: the whole message, such as a traceback.
+        fields: additional fields. A name that does not begin with an underscore is given one.
 
     Raises:
-        LocalError: a field may not be called so.
+        LocalError: the name of a field is not allowed (:func:`check_names`).
     """
     check_names(fields or {})
     document: dict[str, Any] = {
@@ -82,7 +91,7 @@ def record(
     }
     for name, value in (fields or {}).items():
         document[name if name.startswith("_") else f"_{name}"] = value
-    # Lone surrogates (undecodable file names, say) must not make a log raise, nor anything else that it reports.
+    # Lone surrogates, as in file names that cannot be decoded, must not make this raise.
     body = _dumps(document).encode(errors="replace")
     return body if len(body) <= MAX_RECORD_BYTES else _dumps(_cut(document)).encode(errors="replace")
 
@@ -97,7 +106,7 @@ def _dumps(document: dict[str, Any]) -> str:
 def _cut(document: dict[str, Any]) -> dict[str, Any]:
     for name in ("short_message", "full_message"):
         text = _text(document[name])
-        if len(text) > _KEPT_OF_MESSAGE:  # a traceback tells the most at its ends
+        if len(text) > _KEPT_OF_MESSAGE:  # the ends of a traceback say the most
             document[name] = f"{text[: _KEPT_OF_MESSAGE // 2]} […] {text[-_KEPT_OF_MESSAGE // 2 :]}"
     kept = [*document.items()][:_KEPT_FIELDS]
     return {name[:_KEPT_OF_FIELD]: value if name[0] != "_" else _short_field(value) for name, value in kept}
@@ -113,7 +122,7 @@ def _text(value: object) -> str:
 
 
 def _writable(value: object) -> object:
-    """``value``, or as text what JSON has no form for; whatever its ``str`` does."""
+    """Return ``value``, or text in its place if JSON cannot express it. Its ``str`` may raise."""
     try:
         json.dumps(value, allow_nan=False)
         return value

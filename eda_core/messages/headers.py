@@ -1,25 +1,31 @@
-"""The names of the headers that the toolkit reads or writes.
+"""The names of the headers that the toolkit reads or writes. This module does not know what they contain.
 
-Those of its own never begin with ``x-``: such names belong to the broker.
+The toolkit's own never begin with ``x-``: such names belong to the broker (docs/architecture.rst, "Properties and
+headers").
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+#: The ``conversation_id`` of a message.
 CONVERSATION_ID: Final = "conversation_id"
+#: The ``status`` of a result.
 STATUS: Final = "status"
-#: Header of ours: the ``message_id`` of the message whose handler published this one. Draws the tree of a conversation.
+#: The ``message_id`` of the message whose handler published this one. Tools draw the tree of a conversation from it.
 CAUSATION_ID: Final = "causation_id"
 
-#: How many attempts a republished message has behind it.
+#: How many attempts at a message failed before its delayed retry was published.
 ATTEMPT: Final = "attempt"
-#: Where a message that was put straight into a queue was published first.
+#: The exchange to which a message was published first, if it was later put straight into a queue.
 ORIGIN_EXCHANGE: Final = "origin_exchange"
+#: The routing key with which it was published first.
 ORIGIN_ROUTING_KEY: Final = "origin_routing_key"
 
-#: RabbitMQ's count on quorum queues: 0 or absent on the first delivery (docs/design.rst, "Delivery counts").
+#: How often a quorum queue delivered the message before. It may be 0 or absent on the first delivery (docs/design.rst,
+#: "Delivery counts").
 DELIVERY_COUNT_HEADER: Final = "x-delivery-count"
 
-#: By these the broker routes copies elsewhere, of the copy too; it closes the channel if they are no lists.
+#: RabbitMQ also routes a message by these. It would do so with a copy too, and it closes the channel if they are no
+#: lists.
 ROUTING: Final = ("CC", "BCC")

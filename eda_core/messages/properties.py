@@ -1,9 +1,10 @@
-"""Properties whose headers are written exactly as they were read.
+"""AMQP properties whose headers are written exactly as they were read.
 
-pamqp, whose types these are, rounds floats to single precision, cuts names after 128 bytes, sorts them, and cannot
-write text that is not UTF-8, which it reads as ``bytes``. A peer's header must survive a retry or a dead letter.
+pamqp's own ``Basic.Properties`` changes some headers when it writes them: it rounds floats to single precision, cuts
+names after 128 bytes, sorts them, and reads text that is not UTF-8 as ``bytes``, which it cannot write. But a retry
+must keep the headers of a peer's message. This module knows nothing of what the headers mean.
 
-Source: AMQP 0-9-1, section 4.2.5, and RabbitMQ's errata of the field types.
+Source: AMQP 0-9-1, section 4.2.5, with RabbitMQ's errata about the types of fields.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ _DOUBLE: Final = struct.Struct(">d")
 
 
 class Properties(Basic.Properties):
-    """pamqp's, but for the headers when they are written (``marshal``), which raises what pamqp's raises."""
+    """pamqp's properties, with another way to write the headers.
+
+    ``marshal`` raises what pamqp raises for values that cannot be written: ``TypeError``, ``ValueError`` and others.
+    """
 
     def encode_property(self, name: str, value: Any) -> bytes:
-        """One property; for pamqp."""
+        """Return one property as bytes. pamqp calls this."""
         return _table(value) if name == "headers" else super().encode_property(name, value)
 
 
 def persistent(content_type: str, headers: dict[str, Any]) -> Properties:
-    """Those of a message that the broker keeps on disk: ``Properties(…, delivery_mode=2)``, in half the time."""
+    """Return ``Properties(content_type, headers=headers, delivery_mode=2)``, made in half the time."""
     made: Properties = object.__new__(Properties)
     made.content_type = content_type
     made.headers = headers

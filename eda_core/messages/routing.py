@@ -1,8 +1,8 @@
-"""Exchanges, queue names, routing keys and the topic match.
+"""The names of exchanges and queues, the check of names and routing keys, and the match of binding keys.
 
-The names of exchanges and queues are fixed by the architecture (docs/architecture.rst, "Topology"); the rules of the
-topic match are those of AMQP 0-9-1, section 3.1.3.3: a key is words separated by dots, ``*`` stands for exactly one
-word and ``#`` for zero or more.
+The names are those of docs/architecture.rst, "Topology". A binding key matches as AMQP 0-9-1, section 3.1.3.3, says: a
+key consists of words with dots between them, ``*`` stands for exactly one word, and ``#`` for zero or more. This module
+does not know which keys a service subscribes to.
 """
 
 from __future__ import annotations
@@ -12,43 +12,44 @@ from typing import Final
 from eda_core.errors import LocalError
 from eda_core.text import shortened
 
+#: The exchange of events.
 EVENTS: Final = "events"
+#: The exchange of commands and results.
 COMMANDS: Final = "commands"
+#: The exchange of configurations.
 CONFIGURATIONS: Final = "configurations"
+#: The exchange of log records.
 LOGS: Final = "logs"
 
+#: The four exchanges of the architecture.
 EXCHANGES: Final = (EVENTS, COMMANDS, CONFIGURATIONS, LOGS)
 
-#: AMQP 0-9-1 carries names and routing keys as short strings.
+#: The longest name or routing key, bytes: AMQP 0-9-1 has them as short strings (section 4.2.5.3).
 MAX_NAME_BYTES: Final = 255
-#: Less than where RabbitMQ closes the connection (docs/design.rst, "Size of headers"): the other properties need some
-#: room beside the headers.
+#: The most bytes of all properties and headers of a message. It leaves some space to the size over which RabbitMQ
+#: closes the connection (docs/design.rst, "Size of headers").
 MAX_HEADER_BYTES: Final = 120_000
 
 
 def queue_name(service: str, exchange: str) -> str:
-    """The durable queue that the workers of ``service`` share: ``service.events`` or ``service.commands``."""
+    """Return the name of the queue that the workers of a service share: ``service.events`` or ``service.commands``."""
     return f"{service}.{exchange}"
 
 
 def check_name(what: str, name: object, *, empty: bool = False) -> str:
-    """Return ``name`` if it can travel as an AMQP short string.
+    """Return ``name`` if it can be sent as an AMQP short string.
 
     Raises:
-        LocalError: it is not text, is empty (unless ``empty``), cannot be written as UTF-8 or is longer than 255 bytes.
+        LocalError: it is not text, is empty (unless ``empty``), cannot be written as UTF-8, or is longer than 255
+            bytes. The text calls it ``what``.
     """
-    if type(name) is str and name and len(name) <= MAX_NAME_BYTES and name.isascii():  # as all but a few are
+    if type(name) is str and name and len(name) <= MAX_NAME_BYTES and name.isascii():  # nearly all names
         return name
     if not isinstance(name, str):
         raise LocalError(f"{what} must be str, not {type(name).__name__}", hint="pass text")
     if not name and not empty:
         raise LocalError(f"{what} is empty", hint="give it a name")
-    try:
-        size = len(name) if name.isascii() else len(name.encode())
-    except UnicodeEncodeError as error:
-        raise LocalError(
-            f"{what} {name!r} is not valid Unicode: {error.reason}", hint="remove lone surrogates"
-        ) from None
+    size = size_of(what, name)
     if size > MAX_NAME_BYTES:
         raise LocalError(
             f"{what} {name[:40]!r}… is {size} bytes long, AMQP 0-9-1 allows {MAX_NAME_BYTES}", hint="shorten it"
@@ -56,12 +57,28 @@ def check_name(what: str, name: object, *, empty: bool = False) -> str:
     return name
 
 
-class TopicPattern:
-    """A binding key of a topic exchange, compiled once and matched many times.
+def size_of(what: str, text: str) -> int:
+    """Return the number of bytes of ``text`` in UTF-8.
 
-    The pattern is run as a nondeterministic automaton whose state set is one integer: bit *i* is set when the first *i*
-    words of the pattern have been consumed. So a match costs one pass over the words of the key, whatever the number of
-    ``#`` (a backtracking match is exponential in it).
+    Raises:
+        LocalError: it has lone surrogates. The text of the error calls it ``what``.
+    """
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise LocalError(f"{what} {text!r} is not valid Unicode: {error.reason}", hint="remove surrogates") from None
+
+
+class TopicPattern:
+    """A binding key of a topic exchange, compiled once and matched with many routing keys.
+
+    The pattern runs as a nondeterministic automaton. One integer holds the set of its states: bit *i* is set if the
+    words of the routing key so far match the first *i* words of the pattern. So a match takes one pass over the words
+    of the routing key, however many ``#`` the pattern has. (With backtracking the time would grow exponentially with
+    their number.)
+
+    Attributes:
+        pattern: the binding key.
     """
 
     __slots__ = ("_any_word", "_empty_moves", "_final", "_start", "_words", "pattern")
@@ -83,7 +100,7 @@ class TopicPattern:
         self._start = self._close(1)
 
     def _close(self, states: int) -> int:
-        """Add the states reached by letting a ``#`` stand for no word (runs of ``#`` included)."""
+        """Return ``states`` and those that are reached from them when a ``#``, or several, stand for no word."""
         while True:
             more = states | (states & self._empty_moves) << 1
             if more == states:
@@ -91,7 +108,7 @@ class TopicPattern:
             states = more
 
     def matches(self, key: str) -> bool:
-        """Whether a message with routing key ``key`` goes to a queue bound with this pattern. Never raises."""
+        """Return whether a message with the routing key ``key`` goes to a queue that is bound with this pattern."""
         states = self._start
         if key:
             for word in key.split("."):

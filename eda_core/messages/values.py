@@ -1,4 +1,7 @@
-"""The messages of the architecture, as values: events, commands, results, configurations and log records."""
+"""The messages of the architecture as values: events, commands, results, configurations and log records.
+
+Each kind is a class (docs/architecture.rst, "Kinds of messages"). They know nothing of how they are written.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,30 @@ from typing import Any, Final, TypeAlias
 
 from eda_core.text import shortened
 
-#: eventail's names for the types of payloads and of headers.
+#: The type of payloads, under eventail's name.
 JSON_MODEL: TypeAlias = dict[str, Any]
+#: The type of ``meta``, under eventail's name.
 HEADER: TypeAlias = dict[str, Any]
 
+#: The status of a result of a command that succeeded.
 SUCCESS: Final = "success"
+#: The status of a result of a command that failed.
 ERROR: Final = "error"
 
 
 @dataclass(slots=True, repr=False)
 class Message:
-    """What all kinds of messages have.
+    """The attributes that all kinds of messages have.
 
     Attributes:
-        name: the routing key (an event's name, ``service.Command``, a result's ``reply_to``, ``service.LEVEL``).
-        payload: any value of the JSON data model, and with CBOR also dates, decimals, bytes …
-        conversation_id: the one value that all messages of a conversation carry; "" where there is none.
-        meta: on receiving, every header and property without a place of its own, and ``timestamp``, ``expiration``,
-            ``user_id``, ``app_id`` and ``delivery_tag`` always. On publishing, headers to add (those four are set as
-            properties).
+        name: the routing key: the name of an event or a configuration, ``service.Command``, the ``reply_to`` of the
+            command that a result answers, or ``service.LEVEL``.
+        payload: a value of the JSON data model; with CBOR also dates, decimals, bytes and others.
+        conversation_id: the same for all messages of one conversation; "" if there is none.
+        meta: a dict. In a received message: all headers and properties that are no other attribute, and always
+            ``timestamp``, ``expiration``, ``user_id``, ``app_id`` and ``delivery_tag``. In a message to publish:
+            headers to add, and the properties ``timestamp``, ``expiration``, ``app_id``, ``priority``, ``message_type``
+            and ``content_encoding``.
     """
 
     name: str
@@ -38,7 +46,7 @@ class Message:
 
 @dataclass(slots=True, repr=False)
 class Event(Message):
-    """A fact, in the past tense, for whoever subscribes."""
+    """A fact, named in the past tense, for all services that subscribe to it."""
 
     meta: dict[str, Any] = field(default_factory=dict)
 
@@ -48,8 +56,8 @@ class Command(Message):
     """A request to one service.
 
     Attributes:
-        reply_to: the routing key of its result, not empty.
-        correlation_id: pairs the result with this command; "" where the sender gave none.
+        reply_to: the routing key for the result, not empty.
+        correlation_id: tells the sender which command a result belongs to; "" if the sender gave none.
     """
 
     reply_to: str
@@ -73,16 +81,17 @@ class Result(Message):
 
 @dataclass(slots=True, repr=False)
 class Configuration(Message):
-    """An event that configures every worker that subscribes; neither balanced nor stored."""
+    """A configuration of services. Each worker that subscribes to it gets a copy; no queue stores it."""
 
     meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, repr=False)
 class LogRecord(Message):
-    """A GELF record off the ``logs`` exchange; only tools receive them."""
+    """A log record from the ``logs`` exchange. Its payload is a GELF record. Only tools receive these."""
 
     meta: dict[str, Any] = field(default_factory=dict)
 
 
+#: A message of any kind.
 AnyMessage = Event | Command | Result | Configuration | LogRecord

@@ -1,0 +1,26 @@
+"""What authors of services subclass, whatever the adapter: handlers, publishing, batches, and eventail's names.
+
+An adapter's ``Service`` derives from one of these. They know no event loop and no client library.
+"""
+
+from eda_core.services.api import ServiceApi
+from eda_core.services.batch import EventBatch, RawEvent
+from eda_core.services.callbacks import CallbackBatch, CallbackService
+from eda_core.services.coroutines import CoroutineBatch, CoroutineService
+from eda_core.services.eventail import EventailCoroutines, EventailNames, EventailService, time_to_stop
+from eda_core.services.handlers import Handlers
+
+__all__ = [
+    "CallbackBatch",
+    "CallbackService",
+    "CoroutineBatch",
+    "CoroutineService",
+    "EventBatch",
+    "EventailCoroutines",
+    "EventailNames",
+    "EventailService",
+    "Handlers",
+    "RawEvent",
+    "ServiceApi",
+    "time_to_stop",
+]

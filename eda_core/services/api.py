@@ -1,7 +1,8 @@
-"""What services of all adapters offer their authors: the constructor, the settings and the methods, in one place.
+"""The base class of the services of all adapters: constructor, settings and methods.
 
-``R`` is what a method returns: ``None`` in a callback adapter, an awaitable in an async one. An adapter says how an
-input reaches the machine; everything else is here. This module knows nothing of event loops and threads.
+An adapter adds how an input is made. Its type ``R`` is what the methods return: ``None`` with callbacks, an awaitable
+with coroutines. This module decides what each argument means to the machine. It knows nothing of event loops and
+threads.
 """
 
 from __future__ import annotations
@@ -30,45 +31,55 @@ from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Config
 from eda_core.services.handlers import Handlers
 
 if TYPE_CHECKING:
-    from ssl import SSLContext  # the core loads no ssl, and only passes it on
+    from ssl import SSLContext  # only the type: the core does not load ssl
 
 R = TypeVar("R")
 D = TypeVar("D", bound=Driver)
 
 
 class ServiceApi(Handlers, Generic[R]):
-    """Base of the adapters' ``Service``.
+    """The base class of the adapters' ``Service``.
 
-    What a handler publishes is held until it succeeds; then it is published, and the handler's message is acknowledged
-    when all of that is confirmed.
+    What a handler publishes is held until the handler has succeeded. Then it is published, and when all of it is
+    confirmed, the handler's message is acknowledged (docs/architecture.rst, "Publishing in a handler").
 
     Args:
-        amqp_urls: brokers, tried in turn.
-        event_routing_keys: events to subscribe to.
-        command_routing_keys: commands to serve, and results to receive.
-        logical_service: its name, which all its workers share.
-        config_routing_keys: configurations to subscribe to; without them the service is ready at once.
-        log_routing_keys: logs to receive, for tools.
-        ssl: how to check the broker's certificate and which to show, for ``amqps://`` URLs; by default the chain and
-            the host name are checked against the system's authorities.
+        amqp_urls: the URL of the broker, or several URLs, which are tried in turn.
+        event_routing_keys: the binding keys of the events to receive.
+        command_routing_keys: the binding keys of the commands and results to receive.
+        logical_service: the name of the logical service, which all its workers share.
+        config_routing_keys: the binding keys of the configurations to receive. Without any, the service is ready as
+            soon as it is connected.
+        log_routing_keys: the binding keys of the log records to receive, for tools.
+        ssl: the TLS context for ``amqps://`` URLs. By default the certificate and the host name of the broker are
+            checked, with the certificate authorities of the system.
 
     Raises:
-        LocalError: an argument or a class attribute is wrong; it says which and why.
+        LocalError: an argument or a class attribute is wrong. The text says which, and why.
     """
 
-    #: Messages unacknowledged at once, per queue.
+    #: How many messages may be unacknowledged at once, for each queue.
     PREFETCH_COUNT: ClassVar[int] = 10
-    #: Seconds.
+    #: The heartbeat to propose to the broker, seconds. With 0 there are none, and nobody notices a vanished broker.
     HEARTBEAT: ClassVar[int] = 20
-    #: Seconds until a publish that the broker refused is sent again.
+    #: The time until a publish that the broker refused is sent again, seconds.
     RETRY_DELAY: ClassVar[float] = 15
-    #: Seconds that a resource alarm of the broker may last before another broker is tried.
+    #: How long a resource alarm of the broker may last before another broker is tried, seconds.
     BLOCKED_TIMEOUT: ClassVar[float] = 3600
-    #: Seconds that a stop may take before what is unfinished is left to other workers.
+    #: How many publishes may be accepted and not yet confirmed. Beyond that, callers are refused or wait, and no
+    #: handler begins.
+    BUFFER: ClassVar[int] = 10_000
+    #: How many publishes may be sent and not yet confirmed.
+    WINDOW: ClassVar[int] = 500
+    #: How long a publish may wait for its confirm before the connection is closed, seconds.
+    CONFIRM_TIMEOUT: ClassVar[float] = 300
+    #: How long a stop may take before unfinished messages are left to other workers, seconds.
     STOP_TIMEOUT: ClassVar[float] = 30
-    #: The host's name in logs and in the name of the connection; by default that of the machine.
+    #: The name of the host in logs and in the name of the connection; by default that of the computer.
     HOSTNAME: str = ""
+    #: How often a failed message is tried again, and after which time. By default there is one retry, at once.
     RETRY_POLICY: ClassVar[RetryPolicy] = RetryPolicy()
+    #: When to connect again after a lost link.
     RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
 
     _eda_journal: Callable[[str], None] | None = None
@@ -100,7 +111,7 @@ class ServiceApi(Handlers, Generic[R]):
         )
 
     def machine_settings(self) -> dict[str, Any]:
-        """The attributes of :class:`eda_core.Config` that the class decides, by name. A subclass may add some."""
+        """Return the attributes of :class:`eda_core.Config` that this class sets, by name. A subclass may add some."""
         hostname, pid = self._eda_identity
         return {
             "hostname": self.HOSTNAME or hostname,
@@ -109,42 +120,41 @@ class ServiceApi(Handlers, Generic[R]):
             "heartbeat": self.HEARTBEAT,
             "retry_delay": self.RETRY_DELAY,
             "blocked_timeout": self.BLOCKED_TIMEOUT,
+            "buffer": self.BUFFER,
+            "window": self.WINDOW,
+            "confirm_timeout": self.CONFIRM_TIMEOUT,
             "stop_timeout": self.STOP_TIMEOUT,
             "retry": self.RETRY_POLICY,
             "reconnect": self.RECONNECT_POLICY,
         }
 
-    # What an adapter fills in
+    # An adapter defines the first two of these, and uses the others
 
     @abstractmethod
     def worker_identity(self) -> tuple[str, int]:
-        """For adapters: the name of the host and the process id of this worker."""
+        """Return the name of the host and the process id of this worker."""
 
     @abstractmethod
     def make_input(self, call: Callable[[Machine, float], list[Effect]]) -> R:
-        """For adapters: make an input to the running machine, and perform its effects.
-
-        Args:
-            call: calls the method of the machine with the time, monotonic seconds.
-        """
+        """Make the input that ``call(machine, now)`` makes, and perform its effects."""
 
     def make_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        """For adapters: as :meth:`make_input`, done on return whatever the adapter."""
+        """Make an input before this returns, in every adapter. See :meth:`make_input`."""
         driver = self.running_driver()
         driver.ask(partial(driver.make, call))
 
     def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> R:
-        """Publish any message, within the delivery being handled, if any. See :meth:`publish_event`."""
+        """Publish a message of any kind. See :meth:`publish_event`."""
         within = self.handled_delivery()
         return self.make_input(
             lambda machine, now: machine.publish(message, now, within=within, mandatory=mandatory, immediate=immediate)
         )
 
     def begin_run(self, make: Callable[[Self], D]) -> D:
-        """For adapters: make the driver, with which the service runs from now on.
+        """Make the driver with which the service runs from now on, and return it.
 
         Raises:
-            StateError: it was run before.
+            StateError: the service was run before.
         """
         if self._eda_running is not None:
             raise StateError("a service runs once", hint="make another one")
@@ -153,20 +163,20 @@ class ServiceApi(Handlers, Generic[R]):
         return driver
 
     def running_driver(self) -> Driver:
-        """For adapters: the driver of the run.
+        """Return the driver with which the service runs.
 
         Raises:
-            StateError: it was not run yet.
+            StateError: the service was not run yet.
         """
         if self._eda_running is None:
             raise StateError("the service does not run", hint="run it first, and begin in on_ready")
         return self._eda_running
 
     def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: float) -> Machine:
-        """For adapters: the machine of a run; see :class:`Machine`.
+        """Make the machine for a run. The arguments are those of :class:`Machine`.
 
         Raises:
-            LocalError: a setting was given a wrong value since the service was made.
+            LocalError: a class attribute was set to a wrong value since the service was made.
         """
         self._eda_config = config = replace(self._eda_config, **self.machine_settings())
         write = self._eda_journal
@@ -182,23 +192,25 @@ class ServiceApi(Handlers, Generic[R]):
     def read_delivery(
         self, exchange: str, routing_key: str, properties: Basic.Properties, body: bytes, limits: Limits
     ) -> AnyMessage:
-        """Read a delivery as a message. A tool that shows whatever comes overrides it; a journal does not know that.
+        """Return the message that a delivery holds. A tool that shows all deliveries overrides this.
+
+        A service that keeps a journal does not call it, because the replay could not.
 
         Raises:
-            InvalidEnvelope: it is no message; it is dead-lettered.
+            InvalidEnvelope: the delivery is no message, and is dead-lettered.
         """
         return open_envelope(exchange, routing_key, properties, body, limits)
 
     def handled_delivery(self) -> DeliveryId | None:
-        """For adapters: the delivery whose handler this is called from."""
+        """Return the delivery whose handler calls this; ``None`` outside of handlers."""
         return handled_by(self)
 
     # Timers
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> int:
-        """Call ``callback`` after ``delay`` seconds, outside any handler. Returns what :meth:`cancel_timer` takes.
+        """Call a function once after ``delay`` seconds, outside any handler, unless the service stops before.
 
-        It ends with the service. Where handlers are coroutine functions ``callback`` may be one too.
+        It may be a coroutine function if handlers are. Returns the number of the timer, for :meth:`cancel_timer`.
 
         Raises:
             StateError: the service was not run yet, or it has stopped.
@@ -207,44 +219,44 @@ class ServiceApi(Handlers, Generic[R]):
         return driver.ask(partial(driver.call_later, delay, callback))
 
     def cancel_timer(self, timer: int) -> None:
-        """Do not call it any more."""
+        """Cancel the timer with this number. It does no harm if the timer does not exist any more."""
         driver = self.running_driver()
-        with suppress(StateError):  # it has stopped, and its timers with it
+        with suppress(StateError):  # the service has stopped, and its timers with it
             driver.ask(partial(driver.cancel_timer, timer))
 
     # Settings
 
     def keep_journal(self, write: Callable[[str], None]) -> None:
-        """Record every input, to be replayed after the fact (:mod:`eda_core.journal`). Call it before the service runs.
+        """Record all inputs, so that :mod:`eda_core.journal` can replay them. Call this before the service runs.
 
         Args:
-            write: takes one line of JSON, without its end, and never raises. The messages are in it, the passwords of
-                the brokers are not.
+            write: is called with each line of the journal: JSON without a line end. It must not raise. The lines have
+                the messages in them, but not the passwords of the brokers.
 
         Raises:
-            StateError: it runs.
+            StateError: the service runs already.
         """
         self._eda_before_run("keep_journal()")
         self._eda_journal = write
 
     def use_json(self) -> None:
-        """From now on, publish payloads as JSON instead of CBOR."""
+        """Write the payloads of all messages that are published from now on as JSON, and not as CBOR."""
         self._eda_config = replace(self._eda_config, content_type=JSON)
         if self._eda_machine is not None:
             self.make_input_now(lambda machine, now: machine.use_json(now))
 
     def use_exclusive_queues(self) -> None:
-        """Use queues that vanish with the connection, for tools. Call it before the service runs.
+        """Use queues that are deleted with the connection, as tools do. Call this before the service runs.
 
         Raises:
-            StateError: it runs.
+            StateError: the service runs already.
         """
         self._eda_before_run("use_exclusive_queues()")
         self._eda_config = replace(self._eda_config, exclusive_queues=True)
 
     def _eda_before_run(self, what: str) -> None:
         if self._eda_machine is not None:
-            raise StateError(f"{what} comes too late, the service runs", hint="call it before run()")
+            raise StateError(f"{what} comes too late: the service runs already", hint="call it before run()")
 
     @property
     def exclusive_queues(self) -> bool:
@@ -253,7 +265,7 @@ class ServiceApi(Handlers, Generic[R]):
 
     @property
     def published_messages(self) -> int:
-        """How many messages it has published so far."""
+        """How many messages the service has published so far."""
         return 0 if self._eda_machine is None else self._eda_machine.published
 
     # Publishing
@@ -261,20 +273,23 @@ class ServiceApi(Handlers, Generic[R]):
     def publish_event(
         self, event: str, message: Any, conversation_id: str, mandatory: bool = False, *, immediate: bool = False
     ) -> R:
-        """Publish an event. In a handler it is held until that succeeds, elsewhere it goes out at once.
+        """Publish an event. In a handler it is held until the handler succeeds; elsewhere it is sent at once.
 
         Args:
-            mandatory: hear of it by ``handle_returned_message`` if nobody subscribes.
-            immediate: do not hold it: a progress report.
+            event: the name of the event, which is its routing key.
+            message: the payload.
+            mandatory: whether ``handle_returned_message`` is called if no service receives the event.
+            immediate: whether to send the event at once although the handler runs, for example a report of progress.
 
         Raises:
-            LocalError: the message cannot be sent; it says why.
-            PublishError: the service stopped before the broker confirmed it (where the adapter waits for that).
+            LocalError: the message cannot be sent. The text says why.
+            PublishError: the service stopped before the broker confirmed the message. Only coroutines wait for that.
+            StateError: the service was not run yet, or it has stopped.
         """
         return self.publish_message(Event(event, message, conversation_id), mandatory=mandatory, immediate=immediate)
 
     def publish_configuration(self, event: str, message: Any, *, immediate: bool = False) -> R:
-        """Publish a configuration. See :meth:`publish_event`."""
+        """Publish a configuration. Its name ``event`` is its routing key. See :meth:`publish_event`."""
         return self.publish_message(Configuration(event, message, ""), mandatory=False, immediate=immediate)
 
     def send_command(
@@ -288,22 +303,32 @@ class ServiceApi(Handlers, Generic[R]):
         *,
         immediate: bool = False,
     ) -> R:
-        """Send ``service.Command``; its result comes with the routing key ``reply_to``. See :meth:`publish_event`."""
-        sent = Command(command, message, conversation_id, reply_to, _or_none(correlation_id))
+        """Send a command. The other arguments are those of :meth:`publish_event`.
+
+        Args:
+            command: ``service.Command``, which is the routing key.
+            reply_to: the routing key for the result.
+            correlation_id: comes back with the result, so that the handler knows to which command it belongs.
+        """
+        sent = Command(command, message, conversation_id, reply_to, _or_empty(correlation_id))
         return self.publish_message(sent, mandatory=mandatory, immediate=immediate)
 
     def return_success(
         self, destination: str, message: Any, conversation_id: str, correlation_id: str | None, mandatory: bool = True
     ) -> R:
-        """Answer a command; ``destination`` is its ``reply_to``. See :meth:`publish_event`."""
-        result = Result(destination, message, conversation_id, SUCCESS, _or_none(correlation_id))
+        """Publish the result of a command that succeeded. See :meth:`publish_event`.
+
+        Args:
+            destination: the ``reply_to`` of the command. Both other identifiers are also those of the command.
+        """
+        result = Result(destination, message, conversation_id, SUCCESS, _or_empty(correlation_id))
         return self.publish_message(result, mandatory=mandatory)
 
     def return_error(
         self, destination: str, message: Any, conversation_id: str, correlation_id: str | None, mandatory: bool = True
     ) -> R:
-        """Answer a command that failed in an expected way. See :meth:`publish_event`."""
-        result = Result(destination, message, conversation_id, ERROR, _or_none(correlation_id))
+        """Publish the result of a command that failed in an expected way. See :meth:`return_success`."""
+        result = Result(destination, message, conversation_id, ERROR, _or_empty(correlation_id))
         return self.publish_message(result, mandatory=mandatory)
 
     def log(
@@ -314,14 +339,17 @@ class ServiceApi(Handlers, Generic[R]):
         conversation_id: str = "",
         additional_fields: Mapping[str, Any] | None = None,
     ) -> R:
-        """Log to the bus: never held, not confirmed.
+        """Publish a log record, at once and without a confirm.
 
         Args:
-            criticity: a constant of ``eda_core.criticality``.
-            additional_fields: more fields of the GELF record; not ``id``.
+            criticity: the level, from 0 to 7: a constant of :mod:`eda_core.criticality`.
+            short: the message in one line.
+            full: the whole message, such as a traceback.
+            additional_fields: more fields of the GELF record. None may be called ``id``.
 
         Raises:
-            LocalError: the level or a field's name is not allowed.
+            LocalError: the level or the name of a field is not allowed.
+            StateError: the service was not run yet.
         """
         return self.make_input(
             lambda machine, now: machine.log(
@@ -332,24 +360,29 @@ class ServiceApi(Handlers, Generic[R]):
     # Acknowledging by hand
 
     def manual_ack(self, delivery_tag: int, multiple: bool = False) -> R:
-        """Acknowledge a message whose handler has returned a truthy value, once its publishes are confirmed.
+        """Acknowledge a message whose handler has returned true, as soon as its publishes are confirmed.
 
         Args:
-            delivery_tag: ``meta["delivery_tag"]``.
-            multiple: also every earlier one that waits for it.
+            delivery_tag: ``meta["delivery_tag"]`` of the message.
+            multiple: whether to acknowledge also all earlier messages whose handlers have returned true.
 
         Raises:
-            LocalError: it is settled already.
+            LocalError: the message is acknowledged or rejected already.
+            StateError: the service was not run yet.
         """
         return self.make_input(lambda machine, now: machine.ack(DeliveryId(delivery_tag), now, multiple=multiple))
 
     def manual_nack(self, delivery_tag: int, requeue: bool = False, multiple: bool = False) -> R:
-        """Reject it: back to the queue, which counts as an attempt, or to the dead letters. See :meth:`manual_ack`."""
+        """Reject a message whose handler has returned true. See :meth:`manual_ack`.
+
+        Args:
+            requeue: whether it goes back to its queue, which counts as a failed attempt. If not, it is dead-lettered.
+        """
         return self.make_input(
             lambda machine, now: machine.nack(DeliveryId(delivery_tag), now, requeue=requeue, multiple=multiple)
         )
 
 
-def _or_none(correlation_id: str | None) -> str:
-    """On the wire there is no difference between an empty one and none; handlers get text."""
+def _or_empty(correlation_id: str | None) -> str:
+    """Return the correlation id, or "" for ``None``: in a message both mean that there is none."""
     return "" if correlation_id is None else correlation_id

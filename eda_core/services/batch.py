@@ -1,42 +1,55 @@
-"""Batches of events as in eventail, for adapters: what is left to them is to wait for the callback.
+"""Batches of events with eventail's interface, for adapters. An adapter adds how to wait for the callback.
 
-:class:`eda_core.Batch` is what they are made of, and what transports of your own may use.
+This module decides who calls the callback, and when. Which messages are acknowledged is decided by
+:class:`eda_core.machine.aggregator.Aggregator`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from eda_core.drivers.handling import handling
 from eda_core.errors import Abandoned, LocalError
-from eda_core.machine.aggregator import Batch, Collected, RawEvent
+from eda_core.machine.aggregator import Aggregator, Collected
 from eda_core.machine.effects import Effect
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.services.api import ServiceApi
+from eda_core.text import shortened
 
-Taken = Sequence[Collected[RawEvent]]
+
+@dataclass(slots=True)
+class RawEvent:
+    """An event of a batch, with the arguments that its handler was given."""
+
+    payload: Any
+    conversation_id: str
+    meta: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<RawEvent {shortened(self.conversation_id, 40)}>"
 
 
 class EventBatch:
-    """Collects the events that handlers push, and hands them to ``callback`` together.
+    """Collects the events that handlers push, and passes them to a callback together.
 
-    The handler returns true after ``push``, and its event is acknowledged with the others of its batch. If it returns
-    nothing, its event is acknowledged at once, as with eventail, and lost if the process dies before the batch is dealt
-    with. A service that stops hands over what there is.
+    If a handler returns true after ``push``, its event is acknowledged together with the others of the batch. If it
+    returns nothing, its event is acknowledged at once, as with eventail. Then it is lost if the process dies before the
+    callback has ended. When a service stops, the callback gets the events that there are.
 
     Args:
         endpoint: the service.
-        max_entries: hand over at this many; no more than its ``PREFETCH_COUNT`` where handlers return true, since no
-            more are unacknowledged at once.
-        timeout: seconds after the first event.
-        callback: what it publishes is confirmed before the events are acknowledged. If it raises, the retry policy
-            decides about each event.
+        max_entries: the size of a full batch. If the handlers return true, it should be at most ``PREFETCH_COUNT``,
+            because no more events are unacknowledged at once.
+        timeout: how long the first event waits at most, seconds.
+        callback: is called with the events of a batch. What it publishes is confirmed before the events are
+            acknowledged. If it raises, the retry policy decides about each event.
 
     Raises:
-        LocalError: ``max_entries`` is less than 1 or ``timeout`` is not more than 0.
+        LocalError: ``max_entries`` is less than 1, or ``timeout`` is not more than 0.
     """
 
     expire: Callable[[], Any]
@@ -48,20 +61,23 @@ class EventBatch:
         self.max_entries = max_entries
         self.timeout = timeout
         self.callback = callback
-        # Its own way to call back is neither for coroutines nor for threads.
-        self._events: Batch[RawEvent] = Batch(max_entries, timeout, lambda _: None)
+        self._events: Aggregator[RawEvent] = Aggregator(max_entries, timeout)
         self._timer: int | None = None
 
     def __len__(self) -> int:
         return len(self._events)
 
     def _add(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> bool:
-        """Add the event being handled; whether the batch is full now."""
+        """Add the event that is being handled. Returns whether the batch is full now.
+
+        Raises:
+            LocalError: ``meta`` is not the one that the handler was given.
+        """
         delivery = meta.get("delivery_tag")
         if type(delivery) is not int:
             raise LocalError(
-                f"the meta of an event to collect has the delivery_tag {delivery!r}",
-                hint="push what the handler was given",
+                f"the meta of an event for a batch has the delivery_tag {delivery!r}",
+                hint="pass the meta that the handler was given",
             )
         event, full = RawEvent(payload, conversation_id, meta), False
 
@@ -84,7 +100,7 @@ class EventBatch:
 
     @contextmanager
     def _taken(self) -> Iterator[list[RawEvent]]:
-        """What the batch held, to be dealt with in the block; none if it was empty."""
+        """Empty the batch and give its events to the block, which calls the callback if there are any."""
         driver, handled = self.endpoint.running_driver(), self.endpoint.handled_delivery()
         taken, within = driver.ask(lambda: self._take(handled))
         if not taken:
@@ -95,7 +111,7 @@ class EventBatch:
             with handling(self.endpoint, within):
                 yield [event for _, event in taken]
         except Abandoned:
-            taken = []  # they stay with the broker
+            taken = []  # neither acknowledged nor failed: the broker delivers them again
             raise
         except BaseException as error:
             failed = error
@@ -104,7 +120,7 @@ class EventBatch:
         finally:
             driver.ask(lambda: self._settle(taken, failed))
 
-    def _take(self, handled: DeliveryId | None) -> tuple[Taken, DeliveryId | None]:
+    def _take(self, handled: DeliveryId | None) -> tuple[Sequence[Collected[RawEvent]], DeliveryId | None]:
         self._cancel_timer()
         driver = self.endpoint.running_driver()
         taken = self._events.take(driver.machine)
@@ -112,7 +128,7 @@ class EventBatch:
             driver.at_end.pop(delivery, None)
         return taken, self._events.publisher(driver.machine, taken, handled)
 
-    def _settle(self, taken: Taken, failed: BaseException | None) -> None:
+    def _settle(self, taken: Sequence[Collected[RawEvent]], failed: BaseException | None) -> None:
         driver = self.endpoint.running_driver()
         driver.tell(partial(self._events.settle, driver.machine, taken), error=failed)
 

@@ -1,4 +1,7 @@
-"""Services whose handlers are plain functions."""
+"""Services whose handlers are plain functions, and their batches.
+
+This module decides when their methods return. It does not know in which thread the handlers run.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,26 @@ from eda_core.services.batch import EventBatch
 
 
 class CallbackService(ServiceApi[None]):
-    """Base of the adapters' ``Service`` whose methods return when what they ask for is accepted."""
+    """The base class of services whose methods return as soon as the machine has accepted what they ask for."""
 
     def make_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
         self.make_input_now(call)
 
 
-class Batch(EventBatch):
+class CallbackBatch(EventBatch):
     __doc__ = EventBatch.__doc__
 
     def push(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
-        """Add the event being handled; if that makes the batch full, hand it over and wait until it is dealt with."""
+        """Add the event that is being handled, with the arguments of its handler. Call the callback if it is full now.
+
+        Raises:
+            LocalError: ``meta`` is not the one that the handler was given.
+        """
         if self._add(payload, conversation_id, meta):
             self.expire()
 
     def expire(self) -> None:
-        """Hand over what there is, at once, and wait until it is dealt with."""
+        """Call the callback with the events that there are, if any."""
         with self._taken() as events:
             if events:
                 check_begun(self.callback(events))

@@ -1,4 +1,7 @@
-"""Services whose handlers are coroutines, in whatever event loop."""
+"""Services whose handlers are coroutines, and their batches.
+
+This module decides what their methods wait for. It knows no event loop.
+"""
 
 from __future__ import annotations
 
@@ -16,31 +19,39 @@ from eda_core.services.batch import EventBatch
 
 
 class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
-    """Base of the adapters' ``Service`` whose methods are awaited."""
+    """The base class of services whose methods are awaited."""
 
     async def stop(self, timeout: float | None = None) -> None:
-        """Ask the service to stop, and return at once; ``run`` returns when it has.
+        """Ask the service to stop. This returns at once; ``run`` returns when the service has stopped.
 
         Args:
-            timeout: seconds until what is unfinished is left to other workers, ``STOP_TIMEOUT`` by default.
+            timeout: seconds, by default ``STOP_TIMEOUT``. Then unfinished messages are left to other workers.
+
+        Raises:
+            LocalError: the timeout is not a number.
+            StateError: the service was not run yet.
         """
         self.running_driver().stop(timeout)
 
     async def call(self, command: str, message: Any, timeout: float = 30.0, conversation_id: str = "") -> Any:
-        """Send ``service.Command`` at once and wait for its result; returns the payload of that.
+        """Send a command at once, and wait for its result.
 
-        The result comes to this worker only, and only while its link lasts: what must survive a lost link or a dead
-        worker is sent with :meth:`send_command`.
+        The result comes to this worker, and only as long as its link lasts. If a result must not be lost with a link or
+        a worker, send the command by :meth:`send_command`.
 
         Args:
-            timeout: seconds, in all.
-            conversation_id: by default that of the message being handled, else a new one.
+            command: ``service.Command``.
+            timeout: how long to wait for the result, seconds.
+            conversation_id: by default that of the message that is being handled, or else a new one.
+
+        Returns:
+            The payload of the result.
 
         Raises:
-            CommandError: the result is an error; its payload is in it.
-            CommandTimeout: no result came in time. If one comes later it is dropped, with a log.
-            PublishError: no service is bound to the command, or this one stopped.
-            LocalError: the command cannot be sent; it says why.
+            CommandError: the result has the status ``error``. The exception has its payload.
+            CommandTimeout: no result came in time. A result that comes later is dropped and logged.
+            PublishError: no service receives the command, or this service has stopped.
+            LocalError: the command cannot be sent. The text says why.
         """
         driver, within = self.running_driver(), self.handled_delivery()
         machine = driver.machine
@@ -59,16 +70,20 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         self.make_input_now(call)
 
 
-class Batch(EventBatch):
+class CoroutineBatch(EventBatch):
     __doc__ = EventBatch.__doc__
 
     async def push(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
-        """Add the event being handled; if that makes the batch full, hand it over and wait until it is dealt with."""
+        """Add the event that is being handled, with the arguments of its handler. Await the callback if it is full now.
+
+        Raises:
+            LocalError: ``meta`` is not the one that the handler was given.
+        """
         if self._add(payload, conversation_id, meta):
             await self.expire()
 
     async def expire(self) -> None:
-        """Hand over what there is, at once, and wait until it is dealt with."""
+        """Await the callback with the events that there are, if any."""
         with self._taken() as events:
             if events:
                 returned = self.callback(events)

@@ -1,4 +1,8 @@
-"""The names of eventail 2.3.6, as a layer on our services: those that are here too, and advice on the others."""
+"""The names of eventail 2.3.6, as a layer on the services of this toolkit.
+
+This module decides which of eventail's names exist here, and what to do instead of the others. It does not know how a
+service works.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,13 @@ from eda_core.services.coroutines import CoroutineService
 
 R = TypeVar("R")
 
-_LINK: Final = "connections and channels are the adapter's, and taken up again by themselves: begin in on_ready"
+_LINK: Final = "the adapter opens and reopens connections and channels by itself; use on_ready() to begin"
 _TIMERS: Final = "use call_later(); methods of eda_pika may be called from any thread"
 _RETRIES: Final = "set RETRY_POLICY, or raise eda_core.Reject in the handler"
 _TASKS: Final = "use asyncio.create_task() or asyncio.TaskGroup"
 
-#: What it called on its way to an open link and from there, for subclasses to override.
+#: Methods that eventail calls when a link is opened or used, so that subclasses may override them; and what to do
+#: instead.
 _OVERRIDDEN: Final = dict.fromkeys(
     """on_connection_open on_connection_open_error on_connection_closed on_channel_open on_channel_closed
     on_exchange_declareok on_queue_declareok on_bindok on_basic_qos_ok on_delivery_confirmation on_consumer_cancelled
@@ -29,7 +34,7 @@ _OVERRIDDEN: Final = dict.fromkeys(
     _LINK,
 ) | {"ack_policy": _RETRIES}
 
-#: What else it had, and what to do instead.
+#: All methods and attributes of eventail that do not exist here, and what to do instead.
 _GONE: Final = _OVERRIDDEN | {
     "connect": _LINK,
     "reconnect": _LINK,
@@ -52,11 +57,11 @@ _GONE: Final = _OVERRIDDEN | {
 
 
 class EventailNames:
-    """What eventail's ``Service`` and ``Endpoint`` have as class attributes, for subclasses to read.
+    """The attributes that both eventail's ``Service`` and its ``Endpoint`` have, for subclasses to read.
 
     Attributes:
         ID: the process id of this worker.
-        HOSTNAME: the name of its host, in its logs and in the name of its connection; a subclass may set it.
+        HOSTNAME: the name of its host in logs and in the name of the connection. A subclass may set it.
     """
 
     ID: int
@@ -67,17 +72,17 @@ class EventailNames:
     LOG_EXCHANGE_TYPE: ClassVar[str] = "topic"
 
     def _eda_introduce(self, hostname: str, pid: int) -> None:
-        """Set who this worker is.
+        """Set the name of the host and the process id, and check the exchanges.
 
         Raises:
-            LocalError: a subclass names another exchange than the architecture does.
+            LocalError: a subclass has set another exchange than the architecture has.
         """
         for name, fixed in _FIXED.items():
             value = getattr(type(self), name, fixed)
             if value != fixed:
                 raise LocalError(
                     f"{type(self).__name__}.{name} is {value!r}, where the architecture has {fixed!r}",
-                    hint="leave it as it is; virtual hosts keep buses apart",
+                    hint="do not change it; use virtual hosts to separate buses",
                 )
         self.ID = pid
         self.HOSTNAME = self.HOSTNAME or hostname
@@ -97,9 +102,9 @@ _FIXED: Final = {
 
 
 class EventailService(EventailNames, ServiceApi[R], Generic[R]):
-    """The names of eventail's services on top of a service; what has gone is told.
+    """The names of eventail's services. If user code uses one that does not exist here, it gets advice.
 
-    A service of an adapter derives from this and from what runs it, in this order.
+    The ``Service`` of an adapter derives from this class and from the class that runs it, in this order.
     """
 
     CMD_EXCHANGE: ClassVar[str] = COMMANDS
@@ -115,53 +120,54 @@ class EventailService(EventailNames, ServiceApi[R], Generic[R]):
         super().__init_subclass__(**named)
         for name in sorted(vars(cls).keys() & _OVERRIDDEN.keys()):
             warnings.warn(
-                f"{cls.__name__}.{name} is never called, as a service's on eventail was; {_OVERRIDDEN[name]}",
+                f"{cls.__name__}.{name} is never called, although eventail calls it; {_OVERRIDDEN[name]}",
                 UserWarning,
                 stacklevel=2,
             )
 
     @property
     def _message_number(self) -> int:
-        """How many messages it has published so far. eventail's example makes correlation ids of it."""
+        """How many messages the service has published so far. eventail's example makes correlation ids of it."""
         return self.published_messages
 
-    if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one that there is
+    if not TYPE_CHECKING:  # pragma: no branch - or type checkers would believe that every name exists
 
         def __getattr__(self, name: str) -> NoReturn:
-            advice = f", as a service on eventail had; {_GONE[name]}" if name in _GONE else ""
+            advice = f", which eventail has; {_GONE[name]}" if name in _GONE else ""
             raise AttributeError(
                 f"{type(self).__name__!r} object has no attribute {name!r}{advice}", name=name, obj=self
             )
 
 
 class EventailCoroutines(EventailService[Coroutine[Any, Any, None]], CoroutineService):
-    """The names of eventail's asynchronous services."""
+    """The names of eventail's asynchronous services, for services whose methods are awaited."""
 
     async def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
-        """Ask the service to stop, and return at once; ``run`` returns when it has.
+        """Ask the service to stop. This returns at once; ``run`` returns when the service has stopped.
 
         Args:
-            timeout: seconds until what is unfinished is left to other workers, ``STOP_TIMEOUT`` by default.
-            reconnect: eventail's, and false: ``run`` opens a lost connection anew by itself.
+            timeout: seconds, by default ``STOP_TIMEOUT``. Then unfinished messages are left to other workers.
+            reconnect: an argument of eventail's that must be false: ``run`` reconnects by itself.
 
         Raises:
-            LocalError: the time is no number of seconds, or ``reconnect`` is true.
+            LocalError: the timeout is not a number of seconds, or ``reconnect`` is true.
+            StateError: the service was not run yet.
         """
         await super().stop(time_to_stop(timeout, reconnect))
 
 
 def time_to_stop(timeout: float | None, reconnect: bool) -> float | None:
-    """What ``stop`` is to be given, from what callers write for it or for eventail's, ``stop(reconnect)``.
+    """Return the timeout that is meant by a call of ``stop``. Its first argument may be eventail's ``reconnect``.
 
     Raises:
-        LocalError: to reconnect is asked for, or ``timeout`` is no number of seconds.
+        LocalError: ``reconnect`` is true, or the timeout is not a number of seconds.
     """
     if isinstance(timeout, bool):
         timeout, reconnect = None, reconnect or timeout
     if reconnect:
         raise LocalError(
-            "stop() was asked to reconnect", hint="a lost link is taken up by itself; to begin anew run another service"
+            "stop() was asked to reconnect", hint="lost links are reopened anyway; to begin anew, run another service"
         )
     if timeout is not None and not (is_number(timeout) and timeout >= 0):
-        raise LocalError(f"the time to stop is {timeout!r}", hint="give seconds, 0 or more")
+        raise LocalError(f"the timeout of stop() is {timeout!r}", hint="give seconds, 0 or more")
     return timeout

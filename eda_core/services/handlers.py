@@ -1,11 +1,12 @@
-"""From a message to the method of a service that handles it, and from what that does to an outcome.
+"""The methods of a service that are called with messages and at the events of its life, for users to override.
 
-What the adapters' ``Service`` classes have in common: the methods that users override. Whether they are plain functions
-or coroutines is the adapter's business; here their results are only passed on.
+This module decides which method handles a message. It does not know whether the methods are functions or coroutines: it
+only passes on what they return.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from eda_core.errors import NoHandler
@@ -13,70 +14,72 @@ from eda_core.messages.values import AnyMessage, Command, Configuration, Event, 
 
 
 class Handlers:
-    """The methods of a service that are called with messages; override those you need.
+    """The methods of a service that are called with messages. Override those that you need.
 
-    The ``handle_…`` of a kind are given ``meta`` by that name, as eventail does, the ``on_…`` by its place.
+    If the handler of an event, a command or a result returns true, it means that the service will acknowledge the
+    message itself, by ``manual_ack(meta["delivery_tag"])``. If the handler of a configuration returns true, it means
+    that the service is configured now.
 
-    A truthy value returned from the handler of an event, command or result means: I will acknowledge it myself, by
-    ``manual_ack(meta["delivery_tag"])``. From the handler of a configuration it means: the service is configured.
+    As in eventail, the methods ``handle_…`` get ``meta`` as a keyword argument, the methods ``on_…`` by position.
     """
 
     def handle(self, message: AnyMessage) -> Any:
-        """Handle any message; by default passes its parts on to the method for its kind.
+        """Handle a message of any kind. By default this calls the method for the kind of the message.
 
         Raises:
-            NoHandler: there is no method for it.
+            NoHandler: there is no method for the message.
         """
         return _BY_KIND[type(message)](self, message)
 
     def handle_event(self, event: str, payload: Any, conversation_id: str, meta: dict[str, Any]) -> Any:
-        """Handle an event; by default calls ``on_<event>(payload, conversation_id, meta)``."""
+        """Handle an event. By default this calls ``on_<event>(payload, conversation_id, meta)``."""
         return _find(self, "event", event)(payload, conversation_id, meta)
 
     def handle_command(
-        self,
-        command: str,
-        payload: Any,
-        conversation_id: str,
-        reply_to: str,
-        correlation_id: str,
-        meta: dict[str, Any],
+        self, command: str, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: dict[str, Any]
     ) -> Any:
-        """Handle ``service.Command``; by default calls
-        ``on_<Command>(payload, conversation_id, reply_to, correlation_id, meta)``."""
+        """Handle the command ``service.Command``.
+
+        By default this calls ``on_<Command>(payload, conversation_id, reply_to, correlation_id, meta)``.
+        """
         return _find(self, "command", command)(payload, conversation_id, reply_to, correlation_id, meta)
 
     def handle_result(
-        self,
-        key: str,
-        payload: Any,
-        conversation_id: str,
-        status: str,
-        correlation_id: str,
-        meta: dict[str, Any],
+        self, key: str, payload: Any, conversation_id: str, status: str, correlation_id: str, meta: dict[str, Any]
     ) -> Any:
-        """Handle the result ``service.Name``; by default calls
-        ``on_<Name>(payload, conversation_id, status, correlation_id, meta)``."""
+        """Handle a result with the routing key ``service.Name``.
+
+        By default this calls ``on_<Name>(payload, conversation_id, status, correlation_id, meta)``.
+        """
         return _find(self, "result", key)(payload, conversation_id, status, correlation_id, meta)
 
     def handle_config(self, configuration: str, payload: Any, meta: dict[str, Any]) -> Any:
-        """Handle a configuration; by default calls ``on_<configuration>(payload, meta)``."""
+        """Handle a configuration. By default this calls ``on_<configuration>(payload, meta)``."""
         return _find(self, "configuration", configuration)(payload, meta)
 
     def handle_log(self, key: str, payload: Any, meta: dict[str, Any]) -> Any:
-        """Handle a log record (tools only); by default does nothing."""
+        """Handle a log record. Only tools receive any. By default this does nothing."""
 
     def handle_returned_message(self, key: str, payload: Any, envelope: dict[str, Any]) -> Any:
-        """A mandatory message came back: no queue is bound for it. By default does nothing more than the log has."""
+        """Handle a message that the broker has returned, because no service receives it. By default this does nothing.
+
+        Args:
+            key: the routing key of the message.
+            payload: its payload; ``None`` if it cannot be decoded.
+            envelope: its headers, and ``reply_to`` and ``correlation_id`` if it has them.
+        """
 
     def on_ready(self) -> Any:
-        """The service consumes business messages; after each (re)connection."""
+        """Begin the work of the service. This is called after each connection, when the service receives messages."""
 
     def on_unconfigured(self) -> Any:
-        """The service waits for its configuration; after each (re)connection, if it subscribes to any."""
+        """Ask for a configuration. This is called after each connection if the service subscribes to configurations.
+
+        The service receives no other messages until it is configured.
+        """
 
 
-#: Called by the life cycle; a message of that name must not call them.
+#: Methods that are no handlers: a message named ``ready`` must not call ``on_ready``.
 _HOOKS: Final = ("on_ready", "on_unconfigured")
 
 
@@ -91,49 +94,29 @@ def _find(service: Handlers, kind: str, name: str) -> Any:
         )
         raise NoHandler(
             f"unexpected {kind} {name}: {type(service).__name__} has handlers for {', '.join(known) or 'nothing'}",
-            hint="check the subscriptions",
+            hint=f"define {method}(), or do not subscribe to it",
         )
     return handler
 
 
-def _event(service: Handlers, message: Event) -> Any:
-    return service.handle_event(message.name, message.payload, message.conversation_id, meta=message.meta)
-
-
-def _command(service: Handlers, message: Command) -> Any:
-    return service.handle_command(
-        message.name,
-        message.payload,
-        message.conversation_id,
-        message.reply_to,
-        message.correlation_id,
-        meta=message.meta,
-    )
-
-
-def _result(service: Handlers, message: Result) -> Any:
-    return service.handle_result(
-        message.name,
-        message.payload,
-        message.conversation_id,
-        message.status,
-        message.correlation_id,
-        meta=message.meta,
-    )
-
-
-def _configuration(service: Handlers, message: Configuration) -> Any:
-    return service.handle_config(message.name, message.payload, meta=message.meta)
-
-
-def _log(service: Handlers, message: LogRecord) -> Any:
-    return service.handle_log(message.name, message.payload, meta=message.meta)
-
-
-_BY_KIND: Final[dict[type[Message], Any]] = {
-    Event: _event,
-    Command: _command,
-    Result: _result,
-    Configuration: _configuration,
-    LogRecord: _log,
+#: For each kind of message, how its parts are passed on.
+_BY_KIND: Final[dict[type[Message], Callable[[Handlers, Any], Any]]] = {
+    Event: lambda service, event: service.handle_event(
+        event.name, event.payload, event.conversation_id, meta=event.meta
+    ),
+    Command: lambda service, command: service.handle_command(
+        command.name,
+        command.payload,
+        command.conversation_id,
+        command.reply_to,
+        command.correlation_id,
+        meta=command.meta,
+    ),
+    Result: lambda service, result: service.handle_result(
+        result.name, result.payload, result.conversation_id, result.status, result.correlation_id, meta=result.meta
+    ),
+    Configuration: lambda service, configuration: service.handle_config(
+        configuration.name, configuration.payload, meta=configuration.meta
+    ),
+    LogRecord: lambda service, log: service.handle_log(log.name, log.payload, meta=log.meta),
 }

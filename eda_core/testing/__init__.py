@@ -1,10 +1,10 @@
-"""Tools to test services without a broker: a model of RabbitMQ, and what is built on it. Pure, like the core."""
+"""Tools to test services without a broker: a model of RabbitMQ, and what is built on it. Pure, like the core.
 
-from __future__ import annotations
+The model is here; the other parts have packages of their own: :mod:`eda_core.testing.wire` (AMQP 0-9-1 in front of the
+model), :mod:`eda_core.testing.explorer`, :mod:`eda_core.testing.conformance` (checks for transports) and
+:mod:`eda_core.testing.strategies` (for hypothesis).
+"""
 
-from eda_core.testing.broker.arguments import Policy
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.broker.queue import ConnectionId
-from eda_core.testing.broker.state import Outgoing
+from eda_core.testing.broker import AmqpMessage, Binding, Broker, ConnectionId, Entry, Outgoing, Policy, Queue
 
-__all__ = ["Broker", "ConnectionId", "Outgoing", "Policy"]
+__all__ = ["AmqpMessage", "Binding", "Broker", "ConnectionId", "Entry", "Outgoing", "Policy", "Queue"]

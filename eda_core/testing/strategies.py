@@ -1,11 +1,17 @@
-"""Hypothesis strategies for what travels on the bus, to test services, adapters and the core itself with.
+"""Hypothesis strategies for what travels on the bus, to test services, adapters and the core itself.
 
-Every function returns a strategy. What :func:`messages` draws (and those for each kind) can be published, and comes
-back from the wire as it was; what :func:`properties` draws is whatever a peer may send.
-Needs the extra ``testing``. Strategies are made once and kept: making one takes longer than drawing from it.
+Every function returns a strategy. A service can publish what :func:`messages`, :func:`events`, :func:`commands`,
+:func:`results` and :func:`configurations` draw, and reads it from the wire as it was. What :func:`properties` and
+:func:`field_tables` draw is whatever a peer may send, valid or not. The module needs the extra ``testing``. Each
+strategy is made once, because making one takes longer than drawing from it.
 """
+# ruff: noqa: E402 - the check comes before the imports that would fail
 
 from __future__ import annotations
+
+from eda_core.drivers.library import require
+
+require("eda_core.testing.strategies", "testing", {"hypothesis": ""})
 
 import datetime
 import decimal
@@ -21,13 +27,13 @@ from eda_core.messages.values import AnyMessage, Command, Configuration, Event, 
 
 Strategy = st.SearchStrategy
 
-#: Keys of ``meta`` that are not headers of the publisher's own: properties, and what the toolkit writes itself.
+#: Keys of ``meta`` that a publisher cannot use for headers of its own: properties, and headers of the toolkit.
 RESERVED: Final = frozenset(
     "timestamp expiration user_id app_id delivery_tag message_id priority message_type content_encoding "
     "conversation_id status causation_id attempt origin_exchange origin_routing_key CC BCC".split()
 )
 
-#: Longest name of a header that pamqp writes whole, bytes.
+#: The longest name of a header that pamqp writes without cutting it, in bytes.
 _MAX_HEADER_NAME: Final = 128
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -35,19 +41,23 @@ _MAX_HEADER_NAME: Final = 128
 
 @cache
 def texts(min_size: int = 0, max_size: int = 40) -> Strategy[str]:
-    """Any text that has a UTF-8 form, control characters included; sizes in characters."""
+    """Any text that UTF-8 can encode, with control characters.
+
+    Args:
+        min_size, max_size: in characters.
+    """
     return st.text(st.characters(exclude_categories=["Cs"]), min_size=min_size, max_size=max_size)
 
 
 @cache
 def words() -> Strategy[str]:
-    """One word of a routing key: not empty, no dot."""
+    """One word of a routing key: not empty, and without a dot."""
     return st.text(st.characters(exclude_categories=["Cs"], exclude_characters="."), min_size=1, max_size=15)
 
 
 @cache
 def names() -> Strategy[str]:
-    """A name as it can travel: one to four words, at most 255 bytes of UTF-8."""
+    """A name of a message: one to four words, and at most 255 bytes in UTF-8."""
     return st.lists(words(), min_size=1, max_size=4).map(".".join).filter(_fits)
 
 
@@ -71,19 +81,19 @@ def command_names() -> Strategy[str]:
 
 @cache
 def conversation_ids() -> Strategy[str]:
-    """Any text but the empty one; most are random identifiers in the hexadecimal form that peers use."""
+    """Any text that is not empty. Many are random identifiers in the hexadecimal form that peers use."""
     return st.uuids().map(lambda value: value.hex) | texts(min_size=1)
 
 
 @cache
 def routing_keys() -> Strategy[str]:
-    """Routing keys of few short words, empty ones among them, so that :func:`topic_patterns` often match."""
+    """Routing keys of a few short words, some of them empty, so that :func:`topic_patterns` often match."""
     return st.lists(st.sampled_from(["a", "b", "", "*", "#"]), max_size=7).map(".".join)
 
 
 @cache
 def topic_patterns() -> Strategy[str]:
-    """Binding keys of a topic exchange over the words of :func:`routing_keys`, with many wildcards."""
+    """Binding keys of a topic exchange, of the words of :func:`routing_keys` and many wildcards."""
     return st.lists(st.sampled_from(["a", "b", "", "*", "*", "#", "#"]), max_size=7).map(".".join)
 
 
@@ -96,7 +106,11 @@ def _fits(text: str) -> bool:
 
 @cache
 def json_payloads(max_leaves: int = 20) -> Strategy[Any]:
-    """The JSON data model: what every peer understands in either content type."""
+    """Values of the JSON data model, which every peer understands in either content type.
+
+    Args:
+        max_leaves: about how many values without parts one payload has at most.
+    """
     scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts()
     return st.recursive(
         scalars,
@@ -107,9 +121,12 @@ def json_payloads(max_leaves: int = 20) -> Strategy[Any]:
 
 @cache
 def cbor_payloads(max_leaves: int = 20) -> Strategy[Any]:
-    """What CBOR adds: bytes, infinities, moments, dates, decimals, identifiers, sets, keys that are not text.
+    """What CBOR has in addition: bytes, infinities, times, dates, decimals, UUIDs, sets, and keys that are not text.
 
-    Values equal themselves: no NaN. Tuples become lists on the way, so there are none.
+    There is no NaN, because it does not equal itself, and no tuple, because it is read as a list.
+
+    Args:
+        max_leaves: about how many values without parts one payload has at most.
     """
     keys = texts(max_size=10) | st.integers() | st.binary(max_size=10)
     scalars = st.one_of(
@@ -134,7 +151,7 @@ def cbor_payloads(max_leaves: int = 20) -> Strategy[Any]:
 
 @cache
 def payloads(content_type: str = CBOR) -> Strategy[Any]:
-    """Payloads that ``content_type`` carries without a change."""
+    """Payloads that are written in ``content_type`` and read as they were."""
     return cbor_payloads() if content_type == CBOR else json_payloads()
 
 
@@ -143,7 +160,7 @@ def payloads(content_type: str = CBOR) -> Strategy[Any]:
 
 @cache
 def metas() -> Strategy[dict[str, Any]]:
-    """``meta`` as a publish takes it: headers of one's own, and properties."""
+    """``meta`` as a publish takes it: headers of the publisher's own, and properties."""
     own = st.dictionaries(_header_names().filter(_is_own), _header_values(), max_size=4)
     placed = st.fixed_dictionaries(
         {},
@@ -217,13 +234,13 @@ def _is_own(name: str) -> bool:
 
 @cache
 def _moments() -> Strategy[datetime.datetime]:
-    """What the wire carries: whole seconds; after the year 2106 clients differ."""
+    """Times as they travel: in whole seconds, and before the year 2106, after which clients differ."""
     return st.integers(0, 2**32 - 1).map(lambda seconds: datetime.datetime.fromtimestamp(seconds, datetime.UTC))
 
 
 @cache
 def _header_values() -> Strategy[Any]:
-    """What all client libraries write and read alike. pamqp writes floats in single precision."""
+    """Values that all client libraries write and read alike. (pamqp writes floats in single precision.)"""
     scalars = st.one_of(
         st.none(),
         st.booleans(),
@@ -244,14 +261,14 @@ def _header_values() -> Strategy[Any]:
 
 @cache
 def field_tables() -> Strategy[dict[str, Any]]:
-    """Any field table, as read off the wire; the headers of the architecture in it have any type."""
+    """Any field table, as it is read from the wire. The headers that the toolkit knows have values of any type."""
     scalars = st.one_of(
         st.none(),
         st.booleans(),
         st.integers(-(2**63), 2**63 - 1),
         st.floats(),
         texts(),
-        st.binary(min_size=1, max_size=10).map(lambda tail: b"\xff" + tail),  # read as bytes, not being UTF-8
+        st.binary(min_size=1, max_size=10).map(lambda tail: b"\xff" + tail),  # not UTF-8, so it is read as bytes
         st.binary(max_size=10).map(bytearray),
         _moments(),
         st.builds(
@@ -283,7 +300,7 @@ def field_tables() -> Strategy[dict[str, Any]]:
 
 @cache
 def properties() -> Strategy[Basic.Properties]:
-    """Whatever properties a peer may send, the right ones among them."""
+    """Whatever properties a peer may send, valid ones among them."""
     short = st.none() | texts()
     return st.builds(
         Basic.Properties,

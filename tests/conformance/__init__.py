@@ -1,1 +1,1 @@
-"""The conformance kit at work: what runs its checks, what they run against, and the adapters put to them."""
+"""Runs the checks of the conformance kit against the adapters, on the brokers."""

@@ -1,4 +1,4 @@
-"""The brokers that adapters are put to the checks on: each starts empty, with dead letters set up."""
+"""The brokers that the checks run on. Each starts empty, with dead letters set up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Self
 from urllib.parse import urlsplit
 
-from eda_core.testing.conformance.script import BROKER, DEAD_LETTERS, NOBODY, THE_WRONG_PASSWORD, Declare
+from eda_core.testing.conformance import BROKER, DEAD_LETTERS, NOBODY, THE_WRONG_PASSWORD, Declare
 from eda_tools.broker import EmbeddedBroker
 from tests.conformance.operator import Operator
 from tests.support.proxy import Proxy

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from eda_core import EdaError
-from eda_core.testing.conformance.script import Call, Handler, Hold, MakeSubject, Worker
+from eda_core.testing.conformance import Call, Handler, Hold, MakeSubject, Worker
 
 Note = Callable[[str, tuple[Any, ...]], None]
 Begin = Callable[[Callable[[], None]], None]
@@ -54,7 +54,7 @@ class CallbackSubject:
             self.service.use_exclusive_queues()
 
     def _on_setattr(self, base: Any) -> Callable[..., None]:
-        """Tells when the service has begun: before that it cannot be asked anything."""
+        """Notes when the service has begun. Before that no method of it can be called."""
 
         def set_attribute(service: Any, name: str, value: Any) -> None:
             base.__setattr__(service, name, value)
@@ -123,7 +123,7 @@ class CallbackSubject:
 
 
 def in_a_thread(run: Callable[[], None]) -> None:
-    """Each service has its own."""
+    """Each service runs in a thread of its own."""
     threading.Thread(target=run, name="service", daemon=True).start()
 
 
@@ -139,7 +139,7 @@ class MainThread:
         self._runs.put(run)
 
     def during(self, check: Callable[[], None]) -> None:
-        """Run the check, and the services that it begins. Raises what that does."""
+        """Run the check, and the services that it begins. Raise what the check raises."""
         with ThreadPoolExecutor(1) as pool:
             checked = pool.submit(check)
             checked.add_done_callback(lambda _: self._runs.put(None))

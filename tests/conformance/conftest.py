@@ -1,4 +1,4 @@
-"""The table of what came of the conformance checks."""
+"""Prints the results of the conformance checks as a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESULTS: dict[tuple[str, str, str], tuple[str, float]] = {}
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Note what came of a check."""
+    """Note the result of a check."""
     began, outcome = time.monotonic(), "FAILED"
     try:
         yield

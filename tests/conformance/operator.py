@@ -11,7 +11,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
 
-from eda_core.testing.conformance.script import Declare, Put, Taken
+from eda_core.testing.conformance import Declare, Put, Taken
 
 T = TypeVar("T")
 
@@ -20,12 +20,12 @@ POLL, TIMEOUT = 0.01, 15.0
 
 
 async def _whole(request: Coroutine[Any, Any, T]) -> T:
-    """Let a request come to its end though who asks is cancelled: aiormq closes the channel over one that is not."""
+    """Let a request end although its caller is cancelled: aiormq closes the channel of a request that is cancelled."""
     return await asyncio.shield(asyncio.ensure_future(request))
 
 
 class Operator:
-    """Connects when it has to. Publishing has a connection of its own: an alarm blocks those that publish.
+    """Connects when it needs to. Publishing has a connection of its own: an alarm blocks those that publish.
 
     Args:
         url: of the broker itself.
@@ -36,7 +36,7 @@ class Operator:
         self._open: dict[str, tuple[AbstractConnection, AbstractChannel]] = {}
 
     async def close(self) -> None:
-        """Close what is open; the next request connects anew."""
+        """Close all connections. The next request connects again."""
         closing, self._open = self._open, {}
         tasks = [asyncio.ensure_future(connection.close()) for connection, _ in closing.values()]
         if tasks:

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from eda_core.testing.conformance import Check
-from eda_core.testing.conformance.script import (
+from eda_core.testing.conformance import (
     Alarm,
     Begin,
+    Check,
     Count,
     Cut,
     Declare,
@@ -214,7 +214,7 @@ async def _patiently(awaitable: Awaitable[T], what: str, patience: float = PATIE
 
 
 async def no_task_is_left() -> None:
-    """Raises NotConforming if one is, a little later: a task that is being cancelled needs a turn or two."""
+    """Raise NotConforming if a task is left. A task that is being cancelled gets a few turns of the loop to end."""
     turns = 100
     while left := asyncio.all_tasks() - {asyncio.current_task()}:
         turns -= 1

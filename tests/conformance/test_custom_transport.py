@@ -1,4 +1,4 @@
-"""What the custom transport does beyond the kit: hostile bytes, peers that do not answer, and nothing left behind."""
+"""What the custom transport does beyond the kit: hostile bytes, silent peers, and nothing is left at the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pamqp.commands import Basic, Channel, Connection
 
 from eda_core import Connect
 from eda_core.machine.identifiers import Epoch
-from eda_core.testing.conformance.script import DEAD_LETTERS, Worker, accept
+from eda_core.testing.conformance import DEAD_LETTERS, Worker, accept
 from eda_tools.broker import EmbeddedBroker
 from examples.custom_service import Service
 from examples.custom_transport import Wire
@@ -43,7 +43,7 @@ def test_it_is_short_and_needs_no_client_library() -> None:
 
 @asynccontextmanager
 async def serving(broker: BrokerUnderTest) -> AsyncIterator[Cast]:
-    """A service, ready; ended, with no connection left of it, at the end of the block."""
+    """A service, which is ready. At the end of the block it ends, and has no connection left."""
     worker = Worker("service", events=["Happened"], handlers={"Happened": accept})
     cast = Cast(worker, subjects_of(Service), broker.urls(worker.urls))
     await cast.start()
@@ -58,7 +58,7 @@ async def serving(broker: BrokerUnderTest) -> AsyncIterator[Cast]:
 
 @asynccontextmanager
 async def embedded_broker() -> AsyncIterator[Embedded]:
-    """An empty one; at the end of the block no task is left."""
+    """An empty broker. At the end of the block no task is left."""
     async with EmbeddedBroker() as embedded, Embedded(embedded) as broker:
         yield broker
     await no_task_is_left()
@@ -115,7 +115,7 @@ async def _poison(rabbit: Rabbit) -> None:
 
 @asynchronous
 async def test_a_stop_does_not_wait_for_a_peer_that_is_frozen() -> None:
-    """Longer than ``close_timeout``, that is."""
+    """It is silent for longer than ``close_timeout``."""
     async with embedded_broker() as broker, serving(broker) as cast:
         service: Any = cast.subject
         machine = service.service.running_driver().machine
@@ -130,7 +130,7 @@ async def test_a_stop_does_not_wait_for_a_peer_that_is_frozen() -> None:
 async def test_a_publisher_that_waits_for_space_hears_of_the_end() -> None:
     async with embedded_broker() as broker:
         service = Service(broker.urls(["nobody"]), [], [], "service")
-        service._eda_config = replace(service._eda_config, buffer=1)
+        service.BUFFER = 1  # type: ignore[misc]
         run = asyncio.create_task(service.run())
         await asyncio.sleep(0)
         calls = [asyncio.create_task(service.publish_event("Happened", n, "c")) for n in range(2)]

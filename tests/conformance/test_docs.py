@@ -28,7 +28,7 @@ SOURCES = [
 
 
 def _snippets() -> list[str]:
-    """The blocks of Python, without their indentation."""
+    """The blocks of Python in the page, without their indentation."""
     found = []
     for block in EMBEDDING.split(".. code-block:: python\n\n")[1:]:
         lines = []
@@ -61,7 +61,7 @@ def test_each_input_is_explained(name: str) -> None:
 
 
 def test_the_page_on_the_link_is_up_to_date() -> None:
-    """If not, run ``python docs/generate.py``."""
+    """If it fails, run ``python docs/generate.py``."""
     generate: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     for name, text in generate["PAGES"].items():
         assert (ROOT / "docs" / name).read_text("utf-8") == text()

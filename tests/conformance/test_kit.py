@@ -1,4 +1,4 @@
-"""The kit itself: its checks find the faults that they are there for. (That it is pure: tests/core/test_purity.py.)
+"""Tests of the kit itself: its checks find the faults that they look for. (That it is pure: tests/core/test_purity.py.)
 
 The faults are planted in the custom transport, in the core's table of what the broker sends, and in the machine.
 """
@@ -16,8 +16,7 @@ from eda_core import Machine, Publish
 from eda_core.drivers import link as transport
 from eda_core.machine.deliveries import Deliveries
 from eda_core.machine.outbox import Outbox
-from eda_core.testing.conformance import CHECKS
-from eda_core.testing.conformance.script import NotConforming
+from eda_core.testing.conformance import CHECKS, NotConforming
 from eda_tools.broker import EmbeddedBroker
 from examples import custom_service, custom_transport
 from tests.conformance.brokers import Embedded
@@ -35,23 +34,23 @@ def test_every_check_has_a_name_of_its_own_and_says_why() -> None:
 
 def _do_not(method: str) -> Plant:
     """An effect is not performed."""
-    return lambda patch: patch.setattr(custom_transport.Link, method, lambda *_: None)
+    return lambda patch: patch.setattr(custom_transport.CustomLink, method, lambda *_: None)
 
 
 def _ignore(name: str) -> Plant:
-    """What the broker sends is not heard."""
+    """A method of the broker is ignored."""
     return lambda patch: patch.setitem(transport.MEANINGS, name, lambda *_: None)
 
 
 def _change(method: str, attribute: str, value: Any) -> Plant:
     """An effect is performed with another value of an attribute."""
-    perform: Any = getattr(custom_transport.Link, method)
+    perform: Any = getattr(custom_transport.CustomLink, method)
 
     def changed(link: Any, effect: Any) -> None:
         fields = {name: getattr(effect, name) for name in effect.__dataclass_fields__}
         perform(link, type(effect)(**fields | {attribute: value}))
 
-    return lambda patch: patch.setattr(custom_transport.Link, method, changed)
+    return lambda patch: patch.setattr(custom_transport.CustomLink, method, changed)
 
 
 def _confirm_what_is_refused(patch: Patch) -> None:
@@ -98,11 +97,11 @@ def _forget_properties(patch: Patch) -> None:
 def _wait_for_ever(patch: Patch) -> None:
     handshake = custom_transport.Wire.handshake
 
-    async def without_patience(self: Any, asked: Any) -> None:
+    async def without_limit(self: Any, asked: Any) -> None:
         await handshake(self, asked)
-        self.patience = None
+        self.longest_silence = None
 
-    patch.setattr(custom_transport.Wire, "handshake", without_patience)
+    patch.setattr(custom_transport.Wire, "handshake", without_limit)
 
 
 #: The fault, and the check that finds it.

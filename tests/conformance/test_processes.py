@@ -1,4 +1,4 @@
-"""What only a process can show: workers that are asked to end, or killed, in the middle of their work."""
+"""Workers in processes of their own that are asked to end, or killed, in the middle of their work."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def published(done: Record[Any]) -> list[int]:
 @workers
 @asynchronous
 async def test_sigterm_in_the_middle_of_work(broker: BrokerUnderTest, worker: tuple[str, ...]) -> None:
-    """What has begun is finished, published and acknowledged; what has not is left to other workers."""
+    """Jobs that have begun are finished, published and acknowledged. The others are left to other workers."""
     async with peer(broker.url) as client, program("-m", *worker, url=broker.url) as run:
         await run.says("ready")
         done = await client.tap("events", "JobDone")

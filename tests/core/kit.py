@@ -1,4 +1,4 @@
-"""A bench for machines: time, the replies of a broker that agrees to everything, and effects by kind."""
+"""A machine for tests, with a clock, a broker that accepts everything, and functions that select effects by kind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Kind = TypeVar("Kind")
 
 
 class Sealed(NamedTuple):
-    """A message as it is on the wire."""
+    """The parts of a message that is published."""
 
     exchange: str
     routing_key: str
@@ -34,7 +34,7 @@ class Sealed(NamedTuple):
 
 
 def seal(message: AnyMessage, content_type: str, limits: Limits) -> Sealed:
-    """What the function of the same name makes, with names."""
+    """Return what ``eda_core.messages.seal`` returns, with names for its parts."""
     return Sealed(*envelope.seal(message, content_type, limits))
 
 
@@ -48,29 +48,29 @@ WALL = 1_000_000.0
 
 
 def config(**settings: Any) -> Config:
-    """A service with events and commands on one broker, unless ``settings`` say otherwise."""
+    """Return the configuration of a service with events, commands and one broker, changed by ``settings``."""
     settings = {"urls": URLS[0], "service": "svc", "events": ["Happened"], "commands": ["svc.#"], **settings}
     return Config.make(hostname="box", pid=7, **settings)
 
 
 def of(kind: type[Kind], effects: Iterable[object]) -> list[Kind]:
-    """The effects of one kind, in order."""
+    """Return the effects of one kind, in order."""
     return [effect for effect in effects if isinstance(effect, kind)]
 
 
 def only(kind: type[Kind], effects: Iterable[object]) -> Kind:
-    """The one effect of its kind."""
+    """Return the only effect of its kind."""
     (found,) = of(kind, effects)
     return found
 
 
 def kinds(effects: Iterable[object]) -> list[str]:
-    """The names of the effects' types, in order."""
+    """Return the names of the effects' types, in order."""
     return [type(effect).__name__ for effect in effects]
 
 
 def replies(declare: Declare) -> list[base.Frame]:
-    """What a broker answers to the commands, all of which it accepts."""
+    """Return the replies of a broker that accepts all commands."""
     answers: list[base.Frame] = []
     for number, command in enumerate(declare.commands):
         if isinstance(command, Exchange.Declare):
@@ -85,14 +85,14 @@ def replies(declare: Declare) -> list[base.Frame]:
 
 
 def make_publish(number: int, *, kept: bool = True, ticket: int | None = None, **fields: Any) -> Publish:
-    """A publish that is not sent yet."""
+    """Return a publish that is not sent yet."""
     message = {"exchange": "events", "routing_key": "Happened", "properties": Basic.Properties(), "body": b""}
     given: dict[str, Any] = {**message, "epoch": Epoch(1), **fields}
     return Publish(PublishId(number), kept=kept, ticket=ticket, **given)
 
 
 def snapshot(value: object) -> object:
-    """All that an object is made of, as plain values that can be compared."""
+    """Return the whole state of an object as plain values that can be compared."""
     if value is None or isinstance(value, (int, float, str, bytes)) or callable(value):
         return value
     if isinstance(value, Config):  # immutable
@@ -147,7 +147,7 @@ class Bench:
     # Time
 
     def wait(self, seconds: float) -> list[Effect]:
-        """Let time pass, without waking up in between."""
+        """Let time pass without any tick."""
         self.now += seconds
         return self.did(self.machine.tick(self.now))
 
@@ -160,7 +160,7 @@ class Bench:
     # The link
 
     def connect(self) -> Connect:
-        """Start, or wait for the next attempt; the machine is then connecting."""
+        """Start, or wait for the next attempt. The machine is connecting then."""
         if self.state is link.IDLE:
             return only(Connect, self.did(self.machine.start(self.now)))
         return only(Connect, self.due())
@@ -172,7 +172,7 @@ class Bench:
         return self.did(self.machine.declared(self.epoch, replies(declare), self.now))
 
     def open(self) -> list[Effect]:
-        """Connect as far as it goes; the effects of the last step."""
+        """Open the link, and return the effects of the last step."""
         self.connect()
         return self.declared(only(Declare, self.declared(self.link_up())))
 
@@ -197,7 +197,7 @@ class Bench:
         body: bytes | None = None,
         **properties: Any,
     ) -> list[Effect]:
-        """A message arrives, with the next tag of its link and a message id of its own unless told otherwise."""
+        """Deliver a message. By default it has the next tag of its link, and a message id of its own."""
         epoch = self.epoch if epoch is None else epoch
         if tag is None:
             tag = self._tags.get(epoch, 0) + 1
@@ -210,7 +210,7 @@ class Bench:
         return self.did(self.machine.delivered(epoch, tag, redelivered, exchange, name, written, body, self.now))
 
     def take(self, name: str = "Happened", payload: object = None, **fields: Any) -> DeliveryId:
-        """A message arrives and is dispatched."""
+        """Deliver a message, and return the delivery that is dispatched."""
         return only(Dispatch, self.deliver(name, payload, **fields)).delivery
 
     def handled(self, delivery: DeliveryId, outcome: Outcome = DONE) -> list[Effect]:
@@ -225,16 +225,16 @@ class Bench:
     # Publishing
 
     def publish(self, message: AnyMessage | None = None, **named: Any) -> list[Effect]:
-        """Publish an event, unless ``message`` is something else."""
+        """Publish a message, by default an event."""
         message = Event("Told", {"n": 1}, "c-1") if message is None else message
         return self.did(self.machine.publish(message, self.now, **named))
 
     def send(self, message: AnyMessage | None = None, **named: Any) -> Publish:
-        """Publish, and get it sent at once."""
+        """Publish, and return the publish, which is sent at once."""
         return only(Publish, self.publish(message, **named))
 
     def confirm(self, *publishes: Publish, multiple: bool = False) -> list[Effect]:
-        """The broker confirms them, one after the other."""
+        """Confirm publishes, one after the other."""
         effects: list[Effect] = []
         for publish in publishes:
             effects += self.machine.confirmed(publish.epoch, publish.tag, self.now, multiple=multiple)
@@ -246,26 +246,26 @@ class Bench:
     # Calls
 
     def call(self, ticket: int = 1, **named: Any) -> list[Effect]:
-        """Send a command and wait 30 s for its result, unless told otherwise."""
+        """Make a call, by default with a timeout of 30 s."""
         named = {"timeout": 30.0, **named}
         return self.did(self.machine.call("peer.Do", {"n": ticket}, self.now, ticket=ticket, **named))
 
     def reply(self, ticket: int, payload: object = "yes", status: str = "success") -> list[Effect]:
-        """The result of a call arrives."""
+        """Deliver the result of a call."""
         headers = {"conversation_id": "c-1", "status": status}
         correlation_id = f"tok-call-{ticket}"
         return self.deliver(REPLY_KEY, payload, exchange="commands", headers=headers, correlation_id=correlation_id)
 
 
 def opened(**settings: Any) -> Bench:
-    """A bench whose machine is open."""
+    """Return a bench with an open link."""
     bench = Bench(**settings)
     bench.open()
     return bench
 
 
 def calling(**settings: Any) -> Bench:
-    """A bench whose queue for results is bound; call 1 is sent and confirmed."""
+    """Return a bench with a queue for results, on which call 1 is sent and confirmed."""
     bench = opened(**settings)
     declared = bench.declared(only(Declare, bench.call()))
     bench.confirm(only(Publish, bench.declared(only(Declare, declared))))
@@ -273,7 +273,7 @@ def calling(**settings: Any) -> Bench:
 
 
 def acknowledged(effects: Sequence[object], unacked: set[int]) -> set[int]:
-    """What a broker with these unacknowledged tags takes as acknowledged; ``unacked`` is left without them."""
+    """Return the tags that a broker would acknowledge, and remove them from ``unacked``."""
     covered: set[int] = set()
     for effect in effects:
         tag, multiple = getattr(effect, "tag", 0), getattr(effect, "multiple", False)

@@ -51,7 +51,7 @@ def test_the_text_ends_with_the_remedy(kind: type[EdaError]) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_they_get_through_to_other_processes(error: EdaError) -> None:
-    """A pool that is given one by a worker and cannot read it is broken."""
+    """A process pool breaks if it cannot unpickle the exception of a worker."""
     for same in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert (type(same), str(same), same.args) == (type(error), str(error), error.args)
         assert repr(vars(same)) == repr(vars(error))
@@ -103,7 +103,7 @@ def test_a_full_buffer_says_whether_waiting_helps() -> None:
 
 
 def test_the_base_is_never_raised() -> None:
-    """Nor constructed: outside its own module it is only caught and subclassed."""
+    """Outside its module it is only caught and subclassed."""
     root = Path(eda_core.__file__).parent
     calls = [
         path.name

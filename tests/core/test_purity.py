@@ -1,4 +1,4 @@
-"""The core does no I/O and has neither a clock nor chance of its own: shown by running it, and by reading it."""
+"""The core does no I/O and has no clock and no source of chance. The tests run it and read its source to show that."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LIBRARIES = frozenset("pika aio_pika aiormq kombu amqp".split())
 CLOCKS = frozenset("time logging sched calendar".split())
 CHANCE = frozenset("random secrets uuid".split())
 FORBIDDEN = IO | LIBRARIES | CLOCKS | CHANCE
-#: Loaded by a fresh interpreter with our dependencies in any case; only reading the sources tells about these.
+#: A fresh interpreter loads these in any case. Only the source tells whether the core uses them.
 ALWAYS_THERE = frozenset({"os"})
 
-#: Methods of datetime and date that read the clock.
+#: The methods of datetime and date that read the clock.
 CLOCK_CALLS = frozenset("now utcnow today".split())
-#: Built-in functions that do I/O, or load a module where reading the imports does not show it.
+#: The built-in functions that do I/O, or that load a module although no import statement names it.
 IO_CALLS = frozenset("open print input breakpoint __import__ exec eval".split())
-#: ``python -m eda_core.journal`` reads a file and prints; the functions that do so.
+#: The functions of ``python -m eda_core.journal``, which reads a file and prints.
 COMMANDS = {"eda_core.journal.__main__": {"main", "_replay_file"}}
 
 PROBE = """
@@ -51,8 +51,8 @@ print(json.dumps(guilty))
 
 
 def loaded_by(*modules: str) -> dict[str, list[str]]:
-    """What each module, imported in this order in a fresh interpreter, loads of what is forbidden."""
-    # -I and -S: nothing but the modules may load anything (a coverage hook in site-packages does).
+    """The forbidden modules that each module loads, imported in this order in a fresh interpreter."""
+    # -I and -S: only the modules may load anything. (A coverage hook in site-packages does so, too.)
     command = [sys.executable, "-I", "-S", "-c", PROBE]
     arguments = [json.dumps(sys.path), json.dumps(modules), json.dumps(sorted(FORBIDDEN - ALWAYS_THERE))]
     run = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True, timeout=60)
@@ -69,8 +69,15 @@ def test_no_module_of_the_core_loads_anything_that_does_io() -> None:
 
 
 def test_the_test_tools_load_nothing_that_does_io_either() -> None:
-    """But for the strategies, which are hypothesis's."""
+    """The strategies do, because hypothesis does."""
+    assert loaded_by("eda_core.testing") == {}
     assert loaded_by(*(set(SOURCES) - set(CORE) - {"eda_core.testing.strategies"})) == {}
+
+
+def test_importing_the_core_loads_none_of_its_test_tools() -> None:
+    program = "import sys, eda_core; print(*[name for name in sys.modules if name.startswith('eda_core.testing')])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.split() == []
 
 
 def test_the_probe_sees_what_it_looks_for() -> None:
@@ -100,19 +107,19 @@ def calls(tree: ast.AST) -> Iterator[ast.expr]:
 
 
 def offences(source: str) -> set[str]:
-    """Imports and calls in ``source`` that the core must do without."""
+    """The imports and calls in ``source`` that the core must not have."""
     tree = ast.parse(source)
     found = {name for name in imports(tree) if name.partition(".")[0] in FORBIDDEN}
     for function in calls(tree):
         text = ast.unparse(function)
-        # A driver's own now() is abstract: whoever embeds it brings the clock.
+        # A driver's own now() is abstract: who embeds the driver brings the clock.
         if text in IO_CALLS or (text != "self.now" and text.rpartition(".")[2] in CLOCK_CALLS and "." in text):
             found.add(text)
     return found
 
 
 def without(functions: set[str], source: str) -> str:
-    """The source, without these functions of the module; all of them must be there."""
+    """The source without these functions of the module. All of them must be in it."""
     tree = ast.parse(source)
     kept = [node for node in tree.body if not isinstance(node, ast.FunctionDef) or node.name not in functions]
     assert len(tree.body) - len(kept) == len(functions)

@@ -22,7 +22,7 @@ HEAD, TAIL = "HeadOfSecret", "TailOfSecret"
 
 
 def everything_shown(url: str) -> list[str]:
-    """All texts that may be made of the URL."""
+    """Return all texts that may show the URL."""
     shown = [redact(url), redact(f"cannot connect to {url}: refused"), repr(Connect(Epoch(1), url, "name", 20))]
     shown.append(repr(Config((url, url), "service")))
     refused = []
@@ -209,7 +209,7 @@ def test_an_address_is_shown_without_the_password() -> None:
 
 
 class Context:
-    """Notes how it is made and what it has to show."""
+    """Records how it is made, and which certificate it loads."""
 
     def __init__(self, **trusted: str | None) -> None:
         self.trusted, self.shown = trusted, tuple[Any, ...]()

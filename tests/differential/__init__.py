@@ -1,1 +1,1 @@
-"""The broker model against a real RabbitMQ: the same operations, through the same client, must look the same."""
+"""Compares the broker model with a real RabbitMQ: one client does the same on both, and has to see the same."""

@@ -1,7 +1,7 @@
-"""A small synchronous AMQP 0-9-1 client that speaks to RabbitMQ over TCP and to the broker model in memory.
+"""A small synchronous AMQP 0-9-1 client, which talks to RabbitMQ over TCP and to the broker model in memory.
 
-Both servers get the same octets, since one encoder writes them (``eda_core.testing.wire.frames``, which refuses nothing
-that a client might send); what they answer is read by pamqp, which shares no code with the model's side of the wire.
+Both servers get the same octets, because one encoder writes them (``eda_core.testing.wire.frames``, which refuses
+nothing that a client may send). pamqp reads what they answer; it shares no code with the model's side of the wire.
 """
 
 from __future__ import annotations
@@ -17,31 +17,29 @@ from typing import Any, Protocol, TypeVar
 from pamqp import base, body, commands, header
 from pamqp import frame as pamqp_frame
 
-from eda_core.testing.wire import frames
-from eda_core.testing.wire.connection import PROTOCOL_HEADER, ServerConnection
-from eda_core.testing.wire.server import Server
+from eda_core.testing.wire import PROTOCOL_HEADER, Server, ServerConnection, frames
 
 Properties = commands.Basic.Properties
 M = TypeVar("M", bound=base.Frame)
 
-#: Seconds after which an answer that has not come will not come.
-PATIENCE = 20.0
+#: Seconds to wait for an answer.
+TIMEOUT = 20.0
 _CAPABILITIES: dict[str, Any] = {"consumer_cancel_notify": True, "basic.nack": True, "publisher_confirms": True}
 _WITH_CONTENT = (commands.Basic.Deliver, commands.Basic.GetOk, commands.Basic.Return)
 
 
 class SilenceError(Exception):
-    """The server did not answer in time, or hung up without a word."""
+    """The server did not answer in time, or closed the socket without a reason."""
 
 
 class Pipe(Protocol):
     """One connection as a stream of bytes."""
 
     def send(self, data: bytes) -> None:
-        """Hand bytes to the server; a server that has gone swallows them."""
+        """Send bytes. If the server is gone they are lost."""
 
     def receive(self, timeout: float) -> bytes | None:
-        """Bytes from the server: ``b""`` if none came within ``timeout`` seconds, None when it has hung up."""
+        """The bytes that came: ``b""`` if none came in ``timeout`` seconds, ``None`` if the server has hung up."""
 
     def close(self) -> None:
         """Hang up."""
@@ -51,11 +49,11 @@ class TcpPipe:
     """A socket."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._socket = socket.create_connection((host, port), timeout=PATIENCE)
+        self._socket = socket.create_connection((host, port), timeout=TIMEOUT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, data: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # what it said last can still be read
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # what it sent before can still be read
             self._socket.sendall(data)
 
     def receive(self, timeout: float) -> bytes | None:
@@ -78,7 +76,7 @@ class Clock:
 
 
 class MemoryPipe:
-    """The model's wire server, in the same thread: an answer is there as soon as the question is asked."""
+    """The model's wire server, in the same thread: it has answered when ``send`` returns."""
 
     def __init__(self, server: Server, clock: Clock) -> None:
         self._server = server
@@ -98,7 +96,7 @@ class MemoryPipe:
 
 @dataclass(slots=True)
 class Received:
-    """One method from the server, with its content where it carries one."""
+    """One method from the server, with its content if it has one."""
 
     channel: int
     method: base.Frame
@@ -107,13 +105,13 @@ class Received:
 
 
 class Client:
-    """One connection, with its handshake done.
+    """One connection, after the handshake.
 
-    A Close of the server is answered at once, as client libraries do. What comes on a channel between its Close and the
-    next OpenOk is dropped: RabbitMQ may send a delivery or two after it closed a channel.
+    The client answers a Close of the server at once, as client libraries do. It drops what comes on a channel between a
+    Close and the next OpenOk, because RabbitMQ may send a delivery or two after it has closed a channel.
 
     Attributes:
-        ended: the Connection.Close of the server, or the CloseOk of our own; None while the connection is open.
+        ended: the server's Connection.Close, or its CloseOk; ``None`` while the connection is open.
     """
 
     def __init__(self, pipe: Pipe, vhost: str, channel_max: int | None = None) -> None:
@@ -142,13 +140,13 @@ class Client:
     def send(
         self, channel: int, method: base.Frame, properties: Properties | None = None, content: bytes | None = None
     ) -> None:
-        """Write a method, to go out with the next ``flush`` or read."""
+        """Write a method. It goes out with the next ``flush`` or read."""
         self._unsent.append(frames.encode_method(channel, method))
         if content is not None:
             self._unsent.append(frames.encode_content(channel, properties, content, 131072))
 
     def send_raw(self, data: bytes) -> None:
-        """Write any bytes."""
+        """Write any bytes. They go out with the next ``flush`` or read."""
         self._unsent.append(data)
 
     def flush(self) -> None:
@@ -157,12 +155,12 @@ class Client:
             self._pipe.send(data)
 
     def hang_up(self) -> None:
-        """Close the socket, without a word if the connection is open."""
+        """Close the socket, without Connection.Close."""
         self.ended = self.ended or commands.Connection.CloseOk()
         self._pipe.close()
 
     def close(self) -> None:
-        """Close the connection in the proper way, and drop what still comes."""
+        """Close the connection by Connection.Close, and drop what comes until that is answered."""
         try:
             if self.ended is None:
                 self.send(0, commands.Connection.Close(200, "bye", 0, 0))
@@ -173,19 +171,27 @@ class Client:
     # -- receiving ----------------------------------------------------------------------------------------------------
 
     def until(self, done: Callable[[Received], bool]) -> list[Received]:
-        """Read up to the first method that is ``done``, and what came together with it. Raises SilenceError."""
+        """Read up to the first method that is ``done``, and what came with it.
+
+        Raises:
+            SilenceError: none came in time, or the connection ended.
+        """
         found: list[Received] = []
-        give_up = time.monotonic() + PATIENCE
+        give_up = time.monotonic() + TIMEOUT
         while True:
             new = self.read(1.0)
             found += new
             if any(map(done, new)):
                 return found
             if self.ended is not None or time.monotonic() > give_up:
-                raise SilenceError(f"waited in vain; ended by {self.ended and dict(self.ended)}; got {found[-5:]}")
+                raise SilenceError(f"no answer; ended by {self.ended and dict(self.ended)}; got {found[-5:]}")
 
     def call(self, channel: int, method: base.Frame, kind: type[M]) -> M:
-        """Send a method and return its answer of type ``kind``; what comes before is dropped. Raises SilenceError."""
+        """Send a method, and return its answer of type ``kind``. What comes before is dropped.
+
+        Raises:
+            SilenceError: none came in time, or the method was refused.
+        """
         self.send(channel, method)
         wanted = (kind, commands.Channel.Close)
         answers = self.until(lambda received: received.channel == channel and isinstance(received.method, wanted))
@@ -197,9 +203,9 @@ class Client:
     def open_with(self, queue: str) -> None:
         """Open channel 1, with an exclusive queue.
 
-        RabbitMQ may take a while to notice that the connection before is gone, and keep a queue of this name for it.
+        RabbitMQ may take a while to notice that the previous connection is gone, and keeps its queue until then.
         """
-        give_up = time.monotonic() + PATIENCE
+        give_up = time.monotonic() + TIMEOUT
         while True:
             self.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
             try:
@@ -210,7 +216,7 @@ class Client:
                     raise
 
     def read(self, timeout: float) -> list[Received]:
-        """What has come, waiting at most ``timeout`` seconds for some of it."""
+        """What has come. If nothing has, wait for something for at most ``timeout`` seconds."""
         self.flush()
         if self.ended is not None:
             return []

@@ -1,4 +1,4 @@
-"""Runs a sequence of operations on the model and on RabbitMQ, side by side, and tells the first difference."""
+"""Performs a sequence of operations on the model and on RabbitMQ, side by side, and shows the first difference."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 from pamqp import commands
 
+from eda_core.testing.broker import AmqpMessage, Broker, ConnectionId, Entry, Queue
 from eda_core.testing.broker.engine import Engine
-from eda_core.testing.broker.model import Broker, Message
-from eda_core.testing.broker.queue import ConnectionId, Consumer, Entry, Queue
+from eda_core.testing.broker.queue import Consumer
 from eda_core.testing.broker.state import Channel
 from eda_core.testing.broker.topology import Exchange
-from eda_core.testing.wire.server import Server
+from eda_core.testing.wire import Server
 from tests.differential.client import Client, Clock, MemoryPipe, SilenceError, TcpPipe
 from tests.differential.operations import (
     CONSUMED,
@@ -36,33 +36,33 @@ from tests.differential.operations import (
 )
 from tests.differential.session import Observation, Probe, Session
 
-#: RabbitMQ is asynchronous: seconds it gets to arrive where the model is, before that counts as a difference.
+#: RabbitMQ is asynchronous. It gets so many seconds to show what the model shows; then that counts as a difference.
 DEADLINE = 1.5
-#: The same once a difference was found, while hypothesis tries many shorter sequences that may show it.
+#: The same after a difference was found, while hypothesis tries many shorter sequences that may show it.
 SHORT_DEADLINE = 0.4
-#: A difference must show itself each time. What does not is chance in RabbitMQ, such as a time to live that a busy
-#: machine let pass in the midst of an operation.
+#: A difference has to show so many times. If it does not, it was chance: a time to live may be over in the middle of
+#: an operation on a busy machine, for example.
 ATTEMPTS = 3
 _WIDTH = 88
-#: Messages that no operation enqueues, unless dead letters go round in a circle, which RabbitMQ would never leave.
+#: An operation enqueues more messages than this only if dead letters go round in a circle; RabbitMQ never ends that.
 _CIRCLE = 300
-#: How many messages of each queue are looked at when a sequence is over.
+#: How many messages of each queue are compared when a sequence is over.
 _LEFTOVERS = 3
 
 
 class DifferenceError(AssertionError):
-    """The model and RabbitMQ differ; the text shows both."""
+    """The model and RabbitMQ differ. The text shows both."""
 
 
 class WatchedEngine(Engine):
-    """Notes what is chance, and what takes time.
+    """An engine that notes what RabbitMQ leaves to chance, and what takes time.
 
     Attributes:
-        origins: from where each queue got messages, by name: the order between two origins is chance.
-        raced: two processes of RabbitMQ's were on their way to the same place: which of them was first is chance. A
-            letter came to a queue from which, with the channel that ended, a consumer had gone; or a queue asked for
-            room in the prefetch that its consumers share while the channel was telling that there is some again; or a
-            letter that cannot wait came to a queue that was about to hear of it.
+        origins: where the messages of each queue came from, by name. The order between two origins is chance.
+        raced: two processes of RabbitMQ acted on the same queue or channel at the same time, and which of them is first
+            is chance. A dead letter came to a queue while one of its consumers went with the channel that ended; or a
+            queue asked whether the shared prefetch of a channel is used up while the channel told that it is not; or a
+            dead letter that the queue must deliver at once or drop came while the queue was being told so.
         arrivals: how many messages the queues got.
         ageing: one of them has a tiny time to live.
     """
@@ -83,14 +83,14 @@ class WatchedEngine(Engine):
         self._publishing = False
         self._settling: Channel | None = None
 
-    def publish(self, exchange: Exchange, vhost: str, message: Message) -> tuple[bool, bool]:
+    def publish(self, exchange: Exchange, vhost: str, message: AmqpMessage) -> tuple[bool, bool]:
         self._publishing = True
         answer = super().publish(exchange, vhost, message)
         self._publishing = False
         return answer
 
-    def enqueue(self, queue: Queue, message: Message) -> bool:
-        # A client may send this header as well.
+    def enqueue(self, queue: Queue, message: AmqpMessage) -> bool:
+        # A client may send x-death, too.
         headers: dict[str, Any] = {} if self._publishing else message.properties.headers or {}
         deaths = headers.get("x-death")
         self.origins.setdefault(queue.name, set()).add(deaths[0]["queue"] if deaths else "")
@@ -118,7 +118,7 @@ class WatchedEngine(Engine):
         return super()._may_send(queue, consumer)
 
     def resume(self, channel: Channel) -> None:
-        self._settling = None  # now it has told
+        self._settling = None  # the channel has told the queues
         self._told |= channel.suspended
         super().resume(channel)
 
@@ -155,12 +155,12 @@ class Model:
         return client
 
     def let_time_pass(self) -> None:
-        """Long enough for every tiny time to live, one after the other."""
+        """Let every tiny time to live pass, one after the other."""
         self.clock.now += 1.0
         self.server.tick(now=self.clock.now)
 
     def some_queue(self, wanted: str, connection: int) -> str | None:
-        """The first queue that a name like FILLED stands for, seen from a connection; None if there is none."""
+        """The first queue that a name like FILLED stands for on a connection; ``None`` if there is none."""
         suits: Callable[[Queue], int] = len if wanted == FILLED else lambda queue: len(queue.consumers)
         for name, owner in sorted(self.queues(), key=str):
             if wanted == FOREIGN and owner == 1 - connection:
@@ -173,7 +173,7 @@ class Model:
     def would_change_type(self, declare: Call) -> bool:
         """Whether a classic queue would get the name of a deleted quorum queue.
 
-        A channel of RabbitMQ 3.10.8 that had used that one remembers it, and may crash over the new one.
+        A channel of RabbitMQ 3.10.8 that has used the deleted queue may crash when it uses the new one.
         """
         present = self.broker.queue_names(self.vhost)
         self._were_quorum.update(name for name in present if self.broker.queue(name, self.vhost).quorum)
@@ -181,9 +181,9 @@ class Model:
         return name in self._were_quorum and name not in present
 
     def would_compete(self, consume: Call) -> bool:
-        """Whether a consumer of a quorum queue, without acknowledgement, and another one would get its messages.
+        """Whether several consumers of a quorum queue would get messages, one of them without acknowledgement.
 
-        A limit of length competes as well.
+        A limit of length takes messages as well.
         """
         name = self.session.real(consume.arguments["queue"])
         if name not in self.broker.queue_names(self.vhost):
@@ -201,7 +201,7 @@ class Model:
 
 
 class Rabbit:
-    """The side of RabbitMQ: the observer stays from sequence to sequence."""
+    """The side of RabbitMQ. Its observer stays connected from sequence to sequence."""
 
     def __init__(self, host: str, port: int, vhost: str) -> None:
         self.vhost = vhost
@@ -221,7 +221,7 @@ class Rabbit:
 
 @dataclass(slots=True)
 class Statistics:
-    """What was compared."""
+    """How much was compared."""
 
     sequences: int = 0
     cut_short: int = 0
@@ -256,7 +256,11 @@ class Comparison:
         self._deadline = DEADLINE
 
     def run(self, sequence: Sequence[Operation]) -> None:
-        """Raises DifferenceError."""
+        """Compare one sequence.
+
+        Raises:
+            DifferenceError: the two sides differ.
+        """
         begin = time.monotonic()
         for attempt in range(ATTEMPTS):
             try:
@@ -296,7 +300,7 @@ class Comparison:
         self.statistics.observations += sum(len(lines) for _, seen, _ in pages for lines in seen.values())
 
     def _step(self, operation: Operation, model: Model, session: Session) -> Page | None:
-        """Both observations, which differ or not; None if what comes of it is left to chance."""
+        """Perform an operation on both sides. Returns both observations; ``None`` if RabbitMQ leaves them to chance."""
         before = model.queues()
         rivals = model.session.has_rivals(operation.at.connection)
         model.engine.forget()
@@ -323,12 +327,12 @@ class Comparison:
         except SilenceError as error:
             actual = {"client": [str(error)]}
         if model.engine.ageing:
-            time.sleep((TINY + 3) / 1000)  # what was delivered at once has to grow old as well
+            time.sleep((TINY + 3) / 1000)  # the time to live of what was delivered at once has to be over, too
         return (str(operation), expected, actual)
 
 
 def _await(session: Session, probes: Sequence[Probe], expected: Observation, deadline: float) -> Observation:
-    """What RabbitMQ shows: as soon as it is what was expected, else when the time is up."""
+    """What RabbitMQ shows, as soon as it is what was expected, or when the time is over."""
     give_up = time.monotonic() + deadline
     pause = 0.0
     while (actual := session.observe(probes)) != expected and time.monotonic() < give_up:
@@ -338,7 +342,7 @@ def _await(session: Session, probes: Sequence[Probe], expected: Observation, dea
 
 
 def _adapted(operation: Operation, model: Model) -> Operation:
-    """The operation where there is something to do; if that is nowhere, one that brings it about."""
+    """The operation, at a place where it can do something. If there is none, another one that leads to such a place."""
     if isinstance(operation, Settle) and _is_idle(operation, model.session):
         busy = [place for place, state in sorted(model.session.channels.items()) if state.pending]
         if busy:
@@ -359,7 +363,7 @@ def _adapted(operation: Operation, model: Model) -> Operation:
 
 
 def _leftovers(model: Model) -> Iterator[Operation]:
-    """Look at the messages that are left at the end."""
+    """Operations that fetch the messages that are left at the end."""
     for name, owner in sorted(model.queues(), key=str):
         if owner in (None, 0):
             for _ in range(min(_LEFTOVERS, len(model.broker.queue(model.session.real(name), model.vhost)))):
@@ -367,33 +371,32 @@ def _leftovers(model: Model) -> Iterator[Operation]:
 
 
 def _same_for_both(operation: Operation, one: Session, other: Session) -> Operation:
-    """``multiple`` covers all tags below, and those depend on the order between queues: then settle a single one."""
+    """The operation, for a single delivery if ``multiple`` would settle different ones: tags are in any order."""
     if isinstance(operation, Settle) and operation.multiple and one.coverage(operation) != other.coverage(operation):
         return replace(operation, label=operation.label.replace(" multiple", ""), multiple=False)
     return operation
 
 
 def _is_idle(operation: Operation, session: Session) -> bool:
-    """Whether there is nothing that it could be done to."""
+    """Whether an operation can do nothing."""
     if isinstance(operation, Settle):
         return not session.coverage(operation)
     return isinstance(operation, Leave) and not session.knows(operation)
 
 
 def _is_left_to_chance(operation: Operation, model: Model) -> bool:
-    """Whether it would share, between several, what is given to whoever happens to be first.
+    """Whether an operation would have several queues or consumers compete, so that the result is chance.
 
-    That is a prefetch shared by the consumers of several queues; and the messages of a quorum queue between consumers
-    of which one does not acknowledge: in RabbitMQ it has a prefetch too, and gets it back when the channel sees to it.
+    Several queues compete for the prefetch that the consumers of a channel share. Consumers of a quorum queue compete
+    if one of them does not acknowledge: it has a prefetch in RabbitMQ too, and gets it back at some later time.
     """
-    session = model.session
-    if not isinstance(operation, Call) or operation.at not in session.channels:
+    if not isinstance(operation, Call):
         return False
-    if operation.name == "Queue.Declare" and model.would_change_type(operation):
-        return True
-    queues = session.consumed(operation.at)
+    if operation.name == "Queue.Declare":
+        return model.would_change_type(operation)
+    queues, state = model.session.consumed(operation.at), model.session.channels.get(operation.at)
     if operation.name == "Basic.Consume":
-        shared = session.channels[operation.at].shared_prefetch
+        shared = state is not None and state.shared_prefetch
         return bool(shared and queues - {operation.arguments["queue"]}) or model.would_compete(operation)
     return operation.name == "Basic.Qos" and bool(operation.arguments.get("global_")) and len(queues) > 1
 
@@ -402,7 +405,7 @@ def _is_left_to_chance(operation: Operation, model: Model) -> bool:
 
 
 def render(pages: Sequence[Page]) -> str:
-    """Both traces, side by side; the first difference is marked."""
+    """Both traces, side by side, with a mark at the first difference."""
     lines = ["the model and RabbitMQ differ", f"{'MODEL':<{_WIDTH}} | RABBITMQ"]
     marked = False
     for operation, expected, actual in pages:

@@ -1,8 +1,8 @@
 """What a client may do, as values.
 
 Names are symbolic: ``q0`` and ``x0`` get the prefix of the sequence when they are sent, ``@1`` is the first queue that
-the server named. Deliveries are meant by their place among those that wait for an acknowledgement, never by tag: which
-tag a delivery gets depends on the order between queues, and RabbitMQ leaves that to chance.
+the server named. A delivery is named by its place among the unsettled ones, never by its tag: tags depend on the order
+between queues, which RabbitMQ does not define.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-#: Times to live in milliseconds: over before the next operation, or never in a test.
+#: Times to live in milliseconds: one is over before the next operation, the other never is in a test.
 TINY: Final = 8
 NEVER: Final = 3_600_000
 
 QUEUES: Final = ("q0", "q1", "q2", "q3")
 EXCHANGES: Final = ("x0", "x1", "x2")
-#: Stands for the first queue that has messages, of those that the connection may use.
+#: Stands for the first queue with messages that the connection may use.
 FILLED: Final = "a filled queue"
 #: Stands for a queue that has a consumer, if there is one.
 CONSUMED: Final = "a consumed queue"
-#: Stands for a queue that is exclusive to the other connection; where there is none, one is declared instead.
+#: Stands for a queue that is exclusive to the other connection. If there is none, one is declared instead.
 FOREIGN: Final = "a foreign queue"
 
 
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One method as it is, ``name`` as pamqp names it."""
+    """One method. ``name`` is its name in pamqp."""
 
     label: str
     at: Place
@@ -44,7 +44,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """``count`` messages in one go. Their bodies are numbered through the sequence."""
+    """``count`` messages at once. The bodies of a sequence are numbered."""
 
     label: str
     at: Place
@@ -57,10 +57,10 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Acknowledge the delivery at place ``pick`` (modulo their number).
+    """Settle the delivery at place ``pick`` (modulo their number).
 
-    Where none waits on the channel one that waits on another is meant; where none waits at all, a message is fetched
-    instead, or published.
+    If no delivery of the channel is unsettled, one of another channel is settled. If there is none at all, a message is
+    fetched instead, or published.
     """
 
     label: str
@@ -73,7 +73,7 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class SettleUnknown:
-    """Acknowledge what was never delivered (``future``), what is settled already (``past``), or tag 0."""
+    """Settle a tag that was never delivered (``future``), one that is settled already (``past``), or tag 0."""
 
     label: str
     at: Place
@@ -84,7 +84,7 @@ class SettleUnknown:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """End a channel or a connection: ``channel``, ``connection``, or ``hang up`` (cut the connection)."""
+    """Close a ``channel`` or a ``connection``, or ``hang up``: cut the connection."""
 
     label: str
     at: Place

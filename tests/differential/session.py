@@ -1,4 +1,4 @@
-"""One side of a comparison: performs operations through the client and writes down all that a client can observe."""
+"""One side of a comparison: performs operations through the client, and notes everything that a client can observe."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.differential.client import Client, Received
 from tests.differential.known_differences import in_any_order
 from tests.differential.operations import Call, Leave, Operation, Place, Publish, Settle, SettleUnknown
 
-#: What was seen, by where it was seen: one list of lines for each order that is certain.
+#: What was seen, by the place where it was: one list of lines for each place with a defined order.
 Observation = dict[str, list[str]]
-#: A queue to look at, and the connection it is exclusive to.
+#: A queue to look at, and the connection that it is exclusive to, if it is.
 Probe = tuple[str, int | None]
 
 MONITOR = 9  # the channel on which a connection looks at its exclusive queues
@@ -28,7 +28,7 @@ _METHODS: dict[str, type[base.Frame]] = {str(vars(kind)["name"]): kind for kind 
 
 
 def method(name: str, values: Mapping[str, Any]) -> base.Frame:
-    """A method by its name; not by its constructor, which refuses what a client may well send."""
+    """A method by its name. (pamqp's constructor would refuse values that a client may send.)"""
     made = _METHODS[name]()
     for key, value in values.items():
         setattr(made, key, value)
@@ -37,7 +37,7 @@ def method(name: str, values: Mapping[str, Any]) -> base.Frame:
 
 @dataclass(slots=True)
 class Pending:
-    """A delivery that waits for its acknowledgement. ``source`` is its consumer, or GET with the queue."""
+    """A delivery that is not settled. ``source`` is its consumer, or GET with the queue."""
 
     source: str
     queue: str
@@ -46,7 +46,7 @@ class Pending:
 
 @dataclass(slots=True)
 class ChannelState:
-    """What the client knows of a channel: ``consumers`` by tag, the numbers of ``mandatory`` publishes by body."""
+    """What the client knows of a channel. ``consumers`` are by tag, the numbers of ``mandatory`` publishes by body."""
 
     confirming: bool = False
     shared_prefetch: bool = False
@@ -60,25 +60,26 @@ class ChannelState:
     confirmed: set[int] = field(default_factory=set)
 
     def ordered(self) -> list[Pending]:
-        """The waiting deliveries, in an order that is the same on both sides."""
+        """The unsettled deliveries, in an order that is the same on both sides."""
         return sorted(self.pending, key=lambda pending: (pending.source, pending.tag))
 
     def meaning(self, tag: int) -> list[tuple[str, int]]:
-        """What ``multiple`` with ``tag`` covers: how many of each source."""
+        """How many deliveries of each source ``multiple`` with ``tag`` settles."""
         return sorted(Counter(pending.source for pending in self.pending if pending.tag <= tag).items())
 
     def settle(self, covered: Callable[[int], bool]) -> None:
+        """The deliveries with these tags are settled."""
         self.settled += [pending.tag for pending in self.pending if covered(pending.tag)]
         self.pending = [pending for pending in self.pending if not covered(pending.tag)]
 
 
 class Session:
-    """Two connections with channels, opened when first used, and an observer beside them.
+    """Two connections with channels, which are opened when they are first used, and an observer.
 
     Args:
-        connect: makes the connection of this number.
-        observer: a connection that only looks; kept when the session ends.
-        prefix: of the names of queues and exchanges; left out of what is written down.
+        connect: makes the connection with this number.
+        observer: a connection that only looks at queues. It stays open when the session ends.
+        prefix: of the names of queues and exchanges. It is left out of observations.
     """
 
     def __init__(self, connect: Callable[[int], Client], observer: Client, prefix: str) -> None:
@@ -97,7 +98,7 @@ class Session:
     # -- names --------------------------------------------------------------------------------------------------------
 
     def real(self, value: Any) -> Any:
-        """``value`` with every symbolic name in it replaced by the name on the wire."""
+        """``value``, with the names on the wire instead of the symbolic ones."""
         if isinstance(value, str):
             if value.startswith("@"):
                 return self._named.get(value) or self.real(f"none{value[1:]}")
@@ -107,7 +108,7 @@ class Session:
         return [self.real(item) for item in value] if isinstance(value, list) else value
 
     def symbolic(self, text: str) -> str:
-        """``text`` with every name on the wire replaced by its symbol, and likewise the tag that was used again."""
+        """``text``, with symbolic names instead of those on the wire; a tag that was used again becomes a word."""
         if self._past is not None:
             text = text.replace(self._past, "unknown delivery tag (past) ")
         for alias, name in self._named.items():
@@ -126,23 +127,23 @@ class Session:
         return self._clients[connection] is not None
 
     def knows(self, operation: Leave) -> bool:
-        """Whether the channel or the connection to be left is open."""
+        """Whether the channel or the connection is open."""
         return operation.at in self.channels if operation.what == "channel" else self.alive(operation.at.connection)
 
     def coverage(self, operation: Settle) -> list[tuple[str, int]]:
-        """What an acknowledgement with ``multiple`` would cover: how many deliveries of each source."""
+        """How many deliveries of each source the operation would settle with ``multiple``."""
         state = self.channels.get(operation.at, ChannelState())
         waiting = state.ordered()
         return state.meaning(waiting[operation.pick % len(waiting)].tag) if waiting else []
 
     def consumed(self, at: Place) -> set[str]:
-        """The queues that the consumers of a channel take from."""
+        """The queues of the consumers of a channel."""
         return {queue for queue, _ in self.channels.get(at, ChannelState()).consumers.values()}
 
     def has_rivals(self, connection: int) -> bool:
-        """Whether one channel of a connection holds messages that, returned or dead, might reach another one.
+        """Whether one channel of a connection has unsettled messages that may come to another channel of it.
 
-        When the connection ends its channels do, one after the other, and which is the first is chance.
+        They may when the connection ends: its channels end one after the other, and the order is chance.
         """
         channels = [state for place, state in self.channels.items() if place.connection == connection]
         return any(
@@ -152,7 +153,7 @@ class Session:
     # -- doing --------------------------------------------------------------------------------------------------------
 
     def perform(self, operation: Operation) -> None:
-        """Do it and wait until the server has dealt with it."""
+        """Perform an operation, and wait until the server has done what it asks for."""
         at = operation.at
         if isinstance(operation, Leave):
             self._leave(operation)
@@ -171,7 +172,7 @@ class Session:
             self._settle_unknown(client, operation)
         if at in self.channels:
             self.synchronise([at])
-        else:  # a channel that was never opened: all there can be is the end of the connection
+        else:  # the channel was never opened, so the connection ends
             self._take(at.connection, client.until(lambda received: client.ended is not None))
 
     def _client(self, number: int) -> Client:
@@ -228,7 +229,7 @@ class Session:
             tag = state.highest + 5
         elif operation.tag == "past" and state.settled:
             tag = state.settled[-1]
-            # Which number it has depends on the order of deliveries from different queues, and that is chance.
+            # Its number depends on the order of deliveries from different queues, which is chance.
             self._past = f"unknown delivery tag {tag} "
         multiple = operation.multiple and operation.how != "Reject"
         self._send_settle(client, operation.at, operation.how, tag, multiple, False)
@@ -266,7 +267,7 @@ class Session:
             del self.channels[place]
 
     def finish(self, queues: Iterable[str], exchanges: Iterable[str]) -> None:
-        """Close the connections and remove what the sequence left behind."""
+        """Close the connections, and delete the queues and exchanges of the sequence."""
         for client in self._clients:
             if client is not None:
                 client.close()
@@ -279,9 +280,9 @@ class Session:
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def synchronise(self, places: Iterable[Place]) -> None:
-        """Wait until the server has dealt with all that was sent on these channels.
+        """Wait until the server has taken everything that was sent on these channels.
 
-        ``Channel.Flow`` with active set is a question that changes nothing and is answered in its turn.
+        ``Channel.Flow`` with active set changes nothing, and is answered in its turn.
         """
         for number in (0, 1):
             client = self._clients[number]
@@ -297,14 +298,14 @@ class Session:
                     self._take(number, [received])
 
     def observe(self, probes: Iterable[Probe]) -> Observation:
-        """All that was seen since ``start``, and the queues as they are now."""
+        """Everything that was seen since ``start``, and the queues as they are now."""
         self.synchronise(list(self.channels))
         counts = {f"queue {name}": [self._probe(name, owner)] for name, owner in probes if owner is not None}
         shared = [name for name, owner in probes if owner is None]
         while shared:
             for name in shared:
                 self._observer.send(1, self._look_at(name))
-            # A missing queue closes the channel, and what was asked after it is lost.
+            # If a queue is missing the server closes the channel, and does not answer what was sent after that.
             while shared:
                 answers = [item.method for item in self._observer.until(lambda received: True)]
                 for answer in answers:
@@ -315,7 +316,7 @@ class Session:
         return {**self._seen, **counts}
 
     def start(self) -> None:
-        """Begin a new page."""
+        """Begin a new observation."""
         self._seen = {}
 
     def _look_at(self, name: str) -> base.Frame:
@@ -336,7 +337,7 @@ class Session:
             self._monitored.discard(owner)
         return writing.count(answer)
 
-    # -- writing down -------------------------------------------------------------------------------------------------
+    # -- noting what came ---------------------------------------------------------------------------------------------
 
     def _write(self, where: str, line: str, outcome: str = "") -> None:
         self._seen.setdefault(where, []).append(self.symbolic(line))
@@ -416,7 +417,7 @@ class Session:
             if tag not in state.confirmed:
                 state.confirmed.add(tag)
                 self._write(f"{where} confirms", f"{tag} {verb}", f"publish {verb}")
-        # Nor does it matter whether several are confirmed at once.
+        # Whether several publishes are confirmed at once does not matter either.
         self._seen[f"{where} confirms"] = in_any_order(self._seen.get(f"{where} confirms", []))
 
     def _on_reply(self, where: str, state: ChannelState, answer: base.Frame) -> None:

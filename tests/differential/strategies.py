@@ -34,18 +34,18 @@ TAGS: Final = ("c0", "c1", "c2")
 KEYS: Final = ("a", "b", "a.b", "a.b.c", "")
 PATTERNS: Final = ("a", "b", "#", "*", "a.*", "*.b", "a.#", "#.c", "")
 
-# Most of it happens on one channel, or a channel would seldom have something to settle.
+# Most operations are on one channel. Else a channel would seldom have something to settle.
 _places = st.sampled_from((*PLACES[:1] * 6, *PLACES))
 _queues = st.sampled_from(QUEUES)
 _any_queue = st.sampled_from((*QUEUES, *QUEUES, "@1", ""))
-# The first three exist from the start, and q0 is where most of it happens.
+# The first three exist from the start, and most operations are about q0.
 _some_queue = st.sampled_from(("q0",) * 9 + ("q1",) * 5 + ("q2",) * 3 + ("q3", "@1", "@1"))
 _exchanges = st.sampled_from(("x0", "x1") * 5 + ("x2",))
 _booleans = st.booleans()
 
 
 def _one_in(number: int) -> st.SearchStrategy[bool]:
-    # Not at an end of the list: hypothesis likes to try those.
+    # The value is not at an end of the list, because hypothesis tries those more often.
     return st.sampled_from((False,) * (number // 2) + (True,) + (False,) * (number - number // 2 - 1))
 
 
@@ -53,12 +53,12 @@ _rarely = _one_in(8)
 
 
 def _sometimes(chance: int, values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """None, or in one of ``chance`` cases a value."""
+    """A value in one of ``chance`` cases, else ``None``."""
     return _one_in(chance).flatmap(lambda so: values if so else st.none())
 
 
 def _mostly(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """A value, or in one of three cases None."""
+    """``None`` in one of three cases, else a value."""
     return _one_in(3).flatmap(lambda so: st.none() if so else values)
 
 
@@ -86,7 +86,7 @@ def queue_arguments(draw: st.DrawFn) -> dict[str, Any]:
         "x-max-length": draw(_sometimes(3, st.sampled_from((2, 1, 3, 2, 0)))),
         "x-max-length-bytes": draw(_sometimes(10, st.integers(0, 9))),
         "x-overflow": draw(_sometimes(3, st.sampled_from(("drop-head", "reject-publish", "reject-publish-dlx")))),
-        # Not "lazy": what such a queue reads from disk dies without its original-expiration.
+        # Not "lazy": dead letters of such a queue that were on disk have no original-expiration.
         "x-queue-mode": draw(_sometimes(16, st.just("default"))),
         "x-queue-type": draw(_sometimes(16, st.just("classic"))),
         "x-unknown": draw(_sometimes(16, st.just("kept"))),
@@ -94,7 +94,7 @@ def queue_arguments(draw: st.DrawFn) -> dict[str, Any]:
     if chosen["x-dead-letter-exchange"] is not None:
         chosen["x-dead-letter-routing-key"] = draw(_sometimes(2, st.sampled_from((*QUEUES[:3] * 3, "q3", "a.b"))))
         if chosen["x-dead-letter-exchange"] == "" and not draw(_rarely):
-            # Without one the letter goes back to where it died, if to any queue.
+            # Without a routing key a dead letter can only go back to its queue.
             chosen["x-dead-letter-routing-key"] = draw(st.sampled_from(QUEUES[:3]))
     return {name: value for name, value in chosen.items() if value is not None}
 
@@ -239,7 +239,7 @@ _HEADERS: Final = {
     "list": [1, "two", [3]],
     "table": {"inner": {"deep": "x"}},
 }
-#: What a client sends that publishes a dead letter again as it came.
+#: The x-death of a client that publishes a dead letter again as it came.
 _FORGED: Final = [
     {"count": 2**40, "reason": "rejected", "queue": "q0", "exchange": "", "routing-keys": ["q0"]},
     {"count": 2**40, "reason": "expired", "queue": "q1", "exchange": "", "routing-keys": ["q1"]},
@@ -444,7 +444,7 @@ _exclusive = st.builds(
     _places,
     st.sampled_from(("q0", "q3", "q3", "q3")),
 )
-#: Each as often as any other: what would come too seldom by weight, or ends what was going on.
+#: What would be drawn too seldom by weight, or ends what was going on. Each is drawn as often as any other.
 _RARE: Final[tuple[st.SearchStrategy[Operation], ...]] = (
     *(_break,) * 4,
     *(_leave,) * 3,
@@ -476,7 +476,11 @@ _rare: Final[st.SearchStrategy[Operation]] = st.sampled_from(_RARE).flatmap(lamb
 
 @st.composite
 def sequences(draw: st.DrawFn, quorum: bool = False) -> list[Operation]:
-    """A bus with something on it, then 12 to 26 operations at random; with ``quorum`` q0 is a quorum queue."""
+    """Operations that declare and publish something, then 12 to 26 random ones.
+
+    Args:
+        quorum: q0 is a quorum queue.
+    """
     first: list[Operation] = [draw(declare_queue(name)) for name in QUEUES[:3]]
     if quorum:
         first[0] = draw(declare_quorum_queue(QUEUES[0]))

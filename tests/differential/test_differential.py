@@ -1,8 +1,8 @@
-"""The broker model agrees with RabbitMQ on all that a client can observe.
+"""The broker model agrees with RabbitMQ on everything that a client can observe.
 
-Everything that the explorer and the simulator prove rests on that model. ``docs/broker-model.rst`` lists what is
-knowingly different. The default run takes the same sequences each time, the deep one new ones; a failure prints the
-shortest sequence that was found and a line to put over the test that runs it again.
+What the explorer proves depends on that. ``docs/broker-model.rst`` lists the known differences. The default run takes
+the same sequences each time, the deep run new ones. A failure prints the shortest sequence that was found, and a
+decorator that makes the test run it again.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from eda_core.testing.broker import Queue
 from eda_core.testing.broker import methods as broker_methods
 from eda_core.testing.broker.engine import Engine
-from eda_core.testing.broker.queue import Queue
 from eda_core.testing.broker.topology import Topology
 from tests.differential.comparison import Comparison, DifferenceError, Rabbit
 from tests.differential.operations import Call, Operation, Place, Publish, Settle
 from tests.differential.strategies import sequences
 
-#: What each run must have done and seen, and how often at least in 300 sequences: a test of nothing agrees with all.
+#: What a run must have done and seen, and how often at least in 300 sequences. A run that does nothing finds nothing.
 OPERATIONS: Final = {
     "ack": 20,
     "ack multiple": 20,
@@ -100,7 +100,11 @@ pytestmark = pytest.mark.usefixtures("varied")
 
 
 def compare(rabbit: Rabbit, number: int, *, quorum: bool = False, fixed: bool = True) -> Comparison:
-    """Compare that many sequences; raises DifferenceError."""
+    """Compare so many sequences.
+
+    Raises:
+        DifferenceError: the model and RabbitMQ differ.
+    """
     comparison = Comparison(rabbit)
 
     @settings(
@@ -108,7 +112,7 @@ def compare(rabbit: Rabbit, number: int, *, quorum: bool = False, fixed: bool = 
         deadline=None,
         derandomize=fixed,
         print_blob=True,
-        # Each is a whole session with two brokers: what hypothesis finds slow or large is meant.
+        # Each example is a session with two brokers. It is meant to be slow and large.
         suppress_health_check=list(HealthCheck),
     )
     @given(sequences(quorum=quorum))
@@ -120,7 +124,7 @@ def compare(rabbit: Rabbit, number: int, *, quorum: bool = False, fixed: bool = 
 
 
 def demand(comparison: Comparison, operations: dict[str, int], outcomes: dict[str, int]) -> None:
-    """The run must have done and seen enough, and chance must have been rare."""
+    """Check that the run has done and seen enough, and that chance was rare."""
     statistics = comparison.statistics
     done = {name: statistics.operations[name] for name in operations}
     seen = {name: statistics.outcomes[name] for name in outcomes}
@@ -152,10 +156,10 @@ def test_many_random_sequences(rabbit: Rabbit, quorum: bool, number: int, counte
 
 
 @pytest.mark.parametrize("limits", [{"x-message-ttl": 0}, {"x-max-length": 0}, {"x-max-length-bytes": 0}])
-def test_a_letter_that_cannot_wait_for_space_in_a_shared_prefetch_is_left_to_chance(
+def test_a_dead_letter_that_cannot_wait_for_a_shared_prefetch_is_left_to_chance(
     rabbit: Rabbit, limits: dict[str, int]
 ) -> None:
-    """RabbitMQ delivers it about every second time."""
+    """RabbitMQ delivers about every second one."""
     at = Place(0, 1)
     arguments = {**limits, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "q0"}
     consume = {"queue": "q0", "consumer_tag": "c", "no_ack": False, "exclusive": False}
@@ -172,7 +176,28 @@ def test_a_letter_that_cannot_wait_for_space_in_a_shared_prefetch_is_left_to_cha
     assert comparison.statistics.operations["publish"] == 1
 
 
-# -- the comparison sees what it should --------------------------------------------------------------------------------
+def test_consumers_of_a_quorum_queue_that_compete_are_left_out(rabbit: Rabbit) -> None:
+    """One of them does not acknowledge. The channel of the other one is not open before it consumes."""
+    at, other = Place(0, 1), Place(1, 2)
+    arguments = {"queue": "q0", "durable": True, "arguments": {"x-queue-type": "quorum"}}
+    consume = {"queue": "q0", "no_ack": False, "exclusive": False}
+    comparison = Comparison(rabbit)
+    comparison.run(
+        [
+            Call("declare quorum queue", at, "Queue.Declare", arguments),
+            Call(
+                "consume without acknowledgement",
+                at,
+                "Basic.Consume",
+                {**consume, "consumer_tag": "c0", "no_ack": True},
+            ),
+            Call("consume", other, "Basic.Consume", {**consume, "consumer_tag": "c2"}),
+        ]
+    )
+    assert comparison.statistics.operations == {"declare quorum queue": 1, "consume without acknowledgement": 1}
+
+
+# -- the comparison finds what it has to -------------------------------------------------------------------------------
 
 
 def requeue_at_the_end(queue: Queue, entries: list[Any]) -> None:
@@ -198,10 +223,10 @@ PLANTED: Final[dict[str, tuple[Any, str, Callable[[Any], Any]]]] = {
     ),
     "a full queue takes what it should refuse": (Queue, "refuses", lambda original: lambda queue, message: False),
     "a full queue drops nothing": (Queue, "overflows", lambda original: lambda queue: False),
-    "dead letters vanish": (Engine, "bury", lambda original: lambda engine, queue, message, reason: None),
+    "dead letters vanish": (Engine, "dead_letter", lambda original: lambda engine, queue, message, reason: None),
     "a rejected message is expired": (
         Engine,
-        "bury",
+        "dead_letter",
         lambda original: lambda engine, queue, message, reason: original(engine, queue, message, "expired"),
     ),
     "returned after the confirm": (broker_methods, "_return", lambda original: lambda call, message: None),

@@ -1,4 +1,4 @@
-"""What breaks the protocol is answered alike: the same code, the same method named as its cause, the same end."""
+"""The model answers to a break of the protocol as RabbitMQ does: with the same code and the same method as cause."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FAULTS: Final = {
     "wrong end of a frame": _GET[:-1] + b"\0",
     "frame over the maximum": body_frame(1, b"x" * 131072),
 }
-#: RabbitMQ's process of the connection dies of these, so it hangs up without a word; the model says what was wrong.
+#: These crash the process of the connection in RabbitMQ, which closes the socket. The model says what is wrong.
 CRASHES: Final = {
     "unknown class": method_frame(1, b"\x7f\xff\0\x0a"),
     "unknown method": method_frame(1, b"\0\x3c\0\xff"),
@@ -71,14 +71,15 @@ def end_of(client: Client, fault: bytes) -> str:
     client.open_with("q")
     client.send_raw(fault)
     try:
-        return last_words(client)
+        return close_of(client)
     except SilenceError as error:
         return str(error)
     finally:
         client.hang_up()
 
 
-def last_words(client: Client) -> str:
+def close_of(client: Client) -> str:
+    """The Connection.Close that the server sends."""
     client.until(lambda received: client.ended is not None)
     close = client.ended
     assert isinstance(close, commands.Connection.Close)
@@ -100,12 +101,12 @@ def test_known_difference_where_rabbitmq_crashes(rabbit: Rabbit, name: str) -> N
 
 
 def test_number_of_channels(rabbit: Rabbit) -> None:
-    """It is bounded by what was negotiated, whatever the numbers of the channels."""
+    """A client may open as many channels as were negotiated, whatever their numbers are."""
     ends = []
     for client in (Model("").connect(0, channel_max=2), rabbit.connect(channel_max=2)):
         for number in (2047, 7, 9):
             client.send(number, commands.Channel.Open())
-        ends.append(last_words(client))
+        ends.append(close_of(client))
         client.hang_up()
     assert ends[0] == ends[1]
     assert "number of channels opened (2)" in ends[0]

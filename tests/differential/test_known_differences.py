@@ -1,6 +1,6 @@
-"""Where the model knowingly does otherwise than RabbitMQ 3.10.8: the table of ``docs/broker-model.rst``, line by line.
+"""What is known to differ between the model and RabbitMQ 3.10.8: the table of ``docs/broker-model.rst``, line by line.
 
-Each test shows both answers. When one fails because the two agree, the line can leave the table.
+Each test shows both answers. If a test fails because the two agree, its line has to leave the table.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from typing import Any, Final
 import pytest
 from pamqp import base, commands
 
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.wire import frames
-from eda_core.testing.wire.connection import PROTOCOL_HEADER
-from eda_core.testing.wire.server import Server
+from eda_core.testing.broker import Broker
+from eda_core.testing.wire import PROTOCOL_HEADER, Server, frames
 from tests.differential.client import Client, Clock, MemoryPipe, Pipe, TcpPipe
 from tests.differential.comparison import Model, Rabbit
 from tests.support.rabbitmq import RabbitNode
@@ -35,7 +33,7 @@ def table(entries: bytes) -> bytes:
 
 
 def publish(flag: int, value: bytes) -> bytes:
-    """A message without body to the queue ``q``, with one property as it is on the wire."""
+    """A message without a body to the queue ``q``, with one property as it is on the wire."""
     content = struct.pack(">HHQH", 60, 0, 0, flag) + value
     return method(commands.Basic.Publish(routing_key="q")) + frames.frame(frames.FRAME_HEADER, 1, content)
 
@@ -52,7 +50,7 @@ def declare(**arguments: Any) -> bytes:
     return method(commands.Queue.Declare(queue="other", durable=True, arguments=named))
 
 
-#: What is sent on an open channel, what the model answers (the begin of it) and what RabbitMQ does.
+#: What is sent on an open channel, how the answer of the model begins, and the answer of RabbitMQ.
 ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
     "exchange type that is a word of Erlang": (
         method(commands.Exchange.Declare(exchange="x", exchange_type="queue")),
@@ -83,6 +81,11 @@ ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
         "540",
         ACCEPTED,
     ),
+    "routing key of dead letters that is not UTF-8": (
+        declare(x_dead_letter_exchange="amq.topic", x_dead_letter_routing_key=b"\xff"),
+        "540",
+        ACCEPTED,
+    ),
     "negative delivery limit": (declare(x_queue_type="quorum", x_delivery_limit=-1), "540", ACCEPTED),
     "transactions": (method(commands.Tx.Select()), "540", ACCEPTED),
     "direct reply-to": (
@@ -100,7 +103,7 @@ ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
 
 
 def answer(client: Client, sent: bytes) -> str:
-    """ACCEPTED, or the error."""
+    """The answer of the server: ACCEPTED, or the error."""
     try:
         client.open_with("q")
         client.send_raw(sent)
@@ -142,7 +145,7 @@ def pipes(rabbitmq: RabbitNode) -> list[Pipe]:
 
 
 def test_integers_of_changed_messages_are_written_anew(rabbitmq: RabbitNode) -> None:
-    """What is passed on unchanged is passed on exactly; the headers of a dead letter are changed."""
+    """The model passes on the headers that were sent, octet by octet, but has to write those of a dead letter anew."""
     seen = []
     for pipe in map(Recorder, pipes(rabbitmq)):
         client = Client(pipe, "/")
@@ -166,7 +169,7 @@ def test_integers_of_changed_messages_are_written_anew(rabbitmq: RabbitNode) -> 
 
 
 def test_lazy_queues_forget_the_expiration_of_what_they_read_from_disk(rabbit: Rabbit) -> None:
-    """In RabbitMQ, which does not decode it again; the model has no disk."""
+    """RabbitMQ does not decode the property again. The model has no disk."""
     seen = []
     for client in (Model("").connect(0), rabbit.connect()):
         client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
@@ -189,7 +192,7 @@ def test_lazy_queues_forget_the_expiration_of_what_they_read_from_disk(rabbit: R
 
 
 def test_faults_before_the_connection_is_open(rabbitmq: RabbitNode) -> None:
-    """The model says what is wrong; RabbitMQ hangs up without a word."""
+    """The model says what is wrong. RabbitMQ closes the socket without a reason."""
     closes = []
     for pipe in pipes(rabbitmq):
         pipe.send(PROTOCOL_HEADER + frames.encode_method(0, commands.Connection.Open("/")))

@@ -1,7 +1,7 @@
-"""The topic match of the core against RabbitMQ's: every pattern with every key, up to four words.
+"""Compares the topic match of the core with RabbitMQ's: every pattern with every key, up to four words.
 
-The words are ``a``, ``b``, ``*`` and ``#`` in patterns and in keys alike (in a key the last two are words like any
-other), and in a second, shorter set also the empty word, which a key has between two dots that follow each other.
+The words of patterns and of keys are ``a``, ``b``, ``*`` and ``#``. In a key the last two are words like any other. A
+second, shorter set has the empty word as well, which a key has between two adjacent dots.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SETS = {
 
 
 def texts(words: Sequence[str], longest: int) -> list[str]:
-    """All distinct texts of up to ``longest`` words, the empty text among them."""
+    """All texts of up to ``longest`` words, each once; the empty text is one of them."""
     found = (".".join(chosen) for length in range(longest + 1) for chosen in itertools.product(words, repeat=length))
     return list(dict.fromkeys(found))
 
@@ -41,7 +41,7 @@ def test_every_pattern_with_every_key(rabbit: Rabbit, name: str, counted: Callab
 
 
 def routed_by_rabbitmq(rabbit: Rabbit, patterns: Sequence[str], keys: Sequence[str]) -> dict[str, set[str]]:
-    """The keys that each pattern lets through: one queue for each pattern, one message for each key."""
+    """The keys that each pattern matches in RabbitMQ. There is one queue for each pattern, one message for each key."""
     client = rabbit.connect()
     client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
     exchange = "topic-match"
@@ -68,7 +68,7 @@ def routed_by_rabbitmq(rabbit: Rabbit, patterns: Sequence[str], keys: Sequence[s
     while unconfirmed:
         for received in client.until(lambda received: True):
             take(received)
-    # Now all are routed. A queue sends a busy channel no more than 200, and keeps the rest until some are on their way.
+    # Now all are routed. A queue sends at most 200 messages to a busy channel, and keeps the others until it is free.
     for number in range(len(patterns)):
         left: int | None = 1
         while left:
@@ -76,7 +76,7 @@ def routed_by_rabbitmq(rabbit: Rabbit, patterns: Sequence[str], keys: Sequence[s
             for received in client.until(lambda received: isinstance(received.method, commands.Queue.DeclareOk)):
                 take(received)
                 left = getattr(received.method, "message_count", left)
-    # What the server has still to send comes before this answer.
+    # What the server has not sent yet comes before this answer.
     client.send(1, commands.Channel.Flow(True))
     for received in client.until(lambda received: isinstance(received.method, commands.Channel.FlowOk)):
         take(received)

@@ -1,4 +1,4 @@
-"""What came from a server, as the lines that are compared."""
+"""Writes what a server sent as the lines that are compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.differential.known_differences import any_integer_type, any_server_na
 
 
 def count(answer: base.Frame) -> str:
-    """The answer to a look at a queue: what is in it, or why there was nothing to see."""
+    """The answer to a passive declare of a queue: how much is in the queue, or the code of the error."""
     if isinstance(answer, commands.Queue.DeclareOk):
         return f"{answer.message_count} ready, {answer.consumer_count} consumers"
     assert isinstance(answer, commands.Channel.Close)
@@ -19,7 +19,7 @@ def count(answer: base.Frame) -> str:
 
 
 def error(close: commands.Channel.Close | commands.Connection.Close) -> str:
-    """Code, text and cause of an error."""
+    """The code, the text and the method of an error."""
     text = any_server_name(any_integer_type(close.reply_text or ""))
     return f"{close.reply_code} {text} (method {close.class_id}.{close.method_id})"
 
@@ -34,7 +34,7 @@ def message(received: Received) -> str:
 
 
 def plain(value: Any, key: str = "") -> str:
-    """A value as text, with its type; tables by key."""
+    """A value as text, with its type. Tables are sorted by key."""
     value = any_time_of_death(key, value)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {plain(value[name], name)}" for name in sorted(value)) + "}"

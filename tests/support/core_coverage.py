@@ -1,7 +1,9 @@
 """Whether each module of the core is covered, in every branch, by its own tests (``nox -s coverage``).
 
-The own tests of a module are ``tests/core/test_<module>.py`` and ``test_<module>_<topic>.py``. They run in a process
-alone, two processes at a time. Random tests are left out: a branch that they came upon they may miss the next time.
+The own tests of ``eda_core/<room>/<module>.py`` are ``tests/core/<room>/test_<module>.py`` and
+``test_<module>_<topic>.py``. They run in a process of their own, two processes at a time. Tests that draw at random are
+left out, because a branch that they cover now they may miss the next time. So is the room ``testing``: its modules are
+tested together, and by the differential tests.
 """
 
 from __future__ import annotations
@@ -19,22 +21,31 @@ import coverage
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
-#: Modules without a test file of their name: these only list what is public.
-_ELSEWHERE: Final = {"__init__": "exports", "_version": "exports"}
+#: Modules whose test files have another name. ``__init__`` and ``_version`` only list what is public.
+_TESTED_AS: Final = {"__init__": "exports", "_version": "exports", "__main__": "main"}
+_LEFT_OUT: Final = "testing"
 #: What the project leaves out by default, and what draws at random.
 _SELECTION: Final = "not hypothesis and not deep and not interop"
 
 
 def modules(package: Path) -> list[str]:
-    """The modules of a package, those of its subpackages left out."""
-    return sorted(path.stem for path in package.glob("*.py"))
+    """The modules of a package and its rooms, as ``module`` and ``room/module``."""
+    found = [path.relative_to(package).with_suffix("") for path in package.rglob("*.py")]
+    return sorted(path.as_posix() for path in found if path.parts[0] != _LEFT_OUT)
 
 
 def own_tests(module: str, package: Path, tests: Path) -> list[Path]:
-    """The test files of a module. ``test_link_table.py`` is of ``link``, unless there is a module ``link_table``."""
-    name = _ELSEWHERE.get(module, module)
-    longer = tuple(f"test_{each}" for each in modules(package) if each.startswith(f"{name}_"))
-    found = [tests / f"test_{name}.py", *sorted(tests.glob(f"test_{name}_*.py"))]
+    """The test files of a module. ``test_link_table.py`` is of ``link``, unless its room has a module ``link_table``.
+
+    What a room exports may be tested with what the whole package does.
+    """
+    room, _, own = module.rpartition("/")
+    name = _TESTED_AS.get(own, own)
+    home = tests / room
+    if name == "exports" and not (home / "test_exports.py").is_file():
+        home = tests
+    longer = tuple(f"test_{path.stem}" for path in (package / room).glob(f"{name}_*.py"))
+    found = [home / f"test_{name}.py", *sorted(home.glob(f"test_{name}_*.py"))]
     return [path for path in found if path.is_file() and not (longer and path.stem.startswith(longer))]
 
 
@@ -44,17 +55,25 @@ def measure(module: str, package: Path, tests: Path) -> str:
     Returns:
         What is wrong, empty if every branch is covered.
     """
+    source = package / f"{module}.py"
+    if not source.read_text("utf-8").strip():
+        return ""
     files = own_tests(module, package, tests)
     if not files:
-        return f"{module} has no tests of its own: there is no {tests / f'test_{module}.py'}"
-    source = package / f"{module}.py"
+        own = tests / f"{module}.py"
+        name = _TESTED_AS.get(own.stem, own.stem)
+        return f"{module} has no tests of its own: there is no {own.with_name(f'test_{name}.py')}"
     meter = coverage.Coverage(data_file=None, branch=True, source_pkgs=[], include=[str(source)])
     with meter.collect():
         status = pytest.main(["-q", "-p", "no:cacheprovider", "-m", _SELECTION, *map(str, files)])
     if status:
         return f"the own tests of {module} do not pass"
     report = io.StringIO()
-    if meter.report([str(source)], show_missing=True, skip_covered=False, file=report) == 100.0:
+    try:
+        percent = meter.report([str(source)], show_missing=True, skip_covered=False, file=report)
+    except coverage.exceptions.NoDataError:
+        percent = 0.0
+    if percent == 100.0:
         return ""
     return f"{report.getvalue()}\n{module} is not covered by its own tests: {', '.join(path.name for path in files)}"
 
@@ -70,14 +89,19 @@ def _alone(module: str, package: Path, tests: Path) -> tuple[bool, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Status 0: all are covered; 1: some are not, and which, and the lines; 2: usage."""
     parser = argparse.ArgumentParser(prog="core_coverage", description="Is each module covered by its own tests?")
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help="by default all")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="room/module, module, or a room; by default all")
     parser.add_argument("--package", type=Path, default=ROOT / "eda_core", help="a directory")
     parser.add_argument("--tests", type=Path, default=ROOT / "tests" / "core", help="a directory")
     options = parser.parse_args(arguments)
     package, tests = options.package.resolve(), options.tests.resolve()
-    wanted: list[str] = options.modules or modules(package)
-    if unknown := set(wanted) - set(modules(package)):
-        parser.error(f"{package} has no module {', '.join(sorted(unknown))}; it has {', '.join(modules(package))}")
+    known = modules(package)
+    wanted: list[str] = []
+    for name in options.modules:
+        found = [each for each in known if each == name] or [each for each in known if each.startswith(f"{name}/")]
+        if not found:
+            parser.error(f"{package} has no module {name}; it has {', '.join(known)}")
+        wanted += found
+    wanted = wanted or known
     if len(wanted) == 1:
         wrong = measure(wanted[0], package, tests)
         print(wrong or f"{wanted[0]} is covered in every branch by its own tests")

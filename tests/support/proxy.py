@@ -1,7 +1,7 @@
 """A TCP proxy between services and their broker, that can mistreat what goes through it.
 
 It can cut, reset, freeze, delay and throttle connections, all of them or one, in both directions or one, and refuse new
-ones. Who is not read by the other side is not read by the proxy either, as if it were not there.
+ones. If one side does not read, the proxy does not read from the other side either.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -357,17 +357,22 @@ class Program:
 
 @asynccontextmanager
 async def program(
-    *arguments: str, url: str | None = None, cwd: Path = ROOT, ignored: Container[signal.Signals] = ()
+    *arguments: str,
+    url: str | None = None,
+    cwd: Path = ROOT,
+    ignored: Container[signal.Signals] = (),
+    settings: Mapping[str, str] = {},
 ) -> AsyncIterator[Program]:
     """Run ``python ARGUMENTS``; killed at the end of the block if it still runs.
 
     Args:
         ignored: signals that it inherits as ignored.
+        settings: more variables of its environment.
     """
-    pipe = asyncio.subprocess.PIPE
+    pipe, env = asyncio.subprocess.PIPE, {**environment(url), **settings}
     with inherited(ignored):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(url), cwd=cwd
+            sys.executable, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=env, cwd=cwd
         )
     started = Program(process)
     try:

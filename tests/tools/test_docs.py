@@ -12,6 +12,7 @@ import pytest
 from eda_tools import eda
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.cli import status as cli
+from eda_tools.cli.catalogue import TOOLS
 from eda_tools.messages.delivery import FIELDS, fields
 from eda_tools.messages.rates import Statistics
 from tests.support.services import DEAD_LETTER_QUEUE, ROOT
@@ -22,7 +23,7 @@ from tests.tools.samples import command, event, recording, result
 DOCS = "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("tools*.rst")))
 
 
-@pytest.mark.parametrize("name", eda.TOOLS)
+@pytest.mark.parametrize("name", TOOLS)
 def test_the_docs_have_every_tool_and_option(name: str) -> None:
     section = DOCS.partition(f"``{name}``")[2]
     assert section, f"docs/tools.rst does not have ``{name}``"

@@ -20,7 +20,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from pamqp import commands
 
 from eda_core.messages.routing import EXCHANGES
-from eda_core.testing.broker.model import Broker
+from eda_core.testing.broker import Broker
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.doctor import TOOL
 from tests.support.rabbitmq import RabbitNode

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.broker.state import Outgoing
+from eda_core.testing.broker import Broker, Outgoing
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.trace import TOOL
 from tests.support.services import BrokerUnderTest, Probe, asynchronous, peer, running

@@ -185,7 +185,7 @@ async def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> Ran:
 @pytest.mark.parametrize(
     ("options", "status", "told"),
     [
-        ("--timeout 0.3", cli.TIMED_OUT, "monitor: timed out after 0.3 s"),
+        ("--timeout 3", cli.TIMED_OUT, "monitor: timed out after 3 s"),
         ("--idle-timeout 0.3", cli.DONE, ""),
         ("--idle-timeout 0.3 --count 2", cli.TIMED_OUT, "monitor: 0 of 2 came, then nothing for 0.3 s"),
     ],

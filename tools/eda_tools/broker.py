@@ -26,11 +26,8 @@ from typing import Any, Final, Self, cast
 
 from pamqp import commands
 
-from eda_core.testing.broker.arguments import Policy
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.broker.state import Outgoing
-from eda_core.testing.wire.connection import ServerConnection
-from eda_core.testing.wire.server import GUEST, Server
+from eda_core.testing.broker import Broker, Outgoing, Policy
+from eda_core.testing.wire import GUEST, Server, ServerConnection
 from eda_tools.cli.signals import Ending
 
 LOGGER: Final = logging.getLogger(__name__)

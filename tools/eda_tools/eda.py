@@ -6,27 +6,13 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Final
 
 from eda_core._version import __version__
 from eda_tools.cli.arguments import Parser, completion_option
+from eda_tools.cli.catalogue import TOOLS
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.status import DONE, STATUSES, USAGE
 from eda_tools.cli.tool import Tool
-
-#: The subcommands, which have the names of their modules, and what they are for.
-TOOLS: Final = {
-    "logger": "show logs as they are written",
-    "monitor": "show events, commands, results and configurations as they pass",
-    "publish_event": "publish an event",
-    "publish_configuration": "publish a configuration",
-    "send_command": "send a command and wait for its result",
-    "inspect_queue": "show a queue without consuming it",
-    "resurrect": "send dead letters again",
-    "trace": "draw one conversation",
-    "doctor": "check a broker for what the architecture needs",
-    "topology": "draw who publishes and who consumes what",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load(name: str) -> Tool:
-    """Load a tool by its name in :data:`TOOLS`."""
+    """Load a tool by its name in :data:`~eda_tools.cli.catalogue.TOOLS`."""
     tool = importlib.import_module(f"eda_tools.{name}").TOOL
     assert isinstance(tool, Tool)
     return tool

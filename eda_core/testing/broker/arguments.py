@@ -1,8 +1,8 @@
-"""Arguments of queues and consumers: their validation, their equivalence on redeclaration, and policies.
+"""Arguments of queues and consumers: which are valid, whether a redeclaration has the same ones; and policies.
 
 The rules are those of RabbitMQ 3.10 (documentation: "Queues", "Policies", "TTL", "Queue Length Limit", "Quorum
-Queues"). What would change behaviour here and is not modelled is refused with 540, never ignored; names RabbitMQ does
-not know are accepted, as it accepts them.
+Queues"). An argument that has an effect in RabbitMQ and is not modelled is refused with 540, never ignored. Names that
+RabbitMQ does not know are accepted, as RabbitMQ does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REJECT_PUBLISH: Final = "reject-publish"
 REJECT_PUBLISH_DLX: Final = "reject-publish-dlx"
 
 _OVERFLOWS: Final = (DROP_HEAD, REJECT_PUBLISH, REJECT_PUBLISH_DLX)
-#: In the order in which RabbitMQ compares them: the first difference is reported.
+#: In the order in which RabbitMQ compares them. It reports the first difference.
 _KNOWN: Final = {
     CLASSIC: (
         "x-expires",
@@ -69,7 +69,7 @@ _ALL_KNOWN: Final = frozenset(
     (*_KNOWN[CLASSIC], *_KNOWN[QUORUM], "x-max-age", "x-stream-max-segment-size-bytes", "x-initial-cluster-size")
 )
 _TYPE_NAMES: Final = {CLASSIC: "rabbit_classic_queue", QUORUM: "rabbit_quorum_queue"}
-#: Policies that hold one of these do not apply to queues of the type at all.
+#: A policy with one of these keys does not apply to a queue of the type.
 _NOT_APPLICABLE: Final = {
     CLASSIC: frozenset({"delivery-limit", "dead-letter-strategy"}),
     QUORUM: frozenset({"queue-mode"}),
@@ -97,13 +97,15 @@ class Policy:
     """One policy, as ``rabbitmqctl set_policy NAME PATTERN DEFINITION --apply-to queues --priority N`` sets it.
 
     Attributes:
-        pattern: a regular expression, searched in the name of the queue.
-        definition: keys dead-letter-exchange, dead-letter-routing-key, overflow (text); message-ttl, expires
-            (milliseconds); max-length (messages), max-length-bytes (bytes), delivery-limit (integers).
-        priority: of the policies that match a queue only the one with the highest applies.
+        name: of the policy.
+        pattern: a regular expression. The policy applies to queues with a name in which it is found.
+        definition: the keys dead-letter-exchange, dead-letter-routing-key, overflow and queue-mode (texts), message-ttl
+            and expires (milliseconds), max-length (messages), max-length-bytes (bytes) and delivery-limit (returns).
+        priority: of the policies whose patterns fit a queue only the one with the highest priority applies.
 
     Raises:
-        LocalError: the pattern is no regular expression, or the definition has a key or a value that is not modelled.
+        LocalError: the pattern is not a regular expression, or the definition has a key or a value that is not
+            modelled.
     """
 
     name: str
@@ -124,12 +126,13 @@ class Policy:
                 raise LocalError(f"policy {self.name!r}: {key} cannot be {value!r}")
 
     def applies(self, queue: str, kind: str) -> bool:
+        """Whether the policy fits a queue with this name and type."""
         return re.search(self.pattern, queue) is not None and not _NOT_APPLICABLE[kind] & self.definition.keys()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What arguments and policy together mean for one queue. Times in milliseconds."""
+    """The limits of one queue, by its arguments and its policy. Times are in milliseconds."""
 
     expires: int | None = None
     message_ttl: int | None = None
@@ -142,7 +145,7 @@ class Limits:
 
 
 def effective_limits(queue: str, kind: str, arguments: Arguments, policies: Iterable[Policy]) -> Limits:
-    """Arguments and the one policy that applies: numbers by the smaller, the rest by the argument."""
+    """The limits of a queue. Of two numbers the smaller one counts, of two other values that of the argument."""
     chosen: Policy | None = None
     for policy in policies:
         if policy.applies(queue, kind) and (chosen is None or policy.priority > chosen.priority):
@@ -158,7 +161,7 @@ def effective_limits(queue: str, kind: str, arguments: Arguments, policies: Iter
 
     overflow = text("overflow") or DROP_HEAD
     expires = smaller("expires")
-    if kind == QUORUM:  # where, unlike in classic queues, the policy has precedence
+    if kind == QUORUM:  # the policy has precedence there, unlike in classic queues
         overflow = definition.get("overflow", overflow)
         overflow = DROP_HEAD if overflow == REJECT_PUBLISH_DLX else overflow
         expires = definition.get("expires", expires)
@@ -234,7 +237,7 @@ def _version(value: Any, arguments: Arguments) -> str | None:
 
 
 _QUEUE_TYPE: Final = _one_of(CLASSIC, QUORUM, STREAM, problem="\"unsupported queue type '{}'\"")
-#: In the order in which RabbitMQ looks at them: the first wrong one is reported.
+#: In the order in which RabbitMQ checks them. It reports the first wrong one.
 _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("x-expires", _expires),
     ("x-message-ttl", _ttl),
@@ -264,12 +267,16 @@ def _demand(key: str, problem: str | None, resource: str) -> None:
 
 
 def check_queue_arguments(resource: str, arguments: Arguments) -> str:
-    """Validate the arguments of a new queue; return its type, ``classic`` or ``quorum``.
+    """Check the arguments of a new queue. The checks of other properties come after this one.
 
-    ``resource`` is how RabbitMQ words the queue. The checks on the other properties of quorum queues come after these.
+    Args:
+        resource: how RabbitMQ words the queue.
+
+    Returns:
+        The type of the queue, "classic" or "quorum".
 
     Raises:
-        Refusal: 406 for what RabbitMQ refuses, 540 for what is not modelled.
+        Refusal: 406, RabbitMQ refuses them; 540, they are not modelled.
     """
     exchange = arguments.get("x-dead-letter-exchange", "")
     if not isinstance(exchange, str | bytes):
@@ -291,24 +298,34 @@ def check_queue_arguments(resource: str, arguments: Arguments) -> str:
 
 
 def refuse_unmodelled(resource: str, kind: str, arguments: Arguments) -> None:
-    """Raises Refusal 540 for arguments RabbitMQ supports and the model does not."""
+    """Check that all arguments are modelled.
+
+    Raises:
+        Refusal: 540. RabbitMQ supports one that the model does not.
+    """
     unsupported = [key for key in ("x-max-priority",) if key in arguments]
     if arguments.get("x-single-active-consumer"):
         unsupported.append("x-single-active-consumer")
     if arguments.get("x-dead-letter-strategy") == "at-least-once":
         unsupported.append("x-dead-letter-strategy=at-least-once")
+    key = arguments.get("x-dead-letter-routing-key")
+    if isinstance(key, bytes):  # a long string that is not UTF-8
+        unsupported.append(f"x-dead-letter-routing-key={key!r}")
     limit = arguments.get("x-delivery-limit")
     if kind == QUORUM and limit is not None and not (_is_int(limit) and limit >= 0):
-        unsupported.append(f"x-delivery-limit={limit!r}")  # RabbitMQ does not look at it and misbehaves later
+        unsupported.append(f"x-delivery-limit={limit!r}")  # RabbitMQ does not check it, and fails later
     if unsupported:
         raise Refusal(NOT_IMPLEMENTED, f"{', '.join(unsupported)} of {resource} is not modelled")
 
 
 def check_consumer_arguments(resource: str, kind: str, arguments: Arguments) -> int:
-    """Validate the arguments of ``Basic.Consume``; return the priority of the consumer.
+    """Check the arguments of ``Basic.Consume``.
+
+    Returns:
+        The priority of the consumer.
 
     Raises:
-        Refusal: 406 for what RabbitMQ refuses, 540 for what is not modelled.
+        Refusal: 406, RabbitMQ refuses them; 540, they are not modelled.
     """
     checks: dict[str, Check] = {"x-priority": _integer}
     if kind == CLASSIC:
@@ -325,7 +342,11 @@ def check_consumer_arguments(resource: str, kind: str, arguments: Arguments) -> 
 
 
 def demand_same(resource: str, key: str, current: object, received: object) -> None:
-    """Raises Refusal 406, in RabbitMQ's words, if a redeclaration differs."""
+    """Check that a redeclaration has the same value.
+
+    Raises:
+        Refusal: 406. It has not.
+    """
     if not same_value(current, received):
         explanation = (
             f"inequivalent arg '{key}' for {resource}: received {_value(received)} but current is {_value(current)}"
@@ -334,7 +355,14 @@ def demand_same(resource: str, key: str, current: object, received: object) -> N
 
 
 def demand_same_arguments(resource: str, keys: Iterable[str], current: Arguments, received: Arguments) -> None:
-    """Raises Refusal 406 if a redeclaration has other arguments of those that matter (``keys``)."""
+    """Check that a redeclaration has the same arguments.
+
+    Args:
+        keys: the arguments that have to be the same.
+
+    Raises:
+        Refusal: 406. One differs.
+    """
     for key in keys:
         one, other = current.get(key), received.get(key)
         if one is not None and other is not None:
@@ -347,7 +375,7 @@ def demand_same_arguments(resource: str, keys: Iterable[str], current: Arguments
 
 
 def queue_argument_keys(kind: str) -> tuple[str, ...]:
-    """The arguments that a redeclaration must repeat."""
+    """The arguments that have to be the same in a redeclaration of a queue of this type."""
     return _KNOWN[kind]
 
 

@@ -1,7 +1,7 @@
-"""What happens to messages: publishing, delivering, settling, dying; and what the end of channels and queues does.
+"""What happens to messages: they are published, delivered, settled, dead-lettered; channels, queues and times end.
 
-The engine holds the whole state of the broker. Methods of clients come to it through ``broker_methods``; its answers
-collect in ``out``, in the order in which they go to the wire.
+The engine holds the whole state of the broker. It does not know the methods of clients: those call it from
+:mod:`eda_core.testing.broker.methods`. What it sends collects in ``out``, in the order of the wire.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from eda_core.testing.broker.message import (
     MAXLEN,
     NOT_FOUND,
     REJECTED,
-    Message,
+    AmqpMessage,
     Refusal,
-    die,
+    dead_letter_of,
     is_cycle,
     with_properties,
 )
@@ -33,13 +33,19 @@ ACK: Final = "ack"
 REQUEUE: Final = "requeue"
 DISCARD: Final = "discard"
 
-#: Dead letters that circle through full queues, with a client's reject somewhere in their past, do so for ever in
-#: RabbitMQ, which takes them for wanted. Here they are dropped after that many deaths in one go.
+#: Dead letters may go round through full queues. If a client has rejected them once, RabbitMQ lets them go round for
+#: ever. Here they are dropped when they are dead-lettered so many times in one operation.
 MAX_DEATHS: Final = 1_000
 
 
 class Engine:
-    """The state of the broker and what changes it. ``now`` is in seconds, ``epoch + now`` the time of day."""
+    """The state of the broker, and what changes it.
+
+    Attributes:
+        now: seconds; ``epoch + now`` is the time of day.
+        queues: by virtual host and name; ``uids`` has the same ones by uid.
+        out: what was sent and not taken.
+    """
 
     __slots__ = (
         "_dead",
@@ -65,12 +71,13 @@ class Engine:
         self.next_uid: int = 1
         self.connections: dict[ConnectionId, Connection] = {}
         self.out: list[Outgoing] = []
-        # Dead letters wait here until the operation at hand is done: each queue is its own process in RabbitMQ.
-        # With each, how often it has died since; of the one at hand, that number is ``_deaths``.
-        self._dead: deque[tuple[int, Message, int]] = deque()
+        # Dead letters wait here until the present operation is done, because each queue of RabbitMQ is a process of its
+        # own. Each has the number of times that it was dead-lettered since; ``_deaths`` is that of the present one.
+        self._dead: deque[tuple[int, AmqpMessage, int]] = deque()
         self._deaths = 0
 
     def clone(self) -> Engine:
+        """An independent copy, which shares the messages."""
         copy = Engine.__new__(Engine)
         copy.now, copy.epoch, copy.policies, copy.next_uid = self.now, self.epoch, self.policies, self.next_uid
         copy.topologies = {vhost: topology.clone() for vhost, topology in self.topologies.items()}
@@ -83,21 +90,28 @@ class Engine:
         return copy
 
     def send(self, channel: Channel, method: base.Frame) -> None:
+        """Send a method without content."""
         self.out.append(Outgoing(channel.connection, channel.number, method))
 
     def channel(self, key: ConsumerKey) -> Channel:
+        """The channel of a consumer."""
         return self.connections[key.connection].channels[key.channel]
 
     # -- queues -------------------------------------------------------------------------------------------------------
 
     def queue(self, vhost: str, name: str) -> Queue:
-        """Raises Refusal 404 if there is none."""
+        """The queue of this name.
+
+        Raises:
+            Refusal: 404. There is none.
+        """
         queue = self.queues.get((vhost, name))
         if queue is None:
             raise Refusal(NOT_FOUND, f"no {self.topologies[vhost].word(QUEUE, name)}")
         return queue
 
     def add_queue(self, queue: Queue) -> None:
+        """Add a new queue."""
         self.queues[queue.vhost, queue.name] = queue
         self.uids[queue.uid] = queue
         self.next_uid = queue.uid + 1
@@ -105,6 +119,7 @@ class Engine:
         queue.unused_until(self.now)
 
     def apply_policies(self, queue: Queue) -> None:
+        """Give a queue the limits of its arguments and policies."""
         before = queue.limits.expires
         queue.limits = effective_limits(queue.name, queue.kind, queue.arguments, self.policies)
         if queue.limits.expires != before:
@@ -113,7 +128,7 @@ class Engine:
         self.shorten(queue)
 
     def delete_queue(self, queue: Queue) -> None:
-        """Delete a queue and what it holds, unbind it and tell its consumers."""
+        """Delete a queue with its messages and bindings, and tell its consumers."""
         del self.queues[queue.vhost, queue.name]
         del self.uids[queue.uid]
         self.topologies[queue.vhost].forget_destination(QUEUE, queue.name)
@@ -124,7 +139,10 @@ class Engine:
             self.send(channel, commands.Basic.Cancel(key.tag, nowait=True))
 
     def consumer_count(self, queue: Queue) -> int:
-        """As RabbitMQ reports it: in a quorum queue whoever has a message unacknowledged counts, cancelled or not."""
+        """The number of consumers that RabbitMQ reports.
+
+        For a quorum queue that includes those that are cancelled and have an unsettled delivery.
+        """
         if not queue.quorum:
             return len(queue.consumers)
         holders: set[Any] = set(queue.consumers)
@@ -137,61 +155,66 @@ class Engine:
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
-    def publish(self, exchange: Exchange, vhost: str, message: Message) -> tuple[bool, bool]:
-        """Route a message. Returns (whether it went to any queue, whether all took it)."""
+    def publish(self, exchange: Exchange, vhost: str, message: AmqpMessage) -> tuple[bool, bool]:
+        """Route a message.
+
+        Returns:
+            Whether there is a queue for it, and whether all of these queues took it.
+        """
         targets = self._targets(exchange, vhost, message)
         accepted = [self.enqueue(queue, message) for queue in targets]
         return bool(targets), all(accepted)
 
-    def _targets(self, exchange: Exchange, vhost: str, message: Message) -> list[Queue]:
-        """The queues a message goes to, in the order in which RabbitMQ usually gets to them."""
+    def _targets(self, exchange: Exchange, vhost: str, message: AmqpMessage) -> list[Queue]:
+        """The queues of a message, in the order in which RabbitMQ usually comes to them."""
         names = reversed(self.topologies[vhost].route(exchange, message))
         found = [self.queues[vhost, name] for name in names if (vhost, name) in self.queues]
         return sorted(found, key=lambda queue: queue.quorum)
 
-    def enqueue(self, queue: Queue, message: Message) -> bool:
+    def enqueue(self, queue: Queue, message: AmqpMessage) -> bool:
+        """Put a message in a queue. Returns whether the queue takes it."""
         if queue.refuses(message):
             if queue.limits.overflow.endswith("dlx"):
-                self.bury(queue, message, MAXLEN)
+                self.dead_letter(queue, message, MAXLEN)
             return False
         queue.append(message, self.now)
-        self.pump(queue)
+        self.deliver_ready(queue)
         self.shorten(queue)
         return True
 
     def shorten(self, queue: Queue) -> None:
-        """Drop what is too much and what has expired from the head of the queue."""
+        """Take from the head of a queue the messages that are too many, and those that have expired."""
         if queue.quorum:
             self._drop_expired(queue)
-        dropped: list[Message] = []
+        dropped: list[AmqpMessage] = []
         while queue.overflows():
             dropped.append(queue.pop().message)
-        if queue.quorum:  # RabbitMQ 3.10 gets to them backwards
+        if queue.quorum:  # RabbitMQ 3.10 dead-letters them in reverse order
             dropped.reverse()
         for message in dropped:
-            self.bury(queue, message, MAXLEN)
+            self.dead_letter(queue, message, MAXLEN)
         self._drop_expired(queue)
         queue.watch_length()
 
     def _drop_expired(self, queue: Queue) -> None:
         while (head := queue.head()) is not None and head.expires_at is not None and head.expires_at <= self.now:
-            self.bury(queue, queue.pop().message, EXPIRED)
+            self.dead_letter(queue, queue.pop().message, EXPIRED)
 
-    def bury(self, queue: Queue, message: Message, reason: str) -> None:
-        """Dead-letter a message that has left the queue; it is dropped if there is no dead-letter exchange."""
+    def dead_letter(self, queue: Queue, message: AmqpMessage, reason: str) -> None:
+        """Dead-letter a message that has left a queue. It is dropped if there is no dead-letter exchange."""
         topology = self.topologies[queue.vhost]
         name = queue.limits.dead_letter_exchange
         exchange = topology.exchanges.get(name) if name is not None else None
         if exchange is None:
             return
         routing_key = queue.limits.dead_letter_routing_key
-        dead = die(message, reason, queue.name, exchange.name, routing_key, self.epoch + self.now)
+        dead = dead_letter_of(message, reason, queue.name, exchange.name, routing_key, self.epoch + self.now)
         for target in self._targets(exchange, queue.vhost, dead):
             if not is_cycle(dead, target.name, reason) and self._deaths < MAX_DEATHS:
                 self._dead.append((target.uid, dead, self._deaths + 1))
 
-    def settle_dead(self) -> None:
-        """Put the dead letters where they go, those that die of it included."""
+    def place_dead_letters(self) -> None:
+        """Put the dead letters in their queues, and those that are dead-lettered because of that."""
         while self._dead:
             uid, message, self._deaths = self._dead.popleft()
             if uid in self.uids:
@@ -200,9 +223,9 @@ class Engine:
 
     # -- delivering ---------------------------------------------------------------------------------------------------
 
-    def pump(self, queue: Queue) -> None:
-        """Deliver ready messages to the consumers whose turn it is, until one of both runs out."""
-        if queue.quorum:  # a classic queue looks at what it takes back before, and not at what comes anew
+    def deliver_ready(self, queue: Queue) -> None:
+        """Deliver messages to the consumers whose turn it is, until there are no more of one or the other."""
+        if queue.quorum:  # a classic queue looks at what comes back before, and does not look at what is new
             self._drop_expired(queue)
         while len(queue):
             consumer = self._next_consumer(queue)
@@ -273,7 +296,7 @@ class Engine:
         entry = queue.pop()
         left = len(queue)
         self.shorten(queue)
-        if not queue.quorum or no_ack:  # else RabbitMQ counts what is about to expire
+        if not queue.quorum or no_ack:  # else RabbitMQ counts the messages that expire now
             left = len(queue)
         method = frame(
             commands.Basic.GetOk,
@@ -288,7 +311,11 @@ class Engine:
     # -- settling -----------------------------------------------------------------------------------------------------
 
     def settle(self, channel: Channel, tags: list[int], how: str) -> None:
-        """Acknowledge, requeue or discard deliveries (all exist), in RabbitMQ's order: by queue, then consumer."""
+        """Settle deliveries, all of which exist, in RabbitMQ's order: by queue, then by consumer.
+
+        Args:
+            how: ``ACK``, ``REQUEUE`` or ``DISCARD``.
+        """
         groups: dict[tuple[Any, ...], list[Pending]] = {}
         fetched = 0
         for tag in tags:
@@ -317,14 +344,14 @@ class Engine:
             self._requeue(queue, [pending.entry for pending in pendings])
         elif how == DISCARD:
             for pending in pendings:
-                self.bury(queue, pending.entry.message, REJECTED)
+                self.dead_letter(queue, pending.entry.message, REJECTED)
         if unblocked:
-            self.pump(queue)
+            self.deliver_ready(queue)
 
     def _requeue(self, queue: Queue, entries: list[Entry]) -> None:
         queue.put_back(entries)
         self.shorten(queue)
-        self.pump(queue)
+        self.deliver_ready(queue)
 
     def _settle_quorum(self, channel: Channel, queue: Queue, pendings: list[Pending], how: str) -> None:
         key = ConsumerKey(channel.connection, channel.number, pendings[0].tag or "")
@@ -332,26 +359,26 @@ class Engine:
             for pending in pendings:
                 queue.ready.append(self._failed(pending.entry))
                 self._credit_quorum(queue, key, 1)
-                self.pump(queue)
+                self.deliver_ready(queue)
                 self.shorten(queue)
             return
         if how == REQUEUE:
-            # RabbitMQ 3.10 returns the credit of those over the limit twice: the prefetch grows by one each time.
+            # RabbitMQ 3.10 gives back the credit of those over the limit twice: the prefetch grows by one each time.
             self._credit_quorum(queue, key, self._return_limited(queue, [pending.entry for pending in pendings]))
         elif how == DISCARD:
             for pending in pendings:
-                self.bury(queue, pending.entry.message, REJECTED)
+                self.dead_letter(queue, pending.entry.message, REJECTED)
         self._credit_quorum(queue, key, len(pendings))
-        self.pump(queue)
+        self.deliver_ready(queue)
         self.shorten(queue)
 
     def _return_limited(self, queue: Queue, entries: list[Entry]) -> int:
-        """Returns how many were over the delivery limit."""
+        """Requeue in a quorum queue. Returns how many were over the delivery limit."""
         limit = queue.limits.delivery_limit
         buried = 0
         for entry in map(self._failed, entries):
             if limit is not None and entry.failures > limit:
-                self.bury(queue, entry.message, DELIVERY_LIMIT)
+                self.dead_letter(queue, entry.message, DELIVERY_LIMIT)
                 buried += 1
             else:
                 queue.returned.append(entry)
@@ -368,17 +395,17 @@ class Engine:
             queue.enter_line(key)
 
     def resume(self, channel: Channel) -> None:
-        """The shared prefetch of a channel has room again, or is gone."""
+        """The shared prefetch of a channel is not used up any more, or is gone."""
         for uid in sorted(channel.suspended):
             channel.suspended.discard(uid)
             queue = self.uids.get(uid)
             if queue is not None and queue.unblock(channel.connection, channel.number):
-                self.pump(queue)
+                self.deliver_ready(queue)
 
     # -- the end of consumers, channels, connections ------------------------------------------------------------------
 
     def cancel(self, queue: Queue, key: ConsumerKey) -> None:
-        """Remove a consumer; what it has unacknowledged stays with its channel. An auto-delete queue may go."""
+        """Remove a consumer. Its unsettled deliveries stay with the channel. An auto-delete queue may go."""
         queue.remove_consumer(key)
         del self.channel(key).consumers[key.tag]
         if queue.auto_delete and not queue.consumers:
@@ -387,7 +414,7 @@ class Engine:
             queue.unused_until(self.now)
 
     def close_channels(self, channels: list[Channel]) -> None:
-        """Take the consumers off the queues, then put back what was unacknowledged."""
+        """Remove the consumers of channels, then requeue their unsettled deliveries."""
         lost: dict[int, list[Entry]] = {}
         for channel in channels:
             for tag, uid in channel.consumers.items():
@@ -405,7 +432,10 @@ class Engine:
                 self._take_back(self.uids[uid], lost[uid])
 
     def fail_channel(self, channel: Channel) -> None:
-        """A channel error. The classic queues it consumes from learn of it now, the others when the client confirms."""
+        """A channel error.
+
+        The classic queues that the channel consumes from are told now, the others when the client confirms.
+        """
         told = {uid for uid in channel.consumers.values() if not self.uids[uid].quorum}
         kept = {tag: pending for tag, pending in channel.unacked.items() if pending.queue not in told}
         channel.unacked = {tag: pending for tag, pending in channel.unacked.items() if tag not in kept}
@@ -420,13 +450,13 @@ class Engine:
         queue.unused_until(self.now)
         if queue.quorum:
             self._return_limited(queue, entries)
-            self.pump(queue)
+            self.deliver_ready(queue)
             self.shorten(queue)
         else:
             self._requeue(queue, entries)
 
     def close_connection(self, connection: Connection) -> None:
-        """Forget a connection: its channels, then its exclusive queues."""
+        """A connection ends: its channels, then its exclusive queues."""
         self.close_channels(list(connection.channels.values()))
         connection.channels.clear()
         del self.connections[connection.id]
@@ -436,7 +466,7 @@ class Engine:
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def advance(self, now: float) -> None:
-        """Let time pass, in steps from one deadline to the next: a dead letter's own time begins when it died."""
+        """Let time pass, from one deadline to the next: the time to live of a dead letter begins when it is one."""
         while (due := self.deadline()) is not None and due <= now:
             self.now = max(due, self.now)
             self._expire()
@@ -450,9 +480,10 @@ class Engine:
                     self.delete_queue(queue)
                     continue
             self.shorten(queue)
-        self.settle_dead()
+        self.place_dead_letters()
 
     def deadline(self) -> float | None:
+        """When the next message or queue expires; ``None`` if none does."""
         times = [queue.expires_at for queue in self.queues.values() if queue.expires_at is not None]
         heads = (queue.head() for queue in self.queues.values())
         times += [head.expires_at for head in heads if head is not None and head.expires_at is not None]

@@ -1,7 +1,7 @@
-"""Messages, what RabbitMQ writes into them when they die, and how it words its refusals.
+"""Messages, the dead letters that RabbitMQ makes of them, and the words of its refusals.
 
-Values only: nothing here knows of queues, channels or connections. Messages and the ``Basic.Properties`` in them are
-shared between queues, clones and outgoing deliveries; nobody may change them in place.
+Values only: nothing here knows of queues, channels or connections. Queues, clones and outgoing deliveries share
+messages and the ``Basic.Properties`` in them; nobody may change these in place.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAXLEN: Final = "maxlen"
 DELIVERY_LIMIT: Final = "delivery_limit"
 
 PERSISTENT: Final = 2
-#: RabbitMQ refuses longer times to live (ten years, in milliseconds).
+#: The longest time to live that RabbitMQ accepts: ten years, in milliseconds.
 MAX_EXPIRY_MS: Final = 315_360_000_000
 #: The default ``max_message_size`` of RabbitMQ 3.10, in bytes.
 MAX_MESSAGE_BYTES: Final = 134_217_728
@@ -28,11 +28,12 @@ MAX_REPLY_TEXT_BYTES: Final = 255
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _SIGNED_32: Final = 1 << 31
+_HIGHEST: Final = 2**63 - 1
 _DEATH: Final = "x-death"
 
 
 class Reply(NamedTuple):
-    """A reply code (AMQP 0-9-1 section 1.2); ``hard`` ones end the connection, the others the channel."""
+    """A reply code (AMQP 0-9-1 section 1.2). A ``hard`` one ends the connection, the others the channel."""
 
     code: int
     name: str
@@ -50,7 +51,7 @@ NOT_IMPLEMENTED: Final = Reply(540, "NOT_IMPLEMENTED", True)
 
 
 class Refusal(Exception):
-    """What a client asked is refused. Internal: the engine turns it into ``Channel.Close`` or ``Connection.Close``."""
+    """The broker refuses what a client asks. The model turns it into ``Channel.Close`` or ``Connection.Close``."""
 
     def __init__(self, reply: Reply, explanation: str) -> None:
         super().__init__(explanation)
@@ -58,7 +59,7 @@ class Refusal(Exception):
         self.explanation = explanation
 
     def text(self) -> str:
-        """The reply text: code name and explanation, cut to the 255 bytes of a short string as RabbitMQ cuts it."""
+        """The reply text: the name of the code and the explanation, cut to 255 bytes as RabbitMQ does it."""
         text = f"{self.reply.name} - {self.explanation}"
         raw = text.encode("utf-8", "replace")
         if len(raw) <= MAX_REPLY_TEXT_BYTES:
@@ -67,7 +68,7 @@ class Refusal(Exception):
 
 
 def amqp_type(value: object) -> str:
-    """RabbitMQ's name of the table type of ``value``. Integers lose their width when decoded: it is a guess."""
+    """RabbitMQ's name of the field type of ``value``. That of an integer is a guess: decoding loses its width."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
@@ -91,12 +92,12 @@ _TYPES: Final[tuple[tuple[type, str], ...]] = (
 
 
 def same_value(one: object, other: object) -> bool:
-    """Equality as a broker sees it: truth values are not numbers."""
+    """Whether the broker takes two values for equal: a truth value never equals a number."""
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def freeze(value: Any) -> Any:
-    """A hashable image of a table value; equal exactly for equal values of the same kind."""
+    """A hashable image of a field value. The images of two values are equal if the values are, and of one type."""
     if isinstance(value, dict):
         return ("table", tuple(sorted((key, freeze(item)) for key, item in value.items())))
     if isinstance(value, list | tuple):
@@ -109,8 +110,13 @@ def freeze(value: Any) -> Any:
 
 
 @dataclass(slots=True, eq=False)
-class Message:
-    """A published message. ``routing_keys`` begins with its own key, then those of the ``CC`` and ``BCC`` headers."""
+class AmqpMessage:
+    """A published message.
+
+    Attributes:
+        routing_keys: its own, then those of the headers ``CC`` and ``BCC``.
+        ttl: its time to live in milliseconds; ``None`` for no limit.
+    """
 
     exchange: str
     routing_keys: tuple[str, ...]
@@ -121,6 +127,7 @@ class Message:
 
     @property
     def persistent(self) -> bool:
+        """Whether a durable queue keeps it over a restart."""
         return self.properties.delivery_mode == PERSISTENT
 
     def image(self) -> tuple[Any, ...]:
@@ -132,7 +139,7 @@ class Message:
 
 
 def with_properties(properties: commands.Basic.Properties, **changes: Any) -> commands.Basic.Properties:
-    """A copy with ``changes``. Not by the constructor, which refuses what a client may well have sent."""
+    """A copy with ``changes``. (pamqp's constructor would refuse values that a client may send.)"""
     copy = commands.Basic.Properties()
     for name, value in properties:
         setattr(copy, name, value)
@@ -141,11 +148,12 @@ def with_properties(properties: commands.Basic.Properties, **changes: Any) -> co
     return copy
 
 
-def accept(exchange: str, routing_key: str, properties: commands.Basic.Properties, body: bytes) -> Message:
+def accept(exchange: str, routing_key: str, properties: commands.Basic.Properties, body: bytes) -> AmqpMessage:
     """The message of a ``Basic.Publish``.
 
     Raises:
-        Refusal: 406, its expiration is no number of milliseconds, its delivery mode unknown, or a CC header no list.
+        Refusal: 406. The expiration is not a number of milliseconds, the delivery mode is unknown, or the header CC or
+            BCC is not a list.
     """
     ttl = parse_expiration(properties.expiration)
     keys = [routing_key, *_carbon_copies(properties.headers)]
@@ -155,14 +163,14 @@ def accept(exchange: str, routing_key: str, properties: commands.Basic.Propertie
     if properties.headers and "BCC" in properties.headers:
         visible = {name: value for name, value in properties.headers.items() if name != "BCC"}
         properties = with_properties(properties, headers=visible)
-    return Message(exchange, tuple(keys), properties, body, ttl)
+    return AmqpMessage(exchange, tuple(keys), properties, body, ttl)
 
 
 def parse_expiration(text: str | None) -> int | None:
-    """Milliseconds, or None when the property is absent.
+    """The property ``expiration`` in milliseconds; ``None`` if there is none.
 
     Raises:
-        Refusal: 406, as RabbitMQ words it.
+        Refusal: 406. It is not a number of milliseconds.
     """
     if text is None:
         return None
@@ -181,7 +189,7 @@ def parse_expiration(text: str | None) -> int | None:
 
 
 def _carbon_copies(headers: Any) -> list[str]:
-    """Further routing keys in the headers CC and BCC (RabbitMQ documentation, "Sender-selected Distribution")."""
+    """The routing keys in the headers CC and BCC (RabbitMQ documentation, "Sender-selected Distribution")."""
     keys: list[str] = []
     for name in ("CC", "BCC"):
         value = (headers or {}).get(name, [])
@@ -192,11 +200,20 @@ def _carbon_copies(headers: Any) -> list[str]:
     return keys
 
 
-def die(message: Message, reason: str, queue: str, exchange: str, routing_key: str | None, wall: float) -> Message:
-    """The message that is published to the dead-letter exchange ``exchange`` in place of ``message``.
+def dead_letter_of(
+    message: AmqpMessage, reason: str, queue: str, exchange: str, routing_key: str | None, wall: float
+) -> AmqpMessage:
+    """The message that goes to the dead-letter exchange in place of ``message``.
 
-    ``wall`` is the time of death in seconds since the epoch. Format: RabbitMQ documentation, "Dead Letter Exchanges",
-    "Effects on messages"; the order and the fields were checked against RabbitMQ 3.10.8.
+    Its format is in the RabbitMQ documentation, "Dead Letter Exchanges", "Effects on messages"; fields and their order
+    were compared with RabbitMQ 3.10.8.
+
+    Args:
+        reason: why it is dead-lettered, such as "rejected".
+        queue: the queue that it was in.
+        exchange: the dead-letter exchange.
+        routing_key: of the dead letter; ``None`` to keep those of the message.
+        wall: the time of day, seconds since 1970.
     """
     headers = dict(message.properties.headers or {})
     death: dict[str, Any] = {
@@ -214,7 +231,9 @@ def die(message: Message, reason: str, queue: str, exchange: str, routing_key: s
         keys = (routing_key,)
         headers.pop("CC", None)
     headers = dict(sorted(headers.items()))
-    return Message(exchange, keys, with_properties(message.properties, headers=headers, expiration=None), message.body)
+    return AmqpMessage(
+        exchange, keys, with_properties(message.properties, headers=headers, expiration=None), message.body
+    )
 
 
 def _record_death(headers: dict[str, Any], death: dict[str, Any]) -> None:
@@ -237,8 +256,13 @@ def _record_death(headers: dict[str, Any], death: dict[str, Any]) -> None:
         newest = {"count": 1, **death}
     else:
         count = same.get("count")
-        newest = {**same, "count": count + 1 if isinstance(count, int) else 1}
+        newest = {**same, "count": _next(count) if isinstance(count, int) else 1}
     headers[_DEATH] = [dict(sorted(newest.items())), *others]
+
+
+def _next(count: int) -> int:
+    """The next number of 64 bits with a sign. A client may have sent the highest one."""
+    return count + 1 if count < _HIGHEST else -_HIGHEST - 1
 
 
 def _cause(table: Any) -> tuple[Any, Any]:
@@ -246,7 +270,7 @@ def _cause(table: Any) -> tuple[Any, Any]:
 
 
 def _one_per_queue_and_reason(deaths: list[Any]) -> list[Any]:
-    """One table per cause. With two or more RabbitMQ 3.10 turns the list round on the way, each time: so do we."""
+    """One table for each cause. RabbitMQ 3.10 reverses a list of two or more each time, and so does this."""
     if len(deaths) <= 1:
         return list(deaths)
     kept: dict[Any, Any] = {}
@@ -258,14 +282,14 @@ def _one_per_queue_and_reason(deaths: list[Any]) -> list[Any]:
     return list(reversed(kept.values()))
 
 
-def is_cycle(message: Message, queue: str, reason: str) -> bool:
-    """Whether a dead ``message`` comes back to ``queue`` with no client's reject on the way: it is dropped then."""
+def is_cycle(message: AmqpMessage, queue: str, reason: str) -> bool:
+    """Whether a dead letter comes back to ``queue`` and no client has rejected it since. RabbitMQ drops it then."""
     deaths = (message.properties.headers or {}).get(_DEATH)
     if reason == REJECTED or not isinstance(deaths, list):
         return False
     for table in deaths:
         died_in, why = _cause(table)
-        if why == REJECTED or not isinstance(table, dict):  # what is no table a client put there
+        if why == REJECTED or not isinstance(table, dict):  # a client has written what is no table
             return False
         if died_in == queue:
             return True

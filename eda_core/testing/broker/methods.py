@@ -1,4 +1,8 @@
-"""The methods of clients: one function each, in the table ``HANDLERS`` by type. They refuse by raising ``Refusal``."""
+"""The methods of clients: what the broker does for each, in the table :data:`HANDLERS`.
+
+A function here checks a method, lets the engine or the topology do what it asks for, and replies. It raises ``Refusal``
+if the broker refuses the method. What becomes of messages is not known here.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ from eda_core.testing.broker.message import (
     NOT_IMPLEMENTED,
     PRECONDITION_FAILED,
     RESOURCE_LOCKED,
-    Message,
+    AmqpMessage,
     Refusal,
     accept,
     freeze,
@@ -50,7 +54,13 @@ _NO_ROUTE: Final = 312
 
 @dataclass(slots=True)
 class Call:
-    """One method of a client on an open channel, and what it needs to be answered."""
+    """One method of a client on an open channel, and what is needed to answer it.
+
+    Attributes:
+        properties, body: the content of the method, if it has one.
+        fresh_name: makes a name that begins with its argument.
+        auto_confirm: confirm publishes at once.
+    """
 
     engine: Engine
     connection: Connection
@@ -62,24 +72,35 @@ class Call:
 
     @property
     def topology(self) -> Topology:
+        """What is declared in the virtual host of the connection."""
         return self.engine.topologies[self.connection.vhost]
 
     def reply(self, method: base.Frame, *, unless: bool = False) -> None:
+        """Send a method back, ``unless`` the client wants no reply."""
         if not unless:
             self.engine.send(self.channel, method)
 
     def queue(self, name: str) -> Queue:
-        """Raises Refusal 404; 405 if it is exclusive to another connection."""
+        """The queue of this name.
+
+        Raises:
+            Refusal: 404, there is none; 405, it is exclusive to another connection.
+        """
         queue = self.engine.queue(self.connection.vhost, name)
         self.demand_access(queue)
         return queue
 
     def demand_access(self, queue: Queue) -> None:
-        """Raises Refusal 405 if the queue is exclusive to another connection."""
+        """Check that the connection may use a queue.
+
+        Raises:
+            Refusal: 405. The queue is exclusive to another connection.
+        """
         if queue.owner not in (None, self.connection.id):
             raise self.locked(queue)
 
     def locked(self, queue: Queue) -> Refusal:
+        """The refusal of a queue that is exclusive to another connection."""
         explanation = (
             f"cannot obtain exclusive access to locked {self.word(queue)}. It could be originally declared on another "
             "connection or the exclusive property value does not match that of the original declaration."
@@ -87,10 +108,15 @@ class Call:
         return Refusal(RESOURCE_LOCKED, explanation)
 
     def word(self, queue: Queue) -> str:
+        """How RabbitMQ words the queue in its texts."""
         return self.topology.word(QUEUE, queue.name)
 
     def named(self, name: str) -> str:
-        """``name``, or if it is empty the queue last declared on the channel. Raises Refusal 404 without one."""
+        """``name``; if it is empty, the queue that was declared last on the channel.
+
+        Raises:
+            Refusal: 404. ``name`` is empty, and no queue was declared on the channel.
+        """
         if name:
             return name
         if not self.channel.last_queue:
@@ -99,7 +125,7 @@ class Call:
 
 
 def _clean(name: str) -> str:
-    """RabbitMQ takes line ends out of the names in declarations and bindings."""
+    """``name`` without line ends: RabbitMQ removes them in declarations and bindings."""
     return name.replace("\n", "").replace("\r", "")
 
 
@@ -297,7 +323,7 @@ def _publish(call: Call, method: commands.Basic.Publish) -> None:
     exchange, message = _checked(call, method)
     channel = call.channel
     routed, accepted = call.engine.publish(exchange, call.connection.vhost, message)
-    call.engine.settle_dead()
+    call.engine.place_dead_letters()
     if method.mandatory and not routed:
         _return(call, message)
     if not channel.confirming:
@@ -305,7 +331,7 @@ def _publish(call: Call, method: commands.Basic.Publish) -> None:
     tag = channel.next_publish
     channel.next_publish += 1
     if not accepted:
-        # As RabbitMQ does: "multiple" whenever no earlier publish is open.
+        # RabbitMQ sets "multiple" if no earlier publish waits for its confirm.
         alone = not channel.unconfirmed or tag < channel.unconfirmed[0]
         call.reply(commands.Basic.Nack(tag, multiple=alone, requeue=False))
     elif call.auto_confirm:
@@ -314,7 +340,7 @@ def _publish(call: Call, method: commands.Basic.Publish) -> None:
         channel.unconfirmed.append(tag)
 
 
-def _checked(call: Call, method: commands.Basic.Publish) -> tuple[Exchange, Message]:
+def _checked(call: Call, method: commands.Basic.Publish) -> tuple[Exchange, AmqpMessage]:
     if len(call.body) > MAX_MESSAGE_BYTES:
         size = f"message size {len(call.body)} is larger than configured max size {MAX_MESSAGE_BYTES}"
         raise Refusal(PRECONDITION_FAILED, size)
@@ -331,7 +357,7 @@ def _checked(call: Call, method: commands.Basic.Publish) -> tuple[Exchange, Mess
     return exchange, accept(exchange.name, method.routing_key, properties, call.body)
 
 
-def _return(call: Call, message: Message) -> None:
+def _return(call: Call, message: AmqpMessage) -> None:
     method = frame(
         commands.Basic.Return,
         reply_code=_NO_ROUTE,
@@ -380,14 +406,15 @@ def _consume(call: Call, method: commands.Basic.Consume) -> None:
         raise _unsupported(f"{resource} does not support global qos")
     if not queue.quorum and (queue.exclusive_consumer or (method.exclusive and queue.consumers)):
         raise Refusal(ACCESS_REFUSED, f"{resource} in exclusive use")
-    tag = tag or call.fresh_name("amq.ctag-")
+    while not tag or tag in channel.consumers:  # a client may have chosen one like those of the broker
+        tag = call.fresh_name("amq.ctag-")
     credit = channel.prefetch or (QUORUM_PREFETCH if queue.quorum else None)
     key = ConsumerKey(channel.connection, channel.number, tag)
     consumer = Consumer(key, method.no_ack, None if method.no_ack else credit, priority)
     queue.add_consumer(consumer, exclusive=method.exclusive)
     channel.consumers[tag] = queue.uid
     call.reply(frame(commands.Basic.ConsumeOk, consumer_tag=tag), unless=method.nowait)
-    engine.pump(queue)
+    engine.deliver_ready(queue)
     engine.shorten(queue)
 
 
@@ -405,7 +432,11 @@ def _get(call: Call, method: commands.Basic.Get) -> None:
 
 
 def _settled_tags(call: Call, tag: int, multiple: bool) -> list[int]:
-    """The deliveries an acknowledgement means. Raises Refusal 406 for one that is not unacknowledged."""
+    """The tags of the deliveries that a client settles.
+
+    Raises:
+        Refusal: 406. There is no unsettled delivery with this tag.
+    """
     unacked = call.channel.unacked
     if multiple and tag == 0:
         return list(unacked)

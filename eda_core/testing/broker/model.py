@@ -1,11 +1,13 @@
-"""An in-memory model of RabbitMQ (3.10), without input or output.
+"""A model of RabbitMQ 3.10 in memory, without input or output: :class:`Broker`.
 
-``Broker`` takes the methods of clients one by one, with the time, and answers with the methods that go back; the wire
-format is somebody else's (``eda_core.testing.wire``). It is deterministic: the same calls give the same answers.
-RabbitMQ leaves the order of what comes from different queues open; the model has the most usual of the possible orders.
+The model takes the methods of clients one by one, each with the time, and answers with the methods that go back. It
+does not know how methods are written on the wire (:mod:`eda_core.testing.wire` does). It is deterministic: the same
+calls give the same answers. RabbitMQ does not define the order of what comes from different queues; the model has the
+order that is most usual.
 
-What RabbitMQ can do and the model cannot it answers with 540 (not implemented), never by ignoring it: transactions,
-priority queues, streams, single active consumer, direct reply-to, consumer credit, at-least-once dead-lettering.
+The model answers with 540 (not implemented) to what RabbitMQ can do and the model cannot: transactions, priority
+queues, streams, single active consumer, direct reply-to, consumer credit, at-least-once dead-lettering. It never
+ignores such a request.
 """
 
 from __future__ import annotations
@@ -18,22 +20,20 @@ from pamqp import base, commands
 from eda_core.errors import LocalError
 from eda_core.testing.broker.arguments import Policy
 from eda_core.testing.broker.engine import Engine
-from eda_core.testing.broker.message import CHANNEL_ERROR, COMMAND_INVALID, Message, Refusal
+from eda_core.testing.broker.message import CHANNEL_ERROR, COMMAND_INVALID, AmqpMessage, Refusal
 from eda_core.testing.broker.methods import HANDLERS, Call
-from eda_core.testing.broker.queue import ConnectionId, ConsumerKey, Entry, Queue
+from eda_core.testing.broker.queue import ConnectionId, ConsumerKey, Queue
 from eda_core.testing.broker.state import Channel, Connection, Outgoing
 from eda_core.testing.broker.topology import Binding
-
-__all__ = ["Binding", "Broker", "ConnectionId", "Entry", "Message", "Outgoing", "Policy"]
 
 _BLOCKED_REASON = "low on memory"
 
 
 class Broker:
-    """The model. No method raises for what a client sends; wrong calls of the test itself raise ``LocalError``.
+    """The model. What a client sends never makes a method raise; a wrong call of the test raises ``LocalError``.
 
-    All times are in seconds on one clock that must not go back. Properties and bodies are shared with the caller in
-    both directions and must not be changed in place.
+    All times are seconds of one clock that never goes back. Properties and bodies are shared with the caller in both
+    directions: nobody may change them in place.
     """
 
     __slots__ = ("_alarm", "_auto_confirm", "_closing", "_counter", "_engine", "_names", "_next_connection")
@@ -49,9 +49,13 @@ class Broker:
     ) -> None:
         """
         Args:
-            auto_confirm: confirm publishes at once; else when ``confirm`` is called. Refused ones are answered at once.
-            names: makes the suffix of a server-made queue name or consumer tag; by default numbers, counted.
-            epoch: what to add to ``now`` to get the time of day (seconds since 1970), for the times in ``x-death``.
+            policies: see :class:`Policy`.
+            auto_confirm: confirm each publish at once; else when ``confirm`` is called. A refused publish is answered
+                at once in any case.
+            names: makes the end of the names of queues and consumers to which the client gives none; by default they
+                are numbered.
+            vhosts: the names of the virtual hosts.
+            epoch: ``epoch + now`` is the time of day in seconds since 1970, for the times in ``x-death``.
         """
         self._engine = Engine(vhosts, policies, epoch)
         self._auto_confirm = auto_confirm
@@ -59,29 +63,33 @@ class Broker:
         self._counter = 0
         self._alarm = False
         self._next_connection = 1
-        # Connections the broker closed: they may still send, which is discarded, until they confirm.
+        # Connections that the broker has closed. What they send is discarded until they confirm that.
         self._closing: set[ConnectionId] = set()
 
     # -- connections --------------------------------------------------------------------------------------------------
 
     def has_vhost(self, vhost: str) -> bool:
+        """Whether there is a virtual host of this name."""
         return vhost in self._engine.topologies
 
     def connect(self, *, vhost: str = "/", user: str = "guest") -> ConnectionId:
-        """A connection whose handshake has been done.
+        """Add a connection, whose handshake has been done.
 
         Raises:
             LocalError: there is no such virtual host.
         """
         if not self.has_vhost(vhost):
-            raise LocalError(f"no vhost {vhost!r}", hint="name it at construction")
+            raise LocalError(f"no vhost {vhost!r}", hint="pass its name to Broker(vhosts=...)")
         new = ConnectionId(self._next_connection)
         self._next_connection += 1
         self._engine.connections[new] = Connection(new, vhost, user)
         return new
 
     def disconnect(self, connection: ConnectionId, *, now: float) -> list[Outgoing]:
-        """The socket is gone. What was unacknowledged is put back, exclusive queues go. Ignored if unknown."""
+        """A connection has ended. Its unsettled deliveries go back to their queues, and its exclusive queues go.
+
+        A connection that the broker does not know (any more) is ignored.
+        """
         self._at(now)
         self._closing.discard(connection)
         known = self._engine.connections.get(connection)
@@ -99,9 +107,11 @@ class Broker:
         *,
         now: float,
     ) -> list[Outgoing]:
-        """One method of a client, with its content. Returns what goes out because of it, to all connections, in order.
+        """Take one method of a client, with its content.
 
-        Errors come out as ``Channel.Close`` or ``Connection.Close``. After the latter the connection counts as closed.
+        Returns:
+            What goes out because of it, to all connections, in order. An error comes out as ``Channel.Close`` or
+            ``Connection.Close``; after the latter the broker counts the connection as closed.
         """
         self._at(now)
         known = self._engine.connections.get(connection)
@@ -191,37 +201,43 @@ class Broker:
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def tick(self, *, now: float) -> list[Outgoing]:
-        """Expire messages and queues that are due. Idempotent; early calls do nothing."""
+        """Expire the messages and queues whose time is over. Early and repeated calls do nothing."""
         self._at(now)
         return self._answers()
 
     def deadline(self) -> float | None:
-        """When the next message or queue expires, or None."""
+        """When the next message or queue expires; ``None`` if none does."""
         return self._engine.deadline()
 
     def _at(self, now: float) -> None:
         self._engine.advance(now)
 
     def _answers(self) -> list[Outgoing]:
-        self._engine.settle_dead()
+        self._engine.place_dead_letters()
         answers, self._engine.out = self._engine.out, []
         return answers
 
     # -- what the operator, the machine and the explorer do -----------------------------------------------------------
 
     def restart(self, *, now: float) -> list[ConnectionId]:
-        """The broker was killed and starts again. Returns the connections that were lost; they get nothing any more.
+        """The broker is killed and starts again. An alarm is over then.
 
-        Durable exchanges, queues and the bindings between them stay; of classic queues the persistent messages, of
-        quorum queues all. Unacknowledged ones are back in their places. After an unclean stop RabbitMQ does not know
-        what a classic queue had delivered: all of it is marked as redelivered. An alarm is over.
+        Durable exchanges, durable queues (auto-delete ones, too) and the bindings between them stay. So do the
+        persistent messages of classic queues and all messages of quorum queues. Those that were not settled are back in
+        their places. After a kill RabbitMQ does not know what a classic queue had delivered, and marks all of its
+        messages as redelivered.
+
+        Returns:
+            The connections that were lost. They get nothing any more.
         """
         self._at(now)
         engine = self._engine
         lost = list(engine.connections)
+        for queue in engine.queues.values():
+            queue.had_consumers = False  # a killed broker does not see them go
         for connection in list(engine.connections.values()):
             engine.close_connection(connection)
-        engine.settle_dead()
+        engine.place_dead_letters()
         engine.out.clear()
         self._alarm = False
         self._closing.clear()
@@ -234,7 +250,7 @@ class Broker:
                 kept = [entry._replace(redelivered=True) for entry in queue.ready if entry.message.persistent]
                 queue.ready.clear()
                 queue.ready.extend(kept)
-            queue.had_consumers = queue.refusing = False
+            queue.refusing = False
             queue.unused_until(engine.now)
         for vhost, topology in engine.topologies.items():
             topology.keep_durable({name for home, name in engine.queues if home == vhost})
@@ -243,9 +259,9 @@ class Broker:
     def set_alarm(self, on: bool, *, now: float) -> list[Outgoing]:
         """Raise or clear the memory alarm.
 
-        While it is on, a connection is blocked from its next publish on: whatever it sends is held, and dealt with in
-        order when the alarm is cleared. Connections that do not publish meanwhile never notice (RabbitMQ documentation,
-        "Alarms" and "Blocked Connection Notifications").
+        While it is on, a connection is blocked as soon as it publishes: the broker holds what the connection sends, and
+        takes it in order when the alarm is cleared. A connection that does not publish notices nothing (RabbitMQ
+        documentation, "Alarms" and "Blocked Connection Notifications").
         """
         self._at(now)
         self._alarm = on
@@ -255,12 +271,12 @@ class Broker:
         return self._answers()
 
     def _block_at(self, connection: Connection, method: base.Frame, body: bytes) -> bool:
-        """Block the connection if it publishes during an alarm. Returns whether the publish itself is held."""
+        """Block a connection that publishes during an alarm. Returns whether this publish is held."""
         if not self._alarm or not isinstance(method, commands.Basic.Publish):
             return False
         connection.blocked = True
         self._engine.out.append(Outgoing(connection.id, 0, commands.Connection.Blocked(_BLOCKED_REASON)))
-        # RabbitMQ stops reading after the content header: a message without body has arrived by then.
+        # RabbitMQ stops reading after the content header. A message without a body has arrived by then.
         return bool(body)
 
     def _unblock(self, connection: Connection) -> None:
@@ -272,12 +288,12 @@ class Broker:
                 self._dispatch(connection, number, method, properties, body)
             else:
                 self._receive_closing(connection.id, method)
-            self._engine.settle_dead()
+            self._engine.place_dead_letters()
 
     def force_consumer_cancel(
         self, connection: ConnectionId, channel: int, consumer_tag: str, *, now: float
     ) -> list[Outgoing]:
-        """Cancel a consumer from the broker's side, as when the node of its queue goes down.
+        """The broker cancels a consumer, as when the node of its queue goes down.
 
         Raises:
             LocalError: there is no such consumer.
@@ -308,20 +324,29 @@ class Broker:
         return self._answers()
 
     def unconfirmed(self, connection: ConnectionId, channel: int) -> list[int]:
-        """The publishes that wait for ``confirm``, in order. Raises LocalError for an unknown channel."""
+        """The tags of the publishes that wait for :meth:`confirm`, in order.
+
+        Raises:
+            LocalError: there is no such channel.
+        """
         return list(self._channel(connection, channel).unconfirmed)
 
     def confirm(
         self, connection: ConnectionId, channel: int, *, tag: int, multiple: bool = False, ok: bool = True
     ) -> list[Outgoing]:
-        """Confirm (or, with ``ok`` false, refuse) the publish ``tag``, with ``multiple`` all waiting ones up to it.
+        """Confirm a publish, or refuse it.
+
+        Args:
+            tag: of the publish.
+            multiple: confirm or refuse all publishes up to ``tag`` that wait.
+            ok: false to refuse.
 
         Raises:
-            LocalError: ``tag`` does not wait for it (see ``unconfirmed``).
+            LocalError: ``tag`` does not wait (see :meth:`unconfirmed`).
         """
         home = self._channel(connection, channel)
         if tag not in home.unconfirmed:
-            raise LocalError(f"publish {tag} of channel {channel} is not unconfirmed", hint="see unconfirmed()")
+            raise LocalError(f"publish {tag} of channel {channel} waits for no confirm", hint="see unconfirmed()")
         home.unconfirmed = [other for other in home.unconfirmed if (other > tag if multiple else other != tag)]
         answer = commands.Basic.Ack(tag, multiple) if ok else commands.Basic.Nack(tag, multiple, requeue=False)
         return [Outgoing(connection, channel, answer)]
@@ -341,7 +366,7 @@ class Broker:
     # -- the model as a value -----------------------------------------------------------------------------------------
 
     def clone(self) -> Broker:
-        """An independent copy. Messages are shared; a ``names`` callable given at construction too."""
+        """An independent copy. It shares the messages, and ``names`` of the constructor."""
         copy = Broker.__new__(Broker)
         copy._engine = self._engine.clone()
         copy._auto_confirm, copy._names, copy._counter = self._auto_confirm, self._names, self._counter
@@ -349,7 +374,7 @@ class Broker:
         return copy
 
     def snapshot(self) -> tuple[Any, ...]:
-        """A hashable image of the state: equal images behave equally from now on, given the same calls and times."""
+        """A hashable image of the state. Brokers with equal images answer the same calls with the same methods."""
         engine = self._engine
         ranks = self._ranks()
         connections = tuple(
@@ -384,27 +409,42 @@ class Broker:
     # -- inspection ---------------------------------------------------------------------------------------------------
 
     def connections(self) -> list[ConnectionId]:
+        """The connections, in the order in which they were made."""
         return list(self._engine.connections)
 
     def queue_names(self, vhost: str = "/") -> list[str]:
+        """The names of the queues, sorted."""
         return sorted(name for home, name in self._engine.queues if home == vhost)
 
     def exchange_names(self, vhost: str = "/") -> list[str]:
+        """The names of the exchanges, sorted; the default exchange has the name ``""``."""
         return sorted(self._engine.topologies[vhost].exchanges)
 
     def queue(self, name: str, vhost: str = "/") -> Queue:
-        """The state of a queue, to look at only. Raises LocalError if there is none."""
+        """The state of a queue, to read.
+
+        Raises:
+            LocalError: there is no such queue.
+        """
         found = self._engine.queues.get((vhost, name))
         if found is None:
             raise LocalError(f"no queue {name!r} in vhost {vhost!r}")
         return found
 
-    def messages(self, queue: str, vhost: str = "/") -> list[Message]:
-        """The ready messages, in the order of delivery."""
+    def messages(self, queue: str, vhost: str = "/") -> list[AmqpMessage]:
+        """The messages of a queue that no consumer has, in the order of delivery.
+
+        Raises:
+            LocalError: there is no such queue.
+        """
         return [entry.message for entry in self.queue(queue, vhost).entries()]
 
-    def unacked(self, queue: str, vhost: str = "/") -> list[tuple[ConnectionId, int, int, Message]]:
-        """Deliveries without acknowledgement: connection, channel, delivery tag, message."""
+    def unacked(self, queue: str, vhost: str = "/") -> list[tuple[ConnectionId, int, int, AmqpMessage]]:
+        """The deliveries of a queue that are not settled: connection, channel, delivery tag, message.
+
+        Raises:
+            LocalError: there is no such queue.
+        """
         uid = self.queue(queue, vhost).uid
         return [
             (channel.connection, channel.number, tag, pending.entry.message)
@@ -414,8 +454,13 @@ class Broker:
         ]
 
     def bindings(self, vhost: str = "/") -> list[Binding]:
+        """The bindings, sorted."""
         return sorted(self._engine.topologies[vhost].bindings(), key=repr)
 
     def consumers(self, queue: str, vhost: str = "/") -> list[tuple[ConnectionId, int, str]]:
-        """Connection, channel and tag of the consumers of a queue."""
+        """The consumers of a queue: connection, channel, consumer tag.
+
+        Raises:
+            LocalError: there is no such queue.
+        """
         return [(key.connection, key.channel, key.tag) for key in self.queue(queue, vhost).consumers]

@@ -1,8 +1,8 @@
 """One queue: its messages in order, its consumers in turn, its limits.
 
-Data and the rules that concern one queue alone; who delivers, requeues and dead-letters is the engine
-(``broker_engine``). Classic queues keep a returned message's place; quorum queues put it at the end, or, with a
-delivery limit, before all that was never delivered (RabbitMQ 3.10).
+This module has the data, and the rules that concern one queue alone. The engine delivers, requeues and dead-letters. A
+classic queue puts a message that is requeued back in its place. A quorum queue of RabbitMQ 3.10 puts it at the end, or,
+with a delivery limit, before all messages that were never delivered.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NewType
 
 from eda_core.testing.broker.arguments import DROP_HEAD, QUORUM, Limits
-from eda_core.testing.broker.message import Message, freeze
+from eda_core.testing.broker.message import AmqpMessage, freeze
 
 ConnectionId = NewType("ConnectionId", int)
 
-#: A quorum queue again takes publishes, once it refused some, when it is filled to this part of its limit.
+#: A quorum queue that has refused a publish takes publishes again when it is filled to this part of its limit.
 _SOFT_LIMIT: Final = 0.8
-#: What a quorum queue allows a consumer without prefetch to have.
+#: The prefetch that a quorum queue gives to a consumer without one.
 QUORUM_PREFETCH: Final = 2000
 
 
@@ -30,10 +30,17 @@ class ConsumerKey(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A message's place in a queue. ``failures`` counts its returns (quorum queues); ``expires_at`` is in seconds."""
+    """A message in a queue.
+
+    Attributes:
+        position: its place; the messages of a queue are numbered as they come.
+        expires_at: when it expires, in seconds; ``None`` if it does not.
+        redelivered: it was delivered before.
+        failures: how often it came back, if the queue is a quorum queue.
+    """
 
     position: int
-    message: Message
+    message: AmqpMessage
     expires_at: float | None = None
     redelivered: bool = False
     failures: int = 0
@@ -41,7 +48,12 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class Consumer:
-    """``credit`` is how many more it may have unacknowledged, None for any number."""
+    """A consumer of a queue.
+
+    Attributes:
+        credit: how many more deliveries it may get before it settles one; ``None`` for any number.
+        priority: those with a higher one get messages first.
+    """
 
     key: ConsumerKey
     no_ack: bool
@@ -54,10 +66,23 @@ class Consumer:
 
 @dataclass(slots=True)
 class Queue:
-    """State of one queue; ``uid`` tells it from an earlier queue of the same name.
+    """The state of one queue.
 
-    ``line`` holds the consumers whose turn may come, in order; ``blocked`` (classic queues only) those found without
-    credit at their turn. ``expires_at`` is when the queue itself goes, in seconds, if it is unused then.
+    Attributes:
+        uid: tells it from an earlier queue of the same name.
+        kind: "classic" or "quorum".
+        owner: the connection that it is exclusive to, if it is.
+        arguments: as declared.
+        limits: what arguments and policies come to.
+        ready: the messages that no consumer has.
+        returned: those of a quorum queue with a delivery limit that came back: they are delivered first.
+        next_position: of the next message.
+        line: the consumers that may get the next message, in the order of their turns.
+        blocked: the consumers of a classic queue that had no credit at their turn.
+        exclusive_consumer: the one that has the queue for itself, if one does.
+        had_consumers: it has had one: an auto-delete queue goes with its last one.
+        refusing: it refuses publishes until it is shorter (quorum queues only).
+        expires_at: when the queue goes if it is still unused then, in seconds.
     """
 
     uid: int
@@ -82,6 +107,7 @@ class Queue:
 
     @property
     def quorum(self) -> bool:
+        """Whether it is a quorum queue."""
         return self.kind == QUORUM
 
     def __len__(self) -> int:
@@ -95,25 +121,28 @@ class Queue:
     # -- messages -----------------------------------------------------------------------------------------------------
 
     def head(self) -> Entry | None:
+        """The message that is delivered next, if there is one."""
         if self.returned:
             return self.returned[0]
         return self.ready[0] if self.ready else None
 
     def pop(self) -> Entry:
+        """Take out the message that is delivered next. There must be one."""
         return self.returned.popleft() if self.returned else self.ready.popleft()
 
-    def append(self, message: Message, now: float) -> None:
+    def append(self, message: AmqpMessage, now: float) -> None:
+        """Put a message at the end of the queue."""
         expires_at = None
         times = [ttl for ttl in (message.ttl, self.limits.message_ttl) if ttl is not None]
         if times:
-            # A quorum queue gives a message without any time to live one millisecond: a waiting consumer gets it.
+            # In a quorum queue a time to live of 0 is one millisecond: a consumer that waits gets the message.
             ttl = max(min(times), 1 if self.quorum else 0)
             expires_at = now + ttl / 1000
         self.ready.append(Entry(self.next_position, message, expires_at))
         self.next_position += 1
 
     def put_back(self, entries: list[Entry]) -> None:
-        """Return entries of a classic queue to their places."""
+        """Put messages of a classic queue back in their places."""
         back = deque(entry._replace(redelivered=True) for entry in sorted(entries, key=lambda entry: entry.position))
         passed: list[Entry] = []
         while back:
@@ -124,6 +153,7 @@ class Queue:
         self.ready.extendleft(reversed(passed))
 
     def purge(self) -> int:
+        """Drop all messages that no consumer has. Returns how many there were."""
         count = len(self)
         self.ready.clear()
         self.returned.clear()
@@ -141,18 +171,21 @@ class Queue:
             limits.max_length_bytes * part
         )
 
-    def refuses(self, message: Message) -> bool:
-        """Whether a publish of ``message`` is refused for the length of the queue."""
+    def refuses(self, message: AmqpMessage) -> bool:
+        """Whether the queue is too long to take ``message``."""
         if self.limits.overflow == DROP_HEAD:
             return False
         return self.refusing if self.quorum else self._over(1, len(message.body))
 
     def overflows(self) -> bool:
-        """Whether the head must be dropped."""
+        """Whether the queue is too long, so that the message at its head has to go."""
         return self.limits.overflow == DROP_HEAD and len(self) > 0 and self._over()
 
     def watch_length(self) -> None:
-        """A quorum queue notices only after the fact that it is too long, and recovers well below the limit."""
+        """Note whether a quorum queue refuses publishes.
+
+        It takes the publish that makes it too long, and refuses the next ones until it is well below its limit.
+        """
         if self.quorum and self.limits.overflow != DROP_HEAD:
             if self._over():
                 self.refusing = True
@@ -162,7 +195,7 @@ class Queue:
     # -- consumers ----------------------------------------------------------------------------------------------------
 
     def enter_line(self, key: ConsumerKey) -> None:
-        """Put a consumer behind those of its own or higher priority."""
+        """Put a consumer behind those of the same or a higher priority."""
         priority = self.consumers[key].priority
         place = len(self.line)
         while place and self.consumers[self.line[place - 1]].priority < priority:
@@ -170,6 +203,7 @@ class Queue:
         self.line.insert(place, key)
 
     def add_consumer(self, consumer: Consumer, *, exclusive: bool) -> None:
+        """A consumer begins. A quorum queue ignores ``exclusive``."""
         self.consumers[consumer.key] = consumer
         self.enter_line(consumer.key)
         self.had_consumers = True
@@ -177,6 +211,7 @@ class Queue:
             self.exclusive_consumer = consumer.key
 
     def remove_consumer(self, key: ConsumerKey) -> None:
+        """A consumer is gone. What it has not settled is for the engine to put back."""
         del self.consumers[key]
         if key in self.line:
             self.line.remove(key)
@@ -186,7 +221,11 @@ class Queue:
             self.exclusive_consumer = None
 
     def give_credit(self, key: ConsumerKey, count: int) -> bool:
-        """Return credit for settled deliveries; whether that ends a state of none (the caller then unblocks)."""
+        """A consumer has settled ``count`` deliveries.
+
+        Returns:
+            Whether it had no credit before. The caller has to unblock it then.
+        """
         consumer = self.consumers.get(key)
         if consumer is None or consumer.credit is None or not count:
             return False
@@ -195,7 +234,7 @@ class Queue:
         return was_empty
 
     def unblock(self, connection: ConnectionId, channel: int) -> bool:
-        """Let the blocked consumers of a channel that have credit into the line again; whether there was one."""
+        """Put the blocked consumers of a channel that have credit in the line again. Returns whether there were any."""
         free = [key for key in self.blocked if key[:2] == (connection, channel) and self.consumers[key].credit != 0]
         for key in sorted(free, key=lambda key: -self.consumers[key].priority):
             self.blocked.remove(key)
@@ -205,11 +244,12 @@ class Queue:
     # -- the queue as a value -----------------------------------------------------------------------------------------
 
     def unused_until(self, now: float) -> None:
-        """(Re)start the time after which the queue expires, if it has one and no consumer."""
+        """Start the time after which the queue expires anew, if it has such a time and no consumer."""
         if self.limits.expires is not None and not self.consumers:
             self.expires_at = now + self.limits.expires / 1000
 
     def clone(self) -> Queue:
+        """An independent copy, which shares the messages."""
         copy = Queue(
             self.uid,
             self.vhost,
@@ -234,7 +274,7 @@ class Queue:
         return copy
 
     def snapshot(self, ranks: dict[int, int]) -> tuple[Any, ...]:
-        """A hashable image in which positions count only by their order (``ranks``)."""
+        """A hashable image. Of the positions only the order (``ranks``) is in it."""
         return (
             (self.vhost, self.name, self.kind, self.durable, self.auto_delete, self.owner, freeze(self.arguments)),
             self.limits,

@@ -1,9 +1,9 @@
-"""The state of connections and channels, and what is sent to them. Data only; who changes it is ``broker_engine``."""
+"""The state of connections and channels, and what is sent to them. Data only: the engine changes it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pamqp import base, commands
 
@@ -14,11 +14,12 @@ F = TypeVar("F", bound=base.Frame)
 
 @dataclass(slots=True)
 class Outgoing:
-    """One method, with content where the method carries content, for one client connection.
+    """One method that the broker sends to a client.
 
     Attributes:
         channel: 0 for the methods of class Connection.
-        properties: with Deliver, GetOk and Return; shared, not to be changed in place.
+        properties: of the content of Deliver, GetOk and Return. They are shared: nobody may change them in place.
+        body: of that content.
     """
 
     connection: ConnectionId
@@ -29,16 +30,20 @@ class Outgoing:
 
 
 def frame(kind: type[F], **values: Any) -> F:
-    """A method. Not by its constructor: pamqp's refuses names that RabbitMQ allows."""
+    """A method with these arguments. (pamqp's constructor would refuse names that RabbitMQ allows.)"""
     made = kind()
     for name, value in values.items():
         setattr(made, name, value)
     return made
 
 
-@dataclass(slots=True)
-class Pending:
-    """A delivery without acknowledgement. ``tag`` is the consumer's, None for one fetched by ``Basic.Get``."""
+class Pending(NamedTuple):
+    """A delivery that is not settled.
+
+    Attributes:
+        queue: the uid of its queue.
+        tag: of the consumer that has it; ``None`` if ``Basic.Get`` fetched it.
+    """
 
     queue: int
     tag: str | None
@@ -47,7 +52,21 @@ class Pending:
 
 @dataclass(slots=True)
 class Channel:
-    """``volume`` and ``suspended`` (queue uids) belong to ``global_limit``, a prefetch shared by the consumers."""
+    """The state of one channel.
+
+    Attributes:
+        closing: the broker has closed it, and the client has not confirmed that.
+        confirming: the client has asked for confirms.
+        next_publish, next_delivery: the next tags.
+        unconfirmed: the tags of publishes that wait for ``Broker.confirm``, in order.
+        unacked: the deliveries that are not settled, by tag.
+        consumers: the uids of their queues, by consumer tag.
+        prefetch: for each new consumer; 0 for no limit.
+        global_limit: a prefetch that the consumers share; 0 for none.
+        volume: how many deliveries count towards ``global_limit``.
+        suspended: the uids of queues that wait until ``volume`` is below ``global_limit``.
+        last_queue: the queue that was declared last: methods may leave out its name.
+    """
 
     connection: ConnectionId
     number: int
@@ -66,13 +85,14 @@ class Channel:
 
     @property
     def limited(self) -> bool:
+        """Whether the shared prefetch is used up."""
         return self.global_limit > 0 and self.volume >= self.global_limit
 
     def clone(self) -> Channel:
         copy = Channel(self.connection, self.number, self.closing, self.confirming, self.next_publish)
         copy.unconfirmed = self.unconfirmed.copy()
         copy.next_delivery = self.next_delivery
-        copy.unacked = {tag: Pending(p.queue, p.tag, p.entry) for tag, p in self.unacked.items()}
+        copy.unacked = self.unacked.copy()
         copy.consumers = dict(self.consumers)
         copy.prefetch, copy.global_limit, copy.volume = self.prefetch, self.global_limit, self.volume
         copy.suspended = set(self.suspended)
@@ -97,7 +117,12 @@ Held = tuple[int, base.Frame, commands.Basic.Properties | None, bytes]
 
 @dataclass(slots=True)
 class Connection:
-    """``held`` is what came in while ``blocked`` by a resource alarm."""
+    """The state of one connection.
+
+    Attributes:
+        blocked: by a resource alarm.
+        held: what came in since: channel, method, properties, body.
+    """
 
     id: ConnectionId
     vhost: str

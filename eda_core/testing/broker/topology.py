@@ -1,4 +1,7 @@
-"""Exchanges, bindings and routing within one virtual host (AMQP 0-9-1 section 3.1; RabbitMQ for what it adds)."""
+"""Exchanges, bindings and routing in one virtual host (AMQP 0-9-1 section 3.1, and what RabbitMQ adds to it).
+
+Queues are known here by their names only.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from eda_core.testing.broker.message import (
     COMMAND_INVALID,
     NOT_FOUND,
     PRECONDITION_FAILED,
-    Message,
+    AmqpMessage,
     Refusal,
     amqp_type,
     freeze,
@@ -43,6 +46,8 @@ _PREDECLARED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
+    """An exchange, as declared. ``kind`` is its type."""
+
     name: str
     kind: str
     durable: bool
@@ -52,7 +57,15 @@ class Exchange:
 
 
 class Binding(NamedTuple):
-    """From exchange ``source`` to a queue or an exchange (``kind``). ``arguments`` is their frozen image."""
+    """A binding.
+
+    Attributes:
+        source: the exchange that the messages come from.
+        kind: of the destination, "queue" or "exchange".
+        destination: its name.
+        key: the binding key.
+        arguments: their hashable image.
+    """
 
     source: str
     kind: str
@@ -61,7 +74,7 @@ class Binding(NamedTuple):
     arguments: Any
 
 
-Match = Callable[[Message], bool]
+Match = Callable[[AmqpMessage], bool]
 
 
 class _Compiled(NamedTuple):
@@ -95,24 +108,33 @@ class Topology:
         return (self.vhost, tuple(exchanges), tuple(sorted(self.bindings(), key=repr)))
 
     def word(self, kind: str, name: str) -> str:
-        """How RabbitMQ words a resource in its messages."""
+        """How RabbitMQ words a queue or an exchange in its texts."""
         return f"{kind} '{name}' in vhost '{self.vhost}'"
 
     def bindings(self) -> Iterator[Binding]:
+        """All bindings, by source."""
         for bindings in self._bindings.values():
             yield from bindings
 
     # -- exchanges ----------------------------------------------------------------------------------------------------
 
     def exchange(self, name: str) -> Exchange:
-        """Raises Refusal 404 if there is none."""
+        """The exchange of this name.
+
+        Raises:
+            Refusal: 404. There is none.
+        """
         found = self.exchanges.get(name)
         if found is None:
             raise Refusal(NOT_FOUND, f"no {self.word(EXCHANGE, name)}")
         return found
 
     def declare(self, wanted: Exchange) -> None:
-        """Raises Refusal 503 (unknown type), 403 (reserved name), 406 (exists with other properties)."""
+        """Declare an exchange.
+
+        Raises:
+            Refusal: 503, its type is unknown; 403, its name is reserved; 406, it exists with other properties.
+        """
         if wanted.kind not in _TYPES:
             raise Refusal(COMMAND_INVALID, f"unknown exchange type '{wanted.kind}'")
         refuse_default(wanted.name)
@@ -133,7 +155,11 @@ class Topology:
         demand_same_arguments(resource, (ALTERNATE,), current.arguments, wanted.arguments)
 
     def delete(self, name: str, *, if_unused: bool) -> None:
-        """Deleting what does not exist is no error. Raises Refusal 403 (reserved), 406 (used, and ``if_unused``)."""
+        """Delete an exchange, if it exists.
+
+        Raises:
+            Refusal: 403, its name is reserved; 406, ``if_unused`` is set and it has bindings.
+        """
         refuse_default(name)
         if name.startswith("amq."):
             raise Refusal(ACCESS_REFUSED, f"deletion of system {self.word(EXCHANGE, name)} not allowed")
@@ -150,10 +176,14 @@ class Topology:
     # -- bindings -----------------------------------------------------------------------------------------------------
 
     def bind(self, binding: Binding, arguments: dict[str, Any], check: Callable[[], None]) -> None:
-        """Add a binding whose source exists; ``check`` is called between the validations, as RabbitMQ orders them.
+        """Add a binding. Its source must exist.
+
+        Args:
+            arguments: of the binding.
+            check: a further check, which comes after the one of the arguments as in RabbitMQ.
 
         Raises:
-            Refusal: 406, the ``x-match`` of a headers exchange is invalid; or what ``check`` raises.
+            Refusal: 406, ``x-match`` of a headers exchange is invalid; or what ``check`` raises.
         """
         source = self.exchange(binding.source)
         if source.kind == HEADERS:
@@ -164,10 +194,11 @@ class Topology:
         )
 
     def bound(self, binding: Binding) -> bool:
+        """Whether there is this binding."""
         return binding in self._bindings.get(binding.source, ())
 
     def unbind(self, binding: Binding) -> None:
-        """Remove a binding if it exists. The source goes with its last binding if it is an auto-delete exchange."""
+        """Remove a binding, if it exists. An auto-delete exchange goes with its last binding."""
         bindings = self._bindings.get(binding.source)
         if bindings is not None and bindings.pop(binding, None) is not None and not bindings:
             del self._bindings[binding.source]
@@ -176,12 +207,16 @@ class Topology:
                 self._remove_exchange(source.name)
 
     def forget_destination(self, kind: str, name: str) -> None:
-        """Remove all bindings that lead to a deleted queue or exchange."""
+        """Remove all bindings to a queue or exchange that is deleted."""
         for binding in [b for b in self.bindings() if b.kind == kind and b.destination == name]:
             self.unbind(binding)
 
     def keep_durable(self, queues: set[str]) -> None:
-        """What is left after a restart, ``queues`` being the queues that are."""
+        """Keep what a restart leaves.
+
+        Args:
+            queues: the names of the queues that it leaves.
+        """
         self.exchanges = {name: x for name, x in self.exchanges.items() if x.durable}
         alive = {QUEUE: queues, EXCHANGE: set(self.exchanges)}
         self._bindings = {
@@ -193,8 +228,8 @@ class Topology:
 
     # -- routing ------------------------------------------------------------------------------------------------------
 
-    def route(self, exchange: Exchange, message: Message) -> list[str]:
-        """The names of the queues ``message`` goes to, each once, sorted. May name queues that are missing."""
+    def route(self, exchange: Exchange, message: AmqpMessage) -> list[str]:
+        """The names of the queues of a message, each once, sorted. There may be no queue of such a name."""
         if not exchange.name:
             return sorted(set(message.routing_keys))
         queues: set[str] = set()
@@ -219,13 +254,21 @@ class Topology:
 
 
 def refuse_default(*names: str) -> None:
-    """Raises Refusal 403 if one is the default exchange."""
+    """Check that no name is that of the default exchange.
+
+    Raises:
+        Refusal: 403. One is.
+    """
     if "" in names:
         raise Refusal(ACCESS_REFUSED, "operation not permitted on the default exchange")
 
 
 def refuse_reserved(kind: str, name: str) -> None:
-    """Raises Refusal 403 for the names that are the broker's own."""
+    """Check that a name is not one of the broker's own.
+
+    Raises:
+        Refusal: 403. It is.
+    """
     if name.startswith("amq."):
         raise Refusal(ACCESS_REFUSED, f"{kind} name '{name}' contains reserved prefix 'amq.*'")
 
@@ -263,7 +306,7 @@ def _headers_matcher(arguments: dict[str, Any]) -> Match:
         if key != "x-match" and (match.endswith("with-x") or not key.startswith("x-"))
     ]
 
-    def matches(message: Message) -> bool:
+    def matches(message: AmqpMessage) -> bool:
         headers = message.properties.headers or {}
         found = (key in headers and (value is None or same_value(value, headers[key])) for key, value in wanted)
         return all(found) if match.startswith("all") else any(found)

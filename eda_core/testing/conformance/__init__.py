@@ -1,21 +1,108 @@
-"""The conformance kit: what every adapter and every transport has to do, as checks that any of them can be put to.
+"""The conformance kit: what every adapter and every transport has to do, as checks for any of them.
 
-Each check is a script of what happens to some services (see :mod:`eda_core.testing.conformance.script` for the words):
-they are started, peers send them messages, the network fails, they are stopped. What runs it makes real services of the
-``Worker`` values, has a real broker, and does as the script asks; ``tests/conformance/runner.py`` is such a runner, and
-``docs/embedding.rst`` tells how to put a transport of one's own to it.
+A check is a script of what happens to some services: they are started, peers send them messages, the network fails,
+they are stopped. The script asks for that by requests such as :class:`Start`, :class:`Put` or :class:`Cut`. A runner
+makes real services of the :class:`Worker` values, has a real broker, and does what the script asks for.
+``tests/conformance/runner.py`` is one, and ``docs/embedding.rst`` tells how to check a transport of one's own.
 """
-
-from __future__ import annotations
 
 from typing import Final
 
-from eda_core.testing.conformance.faults import FAULTS
-from eda_core.testing.conformance.messages import MESSAGES
-from eda_core.testing.conformance.script import Check, MakeSubject, NotConforming, Request, Script, Subject, Worker
-from eda_core.testing.conformance.settling import SETTLING
+from eda_core.testing.conformance import faults, messages, settling
+from eda_core.testing.conformance.script import (
+    BROKER,
+    DEAD_LETTERS,
+    NOBODY,
+    THE_WRONG_PASSWORD,
+    WRONG_PASSWORD,
+    Alarm,
+    Begin,
+    Call,
+    Check,
+    Count,
+    Cut,
+    Declare,
+    Delete,
+    Do,
+    Ended,
+    Freeze,
+    Handler,
+    Hold,
+    Join,
+    Links,
+    MakeSubject,
+    NotConforming,
+    Notes,
+    Open,
+    Put,
+    Request,
+    Restart,
+    Say,
+    Script,
+    Seen,
+    Start,
+    Step,
+    Stop,
+    Subject,
+    Take,
+    Taken,
+    Worker,
+    accept,
+    check_of,
+    equal,
+    event,
+    message,
+    stop,
+    true,
+)
 
-__all__ = ["CHECKS", "Check", "MakeSubject", "NotConforming", "Request", "Script", "Subject", "Worker"]
+__all__ = [
+    "BROKER",
+    "CHECKS",
+    "DEAD_LETTERS",
+    "NOBODY",
+    "THE_WRONG_PASSWORD",
+    "WRONG_PASSWORD",
+    "Alarm",
+    "Begin",
+    "Call",
+    "Check",
+    "Count",
+    "Cut",
+    "Declare",
+    "Delete",
+    "Do",
+    "Ended",
+    "Freeze",
+    "Handler",
+    "Hold",
+    "Join",
+    "Links",
+    "MakeSubject",
+    "NotConforming",
+    "Notes",
+    "Open",
+    "Put",
+    "Request",
+    "Restart",
+    "Say",
+    "Script",
+    "Seen",
+    "Start",
+    "Step",
+    "Stop",
+    "Subject",
+    "Take",
+    "Taken",
+    "Worker",
+    "accept",
+    "check_of",
+    "equal",
+    "event",
+    "message",
+    "stop",
+    "true",
+]
 
 #: All checks, the most basic ones first.
-CHECKS: Final[tuple[Check, ...]] = (*MESSAGES, *SETTLING, *FAULTS)
+CHECKS: Final[tuple[Check, ...]] = (*messages.MESSAGES, *settling.SETTLING, *faults.FAULTS)

@@ -1,6 +1,6 @@
-"""Conformance checks: failing networks and brokers, and the end of a service.
+"""Conformance checks of failing networks and brokers, and of the end of a service.
 
-docs/architecture.rst, "Publishing" and "Life of a service".
+They check promises of docs/architecture.rst, "Publishing" and "Life of a service".
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Generator
 from typing import Any, Final
 
 from eda_core.criticality import INFO
+from eda_core.machine.policy import RetryPolicy
 from eda_core.testing.conformance.script import (
     BROKER,
     DEAD_LETTERS,
@@ -60,7 +61,7 @@ def _listener() -> Worker:
 
 
 def brokers_are_tried_in_turn() -> Script:
-    """One that refuses the connection, one that refuses the password, then the right one."""
+    """The first one refuses the connection, the second one the password. The service comes to the third."""
     listener = _listener()
     listener.urls = (NOBODY, WRONG_PASSWORD, BROKER)
     yield Start(listener)
@@ -71,7 +72,7 @@ def brokers_are_tried_in_turn() -> Script:
 
 
 def wrong_credentials_everywhere_end_the_service() -> Script:
-    """Trying again cannot help. The error says so, and does not show the password."""
+    """Trying again cannot help, so the service ends. Its error says why, and does not show the password."""
     service = Worker("service", urls=(WRONG_PASSWORD,))
     yield Start(service, until=None)
     error = yield Ended(service)
@@ -80,7 +81,7 @@ def wrong_credentials_everywhere_end_the_service() -> Script:
 
 
 def _all_relayed(last: int) -> Generator[Any, Any, None]:
-    """Everything from 0 to ``last`` is in the tap, in any order, perhaps more than once."""
+    """Check that everything from 0 to ``last`` comes to the tap, in any order, some of it perhaps more than once."""
     missing = set(range(last + 1))
     while missing:
         try:
@@ -90,7 +91,7 @@ def _all_relayed(last: int) -> Generator[Any, Any, None]:
 
 
 def cut_connections_lose_nothing() -> Script:
-    """A stream from one service through another, with connections cut in between: all of it arrives."""
+    """One service relays the messages of another, and their connections are cut meanwhile: every message arrives."""
     source, relay = Worker("source"), Worker("relay", events=["Happened"], handlers={"Happened": _relay})
     yield Declare("tap", "events", "Relayed")
     yield Start(source)
@@ -108,7 +109,7 @@ def cut_connections_lose_nothing() -> Script:
 
 
 def a_killed_broker_loses_nothing() -> Script:
-    """What the broker has confirmed survives it, the rest is published again."""
+    """The broker keeps what it has confirmed, and the services publish the rest again."""
     source, relay = Worker("source"), Worker("relay", events=["Happened"], handlers={"Happened": _relay})
     yield Declare("tap", "events", "Relayed")
     yield Start(source)
@@ -123,7 +124,7 @@ def a_killed_broker_loses_nothing() -> Script:
 
 
 def a_deleted_queue_is_declared_again() -> Script:
-    """The broker cancels its consumer; the service takes up its link anew and has its queue again."""
+    """The broker cancels the consumer of the queue. The service makes a new link, and declares the queue again."""
     listener = _listener()
     yield Start(listener)
     yield Delete("listener.events")
@@ -133,7 +134,7 @@ def a_deleted_queue_is_declared_again() -> Script:
 
 
 def a_refused_declaration_is_tried_again() -> Script:
-    """The queue exists with other arguments: the service waits for an operator, and comes up without a restart."""
+    """The queue exists with other arguments. The service tries until an operator has deleted it, and then serves."""
     listener = _listener()
     yield Declare("listener.events", arguments={"x-max-length": 7})
     yield Start(listener, until=None)
@@ -145,7 +146,7 @@ def a_refused_declaration_is_tried_again() -> Script:
 
 
 def an_alarm_stops_publishing_but_not_acknowledging() -> Script:
-    """Publishes wait until the alarm is over; deliveries go on, which needs their acknowledgements to get through."""
+    """Publishes wait until the alarm is over. Deliveries and their acknowledgements go on."""
 
     def wait(*_arguments: Any) -> Steps:
         yield Hold("gate")
@@ -154,7 +155,7 @@ def an_alarm_stops_publishing_but_not_acknowledging() -> Script:
     yield Declare("tap", "events", "Other")
     yield Start(service)
     yield Do(service, "publish_event", "Other", "before", "c")
-    yield Count("tap", until=1)  # where publishing does not wait it has returned before the broker has it
+    yield Count("tap", until=1)  # a service of callbacks returns before the broker has the message
     for number in range(5):
         yield event("Happened", number)
     yield Count("service.events", until=4)
@@ -174,8 +175,38 @@ def an_alarm_stops_publishing_but_not_acknowledging() -> Script:
     equal(taken, ["before", 0, 1, 2, "after"], "what was published in the end")
 
 
+def a_full_buffer_fails_no_message() -> Script:
+    """In an alarm the buffer is full. Handlers that run may publish, others begin later: nothing is dead-lettered."""
+
+    def busy(payload: Any, conversation: str, _meta: Any) -> Steps:
+        yield Hold("gate")
+        for copy in range(3):
+            yield Call("publish_event", "Relayed", 10 * payload + copy, conversation)
+        yield Call("publish_event", "Relayed", 10 * payload + 3, conversation, immediate=True)
+
+    settings = {"PREFETCH_COUNT": 2, "BUFFER": 2, "RETRY_POLICY": RetryPolicy(1)}
+    service = Worker("service", events=["Happened"], handlers={"Happened": busy}, settings=settings)
+    yield Declare("tap", "events", "Relayed")
+    yield Start(service)
+    for number in range(6):
+        yield event("Happened", number)
+    yield Count("service.events", until=4)
+    yield Alarm(True)
+    yield Open(service, "gate")
+    yield Alarm(False)
+    yield Seen(service, "Happened", 6)
+    expected = [10 * number + copy for number in range(6) for copy in range(4)]
+    taken = []
+    for _ in expected:
+        taken.append((yield Take("tap")).payload)
+    equal(sorted(taken), expected, "what was published, each once")
+    yield from stop(service)
+    equal(len((yield Seen(service, "Happened", 6))), 6, "handlers that ran")
+    equal((yield Count(DEAD_LETTERS)), 0, "dead letters")
+
+
 def logs_in_an_alarm_hold_nobody_up() -> Script:
-    """Nobody reads them. Of more than the network has room for some are dropped; all else goes on."""
+    """The broker reads no logs in an alarm. The service drops those that it cannot keep; all else goes on."""
 
     def talk(*_arguments: Any) -> Steps:
         yield Hold("gate")
@@ -198,12 +229,12 @@ def logs_in_an_alarm_hold_nobody_up() -> Script:
 
 
 def a_frozen_peer_is_noticed() -> Script:
-    """Connections that stay open and carry nothing: the heartbeat finds out, and nothing is lost."""
+    """A connection stays open and carries nothing. Heartbeats find that out, and nothing is lost."""
     service = Worker("service", events=["Happened"], handlers={"Happened": _relay}, settings={"HEARTBEAT": 2})
     yield Declare("tap", "events", "Relayed")
     yield Start(service)
     yield event("Happened", "before")
-    yield Take("tap")  # it consumes and publishes: no request is open whose time-out would notice
+    yield Take("tap")  # so the service consumes and publishes, and waits for no reply that could time out
     yield Freeze()
     for number in range(3):
         yield event("Happened", number)
@@ -214,7 +245,7 @@ def a_frozen_peer_is_noticed() -> Script:
 
 
 def a_stop_lets_running_handlers_finish() -> Script:
-    """What they publish is confirmed and their messages are acknowledged before the end; nothing new is begun."""
+    """What they publish is confirmed, and their messages are acknowledged, before the end. No other handler begins."""
 
     def slow(payload: Any, conversation: str, _meta: Any) -> Steps:
         yield Hold("gate")
@@ -239,7 +270,7 @@ def a_stop_lets_running_handlers_finish() -> Script:
 
 
 def a_stop_has_a_deadline() -> Script:
-    """A handler that does not end is left behind; its message goes to another worker, and so does what is held."""
+    """The service abandons a handler that does not end. Its message goes to another worker; what it held is dropped."""
 
     def endless(payload: Any, conversation: str, _meta: Any) -> Steps:
         yield Call("publish_event", "Relayed", payload, conversation)
@@ -259,7 +290,7 @@ def a_stop_has_a_deadline() -> Script:
 
 
 def a_stop_ends_though_the_peer_is_frozen() -> Script:
-    """Nobody answers a farewell: the service is over soon after ``Config.close_timeout``, 5 seconds."""
+    """The broker does not answer when the connection is closed. The service ends soon after ``close_timeout``, 5 s."""
     service = _listener()
     yield Start(service)
     yield Freeze()
@@ -267,7 +298,7 @@ def a_stop_ends_though_the_peer_is_frozen() -> Script:
 
 
 def a_service_without_a_broker_can_be_stopped() -> Script:
-    """At once, between two attempts to connect or in the middle of one: there is nothing to wait for."""
+    """It ends at once, between two attempts to connect or in one: there is nothing to wait for."""
     for url in (NOBODY, BROKER):
         service = Worker("service", urls=(url,))
         yield Start(service, until=None)
@@ -284,6 +315,7 @@ FAULTS: Final[tuple[Check, ...]] = tuple(
         a_deleted_queue_is_declared_again,
         a_refused_declaration_is_tried_again,
         an_alarm_stops_publishing_but_not_acknowledging,
+        a_full_buffer_fails_no_message,
         logs_in_an_alarm_hold_nobody_up,
         a_frozen_peer_is_noticed,
         a_stop_lets_running_handlers_finish,

@@ -1,6 +1,6 @@
-"""Conformance checks: messages, from the handler of one service to the handler of another, and what is wrong with some.
+"""Conformance checks of messages: from one service to the handler of another, valid ones and invalid ones.
 
-docs/architecture.rst, "Envelope", "Invalid messages" and "Life of a service".
+They check promises of docs/architecture.rst, "Envelope", "Invalid messages" and "Life of a service".
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Steps = Generator[Step, None, Any]
 
 
 def events_reach_their_subscribers() -> Script:
-    """Payload, conversation and meta come as they were sent, a message of many frames included, in CBOR and JSON."""
+    """Payload, conversation and meta arrive as they were sent, in CBOR and JSON, also in a message of many frames."""
     listener = Worker("listener", events=["Happened"], handlers={"Happened": accept})
     payload = {"text": "Été à la plage", "numbers": [1, 2.5, -(2**40)], "none": None, "long": "ä" * 200_000}
     yield Start(listener)
@@ -61,7 +61,7 @@ def events_reach_their_subscribers() -> Script:
 
 
 def the_envelope_is_that_of_the_architecture() -> Script:
-    """Persistent, typed, with the conversation in the headers; headers that a peer adds come in meta."""
+    """A message is persistent, and has a content type and the conversation id. Headers of a peer arrive in meta."""
     listener = Worker("listener", events=["Sent"], handlers={"Sent": accept})
     yield Declare("tap", "events", "Happened")
     yield Start(listener)
@@ -89,7 +89,7 @@ def _add(payload: Any, conversation: str, reply_to: str, correlation: str, _meta
 
 
 def commands_are_answered_to_who_sent_them() -> Script:
-    """Results come to the reply_to of their command, with its correlation id and status, and to nobody else."""
+    """A result goes to the reply_to of its command, with the correlation id and a status, and to nobody else."""
     adder = Worker("adder", commands=["adder.Add"], handlers={"Add": _add})
     asker = Worker("asker", commands=["asker.AddReturn"], handlers={"AddReturn": accept})
     other = Worker("other", commands=["other.AddReturn"], handlers={"AddReturn": accept})
@@ -116,7 +116,7 @@ def _configured_worker() -> Worker:
 
 
 def business_waits_for_the_configuration() -> Script:
-    """on_unconfigured, configurations only, until one completes it; then on_ready and business messages."""
+    """First on_unconfigured and only configurations; when one completes it, on_ready and business messages."""
     source, service = Worker("source"), _configured_worker()
     yield Start(source)
     yield Start(service, until="unconfigured")
@@ -131,7 +131,7 @@ def business_waits_for_the_configuration() -> Script:
 
 
 def configuration_is_asked_for_again_after_a_lost_link() -> Script:
-    """The broadcast may have been missed: the service is unconfigured again, and then ready again."""
+    """The service may have missed a configuration. So it is unconfigured again, and ready when it gets one."""
     source, service = Worker("source"), _configured_worker()
     yield Start(source)
     yield Start(service, until="unconfigured")
@@ -148,7 +148,7 @@ def configuration_is_asked_for_again_after_a_lost_link() -> Script:
 
 
 def unknown_names_are_dead_lettered() -> Script:
-    """A message that the service has no handler for is somebody's mistake, to be looked at."""
+    """A message without a handler is a mistake of somebody, who has to look at it."""
     service = Worker("service", events=["#"], handlers={"Happened": accept})
     yield Start(service)
     yield event("Surprise", 1, "c1")
@@ -182,7 +182,7 @@ _INVALID: Final = (
 
 
 def invalid_messages_are_dead_lettered() -> Script:
-    """Whatever the bytes: no crash, no retry, no handler; the next message is handled as if nothing had been."""
+    """No bytes crash the service, are tried again or come to a handler. The next message is handled as usual."""
     handlers = {"Happened": accept, "Do": accept}
     service = Worker("service", events=["Happened"], commands=["service.Do"], handlers=handlers)
     yield Start(service)
@@ -196,7 +196,7 @@ def invalid_messages_are_dead_lettered() -> Script:
 
 
 def unroutable_commands_come_back() -> Script:
-    """Commands and results are mandatory: what has no queue to go to comes to handle_returned_message, once."""
+    """Commands and results are mandatory. One that has no queue comes to handle_returned_message, once."""
     service = Worker("service")
     yield Start(service)
     yield Do(service, "publish_event", "NobodySubscribes", 0, "c0")
@@ -212,7 +212,7 @@ def unroutable_commands_come_back() -> Script:
 
 
 def logs_go_to_the_bus() -> Script:
-    """GELF records, transient, at service.LEVEL."""
+    """They are GELF records, transient, with the routing key service.LEVEL."""
     service = Worker("service")
     yield Declare("log-tap", "logs", "service.NOTICE")
     yield Start(service)
@@ -227,7 +227,7 @@ def logs_go_to_the_bus() -> Script:
 
 
 def exclusive_queues_leave_nothing_behind() -> Script:
-    """For tools: each worker gets every message, and its queues vanish with it: then the message comes back."""
+    """Each worker gets every message, and its queues go with it. A message to them is returned then."""
     tools = [Worker("tool", events=["Happened"], handlers={"Happened": accept}, exclusive=True) for _ in range(2)]
     for tool in tools:
         yield Start(tool)
@@ -243,7 +243,7 @@ def exclusive_queues_leave_nothing_behind() -> Script:
 
 
 def a_failing_on_ready_ends_the_service() -> Script:
-    """It would look alive and be of no use; the reason is the error it ends with."""
+    """A service that is not ready would be of no use. Its error says why it is not."""
 
     def fail() -> Steps:
         raise RuntimeError("no disk")

@@ -1,7 +1,8 @@
-"""The words of the conformance kit: what a check asks of the one who runs it.
+"""The words of the conformance kit: what a check may ask for, and what a runner has to offer.
 
-A check is a generator. It yields requests, one at a time, and is sent what each came to. It does no I/O itself, so
-that any kind of adapter can be put to it: with coroutines, with callbacks, in this thread or in another.
+A check is a generator. It yields requests, one at a time, and is sent the answer to each. It does no I/O itself, so it
+can check adapters of every kind: with coroutines, with callbacks, in this thread or in another. How a request is done
+it does not know.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ Script = Generator["Request", Any, None]
 #: What a handler does: a generator function that gets the handler's arguments, and returns what the handler returns.
 Handler = Callable[..., Generator["Step", None, Any]]
 
-# What a worker may be told to connect to
+# -- what a worker connects to ----------------------------------------------------------------------------------------
+
 BROKER: Final = "broker"
 NOBODY: Final = "nobody"  # a port of this machine that refuses connections
 WRONG_PASSWORD: Final = "wrong password"
-#: What the password is then; it must not be shown to anybody.
+#: The password for ``WRONG_PASSWORD``. A service must not show it.
 THE_WRONG_PASSWORD: Final = "open-sesame"
 
+#: The queue of the broker that gets everything that is dead-lettered.
 DEAD_LETTERS: Final = "dead-letters"
-"""The queue of the broker under test where everything that is dead-lettered can be found."""
 
 
 class NotConforming(AssertionError):
-    """An adapter does not do what is promised."""
+    """An adapter does not do what a check demands. The text says what."""
 
 
 @dataclass(eq=False, slots=True)
@@ -40,11 +42,11 @@ class Worker:
     """A service to run.
 
     Attributes:
-        name: of the logical service.
+        name: the name of the logical service.
         events, commands, configurations, logs: its subscriptions.
-        handlers: by the name behind ``on_``, ``ready`` and ``unconfigured`` included.
-        settings: class attributes.
-        urls: BROKER, NOBODY, WRONG_PASSWORD.
+        handlers: by the name after ``on_``; ``ready`` and ``unconfigured`` may be among them.
+        settings: its class attributes.
+        urls: ``BROKER``, ``NOBODY`` or ``WRONG_PASSWORD`` each.
         exclusive: it calls ``use_exclusive_queues()``.
         json: it calls ``use_json()``.
     """
@@ -61,11 +63,11 @@ class Worker:
     json: bool = False
 
     def attributes(self) -> dict[str, Any]:
-        """The class attributes of the service: those of the check, on top of some that make it quick."""
+        """The class attributes of the service: those of the check, and some that make a check fast."""
         return {"RECONNECT_POLICY": ReconnectPolicy(base=0.05, cap=0.4), "RETRY_DELAY": 0.05, **self.settings}
 
 
-# What a handler may yield
+# -- what a handler may yield -----------------------------------------------------------------------------------------
 
 
 class Call:
@@ -81,26 +83,32 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Wait until the check opens the gate; a gate stays open."""
+    """Wait until the check opens the gate. A gate stays open."""
 
     gate: str
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Note something, as each call of a handler is noted anyway."""
+    """Note something, as each call of a handler is noted."""
 
     what: str
 
 
 Step = Call | Hold | Say
 
-# What a check may yield. "Wait" means for as long as the runner has patience; then the check has failed.
+# -- what a check may yield -------------------------------------------------------------------------------------------
+#
+# "Wait" means: until the time of the runner for that is over. Then the check has failed.
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Run the worker, and wait until it has noted ``until``, if that is given."""
+    """Run the worker, and wait until it has noted ``until``.
+
+    Attributes:
+        until: ``None`` to wait for nothing.
+    """
 
     worker: Worker
     until: str | None = "ready"
@@ -108,7 +116,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ask it to stop, within ``timeout`` seconds if given."""
+    """Ask the worker to stop, and do not wait.
+
+    Attributes:
+        timeout: in how many seconds; ``None`` for the default of the service.
+    """
 
     worker: Worker
     timeout: float | None = None
@@ -116,10 +128,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Wait for its end; comes to the text of its error, or None.
+    """Wait until the worker has ended. The answer is the text of its error, or ``None``.
 
     Attributes:
-        seconds: it has to come by then, if given.
+        seconds: in how many seconds it has to end; ``None`` for the time of the runner.
     """
 
     worker: Worker
@@ -127,7 +139,7 @@ class Ended:
 
 
 class Do(Call):
-    """Call a method of the service, from outside its handlers, and wait until that has returned."""
+    """Call a method of the service outside its handlers, and wait until it has returned."""
 
     __slots__ = ("worker",)
 
@@ -137,21 +149,21 @@ class Do(Call):
 
 
 class Begin(Do):
-    """Call it and do not wait."""
+    """Call a method of the service outside its handlers, and do not wait."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Wait until everything that was begun has returned."""
+    """Wait until every call that was begun has returned."""
 
     worker: Worker
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Wait until the worker has noted ``what`` ``count`` times; comes to the arguments of each."""
+    """Wait until the worker has noted ``what`` so many times. The answer is the list of the arguments of each."""
 
     worker: Worker
     what: str
@@ -160,14 +172,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """Comes to the names of everything the worker has noted so far, in order."""
+    """The answer is the list of the names of everything that the worker has noted, in order."""
 
     worker: Worker
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Let the handlers of the worker pass that wait at the gate."""
+    """Open a gate, for the handlers of the worker that wait for it and for those that come to it."""
 
     worker: Worker
     gate: str
@@ -175,7 +187,13 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Declare:
-    """Declare a durable queue, as an operator or another service would, and bind it to a topic exchange."""
+    """Declare a durable queue, as an operator or another service does, and bind it to a topic exchange.
+
+    Attributes:
+        exchange: ``""`` to bind it to none.
+        key: the binding key.
+        arguments: of the queue.
+    """
 
     queue: str
     exchange: str = ""
@@ -212,27 +230,28 @@ class Taken:
 
     @property
     def payload(self) -> Any:
-        """The body, from CBOR."""
+        """The body, decoded from CBOR."""
         return cbor2.loads(self.body)
 
     @property
     def headers(self) -> Mapping[str, Any]:
+        """The headers; empty if there are none."""
         return self.properties.headers or {}
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Wait for a message in the queue and take it out; comes to a ``Taken``."""
+    """Wait for a message in the queue, and take it out. The answer is a :class:`Taken`."""
 
     queue: str
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many messages of the queue no consumer has, or None if there is no such queue.
+    """The answer is the number of messages of the queue that no consumer has; ``None`` if there is no such queue.
 
     Attributes:
-        until: wait until it is that many.
+        until: wait until there are so many; ``None`` not to wait.
     """
 
     queue: str
@@ -241,19 +260,19 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Wait until so many connections of workers have been accepted since the check began."""
+    """Wait until the broker has accepted so many connections of workers since the check began."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Cut the connections of all workers, without a word."""
+    """Cut the connections of all workers, without a close of AMQP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Forward nothing more, in either direction, on the present connections of workers; they stay open."""
+    """Forward nothing more on the present connections of workers, in both directions. They stay open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +284,7 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Kill the broker, and start it again on its data."""
+    """Kill the broker, and start it again with its data."""
 
 
 Request = (
@@ -290,48 +309,57 @@ Request = (
 )
 
 
-# What runs a check
+# -- what runs a check ------------------------------------------------------------------------------------------------
 
 
 class Subject(Protocol):
-    """A running worker, as an adapter's author makes it: see ``docs/embedding.rst``."""
+    """A running worker, which the author of an adapter provides: see ``docs/embedding.rst``."""
 
     async def start(self) -> None:
         """Begin to serve, in the background."""
 
     async def stop(self, timeout: float | None) -> None:
-        """Ask it to stop, and return at once."""
+        """Ask the service to stop, and return at once.
+
+        Args:
+            timeout: seconds; ``None`` for the default of the service.
+        """
 
     async def ended(self) -> str | None:
-        """Wait for its end; the text of the error it ended with."""
+        """Wait until the service has ended. Returns the text of its error, or ``None``."""
 
     async def call(self, method: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> None:
-        """Call a method of the service outside its handlers; return when it has (or what it returns is done)."""
+        """Call a method of the service outside its handlers. Return when it has returned, or its awaitable is done."""
 
     def open(self, gate: str) -> None:
-        """Let handlers pass that wait at the gate, now and later."""
+        """Open a gate, for handlers that wait for it now and for those that come to it."""
 
 
 class MakeSubject(Protocol):
     """Makes a subject of a worker.
 
-    Its service has a method ``on_<name>`` for each of ``worker.handlers``, which notes its name and arguments and then
-    does what the generator says. ``on_ready``, ``on_unconfigured`` and ``handle_returned_message`` note ``ready``,
-    ``unconfigured`` and ``returned`` in any case. ``note`` may be called from any thread.
+    The service of the subject has a method ``on_<name>`` for each of ``worker.handlers``. The method notes its name and
+    its arguments, and then does what the generator yields. ``on_ready``, ``on_unconfigured`` and
+    ``handle_returned_message`` always note ``ready``, ``unconfigured`` and ``returned``.
     """
 
-    def __call__(
-        self, worker: Worker, urls: Sequence[str], note: Callable[[str, tuple[Any, ...]], None]
-    ) -> Subject: ...
+    def __call__(self, worker: Worker, urls: Sequence[str], note: Callable[[str, tuple[Any, ...]], None]) -> Subject:
+        """Make it.
+
+        Args:
+            urls: what to connect to.
+            note: takes a name and arguments. Any thread may call it.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One promise, and the script that puts an adapter to the test.
+    """One promise of the toolkit, and the script that checks it.
 
     Attributes:
         name: the promise, in a few words.
-        why: what it is about.
+        why: what it means.
+        script: makes the generator.
     """
 
     name: str
@@ -343,42 +371,64 @@ class Check:
 
 
 def check_of(script: Callable[[], Script]) -> Check:
-    """The check that a generator function is, named like the function."""
+    """The check of a generator function. It has the name of the function, and its docstring for ``why``."""
     return Check(script.__name__, (script.__doc__ or "").strip(), script)
 
 
-# Short cuts
+# -- short cuts for scripts -------------------------------------------------------------------------------------------
 
 
 def accept(*_arguments: Any) -> Generator[Step, None, None]:
-    """A handler that does nothing more than to be noted."""
+    """A handler that does nothing, so that it is only noted."""
     yield from ()
 
 
 def event(name: str, payload: Any, conversation_id: str = "c", **properties: Any) -> Put:
-    """An event as a peer publishes it."""
+    """A request to publish an event as a peer does."""
     return message("events", name, payload, {"conversation_id": conversation_id}, **properties)
 
 
 def message(exchange: str, key: str, payload: Any, headers: Mapping[str, Any], **properties: Any) -> Put:
-    """Any message with a body in CBOR."""
+    """A request to publish a message with a body in CBOR.
+
+    Args:
+        properties: what else to set in the properties of the message.
+    """
     given: dict[str, Any] = {"content_type": CBOR, "delivery_mode": 2, **properties}
     return Put(exchange, key, cbor2.dumps(payload), Basic.Properties(headers=dict(headers), **given))
 
 
 def stop(worker: Worker, seconds: float | None = None) -> Script:
-    """Stop the worker; it ends without an error, within so many seconds if given."""
+    """Stop a worker, and check that it ends without an error.
+
+    Args:
+        seconds: in how many seconds it has to end; ``None`` for the time of the runner.
+    """
     yield Stop(worker)
     equal((yield Ended(worker, seconds)), None, f"the error that {worker.name} ends with")
 
 
 def equal(got: object, wanted: object, what: str) -> None:
-    """Raises NotConforming if they are not."""
+    """Check that ``got`` equals ``wanted``.
+
+    Args:
+        what: what is compared, for the text of the error.
+
+    Raises:
+        NotConforming: it does not.
+    """
     if got != wanted:
         raise NotConforming(f"{what}: {got!r} instead of {wanted!r}")
 
 
 def true(condition: object, what: str) -> None:
-    """Raises NotConforming if it is not."""
+    """Check that ``condition`` is true.
+
+    Args:
+        what: what is checked, for the text of the error.
+
+    Raises:
+        NotConforming: it is not.
+    """
     if not condition:
         raise NotConforming(what)

@@ -1,7 +1,7 @@
-"""Conformance checks: what happens to messages after handling (docs/architecture.rst, "Receiving" and "Publishing").
+"""Conformance checks of how messages are settled whose handlers ran, and of what the handlers published.
 
-That something has *not* happened is seen by what follows it on the same path: a message published later is there, the
-one that must not exist is not before it.
+They check promises of docs/architecture.rst, "Receiving" and "Publishing". How does a check see that something was
+*not* published? A message is published later, and it is the next one to arrive.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from eda_core.testing.conformance.script import (
 )
 
 Steps = Generator[Step, None, Any]
-#: For a queue that refuses what it has no room for, instead of dropping the oldest.
-_ROOM_FOR_ONE: Final = {"x-max-length": 1, "x-overflow": "reject-publish"}
+#: For a queue that holds one message, and refuses others instead of dropping the oldest.
+_HOLDS_ONE: Final = {"x-max-length": 1, "x-overflow": "reject-publish"}
 
 
 def _fail(*_arguments: Any) -> Steps:
@@ -50,7 +50,7 @@ def _fail(*_arguments: Any) -> Steps:
 
 
 def failures_are_retried_once_then_dead_lettered() -> Script:
-    """Two attempts and no more; the dead letter is the message as it was, and says why it is there."""
+    """There are two attempts. The dead letter is the message as it was, with the reason."""
     service = Worker("service", events=["Happened"], handlers={"Happened": _fail})
     yield Start(service)
     yield event("Happened", {"n": 1}, "c1", message_id="m1")
@@ -63,7 +63,7 @@ def failures_are_retried_once_then_dead_lettered() -> Script:
 
 
 def a_retry_may_succeed() -> Script:
-    """Once, at the second attempt, which publishes; the first one publishes nothing."""
+    """The first attempt fails and publishes nothing, the second one succeeds and publishes."""
     attempts: list[int] = []
 
     def once(payload: Any, conversation: str, _meta: Any) -> Steps:
@@ -83,7 +83,7 @@ def a_retry_may_succeed() -> Script:
 
 
 def failing_handlers_publish_nothing() -> Script:
-    """What a handler publishes is held until it succeeds; only what is marked immediate goes out at once."""
+    """What a handler publishes is held until it succeeds. Only what is marked immediate is published at once."""
 
     def publish(payload: Any, conversation: str, _meta: Any) -> Steps:
         yield Call("publish_event", "Progress", "immediate", conversation, immediate=True)
@@ -103,7 +103,7 @@ def failing_handlers_publish_nothing() -> Script:
 
 
 def sources_are_acknowledged_after_the_confirms() -> Script:
-    """A handler is done, its message is refused by a full queue: its source stays unacknowledged, and comes back."""
+    """A queue refuses what a handler published. So the message of the handler stays unsettled, and is redelivered."""
 
     def relay(payload: Any, conversation: str, _meta: Any) -> Steps:
         yield Call("publish_event", "Relayed", payload, conversation)
@@ -115,7 +115,7 @@ def sources_are_acknowledged_after_the_confirms() -> Script:
         handlers={"Happened": relay, "Other": accept},
         settings={"RETRY_DELAY": 60},
     )
-    yield Declare("full", "events", "Relayed", arguments=_ROOM_FOR_ONE)
+    yield Declare("full", "events", "Relayed", arguments=_HOLDS_ONE)
     yield Start(service)
     yield event("Relayed", "filler")
     yield event("Happened", 1, "c1")
@@ -131,9 +131,9 @@ def sources_are_acknowledged_after_the_confirms() -> Script:
 
 
 def refused_publishes_are_sent_again_whole() -> Script:
-    """Until the broker accepts them, with every property and header (eventail lost most of them)."""
+    """They are sent again with every property and header, until the broker accepts them. (eventail loses most.)"""
     service = Worker("service")
-    yield Declare("full", "commands", "full.Do", arguments=_ROOM_FOR_ONE)
+    yield Declare("full", "commands", "full.Do", arguments=_HOLDS_ONE)
     yield Declare("tap", "events", "Happened")
     yield Start(service)
     yield Do(service, "send_command", "full.Do", "filler", "c0", "service.DoReturn", "k0")
@@ -162,7 +162,7 @@ def _defer(*_arguments: Any) -> Steps:
 
 
 def messages_are_settled_by_hand() -> Script:
-    """A truthy return value leaves it to manual_ack and manual_nack."""
+    """A handler returns true, and manual_ack and manual_nack settle its message."""
     service = Worker("service", events=["Happened"], handlers={"Happened": _defer})
     yield Start(service)
     for number in range(3):
@@ -180,7 +180,7 @@ def messages_are_settled_by_hand() -> Script:
 
 
 def a_tag_of_a_lost_link_does_no_harm() -> Script:
-    """The message comes again, under another tag; settling it by the old one is ignored."""
+    """The message is redelivered with another tag. Settling it by the old tag is ignored."""
     service = Worker("service", events=["Happened"], handlers={"Happened": _defer})
     yield Start(service)
     yield event("Happened", 1)
@@ -193,7 +193,7 @@ def a_tag_of_a_lost_link_does_no_harm() -> Script:
 
 
 def prefetch_bounds_what_is_handled_at_once() -> Script:
-    """The rest stays in the queue, for other workers."""
+    """The other messages stay in the queue, for other workers."""
 
     def wait(*_arguments: Any) -> Steps:
         yield Hold("gate")
@@ -211,7 +211,7 @@ def prefetch_bounds_what_is_handled_at_once() -> Script:
 
 
 def retries_may_be_delayed() -> Script:
-    """RetryPolicy.backoff: exact attempts by way of queues that give the message back; then the dead letters."""
+    """RetryPolicy.backoff gives the number of attempts and the delays. Then the message is dead-lettered."""
 
     def third_time(payload: Any, conversation: str, _meta: Any) -> Steps:
         yield Call("publish_event", "Attempted", payload, conversation)
@@ -226,8 +226,8 @@ def retries_may_be_delayed() -> Script:
     )
     yield Declare("tap", "events", "Attempted")
     yield Start(service)
-    yield event("Happened", "patience", "c1", message_id="m1")
-    equal((yield Take("tap")).payload, "patience", "what succeeded")
+    yield event("Happened", "hopeful", "c1", message_id="m1")
+    equal((yield Take("tap")).payload, "hopeful", "what succeeded")
     seen = yield Seen(service, "Happened", 3)
     equal([conversation for _, conversation, _ in seen], ["c1"] * 3, "its conversation, each time")
     yield event("Happened", "hopeless", "c2")

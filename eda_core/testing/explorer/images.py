@@ -1,7 +1,9 @@
-"""The image of a whole world: the same number for worlds that behave alike from now on, and are judged alike.
+"""The image of a whole world: equal for worlds that behave alike, and are judged alike, from now on.
 
-Images of parts are numbered by :class:`Images`, so that a world's is a short tuple of numbers and comparing two is
-exact. Epochs are counted back from the machine's present one, tags from the newest of their link, publishes by rank.
+:class:`Images` numbers the images of parts, so that a world's image is a short tuple of numbers and comparing two is
+exact. Epochs are counted back from the machine's present one, tags from the newest of their link; publishes are
+numbered by their order. What is inside of machines and of the broker is for :mod:`eda_core.testing.explorer.snapshot`
+to know.
 """
 
 from __future__ import annotations
@@ -12,16 +14,15 @@ from typing import Any, Final
 from pamqp import commands
 
 from eda_core.machine.identifiers import TAG_BITS, TAG_MASK, DeliveryId
-from eda_core.testing.explorer.invariants import DEAD, SINK
-from eda_core.testing.explorer.model import Link, Node
-from eda_core.testing.explorer.snapshot import broker_image, label_of, machine_image, neutral
-from eda_core.testing.explorer.state import WorldState
+from eda_core.testing.explorer.judge import DEAD, SINK
+from eda_core.testing.explorer.snapshot import broker_image, collected, label_of, machine_image, neutral
+from eda_core.testing.explorer.state import Node, SimulatedLink, State
 
 _UNREAD: Final = frozenset((DEAD, SINK))
 
 
 class Images:
-    """Numbers images: equal ones get the same number."""
+    """Numbers images: equal images get the same number."""
 
     __slots__ = ("_numbers",)
 
@@ -32,33 +33,34 @@ class Images:
         return len(self._numbers)
 
     def number(self, image: Hashable) -> int:
+        """The number of an image."""
         return self._numbers.setdefault(image, len(self._numbers))
 
-    def world(self, world: WorldState) -> tuple[Hashable, ...]:
+    def world(self, state: State) -> tuple[Hashable, ...]:
         """The image of a world."""
-        ranks = {connection: rank for rank, connection in enumerate(world.broker.connections())}
+        ranks = {connection: rank for rank, connection in enumerate(state.broker.connections())}
         return (
-            self._broker(world),
-            *[self.number(self._node(node, world.now, ranks)) for node in world.nodes],
+            self._broker(state),
+            *[self.number(self._node(node, state.now, ranks)) for node in state.nodes],
             self.number(
                 (
-                    world.promised,
-                    world.done,
-                    world.settled,
-                    tuple(sorted(world.failures.items())),
-                    tuple(sorted(world.requeues.items())),
-                    world.alarm,
-                    world.inbox,
-                    world.left,
+                    state.promised,
+                    state.done,
+                    state.settled,
+                    tuple(sorted(state.failures.items())),
+                    tuple(sorted(state.requeues.items())),
+                    state.alarm,
+                    state.inbox,
+                    state.left,
                 )
             ),
         )
 
-    def _broker(self, world: WorldState) -> int:
-        known = world._broker_image
-        if known is None or (known[2] and known[1] != world.now):
-            image, timed = broker_image(world.broker, world.now, _UNREAD)
-            known = world._broker_image = (self.number(image), world.now, timed)
+    def _broker(self, state: State) -> int:
+        known = state.broker_image
+        if known is None or (known[2] and known[1] != state.now):
+            image, timed = broker_image(state.broker, state.now, _UNREAD)
+            known = state.broker_image = (self.number(image), state.now, timed)
         return known[0]
 
     def _machine(self, node: Node, now: float) -> int:
@@ -72,7 +74,7 @@ class Images:
         epoch = node.machine.epoch
         present = node.links.get(epoch)
         newest = 0 if present is None else present.newest
-        order = {key: rank for rank, key in enumerate(sorted(node.pieces))}
+        order = {key: rank for rank, key in enumerate(sorted(node.unconfirmed))}
         return (
             self._machine(node, now),
             tuple([_link(link, epoch - each, ranks.get(link.connection), order) for each, link in node.links.items()]),
@@ -82,38 +84,38 @@ class Images:
                     for key, run in node.runs.items()
                 ]
             ),
-            _extras(node, now, newest),
+            _calls_and_batches(node, now, newest),
             tuple(
                 [
                     (
                         newest - tag,
-                        t.label,
-                        t.end,
-                        t.retried,
-                        tuple([order[k] for k in t.pieces if k in order]),
-                        tuple([newest - tag for tag in t.group if tag in node.tracks]),
+                        each.label,
+                        each.end,
+                        each.retried,
+                        tuple([order[key] for key in each.publishes if key in order]),
+                        tuple([newest - tag for tag in each.group if tag in node.unsettled]),
                     )
-                    for tag, t in node.tracks.items()
+                    for tag, each in node.unsettled.items()
                 ]
             ),
             tuple(
                 [
                     (
-                        p.post.label,
-                        p.held,
-                        p.delivery and newest - (p.delivery & TAG_MASK),
-                        p.ticket > 0,
-                        p.retry,
-                        p.last_time,
+                        each.post.label,
+                        each.held,
+                        each.delivery and newest - (each.delivery & TAG_MASK),
+                        each.ticket > 0,
+                        each.retry,
+                        each.unwanted,
                     )
-                    for _, p in sorted(node.pieces.items())
+                    for _, each in sorted(node.unconfirmed.items())
                 ]
             ),
             (
                 node.outside,
-                node.known,
+                node.seen,
                 node.unseen,
-                node.starved,
+                node.wants_space,
                 node.over,
                 node.wants_configuration,
                 node.configured,
@@ -123,9 +125,9 @@ class Images:
         )
 
 
-def _extras(node: Node, now: float, newest: int) -> Hashable:
-    """Calls and batches, of workers that have any."""
-    if not node.asked and node.batch is None:
+def _calls_and_batches(node: Node, now: float, newest: int) -> Hashable:
+    """The calls and batches of a worker that has any."""
+    if not node.calls_made and node.batch is None:
         return None
     due = None if node.batch is None else node.batch.deadline()
     runs = {delivery: place for place, delivery in enumerate(node.runs)}
@@ -136,44 +138,44 @@ def _extras(node: Node, now: float, newest: int) -> Hashable:
         return newest - (delivery & TAG_MASK)
 
     return (
-        node.asked,
+        node.calls_made,
         tuple(
             [
                 (call.label, call.due - now, call.epoch == node.machine.epoch, runs.get(call.caller or DeliveryId(0)))
                 for call in node.calls.values()
             ]
         ),
-        None if node.batch is None else tuple([relative(delivery) for delivery, _ in node.batch._entries]),
+        None if node.batch is None else tuple([relative(delivery) for delivery in collected(node.batch)]),
         None if due is None else due - now,
         tuple(
             [
                 (
-                    tuple([(relative(delivery), label) for delivery, label in hand.taken]),
-                    runs.get(hand.handled or DeliveryId(0)),
-                    relative(hand.within),
-                    hand.made,
+                    tuple([(relative(delivery), label) for delivery, label in run.taken]),
+                    runs.get(run.handled or DeliveryId(0)),
+                    relative(run.within),
+                    run.made,
                 )
-                for hand in node.hands
+                for run in node.batch_runs
             ]
         ),
     )
 
 
-def _link(link: Link, age: int, connection: int | None, order: dict[int, int]) -> tuple[Hashable, ...]:
+def _link(link: SimulatedLink, age: int, connection: int | None, order: dict[int, int]) -> tuple[Hashable, ...]:
     last, newest = link.last, link.newest
     return (
         age,
         connection,
         (link.connecting, link.attended, link.closing, link.blocked),
-        tuple([_settling(item, newest) for item in link.up[0]]),
-        tuple([_publish(item, last) for item in link.up[1]]),
-        tuple([_delivery(item, newest) for item in link.down[0]]),
-        tuple([_answer(item, last) for item in link.down[1]]),
+        tuple([_to_the_consuming_channel(item, newest) for item in link.up[0]]),
+        tuple([_to_the_publishing_channel(item, last) for item in link.up[1]]),
+        tuple([_from_the_consuming_channel(item, newest) for item in link.down[0]]),
+        tuple([_from_the_publishing_channel(item, last) for item in link.down[1]]),
         tuple([(last - tag, order.get(key)) for tag, key in link.sent.items()]),
     )
 
 
-def _settling(item: tuple[Any, ...], newest: int) -> Hashable:
+def _to_the_consuming_channel(item: tuple[Any, ...], newest: int) -> Hashable:
     kind, content = item
     if kind == "declare":
         return (kind, len(content))
@@ -186,19 +188,19 @@ def _settling(item: tuple[Any, ...], newest: int) -> Hashable:
     return ("nack", newest - content.delivery_tag, content.requeue)
 
 
-def _publish(item: tuple[Any, ...], last: int) -> Hashable:
+def _to_the_publishing_channel(item: tuple[Any, ...], last: int) -> Hashable:
     _, tag, method, properties, body = item
     return (last - tag, label_of(body), method.exchange, (properties.headers or {}).get("attempt"))
 
 
-def _delivery(item: tuple[Any, ...], newest: int) -> Hashable:
+def _from_the_consuming_channel(item: tuple[Any, ...], newest: int) -> Hashable:
     if item[0] != "deliver":
         return (item[0], item[1] if item[0] == "cancelled" else len(item[1]))
     _, tag, redelivered, exchange, _key, properties, body = item
     return (newest - tag, redelivered, exchange, label_of(body), (properties.headers or {}).get("attempt"))
 
 
-def _answer(item: tuple[Any, ...], last: int) -> Hashable:
+def _from_the_publishing_channel(item: tuple[Any, ...], last: int) -> Hashable:
     if item[0] == "confirm":
         return (last - item[1], *item[2:])
     return (item[0], label_of(item[4]) if item[0] == "returned" else None)

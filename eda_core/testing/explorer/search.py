@@ -1,11 +1,12 @@
 """Breadth-first search through everything that can happen in a scenario, up to its bounds.
 
-:func:`explore` visits every state once: :mod:`eda_core.testing.explorer.world` judges each step on the way there (I1 to
-I4, I6 and some rules of the design), and this module judges that every state becomes quiet once nothing goes wrong any
-more (I5). Since the search is breadth-first, the way to the first violation found is the shortest.
+:func:`explore` visits every state once. A world judges each step on the way there (I1 to I4, I6 and rules of the
+design); this module finds out that every state becomes quiet once nothing goes wrong any more (I5). Because the search
+is breadth-first, the way to the first violation is the shortest one. What a step is, and what is right, it does not
+know.
 
-I5 costs nothing extra: of the steps of a state one is the usual one, which is no fault. Following the usual steps from
-any state stays within the states visited, so each of them must lead to a quiet one, and a circle is a livelock.
+I5 costs nothing extra: one of the steps of each state is the usual one, which is no fault. Who follows the usual steps
+from any state stays within the states that are visited. So each must lead to a quiet one, and a circle is a livelock.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from eda_core.testing.explorer.images import Images
-from eda_core.testing.explorer.model import Scenario, Step, Violation
+from eda_core.testing.explorer.scenario import Scenario, Step, Violation
 from eda_core.testing.explorer.world import World, describe
 
 _QUIET = -1
@@ -27,8 +28,8 @@ class Counterexample(AssertionError):
     """Something does not hold.
 
     Attributes:
-        rule: the invariant or rule.
-        steps: the shortest way there.
+        rule: the invariant or rule that is broken: see ``Violation``.
+        steps: the shortest way to the state in which it is.
     """
 
     def __init__(self, scenario: Scenario, violation: Violation, steps: list[Step]) -> None:
@@ -42,14 +43,14 @@ class Exploration:
     """What a search has seen.
 
     Attributes:
-        states: different ones.
-        transitions: steps taken, between all of them.
-        merged: steps that led to a state that was known already.
-        depth: steps on the shortest way to the state that is farthest away.
-        quiet: states in which nothing happens any more by itself.
-        complete: whether these are all states of the scenario; if not, of those where the search broke off every tenth
-            was still followed, by the usual steps, until it was quiet.
-        kinds: of steps that were taken.
+        states: how many different states.
+        transitions: how many steps it took from one state to the next.
+        merged: how many of the steps led to a state that was already known.
+        depth: how many steps the shortest way to the farthest state has.
+        quiet: in how many states nothing happens any more by itself.
+        complete: whether these are all states of the scenario. If not, the search broke off; then it followed every
+            tenth of the states that it did not visit, by the usual steps, until that was quiet.
+        kinds: the kinds of the steps that it took.
     """
 
     scenario: str
@@ -70,7 +71,10 @@ class Exploration:
 
 
 def explore(scenario: Scenario, limit: int = 1_000_000) -> Exploration:
-    """Visit every state of a scenario, but no more than ``limit``.
+    """Visit every state of a scenario.
+
+    Args:
+        limit: break off when so many states are known.
 
     Raises:
         Counterexample: something does not hold.
@@ -79,7 +83,11 @@ def explore(scenario: Scenario, limit: int = 1_000_000) -> Exploration:
 
 
 class _Search:
-    """One search. Of each state: how it was reached, and which one follows if nothing goes wrong."""
+    """One search.
+
+    States have numbers. For each, ``parents`` and ``steps`` say how the search came to it, ``depths`` how far away it
+    is, and ``following`` which state follows if nothing goes wrong.
+    """
 
     def __init__(self, scenario: Scenario, limit: int) -> None:
         self.scenario = scenario
@@ -119,8 +127,9 @@ class _Search:
         if not usual:
             self._follow(number, world)
             self.following[number] = _QUIET
-        for place, step in enumerate((*usual, *other)):
-            child = world.fork()
+        steps = (*usual, *other)
+        for place, step in enumerate(steps):
+            child = world.fork() if place < len(steps) - 1 else world  # nobody needs the world after its last step
             try:
                 child.take(step)
             except Violation as violation:
@@ -131,9 +140,9 @@ class _Search:
                 self.following[number] = met
 
     def _meet(self, world: World, parent: int, step: Step) -> int:
-        """The number of a state; it is to be visited if it is new."""
+        """The number of a state. A new one is put in line to be visited."""
         number = len(self.parents)
-        found = self.known.setdefault(self.images.world(world), number)
+        found = self.known.setdefault(self.images.world(world.state), number)
         if found == number:
             self.parents.append(parent)
             self.steps.append(step)
@@ -143,14 +152,14 @@ class _Search:
         return found
 
     def _follow(self, number: int, world: World) -> None:
-        """I5 for a state that is quiet, or is not visited any more."""
+        """I5 for a state that is quiet, or that the search does not visit any more."""
         try:
-            world.settle()
+            world.run_until_quiet()
         except Violation as violation:
             raise Counterexample(self.scenario, violation, self._way(number)) from None
 
     def _judge_ends(self) -> None:
-        """I5: from every state the usual steps come to an end."""
+        """I5: the usual steps come to an end from every state."""
         ends = bytearray(len(self.following))  # 1: comes to an end
         for start in range(len(self.following)):
             chain: dict[int, None] = {}
@@ -175,17 +184,17 @@ class _Search:
 
 
 def tell(scenario: Scenario, steps: list[Step]) -> str:
-    """A history in words: each step, and what the machines did."""
+    """A history in words: each step, with the inputs of the machines and the effects that came out."""
     lines: list[str] = []
     try:
         world = World(scenario)
         for number, step in enumerate(steps, 1):
-            world.notes = []
+            world.state.notes = []
             lines.append(f"{number}. {describe(step)}")
             try:
                 world.take(step)
             finally:
-                lines += world.notes
+                lines += world.state.notes
     except Violation as violation:
         lines.append(f"!! {violation}")
     return "\n".join(lines)

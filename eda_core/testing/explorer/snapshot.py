@@ -1,10 +1,12 @@
-"""Cloning a machine, and hashable images of machines and of the broker in which equivalent states are equal.
+"""The inside of machines and of the broker: clones, hashable images in which equal states are equal, and some numbers.
 
-The core knows nothing of this. The cloner knows what is shared (values that nobody changes) and copies everything
-else, and refuses a type it cannot place rather than to share it by mistake. In an image epochs are left out, tags
-count backwards from the newest, publishes are named in the order in which they are found, times are relative to now,
-and what decides nothing (counters, log texts) is left out. What :data:`RULES` does not mention goes in as it is: a new
-attribute of the core makes fewer states equal, never more.
+This is the only module of the explorer that knows private attributes of the core: when the machine changes inside, this
+module has to follow. The core knows nothing of it.
+
+The cloner shares what nobody changes, and copies everything else. It refuses a type that it does not know, rather than
+to share it by mistake. An image has no epochs and no counters; tags count backwards from the newest one, publishes are
+numbered in the order in which they are found, times are relative to now. :data:`RULES` says what of an object does not
+go into the image as it is. So a new attribute of the core can make fewer states equal, but never more.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from typing import Any, Final, TypeVar
 
 from pamqp.commands import Basic
 
+from eda_core.machine.aggregator import Aggregator
 from eda_core.machine.attempts import AttemptMemory
 from eda_core.machine.calls import Call, Calls
 from eda_core.machine.connection import Connection
 from eda_core.machine.deliveries import Deliveries
 from eda_core.machine.effects import Publish
-from eda_core.machine.identifiers import TAG_MASK
+from eda_core.machine.identifiers import TAG_MASK, DeliveryId
 from eda_core.machine.in_flight import Delivery, Group, InFlight
 from eda_core.machine.machine import Machine
 from eda_core.machine.outbox import Confirms, Outbox
@@ -36,14 +39,14 @@ _SERVER_NAMED: Final = "amq.gen-"
 
 @lru_cache(maxsize=4096)
 def label_of(body: bytes) -> str:
-    """The label of a message of the explorer: its payload."""
+    """The label of a message, by its body: the explorer's messages have their label as payload."""
     try:
         return str(decode(body, CBOR, DEFAULT_LIMITS))
     except DecodeError:
         return repr(body)
 
 
-# Cloning
+# -- clones -----------------------------------------------------------------------------------------------------------
 
 Core = TypeVar("Core")
 Memo = dict[int, Any]
@@ -75,7 +78,7 @@ def _set(value: set[Any], _: Memo) -> Any:
 
 
 def attributes(kind: type) -> tuple[str, ...] | None:
-    """The slots of a class, those of its bases included; ``None`` if its instances have a dictionary."""
+    """The slots of a class and its bases; ``None`` if its instances have a dictionary."""
     names: list[str] = []
     for base in reversed(kind.__mro__[:-1]):
         slots = base.__dict__.get("__slots__")
@@ -86,7 +89,7 @@ def attributes(kind: type) -> tuple[str, ...] | None:
 
 
 def _object(kind: type) -> _Cloner:
-    """Copies an object of the core; twice the same object within one machine stays one."""
+    """How to copy an object of the core. What the machine refers to twice is copied once."""
     slots = attributes(kind)
 
     def clone(value: Any, memo: Memo) -> Any:
@@ -106,7 +109,7 @@ def _object(kind: type) -> _Cloner:
     return clone
 
 
-#: Types whose values are never changed: a set that grows with what :func:`_cloner` finds out.
+#: Types whose values nobody changes. :func:`_cloner` adds those that it finds.
 _SHARED: Final[set[type]] = {int, str, bytes, float, bool, type(None), Basic.Properties, Properties, frozenset}
 _CLONERS: Final[dict[type, _Cloner]] = {
     **dict.fromkeys(_SHARED, _same),
@@ -119,7 +122,11 @@ _CLONERS: Final[dict[type, _Cloner]] = {
 
 
 def _cloner(kind: type) -> _Cloner:
-    """How to clone a type met for the first time."""
+    """How to clone a type that the explorer meets for the first time.
+
+    Raises:
+        TypeError: it is no class of the core and not known to be immutable.
+    """
     if kind.__module__.startswith("eda_core."):
         frozen = is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]  # of dataclasses
         found = _same if frozen or issubclass(kind, Message) else _object(kind)
@@ -139,17 +146,21 @@ def _clone(value: Any, memo: Memo) -> Any:
 
 
 def clone(thing: Core) -> Core:
-    """An independent object of the core in the same state. Messages, properties and configurations are shared."""
+    """An independent copy of an object of the core. Messages, properties and configurations are shared."""
     copy = _clone(thing, {})
     assert isinstance(copy, type(thing))
     return copy
 
 
-# Images of machines
+# -- images of machines -----------------------------------------------------------------------------------------------
 
 
 class _View:
-    """What an image is relative to. ``publishes`` collects the identifiers in the order in which they are found."""
+    """What an image is relative to: now, the newest delivery tag, the last publish tag.
+
+    ``publishes`` collects the identifiers of publishes in the order in which they are found. ``stable`` is the age, in
+    seconds, from which on the age of a link makes no difference.
+    """
 
     __slots__ = ("last", "newest", "now", "publishes", "stable")
 
@@ -190,7 +201,7 @@ def _body(value: bytes, _: _View) -> Any:
 
 
 def _ticket(value: int | None, _: _View) -> Any:
-    return value is None  # tickets are given in the order of the publishes
+    return value is None  # the explorer gives tickets in the order of the publishes
 
 
 def _open_tags(value: dict[int, Publish], view: _View) -> Any:
@@ -222,12 +233,12 @@ def _count(value: Any, _: _View) -> Any:
 
 
 def neutral(queue: str) -> str:
-    """The name of a queue without what the broker counted in it."""
+    """The name of a queue, without the number in a name that the broker made."""
     return _SERVER_NAMED if queue.startswith(_SERVER_NAMED) else queue
 
 
 def _named(method: Any) -> str | None:
-    """The queue that a method is about, if there is one."""
+    """The queue that a method is about, if it is about one."""
     queue = getattr(method, "queue", None)
     return None if queue is None else neutral(queue)
 
@@ -236,15 +247,15 @@ def _queues(value: Mapping[str, str], _: _View) -> Any:
     return tuple((key, neutral(name)) for key, name in value.items())
 
 
-#: How attributes enter an image; ``None`` leaves them out. Everything else goes in as it is.
+#: How attributes go into an image. ``None`` leaves them out; attributes that are not named go in as they are.
 RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     Machine: {
         **dict.fromkeys(("config", "_stale", "_token"), None),
-        "_logs": None,  # logs decide nothing
+        "_logs": None,  # nothing depends on logs
     },
     Connection: {
         **dict.fromkeys(("_config", "epoch", "_random", "_wanted", "_added"), None),
-        **dict.fromkeys(("received", "_mute_losses"), None),  # for the text of a report
+        **dict.fromkeys(("received", "_mute_losses"), None),  # only the text of a report depends on them
         "queues": _queues,
         "_open_since": _age,
         "_due": _time,
@@ -253,8 +264,8 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     },
     Deliveries: {
         **dict.fromkeys(("_config", "_outbox", "_logs", "_read", "stale"), None),
-        "_queues": None,  # those of the connection
-        "_orphans": _count,  # the world knows which: a handler of each still runs
+        "_queues": None,  # the connection has them, too
+        "_orphans": _count,  # the image of the world says which: their handlers still run
         "paused": _tags,
     },
     InFlight: {"epoch": None, "_base": None, "_low": None, "_newest": None, "by_id": _values},
@@ -329,8 +340,8 @@ def machine_image(machine: Machine, now: float, newest: int, last: int) -> tuple
     """The image of a machine.
 
     Args:
-        newest: the last delivery tag on the present link that the machine was told of.
-        last: the tag of the last publish on it.
+        newest: the last delivery tag of the present link that the machine was told of.
+        last: the tag of the last publish on that link.
     """
     view = _View(now, newest, last, machine.config.reconnect.stable_after)
     image = _freeze(machine, view)
@@ -339,7 +350,7 @@ def machine_image(machine: Machine, now: float, newest: int, last: int) -> tuple
 
 
 def stale_rules() -> list[str]:
-    """Rules for attributes that no longer exist (for slotted classes): a test keeps this empty."""
+    """The rules for attributes that no longer exist, of classes with slots. There should be none."""
     return [
         f"{kind.__name__}.{name}"
         for kind, rules in RULES.items()
@@ -349,7 +360,49 @@ def stale_rules() -> list[str]:
     ]
 
 
-# Images of the broker
+# -- what the judge and the image of a world read of machines ---------------------------------------------------------
+
+
+def publishes_unsafe(machine: Machine) -> int:
+    """How many publishes the machine keeps because they are not confirmed."""
+    return machine._outbox.kept
+
+
+def calls_open(machine: Machine) -> int:
+    """How many calls wait for their results, plus the commands that wait for the queue of the results."""
+    return len(machine._calls) + len(machine._calls._held)
+
+
+def results_dropped(machine: Machine) -> int:
+    """How many results the machine has dropped because no call waited for them."""
+    return machine._calls.late
+
+
+def collected(batch: Aggregator[str]) -> list[DeliveryId | None]:
+    """The deliveries that a batch holds."""
+    return [delivery for delivery, _ in batch._entries]
+
+
+# -- the broker -------------------------------------------------------------------------------------------------------
+
+
+def labels_at(broker: Broker, besides: frozenset[str]) -> set[str]:
+    """The labels of the messages that are in a queue or delivered and not settled.
+
+    Args:
+        besides: queues that do not count.
+    """
+    engine = broker._engine
+    found = {
+        label_of(entry.message.body)
+        for queue in engine.queues.values()
+        if queue.name not in besides
+        for entry in queue.entries()
+    }
+    for connection in engine.connections.values():
+        for channel in connection.channels.values():
+            found.update(label_of(pending.entry.message.body) for pending in channel.unacked.values())
+    return found
 
 
 def _message_image(message: Any) -> tuple[Any, ...]:
@@ -360,10 +413,10 @@ def _message_image(message: Any) -> tuple[Any, ...]:
 def broker_image(broker: Broker, now: float, unread: frozenset[str]) -> tuple[tuple[Any, ...], bool]:
     """The image of the broker, and whether it depends on the time.
 
-    Exchanges and bindings are left out but for their number: declaring is the first thing on every link.
+    Of exchanges and bindings only the number of bindings goes in: each link begins with declaring them all.
 
     Args:
-        unread: queues that nobody consumes; only which labels are in them counts.
+        unread: queues that nobody consumes. Only the set of the labels in them goes in.
     """
     engine = broker._engine
     ranks = {connection: rank for rank, connection in enumerate(engine.connections)}

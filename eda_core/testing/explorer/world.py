@@ -1,204 +1,175 @@
 """A world in which everything can happen: machines of services, the broker model, the network between, virtual time.
 
-A :class:`World` lists the steps that are possible (:meth:`World.steps`) and takes one (:meth:`World.take`); after each
-it has judged what the machines did (:mod:`eda_core.testing.explorer.invariants`) and raises :class:`Violation` if
-something does not hold. It can be forked cheaply, and has an image in which equivalent worlds are equal. The explorer
-goes through all of its steps, a test with hypothesis through random ones.
+A :class:`World` lists the steps that are possible (:meth:`World.steps`) and takes one (:meth:`World.take`). It owns the
+state and the parts that change it, and says only in which order they have their say; each part knows what can happen
+in its field. After each step the judge has looked at what the machines did, and has raised :class:`Violation` if
+something does not hold. A world can be forked cheaply. The explorer goes through all steps of a world, a test with
+hypothesis through random ones.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from eda_core.machine import link as life
 from eda_core.machine.identifiers import TAG_BITS, TAG_MASK
-from eda_core.testing.broker.queue import ConnectionId
-from eda_core.testing.explorer.invariants import DEAD, judge_quiet
-from eda_core.testing.explorer.model import Link, Node, Scenario, Step, Violation
-from eda_core.testing.explorer.snapshot import label_of
-from eda_core.testing.explorer.state import CONSUMING, PUBLISHING
-from eda_core.testing.explorer.steps import NUMBER, STEPS, Steps
-
-__all__ = ["Scenario", "Violation", "World", "describe"]
+from eda_core.testing.explorer.batches import Batches
+from eda_core.testing.explorer.calls import Calls
+from eda_core.testing.explorer.clock import Clock
+from eda_core.testing.explorer.faults import Faults
+from eda_core.testing.explorer.handlers import Handlers
+from eda_core.testing.explorer.judge import Judge
+from eda_core.testing.explorer.machines import Machines
+from eda_core.testing.explorer.network import Network
+from eda_core.testing.explorer.operator import Operator
+from eda_core.testing.explorer.scenario import Scenario, Step, Violation
+from eda_core.testing.explorer.state import State
 
 _CHANNELS: Final = ("consuming", "publishing")
 
 
-#: A broker may take minutes to miss a client that is gone; in the meantime it is back.
-SLOW: Final = frozenset(("dead link noticed",))
+class World:
+    """See the module.
 
+    Attributes:
+        state: everything that the world consists of.
+        judge, machines, network, faults, handlers, batches, calls, operator, clock: its parts. Each uses only those
+            that stand before it.
+    """
 
-class World(Steps):
-    """See the module."""
-
-    __slots__ = ()
+    __slots__ = (
+        "batches",
+        "calls",
+        "clock",
+        "faults",
+        "handlers",
+        "judge",
+        "machines",
+        "network",
+        "operator",
+        "state",
+    )
 
     def __init__(self, scenario: Scenario) -> None:
-        super().__init__(scenario)
-        self._set_up()
-        for index in range(len(self.nodes)):
-            self._tell(index, "start")
+        self._compose(State(scenario))
+        self.operator.set_up()
+        self.calls.set_up()
+        for index in range(len(self.state.nodes)):
+            self.machines.tell(index, "start")
         if not scenario.fresh:
-            self.settle()
+            self.run_until_quiet()
         for message in scenario.inputs:
-            self._arrive(message)
-        self.left: tuple[int, ...] = scenario.left()
+            self.operator.send(message)
+        self.state.left = scenario.left()
+
+    def _compose(self, state: State) -> None:
+        self.state: State = state
+        judge = Judge(state)
+        machines = Machines(state, judge)
+        network = Network(state, judge, machines)
+        handlers = Handlers(state, judge, machines)
+        batches = Batches(state, judge, machines, handlers)
+        self.judge: Judge = judge
+        self.machines: Machines = machines
+        self.network: Network = network
+        self.handlers: Handlers = handlers
+        self.batches: Batches = batches
+        self.faults: Faults = Faults(state, judge, machines, network)
+        self.calls: Calls = Calls(state, judge, machines, network)
+        self.operator: Operator = Operator(state, judge, machines, network, batches)
+        self.clock: Clock = Clock(state, machines, network, batches)
 
     def fork(self) -> World:
-        """An independent copy."""
+        """An independent copy, without notes."""
         copy = World.__new__(World)
-        self._fork_into(copy)
+        copy._compose(self.state.fork())
         return copy
 
-    # -- what can happen ----------------------------------------------------------------------------------------------
-
     def steps(self) -> tuple[list[Step], list[Step]]:
-        """What happens if nothing goes wrong, in the order of preference; and what may happen beside."""
+        """What happens if nothing goes wrong, in the order of preference; and what else may happen."""
         usual: list[Step] = []
         other: list[Step] = []
-        for index, node in enumerate(self.nodes):
+        for index, node in enumerate(self.state.nodes):
             for link in node.links.values():
-                self._link_steps(index, node, link, usual, other)
-            self._handler_steps(index, node, usual, other)
-            self._service_steps(index, node, usual, other)
-        if self.inbox and not self.alarm:
-            usual.append(("peer answers", -1, 0))
-            other += [("peer answers", -1, place) for place in range(1, len(self.inbox))]
-        if self.alarm:
-            usual.append(("alarm ends", -1))
-        elif self._may("alarm"):
-            other.append(("alarm", -1))
-        if self._may("restart"):
-            other.append(("restart", -1))
-        if self.deadline() is not None:
-            if not usual:
-                usual.append(("time passes", -1))
-            elif all(step[0] in SLOW for step in usual):
-                other.append(("time passes", -1))
-            elif self._may("haste"):
-                other.append(("haste", -1))
+                self.network.steps(index, link, usual, other)
+                self.faults.link_steps(index, node, link, other)
+            self.handlers.steps(index, node, usual, other)
+            self.batches.steps(index, node, usual, other)
+            self.calls.caller_steps(index, node, other)
+            self.operator.steps(index, node, usual, other)
+        self.calls.answer_steps(usual, other)
+        self.faults.broker_steps(usual, other)
+        self.clock.steps(usual, other)
         return usual, other
 
-    def _link_steps(self, index: int, node: Node, link: Link, usual: list[Step], other: list[Step]) -> None:
-        epoch = link.epoch
-        if link.connecting:
-            usual.append(("closed" if link.closing else "connect", index, epoch))
-            other += [(kind, index, epoch) for kind in ("no link", "bad login") if self._may(kind.replace(" ", "_"))]
-            return
-        for channel in (CONSUMING, PUBLISHING):
-            if link.up[channel]:
-                usual.append(("up", index, epoch, channel))
-            if link.down[channel]:
-                if link.attended:
-                    usual.append(("down", index, epoch, channel))
-                elif self._may("late"):
-                    other.append(("late", index, epoch, channel))
-        if not link.connection:
-            usual.append(("loss noticed", index, epoch))
-        elif not link.attended:
-            usual.append(("dead link noticed", index, epoch))
-        else:
-            if link.closing and not any(link.up):
-                usual.append(("closed", index, epoch))
-            self._broker_steps(index, node, link, usual, other)
-
-    def _broker_steps(self, index: int, node: Node, link: Link, usual: list[Step], other: list[Step]) -> None:
-        epoch = link.epoch
-        for place, tag in enumerate(self.broker.unconfirmed(ConnectionId(link.connection), NUMBER[PUBLISHING])):
-            usual.append(("confirm", index, epoch, tag, False, True))
-            if place:
-                other.append(("confirm", index, epoch, tag, True, True))
-            if self._may("refusal"):
-                other.append(("confirm", index, epoch, tag, False, False))
-                if place:
-                    other.append(("confirm", index, epoch, tag, True, False))
-        if self._may("drop"):
-            other += [("drop seen by the service", index, epoch), ("drop seen by the broker", index, epoch)]
-        if self._may("cancel") and node.machine.state is life.OPEN:
-            other.append(("consumer cancelled", index, epoch))
-        if self._may("channel"):
-            other.append(("channel closed", index, epoch))
-
-    def _handler_steps(self, index: int, node: Node, usual: list[Step], other: list[Step]) -> None:
-        failing = self._may("failure")
-        for delivery, run in node.runs.items():
-            plan = self.plan(run.label)
-            posts = plan.late if run.deferred else plan.posts
-            if run.waits:
-                continue
-            if run.made < len(posts):
-                usual.append(("publishes", index, delivery))
-            elif plan.batched and run.made == len(posts):
-                usual.append(("pushes", index, delivery))
-            elif run.deferred:
-                usual.append(("acknowledges", index, delivery))
-            else:
-                usual.append(("fails" if plan.poison else "succeeds", index, delivery))
-            if failing and run.deferred:
-                other += [(kind, index, delivery) for kind in ("rejects", "requeues", "fails late")]
-            elif failing and not plan.poison:
-                other.append(("fails", index, delivery))
-
-        for place, hand in enumerate(node.hands):
-            whole = self.scenario.batch is None or hand.made == len(self.scenario.batch[2])
-            usual.append(("batch succeeds" if whole else "batch publishes", index, place))
-            if failing:
-                other.append(("batch fails", index, place))
-        if self._may("forget"):
-            other += [("forgets", index, ticket) for ticket in node.calls]
-
-    def _service_steps(self, index: int, node: Node, usual: list[Step], other: list[Step]) -> None:
-        if node.machine.state in (life.STOPPED, life.CLOSING):
-            return
-        if node.wants_configuration and not self.alarm:
-            usual.append(("configuration comes", index))
-        if not index and node.outside < len(self.scenario.outside) and self._may("outside"):
-            other.append(("publishes outside", index))
-        if node.stop_due is None and self._may("stop"):
-            other.append(("stop", index))
-
-    # -- taking a step ------------------------------------------------------------------------------------------------
-
     def take(self, step: Step) -> None:
-        """Let it happen.
+        """Let a step happen.
 
         Raises:
             Violation: something does not hold now. The world is of no use any more.
         """
-        STEPS[step[0]](self, *step[1:])
-        while self.todo:
-            index, action = self.todo.pop(0)
-            action(index)
+        kind = step[0]
+        part, method = STEPS[kind]
+        method(getattr(self, part), *step[1:])
+        if kind in ("up", "alarm ends"):
+            self.calls.collect()
+        self.machines.finish()
 
-    def settle(self, limit: int = 2_000) -> None:
-        """Let happen what usually happens, until nothing can any more (I5).
+    def run_until_quiet(self, limit: int = 2_000) -> None:
+        """Let happen what usually happens, until nothing can happen any more (I5).
+
+        Args:
+            limit: the largest number of steps.
 
         Raises:
-            Violation: something does not hold on the way, is unfinished at the end, or there is no end.
+            Violation: something does not hold on the way, something is unfinished at the end, or there is no end.
         """
         for _ in range(limit):
             usual, _other = self.steps()
             if not usual:
-                self.judge_quiet()
+                self.judge.quiet()
                 return
             self.take(usual[0])
         raise Violation("I5", f"not quiet after {limit} steps, next is {describe(self.steps()[0][0])}")
 
-    def judge_quiet(self) -> None:
-        """Raises Violation if something is unfinished in this world, in which nothing happens any more by itself."""
-        for node in self.nodes:
-            problem = judge_quiet(node)
-            if problem is not None:
-                raise Violation("I5", f"it is quiet, but of {node.machine!r}: {problem}")
-        if any(node.over for node in self.nodes):
-            return  # what it has not finished waits in the queues: see judge_lost
-        dead = {label_of(message.body) for message in self.broker.messages(DEAD)}
-        unfinished = self.promised - self.done - dead
-        if unfinished:
-            raise Violation("I5", f"it is quiet, but not handled and not dead-lettered: {sorted(unfinished)}")
-        poison = {label for label in self.promised if self.plan(label).poison} - dead
-        if poison:
-            raise Violation("I4", f"never dead-lettered: {sorted(poison)}")
+
+#: For each kind of step: the part that takes it, and by which method.
+STEPS: Final[dict[str, tuple[str, Any]]] = {
+    "connect": ("network", Network.connect),
+    "no link": ("faults", Faults.no_link),
+    "bad login": ("faults", Faults.bad_login),
+    "up": ("network", Network.up),
+    "down": ("network", Network.down),
+    "late": ("network", Network.late),
+    "confirm": ("network", Network.confirm),
+    "drop seen by the service": ("faults", Faults.drop_seen_by_the_service),
+    "drop seen by the broker": ("faults", Faults.drop_seen_by_the_broker),
+    "loss noticed": ("network", Network.loss_noticed),
+    "dead link noticed": ("network", Network.dead_link_noticed),
+    "closed": ("network", Network.closed),
+    "publishes": ("handlers", Handlers.publishes),
+    "succeeds": ("handlers", Handlers.succeeds),
+    "fails": ("handlers", Handlers.fails),
+    "acknowledges": ("handlers", Handlers.acknowledges),
+    "rejects": ("handlers", Handlers.rejects),
+    "requeues": ("handlers", Handlers.requeues),
+    "fails late": ("handlers", Handlers.fails_late),
+    "pushes": ("batches", Batches.pushes),
+    "batch publishes": ("batches", Batches.publishes),
+    "batch succeeds": ("batches", Batches.succeeds),
+    "batch fails": ("batches", Batches.fails),
+    "forgets": ("calls", Calls.forgets),
+    "peer answers": ("calls", Calls.peer_answers),
+    "publishes outside": ("operator", Operator.publishes_outside),
+    "stop": ("operator", Operator.stop),
+    "configuration comes": ("operator", Operator.configuration_comes),
+    "consumer cancelled": ("faults", Faults.consumer_cancelled),
+    "channel closed": ("faults", Faults.channel_closed),
+    "alarm": ("faults", Faults.alarm),
+    "alarm ends": ("faults", Faults.alarm_ends),
+    "restart": ("faults", Faults.restart),
+    "time passes": ("clock", Clock.time_passes),
+    "haste": ("clock", Clock.haste),
+}
 
 
 def describe(step: Step) -> str:
@@ -210,15 +181,14 @@ def describe(step: Step) -> str:
         word = "confirms" if ok else "refuses"
         return f"the broker {word} {'all up to ' if multiple else ''}publish {tag} of link {epoch} (worker {index})"
     if kind == "peer answers":
-        return f"the other service answers call {arguments[0] + 1} of those it has"
+        return f"the other service answers call {arguments[0] + 1} of those that it has taken"
     if kind == "forgets" or kind.startswith("batch "):
         return f"{words[0]}, {'call' if kind == 'forgets' else 'callback'} {arguments[0]})"
     if kind in ("up", "down", "late"):
         epoch, channel = arguments
         whom = "the broker receives" if kind == "up" else "worker receives"
-        late = " after it has given it up" if kind == "late" else ""
-        name = _CHANNELS[channel]
-        return f"{whom} what is next on the {name} channel of link {epoch}{late} (worker {index})"
+        late = ", which it has given up," if kind == "late" else ""
+        return f"{whom} what is next on the {_CHANNELS[channel]} channel of link {epoch}{late} (worker {index})"
     if index < 0:
         return words[0]
     about = [

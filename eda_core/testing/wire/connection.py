@@ -1,9 +1,10 @@
-"""The server side of one AMQP 0-9-1 connection, sans IO. Used through ``eda_core.testing.wire``.
+"""The server side of one AMQP 0-9-1 connection, without I/O.
 
-What the connection itself decides is here: protocol header, log-in, negotiation, heartbeats, framing, content assembly,
-which channels are open, and closing. Rules are from AMQP 0-9-1 (sections 2.2.4, 2.3.5, 4.2) where RabbitMQ does not do
-otherwise. One deliberate difference: RabbitMQ drops the socket without a word for most faults before the connection is
-open; here the client is told the reason by Connection.Close.
+A connection decides about the protocol header, log-in, negotiation, heartbeats, frames, the assembly of content, which
+channels are open, and closing. What the methods on a channel mean it does not know. Its rules are those of AMQP 0-9-1
+(sections 2.2.4, 2.3.5, 4.2), unless RabbitMQ does otherwise. It differs from RabbitMQ on purpose in one point: for most
+faults before the connection is open RabbitMQ closes the socket without a reason; here the client is sent
+Connection.Close.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from eda_core.testing.wire import frames
 from eda_core.testing.wire.frames import WireError
 
 PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
-MAX_BODY: Final = 128 * 1024 * 1024  # bytes; RabbitMQ's upper bound of max_message_size
+MAX_BODY: Final = 128 * 1024 * 1024  # bytes: the upper bound of RabbitMQ's max_message_size
 HANDSHAKE_TIMEOUT: Final = 10.0  # seconds
 CLOSING_TIMEOUT: Final = 10.0  # seconds for a client to answer Connection.Close
 
 _FRAME_MIN: Final = 4096  # section 4.2.3: frame-min-size
-_FRAME_BEFORE_TUNING: Final = 8192  # RabbitMQ 4's bound until a size is agreed: log-in tokens may be long
+_FRAME_BEFORE_TUNING: Final = 8192  # until a size is agreed. That is RabbitMQ 4's bound: log-in tokens may be long.
 _CLOSE_OK: Final = frames.encode_method(0, commands.Connection.CloseOk())
 
 
@@ -39,19 +40,23 @@ class Host(Protocol):
     channel_max: int
 
     def log_in(self, mechanism: str, response: bytes) -> str:
-        """The name of the user, or ``""``; KeyError for a mechanism not offered."""
+        """The name of the user; ``""`` if the user is refused.
+
+        Raises:
+            KeyError: the server does not offer this mechanism.
+        """
 
     def has_vhost(self, vhost: str) -> bool:
         """Whether the model has this virtual host."""
 
     def arm(self, due: float) -> None:
-        """``tick`` has something to do at ``due``."""
+        """The connection has something to do at ``due``."""
 
     def mark(self, connection: ServerConnection) -> None:
         """The connection has bytes to send, or is to be closed."""
 
     def resume(self, connection: ServerConnection) -> None:
-        """The connection is not blocked any more: feed it ``b""`` at the end of the turn."""
+        """The connection is blocked no more: feed it ``b""`` at the end of the turn."""
 
     def register(self, connection: ServerConnection) -> ConnectionId:
         """Connect to the model."""
@@ -77,7 +82,7 @@ _STATE_NAMES: Final = {_START: "starting", _TUNE: "tuning", _OPENING: "opening",
 
 
 class _Channel:
-    """What the wire knows of a channel: whether the server closed it, and the content that is arriving."""
+    """What the connection knows of a channel: whether the server has closed it, and the content that is arriving."""
 
     __slots__ = ("body", "closing", "expected", "method", "missing", "properties")
 
@@ -93,13 +98,13 @@ class _Channel:
 
 
 class ServerConnection:
-    """One client. Made by ``Server.accept``, fed through ``Server.receive``.
+    """The connection of one client. ``Server.accept`` makes it, ``Server.receive`` feeds it.
 
     Attributes:
-        should_close: nothing more will be sent or read: close the socket when the bytes to send are flushed.
-        user, vhost: as logged in, or empty.
-        client_properties: as announced in Connection.StartOk.
-        blocked: by a resource alarm; what comes in meanwhile is kept, so do not read on.
+        should_close: close the socket when the bytes to send are written. Nothing more is sent or read.
+        user, vhost: what the client has logged in as and to; empty before.
+        client_properties: what the client has announced in Connection.StartOk.
+        blocked: by a resource alarm. What comes in is kept, so the driver should not read on.
     """
 
     def __init__(self, host: Host, now: float) -> None:
@@ -124,7 +129,7 @@ class ServerConnection:
         self._id: ConnectionId | None = None
 
     def data_to_send(self) -> bytes:
-        """All bytes to write, once: a second call returns ``b""``."""
+        """The bytes to write. They are returned once."""
         data = b"".join(self._out)
         self._out.clear()
         return data
@@ -132,6 +137,7 @@ class ServerConnection:
     # --- called by the server ---
 
     def feed(self, data: bytes, now: float) -> None:
+        """Take bytes from the client."""
         if self.should_close:
             return
         self._received = now
@@ -144,19 +150,20 @@ class ServerConnection:
                 return
             at = len(PROTOCOL_HEADER)
             self._protocol_header(bytes(self._buffer[:at]), now)
-        # A bytearray cannot shrink while a view of it is alive, hence the block.
+        # The block ends the view, because a bytearray cannot shrink while there is one.
         with memoryview(self._buffer) as view:
             at = self._frames(view, at, now)
         del self._buffer[:at]
 
     def deadline(self) -> float:
-        """The earliest moment at which ``tick`` has something to do."""
+        """When :meth:`tick` may have something to do; infinite for never."""
         due = math.inf if self._expires is None else self._expires
         if self._heartbeat and self._state < _CLOSING:
             due = min(due, self._sent + self._heartbeat / 2, self._dead_at())
         return due
 
     def tick(self, now: float) -> None:
+        """Send a heartbeat, or end a connection whose client is silent, if it is time for that."""
         if self.should_close:
             return
         beats = self._heartbeat if self._state < _CLOSING else 0
@@ -167,11 +174,11 @@ class ServerConnection:
             self._write(frames.HEARTBEAT_FRAME, now)
 
     def _dead_at(self) -> float:
-        # Who is not read cannot be heard.
+        # The driver does not read a blocked connection, so no heartbeat of its client arrives.
         return math.inf if self.blocked else self._received + self._heartbeat * 2
 
     def emit(self, item: Outgoing, now: float) -> None:
-        """Send what the broker says, unless the client did not announce that it understands it."""
+        """Send a method of the broker, unless it needs a capability that the client has not announced."""
         kind = type(item.method)
         if kind in _BLOCKS:
             self.blocked = _BLOCKS[kind]
@@ -195,10 +202,10 @@ class ServerConnection:
         self._write(data, now)
 
     def close(self, method: base.Frame, now: float) -> None:
-        """Send Connection.Close and wait for the answer. What the client holds is released at once, as by RabbitMQ."""
+        """Send Connection.Close and wait for the answer. What the client holds is released at once, as in RabbitMQ."""
         if self._state >= _CLOSING:
             return
-        if self._state == _HEADER:  # the client has not said yet that it speaks AMQP
+        if self._state == _HEADER:  # whether the client speaks AMQP is not known
             self.abort(now)
             return
         self._state = _CLOSING
@@ -210,7 +217,7 @@ class ServerConnection:
         self._release(now)
 
     def abort(self, now: float) -> None:
-        """No more words: the socket is to be closed when what was written is flushed."""
+        """End the connection without more words. The driver closes the socket when the bytes to send are written."""
         self._state = _CLOSED
         self.should_close = True
         self._expires = None
@@ -219,7 +226,7 @@ class ServerConnection:
         self._host.mark(self)
 
     def discard(self) -> None:
-        """The socket is gone: forget what was to be sent."""
+        """The socket is gone. Drop what was to be sent."""
         self._out.clear()
 
     # --- the model ---
@@ -251,7 +258,7 @@ class ServerConnection:
     # --- frames (section 4.2.3) ---
 
     def _frames(self, view: memoryview, at: int, now: float) -> int:
-        """Handle the complete frames from ``at`` on; return where the rest starts."""
+        """Take the complete frames from ``at`` on. Returns where the rest begins."""
         size_of_view = len(view)
         while size_of_view - at >= 7 and not (self.should_close or self._lost_sync or self.blocked):
             kind, channel, size = frames.HEADER.unpack_from(view, at)
@@ -279,14 +286,14 @@ class ServerConnection:
     def _framing_fault(self, kind: int, size: int) -> str | None:
         if kind not in _FRAME_HANDLERS:
             return f"FRAME_ERROR - unknown frame type {kind}"
-        if 0 < self._frame_max < size:  # as RabbitMQ, which is lenient by the size of an empty frame
+        if 0 < self._frame_max < size:  # as in RabbitMQ, which does not count the eight octets around the payload
             return f"FRAME_ERROR - frame with {size} bytes of payload, over the maximum of {self._frame_max}"
         if kind == frames.FRAME_HEARTBEAT and size:
             return "FRAME_ERROR - heartbeat with a payload"
         return None
 
     def _seek_close_ok(self, view: memoryview, at: int, now: float) -> int:
-        """Where frames start is unknown after a framing error, so look only for the client's CloseOk."""
+        """Look for the client's CloseOk. After a framing error nobody knows where a frame begins."""
         if _CLOSE_OK in bytes(view[at:]):
             self.abort(now)
             return len(view)
@@ -299,7 +306,7 @@ class ServerConnection:
             _FRAME_HANDLERS[kind](self, channel, payload, now)
 
     def _while_closing(self, kind: int, payload: bytes, now: float) -> None:
-        """After Connection.Close everything but Close and CloseOk is discarded (section 1.4.2.10)."""
+        """After Connection.Close everything except Close and CloseOk is discarded (section 1.4.2.10)."""
         index = int.from_bytes(payload[:4], "big") if kind == frames.FRAME_METHOD else 0
         if index == commands.Connection.Close.index:
             self._send(commands.Connection.CloseOk(), now)
@@ -343,7 +350,11 @@ class ServerConnection:
             self._publish(number, channel, now)
 
     def _content_channel(self, number: int, *, header: bool) -> _Channel | None:
-        """The channel that waits for this kind of content frame; None for a closing one, where all is discarded."""
+        """The channel that waits for this kind of content frame; ``None`` if it is closing, and discards everything.
+
+        Raises:
+            WireError: 505. No channel waits for it.
+        """
         channel = self._channels.get(number)
         if channel is not None and channel.closing:
             return None
@@ -366,7 +377,7 @@ class ServerConnection:
         channel = self._channels.get(number)
         kind = type(method)
         if channel is not None and channel.closing:
-            if kind is commands.Channel.Close:  # both sides closed at once: answer, and go on waiting for CloseOk
+            if kind is commands.Channel.Close:  # both sides close at once: answer, and wait for CloseOk all the same
                 self._write(frames.encode_method(number, commands.Channel.CloseOk()), now)
             if kind is not commands.Channel.CloseOk:
                 return
@@ -383,7 +394,7 @@ class ServerConnection:
     def _open_channel(self, number: int, method: base.Frame) -> None:
         if type(method) is not commands.Channel.Open:
             raise WireError(504, "CHANNEL_ERROR - expected 'channel.open'", *_ids(method))
-        if 0 < self._channel_max <= (count := len(self._channels)):  # how many there are, not how high their numbers
+        if 0 < self._channel_max <= (count := len(self._channels)):  # their numbers may be higher
             limit = f"has reached the negotiated channel_max ({self._channel_max})"
             raise WireError(530, f"NOT_ALLOWED - number of channels opened ({count}) {limit}")
         self._channels[number] = _Channel()
@@ -468,7 +479,7 @@ def _ids(method: base.Frame) -> tuple[int, int]:
 
 
 def _out_of_turn(channel: _Channel | None) -> WireError:
-    """A frame of another kind than the one that comes next on the channel, in RabbitMQ's words."""
+    """The error, in RabbitMQ's words, for a frame of another kind than the one that has to come next on a channel."""
     if channel is None or channel.method is None:
         return WireError(505, "UNEXPECTED_FRAME - expected method frame, got non method frame instead")
     wanted, of = ("content header", " for class 60") if channel.properties is None else ("content body", "")
@@ -477,7 +488,7 @@ def _out_of_turn(channel: _Channel | None) -> WireError:
 
 _PUBLISH: Final = _ids(commands.Basic.Publish())
 _WITH_CONTENT: Final = frozenset((commands.Basic.Deliver, commands.Basic.GetOk, commands.Basic.Return))
-# RabbitMQ stops reading from a blocked connection altogether: not even Close is answered before the alarm clears.
+# RabbitMQ reads nothing from a blocked connection. It does not even answer Close before the alarm is cleared.
 _BLOCKS: Final = {commands.Connection.Blocked: True, commands.Connection.Unblocked: False}
 _NEEDS_CAPABILITY: Final[dict[type[base.Frame], str]] = {
     commands.Connection.Blocked: "connection.blocked",

@@ -1,10 +1,10 @@
-"""AMQP 0-9-1 frames to bytes and back, for the server side (``eda_core.testing.wire``).
+"""Writes and reads AMQP 0-9-1 frames, for the server side. What the methods in them mean is not known here.
 
-The method and property classes are pamqp's; the codec is our own, because a server meets what a client library never
-does. pamqp 4.0 accepts strings that run past the end of their frame, copies the rest of a table for each of its entries
-(quadratic), has no limit of depth, cannot write back a long string that is not UTF-8, writes a double as a
-single-precision float, sorts and cuts the keys of tables, and refuses names that RabbitMQ allows. Values decode to the
-same Python types as with pamqp.
+The classes of methods and properties are pamqp's. The codec is not, because a server gets what a client library never
+gets. pamqp 4.0 accepts strings that run past the end of their frame, copies the rest of a table for each of its entries
+(quadratic time), has no limit of depth, cannot write a long string that is not UTF-8, writes a double as a float of
+single precision, sorts and cuts the keys of tables, and refuses names that RabbitMQ allows. Values become the same
+Python types as with pamqp.
 
 Sources: AMQP 0-9-1 section 4.2 (frames, field tables) and RabbitMQ's errata of the field types.
 """
@@ -30,7 +30,7 @@ HEADER: Final = struct.Struct(">BHI")
 HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 MAX_TABLE_DEPTH: Final = 100
-_MILLISECONDS_FROM: Final = 0xFFFFFFFF  # as pamqp: a later second than the year 2106 is taken for milliseconds
+_MILLISECONDS_FROM: Final = 0xFFFFFFFF  # a time stamp after the year 2106 is one in milliseconds, as in pamqp
 _CLASS_BASIC: Final = commands.Basic.frame_id
 _PUBLISH: Final = divmod(commands.Basic.Publish.index, 1 << 16)  # the only method of a client with content
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
@@ -53,12 +53,12 @@ _Reader = Callable[[bytes, int], tuple[Any, int]]
 
 
 class WireError(Exception):
-    """A client broke the protocol in a way that ends its connection. Never leaves ``eda_core.testing``.
+    """A client broke the protocol in a way that ends its connection. It never leaves ``eda_core.testing``.
 
     Attributes:
-        code: AMQP reply code, such as 501.
-        text: the reply text, starting with the name of the code.
-        class_id, method_id: of the method at fault, or 0.
+        code: the AMQP reply code, such as 501.
+        text: the reply text, which begins with the name of the code.
+        class_id, method_id: of the method at fault; 0 if there is none.
     """
 
     def __init__(self, code: int, text: str, class_id: int = 0, method_id: int = 0) -> None:
@@ -70,20 +70,20 @@ class WireError(Exception):
 
 
 class ReceivedProperties(commands.Basic.Properties):
-    """Properties as a client sent them, with their bytes, so that what is passed on unchanged is passed on exactly.
+    """Properties as a client sent them, with their bytes, so that the broker passes them on exactly as they were.
 
-    Not to be changed in place. A copy is a plain ``Basic.Properties`` without the bytes, free to be changed.
+    Nobody may change them in place. A copy is a plain ``Basic.Properties`` without the bytes, and may be changed.
 
     Attributes:
-        wire: flags and property list as received (section 4.2.6.1), without class, weight and body size.
+        wire: the flags and the property list (section 4.2.6.1), without class, weight and body size.
     """
 
-    # No __slots__ here: pamqp walks self.__slots__ for the names of the properties.
+    # There is no __slots__ here, because pamqp takes self.__slots__ for the names of the properties.
     wire: bytes
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What copy makes must not keep bytes that no longer tell its values; and pamqp's constructor would refuse
-        # values that clients may send, such as delivery_mode 3.
+        # A copy may be changed, so it must not keep the bytes. pamqp's constructor would refuse values that clients may
+        # send, such as delivery_mode 3.
         values = {name: getattr(self, name) for name in self.attributes()}
         return object.__new__, (commands.Basic.Properties,), (None, values)
 
@@ -102,7 +102,7 @@ def _structure(layout: struct.Struct) -> _Reader:
 
 
 def _finite(layout: struct.Struct) -> _Reader:
-    """RabbitMQ cannot read a float that is no number, or infinite: Erlang has none."""
+    """A reader of floats that refuses NaN and infinities, as RabbitMQ does: Erlang has none."""
     read = _structure(layout)
 
     def read_finite(data: bytes, at: int) -> tuple[float, int]:
@@ -208,7 +208,7 @@ def _read_array(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
     return array, end
 
 
-# RabbitMQ's table of field types, which differs from section 4.2.1; 'L' and NUL as pamqp takes them.
+# The field types of RabbitMQ, which differ from section 4.2.1, and 'L' and NUL as pamqp reads them.
 _VALUE_READERS: Final[dict[int, _Reader]] = {
     ord("t"): _read_boolean,
     ord("b"): _structure(_OCTET_SIGNED),
@@ -249,7 +249,7 @@ _MALFORMED: Final = (ValueError, LookupError, struct.error, OverflowError, OSErr
 def _write_shortstr(value: str | None) -> bytes:
     data = (value or "").encode("utf-8", "replace")
     if len(data) > 255:
-        # Only a reply text gets here, as it quotes a name that is itself up to 255 bytes long.
+        # Only a reply text is so long: it quotes a name that may have 255 bytes itself.
         data = data[:255].decode("utf-8", "ignore").encode()
     return bytes((len(data),)) + data
 
@@ -318,7 +318,7 @@ _WRITERS: Final[dict[str, Callable[[Any], bytes]]] = {
 
 # --- methods ---------------------------------------------------------------------------------------------------------
 
-# One step per argument; consecutive bits share octets (section 4.2.5.2), so they make one step together.
+# One step for each argument. Consecutive bits share an octet (section 4.2.5.2), so together they are one step.
 _Step = tuple[str | None, tuple[str, ...]]
 
 
@@ -342,8 +342,8 @@ def decode_method(payload: bytes) -> base.Frame:
     """The method in the payload of a method frame.
 
     Raises:
-        WireError: 501 for a payload without a method or arguments that do not decode, 540 for a method that AMQP 0-9-1
-            does not have. A short string that is not UTF-8 and a timestamp beyond the year 9999 count as such.
+        WireError: 501, there is no method in it, or its arguments cannot be decoded (among them short strings that are
+            not UTF-8 and time stamps after the year 9999); 540, AMQP 0-9-1 has no such method.
     """
     if len(payload) < 4:
         raise WireError(501, "FRAME_ERROR - method frame without a method")
@@ -376,7 +376,7 @@ def _read_arguments(method: base.Frame, payload: bytes, steps: list[_Step]) -> N
 
 
 def encode_method(channel: int, method: base.Frame) -> bytes:
-    """One method frame. The names in it are not validated: they are the business of the broker model."""
+    """One method frame. It may hold any names, valid or not."""
     parts = [_LONG.pack(method.index)]
     for kind, names in _STEPS[type(method)]:
         if kind is None:
@@ -388,12 +388,16 @@ def encode_method(channel: int, method: base.Frame) -> bytes:
 
 
 def frame(kind: int, channel: int, payload: bytes) -> bytes:
-    """Any frame (section 4.2.3)."""
+    """A frame of any kind (section 4.2.3)."""
     return HEADER.pack(kind, channel, len(payload)) + payload + b"\xce"
 
 
 def decode_table(entries: bytes) -> dict[str, Any]:
-    """A field table given without its length, as AMQPLAIN sends it. Raises WireError 501."""
+    """A field table without its length, as AMQPLAIN sends it.
+
+    Raises:
+        WireError: 501. It cannot be decoded.
+    """
     try:
         return _read_table(_LONG.pack(len(entries)) + entries, 0)[0]
     except _MALFORMED:
@@ -410,10 +414,11 @@ _KNOWN_FLAGS: Final = sum(commands.Basic.Properties.flags.values())
 
 
 def decode_content_header(payload: bytes) -> tuple[int, ReceivedProperties]:
-    """Body size in bytes and properties of a content header frame (section 4.2.6.1).
+    """The size of the body in bytes, and the properties, in a content header frame (section 4.2.6.1).
 
     Raises:
-        WireError: 505 for another class than Basic, 541 (as RabbitMQ) for properties that do not decode.
+        WireError: 501, the header is cut; 505, it is not of the class Basic; 541 as in RabbitMQ, the properties cannot
+            be decoded.
     """
     try:
         class_id, _, size, flags = _CONTENT_FLAGS.unpack_from(payload)
@@ -440,14 +445,14 @@ def decode_content_header(payload: bytes) -> tuple[int, ReceivedProperties]:
 
 
 def encode_properties(properties: commands.Basic.Properties) -> bytes:
-    """Flags and property list: the received bytes where they are passed on unchanged, else from the attributes."""
+    """Flags and property list. Properties of a client that were not changed have the bytes that the client sent."""
     if isinstance(properties, ReceivedProperties):
         return properties.wire
     flags = 0
     parts = []
     for name, flag, kind in _PROPERTIES:
         value = getattr(properties, name)
-        # cluster_id is reserved and must be empty; pamqp's constructor sets it to ''.
+        # cluster_id is reserved, and has to be empty. pamqp's constructor sets it to ''.
         if value is not None and (name != "cluster_id" or value):
             flags |= flag
             parts.append(_WRITERS[kind](value))
@@ -455,7 +460,11 @@ def encode_properties(properties: commands.Basic.Properties) -> bytes:
 
 
 def encode_content(channel: int, properties: commands.Basic.Properties | None, body: bytes, frame_max: int) -> bytes:
-    """Content header frame and body frames of at most ``frame_max`` bytes each (0: no limit), joined."""
+    """The content header frame and the body frames of a message, joined.
+
+    Args:
+        frame_max: the largest size of a frame in bytes; 0 for no limit.
+    """
     written = encode_properties(properties) if properties is not None else b"\x00\x00"
     parts = [frame(FRAME_HEADER, channel, _CONTENT.pack(_CLASS_BASIC, 0, len(body)) + written)]
     step = frame_max - FRAME_OVERHEAD if frame_max else max(len(body), 1)

@@ -1,9 +1,9 @@
-"""The server side of AMQP 0-9-1, sans IO: bytes in, bytes out. In front of ``eda_core.testing.broker``.
+"""The server side of AMQP 0-9-1 without I/O, for all clients of a broker model: bytes in, bytes out.
 
-``Server`` owns the broker model and one ``ServerConnection`` for each client. A driver (``eda_tools.broker``, a test)
-hands in the bytes that it received and writes the bytes that each connection has to send. No socket, no clock: time
-comes in as ``now``, monotonic seconds. What a method means is the model's business; everything around it is
-``wire_connection``'s; who may log in is decided here.
+:class:`Server` has the model and one :class:`ServerConnection` for each client. A driver (``eda_tools.broker``, a test)
+hands in the bytes that it has received, and writes the bytes that each connection has to send. There is no socket and
+no clock; time comes in as ``now``, in monotonic seconds. The server decides who may log in, and carries what the model
+sends to the right connection. The model knows what a method means, a connection everything around methods.
 """
 
 from __future__ import annotations
@@ -21,14 +21,8 @@ from eda_core.testing.broker.queue import ConnectionId
 from eda_core.testing.broker.state import Outgoing
 from eda_core.testing.wire import frames
 from eda_core.testing.wire.connection import (
-    CLOSING_TIMEOUT,
-    HANDSHAKE_TIMEOUT,
-    MAX_BODY,
-    PROTOCOL_HEADER,
     ServerConnection,
 )
-
-__all__ = ["CLOSING_TIMEOUT", "GUEST", "HANDSHAKE_TIMEOUT", "MAX_BODY", "PROTOCOL_HEADER", "Server", "ServerConnection"]
 
 _SERVER_PROPERTIES: Final[dict[str, Any]] = {
     "product": "eda-core embedded broker",
@@ -52,13 +46,13 @@ GUEST: Final[Mapping[str, str]] = MappingProxyType({"guest": "guest"})
 
 
 def _plain(response: bytes) -> tuple[str, str]:
-    """RFC 4616: authorisation identity, NUL, user, NUL, password."""
+    """User and password by RFC 4616: authorisation identity, NUL, user, NUL, password."""
     parts = response.decode("utf-8", "replace").split("\0")
     return (parts[1], parts[2]) if len(parts) == 3 else ("", "")
 
 
 def _amqplain(response: bytes) -> tuple[str, str]:
-    """RabbitMQ's mechanism from AMQP 0-8: the entries of a table with LOGIN and PASSWORD, without its length."""
+    """User and password by RabbitMQ's mechanism from AMQP 0-8: a table with LOGIN and PASSWORD, without its length."""
     try:
         table = frames.decode_table(response)
     except frames.WireError:
@@ -71,14 +65,14 @@ _MECHANISMS: Final[dict[str, Callable[[bytes], tuple[str, str]]]] = {"PLAIN": _p
 
 
 class Server:
-    """The broker model behind any number of client connections.
+    """A broker model with any number of client connections.
 
     Args:
-        broker: the model; may also be driven directly.
-        users: passwords by user name; each may log in to every virtual host.
-        heartbeat: proposed to clients, in seconds; what a client answers is taken, 0 switches heartbeats off.
-        frame_max: largest frame in bytes, at least 4096, or 0 for no limit.
-        channel_max: highest channel number, or 0 for no limit.
+        broker: the model. A test may also call it directly, and hand what it answers to :meth:`route`.
+        users: passwords by user name. Each user may log in to every virtual host.
+        heartbeat: what is proposed to clients, in seconds. The client's answer counts; 0 switches heartbeats off.
+        frame_max: the largest frame in bytes, at least 4096; 0 for no limit.
+        channel_max: how many channels a connection may open; 0 for no limit.
     """
 
     def __init__(
@@ -105,19 +99,19 @@ class Server:
         self._next = math.inf
 
     def accept(self, *, now: float) -> ServerConnection:
-        """A client connected. The server says nothing before the client's protocol header."""
+        """A client has connected. The server sends nothing before the client's protocol header."""
         connection = ServerConnection(self, now)
         self._connections[connection] = None
         self.arm(connection.deadline())
         return connection
 
     def receive(self, conn: ServerConnection, data: bytes, *, now: float) -> None:
-        """Bytes from a client: any bytes, in any pieces. Never raises for what is in them."""
+        """A client has sent bytes. They may be any bytes, in pieces of any size: nothing in them makes this raise."""
         conn.feed(data, now)
         self._route((), now)
 
     def lost(self, conn: ServerConnection, *, now: float) -> None:
-        """The client's socket is closed or broken: what it held is released."""
+        """The socket of a client is closed or broken."""
         conn.discard()
         conn.abort(now)
         self._connections.pop(conn, None)
@@ -125,38 +119,42 @@ class Server:
         self._route((), now)
 
     def shutdown(self, *, now: float, reason: str = "broker shutdown") -> None:
-        """Tell every client (320, as RabbitMQ when it is stopped). The driver then waits for the sockets to close."""
+        """Close all connections with 320, as RabbitMQ does when it stops. The driver waits for the sockets to close."""
         close = commands.Connection.Close(320, f"CONNECTION_FORCED - {reason}", 0, 0)
         for connection in list(self._connections):
             connection.close(close, now)
         self._route((), now)
 
     def tick(self, *, now: float) -> None:
-        """Heartbeats, time-outs and the model's timers. Early and repeated calls do nothing."""
+        """Do what is due: heartbeats, time-outs, the timers of the model. Early and repeated calls do nothing."""
         for connection in list(self._connections):
             connection.tick(now)
         self._route(self.broker.tick(now=now), now)
         self._next = min((connection.deadline() for connection in self._connections), default=math.inf)
 
     def deadline(self) -> float | None:
-        """When to call ``tick`` next, or None. May be earlier than necessary: traffic puts heartbeats off."""
+        """When to call :meth:`tick` next; ``None`` for never. It may be early, because traffic defers heartbeats."""
         model = self.broker.deadline()
         due = self._next if model is None else min(self._next, model)
         return None if due == math.inf else due
 
     def dirty(self) -> Iterable[ServerConnection]:
-        """The connections with bytes to send, or to close, since last asked."""
+        """The connections that have bytes to send or are to be closed, and have not been returned since."""
         dirty, self._dirty = self._dirty, {}
         return dirty
 
     def route(self, outgoing: Iterable[Outgoing], *, now: float) -> None:
-        """Hand on what the model gave out when it was driven directly (an alarm, a confirm held back)."""
+        """Send what the model answered to a test that called it directly, for an alarm or a confirm."""
         self._route(outgoing, now)
 
-    # --- called by ServerConnection (wire_connection.Host) ---
+    # --- called by ServerConnection (connection.Host) ---
 
     def log_in(self, mechanism: str, response: bytes) -> str:
-        """The name of the user, or ``""`` for a refused one; KeyError for a mechanism not offered."""
+        """The name of the user; ``""`` if the user is refused.
+
+        Raises:
+            KeyError: the server does not offer this mechanism.
+        """
         user, password = _MECHANISMS[mechanism](response)
         return user if user in self._users and self._users[user] == password else ""
 
@@ -173,17 +171,17 @@ class Server:
         self._dirty[connection] = None
 
     def resume(self, connection: ServerConnection) -> None:
-        """What a connection received while it was blocked is to be dealt with at the end of the turn."""
+        """A connection is blocked no more. What it has received is taken at the end of the turn."""
         self._resumed.append(connection)
 
     def register(self, connection: ServerConnection) -> ConnectionId:
-        """Connect a client that finished the handshake to the model."""
+        """Connect a client to the model, after the handshake."""
         number = self.broker.connect(vhost=connection.vhost, user=connection.user)
         self._by_id[number] = connection
         return number
 
     def release(self, number: ConnectionId, now: float) -> None:
-        """Disconnect a client from the model; what follows from it is sent at the end of the turn."""
+        """Disconnect a client from the model. What follows from that is sent at the end of the turn."""
         del self._by_id[number]
         self._queue.extend(self.broker.disconnect(number, now=now))
 
@@ -196,11 +194,11 @@ class Server:
         body: bytes,
         now: float,
     ) -> None:
-        """A complete method from a client."""
+        """Hand a complete method of a client to the model."""
         self._route(self.broker.receive(number, channel, method, properties, body, now=now), now)
 
     def _route(self, outgoing: Iterable[Outgoing], now: float) -> None:
-        # One queue: closing a connection makes more outgoing methods, which must come after those already decided.
+        # One queue, because closing a connection makes more outgoing methods. They come after those decided before.
         queue = self._queue
         queue.extend(outgoing)
         while queue:

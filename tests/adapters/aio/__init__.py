@@ -1,1 +1,1 @@
-"""eda_aio at work, on the embedded broker and on RabbitMQ."""
+"""Tests of eda_aio, on the embedded broker and on RabbitMQ."""

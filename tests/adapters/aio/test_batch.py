@@ -116,7 +116,7 @@ async def test_a_cancelled_hand_over_fails_its_events(broker: BrokerUnderTest) -
 
 @asynchronous
 async def test_handlers_that_return_nothing_as_eventails_do_lose_no_event_of_the_batch(broker: BrokerUnderTest) -> None:
-    """With fewer unacknowledged at once than a batch has: each is acknowledged when its handler ends."""
+    """A batch has more events than may be unacknowledged: each event is acknowledged when its handler ends."""
 
     class One(Collector):
         PREFETCH_COUNT = 1

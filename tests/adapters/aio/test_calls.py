@@ -14,7 +14,7 @@ Meta = dict[str, Any]
 
 
 class Peer(Probe):
-    """Answers, with an error, or when it is told to."""
+    """Answers commands: at once, with an error, or when the test says so."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, [], ["peer.#"], "peer")
@@ -77,7 +77,7 @@ async def test_a_late_result_is_dropped_with_a_log(broker: BrokerUnderTest) -> N
 
 
 class Middle(Probe):
-    """Calls from within a handler."""
+    """Makes a call in a handler."""
 
     async def on_Begun(self, payload: Any, conversation_id: str, meta: Meta) -> None:
         async with asyncio.TaskGroup() as group:

@@ -57,7 +57,7 @@ class Relay(Listener):
 
 
 class Slow(Listener):
-    """Its handlers note that they began, and wait at the gate before they publish."""
+    """Its handlers note that they begin, and wait for the gate before they publish."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, ["Happened"], name="slow")
@@ -71,7 +71,7 @@ class Slow(Listener):
 
 
 async def publish_all(source: Probe, numbers: range, at_once: int = 50) -> None:
-    """Publish ``Happened`` with each number, outside handlers, so many at a time; returns when all are confirmed."""
+    """Publish ``Happened`` with each number, outside handlers, ``at_once`` at a time. Return when all are confirmed."""
     places = asyncio.Semaphore(at_once)
 
     async def publish(number: int) -> None:
@@ -82,7 +82,7 @@ async def publish_all(source: Probe, numbers: range, at_once: int = 50) -> None:
 
 
 def three(url: str) -> tuple[Probe, Relay, Listener]:
-    """Who publishes, who relays each event within its handler, who collects what was relayed."""
+    """A service that publishes, one that relays each event in its handler, and one that collects what was relayed."""
     relay = Relay(url, ["Happened"], name="relay")
     return Probe(url, name="source"), relay, Listener(url, ["Relayed"], name="collector")
 
@@ -179,7 +179,7 @@ class OneByOne(Slow):
 
 @asynchronous
 async def test_an_alarm_stops_publishing_and_not_consuming() -> None:
-    """The broker then reads nothing from connections that publish, so acknowledgements come by another one."""
+    """The broker reads nothing from connections that publish, so acknowledgements use another connection."""
     async with EmbeddedBroker() as broker:
         service = OneByOne(broker.url)
         with reports() as log:
@@ -206,7 +206,7 @@ class Rejecting(Slow):
 
 @asynchronous
 async def test_logs_do_not_pile_up_while_the_broker_reads_nothing() -> None:
-    """They are not promised to arrive, and an alarm may last for hours."""
+    """Logs may be dropped, and an alarm may last for hours."""
     async with EmbeddedBroker() as broker:
         service = Rejecting(broker.url)
         with reports() as log:
@@ -339,7 +339,7 @@ async def test_a_frozen_broker_is_noticed_by_its_silence() -> None:
 
 @asynchronous
 async def test_a_frozen_broker_does_not_keep_a_service_from_stopping() -> None:
-    """It takes STOP_TIMEOUT, and then 5 s at most for each of: the machine to give up closing, the link to close."""
+    """It takes STOP_TIMEOUT, at most 5 s until the machine gives up closing, and at most 5 s for the link to close."""
     async with with_a_broker_to_freeze(Hasty) as (service, run, broker):
         broker.process.send_signal(signal.SIGSTOP)
         publish = asyncio.create_task(service.publish_event("Happened", 1, "c"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import cbor2
@@ -118,11 +117,11 @@ async def test_what_cannot_be_sent_is_refused_at_once(broker: BrokerUnderTest) -
 
 
 class Narrow(Probe):
-    """Accepts few publishes that are not confirmed yet; further ones wait."""
+    """Accepts only a few publishes that are not confirmed yet; further ones wait."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._eda_config = replace(self._eda_config, buffer=10)
+        self.BUFFER = 10  # type: ignore[misc]
 
     async def publish_all(self, number: int) -> list[asyncio.Task[None]]:
         """Begin so many publishes."""
@@ -143,7 +142,7 @@ async def test_publishes_wait_for_space_and_then_go_out(broker: BrokerUnderTest)
 
 @asynchronous
 async def test_who_waits_with_a_publish_when_the_service_stops_hears_of_it() -> None:
-    """Also those that wait for room."""
+    """Publishes that wait because the buffer is full end, too."""
     source = Narrow("amqp://guest:guest@127.0.0.1:1/")
     async with running(source, ready=False):
         await asyncio.sleep(0)  # run() has begun
@@ -157,7 +156,7 @@ async def test_who_waits_with_a_publish_when_the_service_stops_hears_of_it() -> 
 
 
 class Relay(Probe):
-    """Publishes ``Held`` and ``Progress`` in a handler that waits at the gate."""
+    """Publishes ``Held`` and ``Progress`` in a handler that waits for the gate."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, ["Happened"])
@@ -237,7 +236,7 @@ async def test_a_task_that_outlives_its_handler_publishes_outside(broker: Broker
 
 
 class Timed(Probe):
-    """Its handler sets a timer and waits at the gate."""
+    """Its handler sets a timer and waits for the gate."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, ["Happened"])

@@ -141,7 +141,7 @@ async def test_business_messages_wait_for_the_configuration(broker: BrokerUnderT
 
 
 class Typed(Probe):
-    """Overrides the one method of new code."""
+    """Overrides ``handle``, the one method that new code needs."""
 
     async def handle(self, message: Message) -> None:
         self.seen.add((type(message).__name__, message.name, message.payload, message.conversation_id))

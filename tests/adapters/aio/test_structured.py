@@ -92,7 +92,7 @@ async def test_a_group_that_fails_publishes_nothing_and_its_calls_are_cancelled(
 
 @asynchronous
 async def test_a_publish_whose_caller_was_cancelled_is_sent_all_the_same() -> None:
-    """It was accepted: nothing accepted is dropped."""
+    """It was accepted, and nothing that was accepted is dropped."""
     with EmbeddedBrokerThread() as embedded:
         source = Probe(embedded.url)
         async with running(source), peer(embedded.url) as client:
@@ -114,7 +114,7 @@ async def test_a_publish_cancelled_while_it_waits_for_space_is_not_sent() -> Non
     class Narrow(Probe):
         def __init__(self, url: str) -> None:
             super().__init__(url)
-            self._eda_config = replace(self._eda_config, buffer=2)
+            self.BUFFER = 2  # type: ignore[misc]
 
     with EmbeddedBrokerThread() as embedded:
         source = Narrow(embedded.url)
@@ -159,7 +159,7 @@ async def test_a_timeout_of_asyncio_around_a_call_is_a_cancellation(broker: Brok
 
 
 class Fickle(Probe):
-    """Its handler is cancelled from within, the first time."""
+    """Its handler cancels itself the first time."""
 
     async def on_Happened(self, payload: Any, conversation_id: str, meta: Meta) -> None:
         self.seen.add(payload)
@@ -183,7 +183,7 @@ async def test_a_handler_that_is_cancelled_has_failed_and_is_tried_again(broker:
 
 
 class Stubborn(Probe):
-    """Its handler goes on though it is cancelled, until the gate is open."""
+    """Its handler goes on after it is cancelled, until the gate is open."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, ["Happened"])
@@ -212,7 +212,7 @@ async def test_a_handler_that_ignores_its_cancellation_is_left_behind(broker: Br
                 assert service.seen.all == ["begun"]
             finally:
                 service.gate.set()
-            assert record.all[-1] == "1 handler(s) do not end though they are cancelled, and are left behind"
+            assert record.all[-1] == "1 handler(s) go on although they were cancelled; they are left behind"
             assert len(await client.drain("probe.events")) == 1, "its message goes to another worker"
             await service.seen.count(2)
 
@@ -234,7 +234,7 @@ class Contextual(Probe):
 
 @asynchronous
 async def test_what_a_handler_leaves_in_its_context_is_not_seen_by_others() -> None:
-    """Though it may be from there that a link is taken up again: timers run in the context in which they were armed."""
+    """Even if that timer reconnects: timers run in the context in which they were set."""
     with EmbeddedBrokerThread() as embedded:
         service = Contextual(embedded.url, ["Happened"])
         async with running(service):

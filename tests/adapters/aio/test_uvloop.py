@@ -1,4 +1,4 @@
-"""On uvloop: what a service has to do whatever the loop. Skipped where uvloop cannot be imported, as on Windows."""
+"""Services on uvloop. Skipped where uvloop cannot be imported, as on Windows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Meta = dict[str, Any]
 
 
 def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """As ``asynchronous``, in a loop of uvloop's."""
+    """Does what ``asynchronous`` does, in a loop of uvloop."""
 
     @functools.wraps(test)
     def run(*args: Any, **named: Any) -> None:
@@ -40,7 +40,7 @@ def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
 
 
 class Worker(Probe):
-    """Relays, answers, and waits at a gate."""
+    """Relays events, answers commands, and waits for a gate."""
 
     def __init__(self, url: str, name: str = "worker") -> None:
         super().__init__(url, ["Happened"], [f"{name}.#"], name)

@@ -4,7 +4,8 @@ It uses the broker at EDA_AMQP_URL.
 
 With ``custom`` it is of the class in ``examples/custom_service.py``, which leaves signals to the program.
 Handles the event ``Job``: writes "begun N", waits for a line on stdin if the payload says so, publishes ``JobDone`` and
-writes "done N". Its local log goes to stdout as well.
+writes "done N". Its local log goes to stdout as well; after the end it writes whether signals have their handlers
+back.
 """
 
 import asyncio
@@ -42,10 +43,15 @@ class Worker(Service):  # type: ignore[misc]
         print("done", number, flush=True)
 
 
+def handlers() -> list[Any]:
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+
+
 async def main() -> None:
-    worker = Worker(os.environ["EDA_AMQP_URL"])
+    worker, before = Worker(os.environ["EDA_AMQP_URL"]), handlers()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), worker.gate.set)
     await worker.run()
+    print("restored" if CUSTOM or handlers() == before else "not restored", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the tests of synchronous publishing have in common: a witness on another client library, faults, threads."""
+"""What the tests of eda_kombu share: a witness that uses another client library, faults, and threads."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class Witness:
         return str(declared.method.queue)
 
     def waiting(self, queue: str) -> int:
-        """How many messages are there."""
+        """How many messages the queue has."""
         return int(self.channel.queue_declare(queue, passive=True).method.message_count)
 
     def take(self, queue: str, count: int) -> list[tuple[str, BasicProperties, bytes]]:
-        """So many messages of ``queue``: routing key, properties and body."""
+        """Take ``count`` messages of ``queue``: routing key, properties and body of each."""
         taken: list[tuple[str, BasicProperties, bytes]] = []
         deadline = time.monotonic() + PATIENCE
         for method, properties, body in self.channel.consume(queue, auto_ack=True, inactivity_timeout=0.2):
@@ -70,7 +70,7 @@ class Witness:
         return taken
 
     def all(self, queue: str) -> list[bytes]:
-        """The bodies of all messages that are there."""
+        """Take all messages that are in ``queue`` now; their bodies."""
         bodies = []
         while (got := self.channel.basic_get(queue, auto_ack=True))[0] is not None:
             bodies.append(bytes(got[2]))
@@ -82,7 +82,7 @@ class Witness:
 
 @contextmanager
 def witness(url: str) -> Iterator[Witness]:
-    """One at ``url``."""
+    """A witness at ``url``."""
     made = Witness(url)
     try:
         yield made
@@ -91,7 +91,7 @@ def witness(url: str) -> Iterator[Witness]:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for something that nothing tells of."""
+    """Wait for something that does not notify anybody."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {PATIENCE:g} s"
@@ -113,7 +113,7 @@ class Background(Future[T]):
             self.set_exception(error)
 
     def get(self) -> T:
-        """What it returned or raised; it must not take long."""
+        """Return or raise what the call did. Fail if it takes too long."""
         return self.result(PATIENCE)
 
 

@@ -1,4 +1,4 @@
-"""Brokers that die, freeze, refuse and block, and what an Endpoint makes of them: nothing lost, nothing silent."""
+"""Brokers that die, freeze, refuse and block: an Endpoint loses nothing, and reports every failure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.vhosts import Victim
 
 
 class Patient(Publisher):
-    """Does not take a silent peer for dead."""
+    """An endpoint that does not take a silent peer for dead."""
 
     HEARTBEAT: ClassVar[int] = 60
 
@@ -40,7 +40,7 @@ def embedded() -> Iterator[EmbeddedBrokerThread]:
 
 @contextmanager
 def alarmed(broker: EmbeddedBrokerThread) -> Iterator[None]:
-    """While the broker takes no publishes."""
+    """In the block the broker accepts no publishes."""
     broker.operate(lambda model, now: model.set_alarm(True, now=now))
     try:
         yield
@@ -272,7 +272,7 @@ def test_without_a_confirm_in_time_it_raises_and_connects_anew(broker: BrokerUnd
 
 
 def test_only_its_own_confirm_counts(embedded: EmbeddedBrokerThread) -> None:
-    """An ack that is about another publish, such as one that came too late, must not be taken for this one's."""
+    """An ack of another publish, one that came too late for example, does not confirm this publish."""
     with ProxyThread(embedded.url) as front, Patient(front.url, "source") as endpoint:
         endpoint.publish_event("Happened", 1, "c")
         with alarmed(embedded):

@@ -1,4 +1,4 @@
-"""Handlers of signals and of logging, iterables and other threads, all on one Endpoint: nobody waits for ever."""
+"""One Endpoint is used by handlers of signals and of logging, iterables and threads: nobody waits for ever."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Brief(Publisher):
 
 
 class PassOn(logging.Handler):
-    """Sends what Python logs to the bus."""
+    """A handler of Python's logging that logs to the bus."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class PassOn(logging.Handler):
 
 @contextmanager
 def passing_on(endpoint: Endpoint) -> Iterator[logging.Logger]:
-    """All that the adapter reports goes to the bus, and so does what the logger is given."""
+    """In the block, what the adapter reports goes to the bus, and what the logger gets that this yields."""
     handler, loggers = PassOn(endpoint), [logging.getLogger(name) for name in ("eda_kombu", "an application")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -61,7 +61,7 @@ def passing_on(endpoint: Endpoint) -> Iterator[logging.Logger]:
 
 @contextmanager
 def interrupting(handler: Callable[[], object]) -> Iterator[Callable[[], None]]:
-    """Yields what makes ``handler`` run as one of signals, in the main thread."""
+    """Yields a function that makes ``handler`` run as a handler of signals, in the main thread."""
     before = signal.signal(signal.SIGUSR1, lambda *_: handler())
     try:
         yield lambda: os.kill(os.getpid(), signal.SIGUSR1)
@@ -97,7 +97,7 @@ def test_what_is_reported_before_it_connects_anew_may_be_passed_on(embedded: Emb
 
 
 def test_threads_may_pass_on_what_they_log_while_another_one_publishes(embedded: EmbeddedBrokerThread) -> None:
-    """Python's logging lets one record at a time through a handler; the endpoint's own report may be the next."""
+    """A handler of Python's logging gets one record at a time. The next one may be the endpoint's own report."""
     with (
         witness(embedded.url) as seen,
         ProxyThread(embedded.url) as front,
@@ -167,7 +167,7 @@ def test_a_handler_of_signals_may_log(embedded: EmbeddedBrokerThread) -> None:
 
 
 def test_a_handler_of_signals_may_do_anything_anywhere(embedded: EmbeddedBrokerThread) -> None:
-    """At each line of what surrounds the use of a session: a second use comes before it, after it, or is refused."""
+    """A second use at each line around the use of a session comes before that, comes after it, or is refused."""
     with witness(embedded.url) as seen, Publisher(embedded.url, "source") as endpoint:
         queue, outcomes, at, nested = seen.queue("events", name="kept"), list[str](), [0], [False]
 
@@ -205,7 +205,7 @@ def test_a_handler_of_signals_may_do_anything_anywhere(embedded: EmbeddedBrokerT
 
 
 def test_a_handler_of_signals_may_end_a_publish(embedded: EmbeddedBrokerThread) -> None:
-    """By an exception of its own, which is not to be taken for one of the network's."""
+    """The handler raises an error of its own, which is no error of the network."""
 
     class TimeIsOverError(Exception):
         pass
@@ -244,7 +244,7 @@ def test_it_may_be_closed_in_its_own_iterable(embedded: EmbeddedBrokerThread) ->
 
 
 def test_close_does_not_wait_for_an_iterable_that_does(embedded: EmbeddedBrokerThread) -> None:
-    """Its thread closes the connection when it gets to it."""
+    """Its thread closes the connection later."""
     with ProxyThread(embedded.url) as front, Brief(front.url, "source") as endpoint:
         more = threading.Event()
 

@@ -1,4 +1,4 @@
-"""``amqps://``: whom an Endpoint trusts."""
+"""``amqps://``: which brokers an Endpoint trusts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AUTHORITY = trustme.CA()
 
 
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    """A client's context that knows one authority."""
+    """A context for clients that trusts one authority."""
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context
@@ -28,7 +28,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
 
 @contextmanager
 def tls_front(port: int, host: str) -> Iterator[str]:
-    """The address of a TLS end, with a certificate for ``host``, in front of a broker at ``port``."""
+    """The URL of a TLS server with a certificate for ``host``, in front of the broker at ``port``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     AUTHORITY.issue_cert(host).configure_cert(context)
     loop = asyncio.new_event_loop()

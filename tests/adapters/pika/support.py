@@ -17,7 +17,7 @@ NOWHERE = "amqp://guest:guest@127.0.0.1:1/"
 
 
 class Probe(Service):
-    """Comes back fast, and notes things in the test's event loop.
+    """Reconnects fast, and notes things in the event loop of the test.
 
     Attributes:
         ready, seen: how often it was ready, and what the test's own methods note.
@@ -55,7 +55,7 @@ class Probe(Service):
         self.loop.call_soon_threadsafe(self.seen.add, item)
 
     def in_thread(self) -> None:
-        """Begin to run; ``end`` tells what comes of it."""
+        """Begin to run in a thread. ``end`` gets the outcome."""
 
         def work() -> None:
             try:
@@ -78,7 +78,7 @@ class Probe(Service):
 
 
 class Broken(Exception):
-    """What ``run()`` raised, if it is no Exception."""
+    """Wraps what ``run()`` raised, if that is no Exception."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(repr(error))
@@ -103,7 +103,7 @@ async def publish(service: Probe, *payloads: Any) -> None:
 
 
 class Relay(Listener):
-    """Publishes ``Relayed`` with each payload, within its handler."""
+    """Publishes ``Relayed`` with each payload, in its handler."""
 
     def handle_event(self, event: str, payload: Any, conversation_id: str, meta: dict[str, Any]) -> Any:
         self.note(payload)
@@ -141,6 +141,6 @@ async def running(*services: Probe, ready: bool = True) -> AsyncIterator[None]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what tells nobody that it has happened."""
+    """Wait for something that does not notify anybody."""
     while not condition():
         await asyncio.sleep(0.01)

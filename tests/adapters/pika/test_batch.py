@@ -136,7 +136,7 @@ def test_a_batch_that_could_never_be_is_refused() -> None:
 @IN_THREADS
 @asynchronous
 async def test_handlers_that_return_nothing_as_eventails_do_lose_no_event_of_the_batch(threads: int) -> None:
-    """With fewer unacknowledged at once than a batch has: each is acknowledged when its handler ends."""
+    """A batch has more events than may be unacknowledged: each event is acknowledged when its handler ends."""
 
     def collect(self: Collector, payload: Any, conversation_id: str, meta: Meta) -> None:
         self.batch.push(payload, conversation_id, meta)

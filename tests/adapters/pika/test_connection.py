@@ -1,4 +1,4 @@
-"""What the adapter does to pika: properties by pamqp, URLs as eda_aio reads them, connections that can be aborted."""
+"""What the adapter changes in pika: pamqp encodes properties, URLs mean what they mean to eda_aio, and ``abort``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from eda_pika.connection import Connection, Properties, parameters
 
 @pytest.fixture(scope="module")
 def connection() -> Iterator[Connection]:
-    """One that is not connected."""
+    """A connection that is not connected."""
     loop = IOLoop()
     yield Connection(pika.ConnectionParameters(), custom_ioloop=loop, internal_connection_workflow=False)
     loop.close()
@@ -40,7 +40,7 @@ def read(connection: Any, data: bytes) -> tuple[int, Any]:
 
 
 def a_header(given: Basic.Properties, size: int = 7) -> bytes:
-    """As a peer may send it; pamqp does not encode all that it decodes."""
+    """A header as a peer may send it. pamqp does not encode everything that it decodes."""
     return frames.frame(frames.FRAME_HEADER, 3, struct.pack(">HHQ", 60, 0, size) + frames.encode_properties(given))
 
 
@@ -48,7 +48,7 @@ def a_header(given: Basic.Properties, size: int = 7) -> bytes:
 
 
 def _can_be_sent(given: Basic.Properties) -> bool:
-    """Bytes cannot, nor floats beyond single precision."""
+    """Bytes cannot be sent, nor can floats beyond single precision."""
     try:
         given.marshal()
     except (TypeError, ValueError, OverflowError):
@@ -82,7 +82,7 @@ def test_a_part_of_a_header_is_waited_for(connection: Connection, data: Any) -> 
 
 
 def test_values_that_pika_alone_would_lose() -> None:
-    """Why all this is done. If it fails, pika has learned."""
+    """The reason for all this. If the test fails, pika has improved."""
     table: dict[str, Any] = {"f": 1.5}
     with pytest.raises(pika.exceptions.UnsupportedAMQPFieldException):
         pika.BasicProperties(headers=table).encode()
@@ -124,7 +124,7 @@ def test_other_frames_are_left_to_pika(connection: Connection) -> None:
 
 
 def test_the_private_methods_that_are_used_are_there() -> None:
-    """pyproject.toml asks for pika 1.4 for their sake; look at connection.py before another version is allowed."""
+    """pyproject.toml asks for pika 1.4 because of them. Read connection.py before you allow another version."""
     assert pika.__version__.startswith("1.4.")
     assert list(inspect.signature(pika.SelectConnection._read_frame).parameters) == ["self"]
     assert "self._read_frame()" in inspect.getsource(pika.SelectConnection._on_data_available)

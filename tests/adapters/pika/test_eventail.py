@@ -1,4 +1,4 @@
-"""What callers of eventail write that means something else here, on eda_pika; see also tests/interop."""
+"""Calls of eventail that mean something else on eda_pika. See also tests/interop."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ def test_another_exchange_and_pikas_connection_are_told_of() -> None:
     with pytest.raises(LocalError, match=r"Own\.EVENT_EXCHANGE is 'mine'"):
         Own("amqp://127.0.0.1:1/", [], [], "own")
     service: Any = Service("amqp://127.0.0.1:1/", [], [], "service")
-    with pytest.raises(AttributeError, match=r"'_connection', as a service on eventail had; .* use call_later\(\)"):
+    with pytest.raises(AttributeError, match=r"'_connection', which eventail has; .* use call_later\(\)"):
         service._connection.ioloop.call_later(1, print)

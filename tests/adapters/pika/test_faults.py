@@ -1,4 +1,4 @@
-"""Faults on RabbitMQ: a node that is killed, and messages that crash their readers."""
+"""Faults on RabbitMQ: a node that is killed, and messages that no client can read."""
 
 from __future__ import annotations
 

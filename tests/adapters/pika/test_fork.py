@@ -1,4 +1,4 @@
-"""Handlers that fork: what is the parent's stays the parent's."""
+"""Handlers that fork: the child does not touch what belongs to its parent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from eda_core import StateError
 from eda_pika import Service
 
 logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
-logging.getLogger("pika").setLevel(logging.CRITICAL)
 reader, writer = os.pipe()
 
 def say(line):
@@ -42,7 +41,7 @@ say("over")
 
 
 async def ran(threads: int, forks: str) -> list[str]:
-    """What such a service says, which ends well, on its first link."""
+    """The lines of such a service. It ends well, on its first link."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client:
         source = f"{SERVICE}{forks}{RUN}"
         async with program("-W", "ignore", "-c", source, str(threads), url=broker.url) as service:
@@ -60,7 +59,7 @@ IN_THREADS = pytest.mark.parametrize("threads", [0, 2])
 @IN_THREADS
 @asynchronous
 async def test_a_child_that_is_terminated_ends_and_its_parent_does_not(threads: int) -> None:
-    """As those of multiprocessing are, whose handlers of signals are the parent's at first."""
+    """multiprocessing terminates its children so. At first they have the parent's handlers of signals."""
     lines = await ran(
         threads,
         """
@@ -82,8 +81,27 @@ async def test_a_child_that_is_terminated_ends_and_its_parent_does_not(threads: 
 
 @IN_THREADS
 @asynchronous
+async def test_a_child_that_is_terminated_at_once_ends_too(threads: int) -> None:
+    """The signal may come before the child has handlers of its own."""
+    lines = await ran(
+        threads,
+        """
+    def forks(self):
+        for _ in range(10):
+            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            child.start()
+            child.terminate()
+            child.join()
+            say(f"ended by {child.exitcode}")
+""",
+    )
+    assert lines.count("ended by -15") == 10
+
+
+@IN_THREADS
+@asynchronous
 async def test_a_child_that_asks_the_service_hears_that_it_is_none(threads: int) -> None:
-    """What it published would be in its copy of the outbox, and be gone with it."""
+    """What it publishes would be in its copy of the outbox, and would be lost with it."""
     lines = await ran(
         threads,
         """

@@ -1,4 +1,4 @@
-"""The deadline of a stop for handlers in the main thread, and what it never interrupts. Each service is a process."""
+"""A stop interrupts handlers in the main thread at its deadline, and never our own code. Each service is a process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import logging, os, signal, subprocess, sys, threading, time
 from eda_pika import Service
 
 logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
-logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 def say(line):
     os.write(1, f"{line}\\n".encode())
@@ -34,7 +33,7 @@ def run(kind):
 
 
 async def ran(rest: str, *signals: signal.Signals) -> tuple[int, list[str], str, list[int]]:
-    """How such a program ends that gets these signals once it has said "begun", and what is left for others."""
+    """Send such a program these signals when it has said "begun": its status, lines, errors, and what is left."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client:
         async with program("-c", SERVICE + rest, url=broker.url) as service:
             await service.says("begun")
@@ -111,13 +110,13 @@ run(Patient)
 
 @asynchronous
 async def test_what_is_ours_is_not_interrupted() -> None:
-    """A handler that does nothing but publish spends its time in the core, which must not be left half done."""
+    """A handler that only publishes spends its time in the core, which must not be interrupted in the middle."""
     status, lines, errors, left = await ran(
         """
-import eda_core.machine
+import eda_core.machine.machine
 from eda_core.errors import Abandoned, BufferFull
 
-inside, publish = [], eda_core.machine.Machine.publish
+inside, publish = [], eda_core.machine.machine.Machine.publish
 
 def watched(*arguments, **named):
     try:
@@ -126,7 +125,7 @@ def watched(*arguments, **named):
         inside.append("interrupted")
         raise
 
-eda_core.machine.Machine.publish = watched
+eda_core.machine.machine.Machine.publish = watched
 
 class Busy(Probe):
     def on_Happened(self, payload, conversation_id, meta):
@@ -147,7 +146,7 @@ say(inside)
 
 @asynchronous
 async def test_a_handler_may_clean_up_and_publish_while_it_is_ended() -> None:
-    """What it publishes is held as before, and goes the way of all that an unfinished handler has published."""
+    """What it publishes then is held, and is not sent, like all that an unfinished handler has published."""
     status, lines, errors, left = await ran(
         """
 class Careful(Probe):
@@ -172,7 +171,7 @@ run(Careful)
 
 @asynchronous
 async def test_signals_that_the_user_has_taken_are_left_alone() -> None:
-    """SIGHUP is still ours, and does."""
+    """SIGHUP is still ours: it can interrupt the handler."""
     status, lines, errors, left = await ran(
         """
 class Own(Probe):
@@ -199,7 +198,7 @@ run(Own)
 
 @asynchronous
 async def test_a_handler_that_asks_for_the_stop_itself_is_not_interrupted() -> None:
-    """It knows what it does, and comes to its end before the stop begins."""
+    """It has asked for the stop, so it may end before the stop begins."""
     status, lines, errors, left = await ran("""
 class Last(Probe):
     def on_Happened(self, payload, conversation_id, meta):

@@ -63,7 +63,7 @@ def test_handler_threads_that_are_no_number_are_refused(threads: Any) -> None:
 
 
 class Clock(Probe):
-    """At once when ready: a timer that is cancelled, two in the wrong order, one that is cancelled while it waits."""
+    """Sets timers when it is ready: one that it cancels, two in the wrong order, one that is cancelled later."""
 
     def on_ready(self) -> None:
         super().on_ready()
@@ -106,7 +106,7 @@ async def test_a_timer_that_fails_is_told_and_harms_nobody() -> None:
 
 
 def test_after_its_end_timers_are_no_more() -> None:
-    """In the thread of ``run()`` as well."""
+    """Methods may be called in the thread of ``run()``, too."""
 
     class Brief(Service):
         def make_machine(self, **named: Any) -> Any:
@@ -141,7 +141,7 @@ class Quitter(Listener):
 async def test_what_is_no_exception_ends_the_service_and_comes_out(
     threads: int, payload: str, kind: type[BaseException]
 ) -> None:
-    """And its message goes to another worker."""
+    """Its message goes to another worker."""
     async with EmbeddedBroker() as broker:
         quitter = type("Quitter", (Quitter,), {"HANDLER_THREADS": threads})(broker.url, ["Happened"])
         quitter.in_thread()
@@ -174,7 +174,7 @@ async def test_a_hook_that_exits_ends_the_service() -> None:
 
 @asynchronous
 async def test_who_waits_for_the_loop_when_it_ends_hears_of_it() -> None:
-    """A call from another thread, behind a handler during which the service is stopped at once."""
+    """Another thread calls a method while a handler runs. During that handler the service is stopped at once."""
     inside, go = threading.Event(), threading.Event()
 
     class Busy(Listener):
@@ -247,7 +247,7 @@ def test_what_the_factory_raises_comes_out() -> None:
 @pytest.mark.parametrize("error", [SystemExit(5), KeyboardInterrupt(), ServiceError("no")], ids=repr)
 def test_the_supervisor_ends_quietly_by_an_interrupt_only(error: BaseException) -> None:
     class Raises(Service):
-        def run(self) -> None:
+        def run(self, signals: Any = None) -> None:
             raise error
 
     supervisor = ReconnectingSupervisor(Raises, NOWHERE, [], [], "service")

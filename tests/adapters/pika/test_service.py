@@ -1,4 +1,4 @@
-"""What services on pika do beyond the conformance kit: publishing from threads, and whatever a network does to them."""
+"""What services on pika do beyond the conformance kit: they publish from threads, and meet faults of the network."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_wrong_publish_raises_where_it_is_made(threads: int) -> None:
 @asynchronous
 async def test_over_the_bound_of_the_buffer_a_publish_is_refused_at_once() -> None:
     service = Probe(NOWHERE)
-    service._eda_config = replace(service._eda_config, buffer=2)
+    service.BUFFER = 2  # type: ignore[misc]
     async with running(service, ready=False):
         await publish(service, 1, 2)
         with pytest.raises(BufferFull):
@@ -93,7 +93,7 @@ class Sleeper(Listener):
 
 @asynchronous
 async def test_with_threads_a_handler_may_block_for_longer_than_the_heartbeat() -> None:
-    """The embedded broker closes a connection after two heartbeats without a sign of life."""
+    """The embedded broker closes a connection that is silent for two heartbeats."""
     async with EmbeddedBroker() as broker:
         service = Sleeper(broker.url, ["Happened"])
         async with running(service):
@@ -150,7 +150,7 @@ def test_operators_see_who_is_connected(rabbitmq: RabbitNode, rabbit_url: str, r
 @pytest.mark.parametrize("scheme", ["amqp", "amqps"])
 @asynchronous
 async def test_a_peer_that_accepts_and_says_nothing_is_given_up(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
-    """After ``connect_timeout``, in the middle of the handshake of AMQP or TLS; then the next one has its turn."""
+    """After ``connect_timeout``, in the middle of a handshake of AMQP or TLS, the next URL is tried."""
     accepted: list[asyncio.StreamWriter] = []
 
     async def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -230,7 +230,7 @@ async def test_an_answer_that_only_waits_for_a_handler_is_not_late() -> None:
 
 @asynchronous
 async def test_a_consume_that_is_not_answered_costs_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which pika would wait for without end."""
+    """pika would wait for that for ever."""
     consume, times = pika.channel.Channel.basic_consume, []
 
     def unanswered(self: Any, *arguments: Any, **named: Any) -> None:
@@ -249,7 +249,7 @@ async def test_a_consume_that_is_not_answered_costs_the_link(monkeypatch: pytest
 
 
 class Slow(Listener):
-    """The last message is handled for as long as nobody has heard of the one before; both wait for the first one."""
+    """The handler of the last message runs until the one before is known. Both wait for the first one."""
 
     heard = threading.Event()
 

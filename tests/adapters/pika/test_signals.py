@@ -1,11 +1,15 @@
-"""Signals: a worker asked to stop in the middle of its work. See also ``tests/conformance/test_processes.py``."""
+"""Signals that ask a worker to stop in the middle of its work. See also ``tests/conformance/test_processes.py``."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
+import cbor2
 import pytest
 
+from eda_core import LocalError, StateError
+from eda_pika import Service
 from eda_tools.broker import EmbeddedBroker
 from tests.support.jobs import jobs_left, numbers, send_jobs
 from tests.support.services import asynchronous, peer, program
@@ -15,7 +19,7 @@ WORKER = ("-m", "tests.adapters.pika.worker")
 
 @asynchronous
 async def test_sigterm_lets_a_handler_that_blocks_the_loop_finish() -> None:
-    """Those that were handed over and wait for their turn run too; what the broker still has is left."""
+    """Messages that the service has taken are handled, too. What the broker still has is left."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client, program(*WORKER, url=broker.url) as worker:
         await worker.says("ready")
         await send_jobs(client, range(1), wait=True)
@@ -49,7 +53,7 @@ async def test_sigterm_lets_handlers_in_threads_finish_and_leaves_the_rest() -> 
 
 @asynchronous
 async def test_a_second_signal_leaves_unfinished_messages_to_other_workers() -> None:
-    """And the process ends, though threads of its handlers never do."""
+    """The process ends, although threads of its handlers never do."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client, program(*WORKER, "3", url=broker.url) as worker:
         await worker.says("ready")
         await send_jobs(client, range(3), wait=True)
@@ -64,7 +68,7 @@ async def test_a_second_signal_leaves_unfinished_messages_to_other_workers() -> 
 
 @asynchronous
 async def test_a_handler_that_blocks_the_loop_is_ended_when_the_time_is_over() -> None:
-    """It is interrupted in a system call; what it has published is not sent, and its message goes to another worker."""
+    """It is interrupted in a system call. What it has published is not sent. Its message goes to another worker."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client:
         done = await client.tap("events", "JobDone")
         async with program(*WORKER, "0", "0.2", url=broker.url) as worker:
@@ -101,6 +105,87 @@ async def test_the_other_signals_stop_a_worker_too(number: signal.Signals) -> No
         await worker.says("ready")
         worker.process.send_signal(number)
         assert (await worker.end(), worker.errors, worker.lines.all[-1]) == (0, "", "restored")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+@asynchronous
+async def test_what_a_worker_inherits_as_ignored_stays_ignored(number: signal.Signals) -> None:
+    """A job in the background, or under nohup, inherits that."""
+    async with EmbeddedBroker() as broker, peer(broker.url) as client:
+        async with program(*WORKER, url=broker.url, ignored={number}) as worker:
+            await worker.says("ready")
+            worker.process.send_signal(number)
+            worker.process.send_signal(number)
+            await send_jobs(client, range(1), wait=False)
+            await worker.says("done 0")
+            worker.process.send_signal(signal.SIGTERM)
+            assert (await worker.end(), worker.errors, worker.lines.all[-1]) == (0, "", "restored")
+
+
+#: A program with its own handler of SIGTERM; its argument is that of ``run``.
+PROGRAM = """
+import os, signal, sys, threading
+from eda_pika import Service
+
+def say(line):
+    os.write(1, f"{line}\\n".encode())
+
+class Hosted(Service):
+    def on_ready(self):
+        say("ready")
+
+    def on_Stop(self, payload, conversation_id, meta):
+        self.stop()
+
+def handler(number, frame):
+    say(f"the program's {signal.Signals(number).name}")
+
+signal.signal(signal.SIGTERM, handler)
+Hosted(os.environ["EDA_AMQP_URL"], ["Stop"], [], "hosted").run(signals=eval(sys.argv[1]))
+say("restored" if signal.getsignal(signal.SIGTERM) is handler and signal.set_wakeup_fd(-1) == -1 else "not restored")
+"""
+
+
+@pytest.mark.parametrize("signals", ["None", "False"])
+@asynchronous
+async def test_the_programs_own_handler_is_left_alone(signals: str) -> None:
+    async with EmbeddedBroker() as broker, peer(broker.url) as client:
+        async with program("-c", PROGRAM, signals, url=broker.url) as service:
+            await service.says("ready")
+            service.process.send_signal(signal.SIGTERM)
+            await service.says("the program's SIGTERM")
+            headers = {"conversation_id": "c"}
+            await client.publish("events", "Stop", cbor2.dumps(1), content_type="application/cbor", headers=headers)
+            assert (await service.end(), service.errors) == (0, "")
+        assert service.lines.all == ["ready", "the program's SIGTERM", "restored"]
+        async with program("-c", PROGRAM, signals, url=broker.url) as service:
+            await service.says("ready")
+            service.process.send_signal(signal.SIGHUP)
+            assert await service.end() == -signal.SIGHUP, "what the program leaves alone is not taken either"
+
+
+@pytest.mark.parametrize("signals", ["True", "[signal.SIGTERM]"], ids=["all", "one"])
+@asynchronous
+async def test_on_request_a_signal_goes_to_the_service_and_to_the_program(signals: str) -> None:
+    async with EmbeddedBroker() as broker, program("-c", PROGRAM, signals, url=broker.url) as service:
+        await service.says("ready")
+        service.process.send_signal(signal.SIGTERM)
+        assert (await service.end(), service.errors) == (0, "")
+        assert service.lines.all == ["ready", "the program's SIGTERM", "restored"]
+
+
+@asynchronous
+async def test_signals_that_cannot_be_handled_are_refused() -> None:
+    class Never(Service):
+        pass
+
+    service = Never("amqp://127.0.0.1:1/", [], [], "never")
+    with pytest.raises(LocalError, match=r"signals is 'SIGTERM'; give True, False, None, or signals"):
+        service.run("SIGTERM")  # type: ignore[arg-type]
+    with pytest.raises(LocalError, match="asked for outside the main thread"):
+        await asyncio.to_thread(service.run, signals=True)
+    with pytest.raises(StateError, match="the service does not run"):
+        service.stop()
 
 
 @asynchronous

@@ -15,7 +15,7 @@ from eda_pika import ReconnectingSupervisor, Service
 
 
 def say(line: str) -> None:
-    """In one piece, whatever other threads say."""
+    """Write the line in one piece, whatever other threads write."""
     os.write(1, f"{line}\n".encode())
 
 
@@ -41,7 +41,6 @@ class Worker(Service):
 
 if __name__ == "__main__":
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     ReconnectingSupervisor(Worker, os.environ["EDA_AMQP_URL"], ["Job"], [], "worker").run()
     after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]

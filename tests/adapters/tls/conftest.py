@@ -32,7 +32,7 @@ class TlsBroker:
 
     @property
     def context(self) -> ssl.SSLContext:
-        """What trusts the authority, and nobody else."""
+        """A context for clients that trusts the authority and nobody else."""
         return ssl.create_default_context(cafile=str(self.file))
 
 

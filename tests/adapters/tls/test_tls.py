@@ -1,4 +1,4 @@
-"""TLS: a broker is trusted by its authority and its name, by each adapter alike."""
+"""TLS: each adapter trusts a broker by its authority and its name."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_a_broker_without_tls_is_refused(embedded_tls: TlsBroker, embedded
 
 
 def inspect(url: str, authorities: object = "") -> Ran:
-    """Look at a queue that is not there: status 1 says that the tool got as far as that."""
+    """Look at a queue that does not exist. The exit status 1 says that the tool has connected."""
     env = {"SSL_CERT_FILE": str(authorities)} if authorities else {}
     return asyncio.run(run_tool("inspect_queue", url, "nowhere", env=env))
 

@@ -1,4 +1,4 @@
-"""TLS on pika: the same brokers, trusted by their authority and their name, or refused."""
+"""TLS on pika: a broker is trusted by its authority and its name, or refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_an_authority_of_ones_own(broker: TlsBroker, by_url: bool) -> None
 
 
 async def refused(service: Listener) -> str:
-    """Why it does not connect."""
+    """The reason why the service does not connect."""
     reports: Record[str] = Record("reports")
     loop = asyncio.get_running_loop()
     async with running(service, ready=False):

@@ -8,20 +8,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from pamqp.commands import Basic
 
 from eda_core.drivers.blocking import BlockingDriver
-from eda_core.drivers.publish_call import NotConfirmed, Patience, Unroutable, Waiting
+from eda_core.drivers.publish_call import NotConfirmed, PublishCall, PublishLimits, Unroutable
 from eda_core.errors import LocalError, PayloadError
-from eda_core.machine import link
 from eda_core.machine.effects import Close, Connect, Declare, Effect, Publish, PublishLog
 from eda_core.machine.identifiers import DeliveryId, Epoch
+from eda_core.machine.link import IDLE
 from eda_core.machine.machine import Machine
 from eda_core.machine.policy import ReconnectPolicy
 from eda_core.messages.values import Event
 from tests.core.kit import WALL, config
 
-ALWAYS = Patience()
+ALWAYS = PublishLimits()
 
 
 class Caller(BlockingDriver):
@@ -59,15 +58,19 @@ class Caller(BlockingDriver):
     def confirm(self, publish: Publish) -> None:
         self.tell(self.machine.confirmed, publish.epoch, publish.tag)
 
+    def give_back(self, publish: Publish) -> None:
+        """No queue is bound for it."""
+        arguments = (publish.exchange, publish.routing_key, publish.properties, publish.body, "NO_ROUTE")
+        self.tell(self.machine.returned, publish.epoch, *arguments)
+
     def lose(self, publish: Publish) -> None:
-        self.waiting.link_failed("cut")
+        self.publish_call.link_failed("cut")
         self.tell(self.machine.link_down, publish.epoch, "cut")
 
     def perform(self, effect: Effect) -> None:
         if isinstance(effect, Declare):
             self.tell(self.machine.declared, effect.epoch, [])
         elif isinstance(effect, Publish):
-            self.waiting.sent(effect)
             self.sent.append(effect)
             self.coming.append(lambda: self.answers(effect))
         elif isinstance(effect, Close):
@@ -84,7 +87,7 @@ class Caller(BlockingDriver):
         if self.up:
             self.tell(self.machine.link_up, effect.epoch)
         else:
-            self.waiting.link_failed("nobody there")
+            self.publish_call.link_failed("nobody there")
             self.tell(self.machine.link_down, effect.epoch, "nobody there")
             self.clock += self.hiccup
         return self
@@ -95,6 +98,9 @@ class Caller(BlockingDriver):
             self.coming.popleft()()
         else:
             self.clock += max(seconds, 0.0)
+
+    def sleep(self, seconds: float) -> None:
+        self.clock += seconds
 
     def look(self) -> None:
         self.looks += 1
@@ -114,7 +120,7 @@ def events(*payloads: Any) -> Iterator[Event]:
 def test_it_returns_when_all_are_confirmed() -> None:
     caller = Caller()
     call = caller.publish(events(*range(10)), False, ALWAYS)
-    assert (call.taken, call.open, call.failed) == (10, {}, {})
+    assert (call.taken, call.unconfirmed, call.failed) == (10, {}, {})
     assert [publish.ticket for publish in caller.sent] == list(range(10))
     assert caller.publish([], False, ALWAYS).taken == 0
     assert caller.attempts == 1
@@ -125,7 +131,7 @@ def test_no_more_than_the_window_is_taken_ahead() -> None:
 
     def counted() -> Iterator[Event]:
         for number in range(12):
-            ahead.append(len(caller.waiting.open))
+            ahead.append(len(caller.publish_call.unconfirmed))
             yield Event("Happened", number, "c")
 
     caller.publish(counted(), False, ALWAYS)
@@ -138,7 +144,7 @@ def test_nothing_is_connected_for_a_message_that_cannot_be_sent() -> None:
     call = caller.publish(events(object()), False, ALWAYS)
     assert isinstance(call.failed[0], PayloadError)
     assert caller.attempts == 0
-    assert caller.machine.state is link.IDLE
+    assert caller.machine.state is IDLE
 
 
 def test_what_the_iterable_raises_has_its_place_and_ends_it() -> None:
@@ -147,7 +153,7 @@ def test_what_the_iterable_raises_has_its_place_and_ends_it() -> None:
         raise LocalError("no more")
 
     call = Caller().publish(broken(), False, ALWAYS)
-    assert (call.taken, list(call.failed), call.open) == (2, [1], {})
+    assert (call.taken, list(call.failed), call.unconfirmed) == (2, [1], {})
 
 
 def test_it_waits_for_a_broker_that_comes_back() -> None:
@@ -189,7 +195,7 @@ def test_the_time_that_the_iterable_takes_is_not_the_brokers(ends: type[Exceptio
         if ends is KeyError:
             raise KeyError("no more")
 
-    call = caller.publish(slow(), False, Patience(timeout=3.0))
+    call = caller.publish(slow(), False, PublishLimits(timeout=3.0))
     assert ([type(error) for error in call.failed.values()], len(caller.sent)) == ([ends] * (ends is KeyError), 3)
 
 
@@ -234,16 +240,16 @@ def test_a_link_lost_since_the_last_call_is_not_this_ones_failure() -> None:
     caller.publish(events(1), False, ALWAYS)
     caller.clock += 100.0
     caller.coming.append(lambda: caller.lose(caller.sent[-1]))
-    assert caller.publish(events(2), False, Patience(max_retries=0)).failed == {}
+    assert caller.publish(events(2), False, PublishLimits(max_retries=0)).failed == {}
     assert (caller.attempts, len(caller.sent)) == (2, 2)
 
 
 def test_when_hope_is_lost_everything_is_dropped() -> None:
     caller = Caller()
     caller.answers = lambda publish: None
-    call = caller.publish(events(1, 2), False, Patience(timeout=3.0))
+    call = caller.publish(events(1, 2), False, PublishLimits(timeout=3.0))
     assert caller.clock == 1003.0
-    assert call.open == {}
+    assert call.unconfirmed == {}
     for error in call.failed.values():
         assert isinstance(error, NotConfirmed)
         assert error.may_arrive
@@ -255,7 +261,7 @@ def test_retries_are_counted_on_a_machine_that_is_slow() -> None:
     """The next attempt is due when the caller gets to look at the last one; first it looks whether it was the last."""
     caller = Caller()
     caller.up, caller.hiccup = False, 100.0
-    call = caller.publish(events(1), False, Patience(max_retries=2))
+    call = caller.publish(events(1), False, PublishLimits(max_retries=2))
     assert isinstance(call.failed[0], NotConfirmed)
     assert caller.attempts == 3
 
@@ -263,7 +269,7 @@ def test_retries_are_counted_on_a_machine_that_is_slow() -> None:
 def test_retries_end_while_there_is_no_link() -> None:
     caller = Caller()
     caller.up = False
-    call = caller.publish(events(1), False, Patience(max_retries=2))
+    call = caller.publish(events(1), False, PublishLimits(max_retries=2))
     assert caller.attempts == 3
     assert str(call.failed[0]).startswith("given up after 2 retries (nobody there); it was never sent")
 
@@ -272,7 +278,7 @@ def test_a_link_that_opens_begins_the_count_of_attempts_anew() -> None:
     caller = Caller()
     fates = iter([caller.lose] * 3)
     caller.answers = lambda publish: next(fates, caller.confirm)(publish)
-    assert caller.publish(events(1), False, Patience(connection_max_retries=1)).failed == {}
+    assert caller.publish(events(1), False, PublishLimits(connection_max_retries=1)).failed == {}
     assert caller.attempts == 4
 
 
@@ -287,10 +293,7 @@ def test_a_returned_message_fails_and_ends_the_taking() -> None:
     caller = Caller()
 
     def returned(publish: Publish) -> None:
-        properties: Basic.Properties = publish.properties
-        caller.waiting.returned(properties.message_id, "NO_ROUTE")
-        arguments = (publish.exchange, publish.routing_key, properties, publish.body, "NO_ROUTE")
-        caller.tell(caller.machine.returned, publish.epoch, *arguments)
+        caller.give_back(publish)
         caller.confirm(publish)
 
     caller.answers = returned
@@ -304,7 +307,7 @@ def test_a_return_that_was_never_confirmed_is_no_failure_if_the_second_try_goes_
     caller = Caller()
 
     def returned_and_lost(publish: Publish) -> None:
-        caller.waiting.returned(publish.properties.message_id, "NO_ROUTE")
+        caller.give_back(publish)
         caller.lose(publish)
 
     fates = iter([returned_and_lost])
@@ -407,7 +410,7 @@ def test_what_an_interrupted_call_has_left_is_not_done_any_more() -> None:
     caller._todo.append(Connect(Epoch(9), "amqp://elsewhere/", "name", 20))
     caller.drop()
     assert caller.over
-    assert list(caller.waiting.failed) == [0]
+    assert list(caller.publish_call.failed) == [0]
 
 
 def test_nothing_is_dispatched_and_nothing_armed() -> None:
@@ -428,10 +431,78 @@ def test_an_attempt_to_connect_takes_no_longer_than_the_call_has_left(
     timeout: float | None, spent: float, seconds: float
 ) -> None:
     caller = Caller(connect_timeout=30.0)
-    caller.waiting = Waiting(Patience(timeout), caller.clock)
+    caller.publish_call = PublishCall(PublishLimits(timeout), caller.clock)
     caller.clock += spent
     assert caller.connect_timeout() == 30.0, "nothing is open"
     caller.clock -= spent
-    caller.waiting.accepted(caller.clock)
+    caller.publish_call.accepted(caller.clock)
     caller.clock += spent
     assert caller.connect_timeout() == seconds
+
+
+# --- a link that does something only while it is asked to ---
+
+
+class Lazy:
+    """A link, and what it was asked for."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.asked: list[str] = []
+
+    def perform(self, effect: Effect) -> None:
+        """Nothing is performed here."""
+
+    def read(self, timeout: float) -> None:
+        self.asked.append(f"read {timeout:g}")
+
+    def look(self) -> None:
+        self.asked.append("look")
+
+    def abort(self) -> None:
+        self.asked.append("abort")
+
+
+class Alone(BlockingDriver):
+    """Its clock goes while it sleeps."""
+
+    def __init__(self) -> None:
+        self.clock = 1000.0
+        super().__init__(Machine(config(), random=lambda: 0.5, token="tok", wall_offset=WALL), deque())
+
+    def now(self) -> float:
+        return self.clock
+
+    def sleep(self, seconds: float) -> None:
+        self.clock += seconds
+
+    def open(self, effect: Connect) -> Lazy:
+        raise NotImplementedError
+
+    def report(self, level: int, text: str) -> None:
+        """Nobody reads it."""
+
+
+def test_while_there_is_a_link_a_pause_reads_from_it() -> None:
+    driver = Alone()
+    driver.link = lazy = Lazy()
+    for seconds in (0.5, 0.0, -1.0):
+        driver.pause(seconds)
+    driver.look()
+    driver.abort()
+    assert lazy.asked == ["read 0.5", "read 0", "read -1", "look", "abort"]
+    assert driver.clock == 1000.0
+
+
+@pytest.mark.parametrize("link", [None, Lazy()], ids=["no link", "a link that is down"])
+def test_without_a_link_a_pause_sleeps(link: Lazy | None) -> None:
+    driver = Alone()
+    driver.link = link
+    if link is not None:
+        link.up = False
+    for seconds in (0.5, 0.0, -1.0):
+        driver.pause(seconds)
+    driver.look()
+    driver.abort()
+    assert driver.clock == 1000.5
+    assert link is None or link.asked == ["abort"]

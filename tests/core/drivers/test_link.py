@@ -23,7 +23,7 @@ EFFECTS: dict[str, Effect] = {
     "ack": Ack(EPOCH, 1, False),
     "nack": Nack(EPOCH, 1, False),
     "publish": PUBLISH,
-    "log": PublishLog(EPOCH, "svc.INFO", PROPERTIES, b""),
+    "log": PublishLog(EPOCH, "logs", "svc.INFO", PROPERTIES, b""),
 }
 
 
@@ -70,7 +70,7 @@ def willing() -> tuple[Willing, list[tuple[Any, ...]]]:
 
 def test_each_effect_finds_its_method() -> None:
     link, told = willing()
-    link.opened()
+    link.report_open()
     for effect in EFFECTS.values():
         link.perform(effect)
     assert link.done == [*EFFECTS]
@@ -113,7 +113,7 @@ def test_what_a_transport_cannot_do_is_reported(name: str) -> None:
 def test_a_failure_on_a_link_that_is_given_up_is_no_news() -> None:
     link, told = made()
     link.closing = True
-    link.failed(PUBLISH, OSError("gone"))
+    link.report_failure(PUBLISH, OSError("gone"))
     assert told == []
 
 
@@ -140,14 +140,14 @@ def test_a_failure_on_a_link_that_is_given_up_is_no_news() -> None:
 def test_each_method_of_the_broker_is_an_input(method: base.Frame, told: tuple[Any, ...]) -> None:
     link, inputs = made()
     content = (PROPERTIES, b"body") if method.name in ("Basic.Deliver", "Basic.Return") else ()
-    link.received(method.name, method, *content)
+    link.receive(method.name, method, *content)
     assert inputs == [told]
 
 
 def test_that_a_consumer_is_there_or_gone_is_no_news() -> None:
     link, told = made()
-    link.received("Basic.ConsumeOk", Basic.ConsumeOk("events"))
-    link.received("Basic.CancelOk", Basic.CancelOk("events"))
+    link.receive("Basic.ConsumeOk", Basic.ConsumeOk("events"))
+    link.receive("Basic.CancelOk", Basic.CancelOk("events"))
     assert told == []
 
 
@@ -155,7 +155,7 @@ def test_that_a_consumer_is_there_or_gone_is_no_news() -> None:
 def test_what_no_broker_sends_is_refused(name: str) -> None:
     link, told = made()
     with pytest.raises(ValueError, match=f"unexpected {name}"):
-        link.received(name, Basic.Recover())
+        link.receive(name, Basic.Recover())
     assert told == []
 
 
@@ -168,7 +168,7 @@ def test_the_replies_to_a_declare_are_one_input_each_time() -> None:
         link.perform(Declare(EPOCH, asked))
         for reply in replies:
             assert told == []
-            link.received(reply.name, reply)
+            link.receive(reply.name, reply)
         assert told.pop() == ("declared", EPOCH, replies)
 
 
@@ -177,7 +177,7 @@ def test_each_kind_of_reply_is_one(reply: base.Frame) -> None:
     link, told = willing()
     link.up = True
     link.perform(Declare(EPOCH, (Basic.Qos(),)))
-    link.received(reply.name, reply)
+    link.receive(reply.name, reply)
     assert told == [("declared", EPOCH, [reply])]
 
 
@@ -185,7 +185,7 @@ def test_what_is_not_utf_8_becomes_text() -> None:
     link, told = made()
     hostile: Any = Basic.Deliver("tag", 5, True, "events", "Happened")
     hostile.exchange, hostile.routing_key = b"\xff", b"\xfe"
-    link.received("Basic.Deliver", hostile, PROPERTIES, b"")
+    link.receive("Basic.Deliver", hostile, PROPERTIES, b"")
     assert told[0][4:6] == ("\ufffd", "\ufffd")
 
 

@@ -1,43 +1,45 @@
-"""What comes of a blocking caller's publishes, and when it gives up."""
+"""What becomes of the messages of a call, and when the call gives up."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from pamqp.commands import Basic
 
-from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, Patience, Unroutable, Waiting
+from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, PublishCall, PublishLimits, Unroutable
 from eda_core.errors import LocalError, PublishError
-from eda_core.machine.effects import Publish
-from tests.core.kit import make_publish
+from eda_core.machine.effects import PublishDone
 
 
-def publish(ticket: int | None, message_id: str | None = "m") -> Publish:
-    return make_publish(1, ticket=ticket, properties=Basic.Properties(message_id=message_id))
-
-
-def waiting(messages: int = 1, **patience: Any) -> Waiting:
-    call = Waiting(Patience(**patience), 100.0)
+def begun(messages: int = 1, **limits: Any) -> PublishCall:
+    call = PublishCall(PublishLimits(**limits), 100.0)
     for _ in range(messages):
         call.accepted(100.0)
     return call
 
 
-def test_a_confirmed_message_is_neither_open_nor_failed() -> None:
-    call = waiting(2)
-    assert (call.taken, list(call.open)) == (2, [0, 1])
-    call.sent(publish(0))
-    call.settled(0, None, 101.0)
-    assert (list(call.open), call.failed) == ([1], {})
+def gives_up(call: PublishCall, now: float) -> bool:
+    """Look at the limits, as a driver does."""
+    reason = call.exceeded_limit(now)
+    if reason:
+        call.give_up(reason)
+    return bool(reason)
+
+
+def test_a_confirmed_message_is_neither_unconfirmed_nor_failed() -> None:
+    call = begun(2)
+    assert (call.taken, list(call.unconfirmed)) == (2, [0, 1])
+    call.sent(0)
+    call.done(PublishDone(0), 101.0)
+    assert (list(call.unconfirmed), call.failed) == ([1], {})
 
 
 def test_it_may_arrive_once_it_was_sent() -> None:
-    call = waiting(2)
-    call.sent(publish(1))
-    call.trouble = "no link"
-    call.settled(0, "stopped", 101.0)
-    call.settled(1, "stopped", 101.0)
+    call = begun(2)
+    call.sent(1)
+    call.last_error = "no link"
+    call.done(PublishDone(0, "stopped"), 101.0)
+    call.done(PublishDone(1, "stopped"), 101.0)
     never, perhaps = call.failed[0], call.failed[1]
     assert isinstance(never, NotConfirmed)
     assert isinstance(perhaps, NotConfirmed)
@@ -48,100 +50,96 @@ def test_it_may_arrive_once_it_was_sent() -> None:
     )
 
 
-def test_without_trouble_the_reason_is_the_machines() -> None:
-    call = waiting()
-    call.settled(0, "the service stopped", 101.0)
+def test_without_an_error_the_reason_is_the_machines() -> None:
+    call = begun()
+    call.done(PublishDone(0, "the service stopped"), 101.0)
     assert str(call.failed[0]).startswith("the service stopped; ")
 
 
 def test_what_cannot_be_sent_has_its_place() -> None:
-    call, error = waiting(1), LocalError("no")
-    call.wrong(error)
-    assert (call.taken, call.failed, list(call.open)) == (2, {1: error}, [0])
+    call, error = begun(1), LocalError("no")
+    call.not_accepted(error)
+    assert (call.taken, call.failed, list(call.unconfirmed)) == (2, {1: error}, [0])
 
 
-def test_a_returned_message_fails_unless_it_is_sent_again() -> None:
-    call = waiting(3)
-    call.sent(publish(0, "a"))
-    call.sent(publish(1, "b"))
-    call.returned("b", "NO_ROUTE")
-    call.returned(None, "NO_ROUTE")  # of somebody else, and not the one that was not sent yet
+def test_a_returned_message_fails() -> None:
+    call = begun(3)
+    call.sent(0)
+    call.sent(1)
+    call.done(PublishDone(1, returned="NO_ROUTE"), 101.0)
     assert list(call.failed) == [1]
     assert isinstance(call.failed[1], Unroutable)
     assert str(call.failed[1]) == "the message came back: NO_ROUTE; nobody subscribes to it"
-    call.sent(publish(1, "b"))  # its link was lost before its confirm
-    call.sent(publish(None, "c"))  # nobody waits for that one
-    assert call.failed == {}
-    assert sorted(call.open) == [0, 1, 2]
+    assert sorted(call.unconfirmed) == [0, 2]
 
 
 def test_the_time_begins_anew_with_each_step_forward() -> None:
-    call = waiting(2, timeout=5.0)
+    call = begun(2, timeout=5.0)
     assert call.deadline() == 105.0
-    assert not call.hopeless(104.9)
-    call.settled(0, None, 104.0)
+    assert not gives_up(call, 104.9)
+    call.done(PublishDone(0), 104.0)
     assert call.deadline() == 109.0
-    assert not call.hopeless(105.0)
+    assert not gives_up(call, 105.0)
     call.accepted(108.0)
-    assert not call.hopeless(112.9)
-    assert call.hopeless(113.0)
-    assert call.trouble == "no confirm within 5 s"
+    assert not gives_up(call, 112.9)
+    assert gives_up(call, 113.0)
+    assert call.last_error == "no confirm within 5 s"
 
 
 def test_what_took_its_time_elsewhere_does_not_count() -> None:
-    call = waiting(1, timeout=5.0)
-    call.resumed(200.0)
+    call = begun(1, timeout=5.0)
+    call.restart_timeout(200.0)
     assert call.deadline() == 205.0
-    assert not call.hopeless(204.9)
+    assert not gives_up(call, 204.9)
 
 
 def test_there_may_be_no_limit_at_all() -> None:
-    call = waiting()
+    call = begun()
     for _ in range(1000):
         call.link_failed("gone")
         call.refused(100.0)
     assert call.deadline() is None
-    assert not call.hopeless(1e9)
+    assert not gives_up(call, 1e9)
 
 
 def test_attempts_to_connect_are_counted_in_a_row() -> None:
-    call = waiting(connection_max_retries=1)
+    call = begun(connection_max_retries=1)
     for _ in range(3):
         call.link_failed("nobody there")
-        assert not call.hopeless(100.0)
+        assert not gives_up(call, 100.0)
         call.link_open()
     call.link_failed("nobody there")
     call.link_failed("still nobody")
-    assert call.hopeless(100.0)
-    assert call.trouble == "no connection after 1 retries (still nobody)"
+    assert gives_up(call, 100.0)
+    assert call.last_error == "no connection after 1 retries (still nobody)"
 
 
 def test_retries_are_counted_whatever_they_are_for() -> None:
-    call = waiting(max_retries=2, retry_delay=1.0)
+    call = begun(max_retries=2, retry_delay=1.0)
     call.link_failed("gone")
     call.link_open()
     call.refused(100.0)
     call.refused(100.9)  # of the same batch
-    assert not call.hopeless(100.9)
+    assert not gives_up(call, 100.9)
     call.refused(101.0)
-    assert call.hopeless(101.0)
-    assert call.trouble == "given up after 2 retries (the broker refuses it: is a queue full?)"
+    assert gives_up(call, 101.0)
+    assert call.last_error == "given up after 2 retries (the broker refuses it: is a queue full?)"
 
 
 def test_no_retry_means_that_the_first_failure_is_the_last() -> None:
-    lost, refused = waiting(max_retries=0), waiting(max_retries=0)
-    assert not lost.hopeless(100.0)
+    lost, refused = begun(max_retries=0), begun(max_retries=0)
+    assert not gives_up(lost, 100.0)
     lost.link_failed("gone")
     refused.refused(100.0)
-    assert lost.hopeless(100.0)
-    assert refused.hopeless(100.0)
+    assert gives_up(lost, 100.0)
+    assert gives_up(refused, 100.0)
 
 
 @pytest.mark.parametrize("count", [-1, 1.5, True, "3"])
 @pytest.mark.parametrize("name", ["connection_max_retries", "max_retries"])
 def test_a_number_of_retries_is_a_number(name: str, count: Any) -> None:
     with pytest.raises(LocalError, match=f"{name} is {count!r}; give a whole number, or None"):
-        Patience(**{name: count})
+        PublishLimits(**{name: count})
 
 
 def test_partly_published_tells_which_are_and_which_are_not() -> None:

@@ -46,7 +46,7 @@ FAILED = Failed("no")
 
 @dataclasses.dataclass(eq=False)
 class Source:
-    """A message in the queue, and what became of it."""
+    """A message in the queue, and how it was settled."""
 
     number: int
     body: bytes
@@ -91,7 +91,7 @@ class Call:
 
 
 class World:
-    """A machine with all that is around it."""
+    """A machine with a model of its broker, its driver and its service."""
 
     def __init__(self, delays: bool) -> None:
         self.now = 0.0
@@ -187,17 +187,17 @@ class World:
             source.settled = self.fates[effect.epoch, tag] = "acknowledged"
 
     def _together(self, epoch: Epoch, tag: int) -> set[tuple[Epoch, int]]:
-        """What may only be acknowledged together with this delivery."""
+        """Return the deliveries that may only be acknowledged together with this one."""
         found = {(epoch, tag)}.union(*(group for group in self.groups if (epoch, tag) in group))
         return {each for each in found if self.fates.get(each) != "requeued"}
 
     def _is_over(self, number: int) -> bool:
-        """Whether this is a call that is over."""
+        """Return whether this is a call that has ended."""
         call = self.calls.get(number)
         return call is not None and bool(call.gone or call.ended)
 
     def _is_dropped(self, publish: Accepted) -> bool:
-        """Whether it is the command of a call that is over, and not on the link: it need not be sent any more."""
+        """Return whether it is the command of an ended call and not on the link. Then it need not be sent."""
         return self._is_over(publish.number) and publish.number not in [each for _, each in self.unanswered.values()]
 
     def _copies(self, tag: int) -> list[tuple[Publish, int]]:
@@ -248,7 +248,10 @@ class World:
             self._cut()
 
     def _stopped(self, effect: Stopped) -> None:
+        """The driver drops the link, if the broker has not closed it in time."""
         self.over = effect
+        if self.epoch is not None:
+            self._cut()
 
     def _cut(self) -> None:
         """The link is gone: the broker has everything back that was not acknowledged."""
@@ -275,7 +278,7 @@ class World:
         self.queue.append(source)
 
     def answer(self) -> None:
-        """The driver has done what it was asked: connected, or declared."""
+        """The driver reports that it has connected or declared."""
         asked, self.asked = self.asked, None
         if isinstance(asked, Connect):
             self.perform(self.machine.link_up(asked.epoch, self.now))
@@ -348,7 +351,7 @@ class World:
             self.perform(effects)
 
     def _accept(self, choice: int, immediate: bool) -> tuple[int, DeliveryId | None]:
-        """The number of a publish, and what it is within: a delivery, or nothing."""
+        """Return the number of a publish, and the delivery that it is within, if any."""
         number = next(self.numbers)
         candidates = [*sorted(self.running), *sorted(self.deferred), None]
         within = candidates[choice % len(candidates)]
@@ -359,7 +362,7 @@ class World:
         return number, within
 
     def result(self, choice: int, again: bool) -> None:
-        """The other service answers a call, not necessarily for the last time; the result may come to no queue."""
+        """The other service answers a call. It may do so again, and the result may come to no queue."""
         if not self.commands:
             return
         place = choice % len(self.commands)
@@ -409,7 +412,7 @@ class World:
             self.perform(method(self.epoch, tag, self.now, multiple=multiple))
 
     def _retry(self, copy: Publish) -> None:
-        """The copy of a failed message is safe; another attempt at it will come."""
+        """The copy of a failed message is confirmed, so it will be tried again."""
         self.sources.append(Source(0, copy.body, properties=copy.properties, settled="waits in the retry queue"))
 
     def lose(self) -> None:
@@ -431,7 +434,7 @@ class World:
             self.perform(self.machine.tick(self.now))
 
     def stale(self, choice: int) -> None:
-        """Reports about links that are gone, tags that never were, and wrong calls: none has an effect."""
+        """Make inputs about lost links and unknown tags, and wrong calls. None has an effect."""
         machine, now = self.machine, self.now
         old = Epoch(machine.epoch - 1)
         properties = Basic.Properties(headers={"conversation_id": "c"})
@@ -498,7 +501,7 @@ class World:
                 self.reply(0, False, True)
             elif self.replying and self.commands and len(self.unacked) < 4:
                 self.result(0, False)
-            elif self.consuming and self.queue:
+            elif self.consuming and self.queue and len(self.unacked) < 4:
                 self.deliver()
             elif (deadline := self.machine.deadline()) is not None and deadline < 1e8:
                 self.wait(max(0.0, deadline - self.now))

@@ -34,7 +34,7 @@ def binding(**settings: Any) -> Bench:
 
 
 def draining(**settings: Any) -> Bench:
-    """Kept there by a handler that runs."""
+    """Return a bench that is draining because a handler runs."""
     bench = opened(**settings)
     bench.take()
     bench.stop()

@@ -1,4 +1,4 @@
-"""Batches: handed over at size or time, acknowledged together, safe when links are lost."""
+"""Batches: when the callback is called, what is acknowledged together, and what a lost link does."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +11,6 @@ from eda_core import (
     DEFERRED,
     DONE,
     Ack,
-    Batch,
     Close,
     Config,
     DeliveryId,
@@ -26,11 +25,11 @@ from eda_core import (
     Nack,
     Outcome,
     Publish,
-    RawEvent,
     Report,
 )
 from eda_core.machine.aggregator import Collected
 from tests.core.kit import seal
+from tests.core.machine.batches import Batch
 
 EPOCH = Epoch(1)
 
@@ -60,7 +59,7 @@ def deliver(machine: Machine, tag: int, epoch: Epoch = EPOCH) -> DeliveryId:
 
 
 def handle(machine: Machine, batch: Batch[int], tag: int, now: float, epoch: Epoch = EPOCH) -> list[object]:
-    """Deliver, push from within the handler, and end the handler deferring its acknowledgement."""
+    """Deliver a message, push it in its handler, and end the handler with a deferred acknowledgement."""
     delivery = deliver(machine, tag, epoch)
     return [*batch.push(machine, delivery, tag, now), *machine.handled(delivery, DEFERRED, now)]
 
@@ -75,7 +74,7 @@ def test_a_full_batch_is_handed_over_in_order_and_acknowledged() -> None:
     batch = Batch(3, 60.0, callback)
     assert handle(machine, batch, 1, 0.0) == []
     assert handle(machine, batch, 2, 0.0) == []
-    assert repr(batch) == "<Batch 2/3>"
+    assert repr(batch) == "<Aggregator 2/3>"
     effects = handle(machine, batch, 3, 0.0)
     assert got == [[1, 2, 3]]
     acks = [(effect.tag, effect.multiple) for effect in effects if isinstance(effect, Ack)]
@@ -190,12 +189,6 @@ def test_what_a_timer_hands_over_while_a_handler_goes_on_is_not_dropped_with_tha
     assert machine.confirmed(EPOCH, publish.tag, 1.0) == [Ack(EPOCH, 1, False)]
 
 
-def test_an_event_in_a_batch_is_short_to_show() -> None:
-    event = RawEvent({"secret": "x" * 1000}, "c-1", {"delivery_tag": 7})
-    assert repr(event) == "<RawEvent c-1>"
-    assert (event.payload, event.conversation_id, event.meta) == ({"secret": "x" * 1000}, "c-1", {"delivery_tag": 7})
-
-
 def test_messages_of_a_lost_link_leave_the_batch() -> None:
     machine, (got, callback) = an_open_machine(), collector()
     batch = Batch(3, 60.0, callback)
@@ -219,7 +212,7 @@ def test_a_link_lost_while_the_batch_is_dealt_with_acknowledges_nothing() -> Non
 
 
 def end(machine: Machine, batch: Batch[int], tag: int, outcome: Outcome, epoch: Epoch = EPOCH) -> list[Effect]:
-    """Deliver, add, and end the handler in this way."""
+    """Deliver a message, add it, and end its handler with ``outcome``."""
     delivery = deliver(machine, tag, epoch)
     batch.add(delivery, tag, 0.0)
     batch.handled(machine, delivery, outcome, 0.0)
@@ -298,7 +291,7 @@ def test_a_failing_callback_tells_how_many_events_are_lost() -> None:
     end(machine, batch, 3, DEFERRED)
     effects = batch.expire(machine, 1.0)
     assert isinstance(effects[0], Report)
-    assert "2 event(s) of a batch, acknowledged before, are lost: ValueError: no disk" in effects[0].text
+    assert "2 event(s) acknowledged before their batch failed are lost: ValueError: no disk" in effects[0].text
     assert [effect for effect in effects if isinstance(effect, Nack)] == [Nack(EPOCH, 3, True)]
 
 

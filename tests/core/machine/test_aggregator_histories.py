@@ -1,4 +1,4 @@
-"""Random histories of a batch: what is handed over is what nobody else will bring, each once and in order."""
+"""Random histories of a batch: the callback gets each event once and in order, without those that come again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda_core import DEFERRED, DONE, Batch, DeliveryId, Epoch, Failed, Outcome
+from eda_core import DEFERRED, DONE, DeliveryId, Epoch, Failed, Outcome
+from tests.core.machine.batches import Batch
 from tests.core.machine.test_aggregator import an_open_machine, collector, deliver, open_link
 
 _OUTCOMES: Final[dict[str, Outcome]] = {"done": DONE, "deferred": DEFERRED, "failed": Failed("on purpose")}
@@ -43,7 +44,7 @@ class History:
         self.begun.append((deliver(self.machine, self.tag, self.link), self.count, self.link))
 
     def push(self, which: int = 0) -> None:
-        """The oldest handler that has not yet pushed its message does so, whatever has become of its link."""
+        """The oldest handler that has not pushed its message pushes it, even if its link is lost."""
         if self.begun:
             delivery, number, link = self.begun.pop(which)
             self.batch.add(delivery, number, self.now)
@@ -52,11 +53,11 @@ class History:
                 self.expected[number] = False
 
     def overtake(self) -> None:
-        """The latest one does so."""
+        """The latest handler that has not pushed its message pushes it."""
         self.push(-1)
 
     def end(self, outcome: Outcome) -> None:
-        """The oldest handler that runs comes to its end."""
+        """The oldest handler that runs ends."""
         if not self.running:
             return
         delivery, number, link = self.running.pop(0)

@@ -1,4 +1,4 @@
-"""The table of calls, and what each of them comes to. What the machine makes of calls is in ``test_machine_calls``."""
+"""The table of calls, and how each call ends. The machine's part is in ``test_machine_calls``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.core.kit import make_publish
 
 
 def waiting(*dues: float, limit: int = 10) -> Calls:
-    """Calls 0, 1 and so on, each with its number as correlation id, due at these times."""
+    """Return calls 0, 1 and so on, due at these times. The correlation id of each is its number."""
     calls = Calls("svc.tok", limit)
     for number, due in enumerate(dues):
         calls.add(str(number), Call(number, "peer.Do", due, make_publish(number)))
@@ -163,7 +163,7 @@ def test_an_error_is_raised_with_its_payload() -> None:
 
 
 def test_no_result_in_time_is_a_timeout() -> None:
-    with pytest.raises(CommandTimeout, match=r"peer\.Do: too late; a late result will be dropped") as caught:
+    with pytest.raises(CommandTimeout, match=r"peer\.Do: too late; a result that comes later is dropped") as caught:
         answer(Replied(1, "peer.Do", None, "too late", timed_out=True))
     assert isinstance(caught.value, TimeoutError)
 

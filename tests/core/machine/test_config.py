@@ -1,4 +1,4 @@
-"""The configuration: what is refused, with which words, and what comes of what users write."""
+"""The configuration: which values are refused with which words, and how the others are stored."""
 
 from __future__ import annotations
 

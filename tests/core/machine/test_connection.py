@@ -1,4 +1,4 @@
-"""Keeping the link: connecting, losing it, waiting, and what the state of the link makes of each input."""
+"""The life of the link: connecting, losing it, waiting, and what each input does in each state."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_link_that_lasted_clears_the_count_of_failures(lasted: float, delay: f
 
 @pytest.mark.parametrize("progress", ["nothing", "handled", "confirmed"])
 def test_progress_on_a_link_clears_the_count_of_failures(progress: str) -> None:
-    """However short a link lives: under cuts every few seconds a service that gets on must not wait ever longer."""
+    """A service that makes progress must not wait longer and longer, even if each link is short."""
     bench = Bench(jitter=1.0)
     for attempt in range(5):
         bench.open()
@@ -196,7 +196,7 @@ def test_after_the_first_link_every_loss_is_mended() -> None:
 
 @pytest.mark.parametrize("attempts", [0, -1, True, 1.0, "1"])
 def test_initial_attempts_are_a_number_of_them(attempts: Any) -> None:
-    with pytest.raises(LocalError, match="initial_attempts is a whole number, at least 1, or None"):
+    with pytest.raises(LocalError, match="give initial_attempts as a whole number from 1, or None"):
         ReconnectPolicy(initial_attempts=attempts)
 
 
@@ -220,7 +220,7 @@ def test_each_attempt_has_an_epoch_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("state", [link.CONNECTING, link.DECLARING, link.BINDING])
-def test_patience_with_connecting_ends(state: str) -> None:
+def test_connecting_has_a_deadline(state: str) -> None:
     bench = REACH[state](connect_timeout=12.0)
     assert bench.machine.deadline() == pytest.approx(112.0)
     assert bench.wait(11.9) == []
@@ -232,7 +232,7 @@ def test_patience_with_connecting_ends(state: str) -> None:
 
 
 def test_a_link_that_comes_up_after_it_was_given_up_is_ignored() -> None:
-    """Its Close is on the way; taking it would leave the machine with a link that goes away."""
+    """Its Close is on the way, so the machine would soon lose it."""
     bench = connecting()
     late = bench.epoch
     bench.due()
@@ -265,7 +265,7 @@ REPORTS: dict[str, Callable[[Machine, Epoch, float], object]] = {
 @pytest.mark.parametrize("report", REPORTS)
 @pytest.mark.parametrize("distance", [-1, 1])
 def test_reports_about_other_links_are_counted_and_change_nothing(state: str, report: str, distance: int) -> None:
-    """Rule R4. Later epochs than the present one cannot be; they are not believed either."""
+    """Rule R4. Epochs later than the present one are ignored, too."""
     bench = REACH[state]()
     machine = bench.machine
     counted = machine.stale
@@ -304,7 +304,7 @@ def test_credentials_refused_on_one_of_two_urls_are_tried_again() -> None:
 
 
 def test_only_refusals_without_a_change_in_between_count() -> None:
-    """The first broker refused once, but then was unreachable: what it thinks of the credentials now is not known."""
+    """The first broker refused once and was then unreachable, so it may accept the credentials now."""
     bench = Bench(urls=[*URLS])
     for refused in (True, False, False, True):
         bench.connect()
@@ -411,12 +411,12 @@ def test_an_alarm_that_lasts_too_long_leads_to_another_broker() -> None:
     bench = opened(urls=[*URLS], blocked_timeout=60.0)
     bench.machine.blocked(bench.epoch, "low on disk", bench.now)
     bench.now += 30.0
-    bench.machine.blocked(bench.epoch, "low on memory", bench.now)  # one alarm more, not a new patience
+    bench.machine.blocked(bench.epoch, "low on memory", bench.now)  # the alarm goes on, and its deadline stays
     assert bench.machine.deadline() == pytest.approx(bench.now + 30.0)
     assert bench.wait(29.9) == []
     effects = bench.due()
     assert kinds(effects) == ["Close", "Report"]
-    assert "the broker has taken no publishes for 60 s" in only(Report, effects).text
+    assert "the broker has blocked publishing for 60 s" in only(Report, effects).text
     assert bench.connect().url == URLS[1]
 
 
@@ -474,7 +474,7 @@ def test_early_ticks_are_no_ops(state: str, early: list[float], fields: str) -> 
 
 @every_state
 def test_a_tick_at_the_deadline_is_done_once(state: str) -> None:
-    """Jitter 1, so that no delay is nothing: what a second tick does at the same time must then be nothing."""
+    """With jitter 1 no delay is 0, so a second tick at the same time must do nothing."""
     bench = REACH[state](jitter=1.0)
     deadline = bench.machine.deadline()
     if deadline is None:

@@ -15,12 +15,12 @@ from tests.core.machine.states import REACH, draining
 
 
 def queues(declare: Declare) -> list[str]:
-    """The names of those that are declared, "" for one that the broker names."""
+    """Return the names of the queues that are declared; "" if the broker names it."""
     return [command.queue for command in declare.commands if isinstance(command, Queue.Declare)]
 
 
 def bound(declare: Declare) -> list[tuple[str, str, str]]:
-    """Queue, exchange and key of each binding."""
+    """Return the queue, the exchange and the key of each binding."""
     return [
         (command.queue, command.exchange, command.routing_key)
         for command in declare.commands
@@ -88,7 +88,7 @@ def test_wanted_once_it_is_part_of_each_new_link() -> None:
 
 
 def test_the_others_are_still_known() -> None:
-    """Those that an unconfigured service does not consume yet, here."""
+    """Here these are the queues that an unconfigured service does not consume yet."""
     bench = opened(configurations=["Settings"])
     bind = only(Declare, bench.declared(only(Declare, bench.call())))
     bench.declared(bind)
@@ -130,7 +130,7 @@ def test_replies_to_nothing_are_refused_as_soon_as_it_is_there() -> None:
 
 
 def test_a_stop_cancels_the_others_only() -> None:
-    """Handlers that still run wait for results."""
+    """Handlers that still run may wait for results."""
     bench = calling()
     delivery = bench.take()
     bench.call(2, within=delivery)
@@ -148,7 +148,7 @@ def test_a_stop_while_it_is_added_waits_for_it() -> None:
 
 @pytest.mark.parametrize("answered", [0, 1])
 def test_a_broker_that_does_not_answer_is_left(answered: int) -> None:
-    """Else no call could be made as long as the link lives."""
+    """Otherwise no call could be made as long as the link lasts."""
     bench = opened(connect_timeout=12.0)
     effects = bench.call(timeout=1000.0)
     for _ in range(answered):

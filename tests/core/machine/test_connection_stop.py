@@ -49,7 +49,7 @@ def test_a_stop_with_nothing_to_finish(state: str, effects: list[str], after: st
 
 @every_state
 def test_a_stop_ends_in_every_state_though_nothing_ever_answers(state: str) -> None:
-    """Neither handlers nor the broker nor the driver say a word more: the deadlines alone must do it."""
+    """No handler ends, and neither broker nor driver reports anything: deadlines must end the service."""
     bench = REACH[state]()
     if state not in (link.CLOSING, link.STOPPED):
         bench.publish()
@@ -183,7 +183,7 @@ def test_a_link_lost_while_stopping_with_nothing_kept_is_the_end() -> None:
 
 
 def test_a_stop_waits_for_handlers_whose_link_was_lost() -> None:
-    """What they do outside the bus must not be cut off; their messages are redelivered to others."""
+    """Their work outside the bus must not be interrupted. Other workers get their messages."""
     bench = draining()
     (dispatch,) = of(Dispatch, bench.seen)
     bench.lose()
@@ -238,7 +238,7 @@ def test_a_second_stop_can_only_shorten_the_time() -> None:
     assert bench.machine.deadline() == pytest.approx(bench.now + 1.0)
 
 
-def test_a_stop_without_patience_closes_at_the_next_tick() -> None:
+def test_a_stop_without_time_closes_at_the_next_tick() -> None:
     bench = draining()
     bench.stop(0.0)
     assert kinds(bench.wait(0.0)) == ["Close"]
@@ -318,7 +318,7 @@ def test_after_close_nothing_more_is_asked_of_the_link() -> None:
 
 
 def test_an_acknowledgement_by_hand_after_the_end_is_too_late_and_no_error() -> None:
-    """The timer or task that acknowledges does not know that the service has stopped; its message is redelivered."""
+    """The task that acknowledges does not know that the service has stopped. The message comes again."""
     bench = opened()
     delivery = bench.take()
     bench.handled(delivery, DEFERRED)
@@ -333,13 +333,13 @@ def test_an_acknowledgement_by_hand_after_the_end_is_too_late_and_no_error() -> 
 def test_a_timeout_that_is_no_number_changes_nothing(timeout: Any) -> None:
     bench = opened()
     before = snapshot(bench.machine)
-    with pytest.raises(LocalError, match=r"timeout is .*; give seconds"):
+    with pytest.raises(LocalError, match=r"the timeout of stop\(\) is .*; give seconds"):
         bench.stop(timeout)
     assert snapshot(bench.machine) == before
 
 
 def test_what_was_not_held_cannot_be_released() -> None:
-    """Or no later stop would ever find that there is nothing to wait for."""
+    """Otherwise a later stop would never end."""
     bench = opened()
     bench.machine.hold(bench.now)
     bench.machine.release(bench.now)

@@ -1,4 +1,4 @@
-"""Receiving: dispatch, the outbox of each delivery, and when the acknowledgement goes out."""
+"""Receiving: dispatch, the outbox of each delivery, and when a delivery is acknowledged."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_one_confirm_for_many_settles_all_their_deliveries_with_one_acknowledgem
 
 
 def test_only_the_deliverys_own_publishes_hold_its_acknowledgement() -> None:
-    """eventail waits until nothing at all is unconfirmed, which under load may never be."""
+    """eventail waits until no publish at all is unconfirmed, which may never be so under load."""
     bench = opened()
     bench.send()
     slow, quick = bench.take(), bench.take()
@@ -314,7 +314,7 @@ def test_what_arrives_while_draining_goes_back_to_the_queue_unread() -> None:
 
 
 def test_what_was_never_confirmed_when_the_service_ends_is_reported() -> None:
-    """What a handler published within a delivery is not: that goes back to the queue with its message."""
+    """The publishes of a handler are not reported: its message goes back to its queue."""
     bench = opened()
     delivery = bench.take()
     bench.publish(within=delivery)
@@ -429,7 +429,7 @@ def test_a_handler_holds_no_more_than_its_limit() -> None:
     bench = opened(held=1)
     delivery = bench.take()
     bench.publish(within=delivery)
-    with pytest.raises(BufferFull, match="the handler of Happened holds 1 publishes until it ends, the limit"):
+    with pytest.raises(BufferFull, match="the handler of Happened holds 1 publishes, which is the limit"):
         bench.publish(within=delivery)
     assert len(of(Publish, bench.handled(delivery))) == 1
 
@@ -437,7 +437,6 @@ def test_a_handler_holds_no_more_than_its_limit() -> None:
 def test_an_input_that_cannot_come_is_a_bug_of_ours() -> None:
     bench = opened()
     deliveries = bench.machine._deliveries
-    found = deliveries.find(bench.take())
-    assert found is not None
+    found = deliveries.in_flight.by_id[bench.take()]
     with pytest.raises(AssertionError, match="'space' cannot come while a delivery is running"):
         deliveries._step(found, life.SPACE, bench.now, [])

@@ -54,7 +54,7 @@ def test_multiple_settles_the_earlier_deferred_ones_too() -> None:
 
 
 def test_multiple_leaves_out_those_that_run_or_are_settled() -> None:
-    """Not as the broker's multiple: it covers what waits for it, never what somebody else still works on."""
+    """Unlike the broker's multiple it does not include deliveries whose handlers still run."""
     bench = opened()
     running = bench.take()
     _, second = deferred(bench, 2)
@@ -82,17 +82,17 @@ def test_multiple_leaves_out_later_ones() -> None:
     assert bench.machine.in_flight(second)
 
 
-@pytest.mark.parametrize("verdict", ["ack", "reject"])
-def test_an_acknowledgement_by_hand_waits_for_the_confirms_of_its_delivery(verdict: str) -> None:
+@pytest.mark.parametrize("decision", ["ack", "reject"])
+def test_an_acknowledgement_by_hand_waits_for_the_confirms_of_its_delivery(decision: str) -> None:
     bench = opened()
     delivery = bench.take()
     bench.publish(within=delivery)
     held = only(Publish, bench.handled(delivery, DEFERRED))
     later = bench.send(within=delivery)
-    assert CALLS[verdict](bench, delivery) == []
+    assert CALLS[decision](bench, delivery) == []
     assert bench.confirm(held) == []
     settled = bench.confirm(later)
-    assert settled == [Ack(bench.epoch, 1, False) if verdict == "ack" else Nack(bench.epoch, 1, False)]
+    assert settled == [Ack(bench.epoch, 1, False) if decision == "ack" else Nack(bench.epoch, 1, False)]
 
 
 # TOGETHER
@@ -142,7 +142,7 @@ def test_one_that_fails_is_not_waited_for(first_ready: bool) -> None:
 
 @pytest.mark.parametrize("how", ["again", "in vain", "later"])
 def test_if_what_the_failing_one_published_is_dropped_all_fail(how: str) -> None:
-    """It may be what the callback of a batch published for all of them."""
+    """The callback of a batch may have published it for all of them."""
     policy = {"again": RetryPolicy(2), "in vain": RetryPolicy(1), "later": RetryPolicy(2, (1.0,))}[how]
     bench = opened(retry=policy)
     (first, second), running = deferred(bench, 2), bench.take()
@@ -197,7 +197,7 @@ def test_those_settled_and_those_of_lost_links_are_left_out() -> None:
 
 
 def test_what_goes_back_to_the_queue_waits_for_nothing() -> None:
-    """Its redelivery makes the publishes again, so there is nothing to be safe about."""
+    """Its handler publishes again after the redelivery, so no confirm matters."""
     bench = opened()
     delivery = bench.take()
     bench.publish(within=delivery)
@@ -218,27 +218,27 @@ def test_a_later_publish_of_a_deferred_delivery_goes_out_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "expected"),
+    ("decision", "expected"),
     [("ack", ["Ack"]), ("reject", ["Nack"]), ("requeue", ["Nack"])],
 )
 @pytest.mark.parametrize("outcome", ["done", "deferred"])
-def test_a_verdict_while_the_handler_runs_waits_for_its_end(verdict: str, expected: list[str], outcome: str) -> None:
+def test_a_decision_by_hand_waits_for_the_end_of_its_handler(decision: str, expected: list[str], outcome: str) -> None:
     bench = opened()
     delivery = bench.take()
-    assert CALLS[verdict](bench, delivery) == []
+    assert CALLS[decision](bench, delivery) == []
     effects = bench.handled(delivery, DEFERRED) if outcome == "deferred" else bench.handled(delivery)
     assert kinds(effects) == expected
-    assert [effect.requeue for effect in of(Nack, effects)] == [verdict == "requeue"] * (expected == ["Nack"])
+    assert [effect.requeue for effect in of(Nack, effects)] == [decision == "requeue"] * (expected == ["Nack"])
 
 
-@pytest.mark.parametrize("verdict", ["ack", "reject"])
-def test_after_a_verdict_while_it_runs_its_publishes_go_out_before_it_is_settled(verdict: str) -> None:
+@pytest.mark.parametrize("decision", ["ack", "reject"])
+def test_after_a_decision_by_hand_while_it_runs_its_publishes_go_out_before_it_is_settled(decision: str) -> None:
     bench = opened()
     delivery = bench.take()
-    CALLS[verdict](bench, delivery)
+    CALLS[decision](bench, delivery)
     bench.publish(within=delivery)
     sent = only(Publish, bench.handled(delivery))
-    assert kinds(bench.confirm(sent)) == ["Ack" if verdict == "ack" else "Nack"]
+    assert kinds(bench.confirm(sent)) == ["Ack" if decision == "ack" else "Nack"]
 
 
 def test_what_is_requeued_while_it_runs_publishes_nothing() -> None:
@@ -258,7 +258,7 @@ def test_multiple_on_a_running_one_settles_the_earlier_deferred_ones_at_once() -
     assert bench.handled(running) == [Ack(bench.epoch, 2, False)]
 
 
-def test_a_handler_that_fails_after_its_verdict_has_failed() -> None:
+def test_a_handler_that_fails_after_its_decision_by_hand_has_failed() -> None:
     """What it published is not sent, so the message must not be acknowledged."""
     bench = opened()
     delivery = bench.take()
@@ -369,7 +369,7 @@ def test_a_deferred_delivery_that_fails_may_be_tried_later() -> None:
 
 
 def test_what_a_delivery_had_published_before_it_failed_after_all_is_not_lost() -> None:
-    """Invariant I3: its handler had succeeded, the publishes were on their way, and no redelivery will make them."""
+    """Invariant I3: its handler had succeeded, so nobody makes these publishes again."""
     bench = opened(retry=RetryPolicy(1))
     delivery = bench.take()
     bench.publish(within=delivery)
@@ -391,7 +391,7 @@ def test_a_delivery_failed_while_its_handler_runs_publishes_nothing() -> None:
 
 
 def test_settled_while_the_link_was_away_and_back_it_is_told_apart() -> None:
-    """The same broker's tag on two links: the old identifier settles nothing of the new link."""
+    """Both links have the same tag: the identifier of the old link must settle nothing on the new one."""
     bench = opened()
     (old,) = deferred(bench)
     bench.lose()

@@ -65,7 +65,7 @@ def test_poison_is_dead_lettered_after_exactly_the_attempts_of_the_policy(attemp
 
 @pytest.mark.parametrize("end", ["success", "dead letter"])
 def test_what_is_settled_for_good_is_forgotten(end: str) -> None:
-    """A message that comes again all the same (resurrected, say) is one that this worker knows nothing of."""
+    """If the message comes again all the same, republished by a tool, this worker knows nothing of it."""
     bench = opened(retry=RetryPolicy(9))
     for attempt in (1, 2, 3):
         effects = fail(bench, message_id="m", redelivered=attempt > 1)
@@ -92,7 +92,7 @@ def test_a_redelivery_after_a_lost_link_is_not_taken_for_a_failure() -> None:
 
 @pytest.mark.parametrize("redelivered", [True, False])
 def test_what_is_remembered_counts_for_a_redelivery_only(redelivered: bool) -> None:
-    """Else it is resurrected, after another worker has dead-lettered it."""
+    """Otherwise a tool has republished it, after another worker had dead-lettered it."""
     bench = opened(retry=RetryPolicy.backoff(3))
     tried = {"attempt": 2, "origin_exchange": "events", "origin_routing_key": "Happened", "conversation_id": "c-1"}
     bench.take("svc.events", exchange="", message_id="m", headers=tried)
@@ -129,7 +129,7 @@ def test_a_quorum_queue_counts_the_deliveries_itself(count: int, requeue: bool) 
 
 
 def test_the_failures_of_one_conversation_are_not_those_of_another_that_says_the_same() -> None:
-    """As eventail's messages do, which have no id."""
+    """The messages of eventail have no message id."""
     bench = opened(retry=RetryPolicy(3))
     same: dict[str, Any] = {"message_id": None, "body": b"\xa0"}
     for name in ("c-1", "c-2"):
@@ -278,7 +278,7 @@ def test_a_delayed_retry_is_published_to_its_queue_and_then_acknowledged() -> No
 
 
 def come_back(bench: Bench, copy: Publish) -> list[Effect]:
-    """The delay is over: the broker puts the copy straight into the service's queue."""
+    """After the delay the broker puts the copy straight into the service's queue."""
     tag = 1 + max((dispatch.delivery for dispatch in of(Dispatch, bench.seen)), default=0) % 2**48
     queue = copy.routing_key.partition(".retry.")[0]
     return bench.did(bench.machine.delivered(bench.epoch, tag, False, "", queue, copy.properties, copy.body, bench.now))
@@ -407,7 +407,7 @@ def test_what_cannot_be_delayed_is_dead_lettered_after_its_attempts_too(
 
 
 def test_a_message_that_claims_an_origin_the_service_has_no_queue_for_does_not_raise() -> None:
-    """Anyone can put it straight into the queue of commands: ``resurrect``, or a curious operator."""
+    """A tool or an operator can put it straight into the queue of commands."""
     bench = opened(events=[], retry=RetryPolicy(2, (1.0,)))
     headers = {"conversation_id": "c-1", "origin_exchange": "events", "origin_routing_key": "Happened"}
     delivery = bench.take("svc.commands", exchange="", headers=headers)

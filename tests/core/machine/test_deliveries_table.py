@@ -59,7 +59,7 @@ BY_HAND = (ACK, REJECT, REQUEUE, FAIL, GROUP)
 
 
 def handler(stage: str, signal: str) -> str:
-    """What the end of a handler leads to."""
+    """Return the stage after the end of a handler."""
     if stage is ORPHANED:
         return LOST
     if stage not in RUNS:
@@ -72,7 +72,7 @@ def handler(stage: str, signal: str) -> str:
 
 
 def by_hand(stage: str, signal: str) -> str:
-    """What somebody outside the handler, or in it, may decide: once."""
+    """Return the stage after a decision by hand, which can be taken once."""
     if stage is RUNNING:
         kept = {ACK: RUNNING_ACKED, REJECT: RUNNING_REJECTED, REQUEUE: RUNNING_REQUEUED}
         return {**kept, FAIL: RUNNING_FAILED, GROUP: RUNNING_GROUPED}[signal]
@@ -83,7 +83,7 @@ def by_hand(stage: str, signal: str) -> str:
 
 
 def confirms(stage: str) -> str:
-    """What it leads to that all publishes are confirmed; there are none to be confirmed where it is illegal."""
+    """Return the stage after the confirm of all publishes. It is illegal where none can be unconfirmed."""
     if stage in RUNS or stage is DEFERRED:
         return IGNORE
     return {ACKING: ACKED, ACKING_GROUPED: READY_GROUPED, REJECTING: REJECTED}.get(stage, ILLEGAL)
@@ -96,7 +96,7 @@ def lost(stage: str) -> str:
 
 
 def expected(stage: str, signal: str) -> str:
-    """The table again, as the rules of a delivery's life: input by input, where the table goes stage by stage."""
+    """Return the table, made in another way: input by input instead of stage by stage."""
     if signal in (SUCCEEDED, DEFERS, FAILED):
         return handler(stage, signal)
     if signal in BY_HAND:
@@ -141,7 +141,7 @@ def test_every_cell_is_what_the_rules_of_a_life_say(stage: str, signal: str) -> 
 
 @pytest.mark.parametrize(("stage", "signal"), CELLS)
 def test_stages_come_out_as_the_constants_themselves(stage: str, signal: str) -> None:
-    """The machine compares stages by identity, which is fast and right only if nothing makes a copy."""
+    """The machine compares stages by identity, so no stage may be a copy."""
     cell = TABLE[stage][signal]
     assert any(cell is known for known in (*STAGES, IGNORE, ILLEGAL))
 
@@ -168,7 +168,7 @@ def test_what_others_do_is_legal_at_any_time(stage: str) -> None:
 
 
 def test_the_only_way_to_an_acknowledgement_is_by_confirms() -> None:
-    """Invariant I1, as far as the table can say it."""
+    """Invariant I1, as far as the table decides it."""
     ways = {(stage, signal) for stage, signal in CELLS if TABLE[stage][signal] is ACKED}
     assert ways == {(ACKING, CONFIRMED), (READY_GROUPED, GROUP_CONFIRMED)}
     assert {signal for stage, signal in CELLS if TABLE[stage][signal] is READY_GROUPED} == {CONFIRMED}

@@ -1,4 +1,4 @@
-"""What the machine asks of its driver: values that say enough, and not too much."""
+"""Effects are values. Their texts name what they are about, without passwords and payloads."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_publishes_and_logs_do_not_show_what_they_carry() -> None:
     publish = make_publish(5, body=b"private")
     publish.tag = 3
     assert repr(publish) == "Publish(#5 events/Happened, 7 bytes, tag=3)"
-    log = PublishLog(EPOCH, "svc.INFO", Basic.Properties(), b"private")
+    log = PublishLog(EPOCH, "logs", "svc.INFO", Basic.Properties(), b"private")
     assert repr(log) == "PublishLog(svc.INFO, 7 bytes)"
 
 

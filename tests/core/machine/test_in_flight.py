@@ -31,7 +31,7 @@ def arrive(flight: InFlight, *tags: int) -> dict[int, Delivery]:
 
 
 def acknowledge(flight: InFlight, delivery: Delivery) -> None:
-    """What the machine does with one that is over."""
+    """Remove a delivery that is acknowledged, as the machine does."""
     del flight.by_id[delivery.id]
     flight.to_ack.append(delivery.tag)
 
@@ -149,7 +149,7 @@ def test_a_tag_is_new_once_and_never_goes_back() -> None:
 
 @pytest.mark.parametrize("tag", [2**48 + 1, 2**63 + 2, 2**64, 2**21])
 def test_a_tag_out_of_the_blue_is_none(tag: int) -> None:
-    """It would be the identifier of another delivery, or be counted up to for ever."""
+    """Its identifier could be that of another delivery, or counting up to it would take for ever."""
     flight = InFlight(EPOCH)
     arrived = arrive(flight, 1, 2**20 + 1)
     assert not flight.is_next(tag + 2**20 + 1)
@@ -192,7 +192,7 @@ def test_a_group_is_shown_by_its_size() -> None:
 
 
 def test_the_search_for_the_lowest_unsettled_never_goes_back() -> None:
-    """Counted: over a whole link, each tag is looked at once, whatever the number of flushes."""
+    """On a whole link each tag is looked at once, however often acknowledgements are sent."""
     flight, count = InFlight(EPOCH), 1_000
 
     class Counting(dict[DeliveryId, Delivery]):

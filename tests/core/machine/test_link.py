@@ -41,7 +41,7 @@ WITH_LINK = (CONNECTING, DECLARING, BINDING, OPEN, DRAINING)
 
 
 def expected(state: str, signal: str) -> str:
-    """The table again, as the rules of the life cycle: input by input, where the table goes state by state."""
+    """Return the table, made in another way: input by input instead of state by state."""
     if signal is START:
         return CONNECTING if state is IDLE else ILLEGAL
     if state is STOPPED:
@@ -97,7 +97,7 @@ def test_step_goes_on_stays_or_refuses(state: str, signal: str) -> None:
 
 @pytest.mark.parametrize(("state", "signal"), CELLS)
 def test_states_come_out_as_the_constants_themselves(state: str, signal: str) -> None:
-    """The machine compares states by identity, which is fast and right only if nothing makes a copy."""
+    """The machine compares states by identity, so no state may be a copy."""
     cell = TABLE[state][signal]
     assert any(cell is known for known in (*STATES, IGNORE, ILLEGAL))
 
@@ -121,7 +121,7 @@ def test_closing_leads_to_nothing_but_the_end() -> None:
 
 @pytest.mark.parametrize("state", STATES)
 def test_what_others_do_is_legal_wherever_there_is_a_link(state: str) -> None:
-    """The end of the link, the passing of time and the wish to stop can come at any moment."""
+    """At any moment the link may end, time may pass, and a stop may be asked for."""
     for signal in (DUE, STOP, FINISHED):
         assert TABLE[state][signal] is not ILLEGAL
     if state is not IDLE:

@@ -41,7 +41,7 @@ def test_a_record_goes_out_at_once_while_there_is_a_link() -> None:
     logs = logbook()
     begin(logs, SECOND)
     effect = only(PublishLog, write(logs, "it broke", ERROR, full="all of it", conversation_id="c-1", fields={"k": 1}))
-    assert (effect.epoch, effect.routing_key) == (SECOND, "svc.ERROR")
+    assert (effect.epoch, effect.exchange, effect.routing_key) == (SECOND, "logs", "svc.ERROR")
     assert (effect.properties.content_type, effect.properties.delivery_mode) == ("application/json", 1)
     assert json.loads(effect.body) == {
         "version": "1.1",

@@ -146,7 +146,7 @@ def test_a_handler_that_fills_the_buffer_with_what_is_held_is_not_told_to_wait()
     bench = opened(held=1)
     delivery = bench.take()
     bench.publish(within=delivery)
-    with pytest.raises(BufferFull, match="the handler of Happened holds 1 publishes until it ends, the limit") as full:
+    with pytest.raises(BufferFull, match="the handler of Happened holds 1 publishes, which is the limit") as full:
         bench.publish(within=delivery)
     assert not full.value.temporary
 
@@ -210,7 +210,7 @@ def test_within_a_delivery_that_is_settled_is_outside() -> None:
 
 
 def test_within_a_delivery_that_waits_for_its_confirms_is_outside() -> None:
-    """Its handler is over: what comes later must not move the acknowledgement out again and again."""
+    """Its handler has ended, and later publishes must not delay its acknowledgement."""
     bench = opened()
     delivery = bench.take()
     bench.publish(within=delivery)
@@ -253,7 +253,7 @@ def test_tickets_come_back_before_the_acknowledgement_and_in_the_order_of_publis
 
 
 def test_the_ticket_of_a_held_publish_comes_back_at_once() -> None:
-    """A coroutine that waits for the confirm would keep its own handler from ever succeeding."""
+    """If a coroutine waited for the confirm, its own handler could never succeed."""
     bench = opened()
     assert bench.publish(within=bench.take(), ticket=5) == [PublishDone(5)]
 
@@ -344,7 +344,7 @@ def test_a_refused_publish_waits_for_the_alarm_to_clear_without_a_busy_loop() ->
 
 
 def test_confirms_of_a_lost_link_say_nothing_of_the_next() -> None:
-    """Tags count from 1 on each link: taking them over would confirm the wrong publish."""
+    """Tags count from 1 on each link, so these would confirm the wrong publish."""
     bench = opened()
     bench.send(ticket=1)
     bench.lose()
@@ -380,7 +380,7 @@ def test_a_publish_that_is_not_confirmed_for_too_long_costs_the_link() -> None:
     assert [publish.pid for publish in of(Publish, bench.open())] == [1, 2]
 
 
-def test_a_confirm_moves_the_patience_to_the_next_oldest() -> None:
+def test_a_confirm_moves_the_deadline_to_the_next_oldest() -> None:
     bench = opened(confirm_timeout=50.0)
     first = bench.send()
     bench.now += 20.0
@@ -389,7 +389,7 @@ def test_a_confirm_moves_the_patience_to_the_next_oldest() -> None:
     assert bench.machine.deadline() == pytest.approx(170.0)
 
 
-def test_patience_with_confirms_rests_while_the_broker_is_blocked() -> None:
+def test_the_deadline_for_confirms_does_not_pass_while_the_broker_is_blocked() -> None:
     bench = opened(confirm_timeout=50.0)
     bench.send()
     bench.machine.blocked(bench.epoch, "low on disk", bench.now)
@@ -436,7 +436,7 @@ def test_a_confirm_for_a_delivery_that_is_settled_or_runs_settles_nothing() -> N
 
 
 def test_properties_are_those_of_pamqp() -> None:
-    """So that an embedder can marshal an effect as it is."""
+    """An embedder can marshal an effect as it is."""
     assert isinstance(opened().send().properties, Basic.Properties)
 
 

@@ -1,4 +1,4 @@
-"""Calls: commands whose results a caller waits for, and what the machine makes of them."""
+"""Calls: commands whose results a caller waits for, and what the machine does with them."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_a_result_that_is_late_or_unknown_is_counted_logged_and_dropped() -> Non
     bench.reply(1)
     for number, effects in enumerate((bench.reply(1), bench.reply(99)), 1):
         assert kinds(effects) == ["Ack", "Report", "PublishLog"]
-        assert f"the {number}. so far" in only(Report, effects).text
+        assert only(Report, effects).text == f"a result that nobody waits for is dropped ({number} so far)"
     assert bench.machine._calls.late == 2
 
 
@@ -220,7 +220,7 @@ def test_a_command_that_nobody_serves_ends_its_call_at_once() -> None:
 
 
 def test_another_command_that_came_back_is_not_taken_for_a_call() -> None:
-    """Its correlation id is the service's own business, and may be any."""
+    """A service may give it any correlation id."""
     bench = calling()
     sent = bench.send(Command("other.Do", 1, "c-1", "svc.DoReturn", "tok-call-1"))
     returned = bench.machine.returned(

@@ -1,4 +1,4 @@
-"""What goes wrong outside deliveries: returned messages, effects and hooks that fail, logs, and wrong local calls."""
+"""Faults outside deliveries: returned messages, effects and hooks that fail, logs, and wrong local calls."""
 
 from __future__ import annotations
 
@@ -166,9 +166,11 @@ def test_other_effects_that_fail_are_an_alert(effect: Effect, name: str) -> None
     assert bench.state is link.OPEN
 
 
-@pytest.mark.parametrize("effect", [PublishLog(EPOCH, "svc.INFO", Basic.Properties(), b"{}"), Report(INFO, "text")])
+@pytest.mark.parametrize(
+    "effect", [PublishLog(EPOCH, "logs", "svc.INFO", Basic.Properties(), b"{}"), Report(INFO, "text")]
+)
 def test_a_log_that_failed_is_not_answered_by_another_log(effect: Effect) -> None:
-    """``PublishLog``: failing to is not an error. A driver would go round for ever."""
+    """The next log record would fail as well, and so on for ever."""
     bench = opened()
     effects = bench.machine.effect_failed(effect, "no", bench.now)
     assert of(type(effect), effects) == []
@@ -314,7 +316,7 @@ def test_a_full_buffer_changes_nothing_but_that_somebody_waits() -> None:
 
 
 def test_a_snapshot_sees_every_change() -> None:
-    """The tests above prove nothing if it does not."""
+    """Otherwise the tests above would prove nothing."""
     bench = opened()
     before = snapshot(bench.machine)
     for change in (bench.take, bench.publish, lambda: bench.stop(9.0)):

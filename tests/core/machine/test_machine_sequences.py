@@ -1,10 +1,10 @@
-"""Random histories of one machine, judged by a model of what is around it (:mod:`tests.core.machine.sequences`)."""
+"""Random histories of one machine, checked by a model of what is around it (:mod:`tests.core.machine.sequences`)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eda_core.machine import link
@@ -41,6 +41,15 @@ def live(world: World, history: list[tuple[Any, ...]]) -> None:
 
 
 @given(histories, st.booleans())
+@example(  # the prefetch is used up by deliveries that wait for space in the outbox
+    history=[
+        *[("arrive",)] * 2,
+        *[("publish", 0, False)] * 5,
+        *[("reply", 0, False, False)] * 2,
+        ("reply", 2, True, False),
+    ],
+    delays=False,
+)
 def test_whatever_happens_nothing_is_lost_and_all_becomes_quiet(history: list[tuple[Any, ...]], delays: bool) -> None:
     world = World(delays)
     for _ in range(3):  # from an open link, or too few histories would get far
@@ -60,6 +69,11 @@ def test_whatever_happens_nothing_is_lost_and_all_becomes_quiet(history: list[tu
 
 
 @given(histories, histories, st.booleans())
+@example(  # a result crosses the Close, which the broker does not answer in time
+    before=[*[("answer",)] * 4, ("call", 0, 1.0)],
+    after=[*[("answer",)] * 3, ("reply", 0, False, True), ("result", 0, False), ("wait", 40.0)],
+    delays=False,
+)
 def test_a_stop_at_any_moment_finishes_everything_first(
     before: list[tuple[Any, ...]], after: list[tuple[Any, ...]], delays: bool
 ) -> None:
@@ -76,7 +90,7 @@ def test_a_stop_at_any_moment_finishes_everything_first(
 
 
 @given(histories, st.booleans())
-def test_a_stop_without_patience_tells_of_every_ticket(history: list[tuple[Any, ...]], delays: bool) -> None:
+def test_a_stop_without_time_tells_of_every_ticket(history: list[tuple[Any, ...]], delays: bool) -> None:
     world = World(delays)
     live(world, history)
     world.perform(world.machine.stop(world.now, 0.0))

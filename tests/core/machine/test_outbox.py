@@ -1,4 +1,4 @@
-"""The outbox: what was accepted for publishing and is not safe yet."""
+"""The outbox: the publishes that were accepted and are not confirmed yet."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def test_a_refused_publish_leaves_the_window_to_others_until_its_time_has_come()
 def test_accepts_no_more_than_the_buffer_holds() -> None:
     outbox = make(1, 2)
     accept(outbox, *numbered(1, 2))
-    with pytest.raises(BufferFull, match="2 publishes wait for the broker's confirms; publish more slowly") as full:
+    with pytest.raises(
+        BufferFull, match="2 publishes wait for the broker's confirms, which is the limit; publish more slowly"
+    ) as full:
         outbox.refuse_if_full()
     assert full.value.temporary
     assert outbox.kept == 2
@@ -172,7 +174,7 @@ def test_while_the_broker_takes_none_nothing_but_that_is_overdue() -> None:
     assert outbox.blocked_since == 50.0
     assert outbox.deadline(True) == outbox.deadline(False) == 1050.0
     assert outbox.overdue(1049.0, True) is None
-    assert outbox.overdue(1050.0, False) == "the broker has taken no publishes for 1000 s"
+    assert outbox.overdue(1050.0, False) == "the broker has blocked publishing for 1000 s"
     assert outbox.unblock(70.0)
     assert not outbox.unblock(80.0)
     assert outbox.deadline(True) == 170.0, "the time for the confirm begins anew"
@@ -266,7 +268,7 @@ def test_a_returned_publish_is_found_by_its_message_id() -> None:
 
 
 def test_a_lost_link_keeps_the_order_of_acceptance() -> None:
-    """Unconfirmed, refused and not yet sent ones go out again as they were accepted, not as they are stored."""
+    """Unconfirmed, refused and unsent publishes are sent in the order of their acceptance."""
     outbox = make(3, 10)
     accept(outbox, *numbered(1, 2, 3, 4, 5))
     send(outbox)
@@ -321,7 +323,7 @@ moves = st.sampled_from(["accept", "forgettable", "send", "retry", "lose"]) | st
 
 @given(st.lists(moves, max_size=40), st.integers(1, 4))
 def test_nothing_is_lost_twice_or_in_two_places(steps: list[str | tuple[str, int, bool]], window: int) -> None:
-    """Every publish is confirmed, still in the outbox, or was one that its redelivery makes again."""
+    """Each publish is confirmed, or in the outbox, or is made again after a redelivery."""
     outbox = make(window, 1_000)
     accepted: set[int] = set()
     forgettable: set[int] = set()

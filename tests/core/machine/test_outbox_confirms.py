@@ -1,4 +1,4 @@
-"""Publisher confirms, against a list that is searched from one end to the other."""
+"""Publisher confirms, compared with a simple list."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ steps = st.lists(
 
 
 class Naive:
-    """What the table of confirms is, without any thought for speed."""
+    """The table of confirms as a list, without any thought for speed."""
 
     def __init__(self) -> None:
         self.next = 1

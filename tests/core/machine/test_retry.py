@@ -1,4 +1,4 @@
-"""Delayed retries: the queues, the copies, and the whole way round on the broker model."""
+"""Delayed retries: the queues, the copies, and the whole way on the broker model."""
 
 import struct
 from datetime import UTC, datetime
@@ -73,7 +73,7 @@ def only_publish(effects: list[Effect]) -> Publish:
 
 
 def returned_by_ttl(publish: Publish, queue: str) -> Sealed:
-    """What the retry queue gives back: through the default exchange, with the name of the queue as routing key."""
+    """Return the copy as the broker delivers it: from the default exchange, with the queue as routing key."""
     assert publish.properties.headers is not None
     publish.properties.headers["x-death"] = [{"queue": publish.routing_key, "count": 1}]
     return Sealed("", queue, publish.properties, publish.body)
@@ -180,7 +180,7 @@ def test_a_missing_retry_queue_gives_up_the_link_and_never_acknowledges() -> Non
 
 
 def test_headers_that_the_copys_own_would_make_too_large_are_retried_at_once_instead() -> None:
-    """RabbitMQ closes the connection over them, the message comes back as lost, and is copied again."""
+    """RabbitMQ would close the connection, deliver the message again, and so on for ever."""
     machine = a_machine(RetryPolicy.backoff(2))
     message = sealed(Event("Asked", 1, "c"))
     assert message.properties.headers is not None

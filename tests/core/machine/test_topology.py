@@ -1,4 +1,4 @@
-"""What a service declares: on the wire, as pamqp writes and reads it."""
+"""The declarations of a service, written and read by pamqp."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def everything(**settings: Any) -> Config:
 
 
 def written(commands: tuple[base.Frame, ...]) -> list[base.Frame]:
-    """Over the wire and back, so that nothing passes that pamqp cannot write."""
+    """Write and read a command, so that the test fails if pamqp cannot write it."""
     read = [pamqp_frame.unmarshal(pamqp_frame.marshal(command, 1))[2] for command in commands]
     assert all(isinstance(command, base.Frame) for command in read)
     return [command for command in read if isinstance(command, base.Frame)]
@@ -69,7 +69,7 @@ def queues_in(commands: list[base.Frame]) -> list[Queue.Declare]:
 
 
 def test_shared_queues_are_durable_and_have_no_arguments_and_the_others_are_exclusive() -> None:
-    """Other arguments than before would be a channel error on every service in production."""
+    """With other arguments than before, the broker would close the channel of each service in production."""
     declared = written(declarations(subscriptions(everything()), ()))
     assert [
         (command.queue, command.durable, command.exclusive, command.auto_delete, command.arguments)
@@ -131,7 +131,7 @@ def test_a_name_that_cannot_be_written_is_none(name: str) -> None:
 
 
 def test_results_of_calls_come_to_a_queue_of_this_worker_alone() -> None:
-    """Bound where the service's own queue for commands is, so it needs a consumer tag of its own."""
+    """It is bound to the same exchange as the service's queue for commands, so it has its own consumer tag."""
     wanted = (*subscriptions(config(commands=["s.Do"])), topology.replies("s.token"))
     (_, declared) = queues_in(written(declarations(wanted, (1.5,))))[:2]
     assert (declared.queue, declared.durable, declared.exclusive) == ("", False, True)
@@ -171,7 +171,7 @@ def test_without_subscriptions_there_is_only_the_prefetch() -> None:
     ids=lambda name: f"{len(name)} {name[:9]}",
 )
 def test_whatever_service_a_configuration_accepts_can_be_declared(service: str) -> None:
-    """From ``link_up``, where nothing may be raised."""
+    """The input ``link_up`` declares, and must not raise."""
     try:
         made = config(service, events=["Done"], commands=["s.Do"])
     except LocalError:

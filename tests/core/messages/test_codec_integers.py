@@ -1,4 +1,4 @@
-"""Integers of any length in payloads: what one side writes the other reads, or neither."""
+"""Integers of any length in payloads: the receiver reads all that the sender can write."""
 
 from __future__ import annotations
 

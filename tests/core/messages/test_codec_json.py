@@ -1,4 +1,4 @@
-"""JSON that is refused: what is none, and what is nested too deep to be read safely."""
+"""JSON that is refused: malformed text, and text that is nested too deep to be read safely."""
 
 from __future__ import annotations
 

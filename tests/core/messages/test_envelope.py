@@ -1,4 +1,4 @@
-"""Messages to properties and bytes, and back; what is no envelope; and whatever a peer may send.
+"""Messages as properties and bytes: round trips, invalid envelopes, and whatever a peer may send.
 
 What eventail 2.3.6 sends is in ``test_envelope_eventail``.
 """
@@ -36,13 +36,13 @@ EMPTY_META = {"timestamp": None, "expiration": None, "user_id": None, "app_id": 
 
 
 def as_frames_reads(properties: Properties) -> Properties:
-    """Over the wire, and off it again by our own codec."""
+    """Write the message, and read it by our own codec for AMQP."""
     data = frames.encode_content(1, properties, b"", 0)
     return frames.decode_content_header(data[7:-1])[1]
 
 
 def as_pamqp_reads(properties: Properties) -> Properties:
-    """Over the wire, and off it again by pamqp, as an adapter gets them."""
+    """Write the message, and read it by pamqp, as an adapter gets it."""
     data = frames.encode_content(1, properties, b"", 0)
     read = pamqp_frame.unmarshal(data)[2]
     assert isinstance(read, header.ContentHeader)
@@ -93,7 +93,7 @@ def test_every_message_comes_back_from_the_wire_as_it_was(case: tuple[str, AnyMe
 
 @given(CASES)
 def test_a_message_received_can_be_published_again(case: tuple[str, AnyMessage]) -> None:
-    """A relay hands ``meta`` on as it got it; what a publish must not take over is left out."""
+    """A relay passes on ``meta`` as it is. What must not be published again is left out."""
     content_type, message = case
     sealed = seal(message, content_type, DEFAULT_LIMITS)
     sealed.properties.message_id, sealed.properties.user_id = "first-1", "guest"
@@ -241,7 +241,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"kind": Command, "reply_to": ""}, "reply_to is empty; give it a name"),
     (
         {"kind": Command, "reply_to": "amq.rabbitmq.reply-to"},
-        "results come by the commands exchange: give a routing key",
+        "give a routing key: results are published to the commands exchange",
     ),
     ({"kind": Command, "reply_to": None}, "reply_to must be str, not NoneType; pass text"),
     ({"kind": Command, "reply_to": "r" * 256}, "is 256 bytes long"),
@@ -314,7 +314,7 @@ def test_what_is_no_message_is_refused() -> None:
 
 
 def test_empty_places_in_meta_count_as_absent() -> None:
-    """As ``meta`` has them when a message is received without."""
+    """In ``meta`` they are ``None`` if the received message did not have them."""
     sealed = seal(message_with(meta=EMPTY_META | {"priority": None, "own": None}), CBOR, DEFAULT_LIMITS)
     assert sealed.properties.headers == {"conversation_id": "c", "own": None}
     assert sealed.properties.expiration is None

@@ -14,12 +14,12 @@ from tests.core.messages.test_envelope import EMPTY_META, opened
 
 
 def eventail(**others: Any) -> dict[str, Any]:
-    """Its service writes empty strings where there is nothing."""
+    """The properties that eventail's service writes: empty strings in place of nothing."""
     return {"delivery_mode": 2, "reply_to": "", "correlation_id": "", **others}
 
 
 def kombu(content_type: str, encoding: str) -> dict[str, Any]:
-    """Its synchronous endpoint publishes by way of kombu, which adds an encoding and a priority."""
+    """The properties that eventail's synchronous endpoint writes with kombu, which adds some."""
     return {"delivery_mode": 2, "content_type": content_type, "content_encoding": encoding, "priority": 0}
 
 

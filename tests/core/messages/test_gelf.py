@@ -1,4 +1,4 @@
-"""GELF records: the fields, and that a log is not lost over what it reports."""
+"""GELF records: the fields, and that a record is written whatever it reports."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def test_additional_fields_never_touch_those_that_gelf_defines(fields: dict[str,
 def test_names_that_gelf_reserves_or_cannot_carry_are_refused(name: object) -> None:
     with pytest.raises(LocalError) as caught:
         record(fields={"fine": 1, name: 2})
-    assert str(caught.value) == f"GELF reserves or cannot carry the field name {name!r}; rename the field"
+    assert str(caught.value) == f"a log field cannot have the name {name!r}; use text, but not 'id' or '_id'"
     gelf.check_names({"fine": 1, "_fine": 2})
-    with pytest.raises(LocalError, match="rename the field"):
+    with pytest.raises(LocalError, match="a log field cannot have the name"):
         gelf.check_names({"fine": 1, name: 2})  # type: ignore[dict-item]
 
 
@@ -108,7 +108,7 @@ def test_values_without_a_form_in_json_are_written_as_text(value: object, text: 
 
 
 def test_lone_surrogates_become_question_marks() -> None:
-    """Such as the names of files that are not UTF-8."""
+    """The names of files that are not UTF-8 have them, for example."""
     document = record(short="file \udcff", full="\ud800", conversation_id="\udfff", fields={"na\udcffme": "\udcff"})
     assert document["short_message"] == "file ?"
     assert (document["full_message"], document["_conversation_id"], document["_na?me"]) == ("?", "?", "?")

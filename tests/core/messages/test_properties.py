@@ -1,4 +1,4 @@
-"""Properties: what was read is written again to the last bit."""
+"""Properties: headers are written exactly as they were read."""
 
 import math
 import struct
@@ -28,7 +28,7 @@ HEADERS: dict[str, Any] = {
 
 
 def read(properties: Basic.Properties) -> Any:
-    """What a client reads, of the headers."""
+    """Return the headers as a client reads them."""
     written = properties.marshal()
     found = Basic.Properties()
     found.unmarshal(struct.unpack(">H", written[:2])[0], written[2:])
@@ -42,7 +42,7 @@ def test_headers_are_written_as_they_were_read() -> None:
 
 
 def test_pamqp_alone_would_not_do() -> None:
-    """The day this fails, the module has done its duty."""
+    """If this fails, the module is not needed any more."""
     assert read(Basic.Properties(headers={"score": 0.1}))["score"] == pytest.approx(0.1)
     assert read(Basic.Properties(headers={"score": 0.1}))["score"] != 0.1
 

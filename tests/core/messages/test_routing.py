@@ -1,4 +1,4 @@
-"""Names and the topic match, the latter against an oracle that follows the words of the specification."""
+"""Names and the topic match, which is compared with an oracle that follows the specification."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eda_core.testing import strategies
 
 
 def split(key: str) -> list[str]:
-    """An empty key has no words, as RabbitMQ splits it."""
+    """Split a key as RabbitMQ does: an empty key has no words."""
     return key.split(".") if key else []
 
 
@@ -73,7 +73,7 @@ def test_a_name_without_wildcards_matches_itself_and_is_matched_by_a_lone_hash(n
 
 
 def steps_of(pattern: TopicPattern, key: str) -> int:
-    """How many lines the match executes."""
+    """Return how many lines of code a match executes."""
     steps = 0
 
     def trace(_frame: FrameType, event: str, _argument: Any) -> Any:
@@ -92,7 +92,7 @@ def steps_of(pattern: TopicPattern, key: str) -> int:
 
 @pytest.mark.parametrize("shape", ["#.a", "#", "#.*"])
 def test_forty_hashes_take_steps_in_proportion_to_the_key(shape: str) -> None:
-    """The oracle, or any match that backtracks, would need more steps than there are atoms in this machine."""
+    """With backtracking the match would never end."""
     pattern = TopicPattern(".".join([shape] * 40) + ".z")
     short, long = (steps_of(pattern, ".".join(["a"] * length)) for length in (100, 400))
     assert short > 100
@@ -130,7 +130,7 @@ def test_names_at_the_limit_pass(name: str) -> None:
         ("", "the name is empty; give it a name"),
         ("a" * 256, "is 256 bytes long, AMQP 0-9-1 allows 255; shorten it"),
         ("é" * 128, "is 256 bytes long"),
-        ("\ud800", r"the name '\ud800' is not valid Unicode: surrogates not allowed; remove lone surrogates"),
+        ("\ud800", r"the name '\ud800' is not valid Unicode: surrogates not allowed; remove surrogates"),
     ],
 )
 def test_names_that_cannot_travel_are_refused(name: object, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The methods that services of all adapters offer: what each of them asks of the machine."""
+"""The methods of the services of all adapters, and which input each of them makes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from eda_core.machine.effects import Ack, Connect, Effect, Nack, Publish, Publis
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import DEFERRED, DONE
+from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
+from eda_core.messages.envelope import InvalidEnvelope, seal
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, Result
 from eda_core.services.api import ServiceApi
 from tests.core.drivers.test_base import Carrier
@@ -23,7 +25,7 @@ from tests.core.kit import URLS, Bench, of, only, opened
 
 
 class Service(ServiceApi[str]):
-    """An adapter that only notes what it is asked."""
+    """An adapter that only records what it is asked for."""
 
     published: list[tuple[AnyMessage, bool, bool]]
     bench: Bench
@@ -60,6 +62,14 @@ def test_the_constructor_takes_what_eventails_does_in_the_same_order() -> None:
     assert (config.urls, config.events, config.commands) == (URLS, ("Happened",), ("svc.Do",))
     assert (config.configurations, config.logs) == (("Settings",), ())
     assert (config.hostname, config.pid) == ("box", 7)
+
+
+def test_a_delivery_is_read_as_the_message_that_it_is() -> None:
+    _, key, properties, body = seal(Event("Happened", {"n": 1}, "c"), CBOR, DEFAULT_LIMITS)
+    message = service().read_delivery("events", key, properties, body, DEFAULT_LIMITS)
+    assert (type(message), message.name, message.payload) == (Event, "Happened", {"n": 1})
+    with pytest.raises(InvalidEnvelope):
+        service().read_delivery("events", key, properties, b"\xff", DEFAULT_LIMITS)
 
 
 def test_tools_subscribe_to_logs() -> None:
@@ -135,7 +145,7 @@ def test_what_comes_too_late_is_refused() -> None:
     made, bench = on_bench()
     made._eda_machine = bench.machine
     with pytest.raises(
-        StateError, match=r"use_exclusive_queues\(\) comes too late, the service runs; call it before run"
+        StateError, match=r"use_exclusive_queues\(\) comes too late: the service runs already; call it before run"
     ):
         made.use_exclusive_queues()
     with pytest.raises(StateError, match=r"keep_journal\(\) comes too late"):
@@ -211,7 +221,7 @@ def test_a_handler_that_fails_leaves_no_delivery_behind() -> None:
 
 
 def test_a_context_copied_in_a_handler_stays_within_its_delivery() -> None:
-    """A task begun in a handler, say: what it publishes after the handler's end is still of that delivery."""
+    """What a task publishes that a handler has started belongs to the delivery, also after the handler's end."""
     made = service()
     with handling(made, DeliveryId(7)):
         context = contextvars.copy_context()
@@ -311,7 +321,7 @@ def test_manual_nack_rejects_or_requeues_one_or_all_before_it() -> None:
 
 
 class Runs(Carrier):
-    """The driver of a service that only notes."""
+    """A driver that only records what it is asked for."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
@@ -373,7 +383,7 @@ def test_to_cancel_a_timer_of_a_service_that_has_stopped_is_no_error() -> None:
 
 
 class Telling(Service):
-    """With the core's own way to publish, where nobody waits for the confirm."""
+    """An adapter that publishes as the core does by default: nobody waits for the confirm."""
 
     publish_message = ServiceApi.publish_message
 

@@ -1,4 +1,4 @@
-"""Batches of events for adapters, on a bench without a world."""
+"""Batches of events, without an adapter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.core.services.test_api import Service as Plain
 
 
 class Runs:
-    """What a batch wants of a driver."""
+    """The methods of a driver that a batch uses."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -35,7 +35,7 @@ class Runs:
 
 
 class Service(Plain):
-    """An adapter's service with timers that the test lets run out."""
+    """A service with timers that the test fires."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__([only(Connect, bench.seen).url], ["Happened"], ["svc.Do"], "svc")
@@ -162,7 +162,7 @@ def test_nothing_is_left_to_be_told_of_handlers_whose_events_are_handed_over() -
 @pytest.mark.parametrize("meta", [{}, {"delivery_tag": None}, {"delivery_tag": "1"}])
 def test_an_event_of_ones_own_making_is_refused(meta: dict[str, Any]) -> None:
     _, _, batch = made(print)
-    with pytest.raises(LocalError, match=r"delivery_tag .* push what the handler was given"):
+    with pytest.raises(LocalError, match=r"delivery_tag .* pass the meta that the handler was given"):
         batch._add("payload", "c-1", meta)
     assert len(batch) == 0
 
@@ -178,7 +178,7 @@ def test_a_batch_that_could_never_be_is_refused() -> None:
 
 
 def test_what_is_abandoned_stays_with_the_broker() -> None:
-    """Neither acknowledged nor failed: another worker gets it as if this one had never seen it."""
+    """It is neither acknowledged nor failed, so another worker gets it."""
 
     def abandoned(_events: object) -> None:
         raise Abandoned("the time is over")
@@ -190,3 +190,9 @@ def test_what_is_abandoned_stays_with_the_broker() -> None:
         batch.expire()
     assert bench.seen[before:] == []
     assert len(batch) == 0
+
+
+def test_an_event_in_a_batch_is_short_to_show() -> None:
+    event = RawEvent({"secret": "x" * 1000}, "c-1", {"delivery_tag": 7})
+    assert repr(event) == "<RawEvent c-1>"
+    assert (event.payload, event.conversation_id, event.meta) == ({"secret": "x" * 1000}, "c-1", {"delivery_tag": 7})

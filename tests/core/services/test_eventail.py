@@ -1,4 +1,4 @@
-"""What services written for eventail find here by its names, and what they are told of the others."""
+"""eventail's names: those that exist here, and the advice about the others."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_exchanges_are_there_to_be_read() -> None:
 @pytest.mark.parametrize("name", _FIXED)
 def test_another_exchange_is_refused(name: str) -> None:
     own: Any = type("Own", (Service,), {name: "mine"})
-    with pytest.raises(LocalError, match=rf"Own\.{name} is 'mine', where the architecture has .*leave it as it is"):
+    with pytest.raises(LocalError, match=rf"Own\.{name} is 'mine', where the architecture has .*do not change it"):
         own()
     fine: Any = type("Fine", (Service,), {name: _FIXED[name]})
     assert fine().ID == 7
@@ -75,7 +75,7 @@ def test_other_methods_are_not_warned_of() -> None:
 
 @pytest.mark.parametrize("name", _GONE)
 def test_what_has_gone_says_what_to_do_instead(name: str) -> None:
-    with pytest.raises(AttributeError, match=rf"no attribute '{name}', as a service on eventail had; \w+") as caught:
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}', which eventail has; \w+") as caught:
         getattr(Service(), name)
     assert caught.value.name == name
 
@@ -103,13 +103,13 @@ def test_eventails_stop_without_reconnecting_is_a_stop() -> None:
 
 @pytest.mark.parametrize(("timeout", "reconnect"), [(True, False), (None, True), (False, True), (1.0, True)])
 def test_to_stop_and_reconnect_is_refused(timeout: float | None, reconnect: bool) -> None:
-    with pytest.raises(LocalError, match="asked to reconnect; a lost link is taken up by itself"):
+    with pytest.raises(LocalError, match="asked to reconnect; lost links are reopened anyway"):
         time_to_stop(timeout, reconnect)
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "1"])
 def test_a_time_to_stop_that_is_none_is_refused(timeout: Any) -> None:
-    with pytest.raises(LocalError, match=r"the time to stop is .*; give seconds"):
+    with pytest.raises(LocalError, match=r"the timeout of stop\(\) is .*; give seconds"):
         time_to_stop(timeout, False)
 
 

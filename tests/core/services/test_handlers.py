@@ -1,16 +1,15 @@
-"""From messages to the methods of a service, and from what those do to outcomes."""
+"""Which method of a service handles a message."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 
 from eda_core import criticality
-from eda_core.errors import NoHandler, Reject
-from eda_core.machine.outcomes import CONFIGURED, DEFERRED, DONE, Failed, Outcome, failure, outcome
+from eda_core.errors import NoHandler
+from eda_core.machine.outcomes import failure
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Result
 from eda_core.services.handlers import Handlers
 from eda_core.testing import strategies
@@ -73,7 +72,7 @@ def test_a_message_goes_to_the_method_of_its_name_with_its_parts_in_order(messag
 def test_the_method_for_a_kind_can_be_overridden_and_gets_the_name_first_and_meta_by_its_own(
     message: AnyMessage, method: str, arguments: tuple[Any, ...]
 ) -> None:
-    """As eventail calls them: other parameters may have any name, meta may be keyword-only."""
+    """As in eventail other parameters may have any name, and ``meta`` may be keyword-only."""
     service = type("Service", (Handlers,), {method: lambda self, *given, meta: (*given, meta)})()
     assert service.handle(message) == arguments
     service = type(
@@ -87,21 +86,22 @@ def test_a_name_without_a_method_says_which_methods_there_are(message: AnyMessag
     with pytest.raises(NoHandler) as caught:
         Transcriber().handle(message)
     kind = type(message).__name__.lower()
+    method = f"on_{message.name.rpartition('.')[2]}"
     assert str(caught.value) == (
         f"unexpected {kind} {message.name}: Transcriber has handlers for NewModel, TranscribeAudio, "
-        "TranscribeAudioReturn, TranscriptReady; check the subscriptions"
+        f"TranscribeAudioReturn, TranscriptReady; define {method}(), or do not subscribe to it"
     )
 
 
 @pytest.mark.parametrize("message", BUSINESS, ids=lambda message: type(message).__name__)
 def test_a_service_without_handlers_says_so(message: AnyMessage) -> None:
-    with pytest.raises(NoHandler, match=r"Handlers has handlers for nothing; check the subscriptions$"):
+    with pytest.raises(NoHandler, match=r"Handlers has handlers for nothing; define \w+\(\), or do not "):
         Handlers().handle(message)
 
 
 @pytest.mark.parametrize("name", ["ready", "unconfigured", "s.ready", "air", "s.air", "", "s.", "_ready", "ready."])
 def test_a_name_cannot_call_what_is_no_handler(name: str) -> None:
-    """Hooks belong to the life cycle, whoever publishes a message of their name."""
+    """A message with the name of a hook must not call the hook."""
 
     class Watched(Transcriber):
         def on_ready(self) -> Any:
@@ -128,138 +128,6 @@ def test_hooks_and_defaults_do_nothing() -> None:
     assert service.handle_log("s.INFO", {}, {}) is None
 
 
-# Outcomes
-
-
-@pytest.mark.parametrize("returned", [None, False, 0, "", []])
-@pytest.mark.parametrize("message", [*BUSINESS, LOG], ids=lambda message: type(message).__name__)
-def test_a_handler_that_returns_nothing_is_done(message: AnyMessage, returned: object) -> None:
-    assert outcome(message, returned) is DONE
-
-
-@pytest.mark.parametrize("returned", [True, 1, "yes", object()])
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [(EVENT, DEFERRED), (COMMAND, DEFERRED), (RESULT, DEFERRED), (CONFIGURATION, CONFIGURED), (LOG, DONE)],
-    ids=lambda value: type(value).__name__,
-)
-def test_what_a_truthy_return_means_depends_on_the_kind(
-    message: AnyMessage, expected: Outcome, returned: object
-) -> None:
-    assert outcome(message, returned) is expected
-
-
-def raised(error: BaseException) -> BaseException:
-    with pytest.raises(type(error)) as caught:
-        raise error
-    return caught.value
-
-
-def test_an_error_of_a_handler_may_be_tried_again_and_has_its_traceback() -> None:
-    failed = failure(raised(ValueError("no such\ncustomer")))
-    assert failed.reason == "ValueError: no such"
-    assert failed.detail.startswith("Traceback (most recent call last):\n")
-    assert failed.detail.endswith("ValueError: no such\ncustomer\n")
-    assert (failed.permanent, failed.level) == (False, criticality.ALERT)
-
-
-def test_a_rejection_is_permanent() -> None:
-    failed = failure(raised(Reject("no such customer", hint="create it first")))
-    assert failed.reason == "Reject: no such customer; create it first"
-    assert "Traceback" in failed.detail
-    assert (failed.permanent, failed.level) == (True, criticality.ALERT)
-
-
-def test_a_missing_handler_is_permanent_an_error_only_and_needs_no_traceback() -> None:
-    with pytest.raises(NoHandler) as caught:
-        Handlers().handle(EVENT)
-    failed = failure(caught.value)
-    assert failed.reason == str(caught.value)
-    assert (failed.detail, failed.permanent, failed.level) == ("", True, criticality.ERROR)
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), AssertionError(), ValueError("")])
-def test_an_error_without_words_is_named(error: BaseException) -> None:
-    assert failure(error).reason.startswith(f"{type(error).__name__}: ")
-
-
-class Unspeakable(Exception):
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-    def __str__(self) -> str:
-        raise self.error
-
-
-class Untraceable(Exception):
-    """As of a library that wraps errors in proxies: it fails where Python looks for what it was caused by."""
-
-    def __getattribute__(self, name: str) -> object:
-        if name == "__cause__":
-            raise BaseException("no cause for this")
-        return super().__getattribute__(name)
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (Unspeakable(RuntimeError("no text for this")), "Unspeakable: it cannot be shown"),
-        (Unspeakable(BaseException("no text for this")), "Unspeakable: it cannot be shown"),
-        (Untraceable("words"), "Untraceable: words"),
-    ],
-    ids=["no text", "no text, and no Exception", "no traceback"],
-)
-def test_an_error_that_cannot_be_shown_is_a_failure_like_any_other(error: Exception, reason: str) -> None:
-    assert failure(error).reason == reason
-
-
-def test_the_reason_is_one_line_whatever_the_name() -> None:
-    with pytest.raises(NoHandler) as caught:
-        Handlers().handle(Event("Done\nsecond line", 1, "c"))
-    assert len(failure(caught.value).reason.splitlines()) == 1
-
-
-class Undecided:
-    """What a comparison of arrays gives, say."""
-
-    def __bool__(self) -> bool:
-        raise ValueError("ambiguous")
-
-
-def test_a_returned_value_that_is_neither_true_nor_false_is_a_failure() -> None:
-    assert outcome(Event("Done", None, "c"), Undecided()).reason == "ValueError: ambiguous"  # type: ignore[union-attr]
-
-
-async def _coroutine() -> None: ...
-
-
-def _generator() -> Iterator[int]:
-    yield 1
-
-
-async def _async_generator() -> AsyncIterator[int]:
-    yield 1
-
-
-@pytest.mark.parametrize("function", [_coroutine, _generator, _async_generator])
-@pytest.mark.parametrize("message", [EVENT, COMMAND, RESULT, CONFIGURATION, LOG], ids=lambda message: message.name)
-def test_work_that_nobody_will_do_is_a_failure_that_trying_again_does_not_mend(
-    function: Callable[[], Any], message: AnyMessage
-) -> None:
-    """``async`` or ``yield`` by mistake. As "I will acknowledge it myself" the message would be kept for ever."""
-    failed = outcome(message, function())
-    assert isinstance(failed, Failed)
-    assert failed.permanent
-    assert f"still to be run ({function.__name__[1:]})" in failed.reason
-
-
-def test_a_reason_has_an_end() -> None:
-    failed = failure(ValueError("x" * 10_000))
-    assert failed.reason == f"ValueError: {'x' * 988}…"
-    assert "x" * 10_000 in failed.detail
-    assert failure(ValueError("x" * 988)).reason == f"ValueError: {'x' * 988}"
-
-
 def test_only_handlers_are_listed_as_such() -> None:
     class Odd(Handlers):
         on_Number = 7
@@ -268,3 +136,17 @@ def test_only_handlers_are_listed_as_such() -> None:
 
     with pytest.raises(NoHandler, match="Odd has handlers for Done;"):
         Odd().handle(Event("Missing", None, "c"))
+
+
+def test_the_reason_is_one_line_whatever_the_name() -> None:
+    with pytest.raises(NoHandler) as caught:
+        Handlers().handle(Event("Done\nsecond line", 1, "c"))
+    assert len(failure(caught.value).reason.splitlines()) == 1
+
+
+def test_a_missing_handler_is_permanent_an_error_only_and_needs_no_traceback() -> None:
+    with pytest.raises(NoHandler) as caught:
+        Handlers().handle(EVENT)
+    failed = failure(caught.value)
+    assert failed.reason == str(caught.value)
+    assert (failed.detail, failed.permanent, failed.level) == ("", True, criticality.ERROR)

@@ -11,6 +11,7 @@ import pytest
 
 from eda_tools import eda
 from eda_tools.cli import status as cli
+from eda_tools.cli.catalogue import TOOLS
 
 #: Bash, where somebody has written $2 … and pressed TAB; what it offers.
 TAB = """
@@ -24,7 +25,7 @@ echo "${COMPREPLY[*]}"
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("eda ", " ".join(eda.TOOLS)),
+        ("eda ", " ".join(TOOLS)),
         ("eda mon", "monitor"),
         ("eda monitor --idle", "--idle-timeout"),
         ("eda resurrect - --to ", "exchange queue"),
@@ -95,7 +96,7 @@ def test_zsh_completes_words(words: str, completed: str, capsys: pytest.CaptureF
 def test_other_shells_have_a_script_too(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert eda.main(["--print-completion", shell]) == cli.DONE
     script = capsys.readouterr().out
-    assert all(name in script for name in eda.TOOLS)
+    assert all(name in script for name in TOOLS)
 
 
 def test_a_tool_of_eda_has_no_script_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

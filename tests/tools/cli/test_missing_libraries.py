@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from eda_tools import eda
 from eda_tools.cli import status as cli
+from eda_tools.cli.catalogue import TOOLS
 from eda_tools.cli.start import missing_library
 from tests.tools.cli.test_signals import alone, script
 
@@ -33,7 +33,7 @@ def without(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     return library, tmp_path
 
 
-@pytest.mark.parametrize("name", [name for name in eda.TOOLS if name != "topology"])
+@pytest.mark.parametrize("name", [name for name in TOOLS if name != "topology"])
 def test_a_tool_says_what_installs_a_library_that_is_missing(name: str, without: tuple[str, Path]) -> None:
     library, directory = without
     arguments = (name, URL, *ARGUMENTS.get(name, "").split())
@@ -80,6 +80,7 @@ def test_other_errors_are_not_taken_for_a_missing_library() -> None:
         ModuleNotFoundError("ours", name="eda_tools.nope"),
         ModuleNotFoundError("Python's", name="ssl"),
         ImportError("of no module"),
+        ImportError("of a module that is there, in another version", name="rich"),
         ValueError("else"),
     ):
         assert missing_library(error) == ""

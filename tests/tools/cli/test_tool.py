@@ -22,6 +22,7 @@ from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.cli import start
 from eda_tools.cli import status as cli
 from eda_tools.cli.arguments import Parser, common_options, natural, positive, rate, seconds, url_argument
+from eda_tools.cli.catalogue import TOOLS
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.status import ToolError
 from eda_tools.cli.tool import Tool
@@ -340,8 +341,8 @@ def test_eventails_names_are_commands() -> None:
         f"{name}.py": f"eda_tools.cli.start:{name}" for name in EVENTAILS
     }
     assert all(callable(getattr(start, target.partition(":")[2])) for target in scripts.values())
-    assert {name: importlib.import_module(f"eda_tools.{name}").main for name in eda.TOOLS} == {
-        name: eda.load(name).main for name in eda.TOOLS
+    assert {name: importlib.import_module(f"eda_tools.{name}").main for name in TOOLS} == {
+        name: eda.load(name).main for name in TOOLS
     }
 
 
@@ -355,7 +356,7 @@ def test_no_command_shadows_a_module_of_python() -> None:
 def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
     assert eda.main(["--help"]) == cli.DONE
     told = capsys.readouterr().out
-    assert all(f"\n  {name} " in told for name in eda.TOOLS)
+    assert all(f"\n  {name} " in told for name in TOOLS)
     assert eda.main(["publish-event", "--help"]) == cli.DONE
     assert capsys.readouterr().out.startswith("usage: eda publish_event ")
     assert eda.main(["--version"]) == cli.DONE
@@ -391,7 +392,7 @@ NEEDED = {
 }
 
 
-@pytest.mark.parametrize("name", eda.TOOLS)
+@pytest.mark.parametrize("name", TOOLS)
 def test_every_tool_says_in_one_line_that_it_cannot_connect(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,7 +419,7 @@ def test_names_that_no_queue_can_have(name: str, queue: str, told: str, capsys: 
     assert ran.line.startswith(f"{name}: {told}")
 
 
-@pytest.mark.parametrize("name", eda.TOOLS)
+@pytest.mark.parametrize("name", TOOLS)
 def test_every_tool_is_there_under_its_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = eda.load(name)
     assert found.name == name

@@ -30,7 +30,6 @@ from typing import Any, Final, TypeVar
 from pamqp.commands import Basic
 
 from eda_aio import Service
-from eda_aio.service import _Driver
 from eda_core import AnyMessage, Event, Limits, ReconnectPolicy
 from eda_core.errors import ServiceError
 from eda_core.urls import redact
@@ -81,10 +80,6 @@ class ToolService(Service):
             "reconnect": ReconnectPolicy(initial_attempts=1),
         }
 
-    async def run(self) -> None:
-        """Serve until :meth:`stop`. Signals end the tool (:mod:`eda_tools.cli.signals`), not its service."""
-        await self.begin_run(_Driver).run()
-
     async def on_ready(self) -> None:
         if self.ready.is_set():
             self.output.note("connected again")
@@ -110,7 +105,8 @@ class ToolService(Service):
         """
         urls = await answering(self._eda_config.urls, self.tool, self.output)
         self._eda_config = replace(self._eda_config, urls=urls)
-        self.running = asyncio.create_task(self.run())
+        # Signals end the tool (eda_tools.cli.signals), not its service.
+        self.running = asyncio.create_task(self.run(signals=False))
         try:
             await self.until(self.ready.wait())
         except ServiceError as error:

@@ -26,7 +26,7 @@ def begin() -> None:
 
 def missing_library(error: BaseException) -> str:
     """What to tell about a library of the extra ``tools`` that is not installed; "" if ``error`` is something else."""
-    name = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if not name or name.startswith("eda_") or name in sys.stdlib_module_names:
         return ""
     return f"{name} is not installed; this installs it: pip install 'eda-core[tools]'"

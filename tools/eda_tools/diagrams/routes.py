@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from eda_core.messages.routing import EXCHANGES, LOGS, TopicPattern
+from eda_tools.cli.catalogue import TOOLS
 from eda_tools.diagnosis.facts import Binding, mapping, service_of
 from eda_tools.diagrams.conversation import CAUSATION, build
-from eda_tools.eda import TOOLS
 from eda_tools.messages.deaths import retried
 
 #: The name of a publisher that is not known.

@@ -1,4 +1,4 @@
-"""A short hand for tests of the broker model: one client with channels, and what it received."""
+"""A client of the broker model, for tests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from typing import Any
 
 from pamqp import base, commands
 
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.broker.state import Outgoing
+from eda_core.testing.broker import Broker, Outgoing
 
 Properties = commands.Basic.Properties
 
 
 class Client:
-    """One connection. ``do`` sends a method and returns what came back to this connection, in order."""
+    """One connection. ``do`` sends a method, and returns what comes back to this connection, in order."""
 
     def __init__(self, broker: Broker, *channels: int, user: str = "guest") -> None:
         self.broker = broker
@@ -30,7 +29,7 @@ class Client:
         return [out for out in answers if out.connection == self.id]
 
     def declare(self, queue: str, **arguments: Any) -> list[Outgoing]:
-        """Declare a queue; ``x_message_ttl=5`` stands for the argument ``x-message-ttl``."""
+        """Declare a queue. ``x_message_ttl=5`` is the argument ``x-message-ttl``."""
         table = {key.replace("_", "-"): arguments.pop(key) for key in list(arguments) if key.startswith("x_")}
         return self.do(commands.Queue.Declare(queue=queue, arguments=table, **arguments))
 
@@ -64,7 +63,7 @@ def bodies(answers: list[Outgoing]) -> list[bytes]:
 
 
 def closed(answers: list[Outgoing]) -> tuple[str, int, str]:
-    """The one answer, a Close: its name, code and text."""
+    """The name, the code and the text of the only answer, a Close."""
     (out,) = answers
     method = out.method
     assert isinstance(method, commands.Channel.Close | commands.Connection.Close), method.name

@@ -1,4 +1,4 @@
-"""Expiry, length limits, dead letters, policies, quorum queues (checked on RabbitMQ 3.10.8)."""
+"""Expiry, length limits, dead letters, policies and quorum queues are those of RabbitMQ 3.10.8."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import pytest
 from pamqp import commands
 
 from eda_core.errors import LocalError
-from eda_core.testing.broker.arguments import Policy
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.broker.state import Outgoing
+from eda_core.testing.broker import Broker, Outgoing, Policy
 from tests.core.testing.broker.broker_client import Client, bodies, closed, names
 
 WALL = 1_700_000_000.0
@@ -326,7 +324,7 @@ def test_quorum_counts_the_loss_of_a_connection(client: Client) -> None:
 
 
 def test_quorum_drops_what_expired_in_the_hands_of_a_consumer(client: Client) -> None:
-    """Found by tests/differential: it went to the consumer again."""
+    """tests/differential has found it: the consumer got it again."""
     quorum(client, 0)
     client.consume("qq", "t")
     client.publish("qq", b"old", expiration="5")
@@ -347,7 +345,7 @@ def test_quorum_drops_what_is_too_much_only_when_its_consumers_have_enough(clien
 
 
 def test_quorum_buries_what_is_too_much_at_once_backwards(client: Client) -> None:
-    """Found by tests/differential."""
+    """tests/differential has found it."""
     quorum(client, 0, x_max_length=1, x_dead_letter_exchange="dlx")
     client.consume("qq", "t")
     for number in range(4):
@@ -358,7 +356,7 @@ def test_quorum_buries_what_is_too_much_at_once_backwards(client: Client) -> Non
 
 
 def test_quorum_counts_what_is_about_to_expire_unless_the_message_is_settled_at_once(client: Client) -> None:
-    """Found by tests/differential."""
+    """tests/differential has found it."""
     for no_ack, left in ((False, 1), (True, 0)):
         quorum(client, 2)
         client.publish("qq", b"short", expiration="5")
@@ -388,7 +386,7 @@ def test_quorum_refuses_global_prefetch_and_conditional_deletion(client: Client)
 
 
 def test_a_circle_of_dead_letters_comes_to_an_end(client: Client) -> None:
-    """Found by tests/differential: RabbitMQ lets a rejected letter go round full queues for ever, and so did we."""
+    """tests/differential has found it. RabbitMQ lets a rejected dead letter go round full queues for ever."""
     client.declare("c0", x_max_length=0, x_dead_letter_exchange="", x_dead_letter_routing_key="c1")
     client.declare("c1", x_max_length=0, x_dead_letter_exchange="", x_dead_letter_routing_key="c0")
     rejected = {"count": 1, "reason": "rejected", "queue": "c1", "exchange": "", "routing-keys": ["c1"]}
@@ -398,3 +396,22 @@ def test_a_circle_of_dead_letters_comes_to_an_end(client: Client) -> None:
     client.declare("last")
     client.publish("last", b"lives")
     assert ready(client, "last") == [b"lives"]
+
+
+def test_the_count_of_deaths_goes_on_at_the_other_end_of_its_range(client: Client) -> None:
+    """It is a signed number of 64 bits, and a client may send the highest one."""
+    client.declare("dead")
+    client.declare("source", x_dead_letter_exchange="", x_dead_letter_routing_key="dead")
+    forged = {"count": 2**63 - 1, "reason": "rejected", "queue": "source", "exchange": "", "routing-keys": ["source"]}
+    client.publish("source", headers={"x-death": [forged]})
+    client.get("source")
+    client.do(commands.Basic.Reject(1, requeue=False))
+    (message,) = client.broker.messages("dead")
+    headers: dict[str, Any] = message.properties.headers or {}
+    assert [death["count"] for death in headers["x-death"]] == [-(2**63)]
+
+
+def test_a_routing_key_of_dead_letters_that_is_no_text_is_not_modelled(client: Client) -> None:
+    arguments: dict[str, Any] = {"x_dead_letter_exchange": "amq.topic", "x_dead_letter_routing_key": b"\xff"}
+    text = "NOT_IMPLEMENTED - x-dead-letter-routing-key=b'\\xff' of queue 'source' in vhost '/' is not modelled"
+    assert closed(client.declare("source", **arguments)) == ("Connection.Close", 540, text)

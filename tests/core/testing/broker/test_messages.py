@@ -1,4 +1,4 @@
-"""Publishing, delivering, settling: order, prefetch, confirms, alarms, restart (checked on RabbitMQ 3.10.8)."""
+"""Order, prefetch, settling, confirms, alarms and restart are those of RabbitMQ 3.10.8."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from pamqp import commands
 
 from eda_core.errors import LocalError
-from eda_core.testing.broker.model import Broker
+from eda_core.testing.broker import Broker
 from tests.core.testing.broker.broker_client import Client, Properties, bodies, closed, names
 
 
@@ -333,6 +333,27 @@ def test_restart_keeps_what_is_durable(client: Client) -> None:
         (b"2", True),
         (b"3", True),
     ]
+
+
+def test_restart_keeps_a_durable_queue_that_goes_with_its_last_consumer(client: Client) -> None:
+    """The broker does not see its consumers go. It has forgotten them afterwards."""
+    client.declare("auto", durable=True, auto_delete=True)
+    client.consume("auto", "t")
+    client.broker.restart(now=1)
+    assert client.broker.queue_names() == ["auto"]
+    again = Client(client.broker, 1)
+    again.consume("auto", "t")
+    again.do(commands.Basic.Cancel("t"))
+    assert client.broker.queue_names() == []
+
+
+def test_a_consumer_tag_of_the_brokers_is_none_that_a_client_has_chosen(client: Client) -> None:
+    client.declare("other")
+    client.consume("q", "amq.ctag-1")
+    (answer,) = client.consume("other", "")
+    assert answer.method.consumer_tag == "amq.ctag-2"  # type: ignore[attr-defined]  # a ConsumeOk
+    client.do(commands.Channel.Close(200, "", 0, 0))
+    assert client.broker.consumers("q") == client.broker.consumers("other") == []
 
 
 def test_a_clone_goes_its_own_way_and_equal_states_have_equal_images(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""Random use of the broker model: it never raises, loses nothing, doubles nothing, and clones stay equal."""
+"""Random use of the broker model: it never raises, loses and doubles no message, and a clone stays equal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import base, commands
 
-from eda_core.testing.broker.arguments import Policy
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.broker.queue import ConnectionId
-from eda_core.testing.broker.state import Outgoing
+from eda_core.testing.broker import Broker, ConnectionId, Outgoing, Policy
 
 Properties = commands.Basic.Properties
 QUEUES = st.sampled_from(["", "a", "b", "c", "dead"])
@@ -80,7 +77,7 @@ STEPS = st.lists(
 
 
 class World:
-    """A broker and two clients that connect again whenever they were thrown out; the polite confirm closed channels."""
+    """A broker and two clients. They connect again if the broker closes them, and confirm that it closes a channel."""
 
     def __init__(self, broker: Broker, *, polite: bool = False) -> None:
         self.broker = broker
@@ -126,7 +123,7 @@ class World:
         return self.broker.receive(self.ids[client], channel, method, properties, body, now=self.now)
 
     def held(self, queue: str) -> Counter[bytes]:
-        """How often each body is in a queue, ready or unacknowledged."""
+        """How often each body is in a queue, or delivered and not settled."""
         bodies = [message.body for message in self.broker.messages(queue)]
         return Counter(bodies + [message.body for *_, message in self.broker.unacked(queue)])
 

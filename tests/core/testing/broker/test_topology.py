@@ -1,4 +1,4 @@
-"""Exchanges, queues, bindings: what may be declared; how the rest is refused (checked on RabbitMQ 3.10.8)."""
+"""Exchanges, queues and bindings: what may be declared, and how the broker refuses the rest (as RabbitMQ 3.10.8)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from pamqp import base, commands
 
 from eda_core.errors import LocalError
-from eda_core.testing.broker.model import Broker
+from eda_core.testing.broker import Broker
 from tests.core.testing.broker.broker_client import Client, bodies, closed, names
 
 

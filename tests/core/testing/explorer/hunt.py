@@ -1,6 +1,6 @@
 """Explore one scenario in a fresh interpreter: the core under test is the one in the current directory.
 
-Prints the rule that is broken and how, and ends with status 1; with 0 if everything holds.
+It ends with status 0 if everything holds, else with status 1. Then it has printed the rule that is broken, and how.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import eda_core
+from eda_core.testing.explorer import Counterexample, explore
 from eda_core.testing.explorer.scenarios import SCENARIOS
-from eda_core.testing.explorer.search import Counterexample, explore
 
 
 def main(name: str) -> int:

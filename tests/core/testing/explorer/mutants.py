@@ -1,16 +1,33 @@
-"""The planted bugs: one-line changes of the core, each with the test that must notice it and the rule it breaks.
+"""The planted bugs: one-line changes of the core, each with the test that must find it and the rule that it breaks.
 
-The tests are those of ``test_explorer.py``: a scenario's name stands for ``test_scenario[name]``. Those marked
-``eventail`` are bugs that eventail 2.3.6 has (docs/design.rst, "What eventail gets wrong").
+The tests are those of ``test_explorer.py``: the name of a scenario stands for ``test_scenario[name]``. The first ones
+are bugs that eventail 2.3.6 has (docs/design.rst, "What eventail gets wrong").
 """
 
 from __future__ import annotations
 
-from tests.core.testing.explorer.mutant import Mutant
-from tests.core.testing.explorer.mutants_of_calls import MUTANTS_OF_CALLS
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A change of ``eda_core/<module>.py``: ``before``, which must be there exactly once, becomes ``after``.
+
+    Attributes:
+        scenario: the scenario in which the explorer must find it.
+        rule: the rule that must be broken then.
+    """
+
+    name: str
+    module: str
+    before: str
+    after: str
+    scenario: str
+    rule: str
+
 
 MUTANTS = (
-    # eventail
+    # bugs of eventail
     Mutant(
         "a refused publish is sent again without its properties, the headers as reply_to",
         "machine/effects",
@@ -319,7 +336,167 @@ MUTANTS = (
         "stop with work in flight",
         "life",
     ),
-    *MUTANTS_OF_CALLS,
+    # calls
+    Mutant(
+        "a command goes out before the queue of its result is bound",
+        "machine/connection",
+        "return tag in self.queues and self._adding is link.NOTHING and",
+        "return tag in self.queues and",
+        "calls answered in any order",
+        "call",
+    ),
+    Mutant(
+        "the queue of the results is not declared again after a lost link",
+        "machine/connection",
+        "            self._added = self._wanted\n",
+        "            self._added = tuple(each for each in self._wanted if each.tag != 'replies')\n",
+        "calls and lost links",
+        "call",
+    ),
+    Mutant(
+        "the queue of the results is not consumed again after a lost link",
+        "machine/machine",
+        "        if REPLIES in connection.queues:\n            self._added(now, effects)",
+        "        if REPLIES in connection.queues and connection.epoch == 1:\n            self._added(now, effects)",
+        "calls before the first link",
+        "call",
+    ),
+    Mutant(
+        "a result is not acknowledged",
+        "machine/machine",
+        "effects: list[Effect] = [Ack(epoch, tag, False)]",
+        "effects: list[Effect] = []",
+        "call in a handler that fails",
+        "I3",
+    ),
+    Mutant(
+        "a result goes to whoever called last",
+        "machine/calls",
+        'return self._by_correlation.pop(correlation_id or "", None)',
+        "return self._by_correlation.popitem()[1] if self._by_correlation else None",
+        "calls answered in any order",
+        "I3",
+    ),
+    Mutant(
+        "a call that has its result is still waited for",
+        "machine/calls",
+        'return self._by_correlation.pop(correlation_id or "", None)',
+        'return self._by_correlation.get(correlation_id or "")',
+        "calls and lost links",
+        "call",
+    ),
+    Mutant(
+        "a call that timed out is not over",
+        "machine/calls",
+        "found.append(self._by_correlation.pop(self._due[0][1]))",
+        "found.append(self._by_correlation[self._due.pop(0)[1]])",
+        "calls that time out",
+        "I5",
+    ),
+    Mutant(
+        "a call whose caller has gone is not forgotten",
+        "machine/machine",
+        "        call = self._calls.take(self._correlation_id(ticket))\n        if call is not None:",
+        "        call = self._calls.take(None)\n        if call is not None:",
+        "calls answered in any order",
+        "I3",
+    ),
+    Mutant(
+        "a call times out early",
+        "machine/calls",
+        "(due := self.deadline()) is not None and due <= now",
+        "(due := self.deadline()) is not None and due <= now + 20.0",
+        "calls that time out",
+        "call",
+    ),
+    Mutant(
+        "a late result is not counted",
+        "machine/machine",
+        "self._calls.late += 1",
+        "self._calls.late += 0",
+        "calls and lost links",
+        "call",
+    ),
+    Mutant(
+        "a message is acknowledged before the command of its handler's call is confirmed",
+        "machine/machine",
+        "None, True)\n        self._deliveries.await_confirm(delivery, publish)",
+        "None, True)\n        self._deliveries.await_confirm(None, publish)",
+        "call in a handler",
+        "I1",
+    ),
+    Mutant(
+        "the command of a call is lost with its link",
+        "machine/machine",
+        "        publish = self._stamp(sealed, True, delivery, None, True)\n",
+        "        publish = self._stamp(sealed, True, delivery, None, False)\n",
+        "calls and lost links",
+        "I3",
+    ),
+    Mutant(
+        "a call that waited for the queue of its result is sent again with each link",
+        "machine/calls",
+        "        held, self._held = self._held, []\n        return held",
+        "        return list(self._held)",
+        "calls and lost links",
+        "I3",
+    ),
+    Mutant(
+        "the command of a call that is over is sent",
+        "machine/machine",
+        "self._dropped(self._outbox.cancel(publishes), now, effects)",
+        "pass",
+        "calls that time out",
+        "I3",
+    ),
+    Mutant(
+        "the command of a call that is over is sent again",
+        "machine/outbox",
+        "if publish.kept and wanted.get(publish.pid, True)]",
+        "if publish.kept]",
+        "calls and lost links",
+        "I3",
+    ),
+    Mutant(
+        "a command that nobody takes is not the end of its call",
+        "machine/machine",
+        "if properties.reply_to == calls.key else None",
+        "if properties.reply_to == calls.key and not routing_key else None",
+        "calls that come back",
+        "call",
+    ),
+    Mutant(
+        "a service that stops says nothing to those who wait for results",
+        "machine/machine",
+        "for call in self._calls.abandon())",
+        "for call in self._calls.abandon() if call.due < 0)",
+        "stop with a call, cut",
+        "call",
+    ),
+    Mutant(
+        "a result that comes while the service stops is given back",
+        "machine/machine",
+        "if self._calls.subscribed and routing_key == self._calls.key:",
+        "if routing_key == self._calls.key and connection.state is OPEN:",
+        "stop with calls that wait",
+        "call",
+    ),
+    Mutant(
+        "a stop cancels the consumer of the results",
+        "machine/machine",
+        "self._connection.consume(REPLIES, effects, while_stopping=True)",
+        "self._connection.consume(REPLIES, effects)",
+        "stop with calls that wait",
+        "call",
+    ),
+    Mutant(
+        "the queue of the results is consumed like those of the subscriptions",
+        "machine/machine",
+        "            if tag != REPLIES:\n",
+        "            if tag:\n",
+        "call before the configuration",
+        "I2",
+    ),
     # deliveries acknowledged together
     Mutant(
         "each of a batch is acknowledged when its own publishes are confirmed",

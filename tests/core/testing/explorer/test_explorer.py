@@ -1,4 +1,4 @@
-"""The explorer: every state of every scenario, and whether the explorer itself can be believed."""
+"""The explorer visits every state of every scenario; and tests of the explorer itself."""
 
 from __future__ import annotations
 
@@ -12,14 +12,25 @@ from functools import cache
 import pytest
 
 from eda_core.machine.policy import RetryPolicy
-from eda_core.testing.explorer.builders import event, said, service
+from eda_core.testing.explorer import (
+    Counterexample,
+    Exploration,
+    Plan,
+    Scenario,
+    Step,
+    Violation,
+    World,
+    describe,
+    explore,
+    tell,
+)
 from eda_core.testing.explorer.images import Images
-from eda_core.testing.explorer.model import Plan, Scenario, Step, Violation
+from eda_core.testing.explorer.judge import Judge
+from eda_core.testing.explorer.scenario import event, said, service
 from eda_core.testing.explorer.scenarios import DEEP, SCENARIOS
-from eda_core.testing.explorer.search import Counterexample, Exploration, _Search, explore, tell
+from eda_core.testing.explorer.search import _Search
 from eda_core.testing.explorer.snapshot import clone, stale_rules
-from eda_core.testing.explorer.steps import STEPS
-from eda_core.testing.explorer.world import World, describe
+from eda_core.testing.explorer.world import STEPS
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 ENOUGH = 100_000
@@ -27,7 +38,7 @@ ENOUGH = 100_000
 
 @contextmanager
 def no_collector() -> Iterator[None]:
-    """The search makes millions of objects and no garbage in circles."""
+    """The search makes millions of objects, and none that only the collector could free."""
     gc.disable()
     try:
         yield
@@ -67,7 +78,7 @@ def test_the_states_add_up(counted: Callable[[object], None]) -> None:
 
 
 def test_everything_that_can_happen_does() -> None:
-    """A kind of step that no scenario comes to would be one that nothing is known about."""
+    """Nothing would be known of a kind of step that no scenario takes."""
     kinds = {kind for name in BY_NAME for kind in explored(name)[0].kinds}
     assert kinds == set(STEPS)
 
@@ -84,23 +95,23 @@ def test_deeper(counted: Callable[[object], None]) -> None:
     assert total >= 10 * ENOUGH
 
 
-# Whether it can be believed
+# Is the search exact?
 
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_equal_images_behave_alike(name: str) -> None:
-    """Worlds that the search takes for the same have the same steps to the same worlds: the image leaves nothing out.
+    """The image leaves nothing out: worlds with equal images have the same steps, which lead to equal images.
 
-    Of the histories that lead to one state the search follows only the first; here some others are compared with it.
+    Many histories lead to one state, and the search follows only the first of them. Here some others are followed too.
     """
     images, dice = Images(), random.Random(name)
     first = World(BY_NAME[name])
-    known = {images.world(first): first}
+    known = {images.world(first.state): first}
     frontier, compared = [first], 0
     while frontier and len(known) < 800 and compared < 150:
         world = frontier.pop(dice.randrange(len(frontier)))
         for child in children(world):
-            image = images.world(child)
+            image = images.world(child.state)
             twin = known.setdefault(image, child)
             if twin is child:
                 frontier.append(child)
@@ -119,10 +130,12 @@ def children(world: World) -> Iterator[World]:
 
 
 def successors(images: Images, world: World) -> list[tuple[object, ...]]:
-    """What follows, in the order of the steps, with their kinds: the epochs and tags in them may differ."""
+    """What each possible step leads to, with its kind. The epochs and tags in the steps may differ."""
     usual, other = world.steps()
     kinds = [step[0] for step in (*usual, *other)]
-    return sorted(((kind, *images.world(child)) for kind, child in zip(kinds, children(world), strict=True)), key=repr)
+    return sorted(
+        ((kind, *images.world(child.state)) for kind, child in zip(kinds, children(world), strict=True)), key=repr
+    )
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -132,28 +145,28 @@ def test_a_fork_is_as_good_as_the_world(name: str) -> None:
     for _ in range(20):
         world, history = World(BY_NAME[name]), list[tuple[Step, tuple[Hashable, ...]]]()
         while len(history) < 60 and (choices := [step for steps in world.steps() for step in steps]):
-            before, image = world, images.world(world)
+            before, image = world, images.world(world.state)
             world = before.fork()
             world.take(step := dice.choice(choices))
-            history.append((step, images.world(world)))
+            history.append((step, images.world(world.state)))
             forget_image(before)
-            assert images.world(before) == image  # the fork has left it alone
+            assert images.world(before.state) == image  # the fork has left it alone
         straight = World(BY_NAME[name])
         for step, image in history:
             straight.take(step)
-            assert images.world(straight) == image
+            assert images.world(straight.state) == image
 
 
 def forget_image(world: World) -> None:
-    """Have the image made anew: it is kept while nothing changes that should."""
-    world._broker_image = None
-    for node in world.nodes:
+    """Have the image made anew. A world keeps it as long as it believes that nothing has changed."""
+    world.state.broker_image = None
+    for node in world.state.nodes:
         node.image = None
 
 
 def test_a_cloned_machine_shares_nothing_that_changes() -> None:
     world = World(BY_NAME["plain relay"])
-    machine = world.nodes[0].machine
+    machine = world.state.nodes[0].machine
     copy = clone(machine)
     before = repr(machine)
     copy.publish(event("x"), 0.0)
@@ -165,7 +178,7 @@ def test_the_rules_of_images_are_about_attributes_that_exist() -> None:
     assert stale_rules() == []
 
 
-# What it says when something does not hold
+# When something does not hold
 
 
 def test_a_history_is_told_in_words() -> None:
@@ -182,10 +195,10 @@ def test_a_history_is_told_in_words() -> None:
 
 
 def test_a_violation_becomes_a_counterexample(monkeypatch: pytest.MonkeyPatch) -> None:
-    def judge(world: World) -> None:
+    def quiet(judge: Judge) -> None:
         raise Violation("I5", "for the test")
 
-    monkeypatch.setattr(World, "judge_quiet", judge)
+    monkeypatch.setattr(Judge, "quiet", quiet)
     with pytest.raises(Counterexample, match="I5: for the test") as caught:
         explore(Scenario("nothing", (service(),)))
     assert caught.value.rule == "I5"
@@ -193,7 +206,7 @@ def test_a_violation_becomes_a_counterexample(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_never_ends_is_found() -> None:
-    """A policy that never gives up on a message that always fails: the search breaks off and follows it, in vain."""
+    """A policy never gives up a message that always fails: the search breaks off, follows it, and finds no end."""
     scenario = Scenario("for ever", (service(retry=RetryPolicy(10**6)),), (event("p"),), {"p": Plan(poison=True)})
     with pytest.raises(Counterexample, match="I5: not quiet after"):
         explore(scenario, limit=20)
@@ -213,7 +226,7 @@ def test_bounds_have_names_that_exist() -> None:
 
 
 def test_the_cloner_refuses_what_it_cannot_place() -> None:
-    machine = World(BY_NAME["plain relay"]).nodes[0].machine
+    machine = World(BY_NAME["plain relay"]).state.nodes[0].machine
     machine._token = bytearray()  # type: ignore[assignment]  # that is the point
     with pytest.raises(TypeError, match="does not know how to clone"):
         clone(machine)

@@ -1,4 +1,4 @@
-"""Each planted bug is found by the test that is there for it: where the explorer is silent, it has looked."""
+"""The explorer finds each planted bug, in the scenario that is there for it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from eda_core.testing.explorer.scenarios import SCENARIOS
-from tests.core.testing.explorer.mutant import Mutant
-from tests.core.testing.explorer.mutants import MUTANTS
+from tests.core.testing.explorer.mutants import MUTANTS, Mutant
 
 CORE = Path(__file__).parents[4] / "eda_core"
 HUNT = Path(__file__).with_name("hunt.py")
-#: Seconds; the slowest needs a tenth of it on an idle machine.
-PATIENCE = 120
+#: Seconds. The slowest hunt takes a tenth of it on an idle machine.
+TIMEOUT = 120
 
 
 def plant(mutant: Mutant, directory: Path) -> None:
@@ -29,7 +28,7 @@ def plant(mutant: Mutant, directory: Path) -> None:
     if text.count(mutant.before) != 1:
         pytest.fail(
             f"the planted bug {mutant.name!r} does not fit any more: eda_core/{mutant.module}.py holds "
-            f"{text.count(mutant.before)} times, instead of once,\n{mutant.before}\n(see mutants*.py)",
+            f"{text.count(mutant.before)} times, instead of once,\n{mutant.before}\n(see mutants.py)",
             pytrace=False,
         )
     source.write_text(text.replace(mutant.before, mutant.after), encoding="utf-8")
@@ -38,9 +37,7 @@ def plant(mutant: Mutant, directory: Path) -> None:
 def hunt(scenario: str, directory: Path) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, str(HUNT), scenario]
-    return subprocess.run(
-        command, cwd=directory, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
@@ -52,7 +49,7 @@ def test_a_planted_bug_is_found(mutant: Mutant, tmp_path: Path) -> None:
 
 
 def test_without_a_bug_nothing_is_found(tmp_path: Path) -> None:
-    """The other half: the same hunt on an unchanged copy. (``test_explorer.py`` does so for every scenario.)"""
+    """The same hunt on an unchanged copy. (``test_explorer.py`` explores every scenario so.)"""
     shutil.copytree(CORE, tmp_path / "eda_core", ignore=shutil.ignore_patterns("__pycache__"))
     found = hunt("poison", tmp_path)
     assert found.returncode == 0, found.stdout + found.stderr

@@ -1,8 +1,8 @@
-"""Random histories with virtual time: services, the broker model and faults, found and shrunk by hypothesis.
+"""Random histories with virtual time: services, the broker model and faults. Hypothesis finds and shrinks them.
 
-Where the explorer goes through everything in small worlds, this goes far in large ones: one or two services, up to
-dozens of messages, and any number of faults. That everything ends well is checked on a fork, in the middle of a
-history as well as at its end.
+The explorer goes through everything that can happen in small worlds. The histories here go far in large worlds: one or
+two services, up to dozens of messages, and any number of faults. Forks of the worlds show, in the middle of a history
+and at its end, that everything ends well.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from hypothesis.stateful import (
 from eda_core.machine.config import Config
 from eda_core.machine.policy import RetryPolicy
 from eda_core.messages.values import AnyMessage, Configuration
-from eda_core.testing.explorer.builders import ONE_URL, TWO_URLS, answered, asked, command, event, said, service
-from eda_core.testing.explorer.model import BOUNDED, Ask, Plan, Post, Scenario, Step
-from eda_core.testing.explorer.world import World, describe
+from eda_core.testing.explorer import BOUNDED, Ask, Plan, Post, Scenario, Step, World, describe
+from eda_core.testing.explorer.scenario import ONE_URL, TWO_URLS, answered, asked, command, event, said, service
 
-#: Never exhausted; what is rare is so by the choice of rules.
+#: Never used up. What happens rarely does so because its rule is chosen rarely.
 PLENTY = dict.fromkeys(BOUNDED, 1_000)
-#: What a service can publish outside its handlers, and the calls that it can make there.
+#: What a service publishes outside its handlers, and the calls that it makes there.
 OUTSIDE = tuple(
     (said, asked, said, Ask, said, lambda label: Ask(label, "nobody.Do"))[number % 6](f"x{number}")
     for number in range(60)
@@ -55,7 +54,7 @@ def worker(draw: Any, name: str, **settings: Any) -> Config:
 
 
 class Named:
-    """A scenario, in short."""
+    """A scenario with a short text."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -66,9 +65,9 @@ class Named:
 
 @st.composite
 def companies(draw: Any) -> Named:
-    """One service, configured or not; two workers of one; or two services, of which one feeds the other.
+    """One service, configured or not; two workers of one service; or two services, one of which feeds the other.
 
-    All may call a further one, and a single service may handle its messages in batches.
+    All of them may call another service, and a single service may handle its messages in batches.
     """
     kind = draw(st.sampled_from(["one", "configured", "workers", "chain", "batch"]))
     first = worker(draw, "svc", **({"configurations": ("Settings",)} if kind == "configured" else {}))
@@ -95,7 +94,7 @@ def companies(draw: Any) -> Named:
 
 @st.composite
 def plans(draw: Any, label: str, kind: str) -> dict[str, Plan]:
-    """What the handler of a message does; and that of the next service, for what is published for it."""
+    """What the handler of a message does, and what the next service does with what that publishes."""
     count = draw(st.integers(0, 2))
     names = st.sampled_from(["Out", "Mid"] if kind == "chain" else ["Out"])
     posts: tuple[Post | Ask, ...] = tuple(
@@ -117,7 +116,7 @@ def plans(draw: Any, label: str, kind: str) -> dict[str, Plan]:
 
 
 class Company(RuleBasedStateMachine):
-    """The rules: a message comes, something usual happens, something else happens, all goes well for a while."""
+    """The rules: a message arrives, something usual happens, something else happens, nothing goes wrong any more."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,15 +141,15 @@ class Company(RuleBasedStateMachine):
         for _ in range(data.draw(st.integers(1, 3))):
             self.a_message_arrives(data, False)
 
-    @precondition(lambda self: self.arrived < 12 and not self.alive.alarm)
+    @precondition(lambda self: self.arrived < 12 and not self.alive.state.alarm)
     @rule(data=st.data(), asks=st.booleans())
     def a_message_arrives(self, data: st.DataObject, asks: bool) -> None:
         label = f"m{self.arrived}"
         self.arrived += 1
-        self.plans.update(data.draw(plans(label, self.alive.scenario.name)))
+        self.plans.update(data.draw(plans(label, self.alive.state.scenario.name)))
         self.answers[f"{label}.c"] = data.draw(st.sampled_from(ANSWERS))
         message: AnyMessage = command(label) if asks else event(label)
-        self.alive._arrive(message)
+        self.alive.operator.send(message)
 
     @rule(data=st.data(), count=st.integers(1, 20))
     def something_usual_happens(self, data: st.DataObject, count: int) -> None:
@@ -178,33 +177,33 @@ class Company(RuleBasedStateMachine):
         steps = [step for step in steps if step[0] == kind]
         step = steps[data.draw(st.integers(0, len(steps) - 1))]
         note(describe(step))
-        self.alive.notes = []
+        self.alive.state.notes = []
         try:
             self.alive.take(step)
         finally:
-            note("\n".join(self.alive.notes))
+            note("\n".join(self.alive.state.notes))
 
     @rule()
     def all_goes_well_from_here(self) -> None:
-        """I5, on a fork: the history goes on as if nobody had looked."""
+        """I5, on a fork, so that the history goes on as it was."""
         fork = self.alive.fork()
-        fork.settle()
+        fork.run_until_quiet()
 
     @rule()
     def a_spurious_tick_does_nothing(self) -> None:
         """R7, on a fork."""
-        fork = self.alive.fork()
-        for index, node in enumerate(fork.nodes):
+        state = self.alive.fork().state
+        for index, node in enumerate(state.nodes):
             due = node.machine.deadline()
-            if due is None or due > fork.now:
-                assert fork._machine(index).tick(fork.now) == []
+            if due is None or due > state.now:
+                assert state.machine(index).tick(state.now) == []
 
     @invariant()
     def is_not_over_before_its_time(self) -> None:
-        """Nobody is over but who was asked to stop, or cannot log in anywhere."""
+        """A service is only over if it was asked to stop, or cannot log in anywhere."""
         if self.world is not None:
-            for node in self.world.nodes:
-                assert not node.over or node.stop_due is not None or self.world._spent("bad_login")
+            for node in self.world.state.nodes:
+                assert not node.over or node.stop_due is not None or self.world.state.spent("bad_login")
 
 
 def test_random_histories() -> None:

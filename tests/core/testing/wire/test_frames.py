@@ -1,4 +1,4 @@
-"""The codec against pamqp's, where pamqp's can: what pamqp writes is read as pamqp reads it, and the reverse."""
+"""The codec agrees with pamqp's as far as that goes: each reads what the other writes, with the same result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server side of the protocol, by hand: frames made and read by pamqp, no socket."""
+"""The server side of the protocol, without a socket. pamqp makes and reads the frames of the client."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import base, body, commands, frame, header, heartbeat
 
-from eda_core.testing.broker.model import Broker
-from eda_core.testing.broker.queue import ConnectionId
-from eda_core.testing.broker.state import Outgoing
-from eda_core.testing.wire.connection import CLOSING_TIMEOUT, HANDSHAKE_TIMEOUT, PROTOCOL_HEADER
-from eda_core.testing.wire.server import Server
+from eda_core.testing.broker import Broker, ConnectionId, Outgoing
+from eda_core.testing.wire import CLOSING_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_BODY, PROTOCOL_HEADER, Server
 
 CAPABILITIES = {
     "authentication_failure_close": True,
@@ -43,7 +40,7 @@ def raw(kind: int, channel: int, payload: bytes, end: bytes = b"\xce") -> bytes:
 
 
 class Peer:
-    """A client's end of one connection."""
+    """The client side of one connection."""
 
     def __init__(self, server: Server | None = None, *, now: float = 0.0) -> None:
         self.server = server or new_server()
@@ -67,7 +64,7 @@ class Peer:
         return got
 
     def call(self, channel: int, *values: frame.FrameTypes) -> Any:
-        """Send, and the one method that comes back."""
+        """Send a method. Returns the only method that comes back."""
         [(answered, value)] = self.send(channel, *values)
         assert answered == channel
         return value
@@ -461,3 +458,55 @@ def test_any_bytes_in_any_pieces(start: bytes, more: list[bytes], draw: st.DataO
     whole = answer(data, [])
     assert answer(data, itertools.repeat(1, len(data))) == whole
     assert answer(data, draw.draw(st.lists(st.integers(1, 100), max_size=10))) == whole
+
+
+# What a client can do wrong on an open connection. The codes and texts are those of RabbitMQ, if it sends any:
+# tests/differential/test_faults.py compares them.
+@pytest.mark.parametrize(
+    ("value", "code", "text"),
+    [
+        (raw(1, 1, b"\0\x3c"), 501, ""),
+        (raw(1, 1, b"\x7f\xff\0\x0a"), 540, ""),
+        (raw(1, 1, b"\0\x3c\0\xff"), 540, ""),
+        (raw(1, 1, b"\0\x3c\0\x28\0\0\xff"), 501, "FRAME_ERROR - cannot decode"),
+        (raw(1, 1, b"\0\x0a\0\x32\0\0\0\0\0\0\0"), 503, "unimplemented method"),
+        (raw(1, 9, b"\0\x0a\0\x28\1/\0\0"), 504, "expected 'channel.open'"),
+        (raw(1, 0, b"\0\x14\0\x0a\0"), 504, "unexpected method in connection state running"),
+        (raw(1, 0, b"\0\x0a\0\x46\0\0\0\0\0"), 540, ""),
+        (raw(1, 0, b"\0\x0a\0\x29\0"), 504, "unexpected method in connection state running"),
+        (raw(1, 1, b"\0\x14\0\x0a\0"), 504, "second 'channel.open' seen"),
+        (raw(1, 9, b"\0\x14\0\x14\x01"), 504, "expected 'channel.open'"),
+        (raw(2, 1, b"\0\x3c" + b"\0" * 12), 505, "expected method frame, got non method frame instead"),
+        (raw(3, 1, b"body"), 505, "expected method frame, got non method frame instead"),
+        (raw(3, 0, b"body"), 505, "UNEXPECTED_FRAME - content on channel 0"),
+        (raw(3, 9, b"body"), 505, "expected method frame, got non method frame instead"),
+        (raw(8, 1, b""), 505, ""),
+    ],
+)
+def test_errors_of_the_open_connection(value: bytes, code: int, text: str) -> None:
+    closed_with(Peer().open().channel().feed(value), code, text)
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "text"),
+    [
+        ([commands.Basic.Publish(), commands.Basic.Get(queue="q")], 505, "class 60, got non content header frame"),
+        ([commands.Basic.Publish(), body.ContentBody(b"x")], 505, "class 60, got non content header frame"),
+        ([*publish(b"", size=4), header.ContentHeader(0, 4)], 505, "expected content body, got non content body frame"),
+        ([*publish(b"", size=4), body.ContentBody(b"12345")], 501, ""),
+        (publish(b"", size=MAX_BODY + 1), 501, ""),
+    ],
+)
+def test_errors_of_content(values: list[frame.FrameTypes], code: int, text: str) -> None:
+    closed_with(Peer().open().channel().send(1, *values), code, text)
+
+
+def test_the_number_of_channels_is_bounded_and_not_their_numbers() -> None:
+    peer = Peer(Server(Broker(), channel_max=2))
+    peer.send(0, header.ProtocolHeader())
+    peer.send(0, start_ok())
+    peer.send(0, commands.Connection.TuneOk(2, 131072, 0))
+    peer.send(0, commands.Connection.Open("/"))
+    peer.channel(7).channel(9)
+    text = "number of channels opened (2) has reached the negotiated channel_max (2)"
+    closed_with(peer.send(1, commands.Channel.Open()), 530, text)

@@ -1,4 +1,4 @@
-"""Drivers and services of coroutines: callers that wait for what comes of a publish or a call."""
+"""A driver of coroutines: callers wait for the end of a publish or a call."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from pamqp.commands import Basic
 
 from eda_core.errors import BufferFull, CommandError, LocalError, PublishError, StateError
-from eda_core.machine.effects import PublishDone, PublishLog, Replied
+from eda_core.machine.effects import PublishDone, Replied
 from eda_core.machine.outcomes import Failed
 from eda_core.messages.values import Result
 from tests.core.drivers.turning import Cancelled, Promise, Service, made, running
-from tests.core.kit import URLS, only
+from tests.core.kit import URLS
 
 
 def test_a_publish_returns_when_it_is_confirmed() -> None:
@@ -137,10 +137,3 @@ def test_who_gives_up_waiting_for_space_as_there_is_some_is_not_told() -> None:
     gone.set_result("cancelled")
     driver.buffer_available()
     assert driver._for_space == {}
-
-
-def test_logs_and_settlements_are_inputs_that_nobody_waits_for() -> None:
-    service = made()
-    driver, _ = running(service)
-    assert driver.begin(service.log(6, "short")).result is None
-    assert only(PublishLog, driver.link.asked).routing_key == "svc.INFO"

@@ -1,0 +1,128 @@
+"""The handlers of a world: they publish, call, and end, as the plan of their message says or with a failure.
+
+What a handler publishes goes to its machine; what becomes of it is not known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eda_core.machine.identifiers import TAG_BITS, DeliveryId
+from eda_core.machine.outcomes import CONFIGURED, DONE, Failed
+from eda_core.machine.outcomes import DEFERRED as DEFERS
+from eda_core.testing.explorer.judge import Judge
+from eda_core.testing.explorer.machines import Machines
+from eda_core.testing.explorer.scenario import Step
+from eda_core.testing.explorer.state import (
+    DEFERRED,
+    FAILED,
+    REJECTED,
+    REQUEUED,
+    SUCCEEDED,
+    Node,
+    Run,
+    State,
+)
+
+_FAILURE: Final = Failed("on purpose")
+
+
+@dataclass(slots=True, eq=False)
+class Handlers:
+    """Handlers that run, and messages that wait to be acknowledged by hand."""
+
+    _state: State
+    _judge: Judge
+    _machines: Machines
+
+    def steps(self, index: int, node: Node, usual: list[Step], other: list[Step]) -> None:
+        """What the handlers of a worker can do."""
+        failing = self._state.may("failure")
+        for delivery, run in node.runs.items():
+            if run.waits:
+                continue
+            plan = self._state.scenario.plan(run.label)
+            posts = plan.late if run.deferred else plan.posts
+            if run.made < len(posts):
+                usual.append(("publishes", index, delivery))
+            elif plan.batched and run.made == len(posts):
+                usual.append(("pushes", index, delivery))
+            elif run.deferred:
+                usual.append(("acknowledges", index, delivery))
+            else:
+                usual.append(("fails" if plan.poison else "succeeds", index, delivery))
+            if failing and run.deferred:
+                other += [(kind, index, delivery) for kind in ("rejects", "requeues", "fails late")]
+            elif failing and not plan.poison:
+                other.append(("fails", index, delivery))
+
+    def end(self, index: int, delivery: DeliveryId, end: str, method: str, *arguments: Any, **named: Any) -> None:
+        """A handler is over, or its message is settled by hand; the machine is told by its input ``method``."""
+        node = self._state.node(index)
+        run = node.runs.pop(delivery)
+        counts = self._judge.ended(node, delivery, run, end)
+        if counts and end is FAILED and self._state.scenario.plan(run.label).configures and not node.configured:
+            node.wants_configuration = True
+        self._machines.tell(index, method, delivery, *arguments, **named)
+
+    def end_batched(self, index: int, delivery: DeliveryId) -> None:
+        """The handler of a message of a batch is over, and leaves it to the batch to acknowledge the message."""
+        node = self._state.node(index)
+        found = node.delivery(delivery)
+        doomed = node.runs[delivery].doomed
+        end = FAILED if doomed else DEFERRED if found is None or not found.group else SUCCEEDED
+        self.end(index, delivery, end, "handled", DEFERS)
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def publishes(self, index: int, delivery: DeliveryId) -> None:
+        """A handler publishes or calls what comes next. If the machine refuses that, the handler fails."""
+        node = self._state.node(index)
+        run = node.runs[delivery]
+        plan = self._state.scenario.plan(run.label)
+        post = (plan.late if run.deferred else plan.posts)[run.made]
+        node.runs[delivery] = run._replace(made=run.made + 1)
+        if not self._machines.post(index, post, delivery, run.cause):
+            self.end(index, delivery, FAILED, "failed" if run.deferred else "handled", _FAILURE)
+
+    def succeeds(self, index: int, delivery: DeliveryId) -> None:
+        """A handler returns."""
+        node = self._state.node(index)
+        run = node.runs[delivery]
+        plan = self._state.scenario.plan(run.label)
+        if plan.batched:
+            self.end_batched(index, delivery)
+        elif plan.deferred:
+            node.runs[delivery] = Run(run.label, 0, True, run.cause)
+            self._judge.mark(node, delivery, DEFERRED)
+            self._machines.tell(index, "handled", delivery, DEFERS)
+        else:
+            if plan.configures and delivery >> TAG_BITS == node.machine.epoch:
+                node.configured = True
+            self.end(index, delivery, SUCCEEDED, "handled", CONFIGURED if plan.configures else DONE)
+
+    def fails(self, index: int, delivery: DeliveryId) -> None:
+        """A handler raises."""
+        if not self._state.scenario.plan(self._state.nodes[index].runs[delivery].label).poison:
+            self._state.spend("failure")
+        self.end(index, delivery, FAILED, "handled", _FAILURE)
+
+    def acknowledges(self, index: int, delivery: DeliveryId) -> None:
+        """A message is acknowledged by hand."""
+        self.end(index, delivery, SUCCEEDED, "ack")
+
+    def rejects(self, index: int, delivery: DeliveryId) -> None:
+        """A message is rejected by hand."""
+        self._state.spend("failure")
+        self.end(index, delivery, REJECTED, "nack")
+
+    def requeues(self, index: int, delivery: DeliveryId) -> None:
+        """A message is requeued by hand."""
+        self._state.spend("failure")
+        self.end(index, delivery, REQUEUED, "nack", requeue=True)
+
+    def fails_late(self, index: int, delivery: DeliveryId) -> None:
+        """What was to acknowledge a message by hand fails."""
+        self._state.spend("failure")
+        self.end(index, delivery, FAILED, "failed", _FAILURE)

@@ -1,0 +1,182 @@
+"""A driver of plain functions: handlers, hooks and timers are jobs; and the end of a service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eda_core.errors import Abandoned, ServiceError, StateError
+from eda_core.machine.effects import Ack, Effect, Publish, Ready, Stopped
+from eda_core.machine.outcomes import DEFERRED, DONE, Failed
+from tests.core.drivers.jobs import Runs, Service, deliver, running
+from tests.core.kit import URLS, of
+
+# Jobs
+
+
+@pytest.mark.parametrize(("name", "result"), [("Happened", DONE), ("Later", DEFERRED)])
+def test_a_handler_is_a_job_and_what_it_returns_the_outcome(name: str, result: object) -> None:
+    _, driver = running()
+    tag = deliver(driver, name)
+    assert (len(driver.jobs), driver.told) == (1, [])
+    driver.work()
+    assert driver.told == [("handled", tag, result)]
+    assert driver.asked == 1
+
+
+@pytest.mark.parametrize(("name", "reason"), [("Fails", "LookupError: nothing there"), ("Unknown", "unexpected")])
+def test_what_a_handler_raises_is_its_outcome(name: str, reason: str) -> None:
+    _, driver = running()
+    tag = deliver(driver, name)
+    driver.work()
+    ((what, handled, failed),) = driver.told
+    assert (what, handled) == ("handled", tag)
+    assert isinstance(failed, Failed)
+    assert failed.reason.startswith(reason)
+
+
+def test_a_handler_publishes_within_its_delivery_and_a_timer_outside() -> None:
+    class Relay(Service):
+        def on_Happened(self, *_: Any) -> None:
+            seen.append(self.handled_delivery())
+            self.publish_event("Told", 1, "c-1")
+            assert of(Publish, driver.link.asked) == []
+
+    seen: list[Any] = []
+    service, driver = running(Relay)
+    driver.take()
+    driver.work()
+    driver.call(None, lambda: seen.append(service.handled_delivery()))
+    driver.work()
+    assert (seen[0] is None, seen[1]) == (False, None)
+    assert len(of(Publish, driver.link.asked)) == 1
+
+
+def test_hooks_and_timers_are_jobs() -> None:
+    called: list[str] = []
+    _, driver = running()
+    driver.call(None, called.append, "called")
+    assert called == []
+    driver.work()
+    assert (called, driver.told) == (["called"], [])
+
+
+@pytest.mark.parametrize("effect", [Ready(), None], ids=["a hook", "a timer"])
+def test_a_hook_that_fails_is_an_input(effect: Effect | None) -> None:
+    _, driver = running()
+    driver.call(effect, lambda: [][1])
+    driver.work()
+    ((what, of_effect, failed),) = driver.told
+    assert (what, of_effect) == ("callback_failed", effect)
+    assert failed.reason.startswith("IndexError")
+
+
+async def _by_mistake(*_: Any) -> None: ...
+
+
+def test_a_timer_that_is_a_coroutine_function_is_told_of() -> None:
+    _, driver = running()
+    driver.call(None, _by_mistake)
+    driver.work()
+    ((what, _effect, failed),) = driver.told
+    assert (what, failed.reason.partition(":")[0]) == ("callback_failed", "NotBegun")
+
+
+def test_an_adapter_may_stand_between_a_job_and_user_code() -> None:
+    between: list[str] = []
+
+    class Interrupting(Runs):
+        def user(self, function: Callable[..., Any], *arguments: Any) -> Any:
+            between.append(function.__name__)
+            return super().user(function, *arguments)
+
+    service = Service(URLS[0], ["Happened"], [], "svc")
+    driver = service.begin_run(Interrupting)
+    deliver(driver, "Later")
+    driver.call(None, print)
+    driver.work()
+    assert between == ["handle", "print"]
+
+
+# The end
+
+
+def test_jobs_end_with_the_service() -> None:
+    _, driver = running()
+    deliver(driver, "Happened")
+    driver.feed([Stopped()])
+    driver.work()
+    assert driver.told == []
+    driver.raise_end()
+
+
+def test_what_ended_the_service_is_raised() -> None:
+    _, driver = running()
+    driver.feed([Stopped("refused everywhere")])
+    with pytest.raises(ServiceError, match="refused everywhere"):
+        driver.raise_end()
+
+
+def test_what_is_no_exception_ends_the_service_at_once() -> None:
+    _, driver = running()
+    deliver(driver, "Exits")
+    deliver(driver, "Happened")
+    driver.work()
+    assert driver.told == [], "neither an outcome of its own nor of those behind it"
+    assert driver.machine.state == "closing"
+    driver.call(None, driver.reports.append, "called")
+    driver.work()
+    driver._break_off(KeyboardInterrupt())
+    assert not [text for text in driver.reports if text == "called" or "unfinished" in text]
+    with pytest.raises(SystemExit):
+        driver.raise_end()
+
+
+def test_a_handler_that_is_abandoned_leaves_its_message_with_the_broker() -> None:
+    """It is told locally where that was, and is no error of the run."""
+    _, driver = running()
+    driver.take("Endless")
+    driver.take()
+    driver.work()
+    assert driver.told == []
+    assert of(Ack, driver.link.asked) == []
+    (text,) = [text for text in driver.reports if "unfinished" in text]
+    assert "in on_Endless" in text
+    driver.tick()
+    assert driver.machine.state == "closing"
+    driver.raise_end()
+
+
+def test_a_forked_process_ends_when_it_comes_out_of_a_job_and_may_ask_nothing() -> None:
+    class Forking(Runs):
+        child = False
+
+        def forked(self) -> bool:
+            return self.child
+
+        def ask(self, call: Callable[[], Any]) -> Any:
+            self.check_process()
+            return super().ask(call)
+
+    service = Service(URLS[0], ["Happened"], [], "svc")
+    driver = service.begin_run(Forking)
+    assert service.call_later(9.0, print) == 1
+    driver.call(None, lambda: setattr(driver, "child", True))
+    with pytest.raises(Abandoned, match="fork"):
+        driver.work()
+    with pytest.raises(StateError, match="fork"):
+        service.call_later(0.0, print)
+
+
+def test_what_ends_a_service_that_has_ended_is_too_late() -> None:
+    _, driver = running()
+
+    def end_and_exit() -> None:
+        driver.feed([Stopped()])
+        raise SystemExit(3)
+
+    driver.call(None, end_and_exit)
+    driver.work()
+    assert driver.exit is None

@@ -1,0 +1,250 @@
+"""A driver of coroutines: handlers, hooks and timers are tasks; and the life of a service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eda_core.drivers.handling import handling
+from eda_core.errors import ServiceError
+from eda_core.machine.effects import Connect, Dispatch, Effect, Ready, Stopped
+from eda_core.machine.identifiers import DeliveryId
+from eda_core.machine.outcomes import DEFERRED, DONE, Failed
+from eda_core.messages.values import Event
+from tests.core.drivers.test_base import Link
+from tests.core.drivers.turning import Cancelled, Promise, Runs, Service, Task, made, running
+from tests.core.kit import URLS
+
+
+def deliver(driver: Runs, name: str = "Happened") -> DeliveryId:
+    """A message whose handler has begun."""
+    before = len(driver.tasks)
+    driver.feed([Dispatch(tag := DeliveryId(before), Event(name, "payload", "c-1", {}))])
+    assert len(driver.tasks) == before + 1
+    driver.turn()
+    return tag
+
+
+# Handlers
+
+
+class Handling(Service):
+    """Handlers of each kind. ``gate`` is what some wait for."""
+
+    def __init__(self) -> None:
+        super().__init__(URLS[0], ["Happened"], [], "svc")
+        self.gate = Promise()
+
+    async def on_Waits(self, *_: Any) -> Any:
+        return await self.gate
+
+    def on_Plain(self, *_: Any) -> bool:
+        return True
+
+    async def on_Fails(self, *_: Any) -> None:
+        raise LookupError("nothing there")
+
+    async def on_Cancelled(self, *_: Any) -> None:
+        raise Cancelled
+
+    async def on_Exits(self, *_: Any) -> None:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize(("answer", "result"), [(None, DONE), (True, DEFERRED)], ids=["done", "deferred"])
+def test_a_handler_is_a_task_and_its_end_the_outcome(answer: Any, result: object) -> None:
+    service = Handling()
+    driver, _ = running(service)
+    tag = deliver(driver, "Waits")
+    assert driver.told == []
+    service.gate.set_result(answer)
+    driver.turn()
+    assert driver.told == [("handled", tag, result)]
+
+
+def test_a_handler_may_be_a_plain_function() -> None:
+    driver, _ = running(Handling())
+    tag = deliver(driver, "Plain")
+    assert driver.told == [("handled", tag, DEFERRED)]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("Fails", "LookupError: nothing there"), ("Cancelled", "Cancelled: "), ("Unknown", "unexpected")],
+)
+def test_what_a_handler_raises_is_its_outcome(name: str, reason: str) -> None:
+    driver, _ = running(Handling())
+    tag = deliver(driver, name)
+    ((what, handled, failed),) = driver.told
+    assert (what, handled) == ("handled", tag)
+    assert isinstance(failed, Failed)
+    assert failed.reason.startswith(reason)
+
+
+def test_what_ends_a_program_is_no_outcome() -> None:
+    driver, _ = running(Handling())
+    deliver(driver, "Exits")
+    assert isinstance(driver.tasks[-1].error, SystemExit)
+    assert driver.told == []
+
+
+def test_a_handler_that_is_torn_down_leaves_its_message_with_the_broker() -> None:
+    service = Handling()
+    driver, _ = running(service)
+    deliver(driver, "Waits")
+    driver.feed([Stopped()])
+    driver.tasks[-1].step(Cancelled())
+    assert isinstance(driver.tasks[-1].error, Cancelled)
+    assert driver.told == []
+
+
+# Hooks and timers
+
+
+def test_hooks_and_timers_may_be_functions_or_coroutine_functions() -> None:
+    called: list[str] = []
+    driver, _ = running(made())
+
+    async def later() -> None:
+        called.append("async")
+
+    driver.call(None, later)
+    driver.call(None, called.append, "plain")
+    driver.turn()
+    assert called == ["async", "plain"]
+    assert driver.told == []
+
+
+@pytest.mark.parametrize("error", [LookupError("nothing there"), Cancelled("nothing there")])
+@pytest.mark.parametrize("effect", [Ready(), None], ids=["a hook", "a timer"])
+def test_a_hook_that_fails_is_an_input(effect: Effect | None, error: BaseException) -> None:
+    driver, _ = running(made())
+
+    async def fail() -> None:
+        raise error
+
+    driver.call(effect, fail)
+    driver.turn()
+    ((what, of_effect, failed),) = driver.told
+    assert (what, of_effect, failed.reason) == ("callback_failed", effect, f"{type(error).__name__}: nothing there")
+
+
+@pytest.mark.parametrize("error", [Cancelled(), SystemExit(3)])
+def test_a_hook_that_ends_with_its_program_has_not_failed(error: BaseException) -> None:
+    service, gate = made(), Promise()
+    driver, _ = running(service)
+
+    async def wait() -> None:
+        await gate
+
+    driver.call(Ready(), wait)
+    driver.turn()
+    if not isinstance(error, SystemExit):
+        driver.feed([Stopped()])
+    driver.tasks[-1].step(error)
+    assert driver.tasks[-1].error is error
+    assert driver.told == []
+
+
+def test_a_hook_that_fails_while_it_is_torn_down_is_told() -> None:
+    driver, _ = running(made())
+
+    async def wait() -> None:
+        try:
+            await Promise()
+        finally:
+            raise LookupError("nothing there")
+
+    driver.call(None, wait)
+    driver.turn()
+    driver.feed([Stopped()])
+    driver.tasks[-1].step(Cancelled())
+    ((_, _, failed),) = driver.told
+    assert failed.reason == "LookupError: nothing there"
+
+
+def test_a_hook_publishes_outside_whatever_handler_has_brought_it_about() -> None:
+    """The timer that leads to it may have been armed in the context of a handler, which still runs on a lost link."""
+    service = made()
+    driver, _ = running(service)
+    with handling(service, DeliveryId(5)):
+        driver.call(None, lambda: seen.append(service.handled_delivery()))
+        seen: list[Any] = []
+        driver.turn()
+        assert service.handled_delivery() == 5
+    assert seen == [None]
+
+
+def test_after_the_end_nothing_is_called_any_more() -> None:
+    driver, _ = running(made())
+    driver.feed([Stopped()])
+    before = len(driver.tasks)
+    driver.call(None, print)
+    assert len(driver.tasks) == before
+
+
+# The life of a service
+
+
+def end(driver: Runs) -> None:
+    """The link closes."""
+    driver.tell(driver.machine.link_down, driver.machine.epoch, "closed")
+    driver.turn()
+
+
+def test_a_service_runs_until_it_is_stopped() -> None:
+    service = made()
+    driver, run = running(service)
+    assert not run.done
+    stopping = driver.begin(service.stop(3.0))
+    assert stopping.done
+    driver.turn()
+    assert not run.done
+    end(driver)
+    assert (run.result, run.error, driver.ended) == (None, None, True)
+
+
+def test_a_service_that_ends_otherwise_raises_why() -> None:
+    driver, run = running(made())
+    driver.feed([Stopped("refused everywhere")])
+    driver.turn()
+    assert isinstance(run.error, ServiceError)
+    assert "refused everywhere" in str(run.error)
+    assert driver.ended
+
+
+def test_a_service_that_is_cancelled_stops_gracefully_first() -> None:
+    driver, run = running(made())
+    run.step(Cancelled())
+    assert not run.done
+    assert driver.machine.state in ("draining", "closing")
+    end(driver)
+    assert isinstance(run.error, Cancelled)
+    assert driver.ended
+
+
+def test_a_service_that_is_cancelled_twice_is_torn_down() -> None:
+    driver, run = running(made())
+    run.step(Cancelled())
+    run.step(Cancelled())
+    assert isinstance(run.error, Cancelled)
+    assert driver.ended
+
+
+def test_a_service_may_be_over_before_it_has_begun_to_wait() -> None:
+    class Refused(Runs):
+        def open(self, effect: Connect) -> Link:
+            self.feed([Stopped("refused")])
+            return super().open(effect)
+
+    service = made()
+    run = Task(service.begin_run(Refused).run())
+    run.step()
+    assert isinstance(run.error, ServiceError)
+
+
+def test_a_service_whose_event_loop_is_gone_does_not_wait_for_anything() -> None:
+    driver, run = running(made())
+    run.work.close()
+    assert driver.ended

@@ -1,0 +1,182 @@
+"""The outcomes of handlers, made of what they returned or raised."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from eda_core import criticality
+from eda_core.errors import LocalError, NoHandler, Reject
+from eda_core.machine.outcomes import (
+    CONFIGURED,
+    DEFERRED,
+    DONE,
+    Configured,
+    Deferred,
+    Done,
+    Failed,
+    Outcome,
+    failure,
+    outcome,
+)
+from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Result
+
+META = {"delivery_tag": 7}
+EVENT = Event("TranscriptReady", {"a": 1}, "c", META)
+COMMAND = Command("transcriber.TranscribeAudio", {"a": 1}, "c", "caller.Back", "id", META)
+RESULT = Result("caller.TranscribeAudioReturn", {"a": 1}, "c", "success", "id", META)
+CONFIGURATION = Configuration("NewModel", {"a": 1}, "c", META)
+LOG = LogRecord("s.INFO", {"a": 1}, "c", META)
+BUSINESS = [EVENT, COMMAND, RESULT, CONFIGURATION]
+
+
+@pytest.mark.parametrize(("constant", "kind"), [(DONE, Done), (DEFERRED, Deferred), (CONFIGURED, Configured)])
+def test_outcomes_without_parts_are_equal_to_the_constants(constant: object, kind: type) -> None:
+    assert constant == kind()
+    assert {DONE, DEFERRED, CONFIGURED} - {constant} == {DONE, DEFERRED, CONFIGURED} - {kind()}
+
+
+def test_a_failure_is_an_alert_that_may_be_tried_again_unless_it_says_otherwise() -> None:
+    failed = Failed("no such customer")
+    assert (failed.detail, failed.permanent, failed.level) == ("", False, 1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        failed.permanent = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("level", [-1, 8, True, 1.0, "ALERT"])
+def test_a_failure_has_a_level_of_the_log_bus(level: Any) -> None:
+    with pytest.raises(LocalError, match="log level"):
+        Failed("boom", level=level)
+
+
+def test_the_repr_of_a_failure_is_short() -> None:
+    assert len(repr(Failed("reason " * 10_000))) < 300
+
+
+@pytest.mark.parametrize("returned", [None, False, 0, "", []])
+@pytest.mark.parametrize("message", [*BUSINESS, LOG], ids=lambda message: type(message).__name__)
+def test_a_handler_that_returns_nothing_is_done(message: AnyMessage, returned: object) -> None:
+    assert outcome(message, returned) is DONE
+
+
+@pytest.mark.parametrize("returned", [True, 1, "yes", object()])
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [(EVENT, DEFERRED), (COMMAND, DEFERRED), (RESULT, DEFERRED), (CONFIGURATION, CONFIGURED), (LOG, DONE)],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_truthy_return_means_depends_on_the_kind(
+    message: AnyMessage, expected: Outcome, returned: object
+) -> None:
+    assert outcome(message, returned) is expected
+
+
+def raised(error: BaseException) -> BaseException:
+    with pytest.raises(type(error)) as caught:
+        raise error
+    return caught.value
+
+
+def test_an_error_of_a_handler_may_be_tried_again_and_has_its_traceback() -> None:
+    failed = failure(raised(ValueError("no such\ncustomer")))
+    assert failed.reason == "ValueError: no such"
+    assert failed.detail.startswith("Traceback (most recent call last):\n")
+    assert failed.detail.endswith("ValueError: no such\ncustomer\n")
+    assert (failed.permanent, failed.level) == (False, criticality.ALERT)
+
+
+def test_a_rejection_is_permanent() -> None:
+    failed = failure(raised(Reject("no such customer", hint="create it first")))
+    assert failed.reason == "Reject: no such customer; create it first"
+    assert "Traceback" in failed.detail
+    assert (failed.permanent, failed.level) == (True, criticality.ALERT)
+
+
+def test_a_missing_handler_is_permanent_an_error_only_and_needs_no_traceback() -> None:
+    error = raised(NoHandler("unexpected event Done", hint="check the subscriptions"))
+    failed = failure(error)
+    assert failed.reason == str(error)
+    assert (failed.detail, failed.permanent, failed.level) == ("", True, criticality.ERROR)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), AssertionError(), ValueError("")])
+def test_an_error_without_words_is_named(error: BaseException) -> None:
+    assert failure(error).reason.startswith(f"{type(error).__name__}: ")
+
+
+class Unspeakable(Exception):
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __str__(self) -> str:
+        raise self.error
+
+
+class Untraceable(Exception):
+    """An exception that fails when Python asks for its cause, as a library with proxies may raise."""
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "__cause__":
+            raise BaseException("no cause for this")
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Unspeakable(RuntimeError("no text for this")), "Unspeakable: it cannot be shown"),
+        (Unspeakable(BaseException("no text for this")), "Unspeakable: it cannot be shown"),
+        (Untraceable("words"), "Untraceable: words"),
+    ],
+    ids=["no text", "no text, and no Exception", "no traceback"],
+)
+def test_an_error_that_cannot_be_shown_is_a_failure_like_any_other(error: Exception, reason: str) -> None:
+    assert failure(error).reason == reason
+
+
+def test_the_reason_of_a_missing_handler_is_one_line() -> None:
+    assert failure(NoHandler("unexpected event Done\nsecond line")).reason == "unexpected event Done"
+
+
+class Undecided:
+    """A value that is neither true nor false, such as an array."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("ambiguous")
+
+
+def test_a_returned_value_that_is_neither_true_nor_false_is_a_failure() -> None:
+    assert outcome(Event("Done", None, "c"), Undecided()).reason == "ValueError: ambiguous"  # type: ignore[union-attr]
+
+
+async def _coroutine() -> None: ...
+
+
+def _generator() -> Iterator[int]:
+    yield 1
+
+
+async def _async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("function", [_coroutine, _generator, _async_generator])
+@pytest.mark.parametrize("message", [EVENT, COMMAND, RESULT, CONFIGURATION, LOG], ids=lambda message: message.name)
+def test_work_that_nobody_will_do_is_a_failure_that_trying_again_does_not_mend(
+    function: Callable[[], Any], message: AnyMessage
+) -> None:
+    """``async`` or ``yield`` was written by mistake. If it meant "deferred", the message would stay unacknowledged."""
+    failed = outcome(message, function())
+    assert isinstance(failed, Failed)
+    assert failed.permanent
+    assert f"the function was not run: its result is a value of type {function.__name__[1:]};" in failed.reason
+
+
+def test_a_reason_has_an_end() -> None:
+    failed = failure(ValueError("x" * 10_000))
+    assert failed.reason == f"ValueError: {'x' * 988}…"
+    assert "x" * 10_000 in failed.detail
+    assert failure(ValueError("x" * 988)).reason == f"ValueError: {'x' * 988}"

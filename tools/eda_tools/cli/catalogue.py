@@ -1,0 +1,19 @@
+"""The names of all tools and what each is for. It knows nothing else of them and loads none."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: The subcommands, which have the names of their modules, and what they are for.
+TOOLS: Final = {
+    "logger": "show logs as they are written",
+    "monitor": "show events, commands, results and configurations as they pass",
+    "publish_event": "publish an event",
+    "publish_configuration": "publish a configuration",
+    "send_command": "send a command and wait for its result",
+    "inspect_queue": "show a queue without consuming it",
+    "resurrect": "send dead letters again",
+    "trace": "draw one conversation",
+    "doctor": "check a broker for what the architecture needs",
+    "topology": "draw who publishes and who consumes what",
+}
