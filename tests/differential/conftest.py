@@ -8,39 +8,20 @@ from typing import Any
 import pytest
 from hypothesis.internal.conjecture import engine, providers
 
+from eda_core.testing.broker.versions import VERSIONS
 from tests.differential.comparison import Rabbit
 from tests.support.rabbitmq import RabbitNode
 from tests.support.vhosts import VhostPool
-
-#: What the broker model does as RabbitMQ 3.10, and RabbitMQ 4 does otherwise.
-ONLY_AS_3_10 = frozenset(
-    {
-        "test_random_sequences",
-        "test_random_sequences_on_a_quorum_queue",
-        "test_a_letter_that_cannot_wait_for_space_in_a_shared_prefetch_is_left_to_chance",
-        "test_every_pattern_with_every_key",
-        "test_answer[exchange type that is a word of Erlang]",
-        "test_lazy_queues_forget_the_expiration_of_what_they_read_from_disk",
-    }
-)
-
-
-@pytest.fixture(autouse=True)
-def modelled(request: pytest.FixtureRequest) -> None:
-    """Skip what compares the model with a version that it does not model yet."""
-    names = {request.node.originalname, request.node.name}
-    if names & ONLY_AS_3_10 and "rabbitmq" in request.fixturenames:
-        node: RabbitNode = request.getfixturevalue("rabbitmq")
-        if node.version[:2] != (3, 10):
-            version = ".".join(map(str, node.version))
-            pytest.skip(f"the broker model is that of RabbitMQ 3.10, and this is {version}")
 
 
 @pytest.fixture(scope="module")
 def rabbit(rabbitmq: RabbitNode, rabbit_vhosts: VhostPool) -> Iterator[Rabbit]:
     """One vhost for all tests of a module. Each test has names of its own for its queues, and removes them."""
+    version = ".".join(map(str, rabbitmq.version[:2]))
+    if version not in VERSIONS:
+        pytest.skip(f"RabbitMQ {version} is not modelled")
     vhost = rabbit_vhosts.take()
-    side = Rabbit("127.0.0.1", rabbitmq.port, vhost)
+    side = Rabbit("127.0.0.1", rabbitmq.port, vhost, version)
     yield side
     side.close()
     rabbit_vhosts.give_back(vhost)

@@ -1,7 +1,6 @@
 """``python -m tests.faults``: put each kind of service through the scenarios, and write what came of it.
 
-The results are a JSON file, from which ``python -m tests.faults.report`` makes docs/reliability.rst. The journals and
-logs of all processes stay in the directory beside it.
+The results are a JSON file. The journals and logs of all processes stay in the directory beside it.
 """
 
 from __future__ import annotations
