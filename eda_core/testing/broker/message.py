@@ -157,7 +157,9 @@ def with_properties(properties: commands.Basic.Properties, **changes: Any) -> co
     return copy
 
 
-def accept(exchange: str, routing_key: str, properties: commands.Basic.Properties, body: bytes) -> AmqpMessage:
+def accept(
+    exchange: str, routing_key: str, properties: commands.Basic.Properties, body: bytes, version: Version
+) -> AmqpMessage:
     """The message of a ``Basic.Publish``.
 
     Raises:
@@ -167,7 +169,7 @@ def accept(exchange: str, routing_key: str, properties: commands.Basic.Propertie
     ttl = parse_expiration(properties.expiration)
     copies, blind = (_copies(properties.headers, name) for name in ("CC", "BCC"))
     keys = [routing_key, *copies, *blind]
-    if properties.delivery_mode not in (None, 1, PERSISTENT):
+    if version.refuses_unknown_delivery_modes and properties.delivery_mode not in (None, 1, PERSISTENT):
         mode = properties.delivery_mode
         raise Refusal(PRECONDITION_FAILED, f"invalid message: {{delivery_mode_unknown,{mode}}}")
     if properties.headers and "BCC" in properties.headers:

@@ -355,7 +355,7 @@ def _checked(call: Call, method: commands.Basic.Publish) -> tuple[Exchange, Amqp
     if properties.user_id is not None and properties.user_id != call.connection.user:
         claimed = f"user_id property set to '{properties.user_id}' but authenticated user was '{call.connection.user}'"
         raise Refusal(PRECONDITION_FAILED, claimed)
-    return exchange, accept(exchange.name, method.routing_key, properties, call.body)
+    return exchange, accept(exchange.name, method.routing_key, properties, call.body, call.engine.version)
 
 
 def _return(call: Call, message: AmqpMessage) -> None:

@@ -149,7 +149,8 @@ class Queue:
         if self.by_priority:
             if self.returned and self.ready:
                 yield self.ready[0]
-            yield from (other for one, other in itertools.pairwise(self.ready) if other.priority != one.priority)
+            if self.ready and self.ready[0].priority != self.ready[-1].priority:
+                yield from (other for one, other in itertools.pairwise(self.ready) if other.priority != one.priority)
 
     def pop_expired(self, now: float) -> Entry | None:
         """Take out a message that has expired, if there is one among ``heads``."""

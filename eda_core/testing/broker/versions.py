@@ -15,6 +15,7 @@ class Version:
         wrong_type_closes_connection: an unknown type of an exchange ends the connection (503), and not only the channel
             (406).
         max_message_bytes: how long the body of a message may be.
+        refuses_unknown_delivery_modes: a publish with a ``delivery_mode`` other than 1 and 2 closes the channel.
         topic_hashes: how many words of a topic exchange's binding key may be ``#`` (``None``: unlimited).
         tells_last_death: dead letters have the headers ``x-last-death-*``.
         ignores_foreign_deaths: the ``x-death`` that a client has written is no history; the first death replaces it.
@@ -42,6 +43,7 @@ class Version:
     name: str
     wrong_type_closes_connection: bool
     max_message_bytes: int
+    refuses_unknown_delivery_modes: bool
     topic_hashes: int | None
     tells_last_death: bool
     ignores_foreign_deaths: bool
@@ -64,6 +66,7 @@ _3_10: Final = Version(
     name="3.10",
     wrong_type_closes_connection=True,
     max_message_bytes=128 * 1024 * 1024,
+    refuses_unknown_delivery_modes=True,
     topic_hashes=None,
     tells_last_death=False,
     ignores_foreign_deaths=False,
@@ -85,6 +88,7 @@ _4_3: Final = Version(
     name="4.3",
     wrong_type_closes_connection=False,
     max_message_bytes=16 * 1024 * 1024,
+    refuses_unknown_delivery_modes=False,
     topic_hashes=2,
     tells_last_death=True,
     ignores_foreign_deaths=True,

@@ -54,6 +54,13 @@ def max_message_bytes(made: Client) -> object:
     return None
 
 
+def refuses_unknown_delivery_modes(made: Client) -> object:
+    properties = commands.Basic.Properties()
+    properties.delivery_mode = 3  # the constructor would refuse it
+    answers = made.do(commands.Basic.Publish(routing_key="q"), properties=properties)
+    return names(answers) == ["Channel.Close"]
+
+
 def topic_hashes(made: Client) -> object:
     allowed = 0
     for allowed in range(4):
@@ -180,6 +187,7 @@ def returns_by_age(made: Client) -> object:
 SEEN: list[Callable[[Client], object]] = [
     wrong_type_closes_connection,
     max_message_bytes,
+    refuses_unknown_delivery_modes,
     topic_hashes,
     tells_last_death,
     ignores_foreign_deaths,
