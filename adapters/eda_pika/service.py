@@ -1,4 +1,7 @@
-"""Services on pika's loop, around the core's machine."""
+"""Services on pika's loop, around the core's machine.
+
+This module decides in which thread handlers run. It does not know how a link works.
+"""
 
 from __future__ import annotations
 
@@ -149,7 +152,7 @@ class _Driver(CallbackDriver):
         return os.getpid() != self._process
 
     def ask(self, call: Callable[[], T]) -> T:
-        """Call it in the loop's thread, and wait for that."""
+        """Run ``call`` in the loop's thread, and return or raise what it does."""
         self.check_process()
         if threading.get_ident() == self._thread and not self._ended:
             return self._signals.run(call, False)
@@ -221,7 +224,7 @@ class _Driver(CallbackDriver):
             self._work_soon()
 
     def _work_soon(self) -> None:
-        """Run jobs in the turn after the next, so that what waits is sent before: a handler may take long."""
+        """Run jobs in the turn after the next. So what waits is sent before a handler begins, which may take long."""
         self.loop.call_later(0.0, partial(self.loop.call_later, 0.0, self._work))
 
     def _work(self) -> None:

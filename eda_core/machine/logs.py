@@ -25,13 +25,15 @@ KEPT_LOGS: Final = 100
 class Logs:
     """The log records of one service. ``wall_offset`` plus monotonic seconds are seconds since 1970 (POSIX time)."""
 
-    __slots__ = ("_config", "_epoch", "_kept", "_offset")
+    __slots__ = ("_config", "_epoch", "_kept", "_offset", "_told")
 
     def __init__(self, config: Config, wall_offset: float) -> None:
         self._config = config
         self._offset = wall_offset
         self._epoch: Epoch | None = None
         self._kept: deque[tuple[str, bytes]] = deque(maxlen=KEPT_LOGS)
+        #: Why the broker has closed the channel for logs so far.
+        self._told: set[str] = set()
 
     def write(
         self,
@@ -64,6 +66,13 @@ class Logs:
         """Note that the link is open, and send the records that were kept."""
         self._epoch = epoch
         self._send(effects)
+
+    def channel_closed(self, reason: str) -> bool:
+        """Send nothing on this link: the broker has closed the channel. Returns whether the reason is a new one."""
+        self._epoch = None
+        known = reason in self._told
+        self._told.add(reason)
+        return not known
 
     def lost(self) -> None:
         """Note that the link is lost."""

@@ -39,7 +39,7 @@ class Proxy:
         refusing: new connections are reset at once.
         hole: new connections are taken, and nothing comes of them: as with a network that drops everything.
         watch: called with what a connection carries, before that is sent on; returns what to send. It may set
-            ``link.ending``, to have the connection closed after that.
+            ``Link.ending``, to have the connection closed after that.
     """
 
     def __init__(self, target: int) -> None:
@@ -71,11 +71,12 @@ class Proxy:
         """Connections that are open and not frozen in either direction."""
         return sum(not link.frozen for link in self.links)
 
-    async def linked(self, count: int) -> None:
-        """Wait until so many connections were taken."""
+    async def linked(self, count: int) -> int:
+        """Wait until so many connections were taken. Returns how many were."""
         while self.accepted < count:
             self._news.clear()
             await self._news.wait()
+        return self.accepted
 
     async def quiet(self) -> None:
         """Wait until no connection is open, those that are frozen left aside."""

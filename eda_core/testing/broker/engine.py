@@ -54,6 +54,7 @@ class Engine:
         "_deaths",
         "connections",
         "epoch",
+        "max_message_bytes",
         "next_uid",
         "now",
         "out",
@@ -69,6 +70,7 @@ class Engine:
         self.now: float = 0.0
         self.epoch: float = epoch
         self.policies: tuple[Policy, ...] = tuple(policies)
+        self.max_message_bytes: int = version.max_message_bytes
         self.topologies: dict[str, Topology] = {vhost: Topology(vhost, version) for vhost in vhosts}
         self.queues: dict[tuple[str, str], Queue] = {}
         self.uids: dict[int, Queue] = {}
@@ -85,6 +87,7 @@ class Engine:
         copy = Engine.__new__(Engine)
         copy.version = self.version  # type: ignore[misc]
         copy.now, copy.epoch, copy.policies, copy.next_uid = self.now, self.epoch, self.policies, self.next_uid
+        copy.max_message_bytes = self.max_message_bytes
         copy.topologies = {vhost: topology.clone() for vhost, topology in self.topologies.items()}
         copy.queues = {name: queue.clone() for name, queue in self.queues.items()}
         copy.uids = {queue.uid: queue for queue in copy.queues.values()}

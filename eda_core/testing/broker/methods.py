@@ -1,7 +1,7 @@
 """The methods of clients: what the broker does for each, in the table :data:`HANDLERS`.
 
 A function here checks a method, lets the engine or the topology do what it asks for, and replies. It raises ``Refusal``
-if the broker refuses the method. What becomes of messages is not known here.
+if the broker refuses the method. It does not know what becomes of messages.
 """
 
 from __future__ import annotations
@@ -341,7 +341,7 @@ def _publish(call: Call, method: commands.Basic.Publish) -> None:
 
 
 def _checked(call: Call, method: commands.Basic.Publish) -> tuple[Exchange, AmqpMessage]:
-    most = call.engine.version.max_message_bytes
+    most = call.engine.max_message_bytes
     if len(call.body) > most:
         size = f"message size {len(call.body)} is larger than configured max size {most}"
         raise Refusal(PRECONDITION_FAILED, size)
