@@ -39,7 +39,7 @@ class Proxy:
         refusing: new connections are reset at once.
         hole: new connections are taken, and nothing comes of them: as with a network that drops everything.
         watch: called with what a connection carries, before that is sent on; returns what to send. It may set
-            ``Link.ending``, to have the connection closed after that.
+            the link's ``ending``, to have the connection closed after that.
     """
 
     def __init__(self, target: int) -> None:
