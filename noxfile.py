@@ -106,6 +106,24 @@ def rabbitmq_versions(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Services of every kind, and eventail's, put through faults of broker and network: 40 minutes, on RabbitMQ 4.3.
+
+    ``-- --quick`` is a part of it, in 5 minutes; ``-- --scenario cuts --kind pika`` is one of it. At the end there are
+    numbers, and the session fails if a service of ours has lost a message or stands still. After a run of all,
+    ``python -m tests.faults.report faults.json`` writes them into docs/reliability.rst.
+    """
+    install(session)
+    theirs = Path(session.virtualenv.location) / "eventail"
+    session.run("python", "-m", "venv", str(theirs))
+    python = str(theirs / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "-q", "eventail[synchronous]==2.3.6", external=True)
+    session.run("python", "-m", "tests.support.rabbitmq_releases", "4.3")
+    env = {"EDA_EVENTAIL_PYTHON": python}
+    session.run("python", "-m", "tests.faults", "--rabbitmq", "4.3", *session.posargs, env=env)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Is each module of the core, or of those named after --, covered in every branch by its own tests?
 
