@@ -15,8 +15,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from eda_core import Connect, criticality
-from eda_core.drivers.coroutines import CoroutineDriver
-from eda_core.services.coroutines import CoroutineService
+from eda_core.drivers import CoroutineDriver
+from eda_core.services import CoroutineService
 from examples.custom_transport import CustomLink
 
 LOGGER = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class AsyncioDriver(CoroutineDriver):
     def __init__(self, service: Service) -> None:
         self.loop = asyncio.get_running_loop()
         self.tasks: set[asyncio.Task[None]] = set()
-        offset, token = time.time() - self.loop.time(), f"{random.getrandbits(48):x}"
+        token, offset = f"{random.getrandbits(48):x}", lambda: time.time() - self.loop.time()
         machine = service.make_machine(random=random.random, token=token, wall_offset=offset)
         super().__init__(service, machine)
 

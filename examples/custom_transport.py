@@ -10,13 +10,12 @@ import asyncio
 import ssl
 from typing import Any
 
-from pamqp import base, body, constants, frame, header, heartbeat
+from pamqp import base, body, frame, header, heartbeat
 from pamqp.commands import Basic, Channel, Confirm, Connection
 
-from eda_core import Ack, Cancel, Connect, Consume, Declare, Nack, Publish, PublishLog
-from eda_core.drivers.base import Driver
-from eda_core.drivers.link import MAX_UNSENT, Link, reason
-from eda_core.urls import Address
+from eda_core import Ack, Address, Cancel, Connect, Consume, Declare, Nack, OpenChannel, Publish, PublishLog
+from eda_core.amqp import read_frame
+from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, reason
 
 FRAME_MAX = 131_072  # bytes
 ABILITIES = "authentication_failure_close basic.nack connection.blocked consumer_cancel_notify publisher_confirms"
@@ -72,25 +71,21 @@ class Wire:
                 if (size := int.from_bytes(start[3:])) > FRAME_MAX:
                     raise ValueError(f"a frame of {size} bytes")
                 data = start + await self.reader.readexactly(size + 1)
-            try:
-                got: Any = frame.unmarshal(data)[2]
-            except Exception:  # nobody can decode the properties: without them the core dead-letters the message
-                if start[0] != constants.FRAME_HEADER:
-                    raise
-                got = header.ContentHeader(0, int.from_bytes(data[11:19]))
+            got: Any
+            channel, got = read_frame(data)
             if isinstance(got, Connection.Close):
                 self.send(0, Connection.CloseOk())
                 raise (PermissionError if got.reply_code == 403 else ConnectionError)(got.reply_text)
             if isinstance(got, (Basic.Deliver, Basic.Return)):
                 self.content = got
             elif isinstance(got, base.Frame):
-                return int.from_bytes(start[1:3]), got
+                return channel, got
             elif isinstance(got, header.ContentHeader):
                 self.header, self.body = got, bytearray()
             elif isinstance(got, body.ContentBody):
                 self.body += got.value
             if isinstance(got, (header.ContentHeader, body.ContentBody)) and len(self.body) >= self.header.body_size:
-                return int.from_bytes(start[1:3]), self.content, self.header.properties, bytes(self.body)
+                return channel, self.content, self.header.properties, bytes(self.body)
 
 
 class CustomLink(Link):
@@ -125,6 +120,8 @@ class CustomLink(Link):
             channel, method, *message = got
             if isinstance(method, Channel.Close):
                 wire.send(channel, Channel.CloseOk())
+            if isinstance(method, (Channel.Close, Channel.OpenOk)):
+                message = [CONSUMING if wire is self.consumer else PUBLISHING if channel == 1 else LOGGING]
             self.receive(method.name, method, *message)
 
     def ended(self, task: asyncio.Task[None]) -> None:
@@ -153,6 +150,11 @@ class CustomLink(Link):
 
     def cancel(self, effect: Cancel) -> None:
         self.consumer.send(1, Basic.Cancel(effect.consumer_tag))
+
+    def open_channel(self, effect: OpenChannel) -> None:
+        self.publisher.send(1 if effect.channel == PUBLISHING else 2, Channel.Open())
+        if effect.channel == PUBLISHING:
+            self.publisher.send(1, Confirm.Select())
 
     def ack(self, effect: Ack) -> None:
         self.consumer.send(1, Basic.Ack(effect.tag, effect.multiple))

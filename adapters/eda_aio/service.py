@@ -1,4 +1,7 @@
-"""Services on an asyncio event loop, around the core's machine."""
+"""Services on an asyncio event loop, around the core's machine.
+
+This module decides how tasks, timers and futures of the loop are made. It does not know how a link works.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ class _Driver(CoroutineDriver):
     def __init__(self, service: Service) -> None:
         self._loop = asyncio.get_running_loop()
         machine = service.make_machine(
-            random=random.random, token=secrets.token_hex(6), wall_offset=time.time() - self.now()
+            random=random.random, token=secrets.token_hex(6), wall_offset=lambda: time.time() - self.now()
         )
         super().__init__(service, machine)
         self._ssl = service.ssl_context

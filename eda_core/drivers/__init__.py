@@ -8,19 +8,25 @@ from eda_core.drivers.blocking import BlockingDriver, BlockingLink
 from eda_core.drivers.callbacks import CallbackDriver
 from eda_core.drivers.coroutines import CoroutineDriver, Future
 from eda_core.drivers.handling import handled_by, handling
+from eda_core.drivers.jobs import Jobs
 from eda_core.drivers.library import library_at_work, quieten, raised_in, require
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, PublishCall, PublishLimits, Unroutable
 from eda_core.drivers.signals import StopSignals
+from eda_core.machine.effects import CONSUMING, LOGGING, PUBLISHING
 
 __all__ = [
+    "CONSUMING",
+    "LOGGING",
     "MAX_UNSENT",
+    "PUBLISHING",
     "BlockingDriver",
     "BlockingLink",
     "CallbackDriver",
     "CoroutineDriver",
     "Driver",
     "Future",
+    "Jobs",
     "Link",
     "LinkLike",
     "NotConfirmed",

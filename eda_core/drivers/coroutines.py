@@ -1,4 +1,4 @@
-"""The base class of drivers whose user code are coroutines.
+"""The base class of drivers that run user code as coroutines.
 
 It decides what becomes of the result of a handler, and which caller waits for what. It knows no event loop: an adapter
 says how to start a task, and gives objects like asyncio's futures.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Generator
 from inspect import isawaitable
 from typing import Any, Protocol
 
 from eda_core.drivers.base import Driver, UserCode
 from eda_core.drivers.handling import handling
-from eda_core.errors import BufferFull, EdaError, PublishError
+from eda_core.errors import BufferFull, EdaError, PublishError, PublishRefused
 from eda_core.machine.calls import answer
 from eda_core.machine.effects import Effect, PublishDone, Replied
 from eda_core.machine.identifiers import DeliveryId
@@ -55,10 +56,11 @@ class CoroutineDriver(Driver):
         super().__init__(service, machine)
         self.exit: BaseException | None = None
         self._tickets = itertools.count(1)
-        self._numbers = itertools.count()
         self._waiting: dict[int, Future] = {}
-        self._for_space: dict[int, Future] = {}
-        self._for_end: dict[int, Future] = {}
+        #: The inputs that wait for space, by ticket, in order. Too many calls keep no publish waiting.
+        self._publishes_for_space: OrderedDict[int, Input] = OrderedDict()
+        self._calls_for_space: OrderedDict[int, Input] = OrderedDict()
+        self._for_end: list[Future] = []
 
     # An adapter also defines these
 
@@ -97,20 +99,18 @@ class CoroutineDriver(Driver):
         self.raise_end()
 
     async def _end(self) -> None:
-        if not self.over:
-            await self._wait(self._for_end)
-
-    async def _wait(self, waiting: dict[int, Future]) -> None:
-        """Wait until :func:`_wake` is called with ``waiting``."""
-        number = next(self._numbers)
-        waiting[number] = future = self.future()
+        if self.over:
+            return
+        self._for_end.append(future := self.future())
         try:
             await future
         finally:
-            waiting.pop(number, None)
+            self._for_end.remove(future)
 
     def stopped(self, error: str | None) -> None:
-        _wake(self._for_end)
+        for each in self._for_end:
+            if not each.done():
+                each.set_result(None)
         self.buffer_available()  # callers that wait for space get an error: the service has stopped
 
     # User code
@@ -185,14 +185,18 @@ class CoroutineDriver(Driver):
             CommandTimeout: no result came in time.
         """
         ticket = next(self._tickets)
-        while (effects := self._unless_full(make, ticket)) is None:
-            await self._wait(self._for_space)
+        for_space = self._publishes_for_space if forget is None else self._calls_for_space
+        effects = self._unless_full(make, ticket)
         waiting = self._waiting[ticket] = self.future()
-        self.feed(effects)
+        if effects is None:
+            for_space[ticket] = make
+        else:
+            self.feed(effects)
         try:
             return await waiting
         finally:
-            if self._waiting.pop(ticket, None) is not None and forget is not None:  # cancelled
+            cancelled = self._waiting.pop(ticket, None) is not None
+            if cancelled and for_space.pop(ticket, None) is None and forget is not None:
                 self.tell(forget, ticket)
 
     def _unless_full(self, make: Input, ticket: int) -> list[Effect] | None:
@@ -204,7 +208,24 @@ class CoroutineDriver(Driver):
             return None
 
     def buffer_available(self) -> None:
-        _wake(self._for_space)
+        self._fill(self._publishes_for_space)
+        self._fill(self._calls_for_space)
+
+    def _fill(self, for_space: OrderedDict[int, Input]) -> None:
+        """Make the inputs that wait, in order, until there is no space. Their callers wait on for the answers."""
+        while for_space:
+            ticket, make = next(iter(for_space.items()))
+            waiting = self._waiting[ticket]
+            try:
+                effects = [] if waiting.done() else self._unless_full(make, ticket)  # done: it is cancelled
+            except Exception as error:
+                effects = []
+                del self._waiting[ticket]
+                waiting.set_exception(error)
+            if effects is None:
+                return
+            del for_space[ticket]
+            self.feed(effects)
 
     def publish_done(self, effect: PublishDone) -> None:
         waiting = self._waiting.pop(effect.ticket, None)
@@ -212,7 +233,7 @@ class CoroutineDriver(Driver):
             if effect.error is None:
                 waiting.set_result(effect.returned)
             else:
-                waiting.set_exception(PublishError(effect.error))
+                waiting.set_exception((PublishRefused if effect.refused else PublishError)(effect.error))
 
     def replied(self, effect: Replied) -> None:
         waiting = self._waiting.pop(effect.ticket, None)
@@ -221,10 +242,3 @@ class CoroutineDriver(Driver):
                 waiting.set_result(answer(effect))
             except EdaError as error:
                 waiting.set_exception(error)
-
-
-def _wake(waiting: dict[int, Future]) -> None:
-    for each in waiting.values():
-        if not each.done():
-            each.set_result(None)
-    waiting.clear()

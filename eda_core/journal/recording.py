@@ -14,6 +14,7 @@ from eda_core.errors import BufferFull
 from eda_core.journal.values import plain, refused, shown_fields, without_password
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Effect
+from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
 
 VERSION: Final = 1
@@ -25,6 +26,7 @@ INPUTS: Final = (
     "declared",
     "link_down",
     "channel_closed",
+    "channel_opened",
     "consumer_cancelled",
     "blocked",
     "unblocked",
@@ -69,15 +71,17 @@ class RecordingMachine(Machine):
         *,
         random: Callable[[], float],
         token: str,
-        wall_offset: float,
+        wall_offset: WallOffset,
         write: Callable[[str], None],
     ) -> None:
         self._source = random
         self._drawn: list[float] = []
+        self._read_offset = wall_offset
+        self._offsets: list[float] = []
         self._write = write
         self._nested = False
-        super().__init__(config, random=self._draw, token=token, wall_offset=wall_offset)
-        machine = {"config": plain(config), "token": token, "wall_offset": wall_offset}
+        super().__init__(config, random=self._draw, token=token, wall_offset=self._offset)
+        machine = {"config": plain(config), "token": token, "wall_offset": self._offsets.pop()}
         write(json.dumps({"journal": VERSION, "machine": machine}))
 
     def _draw(self) -> float:
@@ -85,8 +89,12 @@ class RecordingMachine(Machine):
         self._drawn.append(number)
         return number
 
+    def _offset(self) -> float:
+        self._offsets.append(self._read_offset() if callable(self._read_offset) else self._read_offset)
+        return self._offsets[-1]
+
     def record(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[Effect]:
-        """Make an input and write it to the journal. An input that another input makes is not written: it follows."""
+        """Make an input and write it to the journal, unless another input makes it: then a replay makes it, too."""
         method = getattr(super(), name)
         if self._nested:
             return method(*arguments, **named)  # type: ignore[no-any-return]
@@ -109,7 +117,10 @@ class RecordingMachine(Machine):
                 arguments = tuple(map(without_password, arguments))
                 named = {key: without_password(value) for key, value in named.items()}
             entry |= {"arguments": plain(arguments), "named": plain(named), "random": self._drawn.copy()}
+            if self._offsets:
+                entry["wall_offsets"] = self._offsets.copy()
             self._drawn.clear()
+            self._offsets.clear()
             self._write(json.dumps(entry))
         return made
 

@@ -25,7 +25,10 @@ from eda_core.machine.config import Config
 from eda_core.machine.connection import ADDED, CLOSING, ENDED, LOST, OPENED, Connection
 from eda_core.machine.deliveries import ABANDONED, ACK, HOLDING, REJECT, REQUEUE, Deliveries, Read
 from eda_core.machine.effects import (
+    CONSUMING,
+    LOGGING,
     ON_LINK,
+    PUBLISHING,
     Ack,
     BufferAvailable,
     Close,
@@ -33,6 +36,7 @@ from eda_core.machine.effects import (
     Dispatch,
     Effect,
     Nack,
+    OpenChannel,
     Publish,
     PublishDone,
     PublishLog,
@@ -46,15 +50,16 @@ from eda_core.machine.effects import (
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.in_flight import Delivery
 from eda_core.machine.link import DRAINING, OPEN, OVER, SERVING, WITHOUT_LINK
-from eda_core.machine.logs import Logs
+from eda_core.machine.logs import Logs, WallOffset
 from eda_core.machine.outbox import Outbox
 from eda_core.machine.outcomes import Failed, Outcome
 from eda_core.machine.topology import REPLIES, replies
 from eda_core.messages.codec import JSON, DecodeError, decode
 from eda_core.messages.envelope import InvalidEnvelope, envelope_of, open_envelope, seal
 from eda_core.messages.headers import CAUSATION_ID
-from eda_core.messages.routing import COMMANDS, CONFIGURATIONS
+from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, LOGS
 from eda_core.messages.values import AnyMessage, Command, Result
+from eda_core.text import shortened
 from eda_core.urls import redact
 
 
@@ -65,7 +70,8 @@ class Machine:
         config: the configuration of the service.
         random: returns evenly distributed numbers from 0 to 1, for the delays between attempts to connect.
         token: a few random characters, which make message ids unique among all workers.
-        wall_offset: what to add to ``now`` to get seconds since 1970 (POSIX time), for the time stamps of logs.
+        wall_offset: what to add to ``now`` to get seconds since 1970 (POSIX time), for the time stamps of logs. A
+            function that returns this is asked for each record, so that the time stamps follow a clock that is set.
         read: reads a delivery as a message, or raises ``InvalidEnvelope``. A tool that shows all deliveries gives its
             own function.
 
@@ -74,12 +80,18 @@ class Machine:
     """
 
     __slots__ = (
-        *"_ask_due _asked _blamed _calls _configured _connection _content_type _deliveries _holds _logs".split(),
-        *"_outbox _random _stale _starved _token config".split(),
+        *"_ask_due _asked _blamed _calls _calls_wanted _configured _connection _content_type _deliveries".split(),
+        *"_holds _logs _outbox _random _stale _starved _token config".split(),
     )
 
     def __init__(
-        self, config: Config, *, random: Callable[[], float], token: str, wall_offset: float, read: Read = open_envelope
+        self,
+        config: Config,
+        *,
+        random: Callable[[], float],
+        token: str,
+        wall_offset: WallOffset,
+        read: Read = open_envelope,
     ) -> None:
         self.config: Config = config
         self._token = token
@@ -93,8 +105,9 @@ class Machine:
         self._stale = 0
         #: Whether the broker has ended the link, perhaps because a handler has taken too long.
         self._blamed = False
-        #: Whether a caller got BufferFull, and was not told yet that there is space again.
-        self._starved = False
+        #: Whether a caller got BufferFull, because the outbox was full or because there were too many calls, and was
+        #: not told yet that there is space again.
+        self._starved = self._calls_wanted = False
         self._connection = Connection(config, random)
         self._logs = Logs(config, wall_offset)
         self._outbox = Outbox(config)
@@ -116,6 +129,11 @@ class Machine:
     def epoch(self) -> Epoch:
         """The number of the present link, or of the next one while there is none."""
         return self._connection.epoch
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for. It stays true when the service has stopped."""
+        return self._connection.stop_due is not None
 
     @property
     def stale(self) -> int:
@@ -176,9 +194,35 @@ class Machine:
             self._follow(happened, now, effects)
         return effects
 
-    def channel_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
-        """Report that the broker has closed a channel. The link is closed and opened again."""
-        return self._give_up_link(epoch, f"channel closed: {reason}", now, blamed=True)
+    def channel_closed(self, epoch: Epoch, reason: str, now: float, *, channel: str = CONSUMING) -> list[Effect]:
+        """Report that the broker has closed a channel.
+
+        The channel for publishing is opened again, and the publish is found for which the broker has closed it: its
+        caller is told, or its delivery fails. Without the channel for logs the service goes on without logs. If it is
+        the channel for consuming, the link is closed and opened again.
+
+        Args:
+            reason: what the broker says, such as "ACCESS_REFUSED - access to topic …".
+            channel: ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+        """
+        if self._is_stale(epoch):
+            return []
+        if self._connection.state in SERVING and channel == PUBLISHING and self._outbox.unconfirmed():
+            return self._publishing_closed(epoch, reason, now)
+        if self._connection.state in SERVING and channel == LOGGING:
+            return self._logging_closed(epoch, reason, now)
+        return self._give_up_link(epoch, f"channel closed: {reason}", now, blamed=channel == CONSUMING)
+
+    def channel_opened(self, epoch: Epoch, now: float, *, channel: str = PUBLISHING) -> list[Effect]:
+        """Report that the channel of an ``OpenChannel`` is open."""
+        effects: list[Effect] = []
+        if not self._is_stale(epoch):
+            if channel == LOGGING:
+                self._logs.opened(epoch, effects)
+            else:
+                self._outbox.channel_opened()
+                self._proceed(now, effects)
+        return effects
 
     def consumer_cancelled(self, epoch: Epoch, consumer_tag: str, now: float) -> list[Effect]:
         """Report that the broker has cancelled a consumer. The link is closed and opened again.
@@ -215,18 +259,72 @@ class Machine:
             return []
         return self.callback_failed(effect, Failed(reason), now)
 
+    def _publishing_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
+        """Open the channel for publishing again, and tell or find out for which publish the broker has closed it."""
+        outbox = self._outbox
+        suspect = outbox.suspect()
+        if suspect is not None and _MISSING in reason and not outbox.is_missing(suspect.exchange):
+            return self._give_up_link(epoch, f"channel closed: {reason}", now)  # the next link declares it again
+        effects: list[Effect] = [OpenChannel(epoch, PUBLISHING)]
+        several = outbox.unconfirmed() > 1
+        culprit, dropped = outbox.channel_closed(now)
+        if culprit is not None:
+            self._publish_failed(culprit, f"the broker does not take it: {redact(reason)}", now, effects)
+        elif several:
+            text = f"the broker closed the channel for publishing: {redact(reason)}; "
+            text += f"each of the last {outbox.suspects} publishes is sent alone now, to find the one that it refuses"
+            effects.append(Report(WARNING, text))
+        self._dropped(dropped, now, effects)
+        self._proceed(now, effects)
+        return effects
+
+    def _publish_failed(self, publish: Publish, reason: str, now: float, effects: list[Effect]) -> None:
+        """Tell whoever has to know that a publish is not sent any more: its caller, or its delivery, or the log."""
+        text = f"the publish of {shortened(publish.routing_key)} ({len(publish.body)} bytes) has failed: {reason}"
+        calls, key, level = self._calls, publish.properties.correlation_id, WARNING
+        call = calls.take(key) if publish.properties.reply_to == calls.key else None
+        if call is not None:
+            effects.append(Replied(call.ticket, call.command, None, reason))
+        elif publish.ticket is not None:
+            effects.append(PublishDone(publish.ticket, reason, refused=True))
+        elif publish.delivery is not None and self._deliveries.publish_failed(publish, text, now, effects):
+            return
+        else:
+            level = EMERGENCY
+            self._logs.write(level, text, now, effects)
+        effects.append(Report(level, text))
+        self._dropped([publish], now, effects)
+
+    def _logging_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
+        """Go on without logs on this link; or with a new channel if the broker only refuses one record."""
+        if _MISSING in reason and not self._outbox.is_missing(LOGS):
+            return self._give_up_link(epoch, f"channel closed: {reason}", now)  # the next link declares it again
+        effects: list[Effect] = []
+        again = _PRECONDITION in reason
+        if self._logs.channel_closed(reason):
+            rest = "drops this record" if again else "publishes no logs on this link"
+            text = f"the broker closed the channel for logs: {redact(reason)}; the service {rest}"
+            effects.append(Report(WARNING, text))
+        if again:
+            effects.append(OpenChannel(epoch, LOGGING))
+        return effects
+
     # The service
 
     def callback_failed(self, effect: Effect | None, failure: Failed, now: float) -> list[Effect]:
         """Report that a hook or a timer of the service has failed.
 
         The service stops if its ``on_ready`` or ``on_unconfigured`` fails, because it would seem to run but do nothing.
+        If it stops already, that is no error of the service: what the hook waited for does not come any more.
 
         Args:
             effect: the effect that called the hook; ``None`` if it was a timer.
         """
         effects: list[Effect] = []
         fatal = isinstance(effect, (Ready, Unconfigured))
+        if fatal and self.stopping:
+            hook = _HOOKS[type(effect)]
+            return [Report(WARNING, f"{hook} was broken off by the stop: {failure.reason}")]
         what = "a timer" if effect is None else _HOOKS.get(type(effect), f"the effect {type(effect).__name__}")
         text = f"{what} failed: {failure.reason}"
         effects.append(Report(ALERT, f"{text}\n{failure.detail}" if failure.detail else text))
@@ -353,12 +451,16 @@ class Machine:
         body: bytes,
         now: float,
     ) -> list[Effect]:
-        """Report that the broker has delivered a message. ``tag`` is the broker's delivery tag."""
+        """Report that the broker has delivered a message. ``tag`` is the broker's delivery tag.
+
+        Args:
+            properties: :class:`eda_core.messages.Unreadable` if the properties or the routing key cannot be read. The
+                message is dead-lettered then.
+        """
         connection, deliveries = self._connection, self._deliveries
         if epoch != connection.epoch or connection.state not in SERVING or not deliveries.in_flight.is_next(tag):
             self._stale += 1
             return []
-        connection.received = True
         if self._calls.subscribed and routing_key == self._calls.key:
             return self._result(epoch, tag, exchange, routing_key, properties, body, now)
         if connection.state is DRAINING:  # the broker sent it before our Cancel came; another worker will get it
@@ -533,7 +635,8 @@ class Machine:
     def refused(self, epoch: Epoch, tag: int, now: float, *, multiple: bool = False) -> list[Effect]:
         """Report that the broker has refused a publish, or several, as in :meth:`confirmed`. They are sent again later.
 
-        The broker does so if a queue is full or a node has failed, for example.
+        The broker does so if a queue is full or a node has failed, for example. If it goes on without confirming
+        anything, the link is closed and opened again: another channel, or another node, may take the publishes.
         """
         effects: list[Effect] = []
         if self._is_stale(epoch):
@@ -543,6 +646,9 @@ class Machine:
         if count:
             effects.append(Report(WARNING, f"the broker refused {count} publish(es), sending again in {delay:g} s"))
         self._dropped(unwanted, now, effects)
+        reason = self._outbox.refuses_all(now) if count else None
+        if reason is not None:
+            self._follow(self._connection.give_up(reason, now, effects), now, effects)
         self._proceed(now, effects)
         return effects
 
@@ -703,7 +809,11 @@ class Machine:
             if not self._deliveries.has_credit(delivery):
                 self._outbox.refuse_if_full()
         except BufferFull:
-            self._starved = self._outbox.wanted = True
+            self._outbox.wanted = True
+            if timeout is not None and self._calls.full():
+                self._calls_wanted = True
+            else:
+                self._starved = True
             raise
         self._outbox.kept += 1
 
@@ -755,10 +865,10 @@ class Machine:
             in_flight.flush(effects)
         if outbox.wanted and outbox.kept < outbox.limit:
             deliveries.resume(now, effects)
-            if self._starved and not self._calls.full():
-                self._starved = False
+            if self._starved or (self._calls_wanted and not self._calls.full()):
+                self._starved = self._calls_wanted = False  # whoever finds no space now asks for it again
                 effects.append(BufferAvailable())
-            outbox.wanted = self._starved or bool(deliveries.paused)
+            outbox.wanted = self._calls_wanted or bool(deliveries.paused)
         if connection.stop_due is not None:
             self._finish_if_quiet(now, effects)
 
@@ -858,6 +968,9 @@ class Machine:
         error = "the service stopped before its result came"
         effects.extend(Replied(call.ticket, call.command, None, error) for call in self._calls.abandon())
 
+
+#: The names of two reply codes of AMQP 0-9-1, 404 and 406. RabbitMQ begins its texts with these names.
+_MISSING, _PRECONDITION = "NOT_FOUND", "PRECONDITION_FAILED"
 
 #: The hooks of a service, by the effect that calls them.
 _HOOKS: dict[type, str] = {Ready: "on_ready", Unconfigured: "on_unconfigured", Returned: "handle_returned_message"}

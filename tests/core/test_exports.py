@@ -52,7 +52,7 @@ def family(name: str) -> tuple[int, str]:
 
 
 def test_every_package_that_users_import_is_public() -> None:
-    ours = {"messages", "drivers", "services", "journal", "testing"}
+    ours = {"messages", "amqp", "drivers", "services", "journal", "testing"}
     assert set(PUBLIC) >= {"eda_core", "eda_aio", "eda_kombu", "eda_pika", *(f"eda_core.{name}" for name in ours)}
     parts = [path.parent.name for path in (ROOT / "eda_core" / "testing").glob("*/__init__.py")]
     assert set(PUBLIC) >= {f"eda_core.testing.{part}" for part in parts}
@@ -190,6 +190,14 @@ def test_what_has_no_docstring_is_a_constant_a_union_or_a_new_type(name: tuple[s
     outcomes = (eda_core.Done, eda_core.Deferred, eda_core.Configured)
     constants = (str, int, float, bytes, tuple, frozenset, Mapping, NewType, *outcomes)
     assert has_docstring(value) or isinstance(value, constants) or len(get_args(value)) > 1
+
+
+@pytest.mark.parametrize("name", [case for case in NAMES if not has_docstring(value_of(*case))], ids=in_words)
+def test_what_has_no_docstring_has_a_comment_for_the_reference(name: tuple[str, str]) -> None:
+    """``#:`` in the lines before it. A version needs none."""
+    module, own = GENERATE["home"](*name)
+    source = inspect.getsource(importlib.import_module(module))
+    assert own == "__version__" or re.search(rf"^#: .+\n{own}\b", source, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", CLASSES, ids=in_words)

@@ -39,6 +39,7 @@ from eda_core.testing.conformance.script import (
     stop,
     true,
 )
+from eda_core.testing.conformance.unreadable import UNREADABLE
 
 Steps = Generator[Step, None, Any]
 
@@ -163,7 +164,7 @@ def a_configuration_of_no_use_is_asked_for_again() -> Script:
 
 
 def unknown_names_are_dead_lettered() -> Script:
-    """A message without a handler is a mistake of somebody, who has to look at it."""
+    """A message without a handler is a mistake, and somebody has to look at it."""
     service = Worker("service", events=["#"], handlers={"Happened": accept})
     yield Start(service)
     yield event("Surprise", 1, "c1")
@@ -207,6 +208,30 @@ def invalid_messages_are_dead_lettered() -> Script:
     yield event("Happened", 2)
     yield Seen(service, "Happened")
     equal((yield Notes(service)), ["ready", "Happened"], "what the service saw")
+    equal((yield Count("service.events")), 0, "messages left")
+
+
+def unreadable_messages_are_dead_lettered() -> Script:
+    """RabbitMQ takes properties and routing keys that no client can read. No link is lost, and a log says why."""
+    service = Worker("service", events=["Happened", "odd.#"], handlers={"Happened": accept})
+    yield Declare("log-tap", "logs", "service.EMERGENCY")
+    yield Start(service)
+    for count, (kind, (unreadable, reason)) in enumerate(UNREADABLE.items(), 1):
+        yield unreadable
+        yield event("Happened", kind)
+        payload, *_ = (yield Seen(service, "Happened", count))[-1]
+        equal(payload, kind, "the message behind the unreadable one")
+        yield Count(DEAD_LETTERS, count)
+        record = json.loads((yield Take("log-tap")).body)
+        true(reason in record["short_message"], f"the log names the {reason.strip()}: {record['short_message']}")
+        equal(record["_conversation_id"], "c", "the conversation id in the log")
+    for unreadable, _ in UNREADABLE.values():
+        yield unreadable
+    yield event("Happened", "the last")
+    yield Seen(service, "Happened", len(UNREADABLE) + 1)
+    yield Count(DEAD_LETTERS, 2 * len(UNREADABLE))
+    seen = ["ready", *["Happened"] * (len(UNREADABLE) + 1)]
+    equal((yield Notes(service)), seen, "what the service saw, on one link")
     equal((yield Count("service.events")), 0, "messages left")
 
 
@@ -281,6 +306,7 @@ MESSAGES: Final[tuple[Check, ...]] = tuple(
         a_configuration_of_no_use_is_asked_for_again,
         unknown_names_are_dead_lettered,
         invalid_messages_are_dead_lettered,
+        unreadable_messages_are_dead_lettered,
         unroutable_commands_come_back,
         logs_go_to_the_bus,
         exclusive_queues_leave_nothing_behind,

@@ -146,6 +146,7 @@ class SimulatedLink:
         attended: it is the machine's present link. Else the machine has given it up, and the broker has not noticed.
         closing: the machine has asked to close it.
         refused: the broker refused the credentials.
+        shut: the broker has closed the channel for publishing, and has not opened it again: it discards what comes.
         blocked: the machine was told that the broker takes no publishes.
         up, down: what is on its way to the broker and to the machine, for each channel.
         newest: the last delivery tag that the broker used.
@@ -160,6 +161,7 @@ class SimulatedLink:
     attended: bool = True
     closing: bool = False
     refused: bool = False
+    shut: bool = False
     blocked: bool = False
     up: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
     down: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
@@ -221,6 +223,7 @@ class Node:
         copied: the tags and labels of the failed messages that it has published again and acknowledged on this link, as
             long as the broker has not received the acknowledgement.
         to_tell: the tickets whose ``PublishDone`` the present input has to give.
+        to_refuse: likewise, of the publishes that the broker does not take.
         wants_space: a publish was refused because the buffer was full; the effect ``BufferAvailable`` is due.
         over: the machine has said ``Stopped``.
         stop_due: when a stop may leave work unfinished; ``None`` if it was not asked to stop.
@@ -246,6 +249,7 @@ class Node:
     unseen: frozenset[str] = frozenset()
     copied: frozenset[tuple[int, str]] = frozenset()
     to_tell: frozenset[int] = frozenset()
+    to_refuse: frozenset[int] = frozenset()
     wants_space: bool = False
     over: bool = False
     stop_due: float | None = None

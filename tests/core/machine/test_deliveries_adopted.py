@@ -10,7 +10,7 @@ import pytest
 from eda_core.criticality import WARNING
 from eda_core.errors import BufferFull, LocalError
 from eda_core.machine.aggregator import Aggregator
-from eda_core.machine.effects import Ack, Dispatch, Effect, Nack, Publish, PublishLog, Report
+from eda_core.machine.effects import PUBLISHING, Ack, Dispatch, Effect, Nack, Publish, PublishLog, Report
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.outcomes import DEFERRED, DONE, Failed, Outcome
 from eda_core.machine.policy import RetryPolicy
@@ -108,6 +108,22 @@ def test_a_message_of_the_handler_names_its_cause() -> None:
     bench.deliver(message_id="m", redelivered=True)
     headers = only(Publish, bench.handled(delivery)).properties.headers or {}
     assert headers["causation_id"] == "m"
+
+
+@pytest.mark.parametrize("when", ["meanwhile", "after"])
+def test_a_publish_that_the_broker_does_not_take_fails_the_next_delivery(when: str) -> None:
+    bench = opened()
+    delivery = bench.take(message_id="m")
+    bench.send(told("Before"), within=delivery, immediate=True)
+    bench.lose()
+    bench.open()
+    if when == "after":
+        bench.deliver(message_id="m", redelivered=True)
+    closed = bench.machine.channel_closed(bench.epoch, "ACCESS_REFUSED", bench.now, channel=PUBLISHING)
+    bench.did([*closed, *bench.machine.channel_opened(bench.epoch, bench.now)])
+    if when == "meanwhile":
+        bench.deliver(message_id="m", redelivered=True)
+    assert only(Nack, bench.handled(delivery)) == Nack(Epoch(2), 1, True)
 
 
 def test_a_call_of_the_handler_counts_for_the_next_delivery() -> None:

@@ -16,6 +16,7 @@ from eda_core.machine.deliveries import (
     ADOPT,
     COLLECT,
     CONFIRMED,
+    COPY_FAILED,
     DEFERRED,
     DEFERS,
     FAIL,
@@ -36,6 +37,7 @@ from eda_core.machine.deliveries import (
     ORPHANED_REJECTED,
     ORPHANED_REQUEUED,
     PAUSED,
+    PUBLISH_FAILED,
     READY_GROUPED,
     REJECT,
     REJECTED,
@@ -116,6 +118,18 @@ def lost(stage: str) -> str:
     return ORPHANS.get(stage, IGNORE if stage in (*ENDS, *ADOPTED, ABANDONED) else LOST)
 
 
+def publish_fails(stage: str) -> str:
+    """Return the stage after one of its publishes has failed. One that is rejected or given back stays so."""
+    if stage in RUNS:
+        return IGNORE if stage in (RUNNING_REJECTED, RUNNING_REQUEUED, RUNNING_FAILED) else RUNNING_FAILED
+    if stage in (ORPHANED, ORPHANED_ACKED):
+        return ORPHANED_FAILED
+    if stage in (DEFERRED, ACKING, ACKING_GROUPED):
+        return FAILING
+    waiting = (REJECTING, *ADOPTED, ABANDONED)
+    return IGNORE if stage in waiting else ILLEGAL  # elsewhere nothing is unconfirmed
+
+
 def expected(stage: str, signal: str) -> str:
     """Return the table, made in another way: input by input instead of stage by stage."""
     if signal in (SUCCEEDED, DEFERS, FAILED):
@@ -124,6 +138,10 @@ def expected(stage: str, signal: str) -> str:
         return by_hand(stage, signal)
     if signal is CONFIRMED:
         return confirms(stage)
+    if signal is PUBLISH_FAILED:
+        return publish_fails(stage)
+    if signal is COPY_FAILED:
+        return REJECTING if stage is ACKING else ILLEGAL
     if signal is LINK_LOST:
         return lost(stage)
     if signal is STOP:
