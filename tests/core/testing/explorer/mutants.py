@@ -315,7 +315,7 @@ MUTANTS = (
     Mutant(
         "what waits for space is never handled",
         "machine/machine",
-        "            deliveries.resume(effects)\n",
+        "            deliveries.resume(now, effects)\n",
         "            pass\n",
         "small buffer",
         "R9",
@@ -331,8 +331,8 @@ MUTANTS = (
     Mutant(
         "a stop waits for what no handler has seen",
         "machine/deliveries",
-        "PAUSED: {**_WAITS, SPACE: RUNNING, STOP: REQUEUED}",
-        "PAUSED: {**_WAITS, SPACE: RUNNING}",
+        "PAUSED: {**_WAITS, SPACE: RUNNING, TOO_OFTEN: FAILING, STOP: REQUEUED}",
+        "PAUSED: {**_WAITS, SPACE: RUNNING, TOO_OFTEN: FAILING}",
         "small buffer, stop",
         "life",
     ),
@@ -638,8 +638,8 @@ MUTANTS = (
     Mutant(
         "a batch settles what is not in flight any more",
         "machine/aggregator",
-        "for each in self._entries if each[0] is None or machine.in_flight(each[0])]",
-        "for each in self._entries]",
+        "        taken = [each for each in self._entries if each[0] is None or machine.in_flight(each[0])]",
+        "        taken = [each for each in self._entries]",
         "batch, cut",
         "I2",
     ),
@@ -695,7 +695,7 @@ MUTANTS = (
     Mutant(
         "what else a delivery has published is sent although it has failed",
         "machine/deliveries",
-        "            delivery.unconfirmed -= self._outbox.drop(delivery.id)\n",
+        "            delivery.unconfirmed -= self._outbox.drop(delivery.run)\n",
         "",
         "publishes that the broker does not take",
         "I3",
