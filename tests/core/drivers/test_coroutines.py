@@ -91,6 +91,26 @@ def test_what_ends_a_program_is_no_outcome() -> None:
     assert driver.machine.state == CLOSING, "it does not wait for what runs"
 
 
+def test_a_program_that_user_code_ends_raises_that_from_run() -> None:
+    driver, _ = running(Handling())
+    deliver(driver, "Exits")
+    with pytest.raises(SystemExit):
+        driver.raise_end()
+
+
+def test_a_coroutine_that_is_thrown_away_has_no_outcome() -> None:
+    """The loop is gone, and nobody is there to hear how the handler or the hook has ended."""
+    service = Handling()
+    driver, _ = running(service)
+    deliver(driver, "Waits")
+    driver.call(None, service.on_Waits)
+    driver.turn()
+    for task in driver.tasks[-2:]:
+        task.work.close()
+    assert driver.told == []
+    driver.raise_end()
+
+
 def test_a_handler_that_is_torn_down_leaves_its_message_with_the_broker() -> None:
     service = Handling()
     driver, _ = running(service)

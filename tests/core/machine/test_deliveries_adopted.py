@@ -286,6 +286,14 @@ def test_a_handler_whose_message_is_in_a_batch_does_not_go_on(when: str) -> None
     assert bench.handled(again) == [Ack(Epoch(2), 1, False)]
 
 
+def test_what_is_not_in_flight_is_in_no_batch() -> None:
+    bench = opened()
+    delivery = bench.take()
+    bench.handled(delivery)
+    assert bench.machine.collected(delivery, bench.now) == []
+    assert bench.machine.collected(DeliveryId(7), bench.now) == []
+
+
 def test_a_handler_that_goes_on_can_add_its_message_to_a_batch() -> None:
     bench, delivery = adopted()
     batch = Aggregator[str](9, 60.0)
