@@ -188,7 +188,15 @@ class Machine:
             self._follow(happened, now, effects)
         return effects
 
-    def channel_closed(self, epoch: Epoch, reason: str, now: float, *, channel: str = CONSUMING) -> list[Effect]:
+    def channel_closed(
+        self,
+        epoch: Epoch,
+        reason: str,
+        now: float,
+        *,
+        channel: str = CONSUMING,
+        declaration: base.Frame | None = None,
+    ) -> list[Effect]:
         """Report that the broker has closed a channel.
 
         The channel for publishing is opened again, and the publish is found for which the broker has closed it: its
@@ -198,14 +206,18 @@ class Machine:
         Args:
             reason: what the broker says, such as "ACCESS_REFUSED - access to topic …".
             channel: ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+            declaration: the command of a ``Declare`` that the broker has refused, if it did so for that.
         """
         if self._is_stale(epoch):
             return []
+        effects: list[Effect] = []
+        if declaration is not None:
+            self._connection.refused(declaration, reason, effects)
         if self._connection.state in SERVING and channel == PUBLISHING and self._outbox.unconfirmed():
             return self._publishing_closed(epoch, reason, now)
         if self._connection.state in SERVING and channel == LOGGING:
             return self._logging_closed(epoch, reason, now)
-        return self._give_up_link(epoch, f"channel closed: {reason}", now)
+        return effects + self._give_up_link(epoch, f"channel closed: {reason}", now)
 
     def channel_opened(self, epoch: Epoch, now: float, *, channel: str = PUBLISHING) -> list[Effect]:
         """Report that the channel of an ``OpenChannel`` is open."""
