@@ -65,6 +65,14 @@ class PublishError(EdaError):
     """A publish that was accepted but will not be confirmed, or a call whose command no service receives."""
 
 
+class PublishRefused(PublishError):
+    """A publish for which the broker has closed the channel. It is not stored anywhere, and is not sent again.
+
+    RabbitMQ does so if the user may not publish to the topic (403), if the message is larger than the broker allows
+    (406), or if the exchange is missing (404). The text has the broker's words.
+    """
+
+
 class CommandError(EdaError):
     """A call whose result has the status ``error``.
 

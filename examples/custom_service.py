@@ -15,8 +15,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from eda_core import Connect, criticality
-from eda_core.drivers.coroutines import CoroutineDriver
-from eda_core.services.coroutines import CoroutineService
+from eda_core.drivers import CoroutineDriver
+from eda_core.services import CoroutineService
 from examples.custom_transport import CustomLink
 
 LOGGER = logging.getLogger(__name__)

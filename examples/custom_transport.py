@@ -13,10 +13,8 @@ from typing import Any
 from pamqp import base, body, constants, frame, header, heartbeat
 from pamqp.commands import Basic, Channel, Confirm, Connection
 
-from eda_core import Ack, Cancel, Connect, Consume, Declare, Nack, Publish, PublishLog
-from eda_core.drivers.base import Driver
-from eda_core.drivers.link import MAX_UNSENT, Link, reason
-from eda_core.urls import Address
+from eda_core import Ack, Address, Cancel, Connect, Consume, Declare, Nack, OpenChannel, Publish, PublishLog
+from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, reason
 
 FRAME_MAX = 131_072  # bytes
 ABILITIES = "authentication_failure_close basic.nack connection.blocked consumer_cancel_notify publisher_confirms"
@@ -125,9 +123,9 @@ class CustomLink(Link):
             channel, method, *message = got
             if isinstance(method, Channel.Close):
                 wire.send(channel, Channel.CloseOk())
-                self.report_channel_closed(method.reply_text, consuming=wire is self.consumer)
-            else:
-                self.receive(method.name, method, *message)
+            if isinstance(method, (Channel.Close, Channel.OpenOk)):
+                message = [CONSUMING if wire is self.consumer else PUBLISHING if channel == 1 else LOGGING]
+            self.receive(method.name, method, *message)
 
     def ended(self, task: asyncio.Task[None]) -> None:
         for wire in self.wires:
@@ -155,6 +153,11 @@ class CustomLink(Link):
 
     def cancel(self, effect: Cancel) -> None:
         self.consumer.send(1, Basic.Cancel(effect.consumer_tag))
+
+    def open_channel(self, effect: OpenChannel) -> None:
+        self.publisher.send(1 if effect.channel == PUBLISHING else 2, Channel.Open())
+        if effect.channel == PUBLISHING:
+            self.publisher.send(1, Confirm.Select())
 
     def ack(self, effect: Ack) -> None:
         self.consumer.send(1, Basic.Ack(effect.tag, effect.multiple))

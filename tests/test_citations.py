@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import re
 import subprocess
 import tomllib
@@ -23,6 +24,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import pytest
+from pamqp import commands
 
 ROOT: Final = Path(__file__).parents[1]
 SHELVES: Final = ("adapters", "tools", ".")
@@ -36,6 +38,9 @@ MADE_UP: Final = {
     "tests/examples/test_conversations_transcripts.py": {"notes.md", "readme.md"},
 }
 
+#: Modules whose names also begin routing keys (``service.Command``), methods of AMQP, other packages' names, arguments.
+_WORDS: Final = ("connection", "eventail", "output", "service")
+
 #: A line may end within a citation, and the next may begin with the mark of a comment.
 _GAP: Final = r"(?:[ \t]|\n[ \t]*(?:#:?[ \t]*)?)+"
 _SECTION: Final = rf'(?:,{_GAP}|{_GAP}and{_GAP})"[^"]+"'
@@ -45,6 +50,8 @@ _TITLE: Final = re.compile(r"^(?P<title>\S.*)\n(?P<rule>([=~^-])\3{2,})$", re.MU
 _ANCHOR: Final = re.compile(r"_`([^`]+)`")
 _ROLE: Final = re.compile(r":(?:py:)?(?:mod|class|exc|func|meth|attr|data|obj):`(?:[^`<]*<)?~?([\w.]+)>?`")
 _NAME: Final = re.compile(r"``(eda_(?:core|aio|kombu|pika|tools)(?:\.\w+)+)(?:\(\))?``")
+#: ``module.name`` and ``Class.name``, but not names of files.
+_SHORT: Final = re.compile(r"``(\w+)\.(?!(?:py|rst)``)(\w+(?:\.\w+)*)(?:\(\))?``")
 _PATH: Final = re.compile(r"``((?:adapters|benchmarks|docs|eda_core|examples|tests|tools)/[\w./-]*)``")
 
 
@@ -127,10 +134,31 @@ def exists(name: str, module: ModuleType | None = None) -> bool:
 
 def _has(owner: Any, parts: list[str]) -> bool:
     for part in parts:
-        if not hasattr(owner, part) and part not in getattr(owner, "__annotations__", {}):
+        spaces = (getattr(each, "__dict__", {}) for each in (owner, *getattr(owner, "__mro__", ())))
+        if not hasattr(owner, part) and not any(part in space.get("__annotations__", {}) for space in spaces):
             return False
         owner = getattr(owner, part, None)
     return True
+
+
+@cache
+def owners() -> dict[str, list[Any]]:
+    """The modules and classes of all packages by the last part of their names."""
+    found: dict[str, list[Any]] = {}
+    for package in map(importlib.import_module, ("eda_core", "eda_aio", "eda_kombu", "eda_pika", "eda_tools")):
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not info.name.endswith("__main__"):
+                module = importlib.import_module(info.name)
+                classes = [value for value in vars(module).values() if inspect.isclass(value)]
+                ours = [each for each in classes if each.__module__ == info.name]
+                for name, owner in ((info.name.rpartition(".")[2], module), *((each.__name__, each) for each in ours)):
+                    found.setdefault(name, []).append(owner)
+    return found
+
+
+def is_method(owner: str, name: str) -> bool:
+    """Whether it is a method of AMQP 0-9-1, such as ``Channel.Close``. pamqp has all of them."""
+    return hasattr(getattr(commands, owner, None), name)
 
 
 def module_of(path: str) -> ModuleType | None:
@@ -149,6 +177,11 @@ def in_names(path: str, text: str) -> Iterator[tuple[int, str]]:
     for match in _NAME.finditer(text):
         if not exists(match[1]):
             yield match.start(), f"there is no {match[1]}"
+    for match in _SHORT.finditer(text):
+        owner, name = match.groups()
+        known = () if owner in _WORDS or is_method(owner, name) else owners().get(owner, ())
+        if known and not any(_has(each, name.split(".")) for each in known):
+            yield match.start(), f"there is no {owner}.{name}"
     for match in _PATH.finditer(text):
         if match[1] not in BUILT and not (ROOT / match[1]).exists():
             yield match.start(), f"there is no {match[1]}"
@@ -216,6 +249,8 @@ def test_each_section_has_an_anchor_that_stays(document: str) -> None:
         ('Violation("I7", "it")', "there is no I7"),
         ("in ``eda_core.machine.nothing``", "there is no eda_core.machine.nothing"),
         ("``eda_core.Machine.no_input()``", "there is no eda_core.Machine.no_input"),
+        ("``outbox.nothing``", "there is no outbox.nothing"),
+        ("``Machine.no_input()``", "there is no Machine.no_input"),
         (":func:`eda_core.messages.codec.no_function`", "there is no eda_core.messages.codec.no_function"),
         (":meth:`~Machine.no_input`", "there is no Machine.no_input"),
         (":meth:`no_input`", "there is no no_input"),
@@ -238,6 +273,7 @@ def test_a_wrong_citation_is_found(text: str, complaint: str) -> None:
         "README.rst and CHANGELOG.rst, docs/tools.rst, embedding.rst",
         "``eda_core.Machine.publish``, ``eda_core.criticality.ERROR``, ``eda_tools.broker``",
         ":class:`Machine`, :meth:`tick`, :meth:`Machine.publish`, :mod:`eda_core.journal`, :attr:`eda_core.Event.name`",
+        "``Machine.publish``, ``Event.name``, ``routing.EVENTS``, ``Channel.Close``, ``service.Command``",
         "``tests/core``, ``docs/conf.py``",
         "UTF-8, x-R2, I1.5, IR1",
     ],

@@ -1,4 +1,4 @@
-"""Adapters stay thin: each has less than 400 lines of code."""
+"""Adapters stay thin: each has less than 450 lines of code."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def test_lines_of_code_are_counted() -> None:
 
 
 @pytest.mark.parametrize("package", ADAPTERS, ids=lambda package: package.name)
-def test_an_adapter_has_less_than_400_lines_of_code(package: Path) -> None:
+def test_an_adapter_has_less_than_450_lines_of_code(package: Path) -> None:
     """It only carries. If it grows beyond that it decides: look for what belongs to the core."""
     counted = {path.name: lines_of_code(path.read_text("utf-8")) for path in package.rglob("*.py")}
-    assert sum(counted.values()) < 400, counted
+    assert sum(counted.values()) < 450, counted
 
 
 def test_each_adapter_is_counted() -> None:

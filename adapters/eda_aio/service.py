@@ -1,4 +1,7 @@
-"""Services on an asyncio event loop, around the core's machine."""
+"""Services on an asyncio event loop, around the core's machine.
+
+This module decides how tasks, timers and futures of the loop are made. It does not know how a link works.
+"""
 
 from __future__ import annotations
 

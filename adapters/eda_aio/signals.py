@@ -1,4 +1,7 @@
-"""Stops services of an asyncio loop on signals."""
+"""Stops services of an asyncio loop on signals.
+
+This module decides how a signal reaches the loop. It does not know how a service stops.
+"""
 
 from __future__ import annotations
 

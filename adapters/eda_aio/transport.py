@@ -2,12 +2,14 @@
 
 A link has two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing
 from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms"). They are aiormq's,
-the layer below aio-pika, because it takes pamqp's commands as the core makes them.
+the layer below aio-pika, because it takes pamqp's commands as the core makes them. This module decides nothing about
+messages, and does not know when a link is opened.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -21,9 +23,11 @@ from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import AuthenticationError, ConnectionClosed, DeliveryError, ProbableAuthenticationError
 from pamqp import base
+from pamqp.commands import Channel as Channels
 from pamqp.commands import Connection as Method
 
-from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
+from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, OpenChannel, Publish, PublishLog
+from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.base import Driver
 from eda_core.drivers.library import library_at_work
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
@@ -59,6 +63,30 @@ class _Replies:
         return got  # type: ignore[no-any-return]
 
 
+class _Frames(asyncio.Queue[ChannelFrame]):
+    """The frames to write. It drops those of a channel that the broker has closed.
+
+    aiormq would write what its tasks still have for that channel after the reply to the close, and the broker would
+    close the connection for it (504).
+    """
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._closed: set[bytes] = set()
+
+    def _put(self, item: ChannelFrame) -> None:
+        channel, method = item.payload[1:3], int.from_bytes(item.payload[7:11])
+        if method == Channels.Open.index:
+            self._closed.discard(channel)
+        if channel in self._closed:
+            if item.drain_future is not None:
+                item.drain_future.cancel()
+            return
+        if method == Channels.CloseOk.index:
+            self._closed.add(channel)
+        super()._put(item)
+
+
 class Connection(Aiormq):
     """Tells ``link`` when the broker blocks publishing and when that ends. aiormq only logs it."""
 
@@ -66,6 +94,7 @@ class Connection(Aiormq):
         self._transports = _Transports()
         super().__init__(url, context=context, transport_factory=self._transports)
         self.link = link
+        self.write_queue = _Frames(self.FRAME_BUFFER_SIZE)
 
     @property
     def unsent(self) -> int:
@@ -104,13 +133,14 @@ class AioLink(Link):
         name = f"eda link {asked.epoch}"
         self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=name, context=self._context)
         self._end, self._refused = "given up", False
-        # By a callback: a task that is cancelled at once does not run at all, so it cannot do this at its end.
+        # A callback does this, and not the end of the task: a task that is cancelled at once does not run at all.
         self.task.add_done_callback(lambda _: self.tell(self.machine.link_down, self._end, refused=self._refused))
 
     def perform(self, effect: Effect) -> None:
         """Perform the effect after those before it. Never raises: a failure is reported to the machine."""
-        if isinstance(effect, Publish):
-            task = asyncio.create_task(self.publish(effect), context=self._context)
+        if isinstance(effect, (Publish, OpenChannel)):  # a blocked connection holds up neither
+            step = self.publish(effect) if isinstance(effect, Publish) else self.open_channel(effect)
+            task = asyncio.create_task(step, context=self._context)
             self._publishing.add(task)
             task.add_done_callback(self._publishing.discard)
         elif isinstance(effect, Close) and not self.up:
@@ -162,10 +192,10 @@ class AioLink(Link):
             self._ssl = await asyncio.to_thread(address.tls_context, self._ssl, create_default_context)
         consuming, publishing = await self._connection(), await self._connection()
         self._publishes = publishing
-        self._consumer = await self._channel(consuming, confirms=False)
+        self._consumer = await self._channel(consuming, CONSUMING)
         self._consumer.on_consumer_cancel_callbacks.add(self.hear)
-        self._publisher = await self._channel(publishing, confirms=True)
-        self._logger = await self._channel(publishing, confirms=False)
+        self._publisher = await self._channel(publishing, PUBLISHING)
+        self._logger = await self._channel(publishing, LOGGING)
 
     async def _connection(self) -> Connection:
         query = urlencode({"heartbeat": self.asked.heartbeat, "name": self.asked.name})
@@ -175,25 +205,26 @@ class AioLink(Link):
         connection.closing.add_done_callback(self._on_connection_closed)
         return connection
 
-    async def _channel(self, connection: Connection, *, confirms: bool) -> Channel:
+    async def _channel(self, connection: Connection, name: str) -> Channel:
+        confirms = name == PUBLISHING
         channel = cast(Channel, await connection.channel(publisher_confirms=confirms, on_return_raises=False))
-        channel.closing.add_done_callback(partial(self._on_channel_closed, connection is self._connections[0]))
+        channel.closing.add_done_callback(partial(self._on_channel_closed, name))
         return channel
 
     def _on_connection_closed(self, closing: asyncio.Future[Any]) -> None:
         if not self.closing:
             error = closing.exception()
-            if isinstance(error, asyncio.CancelledError):  # aiormq cancels its reader when heartbeats stay away
+            if isinstance(error, asyncio.CancelledError):  # aiormq cancels its reader when no heartbeats come
                 error = TimeoutError("the broker is silent")
             self.tell(self.machine.link_down, "closed" if error is None else reason(error))
             self.abandon()
 
-    def _on_channel_closed(self, consuming: bool, closing: asyncio.Future[Any]) -> None:
+    def _on_channel_closed(self, name: str, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
         if not self.closing and isinstance(error, Exception):
-            while consuming and self.up and not self._consumer.rpc_frames.empty():  # what the broker sent before
+            while name == CONSUMING and self.up and not self._consumer.rpc_frames.empty():  # what came before
                 self.hear(self._consumer.rpc_frames.get_nowait())
-            self.report_channel_closed(reason(error), consuming=consuming)
+            self.report_channel_closed(name, reason(error))
 
     async def _leave(self) -> None:
         """Close in good order: channels first, because a connection's close may overtake what was sent on them."""
@@ -224,6 +255,18 @@ class AioLink(Link):
     async def cancel(self, effect: Cancel) -> None:
         await self._consumer.basic_cancel(effect.consumer_tag, timeout=self._timeout)
 
+    async def open_channel(self, effect: OpenChannel) -> None:
+        try:
+            channel = await self._channel(self._publishes, effect.channel)
+        except Exception as error:
+            self.report_failure(effect, error)
+            return
+        if effect.channel == PUBLISHING:
+            self._publisher = channel
+        else:
+            self._logger = channel
+        self.report_channel_open(effect.channel)
+
     async def ack(self, effect: Ack) -> None:
         await self._consumer.basic_ack(effect.tag, effect.multiple, wait=False)
 
@@ -243,8 +286,9 @@ class AioLink(Link):
         return self._publishes.unsent >= MAX_UNSENT
 
     async def publish(self, effect: Publish) -> None:
+        channel = self._publisher
         try:
-            answer = await self._publisher.basic_publish(
+            answer = await channel.basic_publish(
                 effect.body,
                 exchange=effect.exchange,
                 routing_key=effect.routing_key,
@@ -253,13 +297,19 @@ class AioLink(Link):
                 wait=False,
             )
         except DeliveryError:
-            self.tell(self.machine.refused, effect.tag)
+            self._answered(channel, self.machine.refused, effect)
         except (Exception, asyncio.CancelledError) as error:  # aiormq cancels publishes when their connection is lost
-            self.report_failure(effect, error)
+            if not channel.is_closed:  # otherwise the channel or the connection tells
+                self.report_failure(effect, error)
         else:
             if isinstance(answer, DeliveredMessage):  # aiormq gives the returned message instead of its confirm
                 self.hear(answer.delivery, answer.header.properties, answer.body)
-            self.tell(self.machine.confirmed, effect.tag)
+            self._answered(channel, self.machine.confirmed, effect)
+
+    def _answered(self, channel: Channel, answer: Callable[..., list[Effect]], effect: Publish) -> None:
+        """Tell what the broker says of a publish, unless another channel counts anew by now."""
+        if channel is self._publisher:
+            self.tell(answer, effect.tag)
 
 
 async def _drop(connection: Connection) -> None:

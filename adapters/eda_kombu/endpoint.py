@@ -1,4 +1,7 @@
-"""The class that synchronous programs publish with: eventail's constructor and methods, and a few more."""
+"""The class that synchronous programs publish with: eventail's constructor and methods, and a few more.
+
+This module decides which thread and which process may use a session. It does not know how a link works.
+"""
 
 from __future__ import annotations
 
@@ -252,7 +255,7 @@ class Endpoint(EventailNames):
                 process.lock.release()
 
     def _use(self, process: _Process, call: Callable[[Session], T]) -> T:
-        """Call it with the session of this process, or with a new one if that is not fit. The caller has the lock."""
+        """Run ``call`` with this process's session, or with a new one if that is not fit. The caller has the lock."""
         process.user = threading.get_ident()
         try:
             session = process.session
@@ -312,7 +315,9 @@ def _event(given: tuple[str, Any, str]) -> Event:
     try:
         name, message, conversation_id = given
     except (TypeError, ValueError):
-        raise LocalError(f"an event is {type(given).__name__}", hint="pass (name, message, conversation_id)") from None
+        raise LocalError(
+            f"an event is a {type(given).__name__}", hint="pass (name, message, conversation_id)"
+        ) from None
     return Event(name, message, _text(conversation_id))
 
 

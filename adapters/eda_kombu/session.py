@@ -1,4 +1,7 @@
-"""The blocking driver on kombu: one machine, and one link at a time."""
+"""The blocking driver on kombu: one machine, and one link at a time.
+
+It decides how to sleep, and how to open a link. It does not know what is published.
+"""
 
 from __future__ import annotations
 

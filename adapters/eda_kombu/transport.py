@@ -11,9 +11,11 @@ import contextlib
 import socket
 import struct
 import time
+from collections.abc import Callable
 from ssl import SSLContext, SSLSocket, create_default_context
 from typing import Any
 
+from amqp import spec
 from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, RecoverableConnectionError
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
@@ -21,7 +23,8 @@ from pamqp import body, frame, header
 from pamqp.commands import INDEX_MAPPING, Basic
 from pamqp.constants import FRAME_MIN_SIZE
 
-from eda_core import Connect, Declare, Effect, Publish, PublishLog
+from eda_core import Connect, Declare, Effect, OpenChannel, Publish, PublishLog
+from eda_core.drivers import LOGGING, PUBLISHING
 from eda_core.drivers.blocking import BlockingDriver
 from eda_core.drivers.library import raised_in
 from eda_core.drivers.link import Link, reason
@@ -60,7 +63,19 @@ class _Tls(SSLTransport):  # type: ignore[misc]
         """Do nothing: AMQP has said goodbye, and TLS would wait for an answer, which a dead peer does not give."""
 
 
+class _Channel(pyamqp.Channel):
+    """A channel that may tell when the broker closes it, where py-amqp would open it again and raise."""
+
+    def _on_close(self, code: int, text: str, class_id: int, method_id: int) -> None:
+        if (tell := self.connection.on_channel_closed) is None:
+            super()._on_close(code, text, class_id, method_id)
+        else:
+            tell(self, text)
+
+
 class _Connection(pyamqp.Connection):
+    Channel = _Channel
+    on_channel_closed: Callable[[_Channel, str], None] | None = None  # while no declaration waits for its reply
     deadline: float
 
     def Transport(self, host: str, timeout: float, ssl: Any, *_timeouts: None, **settings: Any) -> Any:
@@ -183,6 +198,7 @@ class KombuLink(Link):
     # Effects. What is published may be held back until the next flush() or read().
 
     def declare(self, effect: Declare) -> None:
+        self._connection.on_channel_closed = None
         self._connection.deadline = time.monotonic() + self._timeout
         for command in effect.commands:
             self._unsent += frame.marshal(command, _LOGS)
@@ -190,6 +206,16 @@ class KombuLink(Link):
             reply: Any = INDEX_MAPPING[command.index + 1]  # it has the number after its command's
             arguments = self._logs.wait(divmod(reply.index, 1 << 16), returns_tuple=True)
             self.receive(reply.name, reply(*arguments))
+        self._connection.on_channel_closed = self._on_channel_closed
+
+    def open_channel(self, effect: OpenChannel) -> None:
+        self._connection.deadline = time.monotonic() + self._timeout
+        if effect.channel == LOGGING:
+            self._logs.open()
+        else:
+            self._channel.open()
+            self._channel.confirm_select()
+        self.report_channel_open(effect.channel)
 
     def publish(self, effect: Publish) -> None:
         self._send(_PUBLISHES, effect, effect.mandatory)
@@ -233,6 +259,12 @@ class KombuLink(Link):
         for name, value in message.properties.items():
             setattr(properties, _NAMES.get(name, name), value)
         self.tell(self.machine.returned, exchange, key, properties, bytes(message.body), error.reply_text)
+
+    def _on_channel_closed(self, channel: _Channel, text: str) -> None:
+        self.flush()  # what is held back belongs to the channel as it was
+        channel.send_method(spec.Channel.CloseOk)
+        channel.is_open = channel._confirm_selected = False
+        self.report_channel_closed(PUBLISHING if channel is self._channel else LOGGING, text)
 
     def _on_blocked(self, blocked: bool, *told: Any) -> None:
         self._blocked = blocked

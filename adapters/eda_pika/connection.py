@@ -61,7 +61,8 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
     def _read_frame(self) -> tuple[int, Any]:
         """Decode a header frame by pamqp, and leave other frames to pika.
 
-        pika cuts floats in headers. It loses the connection over dates beyond the year 9999, and is given them again.
+        pika cuts floats in headers. A date beyond the year 9999 makes it lose the connection, and the broker delivers
+        the message again.
         """
         data: bytes = self._frame_buffer
         end = 8 + int.from_bytes(data[3:7])

@@ -1,4 +1,7 @@
-"""Services on pika's loop, around the core's machine."""
+"""Services on pika's loop, around the core's machine.
+
+This module decides in which thread handlers run. It does not know how a link works.
+"""
 
 from __future__ import annotations
 

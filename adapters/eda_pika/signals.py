@@ -2,7 +2,7 @@
 
 A thread takes note of signals and of the time that a stop has. When the time is over and the main thread still runs
 user code, the thread sends the main thread a signal whose handler raises ``Abandoned``: within user code, and nowhere
-else.
+else. This module does not know how a service stops.
 """
 
 import _thread
@@ -47,7 +47,7 @@ class Signals:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """In the block the signals are handled; behind it everything is as it was before."""
+        """Handle the signals in the block. After the block their handlers are what they were before."""
         with self._reader, self._writer, ExitStack() as stack:
             thread = threading.Thread(target=self._listen, name="eda signals", daemon=True)
             if self._numbers:
@@ -65,7 +65,7 @@ class Signals:
         thread.join()  # it sends no more signals; Python handles those that it has sent before the handlers change
 
     def run(self, call: Callable[[], T], interruptible: bool) -> T:
-        """Call it in the thread of the run: user code, which may be interrupted, or our code that user code calls."""
+        """Call it in the thread of the run. User code is interruptible. Our code that user code calls is not."""
         before, self._interruptible = self._interruptible, interruptible
         try:
             return call()
@@ -73,7 +73,7 @@ class Signals:
             self._interruptible = before
 
     def hurry(self, seconds: float) -> None:
-        """End user code after so much time, unless it is to end earlier. May be called in any thread."""
+        """End user code after so many seconds, or earlier if that was asked before. May be called in any thread."""
         due = time.monotonic() + seconds
         self._deadline = due if self._deadline is None else min(due, self._deadline)
         self.wake()

@@ -1,7 +1,8 @@
 """One link on pika: performs the machine's effects on it and tells the machine what comes of them.
 
 A link has two connections, one for consuming and one for publishing: during a resource alarm the broker reads nothing
-from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms").
+from a connection that has published, not even acknowledgements (docs/design.rst, "Resource alarms"). This module
+decides nothing about messages, and does not know when a link is opened.
 """
 
 from collections.abc import Callable, Generator
@@ -13,7 +14,8 @@ import pika
 from pamqp import commands
 from pika.exceptions import ChannelClosedByBroker
 
-from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
+from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, OpenChannel, Publish, PublishLog
+from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.base import Driver
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_pika.connection import Connection, Properties, parameters
@@ -37,8 +39,8 @@ class PikaLink(Link):
         super().__init__(asked, driver)
         self._loop, self._context, self._forget = loop, context, forget
         self._connections: list[Connection] = []
-        self._steps = self._opening()
-        loop.add_callback_threadsafe(self._step)  # not at once: the driver does not know this link yet
+        # Not at once: the driver does not know this link yet.
+        loop.add_callback_threadsafe(partial(self._follow, self._opening(), self.report_open))
 
     def close(self, *, at_once: bool = False) -> None:
         """Close in good order if possible, by force after ``close_timeout`` seconds, or at once if that is asked."""
@@ -66,32 +68,46 @@ class PikaLink(Link):
 
     def _opening(self) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
         """The steps, in order: each yields what to begin next, and is sent what that calls back with."""
-        consuming, publishing = (yield self._connect), (yield self._connect)
-        self._consumer = yield partial(self._channel, consuming)
+        consuming, self._publishes = (yield self._connect), (yield self._connect)
+        self._consumer = yield partial(self._channel, consuming, CONSUMING)
         self._consumer.add_on_cancel_callback(self._on_frame)
         self._consumer.add_callback(self._on_reply, _REPLIES, one_shot=False)
-        self._publisher = yield partial(self._channel, publishing)
-        self._publisher.add_on_return_callback(self._on_message)
-        yield partial(self._publisher.confirm_delivery, self._on_frame)
-        self._logger = yield partial(self._channel, publishing)
-        publishing.add_on_connection_blocked_callback(lambda _, frame: self._on_frame(frame))
-        publishing.add_on_connection_unblocked_callback(lambda _, frame: self._on_frame(frame))
+        yield from self._opening_channel(PUBLISHING)
+        yield from self._opening_channel(LOGGING)
+        self._publishes.add_on_connection_blocked_callback(lambda _, frame: self._on_frame(frame))
+        self._publishes.add_on_connection_unblocked_callback(lambda _, frame: self._on_frame(frame))
 
-    def _step(self, result: Any = None) -> None:
-        if not self.closing:
-            try:
-                self._steps.send(result)(self._step)
-            except StopIteration:
-                self.report_open()
-            except Exception as error:
-                self.lose(reason(error))
+    def _opening_channel(self, name: str) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
+        channel = yield partial(self._channel, self._publishes, name)
+        if name == LOGGING:
+            self._logger = channel
+            return
+        self._publisher = channel
+        channel.add_on_return_callback(self._on_message)
+        yield partial(channel.confirm_delivery, self._on_frame)
+
+    def _follow(
+        self, steps: Generator[Callable[[Callable[..., None]], Any], Any, None], then: Callable[[], None]
+    ) -> None:
+        """Do the steps one after the other, and then the last one."""
+
+        def step(result: Any = None) -> None:
+            if not self.closing:
+                try:
+                    steps.send(result)(step)
+                except StopIteration:
+                    then()
+                except Exception as error:
+                    self.lose(reason(error))
+
+        step()
 
     def _connect(self, then: Callable[..., None]) -> None:
         asked = parameters(self.asked, self._context)
         self._connections.append(Connection(asked, then, self._on_closed, self._on_closed, self._loop))
 
-    def _channel(self, connection: Connection, then: Callable[..., None]) -> None:
-        connection.channel(on_open_callback=then).add_on_close_callback(self._on_channel_closed)
+    def _channel(self, connection: Connection, name: str, then: Callable[..., None]) -> None:
+        connection.channel(on_open_callback=then).add_on_close_callback(partial(self._on_channel_closed, name))
 
     # What the broker sends
 
@@ -101,9 +117,9 @@ class PikaLink(Link):
         self.lose(reason(error), "ConnectionClosedByBroker: (403)" in str(error))
         self._end_if_closed()
 
-    def _on_channel_closed(self, channel: Any, error: Exception) -> None:
+    def _on_channel_closed(self, name: str, _channel: Any, error: Exception) -> None:
         if isinstance(error, ChannelClosedByBroker):  # otherwise its connection was closed, which is told there
-            self.report_channel_closed(reason(error), consuming=channel.connection is self._connections[0])
+            self.report_channel_closed(name, error.reply_text)
 
     def _on_frame(self, frame: Any) -> None:
         self.receive(frame.method.NAME, frame.method)
@@ -127,6 +143,9 @@ class PikaLink(Link):
 
     def cancel(self, effect: Cancel) -> None:
         self._consumer.basic_cancel(effect.consumer_tag, self._answer_to(effect))
+
+    def open_channel(self, effect: OpenChannel) -> None:
+        self._follow(self._opening_channel(effect.channel), partial(self.report_channel_open, effect.channel))
 
     def ack(self, effect: Ack) -> None:
         self._consumer.basic_ack(effect.tag, effect.multiple)

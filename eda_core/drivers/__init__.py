@@ -12,9 +12,13 @@ from eda_core.drivers.library import library_at_work, quieten, raised_in, requir
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, PublishCall, PublishLimits, Unroutable
 from eda_core.drivers.signals import StopSignals
+from eda_core.machine.effects import CONSUMING, LOGGING, PUBLISHING
 
 __all__ = [
+    "CONSUMING",
+    "LOGGING",
     "MAX_UNSENT",
+    "PUBLISHING",
     "BlockingDriver",
     "BlockingLink",
     "CallbackDriver",

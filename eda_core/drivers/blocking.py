@@ -30,7 +30,7 @@ Record = tuple[tuple[int, str, float], dict[str, Any]]
 
 
 class _NoHandlers:
-    """Stands for the user code that a program does not have which only publishes."""
+    """Takes the place of the user code: a program that only publishes has none."""
 
     def handle(self, message: AnyMessage, /) -> None:
         """Never called: nothing is subscribed to."""
@@ -46,10 +46,10 @@ class _NoHandlers:
 
 
 class BlockingLink(LinkLike, Protocol):
-    """A link that does something only while it is asked to. None of its methods raises because of the network.
+    """A link that works only while one of its methods runs. Failures of the network make none of them raise.
 
     Attributes:
-        up: whether it is complete, and there is something to read from.
+        up: whether the link is open and can be read from.
     """
 
     up: bool
@@ -86,23 +86,24 @@ class BlockingDriver(Driver):
         self.aborted: bool = False
         self._used_at = self._next_look = self.now()
 
-    # What an adapter fills in besides
+    # An adapter also defines this
 
     @abstractmethod
     def sleep(self, seconds: float) -> None:
-        """Let so much time pass. Never raises."""
+        """Wait for so many seconds. It must not raise."""
 
     # What a caller does
 
     def begin(self) -> None:
-        """Start the machine, if that was not done."""
+        """Start the machine, unless it is started already."""
         if self.machine.state is IDLE:
             self.tell(self.machine.start)
 
     def publish(self, messages: Iterable[AnyMessage], mandatory: bool, limits: PublishLimits) -> PublishCall:
         """Publish, with at most the configured ``window`` in flight, and wait for the confirms.
 
-        After the first message that fails no more are taken. The time that the iterable takes does not count.
+        After the first message that fails it takes no more from the iterable. The time that the iterable itself takes
+        does not count.
 
         Returns:
             The call. Every message that it has taken is confirmed or failed.
@@ -129,7 +130,7 @@ class BlockingDriver(Driver):
         self._used_at = self.now()
 
     def is_fit(self) -> bool:
-        """Whether it can be used again. After a pause as long as the heartbeat, each side takes the other for dead."""
+        """Return whether it can be used again: not after a pause as long as the heartbeat, which ends the link."""
         is_open = self.machine.state is OPEN
         return not self.over and not (is_open and 0 < self.machine.config.heartbeat <= self.now() - self._used_at)
 
@@ -181,7 +182,7 @@ class BlockingDriver(Driver):
     def tick_if_due(self) -> None:
         """Do what is due, without waiting.
 
-        What becomes due by that is left for the next time, since a caller first looks at its limits.
+        If something else becomes due by that, the next call does it: the caller checks its limits before.
         """
         due = self.machine.deadline()
         if not self.over and due is not None and due <= self.now():

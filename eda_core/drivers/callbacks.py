@@ -1,4 +1,4 @@
-"""The base class of drivers whose user code are plain functions.
+"""The base class of drivers that run user code as plain functions.
 
 It decides what becomes of the result of a handler. It does not know in which thread the functions run: an adapter says
 that.
@@ -71,7 +71,9 @@ class CallbackDriver(Driver):
             StateError: this process is a fork.
         """
         if self.forked():
-            raise StateError("this process is a fork of the service's", hint="publish by eda_kombu.Endpoint here")
+            raise StateError(
+                "this process is a fork of the service's process", hint="publish by eda_kombu.Endpoint here"
+            )
 
     def post(self, call: Callable[[], object]) -> None:
         self.check_process()
@@ -116,7 +118,9 @@ class CallbackDriver(Driver):
                 with suppress(StateError):  # the service has stopped meanwhile
                     self.ask(partial(self._break_off, error))
         if self.forked():
-            raise Abandoned("a forked process has returned from a handler; end it there by os._exit()")
+            raise Abandoned(
+                "a process that a handler forked has returned from the handler; end it in the handler by os._exit()"
+            )
 
     def raise_end(self) -> None:
         """Raise the exception or the error with which the service has ended, if there is one."""

@@ -1,4 +1,4 @@
-"""The base class of drivers whose user code are coroutines.
+"""The base class of drivers that run user code as coroutines.
 
 It decides what becomes of the result of a handler, and which caller waits for what. It knows no event loop: an adapter
 says how to start a task, and gives objects like asyncio's futures.
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from eda_core.drivers.base import Driver, UserCode
 from eda_core.drivers.handling import handling
-from eda_core.errors import BufferFull, EdaError, PublishError
+from eda_core.errors import BufferFull, EdaError, PublishError, PublishRefused
 from eda_core.machine.calls import answer
 from eda_core.machine.effects import Effect, PublishDone, Replied
 from eda_core.machine.identifiers import DeliveryId
@@ -209,7 +209,7 @@ class CoroutineDriver(Driver):
             if effect.error is None:
                 waiting.set_result(effect.returned)
             else:
-                waiting.set_exception(PublishError(effect.error))
+                waiting.set_exception((PublishRefused if effect.refused else PublishError)(effect.error))
 
     def replied(self, effect: Replied) -> None:
         waiting = self._waiting.pop(effect.ticket, None)

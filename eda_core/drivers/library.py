@@ -1,5 +1,8 @@
-"""The client library below an adapter: whether the right one is installed, whether it has raised an error, what becomes
-of its logs."""
+"""The client library below an adapter: whether the right one is installed, whether it has raised an error, and what
+becomes of its logs.
+
+This module knows no library: an adapter gives it the names.
+"""
 
 from __future__ import annotations
 

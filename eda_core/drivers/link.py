@@ -13,7 +13,21 @@ from typing import Any, Final
 from pamqp import base
 
 from eda_core.drivers.base import Driver
-from eda_core.machine.effects import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
+from eda_core.machine.effects import (
+    CONSUMING,
+    PUBLISHING,
+    Ack,
+    Cancel,
+    Close,
+    Connect,
+    Consume,
+    Declare,
+    Effect,
+    Nack,
+    OpenChannel,
+    Publish,
+    PublishLog,
+)
 from eda_core.machine.machine import Machine
 
 #: Bytes that may wait to be sent before logs are dropped: an alarm may last for hours, and a program may log more than
@@ -44,6 +58,7 @@ class Link:
             Declare: self._begin_to_declare,
             Consume: self.consume,
             Cancel: self.cancel,
+            OpenChannel: self.open_channel,
             Ack: self.ack,
             Nack: self.nack,
             Publish: self.publish,
@@ -73,6 +88,13 @@ class Link:
 
     def cancel(self, effect: Cancel) -> Any:
         """Send ``Basic.Cancel``."""
+        raise NotImplementedError
+
+    def open_channel(self, effect: OpenChannel) -> Any:
+        """Open the channel again that the broker has closed, for ``PUBLISHING`` with confirms.
+
+        Then call :meth:`report_channel_open`.
+        """
         raise NotImplementedError
 
     def ack(self, effect: Ack) -> Any:
@@ -112,15 +134,6 @@ class Link:
         if not self.closing:
             self.driver.tell(self.machine.effect_failed, effect, reason(error))
 
-    def report_channel_closed(self, why: str, *, consuming: bool) -> None:
-        """Tell the machine that the broker has closed a channel, and, if it refused a declaration, which one.
-
-        Args:
-            why: the broker's reason.
-            consuming: whether it is the consuming channel.
-        """
-        self.tell(self.machine.channel_closed, f"{why}{self._refused_declaration()}" if consuming else why)
-
     def _refused_declaration(self) -> str:
         """The first declaration that is not answered, as the end of a reason; "" if all are."""
         if len(self._replies) == len(self._declared):
@@ -134,6 +147,18 @@ class Link:
         self.up = True
         self.tell(self.machine.link_up)
 
+    def report_channel_open(self, channel: str) -> None:
+        """Tell the machine that a channel is open again."""
+        self.tell(self.machine.channel_opened, channel=channel)
+
+    def report_channel_closed(self, channel: str, why: str) -> None:
+        """Tell the machine that the broker has closed a channel, with the broker's text.
+
+        If the broker refused a declaration by that, the text also says which one.
+        """
+        refused = self._refused_declaration() if channel == CONSUMING else ""
+        self.tell(self.machine.channel_closed, f"{why}{refused}", channel=channel)
+
     def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
         """Make an input of the machine, a bound method of it, with the epoch of this link as its first argument."""
         self.driver.tell(method, self.asked.epoch, *arguments, **named)
@@ -146,7 +171,8 @@ class Link:
             method: an object of pamqp, or of another library, with the attributes that AMQP 0-9-1 names. A reply to a
                 command of ``Declare`` must be pamqp's.
             content: if a message comes with the method, its properties (pamqp's, or an object with the same
-                attributes) and its body.
+                attributes) and its body. With ``Channel.Close`` and ``Channel.OpenOk`` comes the name of the channel:
+                ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
 
         Raises:
             ValueError: no broker sends this method to a link that is open.
@@ -198,7 +224,9 @@ MEANINGS: Final[dict[str, Callable[..., None]]] = {
     "Basic.Ack": lambda link, it: link.tell(link.machine.confirmed, it.delivery_tag, multiple=it.multiple),
     "Basic.Nack": lambda link, it: link.tell(link.machine.refused, it.delivery_tag, multiple=it.multiple),
     "Basic.Cancel": lambda link, it: link.tell(link.machine.consumer_cancelled, _text(it.consumer_tag)),
-    "Channel.Close": lambda link, it: link.tell(link.machine.channel_closed, _text(it.reply_text)),
+    "Channel.Close": lambda link, it, channel: link.report_channel_closed(channel, _text(it.reply_text)),
+    "Channel.OpenOk": lambda link, it, channel: None if channel == PUBLISHING else link.report_channel_open(channel),
+    "Confirm.SelectOk": lambda link, it: link.report_channel_open(PUBLISHING),
     "Connection.Blocked": lambda link, it: link.tell(link.machine.blocked, _text(it.reason)),
     "Connection.Unblocked": lambda link, it: link.tell(link.machine.unblocked),
     **dict.fromkeys(("Exchange.DeclareOk", "Queue.DeclareOk", "Queue.BindOk", "Basic.QosOk"), Link._collect_reply),

@@ -1,7 +1,7 @@
 """One call that publishes and waits for the confirms: what is not confirmed yet, what has failed, when it gives up.
 
-For adapters whose callers block. The machine tries to publish for ever. How long a caller waits for that is decided
-here.
+It is for adapters whose callers block. The machine tries to publish for ever. This module decides how long a caller
+waits for that. It does not know what happens during the wait.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from eda_core.errors import LocalError, PublishError
+from eda_core.errors import LocalError, PublishError, PublishRefused
 from eda_core.machine.effects import PublishDone
 
 
@@ -37,8 +37,8 @@ class PartlyPublished(PublishError):
     Attributes:
         taken: how many messages were taken from the iterable.
         failed: the error of each message that was taken and is not confirmed, by its place in the iterable (from 0),
-            in order: :class:`NotConfirmed`, :class:`Unroutable`, or what the iterable or the check of the message
-            raised.
+            in order: :class:`NotConfirmed`, :class:`Unroutable`, :class:`~eda_core.PublishRefused`, or what the
+            iterable or the check of the message raised.
     """
 
     def __init__(self, taken: int, failed: Mapping[int, Exception]) -> None:
@@ -125,7 +125,9 @@ class PublishCall:
         """The machine has finished with a message."""
         was_sent = self.unconfirmed.pop(effect.ticket, False)
         self._progress_at = now
-        if effect.error is not None:
+        if effect.refused and effect.error is not None:
+            self.failed[effect.ticket] = PublishRefused(effect.error)
+        elif effect.error is not None:
             self.failed[effect.ticket] = NotConfirmed(self.last_error or effect.error, may_arrive=was_sent)
         elif effect.returned is not None:
             reason = f"the message came back: {effect.returned}"

@@ -1,4 +1,6 @@
-"""The timers of a service. This module decides which are due at a given time. It reads no clock."""
+"""The timers of a service. This module decides which are due at a given time. It reads no clock, and does not know what
+the functions of the timers do.
+"""
 
 from __future__ import annotations
 

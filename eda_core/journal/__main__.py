@@ -1,4 +1,7 @@
-"""The command ``python -m eda_core.journal``: reads a journal from a file, replays it, and prints what comes out."""
+"""The command ``python -m eda_core.journal``: reads a journal from a file, replays it, and prints what comes out.
+
+This module decides the exit status. It does not know how a replay works.
+"""
 
 from __future__ import annotations
 

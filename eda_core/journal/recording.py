@@ -26,6 +26,7 @@ INPUTS: Final = (
     "declared",
     "link_down",
     "channel_closed",
+    "channel_opened",
     "consumer_cancelled",
     "blocked",
     "unblocked",
@@ -92,7 +93,7 @@ class RecordingMachine(Machine):
         return self._offsets[-1]
 
     def record(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[Effect]:
-        """Make an input and write it to the journal. An input that another input makes is not written: it follows."""
+        """Make an input and write it to the journal, unless another input makes it: then a replay makes it, too."""
         method = getattr(super(), name)
         if self._nested:
             return method(*arguments, **named)  # type: ignore[no-any-return]

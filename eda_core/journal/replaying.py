@@ -1,4 +1,7 @@
-"""Feeds the inputs of a journal to a new machine. Whether the same effects come out is for the caller to compare."""
+"""Feeds the inputs of a journal to a new machine.
+
+It decides which lines are valid. It does not compare the effects that come out with those in the journal.
+"""
 
 from __future__ import annotations
 

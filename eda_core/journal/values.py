@@ -1,4 +1,7 @@
-"""The arguments of a machine's inputs, and its effects, as JSON values and back. What they mean is not known here."""
+"""Converts the arguments of a machine's inputs, and its effects, to JSON values and back.
+
+This module decides the form of each value. It does not know what the values mean.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ from eda_core.messages import values
 from eda_core.messages.codec import Limits
 from eda_core.urls import redact
 
-#: What is nested more deeply is written as CBOR, in one piece.
+#: The most levels of nesting. What is nested more deeply is written as CBOR, in one piece.
 _MOST_LEVELS: Final = 60
-#: The arguments of an input that was refused may be anything. So many values of them are written, and so many levels.
+#: The arguments of a refused input may be anything. This many values of them are written, and this many levels.
 _MOST_REFUSED: Final = (100_000, 50)
 #: The types that pamqp can write in a header, besides lists and dictionaries.
 _IN_HEADERS: Final = (str, int, float, bytes, bytearray, datetime, Decimal, type(None))
@@ -30,7 +33,7 @@ _IN_HEADERS: Final = (str, int, float, bytes, bytearray, datetime, Decimal, type
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """Stands for a value in the fields of a log that JSON has no form for. The log shows its text."""
+    """Takes the place of a value in the fields of a log that JSON has no form for. The log shows its text."""
 
     text: str
     quoted: str
@@ -55,7 +58,7 @@ class JournalError(ValueError):
 
 
 def plain(value: Any, levels: int = _MOST_LEVELS) -> Any:
-    """``value`` as JSON can hold it. Objects become maps with the name of their class under ``$``, without passwords.
+    """Return ``value`` as JSON values. Objects become maps with the name of their class under ``$``, without passwords.
 
     Args:
         levels: how deeply the map may be nested.
@@ -71,7 +74,7 @@ def _structured(value: Any, levels: int) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item, levels) for item in value]
     if isinstance(value, (bytes, bytearray)):
-        kind = "bytes" if isinstance(value, bytes) else "bytearray"  # each is another type in a header
+        kind = "bytes" if isinstance(value, bytes) else "bytearray"  # in a header they are two types
         return {"$": kind, "is": base64.b64encode(value).decode()}
     if isinstance(value, datetime):
         return {"$": "datetime", "is": value.isoformat()}
@@ -90,7 +93,7 @@ def _structured(value: Any, levels: int) -> Any:
 
 
 def shown_fields(value: Any, levels: int = _MOST_LEVELS) -> Any:
-    """The fields of a log as the log will show them. Their values may be anything."""
+    """Return the fields of a log as the log will show them. Their values may be anything."""
     if value is None or isinstance(value, (str, int, float)) or not levels:
         return value
     if isinstance(value, (list, tuple)):
@@ -111,7 +114,10 @@ def _in_cbor(value: Any) -> dict[str, Any]:
 
 
 def refused(value: Any) -> Any:
-    """An argument of an input that was refused, cut to a bounded size. What is cut out no machine accepts."""
+    """Return an argument of a refused input, cut to a bounded size.
+
+    Objects that every machine refuses take the place of what is cut out.
+    """
     if isinstance(value, values.AnyMessage):
         conversation: Any = value.conversation_id if type(value.conversation_id) is str else object()
         meta = _clipped(value.meta, _left(), _MOST_REFUSED[1], header=True)
@@ -135,7 +141,7 @@ def _clipped(value: Any, left: Iterator[int], levels: int, *, header: bool = Fal
 
 
 def without_password(value: Any) -> Any:
-    """``value``, without the passwords of URLs if it is a text."""
+    """Return ``value``, without the passwords of URLs if it is a text."""
     return redact(value) if isinstance(value, str) else value
 
 
@@ -167,7 +173,7 @@ class _InOrder(frozenset[Any]):
 
 
 def in_order(value: Any) -> Any:
-    """``value``, which :func:`plain` made, with its sets in an order that does not depend on the process."""
+    """Return ``value``, which :func:`plain` made, with its sets in an order that does not depend on the process."""
     if isinstance(value, list):
         return [in_order(item) for item in value]
     if not isinstance(value, dict):
@@ -190,7 +196,7 @@ _SIMPLE: Final[dict[str, Callable[[Any], Any]]] = {
 
 
 def restore(value: Any) -> Any:
-    """The value that :func:`plain` was given. Tuples come back as lists.
+    """Return the value that :func:`plain` was given. Tuples come back as lists.
 
     Raises:
         JournalError: the journal names a class that it cannot hold.

@@ -73,6 +73,8 @@ RETRY_LATER: Final = "retry later"  # try it again after a delay, when its copy 
 GIVE_UP: Final = "give up"  # dead-letter it
 # … from the broker and the service
 CONFIRMED: Final = "confirmed"  # all its publishes are confirmed
+PUBLISH_FAILED: Final = "publish failed"  # the broker does not take one of its publishes
+COPY_FAILED: Final = "copy failed"  # the broker does not take its copy, which was to be tried later
 GROUP_CONFIRMED: Final = "group confirmed"  # all publishes of all deliveries of its group are confirmed
 GROUP_FAILED: Final = "group failed"  # another one of its group has failed, and publishes for the group are lost
 LINK_LOST: Final = "link lost"  # its link is lost, or was closed at the end of a stop
@@ -82,7 +84,7 @@ INPUTS: Final = (
     *(SPACE, SUCCEEDED, DEFERS, FAILED),
     *(ACK, REJECT, REQUEUE, FAIL, GROUP),
     *(RETRY, RETRY_LATER, GIVE_UP),
-    *(CONFIRMED, GROUP_CONFIRMED, GROUP_FAILED, LINK_LOST, STOP),
+    *(CONFIRMED, PUBLISH_FAILED, COPY_FAILED, GROUP_CONFIRMED, GROUP_FAILED, LINK_LOST, STOP),
 )
 
 IGNORE: Final = "ignore"
@@ -94,15 +96,17 @@ _NEVER: Final = {
     SPACE: ILLEGAL,
     **dict.fromkeys(_BY_HAND, ILLEGAL),  # it is settled, or will be
     **dict.fromkeys((RETRY, RETRY_LATER, GIVE_UP), ILLEGAL),  # it is not failing
+    COPY_FAILED: ILLEGAL,  # it has no copy
     **dict.fromkeys((GROUP_CONFIRMED, GROUP_FAILED), ILLEGAL),  # it is in no group
 }
 #: A handler runs. A stop lets it finish.
-_RUNS: Final = {**_NEVER, CONFIRMED: IGNORE, LINK_LOST: ORPHANED, STOP: IGNORE}
+_RUNS: Final = {**_NEVER, CONFIRMED: IGNORE, PUBLISH_FAILED: RUNNING_FAILED, LINK_LOST: ORPHANED, STOP: IGNORE}
 #: No handler runs, so that none ends. A stop waits for the confirms.
 _WAITS: Final = {
     **_NEVER,
     **dict.fromkeys((SUCCEEDED, DEFERS, FAILED), IGNORE),
     CONFIRMED: ILLEGAL,
+    PUBLISH_FAILED: ILLEGAL,
     LINK_LOST: LOST,
     STOP: IGNORE,
 }
@@ -123,9 +127,9 @@ TABLE: Final[dict[str, dict[str, str]]] = {
         GROUP: RUNNING_GROUPED,
     },
     RUNNING_ACKED: {**_RUNS, SUCCEEDED: ACKING, DEFERS: ACKING, FAILED: FAILING},
-    RUNNING_REJECTED: {**_RUNS, SUCCEEDED: REJECTING, DEFERS: REJECTING, FAILED: FAILING},
-    RUNNING_REQUEUED: {**_RUNS, SUCCEEDED: REQUEUED, DEFERS: REQUEUED, FAILED: FAILING},
-    RUNNING_FAILED: {**_RUNS, SUCCEEDED: FAILING, DEFERS: FAILING, FAILED: FAILING},
+    RUNNING_REJECTED: {**_RUNS, PUBLISH_FAILED: IGNORE, SUCCEEDED: REJECTING, DEFERS: REJECTING, FAILED: FAILING},
+    RUNNING_REQUEUED: {**_RUNS, PUBLISH_FAILED: IGNORE, SUCCEEDED: REQUEUED, DEFERS: REQUEUED, FAILED: FAILING},
+    RUNNING_FAILED: {**_RUNS, PUBLISH_FAILED: IGNORE, SUCCEEDED: FAILING, DEFERS: FAILING, FAILED: FAILING},
     RUNNING_GROUPED: {
         **_RUNS,
         SUCCEEDED: ACKING_GROUPED,
@@ -142,12 +146,13 @@ TABLE: Final[dict[str, dict[str, str]]] = {
         FAIL: FAILING,
         GROUP: ACKING_GROUPED,
         CONFIRMED: IGNORE,
+        PUBLISH_FAILED: FAILING,
     },
     FAILING: {**_WAITS, RETRY: REQUEUED, RETRY_LATER: ACKING, GIVE_UP: REJECTING},
-    ACKING: {**_WAITS, CONFIRMED: ACKED},
-    ACKING_GROUPED: {**_WAITS, CONFIRMED: READY_GROUPED, GROUP_FAILED: FAILING},
+    ACKING: {**_WAITS, CONFIRMED: ACKED, PUBLISH_FAILED: FAILING, COPY_FAILED: REJECTING},
+    ACKING_GROUPED: {**_WAITS, CONFIRMED: READY_GROUPED, PUBLISH_FAILED: FAILING, GROUP_FAILED: FAILING},
     READY_GROUPED: {**_WAITS, GROUP_CONFIRMED: ACKED, GROUP_FAILED: FAILING},
-    REJECTING: {**_WAITS, CONFIRMED: REJECTED},
+    REJECTING: {**_WAITS, CONFIRMED: REJECTED, PUBLISH_FAILED: IGNORE},
     ACKED: _IS_OVER,
     REJECTED: _IS_OVER,
     REQUEUED: _IS_OVER,
@@ -261,6 +266,30 @@ class Deliveries:
                 stage = TABLE[delivery.stage][CONFIRMED]
                 if stage is not IGNORE:
                     self._enter(delivery, stage, now, effects)
+
+    def publish_failed(self, publish: Publish, reason: str, now: float, effects: list[Effect]) -> bool:
+        """Let a delivery fail because the broker does not take what was published within it.
+
+        Returns false if the delivery does not fail because of that: it is settled or rejected, or fails anyway.
+        """
+        delivery = None if publish.delivery is None else self.in_flight.by_id.get(publish.delivery)
+        if delivery is None:
+            return False
+        is_copy = not publish.exchange  # only copies go to the default exchange
+        stage = TABLE[delivery.stage][COPY_FAILED if is_copy else PUBLISH_FAILED]
+        if stage is IGNORE:
+            return False
+        delivery.unconfirmed -= 1
+        if is_copy:
+            fields = {"outcome": "dead-letter", "routing_key": delivery.message.name, "attempt": delivery.attempt}
+            self._report(EMERGENCY, f"{reason}: dead-lettered", delivery, fields, now, effects)
+        else:
+            delivery.failure = Failed(reason)
+            delivery.unconfirmed -= self._outbox.drop(delivery.id)
+            if delivery.group is not None:
+                self._leave_group(delivery, delivery.group, True, now, effects)
+        self._enter(delivery, stage, now, effects)
+        return True
 
     # From the handler
 
@@ -451,14 +480,14 @@ class Deliveries:
             for delivery in group.members:
                 self._step(delivery, GROUP_CONFIRMED, now, effects)
 
-    def _leave_group(self, delivery: Delivery, group: Group, now: float, effects: list[Effect]) -> None:
-        """Remove a failed delivery from its group. If not all that it published is confirmed, all others fail as well.
+    def _leave_group(self, delivery: Delivery, group: Group, unsafe: bool, now: float, effects: list[Effect]) -> None:
+        """Remove a failed delivery from its group. If not all that it published is safe, all others fail as well.
 
         The reason is that the callback of a batch publishes for the whole group within one delivery.
         """
         delivery.group = None
         group.members.remove(delivery)
-        if not delivery.held and not delivery.unconfirmed:
+        if not unsafe:
             self._one_less(group, now, effects)
             return
         for each in group.members:
@@ -470,7 +499,8 @@ class Deliveries:
     def _failed(self, delivery: Delivery, now: float, effects: list[Effect]) -> None:
         """Do what the retry policy says about a failed delivery, and log it."""
         if delivery.group is not None:
-            self._leave_group(delivery, delivery.group, now, effects)
+            unsafe = bool(delivery.held or delivery.unconfirmed)
+            self._leave_group(delivery, delivery.group, unsafe, now, effects)
         delivery.held = []  # a failure publishes nothing
         failure, retry, name = delivery.failure, self._config.retry, delivery.message.name
         assert failure is not None

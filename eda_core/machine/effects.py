@@ -77,6 +77,26 @@ class Cancel:
     consumer_tag: str
 
 
+#: The channel of a link to declare, to consume and to acknowledge.
+CONSUMING: Final = "consuming"
+#: The channel of a link to publish with confirms.
+PUBLISHING: Final = "publishing"
+#: The channel of a link to publish logs.
+LOGGING: Final = "logging"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenChannel:
+    """Open a channel again that the broker has closed. Then report ``channel_opened``.
+
+    Attributes:
+        channel: ``PUBLISHING``, for which the broker has to answer ``Confirm.Select`` as well, or ``LOGGING``.
+    """
+
+    epoch: Epoch
+    channel: str
+
+
 #: The epoch of a publish that was not sent yet.
 _NO_LINK: Final = Epoch(0)
 
@@ -95,8 +115,8 @@ class Publish:
             delivered ``delivery`` again.
         epoch: the number of the link; 0 before it is sent.
         tag: the broker's delivery tag for the confirm. The broker numbers the publishes of a channel from 1. The
-            machine does the same, so a driver that performs these effects in order gets the same numbers. 0 before it
-            is sent.
+            machine does the same, so a driver that performs these effects in order gets the same numbers. They begin
+            again at 1 after ``OpenChannel``. 0 before it is sent.
         sent_at: when it was sent, monotonic seconds.
         asks_return: whether only ``PublishDone`` tells that the message was unroutable, and neither ``Returned`` nor a
             report.
@@ -213,6 +233,7 @@ class PublishDone:
 
     Attributes:
         error: why it has failed, finally; ``None`` if it has not.
+        refused: whether it has failed because the broker does not take this message.
         returned: the text with which the broker has returned a mandatory message as unroutable before it confirmed it;
             ``None`` if it has not.
     """
@@ -220,6 +241,7 @@ class PublishDone:
     ticket: int
     error: str | None = None
     returned: str | None = None
+    refused: bool = False
 
     def __repr__(self) -> str:
         returned = f", returned={shortened(self.returned)!r}" if self.returned is not None else ""
@@ -281,9 +303,9 @@ def _because(error: str | None) -> str:
 
 
 #: The effects after whose failure the link has to be closed.
-ON_LINK: Final = (Declare, Consume, Cancel, Publish, Ack, Nack)
+ON_LINK: Final = (Declare, Consume, Cancel, OpenChannel, Publish, Ack, Nack)
 
-_ForLink = Connect | Declare | Consume | Cancel | Publish | PublishLog | Ack | Nack | Close
+_ForLink = Connect | Declare | Consume | Cancel | OpenChannel | Publish | PublishLog | Ack | Nack | Close
 _ForService = Dispatch | Ready | Unconfigured | Returned | PublishDone | Replied | BufferAvailable | Report | Stopped
 #: Any effect.
 Effect = _ForLink | _ForService

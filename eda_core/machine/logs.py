@@ -31,7 +31,7 @@ WallOffset = float | Callable[[], float]
 class Logs:
     """The log records of one service."""
 
-    __slots__ = ("_config", "_epoch", "_kept", "_offset", "_read_offset")
+    __slots__ = ("_config", "_epoch", "_kept", "_offset", "_read_offset", "_told")
 
     def __init__(self, config: Config, wall_offset: WallOffset) -> None:
         self._config = config
@@ -39,6 +39,8 @@ class Logs:
         self._offset = wall_offset() if callable(wall_offset) else wall_offset
         self._epoch: Epoch | None = None
         self._kept: deque[tuple[str, bytes]] = deque(maxlen=KEPT_LOGS)
+        #: Why the broker has closed the channel for logs so far.
+        self._told: set[str] = set()
 
     def write(
         self,
@@ -71,6 +73,13 @@ class Logs:
         """Note that the link is open, and send the records that were kept."""
         self._epoch = epoch
         self._send(effects)
+
+    def channel_closed(self, reason: str) -> bool:
+        """Send nothing on this link: the broker has closed the channel. Returns whether the reason is a new one."""
+        self._epoch = None
+        known = reason in self._told
+        self._told.add(reason)
+        return not known
 
     def lost(self) -> None:
         """Note that the link is lost."""

@@ -25,7 +25,10 @@ from eda_core.machine.config import Config
 from eda_core.machine.connection import ADDED, CLOSING, ENDED, LOST, OPENED, Connection
 from eda_core.machine.deliveries import ACK, HOLDING, REJECT, REQUEUE, Deliveries, Read
 from eda_core.machine.effects import (
+    CONSUMING,
+    LOGGING,
     ON_LINK,
+    PUBLISHING,
     Ack,
     BufferAvailable,
     Close,
@@ -33,6 +36,7 @@ from eda_core.machine.effects import (
     Dispatch,
     Effect,
     Nack,
+    OpenChannel,
     Publish,
     PublishDone,
     PublishLog,
@@ -53,8 +57,9 @@ from eda_core.machine.topology import REPLIES, replies
 from eda_core.messages.codec import JSON, DecodeError, decode
 from eda_core.messages.envelope import InvalidEnvelope, envelope_of, open_envelope, seal
 from eda_core.messages.headers import CAUSATION_ID
-from eda_core.messages.routing import COMMANDS, CONFIGURATIONS
+from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, LOGS
 from eda_core.messages.values import AnyMessage, Command, Result
+from eda_core.text import shortened
 from eda_core.urls import redact
 
 
@@ -188,9 +193,35 @@ class Machine:
             self._follow(happened, now, effects)
         return effects
 
-    def channel_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
-        """Report that the broker has closed a channel. The link is closed and opened again."""
+    def channel_closed(self, epoch: Epoch, reason: str, now: float, *, channel: str = CONSUMING) -> list[Effect]:
+        """Report that the broker has closed a channel.
+
+        The channel for publishing is opened again, and the publish is found for which the broker has closed it: its
+        caller is told, or its delivery fails. Without the channel for logs the service goes on without logs. If it is
+        the channel for consuming, the link is closed and opened again.
+
+        Args:
+            reason: what the broker says, such as "ACCESS_REFUSED - access to topic …".
+            channel: ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+        """
+        if self._is_stale(epoch):
+            return []
+        if self._connection.state in SERVING and channel == PUBLISHING and self._outbox.unconfirmed():
+            return self._publishing_closed(epoch, reason, now)
+        if self._connection.state in SERVING and channel == LOGGING:
+            return self._logging_closed(epoch, reason, now)
         return self._give_up_link(epoch, f"channel closed: {reason}", now)
+
+    def channel_opened(self, epoch: Epoch, now: float, *, channel: str = PUBLISHING) -> list[Effect]:
+        """Report that the channel of an ``OpenChannel`` is open."""
+        effects: list[Effect] = []
+        if not self._is_stale(epoch):
+            if channel == LOGGING:
+                self._logs.opened(epoch, effects)
+            else:
+                self._outbox.channel_opened()
+                self._proceed(now, effects)
+        return effects
 
     def consumer_cancelled(self, epoch: Epoch, consumer_tag: str, now: float) -> list[Effect]:
         """Report that the broker has cancelled a consumer. The link is closed and opened again.
@@ -226,6 +257,56 @@ class Machine:
         if isinstance(effect, (PublishLog, Report)):  # a log record about it would fail as well
             return []
         return self.callback_failed(effect, Failed(reason), now)
+
+    def _publishing_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
+        """Open the channel for publishing again, and tell or find out for which publish the broker has closed it."""
+        outbox = self._outbox
+        suspect = outbox.suspect()
+        if suspect is not None and _MISSING in reason and not outbox.is_missing(suspect.exchange):
+            return self._give_up_link(epoch, f"channel closed: {reason}", now)  # the next link declares it again
+        effects: list[Effect] = [OpenChannel(epoch, PUBLISHING)]
+        several = outbox.unconfirmed() > 1
+        culprit, dropped = outbox.channel_closed(now)
+        if culprit is not None:
+            self._publish_failed(culprit, f"the broker does not take it: {redact(reason)}", now, effects)
+        elif several:
+            text = f"the broker closed the channel for publishing: {redact(reason)}; "
+            text += f"each of the last {outbox.suspects} publishes is sent alone now, to find the one that it refuses"
+            effects.append(Report(WARNING, text))
+        self._dropped(dropped, now, effects)
+        self._proceed(now, effects)
+        return effects
+
+    def _publish_failed(self, publish: Publish, reason: str, now: float, effects: list[Effect]) -> None:
+        """Tell whoever has to know that a publish is not sent any more: its caller, or its delivery, or the log."""
+        text = f"the publish of {shortened(publish.routing_key)} ({len(publish.body)} bytes) has failed: {reason}"
+        calls, key, level = self._calls, publish.properties.correlation_id, WARNING
+        call = calls.take(key) if publish.properties.reply_to == calls.key else None
+        if call is not None:
+            effects.append(Replied(call.ticket, call.command, None, reason))
+        elif publish.ticket is not None:
+            effects.append(PublishDone(publish.ticket, reason, refused=True))
+        elif publish.delivery is not None and self._deliveries.publish_failed(publish, text, now, effects):
+            return
+        else:
+            level = EMERGENCY
+            self._logs.write(level, text, now, effects)
+        effects.append(Report(level, text))
+        self._dropped([publish], now, effects)
+
+    def _logging_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
+        """Go on without logs on this link; or with a new channel if the broker only refuses one record."""
+        if _MISSING in reason and not self._outbox.is_missing(LOGS):
+            return self._give_up_link(epoch, f"channel closed: {reason}", now)  # the next link declares it again
+        effects: list[Effect] = []
+        again = _PRECONDITION in reason
+        if self._logs.channel_closed(reason):
+            rest = "drops this record" if again else "publishes no logs on this link"
+            text = f"the broker closed the channel for logs: {redact(reason)}; the service {rest}"
+            effects.append(Report(WARNING, text))
+        if again:
+            effects.append(OpenChannel(epoch, LOGGING))
+        return effects
 
     # The service
 
@@ -524,7 +605,8 @@ class Machine:
     def refused(self, epoch: Epoch, tag: int, now: float, *, multiple: bool = False) -> list[Effect]:
         """Report that the broker has refused a publish, or several, as in :meth:`confirmed`. They are sent again later.
 
-        The broker does so if a queue is full or a node has failed, for example.
+        The broker does so if a queue is full or a node has failed, for example. If it goes on without confirming
+        anything, the link is closed and opened again: another channel, or another node, may take the publishes.
         """
         effects: list[Effect] = []
         if self._is_stale(epoch):
@@ -534,6 +616,9 @@ class Machine:
         if count:
             effects.append(Report(WARNING, f"the broker refused {count} publish(es), sending again in {delay:g} s"))
         self._dropped(unwanted, now, effects)
+        reason = self._outbox.refuses_all(now) if count else None
+        if reason is not None:
+            self._follow(self._connection.give_up(reason, now, effects), now, effects)
         self._proceed(now, effects)
         return effects
 
@@ -838,6 +923,9 @@ class Machine:
         error = "the service stopped before its result came"
         effects.extend(Replied(call.ticket, call.command, None, error) for call in self._calls.abandon())
 
+
+#: The names of two reply codes of AMQP 0-9-1, 404 and 406. RabbitMQ begins its texts with these names.
+_MISSING, _PRECONDITION = "NOT_FOUND", "PRECONDITION_FAILED"
 
 #: The hooks of a service, by the effect that calls them.
 _HOOKS: dict[type, str] = {Ready: "on_ready", Unconfigured: "on_unconfigured", Returned: "handle_returned_message"}

@@ -11,14 +11,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from eda_core.errors import BufferFull
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Effect, Publish
-from eda_core.machine.identifiers import Epoch, PublishId
+from eda_core.machine.identifiers import DeliveryId, Epoch, PublishId
 
 Item = TypeVar("Item")
+
+#: Seconds for which the broker may refuse publishes without confirming any. Then a new link is tried: another channel
+#: or node may take them. The time doubles up to the second value while no link brings a confirm.
+_REFUSING: Final = 5.0
+_LONGEST_REFUSING: Final = 60.0
 
 
 class Confirms(Generic[Item]):
@@ -82,6 +87,7 @@ class Outbox:
 
     Attributes:
         backlog: the publishes to send, in order.
+        suspects: how many publishes are sent one by one: those that were open when the broker closed the channel.
         limit: how many publishes may be kept. Handlers that run may go beyond it.
         kept: how many publishes were accepted and are not confirmed. Those that handlers hold do not count.
         wanted: whether a caller or a delivery waits for space.
@@ -90,12 +96,26 @@ class Outbox:
     """
 
     __slots__ = (
-        *"_blocked_timeout _cancellable _confirm_timeout _confirms _refused _unblocked_at _window backlog".split(),
-        *"blocked_since kept limit published wanted".split(),
+        *"_blocked_timeout _cancellable _confirm_timeout _confirms _open_timeout _opening_due _patience".split(),
+        *"_refused _refusing_since _troubled _unblocked_at _window backlog blocked_since kept limit".split(),
+        *"missing published space suspects wanted".split(),
     )
 
     def __init__(self, config: Config) -> None:
         self._window = config.window
+        #: How many publishes may be unconfirmed now: the window, 1 while there are suspects, 0 without a channel.
+        self.space: int = config.window
+        self.suspects: int = 0
+        #: The exchanges that were missing when a publish was sent to them, and have confirmed none since.
+        self.missing: set[str] = set()
+        #: Whether a confirm ends one of these conditions: suspects, missing exchanges, refusals.
+        self._troubled = False
+        self._open_timeout = config.connect_timeout
+        #: When the broker has to have opened the channel again, monotonic seconds; ``None`` if it is open.
+        self._opening_due: float | None = None
+        #: Since when the broker has refused publishes and confirmed none, and for how many seconds it may do so.
+        self._refusing_since: float | None = None
+        self._patience = _REFUSING
         self.limit: int = config.buffer
         self._confirm_timeout = config.confirm_timeout
         self._blocked_timeout = config.blocked_timeout
@@ -151,7 +171,7 @@ class Outbox:
     def send(self, epoch: Epoch, now: float, effects: list[Effect]) -> None:
         """Send as much of the backlog as the window allows. The link must be open, and not blocked."""
         backlog, confirms = self.backlog, self._confirms
-        space = self._window - len(confirms.open)
+        space = self.space - len(confirms.open)
         while backlog and space > 0:
             publish = backlog.popleft()
             publish.epoch = epoch
@@ -163,11 +183,27 @@ class Outbox:
     def confirmed(self, tag: int, multiple: bool) -> list[Publish]:
         """Remove and return the publishes that the broker has confirmed."""
         safe = self._confirms.take(tag, multiple)
+        if self._troubled:
+            self._trust(safe)
         if self._cancellable:
             self._forget(safe)
         else:
             self.kept -= len(safe)
         return safe
+
+    def _trust(self, safe: Collection[Publish]) -> None:
+        """Note that the broker takes these publishes, which do not make it close the channel."""
+        if safe:
+            self._refusing_since, self._patience = None, _REFUSING
+            self.missing.difference_update(publish.exchange for publish in safe)
+            self._clear_suspects(len(safe))
+            self._troubled = bool(self.suspects or self.missing)
+
+    def _clear_suspects(self, count: int) -> None:
+        """Suspect so many publishes less."""
+        self.suspects = max(0, self.suspects - count)
+        if not self.suspects and self._opening_due is None:
+            self.space = self._window
 
     def refused(self, tag: int, multiple: bool, due: float) -> tuple[int, list[Publish]]:
         """Keep the publishes that the broker has refused, to send them again at ``due``, in monotonic seconds.
@@ -177,6 +213,7 @@ class Outbox:
         refused = self._confirms.take(tag, multiple)
         unwanted = [publish for publish in refused if not self._cancellable.get(publish.pid, True)]
         self._refused.extend((due, publish.again()) for publish in refused if publish not in unwanted)
+        self._clear_suspects(len(refused))
         self._forget(unwanted)
         return len(refused) - len(unwanted), unwanted
 
@@ -187,6 +224,81 @@ class Outbox:
                 publish.returned = reason
                 return publish
         return None
+
+    def unconfirmed(self) -> int:
+        """Return how many publishes are sent and not answered yet."""
+        return len(self._confirms.open)
+
+    def refuses_all(self, now: float) -> str | None:
+        """Note that the broker has refused something. Return why to try another link; ``None`` if it need not be."""
+        if self._refusing_since is None:
+            self._refusing_since, self._troubled = now, True
+        if now < self._refusing_since + self._patience:
+            return None
+        self._patience = min(2 * self._patience, _LONGEST_REFUSING)
+        return f"the broker has refused all publishes for {now - self._refusing_since:.0f} s"
+
+    def suspect(self) -> Publish | None:
+        """Return the only publish that is not confirmed; ``None`` if there is none, or several."""
+        return self._confirms.oldest() if len(self._confirms.open) == 1 else None
+
+    def is_missing(self, exchange: str) -> bool:
+        """Note that an exchange is missing. Returns whether it was missing on an earlier link, too.
+
+        If not, the next link may help, because it declares the exchange again.
+        """
+        known = exchange in self.missing
+        self.missing.add(exchange)
+        self._troubled = True
+        return known
+
+    def channel_closed(self, now: float) -> tuple[Publish | None, list[Publish]]:
+        """Prepare for a new channel, because the broker has closed the present one on account of a publish.
+
+        The publishes that are not confirmed are sent again. If there are several, each is sent alone, so that the next
+        close shows which one it is.
+
+        Returns the publish for which the broker has closed the channel, if that is known, and the publishes that are
+        dropped because nobody wants them any more.
+        """
+        open_, wanted = self._confirms.clear(), self._cancellable
+        self._troubled = True
+        self._opening_due = now + self._open_timeout
+        self.space = 0
+        unwanted = [publish for publish in open_ if not wanted.get(publish.pid, True) or _is_ownerless(publish)]
+        self._forget(unwanted)
+        if len(open_) == 1:
+            self._clear_suspects(1)
+            if unwanted:
+                return None, unwanted
+            self._forget(open_)
+            return open_[0], []
+        gone = set(map(id, unwanted))
+        again = [publish.again() for publish in open_ if id(publish) not in gone]
+        self.backlog.extendleft(reversed(again))
+        self.suspects = len(again)
+        return None, unwanted
+
+    def channel_opened(self) -> None:
+        """Send again: the channel is open."""
+        self._opening_due = None
+        self.space = 1 if self.suspects else self._window
+
+    def drop(self, delivery: DeliveryId) -> int:
+        """Drop what the handler of a delivery has published for its end, because the delivery has failed.
+
+        What is sent already is only not sent again. Returns how many publishes the delivery does not wait for any more.
+        """
+        sent = [publish for publish in self._confirms.open.values() if _is_of(publish, delivery)]
+        for publish in sent:
+            publish.delivery = None
+        unsent = [publish for publish in self.backlog if _is_of(publish, delivery)]
+        unsent += [publish for _, publish in self._refused if _is_of(publish, delivery)]
+        if unsent:
+            self.backlog = deque(publish for publish in self.backlog if not _is_of(publish, delivery))
+            self._refused = deque(each for each in self._refused if not _is_of(each[1], delivery))
+            self._forget(unsent)
+        return len(sent) + len(unsent)
 
     def block(self, now: float) -> None:
         """Send nothing: the broker blocks publishing."""
@@ -213,9 +325,9 @@ class Outbox:
         if serving:
             if self._refused and (first is None or self._refused[0][0] < first):
                 first = self._refused[0][0]
-            unconfirmed = self._confirm_due()
-            if unconfirmed is not None and (first is None or unconfirmed < first):
-                first = unconfirmed
+            for due in (self._confirm_due(), self._open_due()):
+                if due is not None and (first is None or due < first):
+                    first = due
         return first
 
     def overdue(self, now: float, serving: bool) -> str | None:
@@ -226,6 +338,9 @@ class Outbox:
             unconfirmed = self._confirm_due()
             if unconfirmed is not None and now >= unconfirmed:
                 return f"a publish was not confirmed within {self._confirm_timeout:g} s"
+            opening = self._open_due()
+            if opening is not None and now >= opening:
+                return f"the broker has not opened a channel for {self._open_timeout:g} s"
         return None
 
     def _confirm_due(self) -> float | None:
@@ -234,6 +349,12 @@ class Outbox:
             return None
         oldest = self._confirms.oldest()
         return None if oldest is None else max(oldest.sent_at, self._unblocked_at) + self._confirm_timeout
+
+    def _open_due(self) -> float | None:
+        """Return when the channel has to be open; ``None`` if it is, or during an alarm: the broker reads nothing."""
+        if self._opening_due is None or self.blocked_since is not None:
+            return None
+        return max(self._opening_due, self._unblocked_at + self._open_timeout)
 
     def retry(self, now: float) -> bool:
         """Move the refused publishes that are due to the backlog. Returns whether there were any."""
@@ -263,7 +384,8 @@ class Outbox:
         self._cancellable = {pid: True for pid, again in wanted.items() if again}
         self.backlog = deque(kept)
         self.kept -= len(unsafe) - len(kept)
-        self.blocked_since = None
+        self.blocked_since = self._opening_due = self._refusing_since = None
+        self.suspects, self.space = 0, self._window
 
     def abandon(self) -> list[Publish]:
         """Remove and return all publishes that are not confirmed: the service has stopped."""
@@ -273,6 +395,15 @@ class Outbox:
         self._cancellable.clear()
         self.kept = 0
         return unsafe
+
+
+def _is_of(publish: Publish, delivery: DeliveryId) -> bool:
+    return publish.delivery == delivery and not publish.kept
+
+
+def _is_ownerless(publish: Publish) -> bool:
+    """Whether its delivery has failed, and whoever handles that again publishes it again."""
+    return publish.delivery is None and not publish.kept
 
 
 def _by_acceptance(publish: Publish) -> PublishId:

@@ -1,7 +1,7 @@
 """Batches of events with eventail's interface, for adapters. An adapter adds how to wait for the callback.
 
-This module decides who calls the callback, and when. Which messages are acknowledged is decided by
-:class:`eda_core.machine.aggregator.Aggregator`.
+This module decides who calls the callback, and when. It does not know which messages are acknowledged:
+:class:`eda_core.machine.aggregator.Aggregator` decides that.
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ def field_tables() -> Strategy[dict[str, Any]]:
 
 @cache
 def properties() -> Strategy[Basic.Properties]:
-    """Whatever properties a peer may send, valid ones among them."""
+    """Properties that a peer may send, valid or not."""
     short = st.none() | texts()
     return st.builds(
         Basic.Properties,

@@ -12,7 +12,7 @@ from eda_core.urls import redact
 from examples.conversations.worker import URL_VARIABLE
 
 #: Seconds that a process gets to end by itself before it is killed.
-PATIENCE = 15.0
+TIMEOUT = 15.0
 
 _TAIL_BYTES = 2000
 
@@ -82,7 +82,7 @@ class Child:
 
     async def ended(self) -> int:
         """Wait for its end; it is killed when that takes too long. Returns its exit status."""
-        await asyncio.wait((self.exited,), timeout=PATIENCE)
+        await asyncio.wait((self.exited,), timeout=TIMEOUT)
         self.kill()
         status = await asyncio.shield(self.exited)
         await asyncio.wait((self._reading,), timeout=1)

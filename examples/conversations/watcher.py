@@ -38,19 +38,19 @@ class Watcher(Service):
         elif self._tally.see(record):
             self.progress.set()
 
-    async def catch_up(self, patience: float = 5.0) -> None:
+    async def catch_up(self, timeout: float = 5.0) -> None:
         """Wait until the logs that were published before this call have come.
 
         They stand in one queue, so a record published now comes after all of them. Logs are not confirmed: if it gets
-        lost, patience ends the wait.
+        lost, the wait ends after ``timeout`` seconds.
         """
         self._fence, self._fence_seen = str(uuid.uuid4()), asyncio.Event()
         await self.log(criticality.DEBUG, "end of the demo", conversation_id=self._fence)
-        await asyncio.wait((asyncio.ensure_future(self._fence_seen.wait()),), timeout=patience)
+        await asyncio.wait((asyncio.ensure_future(self._fence_seen.wait()),), timeout=timeout)
 
 
 @asynccontextmanager
-async def watching(url: str, tally: Tally, patience: float) -> AsyncIterator[Watcher]:
+async def watching(url: str, tally: Tally, timeout: float) -> AsyncIterator[Watcher]:
     """A watcher that listens; stopped at the end of the block.
 
     A running service takes the signals of its process. So when it ends by itself inside the block, the demo was meant:
@@ -68,12 +68,12 @@ async def watching(url: str, tally: Tally, patience: float) -> AsyncIterator[Wat
 
     running.add_done_callback(ended)
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             await watcher.ready.wait()
         yield watcher
     except TimeoutError:
         raise DemoError(
-            f"cannot listen to the broker at {redact(url)}: not subscribed within {patience:.0f} s"
+            f"cannot listen to the broker at {redact(url)}: not subscribed within {timeout:.0f} s"
         ) from None
     except asyncio.CancelledError:
         problem = running.exception() if running.done() and not running.cancelled() else None

@@ -53,6 +53,10 @@ class BrokerUnderTest(ABC):
     async def alarm(self, on: bool) -> None:
         """Raise or clear the memory alarm."""
 
+    @abstractmethod
+    async def limit(self, size: int) -> None:
+        """Set the size, in bytes, of the largest message that the broker takes."""
+
     async def restart(self) -> None:
         """Kill the broker and start it again."""
         await self.operator.close()
@@ -73,6 +77,9 @@ class Embedded(BrokerUnderTest):
     async def alarm(self, on: bool) -> None:
         await self._broker.operate(lambda broker, now: broker.set_alarm(on, now=now))
 
+    async def limit(self, size: int) -> None:
+        await self._broker.operate(lambda broker, now: broker.limit_messages(size, now=now))
+
     async def kill(self) -> None:
         await self._broker.kill()
 
@@ -87,10 +94,15 @@ class Rabbit(BrokerUnderTest):
     async def __aexit__(self, *_error: object) -> None:
         if self._node.alarmed:
             await self.alarm(False)
+        if self._node.limited:
+            await asyncio.to_thread(self._node.limit_messages, None)
         await super().__aexit__()
 
     async def alarm(self, on: bool) -> None:
         await asyncio.to_thread(self._node.set_memory_alarm, on)
+
+    async def limit(self, size: int) -> None:
+        await asyncio.to_thread(self._node.limit_messages, size)
 
     async def kill(self) -> None:
         await asyncio.to_thread(self._node.kill)

@@ -47,11 +47,12 @@ class Proxy:
         """Connections that are open and not frozen."""
         return len(self._pairs - self._frozen)
 
-    async def linked(self, count: int) -> None:
-        """Wait until so many connections were taken."""
+    async def linked(self, count: int) -> int:
+        """Wait until so many connections were taken. Returns how many were."""
         while self.accepted < count:
             self._news.clear()
             await self._news.wait()
+        return self.accepted
 
     async def quiet(self) -> None:
         """Wait until no connection is open, those that are frozen left aside."""

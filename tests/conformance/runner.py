@@ -18,6 +18,7 @@ from eda_core.testing.conformance import (
     Ended,
     Freeze,
     Join,
+    Limit,
     Links,
     MakeSubject,
     NotConforming,
@@ -37,9 +38,9 @@ from tests.conformance.brokers import BrokerUnderTest
 T = TypeVar("T")
 
 #: Seconds until something that takes milliseconds is given up, on a machine that is busy with other things.
-PATIENCE = 25.0
+TIMEOUT = 25.0
 #: Seconds that a broker may take to start, or its command-line tool to answer.
-PATIENCE_WITH_BROKERS = 90.0
+BROKER_TIMEOUT = 90.0
 
 
 class Cast:
@@ -90,13 +91,13 @@ class Runner:
 
     Args:
         make: makes subjects of the adapter under test.
-        patience: seconds.
+        timeout: seconds that a request may take by default.
     """
 
-    def __init__(self, broker: BrokerUnderTest, make: MakeSubject, patience: float = PATIENCE) -> None:
+    def __init__(self, broker: BrokerUnderTest, make: MakeSubject, timeout: float = TIMEOUT) -> None:
         self._broker = broker
         self._make = make
-        self._patience = patience
+        self._timeout = timeout
         self._cast: dict[Worker, Cast] = {}
         self._actions: dict[type, Callable[[Any], Awaitable[Any]]] = {
             Start: self._start,
@@ -117,6 +118,7 @@ class Runner:
             Cut: self._cut,
             Freeze: self._freeze,
             Alarm: lambda asked: broker.alarm(asked.on),
+            Limit: lambda asked: broker.limit(asked.size),
             Restart: lambda asked: broker.restart(),
         }
 
@@ -133,7 +135,7 @@ class Runner:
             await self._end_all(0.0)
             raise
         await self._end_all(None)
-        await _patiently(self._broker.proxy.quiet(), "the services close their connections")
+        await _within(self._broker.proxy.quiet(), "the services close their connections")
 
     async def _play(self, check: Check) -> None:
         script = check.script()
@@ -151,8 +153,9 @@ class Runner:
 
     async def _perform(self, request: Any) -> Any:
         what = f"{type(request).__name__} {getattr(request, 'what', '')} ({', '.join(map(str, self._cast.values()))})"
-        patience = PATIENCE_WITH_BROKERS if isinstance(request, (Restart, Alarm)) else getattr(request, "seconds", None)
-        return await _patiently(self._actions[type(request)](request), what, patience or self._patience)
+        slow = isinstance(request, (Restart, Alarm, Limit))
+        timeout = BROKER_TIMEOUT if slow else getattr(request, "seconds", None)
+        return await _within(self._actions[type(request)](request), what, timeout or self._timeout)
 
     async def _end_all(self, timeout: float | None) -> None:
         for cast in self._cast.values():
@@ -161,7 +164,7 @@ class Runner:
             if cast.end is not None:
                 if not cast.end.done():
                     await cast.subject.stop(timeout)
-                await _patiently(cast.end, f"{cast} ends")
+                await _within(cast.end, f"{cast} ends")
             await asyncio.gather(*cast.begun, return_exceptions=True)
 
     def _of(self, asked: Any) -> Cast:
@@ -202,15 +205,15 @@ class Runner:
         self._broker.proxy.freeze()
 
 
-async def _patiently(awaitable: Awaitable[T], what: str, patience: float = PATIENCE) -> T:
-    limit = asyncio.timeout(patience)
+async def _within(awaitable: Awaitable[T], what: str, timeout: float = TIMEOUT) -> T:
+    limit = asyncio.timeout(timeout)
     try:
         async with limit:
             return await awaitable
     except TimeoutError:
         if not limit.expired():
             raise
-        raise NotConforming(f"{what}: not within {patience:g} s") from None
+        raise NotConforming(f"{what}: not within {timeout:g} s") from None
 
 
 async def no_task_is_left() -> None:

@@ -128,12 +128,12 @@ FAULTS: dict[str, tuple[Plant, str]] = {
 def test_a_planted_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, name = FAULTS[fault]
     (check,) = [check for check in CHECKS if check.name == name]
-    patience = 5.0 if fault == "silence is borne" else 1.0  # seconds; the heartbeat is 2
+    timeout = 5.0 if fault == "silence is borne" else 1.0  # seconds; the heartbeat is 2
 
     async def run() -> None:
         async with EmbeddedBroker() as embedded, Embedded(embedded) as under_test:
             plant(monkeypatch)
-            runner = Runner(under_test, subjects_of(custom_service.Service), patience)
+            runner = Runner(under_test, subjects_of(custom_service.Service), timeout)
             with pytest.raises(NotConforming):
                 await runner.run(check)
 

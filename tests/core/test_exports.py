@@ -192,6 +192,14 @@ def test_what_has_no_docstring_is_a_constant_a_union_or_a_new_type(name: tuple[s
     assert has_docstring(value) or isinstance(value, constants) or len(get_args(value)) > 1
 
 
+@pytest.mark.parametrize("name", [case for case in NAMES if not has_docstring(value_of(*case))], ids=in_words)
+def test_what_has_no_docstring_has_a_comment_for_the_reference(name: tuple[str, str]) -> None:
+    """``#:`` in the lines before it. A version needs none."""
+    module, own = GENERATE["home"](*name)
+    source = inspect.getsource(importlib.import_module(module))
+    assert own == "__version__" or re.search(rf"^#: .+\n{own}\b", source, re.MULTILINE)
+
+
 @pytest.mark.parametrize("name", CLASSES, ids=in_words)
 def test_a_class_is_exported_from_where_it_is_defined(name: tuple[str, str]) -> None:
     """So that pickles and tracebacks name a module where it can be found."""

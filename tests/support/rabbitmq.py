@@ -116,6 +116,7 @@ class RabbitNode:
 
     Attributes:
         alarmed: the memory alarm may be in force: it was raised, and not cleared for certain.
+        limited: the size of messages may be limited to less than the default.
     """
 
     def __init__(self, server: Path | None = None, *, management: bool = False) -> None:
@@ -136,6 +137,7 @@ class RabbitNode:
         self.directory = Path(tempfile.mkdtemp(prefix="eda-rabbit-"))
         self.log_file = self.directory / "node.log"
         self.alarmed = False
+        self.limited = False
         self._group: _Group | None = None
         self._epmd: _Group | None = None
         self._epmd_port = free_port()
@@ -279,7 +281,7 @@ class RabbitNode:
         if self._group is not None:
             self._group.end()
             self._group = None
-            self.alarmed = False  # the watermark is not among what a node keeps
+            self.alarmed = self.limited = False  # the watermark is not among what a node keeps, nor is the limit
 
     def pause(self) -> None:
         """Freeze the node: its connections stay open and nothing is answered.
@@ -412,10 +414,10 @@ class RabbitNode:
     def set_memory_alarm(self, on: bool) -> None:
         """Raise or clear the memory alarm, on which the broker stops to read from connections that publish.
 
-        It is in force, or is not, when this returns: what a client publishes from then on waits, or does not. The
-        monitor of the memory only tells the keeper of the alarms, and does not wait for it; but who asks the keeper
-        afterwards is answered when it has told all connections (``rabbitmqctl set_vm_memory_high_watermark`` does not
-        ask, and so may return before).
+        When this returns, the alarm is in force or is over: what a client publishes from then on waits, or does not.
+        RabbitMQ's ``vm_memory_monitor`` tells the process ``rabbit_alarm`` of the change and does not wait for it. So
+        this asks ``rabbit_alarm`` afterwards, which answers when it has told all connections. ``rabbitmqctl
+        set_vm_memory_high_watermark`` does not ask, and may return earlier.
         """
         self.alarmed = True
         watermark, wanted = ("0", "[{{resource_limit, memory, _}, _}]") if on else ("0.6", "[]")
@@ -423,6 +425,18 @@ class RabbitNode:
             f"ok = vm_memory_monitor:set_vm_memory_high_watermark({watermark}), {wanted} = rabbit_alarm:get_alarms()."
         )
         self.alarmed = on
+
+    def limit_messages(self, size: int | None) -> None:
+        """Set the size, in bytes, of the largest message that new channels take; ``None`` for the default.
+
+        RabbitMQ 4 reads it from a persistent term, earlier ones from the environment of the application.
+        """
+        self.limited = True
+        most = 134_217_728 if size is None else size
+        self.eval(
+            f"application:set_env(rabbit, max_message_size, {most}), persistent_term:put(max_message_size, {most})."
+        )
+        self.limited = size is not None
 
     def process_ids(self) -> list[int]:
         """All processes of this node, whatever their group: those that live in its HOME (Linux; elsewhere nothing)."""

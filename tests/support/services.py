@@ -34,7 +34,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 #: Seconds until something that takes milliseconds is given up, on a machine that is busy with other things.
-PATIENCE = 20.0
+TIMEOUT = 20.0
 #: Seconds for a whole test that does not start a broker.
 TEST_TIMEOUT = 60.0
 
@@ -52,7 +52,7 @@ def asynchronous(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, No
     return run
 
 
-async def within(awaitable: Awaitable[T], what: str, seconds: float = PATIENCE) -> T:
+async def within(awaitable: Awaitable[T], what: str, seconds: float = TIMEOUT) -> T:
     """Wait for ``awaitable``; the test fails with ``what`` if that takes too long."""
     limit = asyncio.timeout(seconds)
     try:
@@ -81,7 +81,7 @@ class Record(Generic[T]):
         self.all.append(item)
         self._news.set()
 
-    async def until(self, condition: Callable[[list[T]], bool], what: str, seconds: float = PATIENCE) -> None:
+    async def until(self, condition: Callable[[list[T]], bool], what: str, seconds: float = TIMEOUT) -> None:
         """Wait until ``condition`` holds for the items."""
         try:
             async with asyncio.timeout(seconds):
@@ -92,7 +92,7 @@ class Record(Generic[T]):
             tail = ", ".join(map(repr, self.all[-5:]))
             pytest.fail(f"{what}: not within {seconds:g} s; {len(self.all)} {self._what} so far, the last: {tail}")
 
-    async def count(self, number: int, seconds: float = PATIENCE) -> list[T]:
+    async def count(self, number: int, seconds: float = TIMEOUT) -> list[T]:
         """Wait until there are ``number`` items; all of them."""
         await self.until(lambda items: len(items) >= number, f"{number} {self._what}", seconds)
         return self.all
@@ -283,6 +283,31 @@ class BrokerUnderTest:
         if self.node is not None:
             await operate_dead_letters(self.node, self.vhost, client)
         return await client.consume(DEAD_LETTER_QUEUE)
+
+
+#: The broker does not take this event from those who use the URL that :func:`forbid` returns.
+FORBIDDEN = ("Forbidden", "x" * 60_000)
+
+
+async def forbid(broker: BrokerUnderTest) -> str:
+    """Let the broker close the channel for :data:`FORBIDDEN` and for logs. Returns the URL of the user concerned.
+
+    RabbitMQ does so for want of permission, the embedded broker because of the size. It takes small logs.
+    """
+    if broker.embedded is not None:
+        broker.embedded.operate(lambda embedded, now: embedded.limit_messages(50_000, now=now))
+        return broker.url
+    node, user = broker.node, f"limited-{broker.vhost}"
+    assert node is not None
+
+    def set_up() -> None:
+        node.ctl("add_user", user, "guest")
+        node.ctl("set_permissions", "-p", broker.vhost, user, ".*", ".*", ".*")
+        node.ctl("set_topic_permissions", "-p", broker.vhost, user, "events", "^(?!Forbidden)", ".*")
+        node.ctl("set_topic_permissions", "-p", broker.vhost, user, "logs", "^$", ".*")
+
+    await asyncio.to_thread(set_up)
+    return broker.url.replace("guest:guest@", f"{user}:guest@")
 
 
 async def operate_dead_letters(node: RabbitNode, vhost: str, client: Peer) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from eda_tools.cli.tool import Tool
-from tests.support.services import PATIENCE, Program, environment, program, within
+from tests.support.services import TIMEOUT, Program, environment, program, within
 from tests.support.signals import inherited
 
 #: The tools that eventail has, too: they are installed as scripts of these names, ``logger.py`` and so on.
@@ -144,7 +144,7 @@ def on_terminal(*command: str, url: str | None = None, env: Mapping[str, str] | 
             command, stdin=slave, stdout=slave, stderr=slave, env=variables, start_new_session=True
         )
     os.close(slave)
-    sent, deadline = b"", time.monotonic() + PATIENCE
+    sent, deadline = b"", time.monotonic() + TIMEOUT
     try:
         while time.monotonic() < deadline:
             if select.select([master], [], [], 0.5)[0]:
@@ -155,7 +155,7 @@ def on_terminal(*command: str, url: str | None = None, env: Mapping[str, str] | 
                 if not piece:
                     break
                 sent += piece
-        return process.wait(timeout=PATIENCE), sent.decode().replace("\r\n", "\n")
+        return process.wait(timeout=TIMEOUT), sent.decode().replace("\r\n", "\n")
     finally:
         process.kill()
         process.wait()

@@ -22,7 +22,7 @@ from eda_tools.diagrams.routes import Consumer, Publisher, Route, Subscription, 
 from eda_tools.messages.delivery import fields
 from eda_tools.topology import TOOL, flowchart
 from tests.support.rabbitmq import RabbitNode
-from tests.support.services import PATIENCE, BrokerUnderTest, Probe, Record, asynchronous, program, running, within
+from tests.support.services import TIMEOUT, BrokerUnderTest, Probe, Record, asynchronous, program, running, within
 from tests.support.tools import Ran, interrupted, on_terminal, run_here, run_tool, watching
 from tests.tools.samples import command, event, message, recording, result
 
@@ -401,7 +401,7 @@ async def test_the_management_api_tells_who_consumes(rabbit_management: RabbitNo
     desk = Desk(url, ["Received", "Other"], ["desk.Do"], "desk", ["Limits"])
     asked = ("topology", url, "--management", rabbit_management.management_url)
     async with running(desk, ready=False):
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while True:  # statistics are some seconds old
                 ran = await run_tool(*asked, "--json")
                 consumers = [consumer for route in ran.objects for consumer in route["consumers"]]

@@ -98,9 +98,9 @@ class EmbeddedBroker:
         ssl: SSLContext | None = None,
     ) -> None:
         self.host = host
-        self.port = port
-        self.broker = operated_broker(dead_letters=dead_letters) if broker is None else broker
-        self.server = Server(self.broker, users=users, heartbeat=heartbeat)
+        self.port: int = port
+        self.broker: Broker = operated_broker(dead_letters=dead_letters) if broker is None else broker
+        self.server: Server = Server(self.broker, users=users, heartbeat=heartbeat)
         self._ssl = ssl
         self._clients: dict[ServerConnection, _Client] = {}
         self._listener: asyncio.Server | None = None
@@ -293,8 +293,8 @@ class EmbeddedBrokerThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="embedded-broker", daemon=True)
         self._broker: EmbeddedBroker | None = None
-        self.url = ""
-        self.port = port
+        self.url: str = ""
+        self.port: int = port
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -248,7 +248,7 @@ TOOL = Tool(
     run,
     "Nothing is changed on the broker. The status is 1 if something is wrong.",
 )
-main = TOOL.main
+main: Final = TOOL.main
 
 if __name__ == "__main__":
     sys.exit(main())

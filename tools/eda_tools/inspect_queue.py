@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.text import Text
 
@@ -175,7 +175,7 @@ TOOL = Tool(
     "On classic queues reading sets the flag 'redelivered'. On quorum queues it spends a delivery attempt, so they are "
     "refused (status 2) without --force. Messages that consumers have, or take meanwhile, are not shown.",
 )
-main = TOOL.main
+main: Final = TOOL.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -138,7 +138,7 @@ def _time(timestamp: object, received: datetime.datetime) -> str:
 
 
 TOOL = Tool("logger", "Show logs as they are written, selected by key, level and service.", arguments, run)
-main = TOOL.main
+main: Final = TOOL.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.live import Live
 
@@ -167,7 +167,7 @@ TOOL = Tool(
     run,
     "While it runs, the broker has a queue for every message, so that publishers do not learn that one is unroutable.",
 )
-main = TOOL.main
+main: Final = TOOL.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,12 +1,13 @@
 """``publish_configuration.py amqp_url event payload``: publish a configuration, and say whether anybody gets it."""
 
 import sys
+from typing import Final
 
 from eda_core.messages.values import Configuration
 from eda_tools.bus.publish import publishing
 
 TOOL = publishing("publish_configuration", Configuration)
-main = TOOL.main
+main: Final = TOOL.main
 
 if __name__ == "__main__":
     sys.exit(main())

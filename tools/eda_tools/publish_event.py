@@ -1,12 +1,13 @@
 """``publish_event.py amqp_url event payload``: publish an event, and say whether anybody gets it."""
 
 import sys
+from typing import Final
 
 from eda_core.messages.values import Event
 from eda_tools.bus.publish import publishing
 
 TOOL = publishing("publish_event", Event)
-main = TOOL.main
+main: Final = TOOL.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -163,7 +163,7 @@ TOOL = Tool(
     "sent, stay in their places. Whatever ends this tool, also kill -9, no dead letter is lost; the next run may send "
     "those of the last batch once more.",
 )
-main = TOOL.main
+main: Final = TOOL.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -105,7 +105,7 @@ TOOL = Tool(
     run,
     "If no service is bound for the command, the tool ends at once, with status 1.",
 )
-main = TOOL.main
+main: Final = TOOL.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from rich.table import Table
@@ -165,7 +166,7 @@ TOOL = Tool(
     run,
     "What is inferred is marked with ~ or drawn dotted.",
 )
-main = TOOL.main
+main: Final = TOOL.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -280,7 +280,7 @@ TOOL = Tool(
     run,
     "A message is marked with ~ if its cause is inferred.",
 )
-main = TOOL.main
+main: Final = TOOL.main
 
 if __name__ == "__main__":
     sys.exit(main())

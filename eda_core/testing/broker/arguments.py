@@ -298,7 +298,7 @@ def check_queue_arguments(resource: str, arguments: Arguments) -> str:
 
 
 def refuse_unmodelled(resource: str, kind: str, arguments: Arguments) -> None:
-    """Check that all arguments are modelled.
+    """Check that the model has all arguments.
 
     Raises:
         Refusal: 540. RabbitMQ supports one that the model does not.

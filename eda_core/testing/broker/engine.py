@@ -16,6 +16,7 @@ from eda_core.testing.broker.arguments import Policy, effective_limits
 from eda_core.testing.broker.message import (
     DELIVERY_LIMIT,
     EXPIRED,
+    MAX_MESSAGE_BYTES,
     MAXLEN,
     NOT_FOUND,
     REJECTED,
@@ -52,6 +53,7 @@ class Engine:
         "_deaths",
         "connections",
         "epoch",
+        "max_message_bytes",
         "next_uid",
         "now",
         "out",
@@ -65,6 +67,7 @@ class Engine:
         self.now: float = 0.0
         self.epoch: float = epoch
         self.policies: tuple[Policy, ...] = tuple(policies)
+        self.max_message_bytes: int = MAX_MESSAGE_BYTES
         self.topologies: dict[str, Topology] = {vhost: Topology(vhost) for vhost in vhosts}
         self.queues: dict[tuple[str, str], Queue] = {}
         self.uids: dict[int, Queue] = {}
@@ -80,6 +83,7 @@ class Engine:
         """An independent copy, which shares the messages."""
         copy = Engine.__new__(Engine)
         copy.now, copy.epoch, copy.policies, copy.next_uid = self.now, self.epoch, self.policies, self.next_uid
+        copy.max_message_bytes = self.max_message_bytes
         copy.topologies = {vhost: topology.clone() for vhost, topology in self.topologies.items()}
         copy.queues = {name: queue.clone() for name, queue in self.queues.items()}
         copy.uids = {queue.uid: queue for queue in copy.queues.values()}

@@ -1,7 +1,7 @@
 """The methods of clients: what the broker does for each, in the table :data:`HANDLERS`.
 
 A function here checks a method, lets the engine or the topology do what it asks for, and replies. It raises ``Refusal``
-if the broker refuses the method. What becomes of messages is not known here.
+if the broker refuses the method. It does not know what becomes of messages.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from eda_core.testing.broker.engine import ACK, DISCARD, REQUEUE, Engine
 from eda_core.testing.broker.message import (
     ACCESS_REFUSED,
     CHANNEL_ERROR,
-    MAX_MESSAGE_BYTES,
     NOT_ALLOWED,
     NOT_FOUND,
     NOT_IMPLEMENTED,
@@ -341,8 +340,9 @@ def _publish(call: Call, method: commands.Basic.Publish) -> None:
 
 
 def _checked(call: Call, method: commands.Basic.Publish) -> tuple[Exchange, AmqpMessage]:
-    if len(call.body) > MAX_MESSAGE_BYTES:
-        size = f"message size {len(call.body)} is larger than configured max size {MAX_MESSAGE_BYTES}"
+    most = call.engine.max_message_bytes
+    if len(call.body) > most:
+        size = f"message size {len(call.body)} is larger than configured max size {most}"
         raise Refusal(PRECONDITION_FAILED, size)
     exchange = call.topology.exchange(method.exchange)
     if exchange.internal:

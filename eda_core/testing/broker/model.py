@@ -270,6 +270,15 @@ class Broker:
                 self._unblock(connection)
         return self._answers()
 
+    def limit_messages(self, size: int, *, now: float) -> list[Outgoing]:
+        """Take messages of at most so many bytes from now on, as ``max_message_size`` does.
+
+        For a larger one the channel is closed with 406 (RabbitMQ documentation, "Configuration").
+        """
+        self._at(now)
+        self._engine.max_message_bytes = size
+        return self._answers()
+
     def _block_at(self, connection: Connection, method: base.Frame, body: bytes) -> bool:
         """Block a connection that publishes during an alarm. Returns whether this publish is held."""
         if not self._alarm or not isinstance(method, commands.Basic.Publish):

@@ -1,8 +1,10 @@
 """One queue: its messages in order, its consumers in turn, its limits.
 
-This module has the data, and the rules that concern one queue alone. The engine delivers, requeues and dead-letters. A
-classic queue puts a message that is requeued back in its place. A quorum queue of RabbitMQ 3.10 puts it at the end, or,
-with a delivery limit, before all messages that were never delivered.
+This module has the data, and the rules that concern one queue alone. The engine delivers, requeues and dead-letters.
+This module does not know where messages come from.
+
+A classic queue puts a message that is requeued back in its place. A quorum queue of RabbitMQ 3.10 puts it at the end,
+or, with a delivery limit, before all messages that were never delivered.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any, Final, NamedTuple, NewType
 from eda_core.testing.broker.arguments import DROP_HEAD, QUORUM, Limits
 from eda_core.testing.broker.message import AmqpMessage, freeze
 
+#: The number of a connection to the broker model. It is never used again.
 ConnectionId = NewType("ConnectionId", int)
 
 #: A quorum queue that has refused a publish takes publishes again when it is filled to this part of its limit.
@@ -73,7 +76,7 @@ class Queue:
         kind: "classic" or "quorum".
         owner: the connection that it is exclusive to, if it is.
         arguments: as declared.
-        limits: what arguments and policies come to.
+        limits: those that follow from its arguments and policies.
         ready: the messages that no consumer has.
         returned: those of a quorum queue with a delivery limit that came back: they are delivered first.
         next_position: of the next message.
@@ -244,7 +247,7 @@ class Queue:
     # -- the queue as a value -----------------------------------------------------------------------------------------
 
     def unused_until(self, now: float) -> None:
-        """Start the time after which the queue expires anew, if it has such a time and no consumer."""
+        """Begin again to count the time after which an unused queue expires, if it has such a time and no consumer."""
         if self.limits.expires is not None and not self.consumers:
             self.expires_at = now + self.limits.expires / 1000
 

@@ -29,6 +29,7 @@ from eda_core.testing.conformance.script import (
     Freeze,
     Hold,
     Join,
+    Limit,
     Links,
     NotConforming,
     Open,
@@ -205,6 +206,40 @@ def a_full_buffer_fails_no_message() -> Script:
     equal((yield Count(DEAD_LETTERS)), 0, "dead letters")
 
 
+def a_publish_that_the_broker_does_not_take_stops_nothing() -> Script:
+    """The broker closes the channel for some publishes. Their messages are dead-lettered, all others are handled."""
+
+    def relay(payload: Any, conversation: str, _meta: Any) -> Steps:
+        yield Call("publish_event", "Relayed", payload if payload % 3 else "x" * 20_000, conversation)
+
+    def talk(*_arguments: Any) -> Steps:
+        yield Call("log", INFO, "much to say", "x" * 20_000)
+
+    settings = {"RETRY_POLICY": RetryPolicy(2)}
+    handlers = {"Happened": relay, "Talked": talk}
+    service = Worker("service", events=["Happened", "Talked"], handlers=handlers, settings=settings)
+    yield Declare("tap", "events", "Relayed")
+    yield Limit(10_000)
+    yield Start(service)
+    for number in range(9):
+        yield event("Happened", number)
+        yield event("Talked", number)
+    expected = [1, 2, 4, 5, 7, 8]
+    taken: set[Any] = set()
+    while taken < set(expected):  # those that were on the channel with another one come twice
+        taken.add((yield Take("tap")).payload)
+    equal(sorted(taken), expected, "what was published")
+    dead = []
+    for _ in range(3):
+        dead.append((yield Take(DEAD_LETTERS)).payload)
+    equal(sorted(dead), [0, 3, 6], "dead letters")
+    equal(len((yield Seen(service, "Happened", 12))), 12, "runs of the handler: two for each dead letter")
+    equal(len((yield Seen(service, "Talked", 9))), 9, "handlers whose logs are too large")
+    yield from stop(service)
+    equal((yield Count(DEAD_LETTERS)), 0, "more dead letters")
+    equal((yield Links(2)), 2, "connections: no link was lost")
+
+
 def logs_in_an_alarm_hold_nobody_up() -> Script:
     """The broker reads no logs in an alarm. The service drops those that it cannot keep; all else goes on."""
 
@@ -316,6 +351,7 @@ FAULTS: Final[tuple[Check, ...]] = tuple(
         a_refused_declaration_is_tried_again,
         an_alarm_stops_publishing_but_not_acknowledging,
         a_full_buffer_fails_no_message,
+        a_publish_that_the_broker_does_not_take_stops_nothing,
         logs_in_an_alarm_hold_nobody_up,
         a_frozen_peer_is_noticed,
         a_stop_lets_running_handlers_finish,

@@ -148,7 +148,7 @@ def configuration_is_asked_for_again_after_a_lost_link() -> Script:
 
 
 def unknown_names_are_dead_lettered() -> Script:
-    """A message without a handler is a mistake of somebody, who has to look at it."""
+    """A message without a handler is a mistake, and somebody has to look at it."""
     service = Worker("service", events=["#"], handlers={"Happened": accept})
     yield Start(service)
     yield event("Surprise", 1, "c1")

@@ -1,8 +1,8 @@
 """The words of the conformance kit: what a check may ask for, and what a runner has to offer.
 
 A check is a generator. It yields requests, one at a time, and is sent the answer to each. It does no I/O itself, so it
-can check adapters of every kind: with coroutines, with callbacks, in this thread or in another. How a request is done
-it does not know.
+can check adapters of every kind: with coroutines, with callbacks, in this thread or in another. It does not
+know how a request is done.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from pamqp.commands import Basic
 from eda_core.machine.policy import ReconnectPolicy
 from eda_core.messages.codec import CBOR
 
+#: What a check does: a generator that yields requests and is sent the answer to each.
 Script = Generator["Request", Any, None]
 #: What a handler does: a generator function that gets the handler's arguments, and returns what the handler returns.
 Handler = Callable[..., Generator["Step", None, Any]]
 
 # -- what a worker connects to ----------------------------------------------------------------------------------------
 
+#: The URL of the broker.
 BROKER: Final = "broker"
-NOBODY: Final = "nobody"  # a port of this machine that refuses connections
+#: A URL of this machine, with a port that refuses connections.
+NOBODY: Final = "nobody"
+#: The URL of the broker, with a password that it refuses.
 WRONG_PASSWORD: Final = "wrong password"
 #: The password for ``WRONG_PASSWORD``. A service must not show it.
 THE_WRONG_PASSWORD: Final = "open-sesame"
@@ -95,6 +99,7 @@ class Say:
     what: str
 
 
+#: What a handler may yield.
 Step = Call | Hold | Say
 
 # -- what a check may yield -------------------------------------------------------------------------------------------
@@ -260,7 +265,10 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Wait until the broker has accepted so many connections of workers since the check began."""
+    """Wait until the broker has accepted so many connections of workers since the check began.
+
+    The answer is how many it has accepted.
+    """
 
     count: int
 
@@ -283,10 +291,21 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """Let the broker take only messages of at most so many bytes, on the channels that are opened from now on.
+
+    For a larger one it closes the channel.
+    """
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Restart:
     """Kill the broker, and start it again with its data."""
 
 
+#: What a check may yield.
 Request = (
     Start
     | Stop
@@ -305,6 +324,7 @@ Request = (
     | Cut
     | Freeze
     | Alarm
+    | Limit
     | Restart
 )
 

@@ -1,7 +1,7 @@
 """Handlers that collect their messages in a batch, and the callbacks that handle a whole batch.
 
-The batches are those of :mod:`eda_core.machine.aggregator`; the steps here drive them as a service does. When a batch
-may be acknowledged is not known here.
+The batches are those of :mod:`eda_core.machine.aggregator`; the steps here drive them as a service does. This module
+does not know when a batch may be acknowledged.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Calls that are under way in a world: callers that no longer wait, and the other service that answers.
 
-A handler makes a call as it publishes: see :mod:`eda_core.testing.explorer.machines`. How a call may end is not known
-here.
+A handler makes a call as it publishes: see :mod:`eda_core.testing.explorer.machines`. This module
+does not know how a call may end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The time of a world: it stands still until nothing else happens, and then jumps to the next deadline."""
+"""The time of a world: it stands still until nothing else happens, and then jumps to the next deadline.
+
+This module decides when time may pass. It does not know what happens at a deadline.
+"""
 
 from __future__ import annotations
 

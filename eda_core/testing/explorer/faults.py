@@ -1,7 +1,8 @@
 """What goes wrong with the network and the broker of a world, as often as the scenario allows.
 
 Handlers that fail are in :mod:`eda_core.testing.explorer.handlers`, publishes that the broker refuses and what comes
-late in :mod:`eda_core.testing.explorer.network`. What a fault must not lead to is not known here.
+late in :mod:`eda_core.testing.explorer.network`. This module does not know what a
+fault must not lead to.
 """
 
 from __future__ import annotations

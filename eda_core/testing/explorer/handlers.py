@@ -1,6 +1,6 @@
 """The handlers of a world: they publish, call, and end, as the plan of their message says or with a failure.
 
-What a handler publishes goes to its machine; what becomes of it is not known here.
+What a handler publishes goes to its machine. This module does not know what becomes of it there.
 """
 
 from __future__ import annotations

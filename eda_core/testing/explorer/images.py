@@ -2,8 +2,8 @@
 
 :class:`Images` numbers the images of parts, so that a world's image is a short tuple of numbers and comparing two is
 exact. Epochs are counted back from the machine's present one, tags from the newest of their link; publishes are
-numbered by their order. What is inside of machines and of the broker is for :mod:`eda_core.testing.explorer.snapshot`
-to know.
+numbered by their order. Only :mod:`eda_core.testing.explorer.snapshot` knows what is inside of machines and of the
+broker.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def _link(link: SimulatedLink, age: int, connection: int | None, order: dict[int
     return (
         age,
         connection,
-        (link.connecting, link.attended, link.closing, link.blocked),
+        (link.connecting, link.attended, link.closing, link.shut, link.blocked),
         tuple([_to_the_consuming_channel(item, newest) for item in link.up[0]]),
         tuple([_to_the_publishing_channel(item, last) for item in link.up[1]]),
         tuple([_from_the_consuming_channel(item, newest) for item in link.down[0]]),
@@ -189,6 +189,8 @@ def _to_the_consuming_channel(item: tuple[Any, ...], newest: int) -> Hashable:
 
 
 def _to_the_publishing_channel(item: tuple[Any, ...], last: int) -> Hashable:
+    if item[0] != "publish":
+        return item
     _, tag, method, properties, body = item
     return (last - tag, label_of(body), method.exchange, (properties.headers or {}).get("attempt"))
 

@@ -2,7 +2,7 @@
 
 The judge decides by what the world itself did and saw: how each handler ended, what the broker confirmed, what is in
 its queues. Of a machine it reads the state of its link and its configuration, and at rest whether it knows of anything
-open; how the machine decides it does not know.
+open. It does not know how the machine decides.
 """
 
 from __future__ import annotations
@@ -80,6 +80,44 @@ class Judge:
             if publish.post.label in self._state.scenario.plans and not publish.retry:
                 self.promise(publish.post.label)  # it goes to another service of the scenario
 
+    def channel_closed(self, node: Node, link: SimulatedLink) -> str:
+        """The machine is told that the broker has closed the channel for publishing.
+
+        If only one publish is on the channel, the broker does not take that one: its caller is to be told, or its
+        delivery fails. If it is the command of a call, the label is returned, else "".
+        """
+        node.unconfirmed = {
+            key: publish
+            for key, publish in node.unconfirmed.items()
+            if not (publish.unwanted and key in link.sent.values())
+        }
+        (*several, key) = link.sent.values()
+        publish = node.unconfirmed.get(key)
+        if several or publish is None or not link.attended:
+            return ""
+        delivery = node.delivery(publish.delivery)
+        if publish.ticket:
+            node.to_refuse |= {publish.ticket}
+        elif publish.call:
+            return publish.post.label
+        elif publish.retry:
+            self.mark(node, publish.delivery, REJECTED)
+        elif delivery is not None and delivery.end is SUCCEEDED:
+            self._fail_group(node, delivery)
+            self.mark(node, publish.delivery, FAILED)
+            self._count_failure(delivery.label)
+            self._forget_held(node, publish.delivery)
+        node.unconfirmed.pop(key, None)
+        return ""
+
+    def _forget_held(self, node: Node, delivery: DeliveryId) -> None:
+        """A handler that fails publishes nothing."""
+        node.unconfirmed = {
+            key: publish
+            for key, publish in node.unconfirmed.items()
+            if not (publish.held and publish.delivery == delivery)
+        }
+
     def call_ended(self, node: Node, call: OpenCall) -> None:
         """The command of a call that has ended is not sent any more. If it is on the link it is not sent again."""
         keys = (key for key, publish in node.unconfirmed.items() if publish.call and publish.post.label == call.label)
@@ -125,13 +163,9 @@ class Judge:
             state.requeues = {**state.requeues, run.label: state.requeues.get(run.label, 0) + 1}
         if end is FAILED:
             self._count_failure(run.label)
-            if not run.deferred:  # a handler that fails publishes nothing
+            if not run.deferred:
                 self._fail_group(node, node.unsettled[delivery & TAG_MASK])
-                node.unconfirmed = {
-                    key: publish
-                    for key, publish in node.unconfirmed.items()
-                    if not (publish.held and publish.delivery == delivery)
-                }
+                self._forget_held(node, delivery)
         return True
 
     def mark(self, node: Node, delivery: DeliveryId, end: str) -> bool:
@@ -204,8 +238,8 @@ class Judge:
             raise Violation("life", f"it stops, and keeps {paused}, which no handler has seen")
         if paused and node.machine.state is life.OPEN and has_space(node):
             raise Violation("R9", f"there is space, and {paused} are not handled")
-        if node.to_tell:
-            raise Violation("I3", f"the caller is not told of {sorted(node.to_tell)}")
+        if node.to_tell or node.to_refuse:
+            raise Violation("I3", f"the caller is not told of {sorted(node.to_tell | node.to_refuse)}")
 
     def no_caller_left(self, node: Node) -> None:
         """A service that is over, or closes, has told everybody who waited for a result."""
@@ -365,6 +399,11 @@ class Judge:
                 raise Violation("I3", f"{effect!r} is told early or twice")
             node.to_tell -= {effect.ticket}
             return
+        if effect.refused:
+            if effect.ticket not in node.to_refuse:
+                raise Violation("I3", f"{effect!r} is about a publish that the broker has not refused")
+            node.to_refuse -= {effect.ticket}
+            return
         key = next((key for key, publish in node.unconfirmed.items() if publish.ticket == effect.ticket), None)
         if key is None:
             raise Violation("I3", f"{effect!r} is about a publish that is safe")
@@ -424,7 +463,8 @@ class Judge:
             right = state.now >= call.due and (disturbed or kind == "none" or lost)
         except PublishError as error:
             told = ("failure", str(error))
-            right = node.machine.state in (life.CLOSING, life.STOPPED) or call.name != PEER
+            untaken = call.label in state.scenario.untaken
+            right = node.machine.state in (life.CLOSING, life.STOPPED) or call.name != PEER or untaken
         if not right or effect.command != call.name:
             raise Violation("call", f"{call.label}, which is answered by {kind!r}, ends with {told[0]}: {told[1]}")
         if effect.timed_out and not disturbed:

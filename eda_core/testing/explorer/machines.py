@@ -1,7 +1,7 @@
 """Makes the inputs of the machines, and performs the effects that come out: what a driver does in a real service.
 
-What an effect leads to on the network stays on the links until a step of the network takes it from there. Whether an
-effect is right is for the judge to say.
+What an effect sends stays on the links until a step of the network takes it from there. The judge decides whether an
+effect is right.
 """
 
 from __future__ import annotations
@@ -230,6 +230,9 @@ class Machines:
         )
         link.send(PUBLISHING, ("publish", effect.tag, method, effect.properties, effect.body))
 
+    def _on_open_channel(self, index: int, node: Node, effect: fx.OpenChannel) -> None:
+        node.link(effect.epoch).send(PUBLISHING, ("open channel",))
+
     def _on_dispatch(self, index: int, node: Node, effect: fx.Dispatch) -> None:
         label = self._judge.dispatch(node, effect)
         node.runs[effect.delivery] = Run(label, 0, False, str(effect.message.meta.get("message_id") or ""))
@@ -273,6 +276,7 @@ _EFFECTS: Final[dict[type, Callable[[Any, int, Node, Any], None]]] = {
     fx.Cancel: Machines._on_cancel,
     fx.Ack: Machines._on_ack,
     fx.Nack: Machines._on_nack,
+    fx.OpenChannel: Machines._on_open_channel,
     fx.Publish: Machines._on_publish,
     fx.Dispatch: Machines._on_dispatch,
     fx.PublishDone: Machines._on_publish_done,

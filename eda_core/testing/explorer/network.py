@@ -1,7 +1,7 @@
 """The network of a world: what is on its way between machines and broker arrives, and connections open and end.
 
-What goes wrong with connections by itself is in :mod:`eda_core.testing.explorer.faults`. What the machines do with what
-they are told, and whether that is right, is not known here.
+What goes wrong with connections by itself is in :mod:`eda_core.testing.explorer.faults`. This module does not know what
+the machines do with what they are told, and whether that is right.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pamqp import commands
 
+from eda_core.machine import effects as fx
 from eda_core.machine import link as life
 from eda_core.machine.identifiers import Epoch, delivery_id
 from eda_core.testing.broker.queue import ConnectionId
@@ -59,6 +60,8 @@ class Network:
 
     def _confirm_steps(self, index: int, link: SimulatedLink, usual: list[Step], other: list[Step]) -> None:
         epoch, refusal = link.epoch, self._state.may("refusal")
+        if link.shut:
+            return
         waiting = self._state.broker.unconfirmed(ConnectionId(link.connection), NUMBER[PUBLISHING])
         for place, tag in enumerate(waiting):
             usual.append(("confirm", index, epoch, tag, False, True))
@@ -166,6 +169,18 @@ class Network:
                         self.route([out])
                     replies.append(out.method)
             link.answer(CONSUMING, ("declared", tuple(replies)))
+        elif kind == "open channel":
+            for opening in (commands.Channel.Open(), commands.Confirm.Select()):
+                broker.receive(connection, number, opening, now=state.now)
+            link.shut = False
+            link.answer(PUBLISHING, ("channel opened",))
+        elif link.shut and channel == PUBLISHING:
+            pass  # the broker discards it
+        elif kind == "publish" and label_of(content[3]) in state.scenario.untaken:
+            # For what the broker still knows of the channel it makes no difference which side closes it.
+            broker.receive(connection, number, commands.Channel.Close(403, "", 0, 0), now=state.now)
+            link.shut = True
+            link.answer(PUBLISHING, ("channel closed",))
         elif kind == "publish":
             _tag, method, properties, body = content
             self.route(broker.receive(connection, number, method, properties, body, now=state.now))
@@ -232,6 +247,17 @@ class Network:
                 self._judge.answered(node, key, ok)
         self._machines.tell(index, "confirmed" if ok else "refused", link.epoch, tag, multiple=multiple)
 
+    def _tell_channel_closed(self, index: int, node: Node, link: SimulatedLink) -> None:
+        call = self._judge.channel_closed(node, link)
+        link.sent.clear()
+        link.last = 0
+        self._machines.tell(index, "channel_closed", link.epoch, "ACCESS_REFUSED - no", channel=fx.PUBLISHING)
+        if any(each.label == call for each in node.calls.values()):
+            raise Violation("call", f"the broker does not take {call}, and its caller is not told")
+
+    def _tell_channel_opened(self, index: int, node: Node, link: SimulatedLink) -> None:
+        self._machines.tell(index, "channel_opened", link.epoch)
+
     def _tell_cancelled(self, index: int, node: Node, link: SimulatedLink, tag: str) -> None:
         self._machines.tell(index, "consumer_cancelled", link.epoch, tag)
 
@@ -253,6 +279,8 @@ _TELL: Final[dict[str, Any]] = {
     "confirm": Network._tell_confirm,
     "cancelled": Network._tell_cancelled,
     "returned": Network._tell_returned,
+    "channel closed": Network._tell_channel_closed,
+    "channel opened": Network._tell_channel_opened,
     "blocked": Network._tell_blocked,
     "unblocked": Network._tell_unblocked,
 }

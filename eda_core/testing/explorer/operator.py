@@ -1,4 +1,7 @@
-"""What people do in a world: they set up the broker, send messages to the services, and stop services."""
+"""What people do in a world: they set up the broker, send messages to the services, and stop services.
+
+This module decides which of these steps are possible. It does not know what the services do then.
+"""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from eda_core.messages.values import AnyMessage, Command, Event, Result
 #: - failure: a handler fails although its plan does not say so.
 #: - outside: a service publishes or calls outside its handlers.
 #: - stop: a service is asked to stop.
-#: - haste: time jumps to the next deadline although something else could happen first. So it is when the network, the
-#:   broker or a handler is slow.
+#: - haste: time jumps to the next deadline although something else could happen first. This happens when the network,
+#:   the broker or a handler is slow.
 #: - no_link: a connection cannot be opened.
 #: - bad_login: a connection cannot be opened because the broker refuses the credentials.
 #: - alarm: the broker is short of memory for a while.
@@ -94,8 +94,8 @@ class Ask:
     """A call: a command, and a caller that waits for the result.
 
     Attributes:
-        label: identifies the call. On the wire the number of the call follows, because a handler that runs again makes
-            its calls again.
+        label: identifies the call. On the wire it is followed by the number of the call, because a handler that
+            runs again makes its calls again.
         timeout: seconds.
     """
 
@@ -150,6 +150,7 @@ class Scenario:
         answers: what another service, ``peer``, answers to calls, by label: "success" (also for labels that are not
             named), "error", "twice" or "none". ``None`` if there is no such service.
         batch: how workers collect messages, if they do: how many, for how many seconds, and what they publish then.
+        untaken: labels of messages for which the broker closes the channel on which they are published.
         fresh: the search begins before the first link is open, else when all links are open.
     """
 
@@ -165,6 +166,7 @@ class Scenario:
     message_ids: bool = True
     answers: Mapping[str, str] | None = None
     batch: tuple[int, float, tuple[Post, ...]] | None = None
+    untaken: frozenset[str] = frozenset()
     fresh: bool = False
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 Each scenario is there for one part of the architecture. Together they go through every cell of the link's table that a
 broker and a network can bring about, and through every way in which a message or a publish can end.
+This module does not know how a scenario is run.
 """
 
 from __future__ import annotations
@@ -192,6 +193,71 @@ def _small_stop() -> Scenario:
         {"m": Plan((said("m.0", immediate=True), said("m.1")))},
         outside=(said("x"),),
         bounds={"outside": 1, "stop": 1, "failure": 1},
+    )
+
+
+def _untaken() -> Scenario:
+    """The broker closes the channel for one of several publishes of a handler, and for one from outside."""
+    return Scenario(
+        "publishes that the broker does not take",
+        (service(),),
+        (event("m"),),
+        {"m": Plan((said("m.0"), said("m.1")))},
+        outside=(said("x"),),
+        bounds={"outside": 1, "drop": 1},
+        untaken=frozenset(("m.0", "x")),
+    )
+
+
+def _untaken_mixed() -> Scenario:
+    """The same while publishes are refused as well, the machine is slow, and the service stops."""
+    return Scenario(
+        "publishes that the broker does not take, stop",
+        (service(window=2, buffer=2),),
+        (event("m"),),
+        {"m": Plan((said("m.0"), said("m.1", immediate=True)))},
+        outside=(said("x"),),
+        bounds={"outside": 1, "refusal": 1, "stop": 1},
+        untaken=frozenset(("m.0", "x")),
+    )
+
+
+def _untaken_answer() -> Scenario:
+    """The broker takes neither the result of a command nor the command of a call."""
+    return Scenario(
+        "result and call that the broker does not take",
+        (service(),),
+        (command("m"),),
+        {"m": Plan((answered("m.0", "m"),))},
+        outside=(Ask("c"),),
+        answers={},
+        bounds={"outside": 1},
+        untaken=frozenset(("m.0", "c#1")),
+    )
+
+
+def _untaken_retry() -> Scenario:
+    """The broker does not take the copy for a delayed retry."""
+    return Scenario(
+        "delayed retry that the broker does not take",
+        (service(retry=RetryPolicy(2, (10.0,))),),
+        (event("m"), event("n")),
+        {"m": Plan(poison=True), "n": Plan((said("n.0"),))},
+        bounds={"drop": 1},
+        untaken=frozenset(("m",)),
+    )
+
+
+def _untaken_batch() -> Scenario:
+    """The broker does not take what the callback of a batch publishes for all messages of the batch."""
+    return Scenario(
+        "batch whose publish the broker does not take",
+        (service(prefetch=2),),
+        (event("m"), event("n")),
+        {"m": Plan(batched=True), "n": Plan(batched=True)},
+        batch=(2, 5.0, (said("b"),)),
+        bounds={"drop": 1},
+        untaken=frozenset(("b",)),
     )
 
 
@@ -496,6 +562,11 @@ SCENARIOS: Final = tuple(
         _batch_mixed,
         _batch_at_once,
         _batch_stop,
+        _untaken,
+        _untaken_mixed,
+        _untaken_answer,
+        _untaken_retry,
+        _untaken_batch,
     )
 )
 

@@ -2,11 +2,11 @@
 
 :func:`explore` visits every state once. A world judges each step on the way there (I1 to I4, I6 and rules of the
 design); this module finds out that every state becomes quiet once nothing goes wrong any more (I5). Because the search
-is breadth-first, the way to the first violation is the shortest one. What a step is, and what is right, it does not
-know.
+is breadth-first, the way to the first violation is the shortest one. It does not
+know what a step is, and what is right.
 
-I5 costs nothing extra: one of the steps of each state is the usual one, which is no fault. Who follows the usual steps
-from any state stays within the states that are visited. So each must lead to a quiet one, and a circle is a livelock.
+I5 costs nothing extra: one of the steps of each state is the usual one, which is no fault. From any
+visited state these steps lead only to visited states. So they must lead to a quiet one, and a circle is a livelock.
 """
 
 from __future__ import annotations

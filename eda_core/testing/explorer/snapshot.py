@@ -283,11 +283,15 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
         "sent_at": _since,
     },
     Outbox: {
-        **dict.fromkeys(("_window", "limit", "_confirm_timeout", "_blocked_timeout", "published"), None),
+        **dict.fromkeys(
+            ("_window", "limit", "_confirm_timeout", "_blocked_timeout", "_open_timeout", "published"), None
+        ),
         "_refused": _due,
         "_cancellable": _cancellable,
         "blocked_since": _time,
         "_unblocked_at": _since,
+        "_opening_due": _time,
+        "_refusing_since": _time,
     },
     Confirms: {**dict.fromkeys(("_low", "_next"), None), "open": _open_tags},
     Group: {"members": _tags},

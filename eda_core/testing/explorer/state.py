@@ -137,6 +137,7 @@ class SimulatedLink:
         attended: it is the machine's present link. Else the machine has given it up, and the broker has not noticed.
         closing: the machine has asked to close it.
         refused: the broker refused the credentials.
+        shut: the broker has closed the channel for publishing, and has not opened it again: it discards what comes.
         blocked: the machine was told that the broker takes no publishes.
         up, down: what is on its way to the broker and to the machine, for each channel.
         newest: the last delivery tag that the broker used.
@@ -151,6 +152,7 @@ class SimulatedLink:
     attended: bool = True
     closing: bool = False
     refused: bool = False
+    shut: bool = False
     blocked: bool = False
     up: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
     down: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
@@ -210,6 +212,7 @@ class Node:
         seen: the labels of the messages that it has handled.
         unseen: the labels of messages that were lost on the way to it before it had seen any delivery of them.
         to_tell: the tickets whose ``PublishDone`` the present input has to give.
+        to_refuse: likewise, of the publishes that the broker does not take.
         wants_space: a publish was refused because the buffer was full; the effect ``BufferAvailable`` is due.
         over: the machine has said ``Stopped``.
         stop_due: when a stop may leave work unfinished; ``None`` if it was not asked to stop.
@@ -234,6 +237,7 @@ class Node:
     seen: frozenset[str] = frozenset()
     unseen: frozenset[str] = frozenset()
     to_tell: frozenset[int] = frozenset()
+    to_refuse: frozenset[int] = frozenset()
     wants_space: bool = False
     over: bool = False
     stop_due: float | None = None

@@ -1,8 +1,8 @@
 """A world in which everything can happen: machines of services, the broker model, the network between, virtual time.
 
 A :class:`World` lists the steps that are possible (:meth:`World.steps`) and takes one (:meth:`World.take`). It owns the
-state and the parts that change it, and says only in which order they have their say; each part knows what can happen
-in its field. After each step the judge has looked at what the machines did, and has raised :class:`Violation` if
+state and the parts that change it, and decides only in which order it asks them. Each part knows what can happen in
+its field. After each step the judge has looked at what the machines did, and has raised :class:`Violation` if
 something does not hold. A world can be forked cheaply. The explorer goes through all steps of a world, a test with
 hypothesis through random ones.
 """
@@ -28,7 +28,7 @@ _CHANNELS: Final = ("consuming", "publishing")
 
 
 class World:
-    """See the module.
+    """A state, and the parts that list and take the steps from it.
 
     Attributes:
         state: everything that the world consists of.

@@ -1,7 +1,7 @@
 """The server side of one AMQP 0-9-1 connection, without I/O.
 
 A connection decides about the protocol header, log-in, negotiation, heartbeats, frames, the assembly of content, which
-channels are open, and closing. What the methods on a channel mean it does not know. Its rules are those of AMQP 0-9-1
+channels are open, and closing. It does not know what the methods on a channel mean. Its rules are those of AMQP 0-9-1
 (sections 2.2.4, 2.3.5, 4.2), unless RabbitMQ does otherwise. It differs from RabbitMQ on purpose in one point: for most
 faults before the connection is open RabbitMQ closes the socket without a reason; here the client is sent
 Connection.Close.
@@ -20,10 +20,14 @@ from eda_core.testing.broker.state import Outgoing
 from eda_core.testing.wire import frames
 from eda_core.testing.wire.frames import WireError
 
+#: The first bytes of a client of AMQP 0-9-1.
 PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
-MAX_BODY: Final = 128 * 1024 * 1024  # bytes: the upper bound of RabbitMQ's max_message_size
-HANDSHAKE_TIMEOUT: Final = 10.0  # seconds
-CLOSING_TIMEOUT: Final = 10.0  # seconds for a client to answer Connection.Close
+#: The largest body of a message, in bytes. It is the upper bound of RabbitMQ's ``max_message_size``.
+MAX_BODY: Final = 128 * 1024 * 1024
+#: How long a client may take from the connection of its socket to ``Connection.Open``, in seconds.
+HANDSHAKE_TIMEOUT: Final = 10.0
+#: How long a client may take to answer ``Connection.Close``, in seconds.
+CLOSING_TIMEOUT: Final = 10.0
 
 _FRAME_MIN: Final = 4096  # section 4.2.3: frame-min-size
 _FRAME_BEFORE_TUNING: Final = 8192  # until a size is agreed. That is RabbitMQ 4's bound: log-in tokens may be long.

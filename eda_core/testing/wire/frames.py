@@ -1,4 +1,4 @@
-"""Writes and reads AMQP 0-9-1 frames, for the server side. What the methods in them mean is not known here.
+"""Writes and reads AMQP 0-9-1 frames, for the server side. It does not know what the methods mean.
 
 The classes of methods and properties are pamqp's. The codec is not, because a server gets what a client library never
 gets. pamqp 4.0 accepts strings that run past the end of their frame, copies the rest of a table for each of its entries

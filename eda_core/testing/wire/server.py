@@ -42,6 +42,7 @@ _SERVER_PROPERTIES: Final[dict[str, Any]] = {
     },
 }
 
+#: The users of a server by default: ``guest``, with the password ``guest``.
 GUEST: Final[Mapping[str, str]] = MappingProxyType({"guest": "guest"})
 
 

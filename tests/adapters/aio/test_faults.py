@@ -15,7 +15,7 @@ from eda_core import PublishError, Reject
 from eda_tools.broker import EmbeddedBroker
 from tests.support.rabbitmq import free_port
 from tests.support.services import (
-    PATIENCE,
+    TIMEOUT,
     BrokerUnderTest,
     Probe,
     Program,
@@ -39,7 +39,7 @@ class Listener(Probe):
     async def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Meta) -> None:
         self.seen.add(payload)
 
-    async def has_all(self, numbers: range, seconds: float = PATIENCE) -> None:
+    async def has_all(self, numbers: range, seconds: float = TIMEOUT) -> None:
         def complete(seen: list[int]) -> bool:
             return len(seen) >= len(numbers) and set(seen) >= set(numbers)
 

@@ -22,7 +22,7 @@ from tests.conformance.proxy import Proxy
 T = TypeVar("T")
 
 #: Seconds until something that takes milliseconds is given up.
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 class Publisher(Endpoint):
@@ -59,7 +59,7 @@ class Witness:
     def take(self, queue: str, count: int) -> list[tuple[str, BasicProperties, bytes]]:
         """Take ``count`` messages of ``queue``: routing key, properties and body of each."""
         taken: list[tuple[str, BasicProperties, bytes]] = []
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         for method, properties, body in self.channel.consume(queue, auto_ack=True, inactivity_timeout=0.2):
             if method is not None:
                 taken.append((method.routing_key, properties, body))
@@ -92,9 +92,9 @@ def witness(url: str) -> Iterator[Witness]:
 
 def until(condition: Callable[[], object], what: str) -> None:
     """Wait for something that does not notify anybody."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE:g} s"
+        assert time.monotonic() < deadline, f"{what}: not within {TIMEOUT:g} s"
         time.sleep(0.01)
 
 
@@ -114,7 +114,7 @@ class Background(Future[T]):
 
     def get(self) -> T:
         """Return or raise what the call did. Fail if it takes too long."""
-        return self.result(PATIENCE)
+        return self.result(TIMEOUT)
 
 
 class ProxyThread:
@@ -144,7 +144,7 @@ class ProxyThread:
         self._loop.close()
 
     def _await(self, awaitable: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result(PATIENCE)
+        return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result(TIMEOUT)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a method of the proxy in its thread, and wait for it."""

@@ -14,7 +14,7 @@ import trustme
 
 from eda_kombu import NotConfirmed
 from eda_tools.broker import EmbeddedBrokerThread
-from tests.adapters.kombu.support import PATIENCE, Publisher, witness
+from tests.adapters.kombu.support import TIMEOUT, Publisher, witness
 
 AUTHORITY = trustme.CA()
 
@@ -59,11 +59,11 @@ def tls_front(port: int, host: str) -> Iterator[str]:
 
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    server = asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE)
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(TIMEOUT)
     try:
         yield f"amqps://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     finally:
-        asyncio.run_coroutine_threadsafe(stop(server), loop).result(PATIENCE)
+        asyncio.run_coroutine_threadsafe(stop(server), loop).result(TIMEOUT)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

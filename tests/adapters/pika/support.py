@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from eda_core import ReconnectPolicy
 from eda_pika import Service
-from tests.support.services import PATIENCE, Record, conversation, within
+from tests.support.services import TIMEOUT, Record, conversation, within
 
 #: Where no broker is.
 NOWHERE = "amqp://guest:guest@127.0.0.1:1/"
@@ -73,7 +73,7 @@ class Probe(Service):
         """Call a method in another thread than the service's."""
         return await within(asyncio.to_thread(call, *arguments, **named), f"{call} returns")
 
-    async def ended(self, seconds: float = PATIENCE) -> None:
+    async def ended(self, seconds: float = TIMEOUT) -> None:
         await within(asyncio.shield(self.end), f"the end of {self.logical_service}", seconds)
 
 
@@ -91,7 +91,7 @@ class Listener(Probe):
     def handle_event(self, event: str, payload: Any, conversation_id: str, meta: dict[str, Any]) -> Any:
         self.note(payload)
 
-    async def has_all(self, numbers: range, seconds: float = PATIENCE) -> None:
+    async def has_all(self, numbers: range, seconds: float = TIMEOUT) -> None:
         wanted = set(numbers)
         await self.seen.until(lambda seen: wanted <= set(seen), f"all {len(wanted)} events", seconds)
 
@@ -132,7 +132,7 @@ async def running(*services: Probe, ready: bool = True) -> AsyncIterator[None]:
             if not service.end.done():
                 service.stop(0.0)
         for service in services:  # or they would tell their end to an event loop that is closed, which is another error
-            await asyncio.wait((service.end,), timeout=PATIENCE)
+            await asyncio.wait((service.end,), timeout=TIMEOUT)
         raise
     for service in services:
         if not service.end.done():

@@ -117,7 +117,7 @@ async def test_a_child_that_asks_the_service_hears_that_it_is_none(threads: int)
         os._exit(0)
 """,
     )
-    refused = "refused: this process is a fork of the service's; publish by eda_kombu.Endpoint here"
+    refused = "refused: this process is a fork of the service's process; publish by eda_kombu.Endpoint here"
     assert lines.count(refused) == 3
 
 

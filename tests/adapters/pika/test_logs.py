@@ -18,7 +18,7 @@ from eda_core import LocalError, StateError
 from eda_core.criticality import INFO, WARNING
 from eda_tools.broker import EmbeddedBroker
 from tests.adapters.pika.support import Listener, publish, running
-from tests.support.services import PATIENCE, asynchronous, peer, program, within
+from tests.support.services import TIMEOUT, asynchronous, peer, program, within
 
 IN_THREADS = pytest.mark.parametrize("threads", [0, 3])
 Meta = dict[str, Any]
@@ -44,7 +44,7 @@ class ToTheBus(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if threading.current_thread().name == self.source:
-            assert self.wanted.wait(PATIENCE), "no other thread logs"
+            assert self.wanted.wait(TIMEOUT), "no other thread logs"
             self.send(record.getMessage())
 
 
@@ -128,7 +128,7 @@ async def test_a_log_does_not_wait_for_a_loop_that_a_handler_blocks() -> None:
                 logged.set()
 
             threading.Thread(target=log, daemon=True).start()
-            self.note(logged.wait(PATIENCE))
+            self.note(logged.wait(TIMEOUT))
 
     async with EmbeddedBroker() as broker, peer(broker.url) as client:
         logs = await client.tap("logs", "#")

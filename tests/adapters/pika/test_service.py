@@ -18,7 +18,7 @@ from eda_pika.connection import Properties
 from eda_tools.broker import EmbeddedBroker
 from tests.adapters.pika.support import NOWHERE, Listener, Probe, publish, running, until
 from tests.support.rabbitmq import RabbitNode
-from tests.support.services import PATIENCE, asynchronous, peer, within
+from tests.support.services import TIMEOUT, asynchronous, peer, within
 
 Meta = dict[str, Any]
 
@@ -256,7 +256,7 @@ class Slow(Listener):
     def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Meta) -> None:
         time.sleep(0.2 if payload == 0 else 0.01)
         if payload == 2:
-            assert self.heard.wait(PATIENCE)
+            assert self.heard.wait(TIMEOUT)
         self.publish_event("Other", payload, conversation_id)
         self.note(payload)
 

@@ -6,10 +6,25 @@ from typing import Any
 
 import pytest
 from pamqp import base
-from pamqp.commands import Basic, Channel, Connection, Exchange, Queue
+from pamqp.commands import Basic, Channel, Confirm, Connection, Exchange, Queue
 
 from eda_core.drivers.link import Link, reason
-from eda_core.machine.effects import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, Publish, PublishLog
+from eda_core.machine.effects import (
+    CONSUMING,
+    LOGGING,
+    PUBLISHING,
+    Ack,
+    Cancel,
+    Close,
+    Connect,
+    Consume,
+    Declare,
+    Effect,
+    Nack,
+    OpenChannel,
+    Publish,
+    PublishLog,
+)
 from eda_core.machine.identifiers import Epoch, PublishId
 from tests.core.drivers.test_base import Carrier
 
@@ -20,6 +35,7 @@ EFFECTS: dict[str, Effect] = {
     "declare": Declare(EPOCH, ()),
     "consume": Consume(EPOCH, "q", "events"),
     "cancel": Cancel(EPOCH, "events"),
+    "open_channel": OpenChannel(EPOCH, PUBLISHING),
     "ack": Ack(EPOCH, 1, False),
     "nack": Nack(EPOCH, 1, False),
     "publish": PUBLISH,
@@ -131,7 +147,6 @@ def test_a_failure_on_a_link_that_is_given_up_is_no_news() -> None:
         (Basic.Ack(3, True), ("confirmed", EPOCH, 3, ("multiple", True))),
         (Basic.Nack(4, False), ("refused", EPOCH, 4, ("multiple", False))),
         (Basic.Cancel("events"), ("consumer_cancelled", EPOCH, "events")),
-        (Channel.Close(404, "NOT_FOUND", 0, 0), ("channel_closed", EPOCH, "NOT_FOUND")),
         (Connection.Blocked("low on memory"), ("blocked", EPOCH, "low on memory")),
         (Connection.Unblocked(), ("unblocked", EPOCH)),
     ],
@@ -142,6 +157,20 @@ def test_each_method_of_the_broker_is_an_input(method: base.Frame, told: tuple[A
     content = (PROPERTIES, b"body") if method.name in ("Basic.Deliver", "Basic.Return") else ()
     link.receive(method.name, method, *content)
     assert inputs == [told]
+
+
+@pytest.mark.parametrize("channel", [CONSUMING, PUBLISHING, LOGGING])
+def test_a_channel_that_is_closed_or_open_is_an_input_with_its_name(channel: str) -> None:
+    link, told = made()
+    named = ("channel", channel)
+    link.receive("Channel.Close", Channel.Close(404, "NOT_FOUND", 0, 0), channel)
+    assert told == [("channel_closed", EPOCH, "NOT_FOUND", named)]
+    told.clear()
+    link.receive("Channel.OpenOk", Channel.OpenOk(), channel)
+    if channel == PUBLISHING:  # it is open for publishing when its confirms are on
+        assert told == []
+        link.receive("Confirm.SelectOk", Confirm.SelectOk())
+    assert told == [("channel_opened", EPOCH, named)]
 
 
 def test_that_a_consumer_is_there_or_gone_is_no_news() -> None:
@@ -173,24 +202,24 @@ def test_the_replies_to_a_declare_are_one_input_each_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("replies", "consuming", "told"),
+    ("replies", "channel", "told"),
     [
-        (0, True, "gone, in answer to Queue.Bind(queue='q', exchange='events', routing_key='Told')"),
-        (1, True, "gone, in answer to Basic.Qos()"),
-        (2, True, "gone"),
-        (0, False, "gone"),
+        (0, CONSUMING, "gone, in answer to Queue.Bind(queue='q', exchange='events', routing_key='Told')"),
+        (1, CONSUMING, "gone, in answer to Basic.Qos()"),
+        (2, CONSUMING, "gone"),
+        (0, PUBLISHING, "gone"),
     ],
 )
 def test_a_channel_that_the_broker_closes_names_the_declaration_that_is_not_answered(
-    replies: int, consuming: bool, told: str
+    replies: int, channel: str, told: str
 ) -> None:
     link, inputs = willing()
     link.up = True
     link.perform(Declare(EPOCH, (Queue.Bind(queue="q", exchange="events", routing_key="Told"), Basic.Qos())))
     for reply in (Queue.BindOk(), Basic.QosOk())[:replies]:
         link.receive(reply.name, reply)
-    link.report_channel_closed("gone", consuming=consuming)
-    assert inputs[-1] == ("channel_closed", EPOCH, told)
+    link.report_channel_closed(channel, "gone")
+    assert inputs[-1] == ("channel_closed", EPOCH, told, ("channel", channel))
 
 
 @pytest.mark.parametrize("reply", [Exchange.DeclareOk(), Queue.DeclareOk("q", 0, 0), Queue.BindOk(), Basic.QosOk()])

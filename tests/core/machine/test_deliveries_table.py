@@ -13,6 +13,7 @@ from eda_core.machine.deliveries import (
     ACKING,
     ACKING_GROUPED,
     CONFIRMED,
+    COPY_FAILED,
     DEFERRED,
     DEFERS,
     FAIL,
@@ -29,6 +30,7 @@ from eda_core.machine.deliveries import (
     LOST,
     ORPHANED,
     PAUSED,
+    PUBLISH_FAILED,
     READY_GROUPED,
     REJECT,
     REJECTED,
@@ -95,6 +97,15 @@ def lost(stage: str) -> str:
     return IGNORE if stage in (*ENDS, ORPHANED) else LOST
 
 
+def publish_fails(stage: str) -> str:
+    """Return the stage after one of its publishes has failed. One that is rejected or given back stays so."""
+    if stage in RUNS:
+        return RUNNING_FAILED if stage in (RUNNING, RUNNING_ACKED, RUNNING_GROUPED) else IGNORE
+    if stage in (DEFERRED, ACKING, ACKING_GROUPED):
+        return FAILING
+    return IGNORE if stage is REJECTING else ILLEGAL  # elsewhere nothing is unconfirmed
+
+
 def expected(stage: str, signal: str) -> str:
     """Return the table, made in another way: input by input instead of stage by stage."""
     if signal in (SUCCEEDED, DEFERS, FAILED):
@@ -103,6 +114,10 @@ def expected(stage: str, signal: str) -> str:
         return by_hand(stage, signal)
     if signal is CONFIRMED:
         return confirms(stage)
+    if signal is PUBLISH_FAILED:
+        return publish_fails(stage)
+    if signal is COPY_FAILED:
+        return REJECTING if stage is ACKING else ILLEGAL
     if signal is LINK_LOST:
         return lost(stage)
     if signal is STOP:

@@ -18,6 +18,7 @@ from eda_core.machine.effects import (
     Consume,
     Declare,
     Nack,
+    OpenChannel,
     Publish,
     PublishDone,
     PublishLog,
@@ -50,7 +51,7 @@ def test_what_touches_the_link_carries_its_epoch(kind: type) -> None:
 
 
 def test_the_loss_of_a_log_or_of_a_hook_is_not_the_loss_of_the_link() -> None:
-    assert set(ON_LINK) == {Declare, Consume, Cancel, Publish, Ack, Nack}
+    assert set(ON_LINK) == {Declare, Consume, Cancel, OpenChannel, Publish, Ack, Nack}
 
 
 def test_connect_does_not_show_the_password() -> None:

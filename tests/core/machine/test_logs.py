@@ -17,7 +17,7 @@ from tests.core.kit import WALL, config, of, only, snapshot
 FIRST, SECOND = Epoch(1), Epoch(2)
 
 
-def logbook() -> Logs:
+def some_logs() -> Logs:
     return Logs(config(), WALL)
 
 
@@ -38,7 +38,7 @@ def texts(effects: list[PublishLog]) -> list[str]:
 
 
 def test_a_record_goes_out_at_once_while_there_is_a_link() -> None:
-    logs = logbook()
+    logs = some_logs()
     begin(logs, SECOND)
     effect = only(PublishLog, write(logs, "it broke", ERROR, full="all of it", conversation_id="c-1", fields={"k": 1}))
     assert (effect.epoch, effect.exchange, effect.routing_key) == (SECOND, "logs", "svc.ERROR")
@@ -59,7 +59,7 @@ def test_a_record_goes_out_at_once_while_there_is_a_link() -> None:
 
 
 def test_records_written_without_a_link_go_out_with_the_next_one_in_order() -> None:
-    logs = logbook()
+    logs = some_logs()
     assert write(logs, "one") == write(logs, "two") == []
     sent = begin(logs, FIRST)
     assert texts(sent) == ["one", "two"]
@@ -68,13 +68,13 @@ def test_records_written_without_a_link_go_out_with_the_next_one_in_order() -> N
 
 
 def test_a_kept_record_has_the_time_at_which_it_was_written() -> None:
-    logs = logbook()
+    logs = some_logs()
     write(logs, now=1.0)
     assert json.loads(only(PublishLog, begin(logs, FIRST)).body)["timestamp"] == WALL + 1.0
 
 
 def test_a_lost_link_keeps_records_again() -> None:
-    logs = logbook()
+    logs = some_logs()
     begin(logs, FIRST)
     logs.lost()
     assert write(logs, "between") == []
@@ -83,7 +83,7 @@ def test_a_lost_link_keeps_records_again() -> None:
 
 
 def test_the_latest_records_are_kept_and_no_more() -> None:
-    logs = logbook()
+    logs = some_logs()
     for number in range(KEPT_LOGS + 3):
         write(logs, str(number))
     assert texts(begin(logs, FIRST)) == [str(number) for number in range(3, KEPT_LOGS + 3)]
@@ -91,7 +91,7 @@ def test_the_latest_records_are_kept_and_no_more() -> None:
 
 @pytest.mark.parametrize(("level", "fields"), [(8, None), (-1, None), (True, None), (INFO, {"id": 1})])
 def test_a_refused_record_leaves_nothing_behind(level: int, fields: dict[str, Any] | None) -> None:
-    logs = logbook()
+    logs = some_logs()
     before = snapshot(logs)
     with pytest.raises(LocalError):
         write(logs, level=level, fields=fields)

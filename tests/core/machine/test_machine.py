@@ -311,7 +311,7 @@ def test_a_refused_publish_is_sent_again_whole_and_its_source_acknowledged_after
 
 
 def test_a_refused_publish_is_sent_until_it_is_accepted() -> None:
-    bench = opened(retry_delay=5.0)
+    bench = opened(retry_delay=0.4)
     publish = bench.send(ticket=1)
     for _ in range(10):
         bench.refuse(publish)

@@ -92,7 +92,7 @@ def test_who_only_uses_the_package_keeps_its_ctrl_c() -> None:
 
 def test_the_tools_load_where_there_is_no_sighup(tmp_path: Path) -> None:
     """As on Windows."""
-    modules = ", ".join(f"eda_tools.{name}" for name in ("broker", *TOOLS))
+    modules = ", ".join(f"eda_tools.{name}" for name in ("broker", "eda", *TOOLS))
     code = f"import signal; del signal.SIGHUP; import {modules}; sys.exit(eda_tools.eda.main(['--version']))"
     ran = alone("-c", f"import sys; {code}")
     assert (ran.status, ran.err) == (cli.DONE, "")

@@ -69,7 +69,7 @@ class Management:
         login = parts if parts.username is not None or amqp_url is None else urlsplit(amqp_url)
         user, password = unquote(login.username or "guest"), unquote(login.password or "guest")
         self._authorization = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
-        self.url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+        self.url: str = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
     async def get(self, *path: str) -> Any:
         """What ``/api/<path>`` answers; ``None`` if it does not exist or this user may not see it.

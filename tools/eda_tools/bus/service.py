@@ -25,7 +25,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from pamqp.commands import Basic
 
@@ -49,9 +49,9 @@ _ACK_EVERY: Final = 50
 class ToolService(Service):
     """A service that leaves no queue behind. Run it by :func:`running`."""
 
-    PREFETCH_COUNT = 200
-    RETRY_DELAY = 1.0
-    STOP_TIMEOUT = 3.0
+    PREFETCH_COUNT: ClassVar[int] = 200
+    RETRY_DELAY: ClassVar[float] = 1.0
+    STOP_TIMEOUT: ClassVar[float] = 3.0
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class ToolService(Service):
         self.use_exclusive_queues()
         self.tool = tool
         self.output = output
-        self.ready = asyncio.Event()
+        self.ready: asyncio.Event = asyncio.Event()
         self.running: asyncio.Task[None] | None = None
 
     def machine_settings(self) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Output:
 
     def __init__(self, prog: str) -> None:
         self.prog = prog
-        self.json = False
+        self.json: bool = False
         self.doing = ""
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # the parent process has closed it
@@ -69,6 +69,8 @@ class Output:
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure is not None:  # tests replace the streams by others
                 reconfigure(errors="backslashreplace")
+        self.out: Console
+        self.err: Console
         self.configure()
 
     def configure(self, *, json: bool = False, color: str = "auto") -> None:

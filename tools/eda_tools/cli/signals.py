@@ -62,7 +62,7 @@ class Ending:
     """
 
     def __init__(self, timeout: float | None = None, abandon: Callable[[], None] = lambda: None) -> None:
-        self.status = 0
+        self.status: int = 0
         self._deadline = math.inf if timeout is None else time.monotonic() + timeout
         self._abandon = abandon
         self._work: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None

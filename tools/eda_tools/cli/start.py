@@ -51,11 +51,11 @@ def _command(name: str) -> Callable[[], int]:
 
 
 # The commands that an installation makes (``pyproject.toml``).
-eda = _command("eda")
-logger = _command("logger")
-monitor = _command("monitor")
-publish_event = _command("publish_event")
-publish_configuration = _command("publish_configuration")
-send_command = _command("send_command")
-inspect_queue = _command("inspect_queue")
-resurrect = _command("resurrect")
+eda: Callable[[], int] = _command("eda")
+logger: Callable[[], int] = _command("logger")
+monitor: Callable[[], int] = _command("monitor")
+publish_event: Callable[[], int] = _command("publish_event")
+publish_configuration: Callable[[], int] = _command("publish_configuration")
+send_command: Callable[[], int] = _command("send_command")
+inspect_queue: Callable[[], int] = _command("inspect_queue")
+resurrect: Callable[[], int] = _command("resurrect")

@@ -1,0 +1,1 @@
+"""How dead letters are published again, and what is changed in them."""

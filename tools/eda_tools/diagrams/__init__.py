@@ -1,0 +1,1 @@
+"""Conversations and routes as trees and pictures."""
