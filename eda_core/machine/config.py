@@ -24,7 +24,7 @@ class Config:
     """The configuration of a service. Make it by :meth:`make`, which also checks URLs and binding keys.
 
     Attributes:
-        urls: the URLs of the brokers, which are tried in turn.
+        urls: the URLs of the brokers, which are tried in turn, those whose last attempt failed after the others.
         service: the name of the logical service.
         events, commands, configurations, logs: binding keys. Those for commands are for results, too.
         queue_type: the type of the queues for events and commands, ``"classic"`` or ``"quorum"``; "" for the broker's

@@ -50,7 +50,7 @@ class Connection:
 
     __slots__ = (
         *"_added _adding _adding_due _config _consuming _due _failures _given _learned _next_url _open_since".split(),
-        *"_random _refused_urls _wanted _was_open epoch error progress queues state stop_due".split(),
+        *"_random _refused_urls _silent_urls _wanted _was_open epoch error progress queues state stop_due".split(),
     )
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
@@ -75,6 +75,8 @@ class Connection:
         self._failures = 0
         self._next_url = 0
         self._refused_urls: set[int] = set()
+        #: The URLs whose last attempt did not open a link. They are tried after the others.
+        self._silent_urls: set[int] = set()
         self._open_since: float | None = None
         self._was_open = False
         #: When the present state ends: with the next attempt, or because the link has not opened or closed in time.
@@ -114,6 +116,7 @@ class Connection:
         self._was_open = True
         self.progress = False
         self._refused_urls.clear()
+        self._silent_urls.discard(self._next_url)
         if self.stop_due is not None:
             self._go(link.STOP)
         self._add(now, effects)
@@ -130,7 +133,9 @@ class Connection:
             return None
         reason = redact(reason)
         url = self._next_url
-        self._next_url = (url + 1) % len(self._config.urls)
+        if self._open_since is None:
+            self._silent_urls.add(url)
+        self._next_url = self._url_after(url)
         if refused:
             self._refused_urls.add(url)
         else:
@@ -266,6 +271,17 @@ class Connection:
             self._added = missing
             self._adding_due = now + self._config.connect_timeout
             effects.append(Declare(self.epoch, self._given.applied(declarations(missing, ()))))
+
+    def _url_after(self, url: int) -> int:
+        """Return the next URL in turn, without those that did not answer, if there is another one."""
+        count = len(self._config.urls)
+        in_turn = [(url + step) % count for step in range(1, count + 1)]
+        return next((each for each in in_turn if each not in self._silent_urls), in_turn[0])
+
+    def urls(self) -> tuple[str, ...]:
+        """Return all URLs, that of the link or of the next attempt first."""
+        urls = self._config.urls
+        return urls[self._next_url :] + urls[: self._next_url]
 
     def _forget_link(self) -> None:
         self._open_since = None

@@ -135,6 +135,11 @@ class Machine:
         return self._stale + self._deliveries.stale
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """The URLs of the brokers. The first one is that of the link, or of the next attempt to connect."""
+        return self._connection.urls()
+
+    @property
     def published(self) -> int:
         """How many messages were accepted for publishing so far."""
         return self._outbox.published

@@ -107,7 +107,7 @@ class Given:
 
     The machine learns that from the broker, which closes the channel: with 406 if an exchange or a queue exists with
     other properties, with 403 if the user has no permission to configure it. A passive declaration only checks that it
-    exists, and needs no permission (AMQP 0-9-1, ``queue.declare``).
+    exists, and needs no permission (AMQP 0-9-1, the field ``passive``).
     """
 
     __slots__ = ("_names",)
