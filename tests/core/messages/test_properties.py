@@ -4,6 +4,7 @@ import math
 import struct
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,3 +88,9 @@ def test_unreadable_properties_are_a_copy_with_reasons() -> None:
     assert dict(again) == dict(given)
     assert again.reason == "the routing key is not UTF-8; the exchange is not UTF-8"
     assert found.reason == "the routing key is not UTF-8", "it is not changed"
+
+
+def test_unreadable_properties_may_come_from_another_library() -> None:
+    given = SimpleNamespace(app_id="a", headers={"conversation_id": "c"}, type="another name")
+    found = Unreadable.of(given, "no")
+    assert {name: value for name, value in found if value} == {"app_id": "a", "headers": {"conversation_id": "c"}}
