@@ -222,6 +222,8 @@ class AioLink(Link):
     def _on_channel_closed(self, name: str, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
         if not self.closing and isinstance(error, Exception):
+            while name == CONSUMING and self.up and not self._consumer.rpc_frames.empty():  # sent before
+                self.hear(self._consumer.rpc_frames.get_nowait())
             self.report_channel_closed(name, reason(error))
 
     async def _leave(self) -> None:
@@ -233,8 +235,15 @@ class AioLink(Link):
     # Effects
 
     async def declare(self, effect: Declare) -> None:
-        replies = [await self._consumer.rpc(command, timeout=self._timeout) for command in effect.commands]
-        self.tell(self.machine.declared, replies)
+        await self._consumer.create_task(self._declare(effect))  # the channel ends it with its reason
+
+    async def _declare(self, effect: Declare) -> None:
+        """Do what aiormq's ``rpc`` does, for all commands at once."""
+        channel = self._consumer
+        async with channel.lock:
+            await channel.write_queue.put(ChannelFrame.marshall(channel.number, effect.commands))
+            for _ in effect.commands:
+                self.hear(await channel.rpc_frames.get())
 
     async def consume(self, effect: Consume) -> None:
         tag = effect.consumer_tag

@@ -59,15 +59,26 @@ ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
 }
 
 
+#: What RabbitMQ 4.3 answers otherwise: how the answer of the model begins, and the answer of RabbitMQ.
+ANSWERS_OF_4_3: Final = {
+    "exchange type that is a word of Erlang": (
+        "406 PRECONDITION_FAILED - unknown exchange type 'queue'",
+        "406 PRECONDITION_FAILED - invalid exchange type 'queue'",
+    )
+}
+
+
 def answer(client: Client, sent: bytes) -> str:
     """The answer of the server: ACCEPTED, or the error."""
     try:
         client.open_with("q")
         client.send_raw(sent)
         client.send(1, commands.Channel.Flow(True))
-        client.until(lambda received: isinstance(received.method, commands.Channel.FlowOk) or client.ended is not None)
-        if isinstance(client.ended, commands.Connection.Close):
-            return f"{client.ended.reply_code} {client.ended.reply_text}"
+        ends = commands.Channel.FlowOk | commands.Channel.Close
+        last = client.until(lambda received: isinstance(received.method, ends) or client.ended is not None)[-1].method
+        close = client.ended or last
+        if isinstance(close, commands.Connection.Close | commands.Channel.Close):
+            return f"{close.reply_code} {close.reply_text}"
         client.call(1, commands.Queue.Delete(queue="other"), commands.Queue.DeleteOk)
         return ACCEPTED
     finally:
@@ -77,7 +88,9 @@ def answer(client: Client, sent: bytes) -> str:
 @pytest.mark.parametrize("name", ANSWERS)
 def test_answer(rabbit: Rabbit, name: str) -> None:
     sent, ours, theirs = ANSWERS[name]
-    assert answer(Model("").connect(0), sent).startswith(ours)
+    if rabbit.version == "4.3":
+        ours, theirs = ANSWERS_OF_4_3.get(name, (ours, theirs))
+    assert answer(Model("", version=rabbit.version).connect(0), sent).startswith(ours)
     assert answer(rabbit.connect(), sent) == theirs
 
 
@@ -96,9 +109,13 @@ class Recorder:
         return data
 
 
+def _release(rabbitmq: RabbitNode) -> str:
+    return ".".join(map(str, rabbitmq.version[:2]))
+
+
 def pipes(rabbitmq: RabbitNode) -> list[Pipe]:
     """To the model, and to RabbitMQ."""
-    return [MemoryPipe(Server(Broker()), Clock()), TcpPipe("127.0.0.1", rabbitmq.port)]
+    return [MemoryPipe(Server(Broker(version=_release(rabbitmq))), Clock()), TcpPipe("127.0.0.1", rabbitmq.port)]
 
 
 def test_integers_of_changed_messages_are_written_anew(rabbitmq: RabbitNode) -> None:
@@ -128,9 +145,9 @@ def test_integers_of_changed_messages_are_written_anew(rabbitmq: RabbitNode) -> 
 
 
 def test_lazy_queues_forget_the_expiration_of_what_they_read_from_disk(rabbit: Rabbit) -> None:
-    """RabbitMQ does not decode the property again. The model has no disk."""
+    """RabbitMQ 3.10 does not decode the property again. The model has no disk."""
     seen = []
-    for client in (Model("").connect(0), rabbit.connect()):
+    for client in (Model("", version=rabbit.version).connect(0), rabbit.connect()):
         client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
         client.call(1, commands.Queue.Declare(queue="dead", exclusive=True), commands.Queue.DeclareOk)
         arguments: Any = {"x-queue-mode": "lazy", "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
@@ -147,7 +164,7 @@ def test_lazy_queues_forget_the_expiration_of_what_they_read_from_disk(rabbit: R
         (death,) = headers["x-death"]
         seen.append(death.get("original-expiration"))
         client.close()
-    assert seen == ["3600000", None]
+    assert seen == ["3600000", None if rabbit.version == "3.10" else "3600000"]
 
 
 def test_faults_before_the_connection_is_open(rabbitmq: RabbitNode) -> None:

@@ -17,7 +17,7 @@ WALL = 1_700_000_000.0
 
 @pytest.fixture
 def client() -> Client:
-    client = Client(Broker(epoch=WALL), 1)
+    client = Client(Broker(epoch=WALL, version="3.10"), 1)
     client.do(commands.Exchange.Declare(exchange="dlx", exchange_type="topic"))
     client.declare("dead")
     client.do(commands.Queue.Bind(queue="dead", exchange="dlx", routing_key="#"))
