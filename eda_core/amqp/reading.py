@@ -57,7 +57,7 @@ _CONTENT = struct.Struct(">HHQ")
 Reader = Callable[[bytes, int], tuple[Any, int]]
 
 #: What readers raise for bytes that they cannot read.
-MALFORMED: Final = (ValueError, LookupError, struct.error, RecursionError)
+MALFORMED: Final[tuple[type[Exception], ...]] = (ValueError, LookupError, struct.error, RecursionError)
 
 
 # Values
@@ -257,11 +257,11 @@ def _why(error: Exception, not_utf_8: str) -> str:
 
 _FLAGS: Final = Basic.Properties.flags
 #: pamqp's name, AMQP's name, flag and type of each property, in their order.
-PROPERTIES: Final = [
+PROPERTIES: Final[list[tuple[str, str, int, str]]] = [
     (name, "type" if name == "message_type" else name, _FLAGS[name], Basic.Properties.amqp_type(name))
     for name in Basic.Properties.attributes()
 ]
-KNOWN_FLAGS: Final = sum(_FLAGS.values())
+KNOWN_FLAGS: Final[int] = sum(_FLAGS.values())
 _PROPERTY_READERS: Final[dict[str, Reader]] = {
     "octet": _read_octet,
     "shortstr": _read_name,
