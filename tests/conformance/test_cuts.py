@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,7 +167,14 @@ def test_a_cut_at_any_step_of_the_handshake_is_a_lost_connection(adapter: str) -
     play(script, adapter)
 
 
+def established(port: int) -> int:
+    """How many connections to a port of 127.0.0.1 there are whose client has not closed them."""
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(remote.endswith(f":{port:04X}") and state == "01" for _, _, remote, state, *_ in lines)
+
+
 @every_adapter
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux tells which connections there are")
 def test_a_connection_in_which_nobody_answers_is_given_up_by_us(adapter: str) -> None:
     """There are no heartbeats: the service itself gives up the link, and does not wait for the peer to agree."""
 
@@ -176,15 +184,12 @@ def test_a_connection_in_which_nobody_answers_is_given_up_by_us(adapter: str) ->
         yield Start(worker)
         yield event("Happened", 0)
         yield Take("tap")
-        old = list(under_test.proxy.links)
         yield Freeze()
         yield Begin(worker, "publish_event", "Relayed", 1, "c")
         yield Seen(worker, "ready", 2)
         equal((yield Take("tap")).payload, 1, "what nobody had confirmed")
         yield Join(worker)
-        for link in old:
-            link.thaw()  # the proxy hears of the end only then
-        yield until(lambda: not set(old) & set(under_test.proxy.links))
+        yield until(lambda: established(under_test.proxy.port) == 2)
 
     play(script, adapter)
 
