@@ -140,6 +140,7 @@ def bench(session: nox.Session) -> None:
     session.install("-e", ".[aio,kombu,pika,tools]")
     session.run("python", "benchmarks/core.py", *session.posargs)
     session.run("python", "-m", "benchmarks.endpoint", *(each for each in session.posargs if each == "--check"))
+    session.run("python", "-m", "benchmarks.waiting", *(each for each in session.posargs if each == "--check"))
     session.run("python", "-m", "benchmarks.service")
 
 

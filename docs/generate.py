@@ -180,6 +180,7 @@ def _cell(cell: str) -> str:
 PUBLIC = (
     "eda_core",
     "eda_core.messages",
+    "eda_core.amqp",
     "eda_core.drivers",
     "eda_core.services",
     "eda_core.journal",

@@ -44,7 +44,7 @@ class AsyncioDriver(CoroutineDriver):
     def __init__(self, service: Service) -> None:
         self.loop = asyncio.get_running_loop()
         self.tasks: set[asyncio.Task[None]] = set()
-        offset, token = time.time() - self.loop.time(), f"{random.getrandbits(48):x}"
+        token, offset = f"{random.getrandbits(48):x}", lambda: time.time() - self.loop.time()
         machine = service.make_machine(random=random.random, token=token, wall_offset=offset)
         super().__init__(service, machine)
 

@@ -70,7 +70,7 @@ class _Driver(CoroutineDriver):
     def __init__(self, service: Service) -> None:
         self._loop = asyncio.get_running_loop()
         machine = service.make_machine(
-            random=random.random, token=secrets.token_hex(6), wall_offset=time.time() - self.now()
+            random=random.random, token=secrets.token_hex(6), wall_offset=lambda: time.time() - self.now()
         )
         super().__init__(service, machine)
         self._ssl = service.ssl_context

@@ -23,8 +23,8 @@ class Session(BlockingDriver):
     """See :class:`BlockingDriver`."""
 
     def __init__(self, config: Config, ssl: SSLContext | None, records: deque[Record]) -> None:
-        offset = time.time() - self.now()
-        machine = Machine(config, random=random.random, token=secrets.token_hex(6), wall_offset=offset)
+        token, offset = secrets.token_hex(6), lambda: time.time() - self.now()
+        machine = Machine(config, random=random.random, token=token, wall_offset=offset)
         super().__init__(machine, records)
         self._ssl = ssl
 

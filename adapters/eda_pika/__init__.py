@@ -9,6 +9,7 @@ require("eda_pika", "pika", {"pika": "1.4.4"})
 from eda_core.messages.values import HEADER, JSON_MODEL
 from eda_core.services.batch import RawEvent
 from eda_core.services.callbacks import CallbackBatch as Batch
-from eda_pika.service import ReconnectingSupervisor, Service
+from eda_core.services.eventail import ReconnectingSupervisor
+from eda_pika.service import Service
 
 __all__ = ["HEADER", "JSON_MODEL", "Batch", "RawEvent", "ReconnectingSupervisor", "Service"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import random
 import secrets
 import socket
@@ -15,16 +14,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
 from pika.adapters.select_connection import IOLoop
 
 from eda_core import Connect, Epoch, LocalError, StateError
-from eda_core.criticality import LOGGING_LEVELS
+from eda_core.criticality import ERROR, LOGGING_LEVELS
 from eda_core.drivers.callbacks import CallbackDriver
+from eda_core.drivers.jobs import Jobs
 from eda_core.drivers.library import library_at_work, quieten
+from eda_core.machine.outcomes import failure
 from eda_core.services.callbacks import CallbackService
 from eda_core.services.eventail import EventailService, time_to_stop
 from eda_pika.signals import SIGNALS, Signals, T
@@ -32,7 +32,7 @@ from eda_pika.transport import PikaLink
 
 LOGGER = logging.getLogger("eda_pika")
 quieten([logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name[:4] == "pika"], LOGGER)
-_TURN, _FAREWELL = 0.002, 1.0  # seconds: for handlers before the network has its turn; for sockets to close at the end
+_FAREWELL = 1.0  # seconds for sockets to close, and for reports to be written, at the end
 
 
 class Service(EventailService[None], CallbackService):
@@ -41,7 +41,8 @@ class Service(EventailService[None], CallbackService):
     Handlers, hooks and timers run in the thread of :meth:`run`, one after another, while everything else waits. So none
     may take as long as ``HEARTBEAT``, or wait for another thread that calls a method of the service. With
     ``HANDLER_THREADS`` they may. Methods may be called from any thread. They return when a message is accepted, and
-    raise ``BufferFull`` when too many messages wait. In a forked process they raise ``StateError``.
+    raise ``BufferFull`` when too many messages wait. In a forked process they raise ``StateError``. ``log`` returns at
+    once, so handlers of signals and of Python's logging may call it, but not for the records of the logger ``pika``.
     """
 
     #: How many threads run handlers, hooks and timers. 0: the thread of ``run`` does.
@@ -92,39 +93,25 @@ class Service(EventailService[None], CallbackService):
         return socket.gethostname(), os.getpid()
 
 
-class ReconnectingSupervisor:
-    """Runs ``service_factory(*args, **kwargs)``, as in eventail. The service reconnects by itself.
-
-    Attributes:
-        service: the service.
-    """
-
-    def __init__(self, service_factory: Callable[..., Service], *args: Any, **kwargs: Any) -> None:
-        self.service: Service = service_factory(*args, **kwargs)
-
-    def run(self) -> None:
-        """Run the service: see :meth:`Service.run`. A ``KeyboardInterrupt`` ends it and is not raised."""
-        with suppress(KeyboardInterrupt):
-            self.service.run()
-
-
 class _Driver(CallbackDriver):
     def __init__(self, service: Service, signals: tuple[int, ...]) -> None:
         machine = service.make_machine(
-            random=random.random, token=secrets.token_hex(6), wall_offset=time.time() - self.now()
+            random=random.random, token=secrets.token_hex(6), wall_offset=lambda: time.time() - self.now()
         )
         super().__init__(service, machine)
         self.loop: Any = IOLoop()
         self._process, self._thread, self._context = os.getpid(), threading.get_ident(), service.ssl_context
         self._threads = service.HANDLER_THREADS
-        self._signals = Signals(self.loop, self.interrupt, machine.config.stop_timeout, signals)
-        self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._signals = Signals(self.loop, self.interrupt, self._woken, machine.config.stop_timeout, signals)
+        self._jobs = Jobs(self.run_job, self._soon, self.now, self._threads)
         self._asked: set[Future[Any]] = set()
-        self._working = self._ended = False
+        self._ended = False
 
     def run(self) -> None:
         for _ in range(self._threads):  # daemons, so that a handler that never ends does not keep the process alive
-            threading.Thread(target=self._serve, name="eda handlers", daemon=True).start()
+            threading.Thread(target=self._jobs.serve, name="eda handlers", daemon=True).start()
+        reporter = threading.Thread(target=self.write_reports, name="eda reports", daemon=True)
+        reporter.start()
         try:
             with self._signals.heard(), library_at_work():
                 self.tell(self.machine.start)
@@ -132,15 +119,16 @@ class _Driver(CallbackDriver):
                     try:
                         self.loop.start()
                     except Exception as error:  # a mistake in pika: nothing of ours raises in its loop
-                        LOGGER.exception("pika failed")
+                        self.report(ERROR, f"pika failed\n{failure(error).detail}")
                         for link in self._links():
                             link.lose(repr(error))
         finally:
             self.over = self._ended = True
-            for _ in range(self._threads):
-                self._jobs.put(None)
+            self._jobs.end()
             while self._asked:
                 self._asked.pop().cancel()
+            self.end_reports()
+            reporter.join(_FAREWELL)
             if not self.forked():  # in a fork, a thread that does not exist there may hold a lock of the loop
                 self.loop.close()
         self.raise_end()
@@ -152,13 +140,14 @@ class _Driver(CallbackDriver):
         return os.getpid() != self._process
 
     def ask(self, call: Callable[[], T]) -> T:
-        """Run ``call`` in the loop's thread, and return or raise what it does."""
+        """Run ``call`` in the loop's thread, after what was posted, and return or raise what it does."""
         self.check_process()
         if threading.get_ident() == self._thread and not self._ended:
+            self._signals.run(self.do_posted, False)
             return self._signals.run(call, False)
         answer: Future[T] = Future()
         self._asked.add(answer)
-        self.loop.add_callback_threadsafe(partial(self._answer, answer, call))
+        self._in_loop(partial(self._answer, answer, call))
         if self._ended:  # perhaps before it could see this call
             answer.cancel()
         try:
@@ -166,10 +155,22 @@ class _Driver(CallbackDriver):
         except CancelledError:
             raise StateError("the service has stopped", hint="call this before") from None
 
+    def wake(self) -> None:
+        self._signals.wake()
+
+    def _woken(self) -> None:
+        """Go on in the loop. The thread of the signals calls this, because pika's way to wake its loop takes a lock."""
+        if self._posted:
+            self._in_loop(self.do_posted)
+
+    def _in_loop(self, call: Callable[[], object]) -> None:
+        with library_at_work():  # pika logs this; a handler of logging that logs to the bus would come back here
+            self.loop.add_callback_threadsafe(call)
+
     def request_stop(self, timeout: float | None) -> None:
         """Stop soon. May be called in any thread."""
         self.check_process()
-        call = partial(self.loop.add_callback_threadsafe, partial(self.stop, timeout))
+        call = partial(self._in_loop, partial(self.stop, timeout))
         if threading.get_ident() == self._thread:
             self._signals.run(call, False)
         else:
@@ -178,6 +179,7 @@ class _Driver(CallbackDriver):
 
     def _answer(self, answer: Future[T], call: Callable[[], T]) -> None:
         self._asked.discard(answer)
+        self.do_posted()
         if answer.set_running_or_notify_cancel():
             try:
                 answer.set_result(call())
@@ -199,7 +201,7 @@ class _Driver(CallbackDriver):
         if self.over and not self.links:
             self._end()
 
-    def report(self, level: int, text: str) -> None:
+    def write(self, level: int, text: str) -> None:
         LOGGER.log(LOGGING_LEVELS[level], "%s", text)
 
     def stopped(self, error: str | None) -> None:
@@ -218,24 +220,8 @@ class _Driver(CallbackDriver):
             return self._signals.run(partial(function, *arguments), not self._threads)
 
     def spawn(self, job: Callable[[], None]) -> None:
-        self._jobs.put(job)
-        if not self._threads and not self._working:
-            self._working = True
-            self._work_soon()
+        self._jobs.add(job)
 
-    def _work_soon(self) -> None:
-        """Run jobs in the turn after the next. So what waits is sent before a handler begins, which may take long."""
-        self.loop.call_later(0.0, partial(self.loop.call_later, 0.0, self._work))
-
-    def _work(self) -> None:
-        until = self.now() + _TURN
-        self.run_job(self._jobs.get())
-        while not self._jobs.empty() and self.now() < until:
-            self.run_job(self._jobs.get())
-        self._working = not self._jobs.empty()
-        if self._working:
-            self._work_soon()
-
-    def _serve(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self.run_job(job)
+    def _soon(self, call: Callable[[], None]) -> None:
+        """Call it in the turn after the next, so that what waits is sent before: a handler may take long."""
+        self.loop.call_later(0.0, partial(self.loop.call_later, 0.0, call))

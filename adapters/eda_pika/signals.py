@@ -31,12 +31,15 @@ class Signals:
 
     Args:
         call: what each signal calls, in the loop.
+        woken: what :meth:`wake` calls, in the thread of the signals.
         grace: seconds that a stop has after the first signal.
         numbers: the signals; if there are any, the run is in the main thread.
     """
 
-    def __init__(self, loop: Any, call: Callable[[], None], grace: float, numbers: tuple[int, ...]) -> None:
-        self._loop, self._call, self._grace, self._numbers = loop, call, grace, numbers
+    def __init__(
+        self, loop: Any, call: Callable[[], None], woken: Callable[[], None], grace: float, numbers: tuple[int, ...]
+    ) -> None:
+        self._loop, self._call, self._woken, self._grace, self._numbers = loop, call, woken, grace, numbers
         self._deadline: float | None = None
         self._due = self._ended = self._interruptible = False
         self._reader, self._writer = socket.socketpair()
@@ -46,19 +49,19 @@ class Signals:
     def heard(self) -> Iterator[None]:
         """Handle the signals in the block. After the block their handlers are what they were before."""
         with self._reader, self._writer, ExitStack() as stack:
+            thread = threading.Thread(target=self._listen, name="eda signals", daemon=True)
             if self._numbers:
                 # Python writes the numbers of signals here, even while user code keeps it from calling their handlers.
                 before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
                 stack.callback(signal.set_wakeup_fd, before)
                 stack.enter_context(SIGNALS.heard(self._numbers, self._handle))
-                thread = threading.Thread(target=self._listen, name="eda signals", daemon=True)
-                thread.start()
-                stack.callback(self._end, thread)
+            thread.start()
+            stack.callback(self._end, thread)
             yield
 
     def _end(self, thread: threading.Thread) -> None:
         self._ended = True
-        self._wake()
+        self.wake()
         thread.join()  # it sends no more signals; Python handles those that it has sent before the handlers change
 
     def run(self, call: Callable[[], T], interruptible: bool) -> T:
@@ -73,9 +76,10 @@ class Signals:
         """End user code after so many seconds, or earlier if that was asked before. May be called in any thread."""
         due = time.monotonic() + seconds
         self._deadline = due if self._deadline is None else min(due, self._deadline)
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Wake the thread. This takes no lock, so it may be called in any thread, and in handlers of signals."""
         with suppress(OSError):  # it is full, so the thread wakes anyway; or it is closed
             self._writer.send(b"\0")
 
@@ -87,7 +91,9 @@ class Signals:
                 self._break_in()
             self._reader.settimeout(left)
             with suppress(TimeoutError):
-                for number in self._reader.recv(99):
+                written = self._reader.recv(99)
+                self._woken()
+                for number in written:
                     if number in self._numbers and not self._due:
                         self.hurry(self._grace if self._deadline is None else 0.0)
                         self._loop.add_callback_threadsafe(self._call)

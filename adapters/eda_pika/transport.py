@@ -20,6 +20,9 @@ from eda_core.drivers.base import Driver
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_pika.connection import Connection, Properties, parameters
 
+_SPEC = pika.spec
+_REPLIES = [_SPEC.Exchange.DeclareOk, _SPEC.Queue.DeclareOk, _SPEC.Queue.BindOk, _SPEC.Basic.QosOk]
+
 
 class PikaLink(Link):
     """The connections and channels of one epoch. It begins to open when it is made.
@@ -68,6 +71,7 @@ class PikaLink(Link):
         consuming, self._publishes = (yield self._connect), (yield self._connect)
         self._consumer = yield partial(self._channel, consuming, CONSUMING)
         self._consumer.add_on_cancel_callback(self._on_frame)
+        self._consumer.add_callback(self._on_reply, _REPLIES, one_shot=False)
         yield from self._opening_channel(PUBLISHING)
         yield from self._opening_channel(LOGGING)
         self._publishes.add_on_connection_blocked_callback(lambda _, frame: self._on_frame(frame))
@@ -126,14 +130,12 @@ class PikaLink(Link):
     # Effects
 
     def declare(self, effect: Declare) -> None:
-        def replied(frame: Any) -> None:
-            kind: Any = commands.INDEX_MAPPING[frame.method.INDEX]
-            self.receive(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)))
+        for command in effect.commands:  # not by _rpc, which sends each one when the one before is answered
+            self._consumer._send_method(_SPEC.methods[command.index]().decode(command.marshal()))
 
-        known = pika.spec.methods
-        for command in effect.commands:  # pika sends each one when the one before is answered
-            method = known[command.index]().decode(command.marshal())
-            self._consumer._rpc(method, replied, [known[command.index + 1]])
+    def _on_reply(self, frame: Any) -> None:
+        kind: Any = commands.INDEX_MAPPING[frame.method.INDEX]
+        self.receive(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)))
 
     def consume(self, effect: Consume) -> None:
         tag, then = effect.consumer_tag, self._answer_to(effect)

@@ -68,7 +68,8 @@ class Driver(ABC):
         machine: the machine of the service.
         links: the links by epoch. An adapter may remove those that are closed.
         at_stop: functions that are called when the service is asked to stop. The key says who set them.
-        at_end: functions that are called with the outcome and the time when the handler of the delivery ends.
+        at_end: functions that are called with the outcome and the time when the handler of the delivery ends. They
+            return the outcome that the machine is told.
         over: whether the service has stopped.
         error: why it has stopped, if nobody asked it to.
     """
@@ -82,7 +83,7 @@ class Driver(ABC):
         self.error: str | None = None
         self._timers = Timers()
         self._interrupted = False
-        self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], None]] = {}
+        self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], Outcome]] = {}
         self._todo: deque[Effect] = deque()
         self._pumping = False
         self._armed: float | None = None
@@ -137,6 +138,14 @@ class Driver(ABC):
         """
         return call()
 
+    def post(self, call: Callable[[], object]) -> None:
+        """Run ``call`` where the machine may be used, and do not wait for that. When the service has stopped, drop it.
+
+        Here it is run at once. A driver whose methods are called from several threads, or from handlers of signals,
+        overrides this. Then it may be called anywhere: it must not wait, and must not take a lock.
+        """
+        call()
+
     # An adapter may define these: callers that wait, and the end
 
     def publish_done(self, effect: PublishDone) -> None:  # noqa: B027 - optional
@@ -146,7 +155,7 @@ class Driver(ABC):
         """Wake the caller that waits with the ticket of the effect. :func:`eda_core.answer` returns what to tell it."""
 
     def buffer_available(self) -> None:  # noqa: B027 - optional
-        """Wake the callers that got ``BufferFull``."""
+        """Let the callers that got ``BufferFull`` try again, in order, until one gets it again."""
 
     def stopped(self, error: str | None) -> None:  # noqa: B027 - optional
         """Release what is left: the service has stopped. ``error`` says why if nobody asked it to."""
@@ -161,11 +170,16 @@ class Driver(ABC):
         """Make the input that ``call(machine, now)`` makes, and perform the effects that it returns."""
         self.feed(call(self.machine, self.now()))
 
+    def make_soon(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+        """Make an input as :meth:`make` does, with the time of now, but do not wait until it is made."""
+        now = self.now()
+        self.post(lambda: self.feed(call(self.machine, now)))
+
     def handled(self, delivery: DeliveryId, outcome: Outcome) -> None:
         """Report that the handler of a :meth:`dispatch` has ended."""
         at_end = self.at_end.pop(delivery, None)
         if at_end is not None:
-            at_end(outcome, self.now())
+            outcome = at_end(outcome, self.now())
         self.tell(self.machine.handled, delivery, outcome)
 
     def stop(self, timeout: float | None = None) -> None:

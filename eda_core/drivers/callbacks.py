@@ -7,10 +7,12 @@ that.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Final
 
 from eda_core.criticality import WARNING
 from eda_core.drivers.base import Driver, UserCode
@@ -21,6 +23,9 @@ from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import check_begun, failure, outcome
 from eda_core.messages.values import AnyMessage
+
+#: How many logs may wait for the thread that uses the machine. Older ones are dropped.
+MOST_POSTED: Final = 10_000
 
 
 class CallbackDriver(Driver):
@@ -33,8 +38,19 @@ class CallbackDriver(Driver):
     def __init__(self, service: UserCode, machine: Machine) -> None:
         super().__init__(service, machine)
         self.exit: BaseException | None = None
+        self._posted: deque[Callable[[], object]] = deque(maxlen=MOST_POSTED)
+        self._waking = False
+        self._reports: SimpleQueue[tuple[int, str] | None] = SimpleQueue()
 
     # An adapter also defines these
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Let :meth:`do_posted` be called soon where the machine may be used. It must not wait, and take no lock."""
+
+    @abstractmethod
+    def write(self, level: int, text: str) -> None:
+        """Write a report to the local log, see :meth:`report`. It may wait, and may raise."""
 
     @abstractmethod
     def spawn(self, job: Callable[[], None]) -> None:
@@ -58,6 +74,36 @@ class CallbackDriver(Driver):
             raise StateError(
                 "this process is a fork of the service's process", hint="publish by eda_kombu.Endpoint here"
             )
+
+    def post(self, call: Callable[[], object]) -> None:
+        self.check_process()
+        self._posted.append(call)
+        if not self._waking:  # it is woken once, however much is posted
+            self._waking = True
+            self.wake()
+
+    def do_posted(self) -> None:
+        """Run what was posted. An adapter also calls this before each call of :meth:`ask`, to keep the order."""
+        self._waking = False
+        while self._posted:
+            self._posted.popleft()()
+
+    def report(self, level: int, text: str) -> None:
+        self._reports.put((level, text))
+
+    def write_reports(self) -> None:
+        """Write reports until :meth:`end_reports`. A thread of its own calls this.
+
+        The thread that uses the machine must not wait for the lock of a handler of logging: the thread that has the
+        lock may wait for it, to publish what it logs.
+        """
+        while (report := self._reports.get()) is not None:
+            with suppress(Exception):
+                self.write(*report)
+
+    def end_reports(self) -> None:
+        """Let :meth:`write_reports` end when it has written the reports before this."""
+        self._reports.put(None)
 
     def run_job(self, job: Callable[[], None]) -> None:
         """Run a job, unless the service has stopped.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Generator
 from inspect import isawaitable
 from typing import Any, Protocol
@@ -49,10 +50,11 @@ class CoroutineDriver(Driver):
     def __init__(self, service: UserCode, machine: Machine) -> None:
         super().__init__(service, machine)
         self._tickets = itertools.count(1)
-        self._numbers = itertools.count()
         self._waiting: dict[int, Future] = {}
-        self._for_space: dict[int, Future] = {}
-        self._for_end: dict[int, Future] = {}
+        #: The inputs that wait for space, by ticket, in order. Too many calls keep no publish waiting.
+        self._publishes_for_space: OrderedDict[int, Input] = OrderedDict()
+        self._calls_for_space: OrderedDict[int, Input] = OrderedDict()
+        self._for_end: list[Future] = []
 
     # An adapter also defines these
 
@@ -91,20 +93,18 @@ class CoroutineDriver(Driver):
         self.raise_end()
 
     async def _end(self) -> None:
-        if not self.over:
-            await self._wait(self._for_end)
-
-    async def _wait(self, waiting: dict[int, Future]) -> None:
-        """Wait until :func:`_wake` is called with ``waiting``."""
-        number = next(self._numbers)
-        waiting[number] = future = self.future()
+        if self.over:
+            return
+        self._for_end.append(future := self.future())
         try:
             await future
         finally:
-            waiting.pop(number, None)
+            self._for_end.remove(future)
 
     def stopped(self, error: str | None) -> None:
-        _wake(self._for_end)
+        for each in self._for_end:
+            if not each.done():
+                each.set_result(None)
         self.buffer_available()  # callers that wait for space get an error: the service has stopped
 
     # User code
@@ -161,14 +161,18 @@ class CoroutineDriver(Driver):
             CommandTimeout: no result came in time.
         """
         ticket = next(self._tickets)
-        while (effects := self._unless_full(make, ticket)) is None:
-            await self._wait(self._for_space)
+        for_space = self._publishes_for_space if forget is None else self._calls_for_space
+        effects = self._unless_full(make, ticket)
         waiting = self._waiting[ticket] = self.future()
-        self.feed(effects)
+        if effects is None:
+            for_space[ticket] = make
+        else:
+            self.feed(effects)
         try:
             return await waiting
         finally:
-            if self._waiting.pop(ticket, None) is not None and forget is not None:  # cancelled
+            cancelled = self._waiting.pop(ticket, None) is not None
+            if cancelled and for_space.pop(ticket, None) is None and forget is not None:
                 self.tell(forget, ticket)
 
     def _unless_full(self, make: Input, ticket: int) -> list[Effect] | None:
@@ -180,7 +184,24 @@ class CoroutineDriver(Driver):
             return None
 
     def buffer_available(self) -> None:
-        _wake(self._for_space)
+        self._fill(self._publishes_for_space)
+        self._fill(self._calls_for_space)
+
+    def _fill(self, for_space: OrderedDict[int, Input]) -> None:
+        """Make the inputs that wait, in order, until there is no space. Their callers wait on for the answers."""
+        while for_space:
+            ticket, make = next(iter(for_space.items()))
+            waiting = self._waiting[ticket]
+            try:
+                effects = [] if waiting.done() else self._unless_full(make, ticket)  # done: it is cancelled
+            except Exception as error:
+                effects = []
+                del self._waiting[ticket]
+                waiting.set_exception(error)
+            if effects is None:
+                return
+            del for_space[ticket]
+            self.feed(effects)
 
     def publish_done(self, effect: PublishDone) -> None:
         waiting = self._waiting.pop(effect.ticket, None)
@@ -197,10 +218,3 @@ class CoroutineDriver(Driver):
                 waiting.set_result(answer(effect))
             except EdaError as error:
                 waiting.set_exception(error)
-
-
-def _wake(waiting: dict[int, Future]) -> None:
-    for each in waiting.values():
-        if not each.done():
-            each.set_result(None)
-    waiting.clear()

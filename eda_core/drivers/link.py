@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from pamqp import base
 
+from eda_core.amqp.reading import named
 from eda_core.drivers.base import Driver
 from eda_core.machine.effects import (
+    CONSUMING,
     PUBLISHING,
     Ack,
     Cancel,
@@ -32,6 +34,8 @@ from eda_core.machine.machine import Machine
 #: Bytes that may wait to be sent before logs are dropped: an alarm may last for hours, and a program may log more than
 #: a broker reads.
 MAX_UNSENT: Final = 1_000_000
+#: What names a declaration.
+_NAMES: Final = ("queue", "exchange", "routing_key")
 
 
 class Link:
@@ -61,8 +65,9 @@ class Link:
             Publish: self.publish,
             PublishLog: self._log_unless_congested,
         }
+        #: The commands of the last ``Declare``, and the replies to them that have come.
+        self._declared: tuple[base.Frame, ...] = ()
         self._replies: list[base.Frame] = []
-        self._replies_expected = 0
 
     # What a transport fills in. Each of these may raise: the failure is reported to the machine.
 
@@ -71,9 +76,10 @@ class Link:
         raise NotImplementedError
 
     def declare(self, effect: Declare) -> Any:
-        """Send the commands of the effect on the consuming channel, in order.
+        """Send the commands of the effect on the consuming channel, in order, and pass each reply to :meth:`receive`.
 
-        Pass each reply to :meth:`receive`, or tell ``declared`` with all replies if the library returns them.
+        Send all of them before the first reply comes: a service may have thousands of names, and a round trip for each
+        would take too long. The broker replies in order.
         """
         raise NotImplementedError
 
@@ -129,6 +135,24 @@ class Link:
         if not self.closing:
             self.driver.tell(self.machine.effect_failed, effect, reason(error))
 
+    def report_channel_closed(self, channel: str, why: str) -> None:
+        """Tell the machine that the broker has closed a channel, and, if it refused a declaration, which one.
+
+        Args:
+            channel: ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+            why: the broker's reason.
+        """
+        refused = self._refused_declaration() if channel == CONSUMING else ""
+        self.tell(self.machine.channel_closed, f"{why}{refused}", channel=channel)
+
+    def _refused_declaration(self) -> str:
+        """The first declaration that is not answered, as the end of a reason; "" if all are."""
+        if len(self._replies) == len(self._declared):
+            return ""
+        command = self._declared[len(self._replies)]
+        names = [f"{name}={value!r}" for name in _NAMES if (value := getattr(command, name, ""))]
+        return f", in answer to {command.name}({', '.join(names)})"
+
     def report_open(self) -> None:
         """Tell the machine that the link is complete."""
         self.up = True
@@ -137,10 +161,6 @@ class Link:
     def report_channel_open(self, channel: str) -> None:
         """Tell the machine that a channel is open again."""
         self.tell(self.machine.channel_opened, channel=channel)
-
-    def report_channel_closed(self, channel: str, why: str) -> None:
-        """Tell the machine that the broker has closed a channel, with the broker's text."""
-        self.tell(self.machine.channel_closed, why, channel=channel)
 
     def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
         """Make an input of the machine, a bound method of it, with the epoch of this link as its first argument."""
@@ -154,8 +174,9 @@ class Link:
             method: an object of pamqp, or of another library, with the attributes that AMQP 0-9-1 names. A reply to a
                 command of ``Declare`` must be pamqp's.
             content: if a message comes with the method, its properties (pamqp's, or an object with the same
-                attributes) and its body. With ``Channel.Close`` and ``Channel.OpenOk`` comes the name of the channel:
-                ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+                attributes; :class:`eda_core.messages.Unreadable` if they cannot be read) and its body. With
+                ``Channel.Close`` and ``Channel.OpenOk`` comes the name of the channel: ``CONSUMING``, ``PUBLISHING`` or
+                ``LOGGING``.
 
         Raises:
             ValueError: no broker sends this method to a link that is open.
@@ -170,12 +191,12 @@ class Link:
         return None if self.congested() else self.log(effect)
 
     def _begin_to_declare(self, effect: Declare) -> Any:
-        self._replies, self._replies_expected = [], len(effect.commands)
+        self._replies, self._declared = [], effect.commands
         return self.declare(effect)
 
     def _collect_reply(self, reply: base.Frame) -> None:
         self._replies.append(reply)
-        if len(self._replies) == self._replies_expected:
+        if len(self._replies) == len(self._declared):
             self.tell(self.machine.declared, self._replies)
 
 
@@ -190,14 +211,14 @@ def _text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _delivered(link: Link, it: Any, *content: Any) -> None:
-    exchange, key = _text(it.exchange), _text(it.routing_key)
-    link.tell(link.machine.delivered, it.delivery_tag, it.redelivered, exchange, key, *content)
+def _delivered(link: Link, it: Any, properties: Any, body: bytes) -> None:
+    exchange, key, properties = named(it, properties)
+    link.tell(link.machine.delivered, it.delivery_tag, it.redelivered, exchange, key, properties, body)
 
 
-def _returned(link: Link, it: Any, *content: Any) -> None:
-    exchange, key = _text(it.exchange), _text(it.routing_key)
-    link.tell(link.machine.returned, exchange, key, *content, _text(it.reply_text))
+def _returned(link: Link, it: Any, properties: Any, body: bytes) -> None:
+    exchange, key, properties = named(it, properties)
+    link.tell(link.machine.returned, exchange, key, properties, body, _text(it.reply_text))
 
 
 #: What each method of the broker means.

@@ -40,6 +40,8 @@ class StopSignals:
         self._also_default = is_default
         #: The signals that a thread had blocked before it forks.
         self._mask: ContextVar[Iterable[int]] = ContextVar("eda_mask")
+        #: The signals of the services that run, also those for which the program has installed another handler since.
+        self._in_use: list[int] = []
 
     def choose(self, asked: Asked) -> tuple[int, ...]:
         """The numbers of the signals that a service takes, which is about to run in the thread that calls this.
@@ -92,7 +94,8 @@ class StopSignals:
     def guard_forks(self, register: Callable[..., None]) -> None:
         """Give the child processes that are forked while a service runs the program's handlers.
 
-        A signal to a child would otherwise be lost there, or reach the service by a socket that both processes have.
+        A signal to a child would otherwise be lost there, or stop the parent's service: Python writes each signal that
+        has a handler to the wakeup socket, which both processes have.
 
         Args:
             register: ``os.register_at_fork``.
@@ -102,7 +105,8 @@ class StopSignals:
     def _before_fork(self) -> None:
         """Block the signals of services: one may come to the child before it has its handlers."""
         module = self._module
-        self._mask.set(module.pthread_sigmask(module.SIG_BLOCK, self.held(module.valid_signals())))
+        numbers = {*self.held(module.valid_signals()), *self._in_use}
+        self._mask.set(module.pthread_sigmask(module.SIG_BLOCK, numbers))
 
     def _after_fork(self) -> None:
         self._module.pthread_sigmask(self._module.SIG_SETMASK, self._mask.get())
@@ -110,7 +114,7 @@ class StopSignals:
     def _in_child(self) -> None:
         for number in (held := self.held(self._module.valid_signals())):
             self._module.signal(number, self._program_handler(number))
-        if held:
+        if held or self._in_use:
             self._module.set_wakeup_fd(-1)
         self._after_fork()
 
@@ -121,9 +125,11 @@ class StopSignals:
             handler = _Handler(handler, chained=not self._is_default(handler))
             self._module.signal(number, handler)
         handler.calls.append(call)
+        self._in_use.append(number)
         try:
             yield
         finally:
+            self._in_use.remove(number)
             handler.calls.remove(call)
             if not handler.calls and self._module.getsignal(number) is handler:
                 self._module.signal(number, handler.program)

@@ -14,6 +14,7 @@ from eda_core.errors import BufferFull
 from eda_core.journal.values import plain, refused, shown_fields, without_password
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Effect
+from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
 
 VERSION: Final = 1
@@ -69,21 +70,27 @@ class RecordingMachine(Machine):
         *,
         random: Callable[[], float],
         token: str,
-        wall_offset: float,
+        wall_offset: WallOffset,
         write: Callable[[str], None],
     ) -> None:
         self._source = random
         self._drawn: list[float] = []
+        self._read_offset = wall_offset
+        self._offsets: list[float] = []
         self._write = write
         self._nested = False
-        super().__init__(config, random=self._draw, token=token, wall_offset=wall_offset)
-        machine = {"config": plain(config), "token": token, "wall_offset": wall_offset}
+        super().__init__(config, random=self._draw, token=token, wall_offset=self._offset)
+        machine = {"config": plain(config), "token": token, "wall_offset": self._offsets.pop()}
         write(json.dumps({"journal": VERSION, "machine": machine}))
 
     def _draw(self) -> float:
         number = self._source()
         self._drawn.append(number)
         return number
+
+    def _offset(self) -> float:
+        self._offsets.append(self._read_offset() if callable(self._read_offset) else self._read_offset)
+        return self._offsets[-1]
 
     def record(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[Effect]:
         """Make an input and write it to the journal, unless another input makes it: then a replay makes it, too."""
@@ -109,7 +116,10 @@ class RecordingMachine(Machine):
                 arguments = tuple(map(without_password, arguments))
                 named = {key: without_password(value) for key, value in named.items()}
             entry |= {"arguments": plain(arguments), "named": plain(named), "random": self._drawn.copy()}
+            if self._offsets:
+                entry["wall_offsets"] = self._offsets.copy()
             self._drawn.clear()
+            self._offsets.clear()
             self._write(json.dumps(entry))
         return made
 

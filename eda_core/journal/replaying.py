@@ -31,11 +31,12 @@ def replay(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any], Any]]:
     numbered = enumerate(lines, 1)
     number, line = next(numbered, (1, ""))
     draws: list[float] = []
-    machine = _machine(_parse(number, line), draws)
+    offsets: list[float] = []
+    machine = _machine(_parse(number, line), draws, offsets)
     for number, line in numbered:
         entry = _parse(number, line)
         try:
-            draws[:] = entry["random"]
+            draws[:], offsets[:] = entry["random"], entry.get("wall_offsets", ())
             arguments, named = [*restore(entry["arguments"])], {**restore(entry["named"])}
             method = getattr(machine, entry["input"] if entry["input"] in INPUTS else "")
         except Exception as error:
@@ -55,7 +56,7 @@ def _why(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _machine(header: dict[str, Any], draws: list[float]) -> Machine:
+def _machine(header: dict[str, Any], draws: list[float], offsets: list[float]) -> Machine:
     if header.get("journal") != VERSION:
         raise JournalError(f"line 1 is not the head of a journal of version {VERSION}")
 
@@ -64,9 +65,13 @@ def _machine(header: dict[str, Any], draws: list[float]) -> Machine:
             raise JournalError("the machine draws a random number, and drew none here when it was recorded")
         return draws.pop(0)
 
+    def wall_offset() -> float:
+        return offsets.pop(0) if offsets else first
+
     try:
         made = header["machine"]
-        return Machine(restore(made["config"]), random=draw, token=made["token"], wall_offset=made["wall_offset"])
+        first = float(made["wall_offset"])
+        return Machine(restore(made["config"]), random=draw, token=made["token"], wall_offset=wall_offset)
     except Exception as error:
         raise JournalError(f"line 1 cannot be read: {_why(error)}") from error
 

@@ -15,7 +15,7 @@ from eda_core.errors import LocalError
 from eda_core.machine.effects import Effect
 from eda_core.machine.identifiers import TAG_BITS, DeliveryId
 from eda_core.machine.machine import Machine
-from eda_core.machine.outcomes import Deferred, Done, Outcome, failure
+from eda_core.machine.outcomes import DEFERRED, Deferred, Failed, Outcome, failure
 
 Entry = TypeVar("Entry")
 #: An entry and its delivery, which is ``None`` if it is acknowledged already.
@@ -34,7 +34,8 @@ class Aggregator(Generic[Entry]):
     again.
 
     If a handler adds an entry and returns nothing, its message is acknowledged at once. The entry stays in the batch,
-    and a stop of the service waits for it (:meth:`handled`). It is lost if the process dies.
+    and a stop of the service waits for it (:meth:`handled`). It is lost if the process dies. But if the callback has
+    begun before the handler ends, the message is acknowledged by :meth:`settle`, as if the handler had deferred it.
 
     Args:
         max_entries: the size of a full batch. It should be at most the prefetch: otherwise no batch becomes full.
@@ -54,6 +55,8 @@ class Aggregator(Generic[Entry]):
         self._due: float | None = None
         self._link = 0
         self._holds = False
+        #: The deliveries whose entries were taken, and whose callback has not ended.
+        self._taken: set[DeliveryId] = set()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -75,15 +78,18 @@ class Aggregator(Generic[Entry]):
         self._entries.append((delivery, entry))
         return len(self._entries) >= self._max_entries
 
-    def handled(self, machine: Machine, delivery: DeliveryId, outcome: Outcome, now: float) -> None:
-        """Note that a handler that added an entry has ended. Call it before the machine's input of this name.
+    def handled(self, machine: Machine, delivery: DeliveryId, outcome: Outcome, now: float) -> Outcome:
+        """Note that a handler that added an entry has ended, and return the outcome for ``Machine.handled``.
 
         If the message is acknowledged now, its entry stays, whatever happens to the link. If the handler failed, its
-        entry leaves the batch.
+        entry leaves the batch. If the callback runs, the acknowledgement is deferred until :meth:`settle`.
         """
+        failed = isinstance(outcome, Failed)
         if isinstance(outcome, Deferred):
-            return
-        kept = isinstance(outcome, Done) and machine.in_flight(delivery)
+            return outcome
+        if delivery in self._taken and not failed:
+            return DEFERRED
+        kept = not failed and machine.in_flight(delivery)
         for at in reversed(range(len(self._entries))):
             own, entry = self._entries[at]
             if own == delivery:
@@ -91,10 +97,12 @@ class Aggregator(Generic[Entry]):
                 if kept and not self._holds:
                     self._holds = True
                     machine.hold(now)
+        return outcome
 
     def take(self, machine: Machine) -> list[Collected[Entry]]:
         """Empty the batch, and return its entries, without those whose messages the broker delivers again."""
         taken = [each for each in self._entries if each[0] is None or machine.in_flight(each[0])]
+        self._taken.update(_deliveries(taken))
         self._entries = []
         self._due, self._holds = None, False
         return taken
@@ -117,6 +125,7 @@ class Aggregator(Generic[Entry]):
     ) -> list[Effect]:
         """Acknowledge the messages that were taken, or leave each to the retry policy if the callback raised."""
         deliveries = _deliveries(taken)
+        self._taken.difference_update(deliveries)
         acknowledged = len(taken) - len(deliveries)
         effects: list[Effect] = []
         if error is None:

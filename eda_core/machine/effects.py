@@ -270,7 +270,11 @@ class Replied:
 
 @dataclass(frozen=True, slots=True)
 class BufferAvailable:
-    """Wake the callers that got ``BufferFull``: there is space for publishes again."""
+    """Let the callers that got ``BufferFull`` try again: there is space for at least one publish or call.
+
+    Let them try one after the other, in the order in which they came, until one gets ``BufferFull`` again. Those behind
+    it wait for the next effect. To wake all of them for one free place takes quadratic time.
+    """
 
 
 @dataclass(frozen=True, slots=True)

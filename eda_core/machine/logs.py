@@ -6,7 +6,7 @@ It does not decide what is logged. It knows nothing of the link but its epoch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pamqp.commands import Basic
@@ -20,16 +20,23 @@ from eda_core.messages.routing import LOGS
 
 #: How many of the latest records are kept while there is no link. Older ones are dropped.
 KEPT_LOGS: Final = 100
+#: How far the wall clock must be set, in seconds, for time stamps to follow. Smaller differences come from the moments
+#: at which the two clocks are read, and would change the order of records.
+_LEAST_STEP: Final = 0.1
+
+#: What to add to monotonic seconds to get seconds since 1970 (POSIX time). A function, if that clock may be set.
+WallOffset = float | Callable[[], float]
 
 
 class Logs:
-    """The log records of one service. ``wall_offset`` plus monotonic seconds are seconds since 1970 (POSIX time)."""
+    """The log records of one service."""
 
-    __slots__ = ("_config", "_epoch", "_kept", "_offset", "_told")
+    __slots__ = ("_config", "_epoch", "_kept", "_offset", "_read_offset", "_told")
 
-    def __init__(self, config: Config, wall_offset: float) -> None:
+    def __init__(self, config: Config, wall_offset: WallOffset) -> None:
         self._config = config
-        self._offset = wall_offset
+        self._read_offset = wall_offset
+        self._offset = wall_offset() if callable(wall_offset) else wall_offset
         self._epoch: Epoch | None = None
         self._kept: deque[tuple[str, bytes]] = deque(maxlen=KEPT_LOGS)
         #: Why the broker has closed the channel for logs so far.
@@ -52,7 +59,7 @@ class Logs:
             service=config.service,
             hostname=config.hostname,
             pid=config.pid,
-            timestamp=self._offset + now,
+            timestamp=self._wall_offset() + now,
             level=gelf.check_level(level),
             short=short,
             full=full,
@@ -77,6 +84,13 @@ class Logs:
     def lost(self) -> None:
         """Note that the link is lost."""
         self._epoch = None
+
+    def _wall_offset(self) -> float:
+        if callable(self._read_offset):
+            offset = self._read_offset()
+            if abs(offset - self._offset) >= _LEAST_STEP:
+                self._offset = offset
+        return self._offset
 
     def _send(self, effects: list[Effect]) -> None:
         while self._kept and self._epoch is not None:

@@ -50,7 +50,7 @@ from eda_core.machine.effects import (
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.in_flight import Delivery
 from eda_core.machine.link import DRAINING, OPEN, OVER, SERVING, WITHOUT_LINK
-from eda_core.machine.logs import Logs
+from eda_core.machine.logs import Logs, WallOffset
 from eda_core.machine.outbox import Outbox
 from eda_core.machine.outcomes import Failed, Outcome
 from eda_core.machine.topology import REPLIES, replies
@@ -70,7 +70,8 @@ class Machine:
         config: the configuration of the service.
         random: returns evenly distributed numbers from 0 to 1, for the delays between attempts to connect.
         token: a few random characters, which make message ids unique among all workers.
-        wall_offset: what to add to ``now`` to get seconds since 1970 (POSIX time), for the time stamps of logs.
+        wall_offset: what to add to ``now`` to get seconds since 1970 (POSIX time), for the time stamps of logs. A
+            function that returns this is asked for each record, so that the time stamps follow a clock that is set.
         read: reads a delivery as a message, or raises ``InvalidEnvelope``. A tool that shows all deliveries gives its
             own function.
 
@@ -79,12 +80,18 @@ class Machine:
     """
 
     __slots__ = (
-        *"_calls _configured _connection _content_type _deliveries _holds _logs _outbox _stale _starved".split(),
-        *"_token config".split(),
+        *"_calls _calls_wanted _configured _connection _content_type _deliveries _holds _logs _outbox _stale".split(),
+        *"_starved _token config".split(),
     )
 
     def __init__(
-        self, config: Config, *, random: Callable[[], float], token: str, wall_offset: float, read: Read = open_envelope
+        self,
+        config: Config,
+        *,
+        random: Callable[[], float],
+        token: str,
+        wall_offset: WallOffset,
+        read: Read = open_envelope,
     ) -> None:
         self.config: Config = config
         self._token = token
@@ -92,8 +99,9 @@ class Machine:
         self._configured = False
         self._holds = 0
         self._stale = 0
-        #: Whether a caller got BufferFull, and was not told yet that there is space again.
-        self._starved = False
+        #: Whether a caller got BufferFull, because the outbox was full or because there were too many calls, and was
+        #: not told yet that there is space again.
+        self._starved = self._calls_wanted = False
         self._connection = Connection(config, random)
         self._logs = Logs(config, wall_offset)
         self._outbox = Outbox(config)
@@ -115,6 +123,11 @@ class Machine:
     def epoch(self) -> Epoch:
         """The number of the present link, or of the next one while there is none."""
         return self._connection.epoch
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for. It stays true when the service has stopped."""
+        return self._connection.stop_due is not None
 
     @property
     def stale(self) -> int:
@@ -296,12 +309,16 @@ class Machine:
         """Report that a hook or a timer of the service has failed.
 
         The service stops if its ``on_ready`` or ``on_unconfigured`` fails, because it would seem to run but do nothing.
+        If it stops already, that is no error of the service: what the hook waited for does not come any more.
 
         Args:
             effect: the effect that called the hook; ``None`` if it was a timer.
         """
         effects: list[Effect] = []
         fatal = isinstance(effect, (Ready, Unconfigured))
+        if fatal and self.stopping:
+            hook = _HOOKS[type(effect)]
+            return [Report(WARNING, f"{hook} was broken off by the stop: {failure.reason}")]
         what = "a timer" if effect is None else _HOOKS.get(type(effect), f"the effect {type(effect).__name__}")
         text = f"{what} failed: {failure.reason}"
         effects.append(Report(ALERT, f"{text}\n{failure.detail}" if failure.detail else text))
@@ -422,12 +439,16 @@ class Machine:
         body: bytes,
         now: float,
     ) -> list[Effect]:
-        """Report that the broker has delivered a message. ``tag`` is the broker's delivery tag."""
+        """Report that the broker has delivered a message. ``tag`` is the broker's delivery tag.
+
+        Args:
+            properties: :class:`eda_core.messages.Unreadable` if the properties or the routing key cannot be read. The
+                message is dead-lettered then.
+        """
         connection, deliveries = self._connection, self._deliveries
         if epoch != connection.epoch or connection.state not in SERVING or not deliveries.in_flight.is_next(tag):
             self._stale += 1
             return []
-        connection.received = True
         if self._calls.subscribed and routing_key == self._calls.key:
             return self._result(epoch, tag, exchange, routing_key, properties, body, now)
         if connection.state is DRAINING:  # the broker sent it before our Cancel came; another worker will get it
@@ -756,7 +777,11 @@ class Machine:
             if not self._deliveries.has_credit(delivery):
                 self._outbox.refuse_if_full()
         except BufferFull:
-            self._starved = self._outbox.wanted = True
+            self._outbox.wanted = True
+            if timeout is not None and self._calls.full():
+                self._calls_wanted = True
+            else:
+                self._starved = True
             raise
         self._outbox.kept += 1
 
@@ -806,10 +831,10 @@ class Machine:
             in_flight.flush(effects)
         if outbox.wanted and outbox.kept < outbox.limit:
             deliveries.resume(effects)
-            if self._starved and not self._calls.full():
-                self._starved = False
+            if self._starved or (self._calls_wanted and not self._calls.full()):
+                self._starved = self._calls_wanted = False  # whoever finds no space now asks for it again
                 effects.append(BufferAvailable())
-            outbox.wanted = self._starved or bool(deliveries.paused)
+            outbox.wanted = self._calls_wanted or bool(deliveries.paused)
         if connection.stop_due is not None:
             self._finish_if_quiet(now, effects)
 

@@ -23,8 +23,10 @@ from eda_core.journal.recording import RecordingMachine
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Effect
 from eda_core.machine.identifiers import DeliveryId
+from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
 from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
+from eda_core.messages import gelf
 from eda_core.messages.codec import JSON, Limits
 from eda_core.messages.envelope import open_envelope
 from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, Result
@@ -135,13 +137,20 @@ class ServiceApi(Handlers, Generic[R]):
         """Return the name of the host and the process id of this worker."""
 
     @abstractmethod
-    def make_input(self, call: Callable[[Machine, float], list[Effect]]) -> R:
-        """Make the input that ``call(machine, now)`` makes, and perform its effects."""
+    def make_input(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> R:
+        """Make the input that ``call(machine, now)`` makes, and perform its effects.
 
-    def make_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        """Make an input before this returns, in every adapter. See :meth:`make_input`."""
+        Args:
+            waits: whether this may wait for the thread that uses the machine. If not, ``call`` must not raise.
+        """
+
+    def make_input_now(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:
+        """Make an input before this returns, in every adapter, unless ``waits`` is false. See :meth:`make_input`."""
         driver = self.running_driver()
-        driver.ask(partial(driver.make, call))
+        if waits:
+            driver.ask(partial(driver.make, call))
+        else:
+            driver.make_soon(call)
 
     def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> R:
         """Publish a message of any kind. See :meth:`publish_event`."""
@@ -172,7 +181,7 @@ class ServiceApi(Handlers, Generic[R]):
             raise StateError("the service does not run", hint="run it first, and begin in on_ready")
         return self._eda_running
 
-    def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: float) -> Machine:
+    def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: WallOffset) -> Machine:
         """Make the machine for a run. The arguments are those of :class:`Machine`.
 
         Raises:
@@ -339,7 +348,10 @@ class ServiceApi(Handlers, Generic[R]):
         conversation_id: str = "",
         additional_fields: Mapping[str, Any] | None = None,
     ) -> R:
-        """Publish a log record, at once and without a confirm.
+        """Publish a log record, soon and without a confirm.
+
+        It waits for nothing, so handlers of signals and of Python's logging may call it. After the end of the service
+        it does nothing.
 
         Args:
             criticity: the level, from 0 to 7: a constant of :mod:`eda_core.criticality`.
@@ -351,10 +363,13 @@ class ServiceApi(Handlers, Generic[R]):
             LocalError: the level or the name of a field is not allowed.
             StateError: the service was not run yet.
         """
+        level, fields = gelf.check_level(criticity), dict(additional_fields or {})
+        gelf.check_names(fields)
         return self.make_input(
             lambda machine, now: machine.log(
-                criticity, short, now, full=full, conversation_id=conversation_id, fields=additional_fields
-            )
+                level, short, now, full=full, conversation_id=conversation_id, fields=fields
+            ),
+            waits=False,
         )
 
     # Acknowledging by hand

@@ -38,7 +38,8 @@ class EventBatch:
 
     If a handler returns true after ``push``, its event is acknowledged together with the others of the batch. If it
     returns nothing, its event is acknowledged at once, as with eventail. Then it is lost if the process dies before the
-    callback has ended. When a service stops, the callback gets the events that there are.
+    callback has ended. If the callback runs when the handler ends, the event is acknowledged with the others in any
+    case. When a service stops, the callback gets the events that there are, and at once each event that comes later.
 
     Args:
         endpoint: the service.
@@ -79,14 +80,15 @@ class EventBatch:
                 f"the meta of an event for a batch has the delivery_tag {delivery!r}",
                 hint="pass the meta that the handler was given",
             )
-        event, full = RawEvent(payload, conversation_id, meta), False
+        event, driver = RawEvent(payload, conversation_id, meta), self.endpoint.running_driver()
+        full = False
 
         def add(*, now: float) -> list[Effect]:
             nonlocal full
-            full = self._events.add(DeliveryId(delivery), event, now)
+            full = self._events.add(DeliveryId(delivery), event, now) or driver.machine.stopping
             return []
 
-        self.endpoint.running_driver().ask(lambda: self._begin(DeliveryId(delivery), add))
+        driver.ask(lambda: self._begin(DeliveryId(delivery), add))
         return full
 
     def _begin(self, delivery: DeliveryId, add: Callable[..., list[Effect]]) -> None:
@@ -124,12 +126,12 @@ class EventBatch:
         self._cancel_timer()
         driver = self.endpoint.running_driver()
         taken = self._events.take(driver.machine)
-        for delivery, _ in taken:
-            driver.at_end.pop(delivery, None)
         return taken, self._events.publisher(driver.machine, taken, handled)
 
     def _settle(self, taken: Sequence[Collected[RawEvent]], failed: BaseException | None) -> None:
         driver = self.endpoint.running_driver()
+        for delivery, _ in taken:
+            driver.at_end.pop(delivery, None)
         driver.tell(partial(self._events.settle, driver.machine, taken), error=failed)
 
     def _cancel_timer(self) -> None:

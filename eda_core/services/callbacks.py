@@ -18,8 +18,8 @@ from eda_core.services.batch import EventBatch
 class CallbackService(ServiceApi[None]):
     """The base class of services whose methods return as soon as the machine has accepted what they ask for."""
 
-    def make_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        self.make_input_now(call)
+    def make_input(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:
+        self.make_input_now(call, waits=waits)
 
 
 class CallbackBatch(EventBatch):

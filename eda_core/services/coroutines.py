@@ -66,8 +66,8 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         publish = driver.machine.publish
         await driver.request(partial(publish, message, within=within, mandatory=mandatory, immediate=immediate))
 
-    async def make_input(self, call: Callable[[Machine, float], list[Effect]]) -> None:
-        self.make_input_now(call)
+    async def make_input(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:
+        self.make_input_now(call, waits=waits)
 
 
 class CoroutineBatch(EventBatch):

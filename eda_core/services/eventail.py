@@ -7,7 +7,8 @@ service works.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeVar
 
 from eda_core.checks import is_number
@@ -171,3 +172,19 @@ def time_to_stop(timeout: float | None, reconnect: bool) -> float | None:
     if timeout is not None and not (is_number(timeout) and timeout >= 0):
         raise LocalError(f"the timeout of stop() is {timeout!r}", hint="give seconds, 0 or more")
     return timeout
+
+
+class ReconnectingSupervisor:
+    """Runs ``service_factory(*args, **kwargs)``, as in eventail. The service reconnects by itself.
+
+    Attributes:
+        service: the service.
+    """
+
+    def __init__(self, service_factory: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self.service: Any = service_factory(*args, **kwargs)
+
+    def run(self) -> None:
+        """Run the service: see its method ``run``. A ``KeyboardInterrupt`` ends it and is not raised."""
+        with suppress(KeyboardInterrupt):
+            self.service.run()

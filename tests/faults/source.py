@@ -21,7 +21,7 @@ from pamqp.commands import Basic
 T = TypeVar("T")
 
 #: Seconds for one round of publishes to be confirmed, and for a connection to be made.
-PATIENCE = 5.0
+TIMEOUT = 5.0
 WINDOW = 500  # publishes at once
 
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # its connections are killed on purpose
@@ -30,10 +30,10 @@ logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # its connections are ki
 @asynccontextmanager
 async def channel(url: str) -> AsyncIterator[AbstractChannel]:
     """A channel with confirms on a connection of its own, which the end of the block gives no more than a second."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         connection = await aiormq.connect(f"{url}?heartbeat=5")
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             opened = await connection.channel(publisher_confirms=True)
         yield opened
     finally:
@@ -130,7 +130,7 @@ class Source:
             try:
                 if self.sending:
                     publishes = (self._publish(opened, number) for number in self.sending)
-                    async with asyncio.timeout(PATIENCE):
+                    async with asyncio.timeout(TIMEOUT):
                         await asyncio.gather(*publishes, return_exceptions=True)
                 else:
                     await asyncio.sleep(0.01)

@@ -20,6 +20,7 @@ from eda_core.testing.broker.message import (
     Refusal,
     amqp_type,
     same_value,
+    text_of,
 )
 from eda_core.testing.broker.versions import Version
 
@@ -156,7 +157,8 @@ def effective_limits(
     definition: Mapping[str, Any] = chosen.definition if chosen else {}
 
     def text(key: str) -> Any:
-        return arguments.get(f"x-{key}", definition.get(key))
+        value = arguments.get(f"x-{key}", definition.get(key))
+        return text_of(value) if isinstance(value, bytes) else value
 
     def smaller(key: str, default: int | None = None) -> int | None:
         found = [value for value in (arguments.get(f"x-{key}"), definition.get(key)) if value is not None]
@@ -311,9 +313,6 @@ def refuse_unmodelled(resource: str, kind: str, arguments: Arguments) -> None:
         unsupported.append("x-single-active-consumer")
     if arguments.get("x-dead-letter-strategy") == "at-least-once":
         unsupported.append("x-dead-letter-strategy=at-least-once")
-    key = arguments.get("x-dead-letter-routing-key")
-    if isinstance(key, bytes):  # a long string that is not UTF-8
-        unsupported.append(f"x-dead-letter-routing-key={key!r}")
     limit = arguments.get("x-delivery-limit")
     if kind == QUORUM and limit is not None and not (_is_int(limit) and limit >= 0):
         unsupported.append(f"x-delivery-limit={limit!r}")  # RabbitMQ does not check it, and fails later

@@ -70,12 +70,21 @@ class Refusal(Exception):
         return raw[: MAX_REPLY_TEXT_BYTES - 3].decode("utf-8", "ignore") + "..."
 
 
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A value of a table that Python has no type for, such as a time beyond the year 9999: its octets on the wire."""
+
+    octets: bytes
+
+
 def amqp_type(value: object) -> str:
     """RabbitMQ's name of the field type of ``value``. That of an integer is a guess: decoding loses its width."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
         return "signedint" if -_SIGNED_32 <= value < _SIGNED_32 else "long"
+    if isinstance(value, Opaque):
+        return {"T": "timestamp", "F": "table", "A": "array"}[chr(value.octets[0])]
     for kind, name in _TYPES:
         if isinstance(value, kind):
             return name
@@ -206,7 +215,12 @@ def _copies(headers: Any, name: str) -> list[str]:
     if not isinstance(value, list):
         what = f'{{unacceptable_type_in_header,"{name}",{amqp_type(value)}}}'
         raise Refusal(PRECONDITION_FAILED, f"invalid message: {what}")
-    return [key for key in value if isinstance(key, str)]
+    return [text_of(key) for key in value if isinstance(key, (str, bytes))]
+
+
+def text_of(value: str | bytes) -> str:
+    """A long string as text, with surrogate escapes (PEP 383) for octets that are not UTF-8."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
 def dead_letter_of(

@@ -160,6 +160,60 @@ async def test_a_callback_may_acknowledge_its_batch_by_hand_as_with_eventail(bro
         assert await client.waiting_in("collector.events") == 0
 
 
+class Slow(Collector):
+    """Its handler pushes and goes on until ``handles`` is set, its callback until ``takes`` is."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.handles, self.takes = asyncio.Event(), asyncio.Event()
+
+    async def on_Counted(self, payload: Any, conversation_id: str, meta: Meta) -> None:  # type: ignore[override]
+        await self.batch.push(payload, conversation_id, meta)
+        self.seen.add("pushed")
+        await self.handles.wait()
+        self.seen.add("handled")
+
+    async def take(self, events: list[RawEvent]) -> None:
+        self.seen.add([event.payload for event in events])
+        await self.takes.wait()
+        self.seen.add("taken")
+
+
+@asynchronous
+async def test_a_stop_waits_for_the_callback_of_a_batch_whose_handler_ended_meanwhile(broker: BrokerUnderTest) -> None:
+    service = Slow(broker.url)
+    async with running(service) as (run,), peer(broker.url) as client:
+        await send(service, 1)
+        await service.seen.count(1)
+        await service.stop()
+        await service.seen.count(2)
+        service.handles.set()
+        await service.seen.count(3)
+        done, _ = await asyncio.wait([run], timeout=0.2)
+        assert not done, "it ended before the callback"
+        service.takes.set()
+        await within(asyncio.shield(run), "the end")
+        assert service.seen.all == ["pushed", [1], "handled", "taken"]
+        assert await client.waiting_in("collector.events") == 0
+
+
+@asynchronous
+async def test_an_event_whose_callback_does_not_end_in_time_is_left_to_others(broker: BrokerUnderTest) -> None:
+    service = Slow(broker.url)
+    async with running(service) as (run,), peer(broker.url) as client:
+        await send(service, 1)
+        await service.seen.count(1)
+        await service.stop()
+        await service.seen.count(2)
+        service.handles.set()
+        await service.seen.count(3)
+        await service.stop(0)
+        await within(asyncio.shield(run), "the end")
+        assert service.seen.all == ["pushed", [1], "handled"]
+        while await client.waiting_in("collector.events") != 1:
+            pass
+
+
 def test_a_batch_that_could_never_be_is_refused() -> None:
     service = Probe("amqp://127.0.0.1:1/")
     with pytest.raises(LocalError, match="max_entries is 0"):

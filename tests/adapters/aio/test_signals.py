@@ -271,6 +271,29 @@ async def test_a_child_process_that_is_terminated_ends_and_its_parent_does_not(b
         assert (await service.end(), service.errors) == (0, "")
 
 
+BEGINNING = """
+import asyncio, os
+from eda_aio import Service
+
+class Beginning(Service):
+    async def on_ready(self):
+        print("ready", flush=True)
+        for number in range(10**9):
+            await self.publish_event("Counted", number, "c")
+
+asyncio.run(Beginning(os.environ["EDA_AMQP_URL"], [], [], "svc").run())
+"""
+
+
+@asynchronous
+async def test_a_signal_during_on_ready_is_no_error(broker: BrokerUnderTest) -> None:
+    async with program("-c", BEGINNING, url=broker.url) as service:
+        await service.says("ready")
+        service.process.send_signal(signal.SIGTERM)
+        assert await service.end() == 0, service.errors
+        assert "Traceback" not in service.errors
+
+
 def test_a_service_may_run_in_another_thread(broker: BrokerUnderTest) -> None:
     """Python handles signals in the main thread only; the program has to stop the service."""
     ended: list[str] = []

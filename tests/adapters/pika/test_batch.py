@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import cbor2
@@ -121,6 +122,38 @@ async def test_a_lost_link_leaves_each_event_to_its_redelivery() -> None:
             await service.ready.count(2)
             await send(service, 3)
             assert await service.seen.next() == [1, 2, 3]
+
+
+@asynchronous
+async def test_an_event_whose_callback_does_not_end_in_time_is_left_to_others() -> None:
+    """Its handler ended while the callback ran, which must not acknowledge it."""
+    handles, takes = threading.Event(), threading.Event()
+
+    def collect(self: Collector, payload: Any, conversation_id: str, meta: Meta) -> None:
+        self.batch.push(payload, conversation_id, meta)
+        self.note("pushed")
+        handles.wait()
+        self.note("handled")
+
+    def take(self: Collector, events: list[RawEvent]) -> None:
+        self.note([event.payload for event in events])
+        takes.wait()
+
+    async with EmbeddedBroker() as broker, peer(broker.url) as client:
+        service = collector(broker.url, 3, on_Counted=collect, take=take)
+        async with running(service):
+            await send(service, 1)
+            await service.seen.count(1)
+            service.stop()
+            await service.seen.count(2)
+            handles.set()
+            await service.seen.count(3)
+            service.stop(0)
+            await service.ended()
+        takes.set()
+        assert service.seen.all == ["pushed", [1], "handled"]
+        while await client.waiting_in("collector.events") != 1:
+            pass
 
 
 def test_a_batch_that_could_never_be_is_refused() -> None:

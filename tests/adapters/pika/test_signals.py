@@ -195,3 +195,34 @@ async def test_sigterm_ends_a_worker_that_has_no_broker() -> None:
         worker.process.send_signal(signal.SIGTERM)
         assert (await worker.end(), worker.errors) == (0, "")
     assert not [line for line in worker.lines.all if "secret" in line]
+
+
+BEGINNING = """
+import os, sys
+from eda_core.errors import BufferFull
+from eda_pika import Service
+
+class Beginning(Service):
+    HANDLER_THREADS = int(sys.argv[1])
+
+    def on_ready(self):
+        os.write(1, b"ready\\n")
+        while True:
+            try:
+                self.publish_event("Counted", 1, "c")
+            except BufferFull:
+                pass
+
+Beginning(os.environ["EDA_AMQP_URL"], [], [], "svc").run()
+"""
+
+
+@asynchronous
+async def test_a_signal_during_on_ready_is_no_error() -> None:
+    """It publishes until the service does not accept that any more."""
+    async with EmbeddedBroker() as broker, program("-c", BEGINNING, "3", url=broker.url) as service:
+        await service.says("ready")
+        for _ in range(2):
+            service.process.send_signal(signal.SIGTERM)
+        assert await service.end() == 0, service.errors
+        assert "Traceback" not in service.errors

@@ -24,12 +24,13 @@ class Runs(CallbackDriver):
     told: outcomes of handlers, and what failed.
     asked: how often it was asked to do something where the machine may be used.
     reports: to the local log.
+    woken: how often it was to be woken.
     """
 
     def __init__(self, service: Service) -> None:
         machine = Machine(service._eda_config, random=lambda: 0.5, token="tok", wall_offset=WALL)
         super().__init__(service, machine)
-        self.clock, self.asked = 100.0, 0
+        self.clock, self.asked, self.woken = 100.0, 0, 0
         self.jobs: list[Callable[[], None]] = []
         self.told: list[tuple[Any, ...]] = []
         self.reports: list[str] = []
@@ -50,6 +51,14 @@ class Runs(CallbackDriver):
 
     def report(self, level: int, text: str) -> None:
         self.reports.append(text)
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def write(self, level: int, text: str) -> None:
+        self.reports.append(f"{level} {text}")
+        if "fails" in text:
+            raise OSError("no disk")
 
     def spawn(self, job: Callable[[], None]) -> None:
         self.jobs.append(job)

@@ -31,7 +31,7 @@ from eda_core.machine.effects import (
 )
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.machine import Machine
-from eda_core.machine.outcomes import DONE
+from eda_core.machine.outcomes import DEFERRED, DONE, Outcome
 from eda_core.messages.values import AnyMessage, Event
 from eda_core.services.handlers import Handlers
 from tests.core.kit import WALL, config, kinds, replies
@@ -336,11 +336,16 @@ def test_who_wants_to_know_how_a_handler_ended_is_told_once_and_before_the_machi
     carrier.tell(carrier.machine.delivered, EPOCH, 1, False, "events", "Happened", properties, b"")
     delivery: DeliveryId = carrier.done[-1][1]
     heard: list[Any] = []
-    carrier.at_end[delivery] = lambda *told: heard.append((*told, carrier.machine.in_flight(delivery)))
+
+    def hear(*told: Any) -> Outcome:
+        heard.append((*told, carrier.machine.in_flight(delivery)))
+        return DONE
+
+    carrier.at_end[delivery] = hear
+    carrier.handled(delivery, DEFERRED)
     carrier.handled(delivery, DONE)
-    carrier.handled(delivery, DONE)
-    assert heard == [(DONE, 100.0, True)]
-    assert carrier.opened[0].asked[-1] == Ack(EPOCH, 1, False)
+    assert heard == [(DEFERRED, 100.0, True)]
+    assert carrier.opened[0].asked[-1] == Ack(EPOCH, 1, False), "the outcome that it returns counts"
 
 
 def test_an_exception_from_a_performing_method_does_not_block_the_pump() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
+from eda_core.drivers.callbacks import CallbackDriver
 from eda_core.errors import Abandoned, ServiceError, StateError
 from eda_core.machine.effects import Ack, Effect, Publish, Ready, Stopped
 from eda_core.machine.outcomes import DEFERRED, DONE, Failed
@@ -180,3 +182,35 @@ def test_what_ends_a_service_that_has_ended_is_too_late() -> None:
     driver.call(None, end_and_exit)
     driver.work()
     assert driver.exit is None
+
+
+# Logs, and the local log
+
+
+def test_what_is_posted_is_done_in_order_and_wakes_once() -> None:
+    _, driver = running()
+    done: list[int] = []
+    for number in range(3):
+        driver.post(partial(done.append, number))
+    assert (done, driver.woken) == ([], 1)
+    driver.do_posted()
+    assert done == [0, 1, 2]
+    driver.post(partial(done.append, 3))
+    assert driver.woken == 2
+
+
+def test_what_is_posted_while_the_rest_is_done_is_done_too() -> None:
+    _, driver = running()
+    done: list[str] = []
+    driver.post(lambda: driver.post(lambda: done.append("inner")))
+    driver.do_posted()
+    assert (done, driver.woken) == (["inner"], 2)
+
+
+def test_reports_are_written_until_the_end_although_one_cannot_be() -> None:
+    _, driver = running()
+    for text in ("first", "this one fails", "last"):
+        CallbackDriver.report(driver, 4, text)
+    driver.end_reports()
+    driver.write_reports()
+    assert driver.reports == ["4 first", "4 this one fails", "4 last"]

@@ -8,9 +8,10 @@ from typing import Any
 from pamqp.commands import Basic
 
 from eda_core.errors import BufferFull, CommandError, LocalError, PublishError, StateError
-from eda_core.machine.effects import PublishDone, Replied
+from eda_core.machine.effects import Effect, PublishDone, Replied
 from eda_core.machine.outcomes import Failed
-from eda_core.messages.values import Result
+from eda_core.messages.codec import CBOR, encode
+from eda_core.messages.values import Event, Result
 from tests.core.drivers.turning import Cancelled, Promise, Service, made, running
 from tests.core.kit import URLS
 
@@ -39,13 +40,81 @@ def test_a_publish_waits_for_space() -> None:
     first, *waiting = [driver.begin(service.publish_event("Told", n, "c-1")) for n in range(3)]
     assert len(driver.sent) == 1
     waiting[0].step(Cancelled())
-    assert len(driver._for_space) == 1, "who has gone is forgotten, however long the broker takes nothing"
+    assert len(driver._publishes_for_space) == 1, "who has gone is forgotten, however long the broker takes nothing"
     driver.confirm()
     assert first.done
     assert isinstance(waiting[0].error, Cancelled)
     driver.turn()
     driver.confirm()
     assert (waiting[1].result, len(driver.sent)) == (None, 2)
+
+
+def test_each_caller_waits_once_and_all_publish_in_order() -> None:
+    """A place that becomes free serves the caller that has waited longest, and does not wake the others."""
+    number, space = 5_000, 10
+    driver, _ = running(made(buffer=space))
+    tried: list[int] = []
+    futures = 0
+    make_future = driver.future
+
+    def future() -> Promise:
+        nonlocal futures
+        futures += 1
+        return make_future()
+
+    driver.future = future  # type: ignore[method-assign]
+
+    def publishing(which: int) -> Any:
+        def make(*, now: float, ticket: int) -> list[Effect]:
+            tried.append(which)
+            return driver.machine.publish(Event("Told", which, "c-1"), now, ticket=ticket)
+
+        return make
+
+    tasks = [driver.begin(driver.request(publishing(which))) for which in range(number)]
+    assert len(tried) == number
+    for tag in range(1, number + 1):
+        driver.tell(driver.machine.confirmed, driver.machine.epoch, tag)
+    driver.turn()
+    assert all(task.done and task.error is None for task in tasks)
+    assert [publish.body for publish in driver.sent] == [encode(which, CBOR) for which in range(number)]
+    assert futures == number, "each caller waits for one thing"
+    assert len(tried) < 3 * number, "a free place is tried by the caller that gets it and by the one behind it"
+
+
+def test_calls_that_wait_keep_no_publish_waiting() -> None:
+    """There are as many calls as may be, all confirmed; only their results make space for more."""
+    service = made(buffer=1)
+    driver, _ = running(service)
+    call = driver.begin(service.call("peer.Do", 1))
+    driver.confirm()
+    late = driver.begin(service.call("peer.Do", 2))
+    first, second = (driver.begin(service.publish_event("Told", n, "c-1")) for n in range(2))
+    driver.confirm()
+    assert first.done
+    driver.confirm()
+    assert second.done
+    assert not call.done
+    driver.tell(driver.machine.forget_call, 1)
+    assert [publish.routing_key for publish in driver.sent] == ["peer.Do", "Told", "Told", "peer.Do"]
+    assert not late.done
+
+
+def test_what_cannot_be_published_any_more_when_there_is_space_raises() -> None:
+    driver, _ = running(made(buffer=1))
+    failures: list[Exception] = [BufferFull("full"), LookupError("gone")]
+
+    def make(**_: Any) -> list[Effect]:
+        raise failures.pop(0)
+
+    driver.begin(waits := driver.request(lambda **named: driver.machine.publish(Event("Told", 1, "c"), **named)))
+    assert waits is not None
+    task = driver.begin(driver.request(make))
+    assert not task.done
+    driver.confirm()
+    driver.buffer_available()
+    driver.turn()
+    assert isinstance(task.error, LookupError)
 
 
 def test_who_waits_for_space_hears_that_the_service_has_stopped() -> None:
@@ -133,7 +202,8 @@ def test_who_gives_up_waiting_for_space_as_there_is_some_is_not_told() -> None:
     driver, _ = running(service)
     for number in range(2):
         driver.begin(service.publish_event("Told", number, "c-1"))
-    (gone,) = driver._for_space.values()
-    gone.set_result("cancelled")
+    (ticket,) = driver._publishes_for_space
+    driver._waiting[ticket].set_result("cancelled")
     driver.buffer_available()
-    assert driver._for_space == {}
+    assert driver._publishes_for_space == {}
+    assert len(driver.sent) == 1

@@ -201,6 +201,27 @@ def test_the_replies_to_a_declare_are_one_input_each_time() -> None:
         assert told.pop() == ("declared", EPOCH, replies)
 
 
+@pytest.mark.parametrize(
+    ("replies", "channel", "told"),
+    [
+        (0, CONSUMING, "gone, in answer to Queue.Bind(queue='q', exchange='events', routing_key='Told')"),
+        (1, CONSUMING, "gone, in answer to Basic.Qos()"),
+        (2, CONSUMING, "gone"),
+        (0, PUBLISHING, "gone"),
+    ],
+)
+def test_a_channel_that_the_broker_closes_names_the_declaration_that_is_not_answered(
+    replies: int, channel: str, told: str
+) -> None:
+    link, inputs = willing()
+    link.up = True
+    link.perform(Declare(EPOCH, (Queue.Bind(queue="q", exchange="events", routing_key="Told"), Basic.Qos())))
+    for reply in (Queue.BindOk(), Basic.QosOk())[:replies]:
+        link.receive(reply.name, reply)
+    link.report_channel_closed(channel, "gone")
+    assert inputs[-1] == ("channel_closed", EPOCH, told, ("channel", channel))
+
+
 @pytest.mark.parametrize("reply", [Exchange.DeclareOk(), Queue.DeclareOk("q", 0, 0), Queue.BindOk(), Basic.QosOk()])
 def test_each_kind_of_reply_is_one(reply: base.Frame) -> None:
     link, told = willing()

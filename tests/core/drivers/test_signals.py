@@ -245,6 +245,20 @@ def test_a_child_gets_the_programs_handlers() -> None:
     assert process.changed == []
 
 
+def test_a_child_has_no_wakeup_socket_of_its_parent_although_the_program_replaced_a_handler() -> None:
+    """Python would write the child's signals to it, and the parent would stop."""
+    process = Process()
+    process.wakeup = 7
+    signals = signals_of(process)
+    hooks = hooks_of(signals)
+    with signals.heard((TERM,), lambda number: False):
+        process.signal(TERM, the_program)
+        hooks["before"]()
+        assert process.mask == {TERM}
+        hooks["after_in_child"]()
+        assert (process.handlers[TERM], process.mask, process.wakeup) == (the_program, set(), -1)
+
+
 def test_a_fork_changes_nothing_in_the_parent() -> None:
     process = Process()
     process.mask, process.wakeup = {INT}, 7

@@ -29,15 +29,16 @@ from eda_core import (
     RetryPolicy,
 )
 from eda_core.journal.recording import RecordingMachine
+from eda_core.machine.logs import WallOffset
 from tests.core.kit import seal
 
 URL = "amqp://user:s3cret@host/"
 
 
-def a_recording(lines: list[str], **settings: Any) -> RecordingMachine:
+def a_recording(lines: list[str], wall_offset: WallOffset = 1000.0, **settings: Any) -> RecordingMachine:
     draws = iter(number / 10 for number in range(10))
     config = Config.make(URL, "svc", ["Asked"], **settings)
-    return RecordingMachine(config, random=lambda: next(draws), token="t", wall_offset=1000.0, write=lines.append)
+    return RecordingMachine(config, random=lambda: next(draws), token="t", wall_offset=wall_offset, write=lines.append)
 
 
 def open_link(machine: Machine, epoch: Epoch) -> None:

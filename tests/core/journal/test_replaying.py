@@ -133,6 +133,19 @@ def test_a_log_replays_whatever_its_fields_are() -> None:
     assert all(made == entry["effects"] for _, entry, made in replay(lines))
 
 
+def test_logs_replay_with_the_clock_that_was_set_meanwhile() -> None:
+    lines: list[str] = []
+    offset = 1000.0
+    machine = a_recording(lines, lambda: offset)
+    machine.start(now=0.5)
+    open_link(machine, Epoch(1))
+    machine.log(6, "before", 1.0)
+    offset = 5000.0
+    machine.log(6, "after", 2.0)
+    assert [json.loads(line).get("wall_offsets") for line in lines[-2:]] == [[1000.0], [5000.0]]
+    assert all(entry["effects"] == made for _, entry, made in replay(lines))
+
+
 def test_sets_replay_in_a_process_that_has_them_in_another_order(tmp_path: Path) -> None:
     lines: list[str] = []
     machine = a_recording(lines)

@@ -8,6 +8,7 @@ from pamqp.commands import Exchange, Queue
 
 from eda_core import (
     CBOR,
+    CONFIGURED,
     DEFERRED,
     DONE,
     Ack,
@@ -215,8 +216,7 @@ def end(machine: Machine, batch: Batch[int], tag: int, outcome: Outcome, epoch: 
     """Deliver a message, add it, and end its handler with ``outcome``."""
     delivery = deliver(machine, tag, epoch)
     batch.add(delivery, tag, 0.0)
-    batch.handled(machine, delivery, outcome, 0.0)
-    return machine.handled(delivery, outcome, 0.0)
+    return machine.handled(delivery, batch.handled(machine, delivery, outcome, 0.0), 0.0)
 
 
 def test_what_a_handler_does_not_defer_is_acknowledged_at_once_and_stays_in_the_batch() -> None:
@@ -267,6 +267,58 @@ def test_what_a_handler_failed_with_leaves_the_batch() -> None:
     batch.handled(machine, deliver(machine, 2), DONE, 0.0)  # one that was never added
     assert batch.expire(machine, 1.0) == []
     assert got == []
+
+
+def test_a_handler_that_ends_while_the_callback_runs_acknowledges_nothing() -> None:
+    """Its message is acknowledged together with the others, and a stop waits for the callback."""
+    machine = an_open_machine()
+    batch: Batch[int] = Batch(9, 60.0, print)
+    delivery = deliver(machine, 1)
+    batch.add(delivery, 1, 0.0)
+    taken = batch.take(machine)
+    assert machine.handled(delivery, batch.handled(machine, delivery, DONE, 1.0), 1.0) == []
+    assert not any(isinstance(effect, Close) for effect in machine.stop(1.0))
+    effects = batch.settle(machine, taken, 2.0)
+    assert [type(effect) for effect in effects] == [Ack, Close]
+
+
+def test_a_callback_that_fails_after_the_handlers_end_leaves_the_message_to_the_retry_policy() -> None:
+    machine = an_open_machine()
+    batch: Batch[int] = Batch(9, 60.0, print)
+    delivery = deliver(machine, 1)
+    batch.add(delivery, 1, 0.0)
+    taken = batch.take(machine)
+    machine.handled(delivery, batch.handled(machine, delivery, DONE, 1.0), 1.0)
+    effects = batch.settle(machine, taken, 2.0, OSError("no disk"))
+    assert [effect for effect in effects if isinstance(effect, (Ack, Nack))] == [Nack(EPOCH, 1, True)]
+
+
+@pytest.mark.parametrize("outcome", [DONE, DEFERRED, Failed("no disk")])
+def test_a_handler_that_ends_after_the_callback_ends_as_it_says(outcome: Outcome) -> None:
+    machine = an_open_machine()
+    batch: Batch[int] = Batch(9, 60.0, print)
+    delivery = deliver(machine, 1)
+    batch.add(delivery, 1, 0.0)
+    batch.settle(machine, batch.take(machine), 1.0)
+    assert batch.handled(machine, delivery, outcome, 2.0) is outcome
+
+
+def test_a_handler_that_fails_while_the_callback_runs_has_failed() -> None:
+    machine = an_open_machine()
+    batch: Batch[int] = Batch(9, 60.0, print)
+    delivery = deliver(machine, 1)
+    batch.add(delivery, 1, 0.0)
+    batch.take(machine)
+    failed = Failed("no disk")
+    assert batch.handled(machine, delivery, failed, 1.0) is failed
+
+
+def test_a_configuration_stays_in_the_batch_that_its_handler_adds_it_to() -> None:
+    machine, (got, callback) = an_open_machine(), collector()
+    batch = Batch(9, 60.0, callback)
+    assert Ack(EPOCH, 1, False) in end(machine, batch, 1, CONFIGURED)
+    batch.expire(machine, 1.0)
+    assert got == [[1]]
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -61,8 +61,7 @@ class History:
         if not self.running:
             return
         delivery, number, link = self.running.pop(0)
-        self.batch.handled(self.machine, delivery, outcome, self.now)
-        self.machine.handled(delivery, outcome, self.now)
+        self.machine.handled(delivery, self.batch.handled(self.machine, delivery, outcome, self.now), self.now)
         if link == self.link and number in self.expected:
             if outcome is DONE:
                 self.expected[number] = True

@@ -33,6 +33,7 @@ from eda_core.machine.effects import (
     Unconfigured,
 )
 from eda_core.machine.identifiers import DeliveryId, Epoch
+from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import Failed
 from eda_core.messages.values import Event, LogRecord, Result
 from tests.core.kit import SHOWN, URLS, Bench, config, kinds, make_publish, of, only, opened, snapshot
@@ -223,6 +224,18 @@ def test_the_first_error_is_the_one_that_is_told() -> None:
     assert only(Stopped, bench.lose()).error == "on_ready failed: first"
 
 
+@pytest.mark.parametrize(("effect", "hook"), [(Ready(), "on_ready"), (Unconfigured(), "on_unconfigured")])
+def test_a_hook_that_a_stop_breaks_off_is_no_error(effect: Effect, hook: str) -> None:
+    """What it waited for, such as the confirm of a publish, does not come any more."""
+    bench = opened()
+    bench.stop()
+    effects = bench.did(
+        bench.machine.callback_failed(effect, Failed("PublishError: it stopped", "Traceback"), bench.now)
+    )
+    assert effects == [Report(WARNING, f"{hook} was broken off by the stop: PublishError: it stopped")]
+    assert bench.lose("closed") == [Stopped(None)]
+
+
 @every_state
 def test_a_hook_may_fail_in_any_state(state: str) -> None:
     bench = REACH[state]()
@@ -263,6 +276,18 @@ def test_logs_are_not_held_by_handlers_nor_by_alarms() -> None:
 def test_a_log_does_not_fail_because_of_what_it_reports() -> None:
     bench = opened()
     assert bench.machine.log(INFO, "text", bench.now, fields={"k": {(1, 2): 3}})
+
+
+def test_the_time_stamps_of_logs_follow_a_clock_that_is_set() -> None:
+    """Not what lies between two readings of the clocks: records stay in order."""
+    offset = 1000.0
+    machine = Machine(config(), random=lambda: 0.5, token="tok", wall_offset=lambda: offset)
+    stamps: list[float] = []
+    for step in (0.0, -0.05, 0.05, 3600.0, -0.05, -7200.0):
+        offset += step
+        machine.log(INFO, "text", 1.0)
+        stamps.append(json.loads(machine._logs._kept[-1][1])["timestamp"])
+    assert stamps == [1001.0, 1001.0, 1001.0, 4601.0, 4601.0, offset + 1.0]
 
 
 # Rule R1

@@ -21,7 +21,7 @@ from eda_core.messages.envelope import InvalidEnvelope, seal
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, Result
 from eda_core.services.api import ServiceApi
 from tests.core.drivers.test_base import Carrier
-from tests.core.kit import URLS, Bench, of, only, opened
+from tests.core.kit import URLS, WALL, Bench, of, only, opened
 
 
 class Service(ServiceApi[str]):
@@ -37,11 +37,11 @@ class Service(ServiceApi[str]):
         self.__dict__.setdefault("published", []).append((message, mandatory, immediate))
         return "published"
 
-    def make_input(self, call: Callable[[Machine, float], list[Effect]]) -> str:
-        self.make_input_now(call)
+    def make_input(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> str:
+        self.make_input_now(call, waits=waits)
         return "told"
 
-    def make_input_now(self, call: Callable[[Machine, float], list[Effect]]) -> None:
+    def make_input_now(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:
         self.bench.did(call(self.bench.machine, self.bench.now))
 
 
@@ -411,3 +411,30 @@ def test_an_input_that_does_not_wait_is_made_where_the_driver_wants_to_be() -> N
     driver = made.begin_run(Runs)
     made.make_input_now(lambda machine, now: [Report(6, f"{machine is driver.machine} at {now}")])
     assert driver.done == [("report", 6, "True at 100.0")]
+
+
+def test_a_log_waits_for_nothing_and_has_the_time_of_its_making() -> None:
+    class Own(Service):
+        make_input_now = ServiceApi.make_input_now
+
+    class Later(Runs):
+        def post(self, call: Callable[[], object]) -> None:
+            posted.append(call)
+
+    posted: list[Callable[[], object]] = []
+    made = Own(URLS[0], [], [], "svc")
+    driver = made.begin_run(Later)
+    driver.clock = 50.0
+    fields = {"n": 1}
+    assert made.log(6, "short", additional_fields=fields) == "told"
+    driver.clock, fields["n"] = 60.0, 2
+    kept = driver.machine._logs._kept
+    assert len(kept) == 0
+    posted.pop()()
+    record = json.loads(kept[0][1])
+    assert (record["timestamp"], record["_n"]) == (WALL + 50.0, 1), "what the caller changes later does not count"
+    with pytest.raises(LocalError, match="log level 9"):
+        made.log(9, "short")
+    with pytest.raises(LocalError, match="name 'id'"):
+        made.log(6, "short", additional_fields={"id": 1})
+    assert posted == []

@@ -25,7 +25,7 @@ class Runs:
         self.bench = bench
         self.machine = bench.machine
         self.at_stop: dict[object, Callable[[], Any]] = {}
-        self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], None]] = {}
+        self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], Outcome]] = {}
 
     def ask(self, call: Callable[[], Any]) -> Any:
         return call()
@@ -157,6 +157,24 @@ def test_nothing_is_left_to_be_told_of_handlers_whose_events_are_handed_over() -
     assert len(service.runs.at_end) == 1
     batch.expire()
     assert service.runs.at_end == {}
+
+
+def test_a_handler_that_ends_while_the_callback_runs_is_told_to_defer() -> None:
+    ends: list[Outcome] = []
+    bench, service, batch = made(lambda events: ends.append(service.runs.at_end[delivery](DONE, bench.now)), 9)
+    batch.push(delivery := bench.take(), 1)
+    batch.expire()
+    assert ends == [DEFERRED]
+
+
+def test_an_event_that_comes_during_a_stop_is_handed_over_at_once() -> None:
+    """Nobody hands it over later: the stop has handed over what there was."""
+    got: list[Any] = []
+    bench, _, batch = made(lambda events: got.extend(event.payload for event in events), 9)
+    delivery = bench.take()
+    bench.stop()
+    batch.push(delivery, 1)
+    assert (got, len(batch)) == ([1], 0)
 
 
 @pytest.mark.parametrize("meta", [{}, {"delivery_tag": None}, {"delivery_tag": "1"}])

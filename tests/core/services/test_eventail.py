@@ -29,7 +29,7 @@ class Service(EventailService[None]):
     def worker_identity(self) -> tuple[str, int]:
         return "box", 7
 
-    def make_input(self, call: Any) -> None: ...
+    def make_input(self, call: Any, *, waits: bool = True) -> None: ...
 
 
 def test_who_a_worker_is() -> None:

@@ -16,6 +16,8 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelClosed, ChannelPreconditionFailed
 from pamqp.commands import Basic, Queue
 
+from eda_core.amqp import named
+from eda_core.messages import Unreadable
 from eda_core.messages.headers import DELIVERY_COUNT_HEADER
 from eda_tools.bus.connect import RPC_TIMEOUT, Session, explain
 from eda_tools.bus.names import QueueDeclare
@@ -186,8 +188,8 @@ class Reader:
             frame = got.delivery
             if not isinstance(frame, Basic.GetOk):
                 return None
-            properties, tag = got.header.properties, int(frame.delivery_tag or 0)
-            exchange, key = frame.exchange or "", frame.routing_key or ""
+            tag = int(frame.delivery_tag or 0)
+            exchange, key, properties = named(frame, got.header.properties)
             delivery = Delivery(exchange, key, properties, got.body, bool(frame.redelivered))
             self._held[tag] = digest = _digest(delivery)
             if not self._counted and DELIVERY_COUNT_HEADER in delivery.headers:
@@ -239,7 +241,9 @@ def _digest(delivery: Delivery) -> bytes:
     """Tells messages apart, also across connections."""
     properties = [(name, value) for name, value in delivery.properties if name != "headers"]
     headers = sorted((str(name), repr(value)) for name, value in delivery.headers.items())
-    text = repr((delivery.exchange, delivery.routing_key, properties, headers)).encode(errors="surrogatepass")
+    unreadable = delivery.properties.reason if isinstance(delivery.properties, Unreadable) else ""
+    parts = (delivery.exchange, delivery.routing_key, properties, headers, unreadable)
+    text = repr(parts).encode(errors="surrogatepass")
     return hashlib.blake2b(text + delivery.body, digest_size=16).digest()
 
 
