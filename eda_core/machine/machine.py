@@ -141,6 +141,11 @@ class Machine:
         return self._stale + self._deliveries.stale
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """The URLs of the brokers. The first one is that of the link, or of the next attempt to connect."""
+        return self._connection.urls()
+
+    @property
     def published(self) -> int:
         """How many messages were accepted for publishing so far."""
         return self._outbox.published
@@ -194,7 +199,15 @@ class Machine:
             self._follow(happened, now, effects)
         return effects
 
-    def channel_closed(self, epoch: Epoch, reason: str, now: float, *, channel: str = CONSUMING) -> list[Effect]:
+    def channel_closed(
+        self,
+        epoch: Epoch,
+        reason: str,
+        now: float,
+        *,
+        channel: str = CONSUMING,
+        declaration: base.Frame | None = None,
+    ) -> list[Effect]:
         """Report that the broker has closed a channel.
 
         The channel for publishing is opened again, and the publish is found for which the broker has closed it: its
@@ -204,14 +217,18 @@ class Machine:
         Args:
             reason: what the broker says, such as "ACCESS_REFUSED - access to topic …".
             channel: ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+            declaration: the command of a ``Declare`` that the broker has refused, if it did so for that.
         """
         if self._is_stale(epoch):
             return []
+        effects: list[Effect] = []
+        if declaration is not None:
+            self._connection.refused(declaration, reason, effects)
         if self._connection.state in SERVING and channel == PUBLISHING and self._outbox.unconfirmed():
             return self._publishing_closed(epoch, reason, now)
         if self._connection.state in SERVING and channel == LOGGING:
             return self._logging_closed(epoch, reason, now)
-        return self._give_up_link(epoch, f"channel closed: {reason}", now, blamed=channel == CONSUMING)
+        return effects + self._give_up_link(epoch, f"channel closed: {reason}", now, blamed=channel == CONSUMING)
 
     def channel_opened(self, epoch: Epoch, now: float, *, channel: str = PUBLISHING) -> list[Effect]:
         """Report that the channel of an ``OpenChannel`` is open."""
