@@ -4,6 +4,7 @@ The environments are made with the interpreter that runs nox and kept from run t
 as they are, without the network.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,46 @@ def interop(session: nox.Session) -> None:
     python = str(theirs / "bin" / "python")
     session.run(python, "-m", "pip", "install", "-q", "eventail[synchronous]==2.3.6", external=True)
     session.run("pytest", "-m", "interop", *session.posargs, env={"EDA_EVENTAIL_PYTHON": python})
+
+
+@nox.session(name="rabbitmq-versions")
+def rabbitmq_versions(session: nox.Session) -> None:
+    """Everything that needs RabbitMQ, on 4.3, 4.0 and 3.10 in turn, with one line for each at the end.
+
+    4.3 and 4.0 are prepared first (as root, once, a minute each). Arguments after -- go to pytest.
+    """
+    install(session)
+    session.run("python", "-m", "tests.support.rabbitmq_releases", "4.3", "4.0")
+    results = {}
+    for version in ("4.3", "4.0", "3.10"):
+        command = [str(Path(session.bin) / "pytest"), "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+        command += ["-m", "rabbitmq and not deep and not interop", *session.posargs]
+        session.log(f"EDA_RABBITMQ={version} pytest {' '.join(command[1:])}")
+        # Not by session.run, which would end the session at the first version that fails.
+        status = subprocess.call(command, cwd=HERE, env={**os.environ, "EDA_RABBITMQ": version})
+        results[version] = "passed" if status == 0 else f"failed (pytest ended with status {status})"
+    for version, result in results.items():
+        print(f"RabbitMQ {version}: {result}")
+    if set(results.values()) != {"passed"}:
+        session.error("not all versions passed")
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Services of every kind, and eventail's, put through faults of broker and network: 40 minutes, on RabbitMQ 4.3.
+
+    ``-- --quick`` is a part of it, in 5 minutes; ``-- --scenario cuts --kind pika`` is one of it. At the end there are
+    numbers, and the session fails if a service of ours has lost a message or stands still. After a run of all,
+    ``python -m tests.faults.report faults.json`` writes them into docs/reliability.rst.
+    """
+    install(session)
+    theirs = Path(session.virtualenv.location) / "eventail"
+    session.run("python", "-m", "venv", str(theirs))
+    python = str(theirs / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "-q", "eventail[synchronous]==2.3.6", external=True)
+    session.run("python", "-m", "tests.support.rabbitmq_releases", "4.3")
+    env = {"EDA_EVENTAIL_PYTHON": python}
+    session.run("python", "-m", "tests.faults", "--rabbitmq", "4.3", *session.posargs, env=env)
 
 
 @nox.session

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "adapters"))
 
 import eda_core.testing
 from eda_core.machine import deliveries, link
+from eda_core.testing.broker.versions import VERSIONS, Version
 
 DOCS = Path(__file__).parent
 
@@ -54,6 +55,20 @@ A message that the broker delivers lives until it is settled (acknowledged, reje
 until its link is lost. One table says how the stages of that life follow each other: ``TABLE`` in
 ``eda_core/machine/deliveries.py``. For each thing that happens the machine looks up the next stage, goes to it, and
 does what that stage is for. Nothing else settles a delivery.
+"""
+
+VERSIONS_HEAD = """\
+.. Written by docs/generate.py from eda_core/testing/broker/versions.py. Change that, then run it.
+
+==============================
+The releases that are modelled
+==============================
+
+``Broker(version="4.3")`` of the `broker model <broker-model.rst>`_ behaves as RabbitMQ 4.3.6, which is the default, and
+``Broker(version="3.10")`` as RabbitMQ 3.10.8. In everything that is not in this table the model is the same for both.
+``tests/core/testing/broker/test_versions.py`` shows each row, and ``tests/differential`` compares each release with the
+RabbitMQ that it models.
+
 """
 
 Table = dict[str, dict[str, str]]
@@ -165,6 +180,7 @@ def _cell(cell: str) -> str:
 PUBLIC = (
     "eda_core",
     "eda_core.messages",
+    "eda_core.amqp",
     "eda_core.drivers",
     "eda_core.services",
     "eda_core.journal",
@@ -257,6 +273,30 @@ def _entry(package: str, name: str) -> str:
     return f".. auto{kind}:: {package}.{name}\n{members}\n"
 
 
+def versions_page() -> str:
+    """The text of ``broker-versions.rst``."""
+    rows = [["What", *(f"RabbitMQ {name}" for name in VERSIONS)]]
+    for name, text in _attributes(Version).items():
+        values = (getattr(version, name) for version in VERSIONS.values())
+        rows.append([f"{text[0].upper()}{text[1:]}", *map(_plain, values)])
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 64 18 18", ""]
+    for first, *others in rows:
+        lines += [f"   * - {first}", *(f"     - {text}" for text in others)]
+    return VERSIONS_HEAD + "\n".join(lines) + "\n"
+
+
+def _attributes(kind: type) -> dict[str, str]:
+    """What the docstring of a class says of each attribute, the name of a version left out."""
+    found = re.findall(r"^    (\w+): (.+(?:\n        .+)*)", inspect.getdoc(kind) or "", re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found if name != "name"}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "unlimited" if value is None else str(value)
+
+
 def _sections(package: str) -> Iterator[str]:
     """The names of a package, by the modules that define them."""
     names = exported(package)
@@ -301,6 +341,7 @@ def reference_index() -> str:
 PAGES = {
     "link.rst": link_page,
     "deliveries.rst": deliveries_page,
+    "broker-versions.rst": versions_page,
     "reference/index.rst": reference_index,
     **{f"reference/{package}.rst": partial(reference_page, package) for package in PUBLIC},
 }

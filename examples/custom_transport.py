@@ -10,10 +10,11 @@ import asyncio
 import ssl
 from typing import Any
 
-from pamqp import base, body, constants, frame, header, heartbeat
+from pamqp import base, body, frame, header, heartbeat
 from pamqp.commands import Basic, Channel, Confirm, Connection
 
 from eda_core import Ack, Address, Cancel, Connect, Consume, Declare, Nack, OpenChannel, Publish, PublishLog
+from eda_core.amqp import read_frame
 from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, reason
 
 FRAME_MAX = 131_072  # bytes
@@ -70,25 +71,21 @@ class Wire:
                 if (size := int.from_bytes(start[3:])) > FRAME_MAX:
                     raise ValueError(f"a frame of {size} bytes")
                 data = start + await self.reader.readexactly(size + 1)
-            try:
-                got: Any = frame.unmarshal(data)[2]
-            except Exception:  # nobody can decode the properties: without them the core dead-letters the message
-                if start[0] != constants.FRAME_HEADER:
-                    raise
-                got = header.ContentHeader(0, int.from_bytes(data[11:19]))
+            got: Any
+            channel, got = read_frame(data)
             if isinstance(got, Connection.Close):
                 self.send(0, Connection.CloseOk())
                 raise (PermissionError if got.reply_code == 403 else ConnectionError)(got.reply_text)
             if isinstance(got, (Basic.Deliver, Basic.Return)):
                 self.content = got
             elif isinstance(got, base.Frame):
-                return int.from_bytes(start[1:3]), got
+                return channel, got
             elif isinstance(got, header.ContentHeader):
                 self.header, self.body = got, bytearray()
             elif isinstance(got, body.ContentBody):
                 self.body += got.value
             if isinstance(got, (header.ContentHeader, body.ContentBody)) and len(self.body) >= self.header.body_size:
-                return int.from_bytes(start[1:3]), self.content, self.header.properties, bytes(self.body)
+                return channel, self.content, self.header.properties, bytes(self.body)
 
 
 class CustomLink(Link):

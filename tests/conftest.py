@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.rabbitmq import RabbitNode, find_server
+from tests.support.rabbitmq_cluster import RabbitCluster
 from tests.support.vhosts import VhostPool, Victim, Victims
 
 TESTS = Path(__file__).parent
@@ -22,6 +23,7 @@ LONGEST = (
     "adapters/kombu/test_faults",
     "tools/test_doctor",
     "test_rabbitmq_node",
+    "test_rabbitmq_cluster",
     "tools/test_watching_tools",
     "tools/test_inspect_queue",
     "tools/test_resurrect_in_trouble",
@@ -33,7 +35,9 @@ LONGEST = (
     "examples/test_conversations_end_to_end",
 )
 ADVICE = "RabbitMQ is not installed: apt-get update && apt-get install -y rabbitmq-server"
-RABBIT_FIXTURES = frozenset({"rabbitmq", "rabbit_victim", "rabbit_vhost", "rabbit_url", "rabbit_management"})
+RABBIT_FIXTURES = frozenset(
+    {"rabbitmq", "rabbit_victim", "rabbit_vhost", "rabbit_url", "rabbit_management", "rabbit_cluster"}
+)
 
 # No deadline: the time of one example says more about the machine than about the code.
 settings.register_profile("default", deadline=None)
@@ -80,6 +84,14 @@ def rabbit_management() -> Iterator[RabbitNode]:
         yield node
     finally:
         node.stop(grace=0.0)  # in good order it takes 6 s, and nobody asks for its data
+
+
+@pytest.fixture(scope="module")
+def rabbit_cluster() -> Iterator[RabbitCluster]:
+    """A cluster of three, which the tests of a module may mistreat if they mend it."""
+    _require_server()
+    with RabbitCluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -179,7 +179,7 @@ def test_ports_are_distinct_and_outside_the_range_of_clients() -> None:
 
 
 def test_the_directory_of_the_server_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDA_RABBITMQ_SBIN", str(tmp_path))
+    monkeypatch.setenv("EDA_RABBITMQ", str(tmp_path))
     assert find_server() is None
     with pytest.raises(RabbitNodeError, match="not installed"):
         RabbitNode()

@@ -18,7 +18,6 @@ from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
 from aiormq import Channel
-from aiormq import Connection as Aiormq
 from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import AuthenticationError, ConnectionClosed, DeliveryError, ProbableAuthenticationError
@@ -26,6 +25,7 @@ from pamqp import base
 from pamqp.commands import Channel as Channels
 from pamqp.commands import Connection as Method
 
+from eda_aio.connection import AmqpConnection
 from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, OpenChannel, Publish, PublishLog
 from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.base import Driver
@@ -87,7 +87,7 @@ class _Frames(asyncio.Queue[ChannelFrame]):
         super()._put(item)
 
 
-class Connection(Aiormq):
+class Connection(AmqpConnection):
     """Tells ``link`` when the broker blocks publishing and when that ends. aiormq only logs it."""
 
     def __init__(self, url: str, context: SSLContext | None, link: AioLink) -> None:
@@ -103,7 +103,7 @@ class Connection(Aiormq):
 
     @staticmethod
     async def _rpc(request: Any, writer: Any, frame_receiver: Any, wait_response: bool = True) -> Any:
-        return await Aiormq._rpc(request, writer, _Replies(frame_receiver), wait_response)  # type: ignore[arg-type]
+        return await AmqpConnection._rpc(request, writer, _Replies(frame_receiver), wait_response)  # type: ignore[arg-type]
 
     async def _hear(self, frame: Method.Blocked | Method.Unblocked) -> None:
         self.link.hear(frame)
@@ -222,7 +222,7 @@ class AioLink(Link):
     def _on_channel_closed(self, name: str, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
         if not self.closing and isinstance(error, Exception):
-            while name == CONSUMING and self.up and not self._consumer.rpc_frames.empty():  # what came before
+            while name == CONSUMING and self.up and not self._consumer.rpc_frames.empty():  # sent before
                 self.hear(self._consumer.rpc_frames.get_nowait())
             self.report_channel_closed(name, reason(error))
 

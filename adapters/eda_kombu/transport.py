@@ -24,7 +24,7 @@ from pamqp.commands import INDEX_MAPPING, Basic
 from pamqp.constants import FRAME_MIN_SIZE
 
 from eda_core import Connect, Declare, Effect, OpenChannel, Publish, PublishLog
-from eda_core.drivers import LOGGING, PUBLISHING
+from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.blocking import BlockingDriver
 from eda_core.drivers.library import raised_in
 from eda_core.drivers.link import Link, reason
@@ -280,7 +280,7 @@ class KombuLink(Link):
             why = reason(error)
             self.driver.publish_call.link_failed(f"{redact(self.asked.url)}: {why}")
             if isinstance(error, ChannelError) and self.up:
-                self.tell(self.machine.channel_closed, why)
+                self.report_channel_closed(CONSUMING, why)
             self._end(why, refused)
 
     def _end(self, why: str, refused: bool) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pika
 from pamqp.commands import Basic
-from pamqp.header import ContentHeader
 from pika.exceptions import AMQPConnectionError
 from pika.frame import Header
 
 from eda_core import Connect
+from eda_core.amqp import read_header
 from eda_core.urls import Address
 
 _HEADER, _END = 2, 0xCE  # AMQP 0-9-1, section 4.2.3: a frame's type, and its last byte
@@ -30,7 +30,7 @@ class Properties(pika.BasicProperties):  # type: ignore[misc]  # pika publishes 
 
 
 class Connection(pika.SelectConnection):  # type: ignore[misc]
-    """Decodes properties by pamqp, writes once in each turn of the loop, and can be aborted."""
+    """Reads properties as the core does, writes once in each turn of the loop, and can be aborted."""
 
     _aborted = False
     _unsent: bytes | bytearray = b""
@@ -59,7 +59,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
             self._terminate_stream(AMQPConnectionError("aborted"))
 
     def _read_frame(self) -> tuple[int, Any]:
-        """Decode a header frame by pamqp, and leave other frames to pika.
+        """Read a header frame as the core does, and leave other frames to pika.
 
         pika cuts floats in headers. A date beyond the year 9999 makes it lose the connection, and the broker delivers
         the message again.
@@ -68,11 +68,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         end = 8 + int.from_bytes(data[3:7])
         if data[0] != _HEADER or not 19 < end <= len(data) or data[end - 1] != _END:
             return super()._read_frame()  # type: ignore[no-any-return]
-        header = ContentHeader()
-        try:
-            header.unmarshal(data[7 : end - 1])
-        except Exception:  # without properties the core dead-letters the message
-            header = ContentHeader(0, int.from_bytes(data[11:19]))
+        header = read_header(data[7 : end - 1])
         return end, Header(int.from_bytes(data[1:3]), header.body_size, header.properties)
 
 

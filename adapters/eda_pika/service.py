@@ -140,7 +140,7 @@ class _Driver(CallbackDriver):
         return os.getpid() != self._process
 
     def ask(self, call: Callable[[], T]) -> T:
-        """Call it in the loop's thread, after what was posted, and wait for that."""
+        """Run ``call`` in the loop's thread, after what was posted, and return or raise what it does."""
         self.check_process()
         if threading.get_ident() == self._thread and not self._ended:
             self._signals.run(self.do_posted, False)

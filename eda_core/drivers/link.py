@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pamqp import base
 
+from eda_core.amqp.reading import named
 from eda_core.drivers.base import Driver
 from eda_core.machine.effects import (
     CONSUMING,
@@ -134,6 +135,16 @@ class Link:
         if not self.closing:
             self.driver.tell(self.machine.effect_failed, effect, reason(error))
 
+    def report_channel_closed(self, channel: str, why: str) -> None:
+        """Tell the machine that the broker has closed a channel, and, if it refused a declaration, which one.
+
+        Args:
+            channel: ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+            why: the broker's reason.
+        """
+        refused = self._refused_declaration() if channel == CONSUMING else ""
+        self.tell(self.machine.channel_closed, f"{why}{refused}", channel=channel)
+
     def _refused_declaration(self) -> str:
         """The first declaration that is not answered, as the end of a reason; "" if all are."""
         if len(self._replies) == len(self._declared):
@@ -151,14 +162,6 @@ class Link:
         """Tell the machine that a channel is open again."""
         self.tell(self.machine.channel_opened, channel=channel)
 
-    def report_channel_closed(self, channel: str, why: str) -> None:
-        """Tell the machine that the broker has closed a channel, with the broker's text.
-
-        If the broker refused a declaration by that, the text also says which one.
-        """
-        refused = self._refused_declaration() if channel == CONSUMING else ""
-        self.tell(self.machine.channel_closed, f"{why}{refused}", channel=channel)
-
     def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
         """Make an input of the machine, a bound method of it, with the epoch of this link as its first argument."""
         self.driver.tell(method, self.asked.epoch, *arguments, **named)
@@ -171,8 +174,9 @@ class Link:
             method: an object of pamqp, or of another library, with the attributes that AMQP 0-9-1 names. A reply to a
                 command of ``Declare`` must be pamqp's.
             content: if a message comes with the method, its properties (pamqp's, or an object with the same
-                attributes) and its body. With ``Channel.Close`` and ``Channel.OpenOk`` comes the name of the channel:
-                ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+                attributes; :class:`eda_core.messages.Unreadable` if they cannot be read) and its body. With
+                ``Channel.Close`` and ``Channel.OpenOk`` comes the name of the channel: ``CONSUMING``, ``PUBLISHING`` or
+                ``LOGGING``.
 
         Raises:
             ValueError: no broker sends this method to a link that is open.
@@ -207,14 +211,14 @@ def _text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _delivered(link: Link, it: Any, *content: Any) -> None:
-    exchange, key = _text(it.exchange), _text(it.routing_key)
-    link.tell(link.machine.delivered, it.delivery_tag, it.redelivered, exchange, key, *content)
+def _delivered(link: Link, it: Any, properties: Any, body: bytes) -> None:
+    exchange, key, properties = named(it, properties)
+    link.tell(link.machine.delivered, it.delivery_tag, it.redelivered, exchange, key, properties, body)
 
 
-def _returned(link: Link, it: Any, *content: Any) -> None:
-    exchange, key = _text(it.exchange), _text(it.routing_key)
-    link.tell(link.machine.returned, exchange, key, *content, _text(it.reply_text))
+def _returned(link: Link, it: Any, properties: Any, body: bytes) -> None:
+    exchange, key, properties = named(it, properties)
+    link.tell(link.machine.returned, exchange, key, properties, body, _text(it.reply_text))
 
 
 #: What each method of the broker means.

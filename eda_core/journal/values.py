@@ -21,6 +21,7 @@ from eda_core.machine import effects, outcomes, policy
 from eda_core.machine.config import Config
 from eda_core.messages import values
 from eda_core.messages.codec import Limits
+from eda_core.messages.properties import Unreadable
 from eda_core.urls import redact
 
 #: The most levels of nesting. What is nested more deeply is written as CBOR, in one piece.
@@ -79,7 +80,8 @@ def _structured(value: Any, levels: int) -> Any:
     if isinstance(value, datetime):
         return {"$": "datetime", "is": value.isoformat()}
     if isinstance(value, (Basic.Properties, base.Frame)):
-        return {"$": value.name} | {name: plain(field, levels) for name, field in value if field is not None}
+        reason = {"$": "Unreadable", "reason": value.reason} if isinstance(value, Unreadable) else {}
+        return {"$": value.name} | reason | {name: plain(field, levels) for name, field in value if field is not None}
     if _CLASSES.get(type(value).__name__) is type(value):
         fields = {field.name: plain(getattr(value, field.name), levels) for field in dataclasses.fields(value)}
         return {"$": type(value).__name__} | _without_passwords(fields)
@@ -211,6 +213,9 @@ def restore(value: Any) -> Any:
     if kind in _SIMPLE:
         return _SIMPLE[kind](value["is"])
     fields = {name: restore(field) for name, field in value.items() if name != "$"}
+    if kind == "Unreadable":
+        reason = fields.pop("reason")
+        return Unreadable.of(_frame(Basic.Properties.name, fields), reason)
     if kind in _CLASSES:
         return _CLASSES[kind](**{name: _key(field) for name, field in fields.items()} if kind in _FROZEN else fields)
     if "." not in kind:

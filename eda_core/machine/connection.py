@@ -27,9 +27,6 @@ LOST: Final = "lost"  # the link is lost, and its deliveries with it
 CLOSING: Final = "closing"  # the link is being closed, and its deliveries are lost
 ENDED: Final = "ended"  # the service has stopped; ``error`` says why if nobody asked it to
 
-#: After so many short links in a row without any delivery, the report suspects a message that no client can read.
-_SUSPICIOUS_LOSSES: Final = 3
-
 
 class Connection:
     """The life of one service's link.
@@ -39,15 +36,14 @@ class Connection:
         epoch: the number of the present link, or of the next one while there is none.
         queues: the names of the declared queues, by consumer tag.
         progress: whether a delivery was settled or a publish confirmed on this link.
-        received: whether a message was delivered on this link.
         stop_due: when a stop closes the link although work is unfinished, monotonic seconds; ``None`` without a stop.
         error: why the service ends, if nobody asked it to.
     """
 
     __slots__ = (
-        *"_added _adding _adding_due _config _consuming _due _failures _mute_losses _next_url _open_since".split(),
+        *"_added _adding _adding_due _config _consuming _due _failures _next_url _open_since".split(),
         *"_random _refused_urls _silent_urls _wanted _was_open".split(),
-        *"epoch error progress queues received state stop_due".split(),
+        *"epoch error progress queues state stop_due".split(),
     )
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
@@ -57,7 +53,6 @@ class Connection:
         self.epoch: Epoch = Epoch(1)
         self.queues: Mapping[str, str] = {}
         self.progress: bool = False
-        self.received: bool = False
         self.stop_due: float | None = None
         self.error: str | None = None
         self._wanted = subscriptions(config)
@@ -68,7 +63,6 @@ class Connection:
         self._adding: str = link.NOTHING
         self._adding_due: float | None = None
         self._failures = 0
-        self._mute_losses = 0
         self._next_url = 0
         self._refused_urls: set[int] = set()
         #: The URLs whose last attempt did not open a link. They are tried after the others.
@@ -109,7 +103,7 @@ class Connection:
         self._due = None
         self._open_since = now
         self._was_open = True
-        self.progress = self.received = False
+        self.progress = False
         self._refused_urls.clear()
         self._silent_urls.discard(self._next_url)
         if self.stop_due is not None:
@@ -150,7 +144,8 @@ class Connection:
         self.epoch = Epoch(self.epoch + 1)
         self._due = now + delay
         self._forget_link()
-        effects.append(Report(WARNING, f"no link to {redact(self._config.urls[url])}: {reason}{self._hint(delay)}"))
+        lost, following = (redact(self._config.urls[number]) for number in (url, self._next_url))
+        effects.append(Report(WARNING, f"no link to {lost}: {reason}; trying {following} in {delay:.1f} s"))
         return LOST
 
     def give_up(self, reason: str, now: float, effects: list[Effect]) -> str | None:
@@ -288,18 +283,7 @@ class Connection:
         policy, opened = self._config.reconnect, self._open_since
         if opened is not None:
             lasted = now - opened >= policy.stable_after
-            mute = self._consuming and not lasted and not self.progress and not self.received
-            self._mute_losses = self._mute_losses + 1 if mute else 0
             if lasted or self.progress:
                 self._failures = 0
         self._failures += 1
         return policy.delay(self._failures, len(self._config.urls), self._random)
-
-    def _hint(self, delay: float) -> str:
-        hint = f"; trying {redact(self._config.urls[self._next_url])} in {delay:.1f} s"
-        if self._mute_losses >= _SUSPICIOUS_LOSSES:
-            hint += (
-                f" ({self._mute_losses} links were lost as soon as messages were due: a message at the head of a "
-                "queue may have headers that no client can read; look at it with the broker's own tools)"
-            )
-        return hint

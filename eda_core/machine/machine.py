@@ -444,12 +444,16 @@ class Machine:
         body: bytes,
         now: float,
     ) -> list[Effect]:
-        """Report that the broker has delivered a message. ``tag`` is the broker's delivery tag."""
+        """Report that the broker has delivered a message. ``tag`` is the broker's delivery tag.
+
+        Args:
+            properties: :class:`eda_core.messages.Unreadable` if the properties or the routing key cannot be read. The
+                message is dead-lettered then.
+        """
         connection, deliveries = self._connection, self._deliveries
         if epoch != connection.epoch or connection.state not in SERVING or not deliveries.in_flight.is_next(tag):
             self._stale += 1
             return []
-        connection.received = True
         if self._calls.subscribed and routing_key == self._calls.key:
             return self._result(epoch, tag, exchange, routing_key, properties, body, now)
         if connection.state is DRAINING:  # the broker sent it before our Cancel came; another worker will get it

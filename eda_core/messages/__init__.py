@@ -8,7 +8,7 @@ from eda_core.messages.codec import CBOR, JSON, DecodeError, Limits, decode, enc
 from eda_core.messages.envelope import InvalidEnvelope, open_envelope, seal
 from eda_core.messages.gelf import record as gelf_record
 from eda_core.messages.gelf import routing_key as log_routing_key
-from eda_core.messages.properties import Properties
+from eda_core.messages.properties import Properties, Unreadable
 from eda_core.messages.routing import (
     COMMANDS,
     CONFIGURATIONS,
@@ -57,6 +57,7 @@ __all__ = [
     "Properties",
     "Result",
     "TopicPattern",
+    "Unreadable",
     "check_name",
     "decode",
     "encode",

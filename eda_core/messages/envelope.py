@@ -22,7 +22,7 @@ from eda_core.messages.headers import (
     ROUTING,
     STATUS,
 )
-from eda_core.messages.properties import persistent
+from eda_core.messages.properties import Unreadable, persistent
 from eda_core.messages.routing import (
     COMMANDS,
     CONFIGURATIONS,
@@ -202,14 +202,16 @@ def open_envelope(
     """Return the message that a delivery holds.
 
     Raises:
-        InvalidEnvelope: the exchange is none of the architecture, a required ``conversation_id`` is missing, the body
-            cannot be decoded, or a message on the commands exchange is no command and no result. Nothing else is
-            raised, whatever the bytes are.
+        InvalidEnvelope: the properties are :class:`eda_core.messages.Unreadable`, the exchange is none of the
+            architecture, a required ``conversation_id`` is missing, the body cannot be decoded, or a message on the
+            commands exchange is no command and no result. Nothing else is raised, whatever the bytes are.
     """
     headers = properties.headers
     if type(headers) is not dict:
         headers = {}
     conversation_id = headers.get(CONVERSATION_ID)
+    if type(properties) is Unreadable:
+        raise InvalidEnvelope(properties.reason, conversation_id if type(conversation_id) is str else "")
     if type(conversation_id) is not str:
         conversation_id = _conversation_id(exchange, conversation_id)
     if not exchange:  # put straight into the queue: a delayed retry, or a dead letter that a tool has republished

@@ -31,6 +31,33 @@ class Properties(Basic.Properties):
         return _table(value) if name == "headers" else super().encode_property(name, value)
 
 
+class Unreadable(Basic.Properties):
+    """The properties of a message that cannot be read completely. Those that can be read are set.
+
+    Such a message is dead-lettered (docs/architecture.rst, "Invalid messages").
+
+    Attributes:
+        reason: names each property that cannot be read, or the routing key, and says why.
+    """
+
+    reason: str = ""
+
+    @classmethod
+    def of(cls, properties: Basic.Properties, reason: str) -> Unreadable:
+        """Return a copy of ``properties`` for a message that cannot be read for this reason."""
+        copy = cls()
+        for name, value in properties:
+            setattr(copy, name, value)
+        if isinstance(properties, Unreadable):
+            copy.reason = properties.reason
+        copy.add(reason)
+        return copy
+
+    def add(self, reason: str) -> None:
+        """Add a reason."""
+        self.reason = f"{self.reason}; {reason}" if self.reason else reason
+
+
 def persistent(content_type: str, headers: dict[str, Any]) -> Properties:
     """Return ``Properties(content_type, headers=headers, delivery_mode=2)``, made in half the time."""
     made: Properties = object.__new__(Properties)

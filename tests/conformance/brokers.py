@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from eda_core.testing.conformance import BROKER, DEAD_LETTERS, NOBODY, THE_WRONG_PASSWORD, Declare
 from eda_tools.broker import EmbeddedBroker
 from tests.conformance.operator import Operator
-from tests.conformance.proxy import Proxy
+from tests.support.proxy import Proxy
 from tests.support.rabbitmq import free_port
 from tests.support.vhosts import Victim
 

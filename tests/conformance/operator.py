@@ -12,6 +12,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
 
 from eda_core.testing.conformance import Declare, Put, Taken
+from tests.support.octets import OctetPublisher
 
 T = TypeVar("T")
 
@@ -34,9 +35,13 @@ class Operator:
     def __init__(self, url: str) -> None:
         self._url = url
         self._open: dict[str, tuple[AbstractConnection, AbstractChannel]] = {}
+        self._publisher: OctetPublisher | None = None
 
     async def close(self) -> None:
         """Close all connections. The next request connects again."""
+        if self._publisher is not None:
+            self._publisher.abort()
+            self._publisher = None
         closing, self._open = self._open, {}
         tasks = [asyncio.ensure_future(connection.close()) for connection, _ in closing.values()]
         if tasks:
@@ -49,12 +54,10 @@ class Operator:
         return self._open[what]
 
     async def put(self, put: Put) -> None:
-        """Publish, and wait for the confirm."""
-        _, channel = await self._use("to publish")
-        publish = channel.basic_publish(
-            put.body, exchange=put.exchange, routing_key=put.key, properties=put.properties, timeout=TIMEOUT
-        )
-        await _whole(publish)
+        """Publish, and wait for the confirm. The message may be one that no client library writes."""
+        if self._publisher is None:
+            self._publisher = await OctetPublisher.open(self._url)
+        await self._publisher.put(put)
 
     async def take(self, queue: str) -> Taken:
         """Wait for a message in ``queue``, without end."""

@@ -18,6 +18,7 @@ from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import DONE, Outcome
 from eda_core.messages import envelope
 from eda_core.messages.codec import Limits, encode
+from eda_core.messages.properties import Unreadable
 from eda_core.messages.values import AnyMessage, Event
 from eda_core.urls import redact
 
@@ -195,9 +196,14 @@ class Bench:
         redelivered: bool = False,
         headers: Mapping[str, Any] | None = None,
         body: bytes | None = None,
+        unreadable: str = "",
         **properties: Any,
     ) -> list[Effect]:
-        """Deliver a message. By default it has the next tag of its link, and a message id of its own."""
+        """Deliver a message. By default it has the next tag of its link, and a message id of its own.
+
+        Args:
+            unreadable: why its properties cannot be read; "" if they can be.
+        """
         epoch = self.epoch if epoch is None else epoch
         if tag is None:
             tag = self._tags.get(epoch, 0) + 1
@@ -206,6 +212,8 @@ class Bench:
         properties.setdefault("content_type", self.config.content_type)
         given: dict[str, Any] = {"conversation_id": "c-1"} if headers is None else dict(headers)
         written = Basic.Properties(headers=given, **properties)
+        if unreadable:
+            written = Unreadable.of(written, unreadable)
         body = encode(payload, self.config.content_type) if body is None else body
         return self.did(self.machine.delivered(epoch, tag, redelivered, exchange, name, written, body, self.now))
 

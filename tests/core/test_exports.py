@@ -52,7 +52,7 @@ def family(name: str) -> tuple[int, str]:
 
 
 def test_every_package_that_users_import_is_public() -> None:
-    ours = {"messages", "drivers", "services", "journal", "testing"}
+    ours = {"messages", "amqp", "drivers", "services", "journal", "testing"}
     assert set(PUBLIC) >= {"eda_core", "eda_aio", "eda_kombu", "eda_pika", *(f"eda_core.{name}" for name in ours)}
     parts = [path.parent.name for path in (ROOT / "eda_core" / "testing").glob("*/__init__.py")]
     assert set(PUBLIC) >= {f"eda_core.testing.{part}" for part in parts}

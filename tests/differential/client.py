@@ -232,11 +232,15 @@ class Client:
             if end > len(self._buffer):
                 break
             if kind != frames.FRAME_HEARTBEAT:
-                self._frame(channel, pamqp_frame.unmarshal(self._buffer[at:end])[2], found)
+                self._frame(channel, self.unmarshal(self._buffer[at:end]), found)
             at = end
         self._buffer = self._buffer[at:]
         self.flush()
         return found
+
+    def unmarshal(self, data: bytes) -> object:
+        """The object of pamqp for one frame."""
+        return pamqp_frame.unmarshal(data)[2]
 
     def _frame(self, channel: int, value: object, found: list[Received]) -> None:
         if channel in self._closed:

@@ -17,6 +17,7 @@ from eda_core.testing.broker.engine import Engine
 from eda_core.testing.broker.queue import Consumer
 from eda_core.testing.broker.state import Channel
 from eda_core.testing.broker.topology import Exchange
+from eda_core.testing.broker.versions import NEWEST, VERSIONS
 from eda_core.testing.wire import Server
 from tests.differential.client import Client, Clock, MemoryPipe, SilenceError, TcpPipe
 from tests.differential.operations import (
@@ -69,8 +70,8 @@ class WatchedEngine(Engine):
 
     __slots__ = ("_left", "_publishing", "_settling", "_told", "ageing", "arrivals", "origins", "raced")
 
-    def __init__(self, vhost: str) -> None:
-        super().__init__([vhost], (), 0.0)
+    def __init__(self, vhost: str, version: str) -> None:
+        super().__init__([vhost], (), 0.0, VERSIONS[version])
         self.forget()
 
     def forget(self) -> None:
@@ -106,9 +107,9 @@ class WatchedEngine(Engine):
         self._left.update(uid for channel in channels for uid in channel.consumers.values())
         super().close_channels(channels)
 
-    def settle(self, channel: Channel, tags: list[int], how: str) -> None:
+    def settle(self, channel: Channel, tags: list[int], how: str, *, failed: bool = False) -> None:
         self._settling = channel
-        super().settle(channel, tags, how)
+        super().settle(channel, tags, how, failed=failed)
         self._settling = None
 
     def _may_send(self, queue: Queue, consumer: Consumer) -> bool:
@@ -122,25 +123,25 @@ class WatchedEngine(Engine):
         self._told |= channel.suspended
         super().resume(channel)
 
-    def _requeue(self, queue: Queue, entries: list[Entry]) -> None:
+    def _requeue(self, queue: Queue, entries: list[Entry], *, failed: bool) -> None:
         if entries:
             self.origins.setdefault(queue.name, set()).add("returned")
-        super()._requeue(queue, entries)
+        super()._requeue(queue, entries, failed=failed)
 
-    def _return_limited(self, queue: Queue, entries: list[Entry]) -> int:
+    def _return_limited(self, queue: Queue, entries: list[Entry], *, failed: bool) -> int:
         if entries:
             self.origins.setdefault(queue.name, set()).add("returned")
-        return super()._return_limited(queue, entries)
+        return super()._return_limited(queue, entries, failed=failed)
 
 
 class Model:
     """The side of the model: a new broker for each sequence, in virtual time."""
 
-    def __init__(self, prefix: str, vhost: str = "/") -> None:
+    def __init__(self, prefix: str, vhost: str = "/", version: str = NEWEST) -> None:
         self.vhost = vhost
         numbers = itertools.count(1)
-        self.broker = Broker(vhosts=[vhost], names=lambda: f"{next(numbers):08d}")
-        self.engine = self.broker._engine = WatchedEngine(vhost)
+        self.broker = Broker(vhosts=[vhost], names=lambda: f"{next(numbers):08d}", version=version)
+        self.engine = self.broker._engine = WatchedEngine(vhost, version)
         self.clock = Clock()
         self.server = Server(self.broker)
         self._numbers: dict[ConnectionId, int] = {}
@@ -203,8 +204,8 @@ class Model:
 class Rabbit:
     """The side of RabbitMQ. Its observer stays connected from sequence to sequence."""
 
-    def __init__(self, host: str, port: int, vhost: str) -> None:
-        self.vhost = vhost
+    def __init__(self, host: str, port: int, vhost: str, version: str) -> None:
+        self.vhost, self.version = vhost, version
         self._address = (host, port)
         self._observer = self.connect()
         self._observer.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
@@ -275,7 +276,7 @@ class Comparison:
 
     def _attempt(self, sequence: Sequence[Operation]) -> None:
         prefix = f"s{next(self._numbers):06d}."
-        model = Model(prefix, self._rabbit.vhost)
+        model = Model(prefix, self._rabbit.vhost, self._rabbit.version)
         session = self._rabbit.session(prefix)
         pages: list[Page] = []
         done: Counter[str] = Counter()

@@ -272,10 +272,21 @@ class Session:
             if client is not None:
                 client.close()
         for name in {*map(self.real, queues), *self._named.values(), self.real("none1")}:
-            self._observer.send(1, commands.Queue.Delete(queue=name, nowait=True))
+            self._delete(name)
         for name in exchanges:
             self._observer.send(1, commands.Exchange.Delete(exchange=self.real(name), nowait=True))
         self._observer.call(1, commands.Channel.Flow(True), commands.Channel.FlowOk)
+
+    def _delete(self, queue: str) -> None:
+        """Delete a queue, or wait until it is gone, if it is exclusive to a connection that ended a moment ago."""
+        self._observer.send(1, commands.Queue.Delete(queue=queue))
+        wanted = commands.Queue.DeleteOk | commands.Channel.Close
+        while not isinstance(
+            self._observer.until(lambda received: isinstance(received.method, wanted))[-1].method,
+            commands.Queue.DeleteOk,
+        ):
+            self._observer.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
+            self._observer.send(1, commands.Queue.Delete(queue=queue))
 
     # -- looking ------------------------------------------------------------------------------------------------------
 

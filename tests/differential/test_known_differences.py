@@ -5,7 +5,6 @@ Each test shows both answers. If a test fails because the two agree, its line ha
 
 from __future__ import annotations
 
-import struct
 from typing import Any, Final
 
 import pytest
@@ -18,31 +17,10 @@ from tests.differential.comparison import Model, Rabbit
 from tests.support.rabbitmq import RabbitNode
 
 ACCEPTED: Final = "accepted"
-_HEADERS: Final = 0x2000  # flags of the content header (section 4.2.6.1)
-_CONTENT_TYPE: Final = 0x8000
-_TIMESTAMP: Final = 0x0040
-_HUGE: Final = b"\x7f" + b"\xff" * 7
 
 
 def method(value: base.Frame) -> bytes:
     return frames.encode_method(1, value)
-
-
-def table(entries: bytes) -> bytes:
-    return struct.pack(">I", len(entries)) + entries
-
-
-def publish(flag: int, value: bytes) -> bytes:
-    """A message without a body to the queue ``q``, with one property as it is on the wire."""
-    content = struct.pack(">HHQH", 60, 0, 0, flag) + value
-    return method(commands.Basic.Publish(routing_key="q")) + frames.frame(frames.FRAME_HEADER, 1, content)
-
-
-def nested(depth: int) -> bytes:
-    entries = b""
-    for _ in range(depth):
-        entries = b"\1tF" + table(entries)
-    return entries
 
 
 def declare(**arguments: Any) -> bytes:
@@ -57,32 +35,11 @@ ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
         "503 COMMAND_INVALID - unknown exchange type 'queue'",
         "503 COMMAND_INVALID - invalid exchange type 'queue'",
     ),
-    "timestamp after the year 9999 in a header": (publish(_HEADERS, table(b"\1tT" + _HUGE)), "541", ACCEPTED),
-    "timestamp after the year 9999": (publish(_TIMESTAMP, _HUGE), "541", ACCEPTED),
-    "property that is not UTF-8": (publish(_CONTENT_TYPE, b"\2\xff\xfe"), "541", ACCEPTED),
-    "name of a header that is not UTF-8": (publish(_HEADERS, table(b"\2\xff\xfet\1")), "541", ACCEPTED),
-    "routing key that is not UTF-8": (
-        frames.frame(frames.FRAME_METHOD, 1, b"\0\x3c\0\x28\0\0\0\2\xff\xfe\0")
-        + frames.encode_content(1, None, b"", 4096),
-        "501 FRAME_ERROR - cannot decode the arguments of Basic.Publish",
-        ACCEPTED,
-    ),
-    "name of a queue that is not UTF-8": (
-        frames.frame(frames.FRAME_METHOD, 1, b"\0\x32\0\x0a\0\0\2\xff\xfe\0" + table(b"")),
-        "501 FRAME_ERROR - cannot decode the arguments of Queue.Declare",
-        "501 FRAME_ERROR - Malformed UTF-8 in shortstr",
-    ),
-    "tables in tables, 150 deep": (publish(_HEADERS, table(nested(150))), "541", ACCEPTED),
     "priority queue": (declare(x_max_priority=5), "540", ACCEPTED),
     "single active consumer": (declare(x_single_active_consumer=True), "540", ACCEPTED),
     "stream": (declare(x_queue_type="stream"), "540", ACCEPTED),
     "dead letters at least once": (
         declare(x_queue_type="quorum", x_dead_letter_strategy="at-least-once"),
-        "540",
-        ACCEPTED,
-    ),
-    "routing key of dead letters that is not UTF-8": (
-        declare(x_dead_letter_exchange="amq.topic", x_dead_letter_routing_key=b"\xff"),
         "540",
         ACCEPTED,
     ),
@@ -102,15 +59,26 @@ ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
 }
 
 
+#: What RabbitMQ 4.3 answers otherwise: how the answer of the model begins, and the answer of RabbitMQ.
+ANSWERS_OF_4_3: Final = {
+    "exchange type that is a word of Erlang": (
+        "406 PRECONDITION_FAILED - unknown exchange type 'queue'",
+        "406 PRECONDITION_FAILED - invalid exchange type 'queue'",
+    )
+}
+
+
 def answer(client: Client, sent: bytes) -> str:
     """The answer of the server: ACCEPTED, or the error."""
     try:
         client.open_with("q")
         client.send_raw(sent)
         client.send(1, commands.Channel.Flow(True))
-        client.until(lambda received: isinstance(received.method, commands.Channel.FlowOk) or client.ended is not None)
-        if isinstance(client.ended, commands.Connection.Close):
-            return f"{client.ended.reply_code} {client.ended.reply_text}"
+        ends = commands.Channel.FlowOk | commands.Channel.Close
+        last = client.until(lambda received: isinstance(received.method, ends) or client.ended is not None)[-1].method
+        close = client.ended or last
+        if isinstance(close, commands.Connection.Close | commands.Channel.Close):
+            return f"{close.reply_code} {close.reply_text}"
         client.call(1, commands.Queue.Delete(queue="other"), commands.Queue.DeleteOk)
         return ACCEPTED
     finally:
@@ -120,7 +88,9 @@ def answer(client: Client, sent: bytes) -> str:
 @pytest.mark.parametrize("name", ANSWERS)
 def test_answer(rabbit: Rabbit, name: str) -> None:
     sent, ours, theirs = ANSWERS[name]
-    assert answer(Model("").connect(0), sent).startswith(ours)
+    if rabbit.version == "4.3":
+        ours, theirs = ANSWERS_OF_4_3.get(name, (ours, theirs))
+    assert answer(Model("", version=rabbit.version).connect(0), sent).startswith(ours)
     assert answer(rabbit.connect(), sent) == theirs
 
 
@@ -139,9 +109,13 @@ class Recorder:
         return data
 
 
+def _release(rabbitmq: RabbitNode) -> str:
+    return ".".join(map(str, rabbitmq.version[:2]))
+
+
 def pipes(rabbitmq: RabbitNode) -> list[Pipe]:
     """To the model, and to RabbitMQ."""
-    return [MemoryPipe(Server(Broker()), Clock()), TcpPipe("127.0.0.1", rabbitmq.port)]
+    return [MemoryPipe(Server(Broker(version=_release(rabbitmq))), Clock()), TcpPipe("127.0.0.1", rabbitmq.port)]
 
 
 def test_integers_of_changed_messages_are_written_anew(rabbitmq: RabbitNode) -> None:
@@ -154,7 +128,9 @@ def test_integers_of_changed_messages_are_written_anew(rabbitmq: RabbitNode) -> 
         arguments: Any = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
         declared = commands.Queue.Declare(queue="q", exclusive=True, arguments=arguments)
         client.call(1, declared, commands.Queue.DeclareOk)
-        client.send_raw(publish(_HEADERS, table(b"\5widths\0\7")))
+        headers = b"\x20\0\0\0\0\x09\5widths\0\7"
+        content = frames.frame(frames.FRAME_HEADER, 1, bytes((0, 60)) + bytes(10) + headers)
+        client.send_raw(method(commands.Basic.Publish(routing_key="q")) + content)
         client.call(1, commands.Basic.Get(queue="q"), commands.Basic.GetOk)
         before = pipe.received.partition(b"\5width")[2]
         client.send(1, commands.Basic.Reject(1, requeue=False))
@@ -169,9 +145,9 @@ def test_integers_of_changed_messages_are_written_anew(rabbitmq: RabbitNode) -> 
 
 
 def test_lazy_queues_forget_the_expiration_of_what_they_read_from_disk(rabbit: Rabbit) -> None:
-    """RabbitMQ does not decode the property again. The model has no disk."""
+    """RabbitMQ 3.10 does not decode the property again. The model has no disk."""
     seen = []
-    for client in (Model("").connect(0), rabbit.connect()):
+    for client in (Model("", version=rabbit.version).connect(0), rabbit.connect()):
         client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
         client.call(1, commands.Queue.Declare(queue="dead", exclusive=True), commands.Queue.DeclareOk)
         arguments: Any = {"x-queue-mode": "lazy", "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
@@ -188,7 +164,7 @@ def test_lazy_queues_forget_the_expiration_of_what_they_read_from_disk(rabbit: R
         (death,) = headers["x-death"]
         seen.append(death.get("original-expiration"))
         client.close()
-    assert seen == ["3600000", None]
+    assert seen == ["3600000", None if rabbit.version == "3.10" else "3600000"]
 
 
 def test_faults_before_the_connection_is_open(rabbitmq: RabbitNode) -> None:

@@ -13,6 +13,7 @@ import pytest
 from pamqp import commands
 
 from eda_core.messages.routing import TopicPattern
+from eda_core.testing.broker.versions import VERSIONS
 from tests.differential.client import Properties, Received
 from tests.differential.comparison import Rabbit
 
@@ -32,23 +33,26 @@ def texts(words: Sequence[str], longest: int) -> list[str]:
 @pytest.mark.parametrize("name", SETS)
 def test_every_pattern_with_every_key(rabbit: Rabbit, name: str, counted: Callable[[object], None]) -> None:
     keys = texts(*SETS[name])
-    routed = routed_by_rabbitmq(rabbit, keys, keys)
-    for pattern in keys:
+    most = VERSIONS[rabbit.version].topic_hashes
+    patterns = [key for key in keys if most is None or key.split(".").count("#") <= most]
+    routed = routed_by_rabbitmq(rabbit, patterns, keys, f"topic-match-{list(SETS).index(name)}")
+    for pattern in patterns:
         compiled = TopicPattern(pattern)
         assert routed[pattern] == {key for key in keys if compiled.matches(key)}, pattern
     matches = sum(map(len, routed.values()))
-    counted(f"topic match, {name}: {len(keys)} patterns x {len(keys)} keys, {matches} matches")
+    counted(f"topic match, {name}: {len(patterns)} patterns x {len(keys)} keys, {matches} matches")
 
 
-def routed_by_rabbitmq(rabbit: Rabbit, patterns: Sequence[str], keys: Sequence[str]) -> dict[str, set[str]]:
+def routed_by_rabbitmq(
+    rabbit: Rabbit, patterns: Sequence[str], keys: Sequence[str], exchange: str
+) -> dict[str, set[str]]:
     """The keys that each pattern matches in RabbitMQ. There is one queue for each pattern, one message for each key."""
     client = rabbit.connect()
     client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
-    exchange = "topic-match"
     declare = commands.Exchange.Declare(exchange=exchange, exchange_type="topic")
     client.call(1, declare, commands.Exchange.DeclareOk)
     for number, pattern in enumerate(patterns):
-        queue = f"topic-match-{number}"
+        queue = f"{exchange}-{number}"
         client.send(1, commands.Queue.Declare(queue=queue, exclusive=True, nowait=True))
         client.send(1, commands.Queue.Bind(queue=queue, exchange=exchange, routing_key=pattern, nowait=True))
         client.send(1, commands.Basic.Consume(queue=queue, consumer_tag=str(number), no_ack=True, nowait=True))
@@ -72,7 +76,7 @@ def routed_by_rabbitmq(rabbit: Rabbit, patterns: Sequence[str], keys: Sequence[s
     for number in range(len(patterns)):
         left: int | None = 1
         while left:
-            client.send(1, commands.Queue.Declare(queue=f"topic-match-{number}", passive=True))
+            client.send(1, commands.Queue.Declare(queue=f"{exchange}-{number}", passive=True))
             for received in client.until(lambda received: isinstance(received.method, commands.Queue.DeclareOk)):
                 take(received)
                 left = getattr(received.method, "message_count", left)

@@ -2,13 +2,20 @@
 
 Nothing of the machine's own RabbitMQ is used but its program files: the node has its own directory, ports, cookie, epmd
 and configuration, listens on the loopback only, and leaves no process and no file behind, even when the test run is
-killed. Constructing several nodes gives several brokers, side by side.
+killed. Several nodes are several brokers, side by side, or members of one cluster (``tests.support.rabbitmq_cluster``).
+
+The environment variable EDA_RABBITMQ chooses the server: a release (``4.3``), or the directory of its programs. By
+default it is what is installed.
 """
+
+from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -22,6 +29,8 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
+from tests.support.rabbitmq_releases import SUITES, programs
+
 SERVER_DIRECTORIES = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/opt/homebrew/sbin", "/usr/local/sbin")
 DLX_PATTERN = r".*\.events|.*\.commands"
 DLX_DEFINITION = '{"dead-letter-exchange":"am-dlx"}'
@@ -32,18 +41,44 @@ TAIL_LINES = 120
 _used_ports: set[int] = set()
 
 
-def find_server() -> Path | None:
+def find_server(choice: str | None = None) -> Path | None:
     """The ``rabbitmq-server`` script to run, or None where RabbitMQ is not installed.
 
-    EDA_RABBITMQ_SBIN names the directory of another installation. The wrapper in /usr/sbin is no candidate: it changes
-    to the user ``rabbitmq``, who has no access to our directory.
+    The wrapper in /usr/sbin is no candidate: it changes to the user ``rabbitmq``, who has no access to our directory.
+
+    Args:
+        choice: a release or the directory of its programs; by default what EDA_RABBITMQ says.
+
+    Raises:
+        RabbitNodeError: another release is installed than the chosen one.
+        ReleaseError: the chosen release is to be prepared first.
     """
-    chosen = os.environ.get("EDA_RABBITMQ_SBIN")
-    for directory in (chosen,) if chosen else SERVER_DIRECTORIES:
+    chosen = choice or os.environ.get("EDA_RABBITMQ", "")
+    if chosen in SUITES:
+        return programs(chosen) / "rabbitmq-server"
+    release = re.fullmatch(r"\d+\.\d+", chosen)
+    for directory in SERVER_DIRECTORIES if release or not chosen else (chosen,):
         script = Path(directory, "rabbitmq-server")
         if os.access(script, os.X_OK):
+            if release and _text(installed := version_of(script), 2) != chosen:
+                raise RabbitNodeError(f"RabbitMQ {chosen} is asked for, and {_text(installed)} is installed")
             return script
     return None
+
+
+@functools.cache
+def version_of(server: Path) -> tuple[int, ...]:
+    """The version of a ``rabbitmq-server`` script, as numbers."""
+    command = [str(server.with_name("rabbitmqctl")), "version"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    found = re.search(r"^(\d+)\.(\d+)\.(\d+)", done.stdout, re.MULTILINE)
+    if found is None:
+        raise RabbitNodeError(f"{' '.join(command)} tells no version: {done.stdout}{done.stderr}")
+    return tuple(map(int, found.groups()))
+
+
+def _text(version: tuple[int, ...], parts: int = 3) -> str:
+    return ".".join(map(str, version[:parts]))
 
 
 def free_port() -> int:
@@ -119,18 +154,27 @@ class RabbitNode:
         limited: the size of messages may be limited to less than the default.
     """
 
-    def __init__(self, server: Path | None = None, *, management: bool = False) -> None:
+    def __init__(self, server: Path | None = None, *, management: bool = False, peer: RabbitNode | None = None) -> None:
         """Choose ports, a name and a directory; nothing runs before ``start``.
 
-        With ``management`` the node has the management plugin, at ``management_url``; it takes 2 s longer to start.
+        Args:
+            server: the ``rabbitmq-server`` script; by default that of ``find_server``.
+            management: the node has the management plugin, at ``management_url``; it takes 2 s longer to start.
+            peer: a node with which this one can form a cluster: it has the same cookie, and uses the other's epmd. The
+                peer is started first and stopped last.
+
         Raises RabbitNodeError where RabbitMQ is not installed.
         """
         found = server or find_server()
-        epmd = shutil.which("epmd")
-        if found is None or epmd is None:
+        if found is None:
             raise RabbitNodeError("RabbitMQ is not installed")
+        own = found.with_name("epmd")  # with a release from Debian
+        epmd = str(own) if own.exists() else shutil.which("epmd")
+        if epmd is None:
+            raise RabbitNodeError("RabbitMQ is not installed: there is no epmd")
         self._server = found
         self._epmd_program = epmd
+        self._peer = peer
         self.port = free_port()
         self.management_port = free_port() if management else None
         self.name = f"eda{os.getpid()}x{secrets.token_hex(3)}@localhost"
@@ -140,7 +184,8 @@ class RabbitNode:
         self.limited = False
         self._group: _Group | None = None
         self._epmd: _Group | None = None
-        self._epmd_port = free_port()
+        self._epmd_port: int = free_port() if peer is None else peer._epmd_port
+        self._cookie: str = secrets.token_hex(16) if peer is None else peer._cookie
         self._env = self._environment()
         self._owner = os.getpid()
         atexit.register(self._at_exit)
@@ -157,7 +202,7 @@ class RabbitNode:
         (base / "plugins").write_text(plugins)
         (base / "rabbitmq.conf").write_text(settings)
         cookie = base / ".erlang.cookie"  # made here: server and rabbitmqctl must agree from the first moment
-        cookie.write_text(secrets.token_hex(16))
+        cookie.write_text(self._cookie)
         cookie.chmod(0o400)
         loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
         return {
@@ -189,6 +234,16 @@ class RabbitNode:
         }
 
     @property
+    def version(self) -> tuple[int, ...]:
+        """The version of the server, as numbers: ``(4, 3, 6)``."""
+        return version_of(self._server)
+
+    def configure(self, lines: str) -> None:
+        """Add lines to ``rabbitmq.conf``; the node reads it at its next start."""
+        with (self.directory / "rabbitmq.conf").open("a") as file:
+            file.write(f"{lines}\n")
+
+    @property
     def url(self) -> str:
         """The address of the default vhost."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
@@ -216,17 +271,22 @@ class RabbitNode:
         """
         if self.running:
             return
+        if self._peer is None:
+            self.start_epmd(timeout)
         with self.log_file.open("ab") as log:
-            if self._epmd is None or self._epmd.process.poll() is not None:
-                # Else RabbitMQ would start one as a daemon that outlives it.
-                command = [self._epmd_program, "-port", str(self._epmd_port), "-address", "127.0.0.1"]
-                self._epmd = _Group(command, self._env, log, self.directory)
-                self._await(self._epmd, self._epmd_listens, timeout)
             if self._group is not None:
                 self._group.end()
             self._group = _Group([str(self._server)], self._env, log, self.directory)
         self._await(self._group, self.answers, timeout)
         self._await(self._group, self._manageable, timeout)
+
+    def start_epmd(self, timeout: float = 180.0) -> None:
+        """Start the node's epmd, if it does not run. Else RabbitMQ would start one as a daemon that outlives it."""
+        if self._epmd is None or self._epmd.process.poll() is not None:
+            command = [self._epmd_program, "-port", str(self._epmd_port), "-address", "127.0.0.1"]
+            with self.log_file.open("ab") as log:
+                self._epmd = _Group(command, self._env, log, self.directory)
+            self._await(self._epmd, self._epmd_listens, timeout)
 
     def _await(self, group: _Group, ready: Callable[[], bool], timeout: float) -> None:
         give_up = time.monotonic() + timeout
@@ -270,11 +330,14 @@ class RabbitNode:
     def sync(self) -> None:
         """Have everything that was declared on the disk (0.6 s).
 
-        RabbitMQ answers DeclareOk and BindOk before: killed within the next second it may come back without the queue,
-        or with the queue and without its binding, and drop messages that it confirms. To be called before ``kill``
-        where that is not what the test is about.
+        RabbitMQ with Mnesia answers DeclareOk and BindOk before: killed within the next second it may come back without
+        the queue, or with the queue and without its binding, and drop messages that it confirms. To be called before
+        ``kill`` where that is not what the test is about. RabbitMQ without Mnesia writes first and answers then.
         """
-        self.eval("ok = mnesia:sync_log().")
+        self.eval(
+            "case lists:keymember(mnesia, 1, application:which_applications()) of "
+            "true -> ok = mnesia:sync_log(); false -> ok end."
+        )
 
     def kill(self) -> None:
         """SIGKILL the node, as a power cut would. Its data stay; ``start`` takes them up again on the same port."""
@@ -282,6 +345,12 @@ class RabbitNode:
             self._group.end()
             self._group = None
             self.alarmed = self.limited = False  # the watermark is not among what a node keeps, nor is the limit
+
+    def shut_down(self, grace: float = 60.0) -> None:
+        """Stop the node in good order, or kill it after ``grace`` seconds. Its data stay; ``start`` takes them up."""
+        if self._group is not None:
+            self._group.end(grace)
+            self._group = None
 
     def pause(self) -> None:
         """Freeze the node: its connections stay open and nothing is answered.

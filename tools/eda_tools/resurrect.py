@@ -160,8 +160,8 @@ TOOL = Tool(
     arguments,
     run,
     "Only dead letters that are in the queue at the beginning are looked at. Those that are not wanted, or cannot be "
-    "sent, stay in their places. Whatever ends this tool, also kill -9, no dead letter is lost; the next run may send "
-    "those of the last batch once more.",
+    "sent as they were (such as those with a property that is not UTF-8), stay in their places. Whatever ends it, "
+    "also kill -9, no dead letter is lost; the next run may send those of the last batch once more.",
 )
 main: Final = TOOL.main
 

@@ -1,4 +1,4 @@
-"""A model of RabbitMQ 3.10 as a value: methods of AMQP 0-9-1 and the time go in, the methods that go back come out."""
+"""A model of RabbitMQ as a value: methods of AMQP 0-9-1 and the time go in, the methods that go back come out."""
 
 from eda_core.testing.broker.arguments import Policy
 from eda_core.testing.broker.message import AmqpMessage

@@ -1,6 +1,6 @@
 """Arguments of queues and consumers: which are valid, whether a redeclaration has the same ones; and policies.
 
-The rules are those of RabbitMQ 3.10 (documentation: "Queues", "Policies", "TTL", "Queue Length Limit", "Quorum
+The rules are those of RabbitMQ (documentation: "Queues", "Policies", "TTL", "Queue Length Limit", "Quorum
 Queues"). An argument that has an effect in RabbitMQ and is not modelled is refused with 540, never ignored. Names that
 RabbitMQ does not know are accepted, as RabbitMQ does.
 """
@@ -20,7 +20,9 @@ from eda_core.testing.broker.message import (
     Refusal,
     amqp_type,
     same_value,
+    text_of,
 )
+from eda_core.testing.broker.versions import Version
 
 CLASSIC: Final = "classic"
 QUORUM: Final = "quorum"
@@ -144,7 +146,9 @@ class Limits:
     delivery_limit: int | None = None
 
 
-def effective_limits(queue: str, kind: str, arguments: Arguments, policies: Iterable[Policy]) -> Limits:
+def effective_limits(
+    queue: str, kind: str, arguments: Arguments, policies: Iterable[Policy], version: Version
+) -> Limits:
     """The limits of a queue. Of two numbers the smaller one counts, of two other values that of the argument."""
     chosen: Policy | None = None
     for policy in policies:
@@ -153,11 +157,12 @@ def effective_limits(queue: str, kind: str, arguments: Arguments, policies: Iter
     definition: Mapping[str, Any] = chosen.definition if chosen else {}
 
     def text(key: str) -> Any:
-        return arguments.get(f"x-{key}", definition.get(key))
+        value = arguments.get(f"x-{key}", definition.get(key))
+        return text_of(value) if isinstance(value, bytes) else value
 
-    def smaller(key: str) -> int | None:
+    def smaller(key: str, default: int | None = None) -> int | None:
         found = [value for value in (arguments.get(f"x-{key}"), definition.get(key)) if value is not None]
-        return min(found, default=None)
+        return min(found, default=default)
 
     overflow = text("overflow") or DROP_HEAD
     expires = smaller("expires")
@@ -173,7 +178,7 @@ def effective_limits(queue: str, kind: str, arguments: Arguments, policies: Iter
         overflow=overflow,
         dead_letter_exchange=text("dead-letter-exchange"),
         dead_letter_routing_key=text("dead-letter-routing-key"),
-        delivery_limit=smaller("delivery-limit") if kind == QUORUM else None,
+        delivery_limit=smaller("delivery-limit", version.delivery_limit) if kind == QUORUM else None,
     )
 
 
@@ -308,9 +313,6 @@ def refuse_unmodelled(resource: str, kind: str, arguments: Arguments) -> None:
         unsupported.append("x-single-active-consumer")
     if arguments.get("x-dead-letter-strategy") == "at-least-once":
         unsupported.append("x-dead-letter-strategy=at-least-once")
-    key = arguments.get("x-dead-letter-routing-key")
-    if isinstance(key, bytes):  # a long string that is not UTF-8
-        unsupported.append(f"x-dead-letter-routing-key={key!r}")
     limit = arguments.get("x-delivery-limit")
     if kind == QUORUM and limit is not None and not (_is_int(limit) and limit >= 0):
         unsupported.append(f"x-delivery-limit={limit!r}")  # RabbitMQ does not check it, and fails later

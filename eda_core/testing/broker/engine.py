@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pamqp import base, commands
@@ -16,7 +17,6 @@ from eda_core.testing.broker.arguments import Policy, effective_limits
 from eda_core.testing.broker.message import (
     DELIVERY_LIMIT,
     EXPIRED,
-    MAX_MESSAGE_BYTES,
     MAXLEN,
     NOT_FOUND,
     REJECTED,
@@ -29,6 +29,7 @@ from eda_core.testing.broker.message import (
 from eda_core.testing.broker.queue import ConnectionId, Consumer, ConsumerKey, Entry, Queue
 from eda_core.testing.broker.state import Channel, Connection, Outgoing, Pending, frame
 from eda_core.testing.broker.topology import QUEUE, Exchange, Topology
+from eda_core.testing.broker.versions import Version
 
 ACK: Final = "ack"
 REQUEUE: Final = "requeue"
@@ -61,14 +62,16 @@ class Engine:
         "queues",
         "topologies",
         "uids",
+        "version",
     )
 
-    def __init__(self, vhosts: Iterable[str], policies: Sequence[Policy], epoch: float) -> None:
+    def __init__(self, vhosts: Iterable[str], policies: Sequence[Policy], epoch: float, version: Version) -> None:
+        self.version: Final = version
         self.now: float = 0.0
         self.epoch: float = epoch
         self.policies: tuple[Policy, ...] = tuple(policies)
-        self.max_message_bytes: int = MAX_MESSAGE_BYTES
-        self.topologies: dict[str, Topology] = {vhost: Topology(vhost) for vhost in vhosts}
+        self.max_message_bytes: int = version.max_message_bytes
+        self.topologies: dict[str, Topology] = {vhost: Topology(vhost, version) for vhost in vhosts}
         self.queues: dict[tuple[str, str], Queue] = {}
         self.uids: dict[int, Queue] = {}
         self.next_uid: int = 1
@@ -82,6 +85,7 @@ class Engine:
     def clone(self) -> Engine:
         """An independent copy, which shares the messages."""
         copy = Engine.__new__(Engine)
+        copy.version = self.version  # type: ignore[misc]
         copy.now, copy.epoch, copy.policies, copy.next_uid = self.now, self.epoch, self.policies, self.next_uid
         copy.max_message_bytes = self.max_message_bytes
         copy.topologies = {vhost: topology.clone() for vhost, topology in self.topologies.items()}
@@ -125,7 +129,7 @@ class Engine:
     def apply_policies(self, queue: Queue) -> None:
         """Give a queue the limits of its arguments and policies."""
         before = queue.limits.expires
-        queue.limits = effective_limits(queue.name, queue.kind, queue.arguments, self.policies)
+        queue.limits = effective_limits(queue.name, queue.kind, queue.arguments, self.policies, self.version)
         if queue.limits.expires != before:
             queue.expires_at = None
             queue.unused_until(self.now)
@@ -181,8 +185,11 @@ class Engine:
             if queue.limits.overflow.endswith("dlx"):
                 self.dead_letter(queue, message, MAXLEN)
             return False
-        queue.append(message, self.now)
+        entry = queue.append(message, self.now)
+        if queue.quorum:
+            queue.mark_failed(entry)
         self.deliver_ready(queue)
+        queue.mark_failed(entry)  # what a consumer of a classic queue gets at once is not marked
         self.shorten(queue)
         return True
 
@@ -192,8 +199,8 @@ class Engine:
             self._drop_expired(queue)
         dropped: list[AmqpMessage] = []
         while queue.overflows():
-            dropped.append(queue.pop().message)
-        if queue.quorum:  # RabbitMQ 3.10 dead-letters them in reverse order
+            dropped.append(self._leaving(queue.pop()))
+        if queue.quorum and self.version.drops_in_reverse:
             dropped.reverse()
         for message in dropped:
             self.dead_letter(queue, message, MAXLEN)
@@ -201,8 +208,19 @@ class Engine:
         queue.watch_length()
 
     def _drop_expired(self, queue: Queue) -> None:
-        while (head := queue.head()) is not None and head.expires_at is not None and head.expires_at <= self.now:
-            self.dead_letter(queue, queue.pop().message, EXPIRED)
+        while (expired := queue.pop_expired(self.now)) is not None:
+            self.dead_letter(queue, self._leaving(expired), EXPIRED)
+
+    def _leaving(self, entry: Entry, *, failed: bool = False) -> AmqpMessage:
+        """The message of an entry that leaves its queue, or comes back to it if the queue is a classic queue.
+
+        Args:
+            failed: a consumer has failed to handle it.
+        """
+        failures = max(entry.failures, entry.message.failures)
+        if not self.version.remembers_failures or failures + failed == entry.message.failures:
+            return entry.message
+        return replace(entry.message, failures=failures + failed)
 
     def dead_letter(self, queue: Queue, message: AmqpMessage, reason: str) -> None:
         """Dead-letter a message that has left a queue. It is dropped if there is no dead-letter exchange."""
@@ -212,7 +230,9 @@ class Engine:
         if exchange is None:
             return
         routing_key = queue.limits.dead_letter_routing_key
-        dead = dead_letter_of(message, reason, queue.name, exchange.name, routing_key, self.epoch + self.now)
+        dead = dead_letter_of(
+            message, reason, queue.name, exchange.name, routing_key, self.epoch + self.now, self.version
+        )
         for target in self._targets(exchange, queue.vhost, dead):
             if not is_cycle(dead, target.name, reason) and self._deaths < MAX_DEATHS:
                 self._dead.append((target.uid, dead, self._deaths + 1))
@@ -256,16 +276,20 @@ class Engine:
         channel = self.channel(consumer.key)
         if queue.uid in channel.suspended or consumer.credit == 0:
             return False
-        if channel.global_limit and not queue.quorum:
+        if channel.global_limit and not queue.quorum and self._shares(channel, queue):
             if channel.limited:
                 channel.suspended.add(queue.uid)
                 return False
             channel.volume += not consumer.no_ack
         return True
 
+    def _shares(self, channel: Channel, queue: Queue) -> bool:
+        """Whether the shared prefetch of a channel counts for its consumers of a queue."""
+        return self.version.limits_all_consumers or queue.uid in channel.sharing
+
     def _deliver(self, queue: Queue, consumer: Consumer, entry: Entry) -> None:
         channel = self.channel(consumer.key)
-        tag = self._hand_out(channel, queue, entry, consumer.key.tag, no_ack=consumer.no_ack)
+        tag = self._hand_out(channel, queue, entry, consumer, no_ack=consumer.no_ack)
         method = frame(
             commands.Basic.Deliver,
             consumer_tag=consumer.key.tag,
@@ -274,19 +298,29 @@ class Engine:
             exchange=entry.message.exchange,
             routing_key=entry.message.routing_keys[0],
         )
-        self._send_content(channel, method, entry, counted=queue.quorum and entry.failures > 0)
+        self._send_content(channel, method, entry, self._counts(entry) if queue.quorum else {})
 
-    def _hand_out(self, channel: Channel, queue: Queue, entry: Entry, consumer: str | None, *, no_ack: bool) -> int:
+    def _hand_out(
+        self, channel: Channel, queue: Queue, entry: Entry, consumer: Consumer | None, *, no_ack: bool
+    ) -> int:
         tag = channel.next_delivery
         channel.next_delivery += 1
         if not no_ack:
-            channel.unacked[tag] = Pending(queue.uid, consumer, entry)
+            known = (None, 0) if consumer is None else (consumer.key.tag, consumer.number)
+            channel.unacked[tag] = Pending(queue.uid, known[0], entry, known[1])
         return tag
 
-    def _send_content(self, channel: Channel, method: base.Frame, entry: Entry, *, counted: bool) -> None:
+    def _counts(self, entry: Entry) -> dict[str, int]:
+        """The headers with which a quorum queue counts deliveries."""
+        counts = {"x-delivery-count": entry.failures}
+        if not self.version.counts_each_return:
+            counts["x-acquired-count"] = entry.returns or entry.message.failures
+        return {name: count for name, count in counts.items() if count}
+
+    def _send_content(self, channel: Channel, method: base.Frame, entry: Entry, counts: dict[str, int]) -> None:
         properties = entry.message.properties
-        if counted:
-            headers = {**(properties.headers or {}), "x-delivery-count": entry.failures}
+        if counts:
+            headers = {**(properties.headers or {}), **counts}
             properties = with_properties(properties, headers=dict(sorted(headers.items())))
         self.out.append(Outgoing(channel.connection, channel.number, method, properties, entry.message.body))
 
@@ -310,15 +344,19 @@ class Engine:
             routing_key=entry.message.routing_keys[0],
             message_count=left,
         )
-        self._send_content(channel, method, entry, counted=queue.quorum)
+        counts = self._counts(entry) if queue.quorum else {}
+        if queue.quorum and self.version.counts_from_zero:
+            counts.setdefault("x-delivery-count", 0)
+        self._send_content(channel, method, entry, counts)
 
     # -- settling -----------------------------------------------------------------------------------------------------
 
-    def settle(self, channel: Channel, tags: list[int], how: str) -> None:
+    def settle(self, channel: Channel, tags: list[int], how: str, *, failed: bool = False) -> None:
         """Settle deliveries, all of which exist, in RabbitMQ's order: by queue, then by consumer.
 
         Args:
             how: ``ACK``, ``REQUEUE`` or ``DISCARD``.
+            failed: the client has said so by ``Basic.Reject``, and not by ``Basic.Nack``.
         """
         groups: dict[tuple[Any, ...], list[Pending]] = {}
         fetched = 0
@@ -332,65 +370,67 @@ class Engine:
         for group in sorted(groups):
             pendings = groups[group]
             queue = self.uids[pendings[0].queue]
-            (self._settle_quorum if queue.quorum else self._settle_classic)(channel, queue, pendings, how)
+            (self._settle_quorum if queue.quorum else self._settle_classic)(channel, queue, pendings, how, failed)
         if channel.global_limit:
             was_limited = channel.limited
             channel.volume = max(0, channel.volume - (len(tags) - fetched))
             if was_limited and not channel.limited:
                 self.resume(channel)
 
-    def _settle_classic(self, channel: Channel, queue: Queue, pendings: list[Pending], how: str) -> None:
+    def _settle_classic(self, channel: Channel, queue: Queue, pendings: list[Pending], how: str, failed: bool) -> None:
         unblocked = False
         if pendings[0].tag is not None:
             key = ConsumerKey(channel.connection, channel.number, pendings[0].tag)
             unblocked = queue.give_credit(key, len(pendings)) and queue.unblock(channel.connection, channel.number)
         if how == REQUEUE:
-            self._requeue(queue, [pending.entry for pending in pendings])
+            self._requeue(queue, [pending.entry for pending in pendings], failed=failed)
         elif how == DISCARD:
             for pending in pendings:
-                self.dead_letter(queue, pending.entry.message, REJECTED)
+                self.dead_letter(queue, self._leaving(pending.entry, failed=failed), REJECTED)
         if unblocked:
             self.deliver_ready(queue)
 
-    def _requeue(self, queue: Queue, entries: list[Entry]) -> None:
-        queue.put_back(entries)
+    def _requeue(self, queue: Queue, entries: list[Entry], *, failed: bool) -> None:
+        queue.put_back([entry._replace(message=self._leaving(entry, failed=failed)) for entry in entries])
         self.shorten(queue)
         self.deliver_ready(queue)
 
-    def _settle_quorum(self, channel: Channel, queue: Queue, pendings: list[Pending], how: str) -> None:
+    def _settle_quorum(self, channel: Channel, queue: Queue, pendings: list[Pending], how: str, failed: bool) -> None:
         key = ConsumerKey(channel.connection, channel.number, pendings[0].tag or "")
         if how == REQUEUE and queue.limits.delivery_limit is None:
             for pending in pendings:
-                queue.ready.append(self._failed(pending.entry))
+                queue.ready.append(self._returned(pending.entry, failed=failed))
                 self._credit_quorum(queue, key, 1)
                 self.deliver_ready(queue)
                 self.shorten(queue)
             return
         if how == REQUEUE:
-            # RabbitMQ 3.10 gives back the credit of those over the limit twice: the prefetch grows by one each time.
-            self._credit_quorum(queue, key, self._return_limited(queue, [pending.entry for pending in pendings]))
+            buried = self._return_limited(queue, [pending.entry for pending in pendings], failed=failed)
+            if self.version.credits_buried_twice:
+                self._credit_quorum(queue, key, buried)
         elif how == DISCARD:
             for pending in pendings:
-                self.dead_letter(queue, pending.entry.message, REJECTED)
+                self.dead_letter(queue, self._leaving(pending.entry, failed=failed), REJECTED)
         self._credit_quorum(queue, key, len(pendings))
         self.deliver_ready(queue)
         self.shorten(queue)
 
-    def _return_limited(self, queue: Queue, entries: list[Entry]) -> int:
+    def _return_limited(self, queue: Queue, entries: list[Entry], *, failed: bool) -> int:
         """Requeue in a quorum queue. Returns how many were over the delivery limit."""
         limit = queue.limits.delivery_limit
         buried = 0
-        for entry in map(self._failed, entries):
+        for entry in [self._returned(entry, failed=failed) for entry in entries]:
             if limit is not None and entry.failures > limit:
-                self.dead_letter(queue, entry.message, DELIVERY_LIMIT)
+                self.dead_letter(queue, self._leaving(entry), DELIVERY_LIMIT)
                 buried += 1
             else:
                 queue.returned.append(entry)
         return buried
 
-    @staticmethod
-    def _failed(entry: Entry) -> Entry:
-        return entry._replace(redelivered=True, failures=entry.failures + 1)
+    def _returned(self, entry: Entry, *, failed: bool) -> Entry:
+        """An entry of a quorum queue that comes back to it."""
+        counted = failed or self.version.counts_each_return
+        return entry._replace(redelivered=True, returns=entry.returns + 1, failures=entry.failures + counted)
 
     @staticmethod
     def _credit_quorum(queue: Queue, key: ConsumerKey, count: int) -> None:
@@ -424,8 +464,7 @@ class Engine:
             for tag, uid in channel.consumers.items():
                 self.uids[uid].remove_consumer(ConsumerKey(channel.connection, channel.number, tag))
                 lost.setdefault(uid, [])
-            by_consumer = sorted(channel.unacked.items(), key=lambda item: (item[1].tag or str(item[0]), item[0]))
-            for _, pending in by_consumer:
+            for _, pending in sorted(channel.unacked.items(), key=self._place_among_lost):
                 lost.setdefault(pending.queue, []).append(pending.entry)
             channel.consumers.clear()
             channel.unacked.clear()
@@ -434,6 +473,13 @@ class Engine:
         for uid in sorted(lost):
             if uid in self.uids:
                 self._take_back(self.uids[uid], lost[uid])
+
+    def _place_among_lost(self, item: tuple[int, Pending]) -> tuple[Any, ...]:
+        """Where a delivery comes among those that a queue gets back from a channel that ends."""
+        tag, pending = item
+        if self.version.returns_by_age:
+            return (pending.tag is None, pending.number, str(tag) if pending.tag is None else "", tag)
+        return (pending.tag or str(tag), tag)
 
     def fail_channel(self, channel: Channel) -> None:
         """A channel error.
@@ -453,11 +499,11 @@ class Engine:
             return
         queue.unused_until(self.now)
         if queue.quorum:
-            self._return_limited(queue, entries)
+            self._return_limited(queue, entries, failed=True)
             self.deliver_ready(queue)
             self.shorten(queue)
         else:
-            self._requeue(queue, entries)
+            self._requeue(queue, entries, failed=True)
 
     def close_connection(self, connection: Connection) -> None:
         """A connection ends: its channels, then its exclusive queues."""
@@ -489,6 +535,6 @@ class Engine:
     def deadline(self) -> float | None:
         """When the next message or queue expires; ``None`` if none does."""
         times = [queue.expires_at for queue in self.queues.values() if queue.expires_at is not None]
-        heads = (queue.head() for queue in self.queues.values())
-        times += [head.expires_at for head in heads if head is not None and head.expires_at is not None]
+        heads = (head for queue in self.queues.values() for head in queue.heads())
+        times += [head.expires_at for head in heads if head.expires_at is not None]
         return min(times, default=None)

@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from pamqp import commands
 
+from eda_core.testing.broker.versions import Version
+
 REJECTED: Final = "rejected"
 EXPIRED: Final = "expired"
 MAXLEN: Final = "maxlen"
@@ -22,14 +24,15 @@ DELIVERY_LIMIT: Final = "delivery_limit"
 PERSISTENT: Final = 2
 #: The longest time to live that RabbitMQ accepts: ten years, in milliseconds.
 MAX_EXPIRY_MS: Final = 315_360_000_000
-#: The default ``max_message_size`` of RabbitMQ 3.10, in bytes.
-MAX_MESSAGE_BYTES: Final = 134_217_728
 MAX_REPLY_TEXT_BYTES: Final = 255
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _SIGNED_32: Final = 1 << 31
 _HIGHEST: Final = 2**63 - 1
 _DEATH: Final = "x-death"
+_DEATH_HEADERS: Final = frozenset(
+    {_DEATH, *(f"x-{which}-death-{part}" for which in ("first", "last") for part in ("reason", "queue", "exchange"))}
+)
 
 
 class Reply(NamedTuple):
@@ -67,12 +70,21 @@ class Refusal(Exception):
         return raw[: MAX_REPLY_TEXT_BYTES - 3].decode("utf-8", "ignore") + "..."
 
 
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A value of a table that Python has no type for, such as a time beyond the year 9999: its octets on the wire."""
+
+    octets: bytes
+
+
 def amqp_type(value: object) -> str:
     """RabbitMQ's name of the field type of ``value``. That of an integer is a guess: decoding loses its width."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
         return "signedint" if -_SIGNED_32 <= value < _SIGNED_32 else "long"
+    if isinstance(value, Opaque):
+        return {"T": "timestamp", "F": "table", "A": "array"}[chr(value.octets[0])]
     for kind, name in _TYPES:
         if isinstance(value, kind):
             return name
@@ -116,6 +128,9 @@ class AmqpMessage:
     Attributes:
         routing_keys: its own, then those of the headers ``CC`` and ``BCC``.
         ttl: its time to live in milliseconds; ``None`` for no limit.
+        blind: those of the header ``BCC``.
+        dead: it is a dead letter, so that its ``x-death`` is the broker's.
+        failures: how often a consumer has failed to handle it (see ``Version.remembers_failures``).
     """
 
     exchange: str
@@ -123,6 +138,9 @@ class AmqpMessage:
     properties: commands.Basic.Properties
     body: bytes
     ttl: int | None = None
+    blind: tuple[str, ...] = ()
+    dead: bool = False
+    failures: int = 0
     _image: tuple[Any, ...] | None = None
 
     @property
@@ -134,7 +152,7 @@ class AmqpMessage:
         """A hashable value that stands for the whole message."""
         if self._image is None:
             properties = tuple((name, freeze(value)) for name, value in self.properties if value not in (None, ""))
-            self._image = (self.exchange, self.routing_keys, properties, self.body)
+            self._image = (self.exchange, self.routing_keys, properties, self.body, self.dead, self.failures)
         return self._image
 
 
@@ -148,7 +166,9 @@ def with_properties(properties: commands.Basic.Properties, **changes: Any) -> co
     return copy
 
 
-def accept(exchange: str, routing_key: str, properties: commands.Basic.Properties, body: bytes) -> AmqpMessage:
+def accept(
+    exchange: str, routing_key: str, properties: commands.Basic.Properties, body: bytes, version: Version
+) -> AmqpMessage:
     """The message of a ``Basic.Publish``.
 
     Raises:
@@ -156,14 +176,15 @@ def accept(exchange: str, routing_key: str, properties: commands.Basic.Propertie
             BCC is not a list.
     """
     ttl = parse_expiration(properties.expiration)
-    keys = [routing_key, *_carbon_copies(properties.headers)]
-    if properties.delivery_mode not in (None, 1, PERSISTENT):
+    copies, blind = (_copies(properties.headers, name) for name in ("CC", "BCC"))
+    keys = [routing_key, *copies, *blind]
+    if version.refuses_unknown_delivery_modes and properties.delivery_mode not in (None, 1, PERSISTENT):
         mode = properties.delivery_mode
         raise Refusal(PRECONDITION_FAILED, f"invalid message: {{delivery_mode_unknown,{mode}}}")
     if properties.headers and "BCC" in properties.headers:
         visible = {name: value for name, value in properties.headers.items() if name != "BCC"}
         properties = with_properties(properties, headers=visible)
-    return AmqpMessage(exchange, tuple(keys), properties, body, ttl)
+    return AmqpMessage(exchange, tuple(keys), properties, body, ttl, tuple(blind))
 
 
 def parse_expiration(text: str | None) -> int | None:
@@ -188,25 +209,33 @@ def parse_expiration(text: str | None) -> int | None:
     raise Refusal(PRECONDITION_FAILED, f"invalid expiration '{text}': {reason}")
 
 
-def _carbon_copies(headers: Any) -> list[str]:
-    """The routing keys in the headers CC and BCC (RabbitMQ documentation, "Sender-selected Distribution")."""
-    keys: list[str] = []
-    for name in ("CC", "BCC"):
-        value = (headers or {}).get(name, [])
-        if not isinstance(value, list):
-            what = f'{{unacceptable_type_in_header,"{name}",{amqp_type(value)}}}'
-            raise Refusal(PRECONDITION_FAILED, f"invalid message: {what}")
-        keys.extend(key for key in value if isinstance(key, str))
-    return keys
+def _copies(headers: Any, name: str) -> list[str]:
+    """The routing keys in the header CC or BCC (RabbitMQ documentation, "Sender-selected Distribution")."""
+    value = (headers or {}).get(name, [])
+    if not isinstance(value, list):
+        what = f'{{unacceptable_type_in_header,"{name}",{amqp_type(value)}}}'
+        raise Refusal(PRECONDITION_FAILED, f"invalid message: {what}")
+    return [text_of(key) for key in value if isinstance(key, (str, bytes))]
+
+
+def text_of(value: str | bytes) -> str:
+    """A long string as text, with surrogate escapes (PEP 383) for octets that are not UTF-8."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
 def dead_letter_of(
-    message: AmqpMessage, reason: str, queue: str, exchange: str, routing_key: str | None, wall: float
+    message: AmqpMessage,
+    reason: str,
+    queue: str,
+    exchange: str,
+    routing_key: str | None,
+    wall: float,
+    version: Version,
 ) -> AmqpMessage:
     """The message that goes to the dead-letter exchange in place of ``message``.
 
     Its format is in the RabbitMQ documentation, "Dead Letter Exchanges", "Effects on messages"; fields and their order
-    were compared with RabbitMQ 3.10.8.
+    were compared with RabbitMQ.
 
     Args:
         reason: why it is dead-lettered, such as "rejected".
@@ -214,30 +243,49 @@ def dead_letter_of(
         exchange: the dead-letter exchange.
         routing_key: of the dead letter; ``None`` to keep those of the message.
         wall: the time of day, seconds since 1970.
+        version: of RabbitMQ.
     """
     headers = dict(message.properties.headers or {})
+    if version.ignores_foreign_deaths and not message.dead:
+        headers = {name: value for name, value in headers.items() if name not in _DEATH_HEADERS}
     death: dict[str, Any] = {
         "reason": reason,
         "queue": queue,
         "time": datetime.fromtimestamp(int(wall), UTC),
         "exchange": message.exchange,
-        "routing-keys": [message.routing_keys[0], *_carbon_copies(headers)],
+        "routing-keys": _told_keys(message, version),
     }
     if message.properties.expiration is not None:
         death["original-expiration"] = message.properties.expiration
-    _record_death(headers, death)
+    _record_death(headers, death, version)
     keys = message.routing_keys
     if routing_key is not None:
         keys = (routing_key,)
-        headers.pop("CC", None)
+        if not version.keeps_carbon_copies:
+            headers.pop("CC", None)
     headers = dict(sorted(headers.items()))
+    properties = with_properties(message.properties, headers=headers, expiration=None)
     return AmqpMessage(
-        exchange, keys, with_properties(message.properties, headers=headers, expiration=None), message.body
+        exchange, keys, properties, message.body, blind=message.blind, dead=True, failures=message.failures
     )
 
 
-def _record_death(headers: dict[str, Any], death: dict[str, Any]) -> None:
+def _told_keys(message: AmqpMessage, version: Version) -> list[str]:
+    """The routing keys of a message that its ``x-death`` tells."""
+    if not version.subtracts_blind_copies:
+        return [message.routing_keys[0], *_copies(message.properties.headers, "CC")]
+    keys = list(message.routing_keys)
+    for key in message.blind:
+        if key in keys:
+            keys.remove(key)
+    return keys
+
+
+def _record_death(headers: dict[str, Any], death: dict[str, Any], version: Version) -> None:
     earlier = headers.get(_DEATH)
+    if version.tells_last_death:
+        for part in ("reason", "queue", "exchange"):
+            headers[f"x-last-death-{part}"] = death[part]
     if earlier is None:
         headers["x-first-death-reason"] = death["reason"]
         headers["x-first-death-queue"] = death["queue"]
@@ -247,7 +295,7 @@ def _record_death(headers: dict[str, Any], death: dict[str, Any]) -> None:
         return
     same: dict[str, Any] | None = None
     others: list[Any] = []
-    for table in _one_per_queue_and_reason(earlier):
+    for table in _one_per_queue_and_reason(earlier) if version.reverses_deaths else earlier:
         if same is None and _cause(table) == (death["queue"], death["reason"]):
             same = table
         else:
@@ -270,7 +318,7 @@ def _cause(table: Any) -> tuple[Any, Any]:
 
 
 def _one_per_queue_and_reason(deaths: list[Any]) -> list[Any]:
-    """One table for each cause. RabbitMQ 3.10 reverses a list of two or more each time, and so does this."""
+    """One table for each cause, and a list of two or more reversed, as RabbitMQ 3.10 does it."""
     if len(deaths) <= 1:
         return list(deaths)
     kept: dict[Any, Any] = {}

@@ -251,6 +251,7 @@ def _declared_queue(call: Call, name: str, method: commands.Queue.Declare) -> Qu
         owner=owner,
         arguments=arguments,
         limits=Limits(),
+        by_priority=kind == "quorum" and engine.version.orders_by_priority,
     )
     engine.add_queue(queue)
     return queue
@@ -354,7 +355,7 @@ def _checked(call: Call, method: commands.Basic.Publish) -> tuple[Exchange, Amqp
     if properties.user_id is not None and properties.user_id != call.connection.user:
         claimed = f"user_id property set to '{properties.user_id}' but authenticated user was '{call.connection.user}'"
         raise Refusal(PRECONDITION_FAILED, claimed)
-    return exchange, accept(exchange.name, method.routing_key, properties, call.body)
+    return exchange, accept(exchange.name, method.routing_key, properties, call.body, call.engine.version)
 
 
 def _return(call: Call, message: AmqpMessage) -> None:
@@ -402,7 +403,7 @@ def _consume(call: Call, method: commands.Basic.Consume) -> None:
     queue = call.queue(name)
     resource = call.word(queue)
     priority = check_consumer_arguments(resource, queue.kind, method.arguments or {})
-    if queue.quorum and channel.global_limit:
+    if queue.quorum and channel.global_limit and call.engine.version.quorum_refuses_shared_prefetch:
         raise _unsupported(f"{resource} does not support global qos")
     if not queue.quorum and (queue.exclusive_consumer or (method.exclusive and queue.consumers)):
         raise Refusal(ACCESS_REFUSED, f"{resource} in exclusive use")
@@ -410,9 +411,12 @@ def _consume(call: Call, method: commands.Basic.Consume) -> None:
         tag = call.fresh_name("amq.ctag-")
     credit = channel.prefetch or (QUORUM_PREFETCH if queue.quorum else None)
     key = ConsumerKey(channel.connection, channel.number, tag)
-    consumer = Consumer(key, method.no_ack, None if method.no_ack else credit, priority)
+    channel.consumed += 1
+    consumer = Consumer(key, method.no_ack, None if method.no_ack else credit, priority, channel.consumed)
     queue.add_consumer(consumer, exclusive=method.exclusive)
     channel.consumers[tag] = queue.uid
+    if channel.global_limit:
+        channel.sharing.add(queue.uid)
     call.reply(frame(commands.Basic.ConsumeOk, consumer_tag=tag), unless=method.nowait)
     engine.deliver_ready(queue)
     engine.shorten(queue)
@@ -456,7 +460,7 @@ def _nack(call: Call, method: commands.Basic.Nack) -> None:
 
 def _reject(call: Call, method: commands.Basic.Reject) -> None:
     how = REQUEUE if method.requeue else DISCARD
-    call.engine.settle(call.channel, _settled_tags(call, method.delivery_tag or 0, False), how)
+    call.engine.settle(call.channel, _settled_tags(call, method.delivery_tag or 0, False), how, failed=True)
 
 
 def _recover(call: Call, method: commands.Basic.Recover | commands.Basic.RecoverAsync) -> None:

@@ -1,4 +1,4 @@
-"""A model of RabbitMQ 3.10 in memory, without input or output: :class:`Broker`.
+"""A model of RabbitMQ 4.3, or 3.10, in memory, without input or output: :class:`Broker`.
 
 The model takes the methods of clients one by one, each with the time, and answers with the methods that go back. It
 does not know how methods are written on the wire (:mod:`eda_core.testing.wire` does). It is deterministic: the same
@@ -25,6 +25,7 @@ from eda_core.testing.broker.methods import HANDLERS, Call
 from eda_core.testing.broker.queue import ConnectionId, ConsumerKey, Queue
 from eda_core.testing.broker.state import Channel, Connection, Outgoing
 from eda_core.testing.broker.topology import Binding
+from eda_core.testing.broker.versions import NEWEST, VERSIONS
 
 _BLOCKED_REASON = "low on memory"
 
@@ -46,6 +47,7 @@ class Broker:
         names: Callable[[], str] | None = None,
         vhosts: Iterable[str] = ("/",),
         epoch: float = 0.0,
+        version: str = NEWEST,
     ) -> None:
         """
         Args:
@@ -56,8 +58,14 @@ class Broker:
                 are numbered.
             vhosts: the names of the virtual hosts.
             epoch: ``epoch + now`` is the time of day in seconds since 1970, for the times in ``x-death``.
+            version: the release of RabbitMQ that is modelled, "4.3" or "3.10" (see ``docs/broker-versions.rst``).
+
+        Raises:
+            LocalError: this release is not modelled.
         """
-        self._engine = Engine(vhosts, policies, epoch)
+        if version not in VERSIONS:
+            raise LocalError(f"RabbitMQ {version!r} is not modelled", hint=f"use one of {list(VERSIONS)}")
+        self._engine = Engine(vhosts, policies, epoch, VERSIONS[version])
         self._auto_confirm = auto_confirm
         self._names = names
         self._counter = 0

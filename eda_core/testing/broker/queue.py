@@ -3,12 +3,13 @@
 This module has the data, and the rules that concern one queue alone. The engine delivers, requeues and dead-letters.
 This module does not know where messages come from.
 
-A classic queue puts a message that is requeued back in its place. A quorum queue of RabbitMQ 3.10 puts it at the end,
-or, with a delivery limit, before all messages that were never delivered.
+A classic queue puts a message that is requeued back in its place. A quorum queue with a delivery limit puts it before
+all messages that were never delivered, and one without a limit at its end.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ ConnectionId = NewType("ConnectionId", int)
 _SOFT_LIMIT: Final = 0.8
 #: The prefetch that a quorum queue gives to a consumer without one.
 QUORUM_PREFETCH: Final = 2000
+#: Priorities of messages in a quorum queue.
+_DEFAULT_PRIORITY: Final = 4
+_HIGHEST_PRIORITY: Final = 31
 
 
 class ConsumerKey(NamedTuple):
@@ -39,14 +43,22 @@ class Entry(NamedTuple):
         position: its place; the messages of a queue are numbered as they come.
         expires_at: when it expires, in seconds; ``None`` if it does not.
         redelivered: it was delivered before.
-        failures: how often it came back, if the queue is a quorum queue.
+        returns: how often it came back, if the queue is a quorum queue.
+        failures: how many of these were failures (see ``Version.counts_each_return``), with those in earlier queues.
     """
 
     position: int
     message: AmqpMessage
     expires_at: float | None = None
     redelivered: bool = False
+    returns: int = 0
     failures: int = 0
+
+    @property
+    def priority(self) -> int:
+        """Of the message, as a queue sees it that orders its messages so."""
+        given = self.message.properties.priority
+        return _DEFAULT_PRIORITY if given is None else min(given, _HIGHEST_PRIORITY)
 
 
 @dataclass(slots=True)
@@ -56,15 +68,17 @@ class Consumer:
     Attributes:
         credit: how many more deliveries it may get before it settles one; ``None`` for any number.
         priority: those with a higher one get messages first.
+        number: on its channel, from 1 on.
     """
 
     key: ConsumerKey
     no_ack: bool
     credit: int | None
     priority: int = 0
+    number: int = 0
 
     def clone(self) -> Consumer:
-        return Consumer(self.key, self.no_ack, self.credit, self.priority)
+        return Consumer(self.key, self.no_ack, self.credit, self.priority, self.number)
 
 
 @dataclass(slots=True)
@@ -86,6 +100,7 @@ class Queue:
         had_consumers: it has had one: an auto-delete queue goes with its last one.
         refusing: it refuses publishes until it is shorter (quorum queues only).
         expires_at: when the queue goes if it is still unused then, in seconds.
+        by_priority: messages with a higher priority are delivered first.
     """
 
     uid: int
@@ -107,6 +122,7 @@ class Queue:
     had_consumers: bool = False
     refusing: bool = False
     expires_at: float | None = None
+    by_priority: bool = False
 
     @property
     def quorum(self) -> bool:
@@ -129,20 +145,49 @@ class Queue:
             return self.returned[0]
         return self.ready[0] if self.ready else None
 
+    def heads(self) -> Iterator[Entry]:
+        """The messages that can expire: the head; with priorities, the first returned one and the first of each."""
+        if (head := self.head()) is not None:
+            yield head
+        if self.by_priority:
+            if self.returned and self.ready:
+                yield self.ready[0]
+            if self.ready and self.ready[0].priority != self.ready[-1].priority:
+                yield from (other for one, other in itertools.pairwise(self.ready) if other.priority != one.priority)
+
+    def pop_expired(self, now: float) -> Entry | None:
+        """Take out a message that has expired, if there is one among ``heads``."""
+        for entry in self.heads():
+            if entry.expires_at is not None and entry.expires_at <= now:
+                (self.returned if entry in self.returned else self.ready).remove(entry)
+                return entry
+        return None
+
     def pop(self) -> Entry:
         """Take out the message that is delivered next. There must be one."""
         return self.returned.popleft() if self.returned else self.ready.popleft()
 
-    def append(self, message: AmqpMessage, now: float) -> None:
-        """Put a message at the end of the queue."""
+    def append(self, message: AmqpMessage, now: float) -> Entry:
+        """Put a message at the end of the queue, or of the messages with its priority."""
         expires_at = None
         times = [ttl for ttl in (message.ttl, self.limits.message_ttl) if ttl is not None]
         if times:
             # In a quorum queue a time to live of 0 is one millisecond: a consumer that waits gets the message.
             ttl = max(min(times), 1 if self.quorum else 0)
             expires_at = now + ttl / 1000
-        self.ready.append(Entry(self.next_position, message, expires_at))
+        failures = message.failures if self.quorum else 0
+        entry = Entry(self.next_position, message, expires_at, failures=failures)
         self.next_position += 1
+        place = len(self.ready)
+        while self.by_priority and place and self.ready[place - 1].priority < entry.priority:
+            place -= 1
+        self.ready.insert(place, entry)
+        return entry
+
+    def mark_failed(self, entry: Entry) -> None:
+        """Mark a new entry as redelivered, if it is still there and a consumer has failed to handle it elsewhere."""
+        if entry.message.failures and entry in self.ready:
+            self.ready[self.ready.index(entry)] = entry._replace(redelivered=True)
 
     def put_back(self, entries: list[Entry]) -> None:
         """Put messages of a classic queue back in their places."""
@@ -274,6 +319,7 @@ class Queue:
         copy.had_consumers = self.had_consumers
         copy.refusing = self.refusing
         copy.expires_at = self.expires_at
+        copy.by_priority = self.by_priority
         return copy
 
     def snapshot(self, ranks: dict[int, int]) -> tuple[Any, ...]:
@@ -293,4 +339,4 @@ class Queue:
 def entry_image(entry: Entry, ranks: dict[int, int]) -> tuple[Any, ...]:
     """A hashable image of an entry."""
     place = ranks.get(entry.position, -1)
-    return (place, entry.message.image(), entry.expires_at, entry.redelivered, entry.failures)
+    return (place, entry.message.image(), entry.expires_at, entry.redelivered, entry.returns, entry.failures)

@@ -43,11 +43,13 @@ class Pending(NamedTuple):
     Attributes:
         queue: the uid of its queue.
         tag: of the consumer that has it; ``None`` if ``Basic.Get`` fetched it.
+        number: of that consumer on its channel; 0 if ``Basic.Get`` fetched it.
     """
 
     queue: int
     tag: str | None
     entry: Entry
+    number: int
 
 
 @dataclass(slots=True)
@@ -61,9 +63,11 @@ class Channel:
         unconfirmed: the tags of publishes that wait for ``Broker.confirm``, in order.
         unacked: the deliveries that are not settled, by tag.
         consumers: the uids of their queues, by consumer tag.
+        consumed: how many consumers it has had.
         prefetch: for each new consumer; 0 for no limit.
         global_limit: a prefetch that the consumers share; 0 for none.
         volume: how many deliveries count towards ``global_limit``.
+        sharing: the uids of queues that a consumer began to consume while there was a ``global_limit``.
         suspended: the uids of queues that wait until ``volume`` is below ``global_limit``.
         last_queue: the queue that was declared last: methods may leave out its name.
     """
@@ -77,9 +81,11 @@ class Channel:
     next_delivery: int = 1
     unacked: dict[int, Pending] = field(default_factory=dict)
     consumers: dict[str, int] = field(default_factory=dict)
+    consumed: int = 0
     prefetch: int = 0
     global_limit: int = 0
     volume: int = 0
+    sharing: set[int] = field(default_factory=set)
     suspended: set[int] = field(default_factory=set)
     last_queue: str = ""
 
@@ -93,8 +99,9 @@ class Channel:
         copy.unconfirmed = self.unconfirmed.copy()
         copy.next_delivery = self.next_delivery
         copy.unacked = self.unacked.copy()
-        copy.consumers = dict(self.consumers)
+        copy.consumers, copy.consumed = dict(self.consumers), self.consumed
         copy.prefetch, copy.global_limit, copy.volume = self.prefetch, self.global_limit, self.volume
+        copy.sharing = set(self.sharing)
         copy.suspended = set(self.suspended)
         copy.last_queue = self.last_queue
         return copy
@@ -105,7 +112,7 @@ class Channel:
         )
         return (
             (self.number, self.closing, self.confirming, self.next_publish, self.next_delivery, self.last_queue),
-            (self.prefetch, self.global_limit, self.volume, tuple(sorted(self.suspended))),
+            (self.prefetch, self.global_limit, self.volume, tuple(sorted(self.sharing)), tuple(sorted(self.suspended))),
             tuple(self.unconfirmed),
             tuple(sorted(self.consumers.items())),
             unacked,

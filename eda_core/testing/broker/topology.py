@@ -22,6 +22,7 @@ from eda_core.testing.broker.message import (
     freeze,
     same_value,
 )
+from eda_core.testing.broker.versions import Version
 
 DIRECT: Final = "direct"
 FANOUT: Final = "fanout"
@@ -85,10 +86,11 @@ class _Compiled(NamedTuple):
 class Topology:
     """What is declared in one virtual host, except the queues themselves."""
 
-    __slots__ = ("_bindings", "exchanges", "vhost")
+    __slots__ = ("_bindings", "exchanges", "version", "vhost")
 
-    def __init__(self, vhost: str) -> None:
+    def __init__(self, vhost: str, version: Version) -> None:
         self.vhost: Final = vhost
+        self.version: Final = version
         self.exchanges: dict[str, Exchange] = {}
         self._bindings: dict[str, dict[Binding, _Compiled]] = {}
         for name, kind, internal in _PREDECLARED:
@@ -97,6 +99,7 @@ class Topology:
     def clone(self) -> Topology:
         copy = Topology.__new__(Topology)
         copy.vhost = self.vhost  # type: ignore[misc]
+        copy.version = self.version  # type: ignore[misc]
         copy.exchanges = dict(self.exchanges)
         copy._bindings = {source: dict(bindings) for source, bindings in self._bindings.items()}
         return copy
@@ -136,7 +139,8 @@ class Topology:
             Refusal: 503, its type is unknown; 403, its name is reserved; 406, it exists with other properties.
         """
         if wanted.kind not in _TYPES:
-            raise Refusal(COMMAND_INVALID, f"unknown exchange type '{wanted.kind}'")
+            reply = COMMAND_INVALID if self.version.wrong_type_closes_connection else PRECONDITION_FAILED
+            raise Refusal(reply, f"unknown exchange type '{wanted.kind}'")
         refuse_default(wanted.name)
         resource = self.word(EXCHANGE, wanted.name)
         current = self.exchanges.get(wanted.name)
@@ -183,15 +187,24 @@ class Topology:
             check: a further check, which comes after the one of the arguments as in RabbitMQ.
 
         Raises:
-            Refusal: 406, ``x-match`` of a headers exchange is invalid; or what ``check`` raises.
+            Refusal: 406, ``x-match`` of a headers exchange is invalid, or the key of a topic exchange has too many
+                words ``#``; or what ``check`` raises.
         """
         source = self.exchange(binding.source)
         if source.kind == HEADERS:
             _check_match(arguments)
         check()
+        if source.kind == TOPIC:
+            self._check_hashes(binding.key)
         self._bindings.setdefault(binding.source, {})[binding] = _Compiled(
             arguments, _matcher(source.kind, binding, arguments)
         )
+
+    def _check_hashes(self, key: str) -> None:
+        allowed, found = self.version.topic_hashes, key.split(".").count("#")
+        if allowed is not None and found > allowed:
+            problem = f"Topic binding key '{key}' uses {found} '#' wildcards, at most {allowed} are allowed"
+            raise Refusal(PRECONDITION_FAILED, problem)
 
     def bound(self, binding: Binding) -> bool:
         """Whether there is this binding."""

@@ -39,6 +39,7 @@ from eda_core.testing.conformance.script import (
     stop,
     true,
 )
+from eda_core.testing.conformance.unreadable import UNREADABLE
 
 Steps = Generator[Step, None, Any]
 
@@ -195,6 +196,30 @@ def invalid_messages_are_dead_lettered() -> Script:
     equal((yield Count("service.events")), 0, "messages left")
 
 
+def unreadable_messages_are_dead_lettered() -> Script:
+    """RabbitMQ takes properties and routing keys that no client can read. No link is lost, and a log says why."""
+    service = Worker("service", events=["Happened", "odd.#"], handlers={"Happened": accept})
+    yield Declare("log-tap", "logs", "service.EMERGENCY")
+    yield Start(service)
+    for count, (kind, (unreadable, reason)) in enumerate(UNREADABLE.items(), 1):
+        yield unreadable
+        yield event("Happened", kind)
+        payload, *_ = (yield Seen(service, "Happened", count))[-1]
+        equal(payload, kind, "the message behind the unreadable one")
+        yield Count(DEAD_LETTERS, count)
+        record = json.loads((yield Take("log-tap")).body)
+        true(reason in record["short_message"], f"the log names the {reason.strip()}: {record['short_message']}")
+        equal(record["_conversation_id"], "c", "the conversation id in the log")
+    for unreadable, _ in UNREADABLE.values():
+        yield unreadable
+    yield event("Happened", "the last")
+    yield Seen(service, "Happened", len(UNREADABLE) + 1)
+    yield Count(DEAD_LETTERS, 2 * len(UNREADABLE))
+    seen = ["ready", *["Happened"] * (len(UNREADABLE) + 1)]
+    equal((yield Notes(service)), seen, "what the service saw, on one link")
+    equal((yield Count("service.events")), 0, "messages left")
+
+
 def unroutable_commands_come_back() -> Script:
     """Commands and results are mandatory. One that has no queue comes to handle_returned_message, once."""
     service = Worker("service")
@@ -265,6 +290,7 @@ MESSAGES: Final[tuple[Check, ...]] = tuple(
         configuration_is_asked_for_again_after_a_lost_link,
         unknown_names_are_dead_lettered,
         invalid_messages_are_dead_lettered,
+        unreadable_messages_are_dead_lettered,
         unroutable_commands_come_back,
         logs_go_to_the_bus,
         exclusive_queues_leave_nothing_behind,

@@ -215,7 +215,11 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Publish a message as it is, and wait until the broker has confirmed it."""
+    """Publish a message as it is, and wait until the broker has confirmed it.
+
+    The key and the properties may be some that client libraries refuse to write: let
+    :mod:`eda_core.testing.wire.frames` write them.
+    """
 
     exchange: str
     key: str

@@ -255,7 +255,6 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     },
     Connection: {
         **dict.fromkeys(("_config", "epoch", "_random", "_wanted", "_added"), None),
-        **dict.fromkeys(("received", "_mute_losses"), None),  # only the text of a report depends on them
         "queues": _queues,
         "_open_since": _age,
         "_due": _time,

@@ -1,10 +1,12 @@
 """Writes and reads AMQP 0-9-1 frames, for the server side. It does not know what the methods mean.
 
-The classes of methods and properties are pamqp's. The codec is not, because a server gets what a client library never
-gets. pamqp 4.0 accepts strings that run past the end of their frame, copies the rest of a table for each of its entries
-(quadratic time), has no limit of depth, cannot write a long string that is not UTF-8, writes a double as a float of
-single precision, sorts and cuts the keys of tables, and refuses names that RabbitMQ allows. Values become the same
-Python types as with pamqp.
+The classes of methods and properties are pamqp's, and values are read as a client reads them (:mod:`eda_core.amqp`). A
+server gets more than a client can read, and RabbitMQ passes it on as it is: names in properties and routing keys that
+are not UTF-8, times beyond the year 9999, tables of any depth. Here such a name is text with surrogate escapes
+(PEP 383), and such a value is :class:`Opaque`: both are written as the octets that they were.
+
+pamqp's own writing cannot write a long string that is not UTF-8, writes a double as a float of single precision, sorts
+and cuts the keys of tables, and refuses names that RabbitMQ allows.
 
 Sources: AMQP 0-9-1 section 4.2 (frames, field tables) and RabbitMQ's errata of the field types.
 """
@@ -20,36 +22,33 @@ from typing import Any, Final
 
 from pamqp import base, commands
 
-FRAME_METHOD: Final = 1
-FRAME_HEADER: Final = 2
-FRAME_BODY: Final = 3
-FRAME_HEARTBEAT: Final = 8
-FRAME_END: Final = 0xCE
+from eda_core.amqp import reading
+from eda_core.amqp.reading import MALFORMED, PROPERTIES, STEPS, read_entries, read_table, short_bytes
+from eda_core.testing.broker.message import Opaque
+
+FRAME_METHOD: Final = reading.METHOD
+FRAME_HEADER: Final = reading.HEADER
+FRAME_BODY: Final = reading.BODY
+FRAME_HEARTBEAT: Final = reading.HEARTBEAT
+FRAME_END: Final = reading.FRAME_END
 FRAME_OVERHEAD: Final = 8  # type, channel, size and the end octet
 HEADER: Final = struct.Struct(">BHI")
 HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
-MAX_TABLE_DEPTH: Final = 100
-_MILLISECONDS_FROM: Final = 0xFFFFFFFF  # a time stamp after the year 2106 is one in milliseconds, as in pamqp
 _CLASS_BASIC: Final = commands.Basic.frame_id
 _PUBLISH: Final = divmod(commands.Basic.Publish.index, 1 << 16)  # the only method of a client with content
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 _EPOCH: Final = datetime.datetime.fromtimestamp(0, datetime.UTC)
 
-_FLOAT = struct.Struct(">f")
 _DOUBLE = struct.Struct(">d")
 _SHORT = struct.Struct(">H")
-_SHORT_SIGNED = struct.Struct(">h")
 _LONG = struct.Struct(">I")
 _LONG_SIGNED = struct.Struct(">i")
 _LONGLONG = struct.Struct(">Q")
 _LONGLONG_SIGNED = struct.Struct(">q")
-_OCTET_SIGNED = struct.Struct(">b")
 _DECIMAL = struct.Struct(">Bi")
 _CONTENT = struct.Struct(">HHQ")
 _CONTENT_FLAGS = struct.Struct(">HHQH")
-
-_Reader = Callable[[bytes, int], tuple[Any, int]]
 
 
 class WireError(Exception):
@@ -91,163 +90,79 @@ class ReceivedProperties(commands.Basic.Properties):
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _structure(layout: struct.Struct) -> _Reader:
-    size = layout.size
-    unpack = layout.unpack_from
-
-    def read(data: bytes, at: int) -> tuple[Any, int]:
-        return unpack(data, at)[0], at + size
-
-    return read
+def _name(data: bytes, at: int) -> tuple[str, int]:
+    value, at = short_bytes(data, at)
+    return value.decode("utf-8", "surrogateescape"), at
 
 
-def _finite(layout: struct.Struct) -> _Reader:
-    """A reader of floats that refuses NaN and infinities, as RabbitMQ does: Erlang has none."""
-    read = _structure(layout)
-
-    def read_finite(data: bytes, at: int) -> tuple[float, int]:
-        value, at = read(data, at)
-        if not math.isfinite(value):
-            raise ValueError("not a number, or infinite")
-        return value, at
-
-    return read_finite
+def _utf_8_name(data: bytes, at: int) -> tuple[str, int]:
+    value, at = short_bytes(data, at)
+    return value.decode(), at
 
 
-def _read_octet(data: bytes, at: int) -> tuple[int, int]:
-    return data[at], at + 1
-
-
-def _read_shortstr(data: bytes, at: int) -> tuple[str, int]:
-    end = at + 1 + data[at]
-    if end > len(data):
-        raise ValueError("short string runs past its frame")
-    return data[at + 1 : end].decode(), end
-
-
-def _read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
-    start = at + 4
-    end = start + int(_LONG.unpack_from(data, at)[0])
-    if end > len(data):
-        raise ValueError("long string runs past its frame")
-    return data[start:end], end
-
-
-def _read_longstr(data: bytes, at: int) -> tuple[str | bytes, int]:
-    value, end = _read_bytes(data, at)
+def _table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
+    """Read a table as RabbitMQ does. It refuses NaN and infinities, because Erlang has none."""
     try:
-        return value.decode(), end
-    except UnicodeDecodeError:
-        return value, end
+        table, at = read_table(data, at)
+    except MALFORMED:
+        start, end = reading.extent(data, at)
+        table, at = {}, end
+        for name, value, octets, why in read_entries(data, start, end):
+            if why:
+                _check(octets)
+            table[name.decode("utf-8", "surrogateescape")] = Opaque(octets) if why else value
+    if not _is_finite(table):
+        raise ValueError("not a number, or infinite")
+    return table, at
 
 
-def _read_bytearray(data: bytes, at: int) -> tuple[bytearray, int]:
-    value, end = _read_bytes(data, at)
-    return bytearray(value), end
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
-def _read_boolean(data: bytes, at: int) -> tuple[bool, int]:
-    return data[at] != 0, at + 1
+def _check(value: bytes) -> None:
+    """Check a value that cannot be read, but that RabbitMQ may take. It may be nested to any depth.
+
+    Raises:
+        ValueError, LookupError, struct.error: RabbitMQ cannot read it either.
+    """
+    spans = [(0, len(value), False)]  # where values are; whether they have names
+    while spans:
+        at, end, named = spans.pop()
+        while at < end:
+            if named:
+                _, at = short_bytes(value, at)
+            kind, start = value[at], at
+            at = reading.end_of_value(value, start)
+            if kind in b"FA":
+                spans.append((start + 5, at, kind == 0x46))
+            elif kind in b"fd" and not math.isfinite(reading.read_value(value, start)[0]):
+                raise ValueError("not a number, or infinite")
+        if at != end:
+            raise ValueError("does not end where it says")
 
 
-def _read_void(data: bytes, at: int) -> tuple[None, int]:
-    return None, at
-
-
-def _read_decimal(data: bytes, at: int) -> tuple[decimal.Decimal, int]:
-    scale, mantissa = _DECIMAL.unpack_from(data, at)
-    return decimal.Decimal(mantissa).scaleb(-scale), at + 5
-
-
-def _read_timestamp(data: bytes, at: int) -> tuple[datetime.datetime, int]:
-    seconds: float = _LONGLONG.unpack_from(data, at)[0]
-    if seconds > _MILLISECONDS_FROM:
-        seconds /= 1000.0
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC), at + 8
-
-
-def _read_value(data: bytes, at: int, end: int, depth: int) -> tuple[Any, int]:
-    kind = data[at]
-    if kind == 0x46:  # F
-        return _read_table(data, at + 1, depth + 1)
-    if kind == 0x41:  # A
-        return _read_array(data, at + 1, depth + 1)
-    value, at = _VALUE_READERS[kind](data, at + 1)
-    if at > end:
-        raise ValueError("value runs past its table")
-    return value, at
-
-
-def _extent(data: bytes, at: int, depth: int) -> tuple[int, int]:
-    start = at + 4
-    end = start + int(_LONG.unpack_from(data, at)[0])
-    if end > len(data) or depth > MAX_TABLE_DEPTH:
-        raise ValueError("table runs past its frame, or is nested too deeply")
-    return start, end
-
-
-def _read_table(data: bytes, at: int, depth: int = 1) -> tuple[dict[str, Any], int]:
-    at, end = _extent(data, at, depth)
-    table: dict[str, Any] = {}
-    while at < end:
-        key, at = _read_shortstr(data, at)
-        table[key], at = _read_value(data, at, end, depth)
-    if at != end:
-        raise ValueError("table does not end where it says")
-    return table, end
-
-
-def _read_array(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
-    at, end = _extent(data, at, depth)
-    array = []
-    while at < end:
-        value, at = _read_value(data, at, end, depth)
-        array.append(value)
-    if at != end:
-        raise ValueError("array does not end where it says")
-    return array, end
-
-
-# The field types of RabbitMQ, which differ from section 4.2.1, and 'L' and NUL as pamqp reads them.
-_VALUE_READERS: Final[dict[int, _Reader]] = {
-    ord("t"): _read_boolean,
-    ord("b"): _structure(_OCTET_SIGNED),
-    ord("B"): _read_octet,
-    ord("s"): _structure(_SHORT_SIGNED),
-    ord("u"): _structure(_SHORT),
-    ord("I"): _structure(_LONG_SIGNED),
-    ord("i"): _structure(_LONG),
-    ord("l"): _structure(_LONGLONG_SIGNED),
-    ord("L"): _structure(_LONGLONG_SIGNED),
-    ord("f"): _finite(_FLOAT),
-    ord("d"): _finite(_DOUBLE),
-    ord("D"): _read_decimal,
-    ord("S"): _read_longstr,
-    ord("T"): _read_timestamp,
-    ord("V"): _read_void,
-    0: _read_void,
-    ord("x"): _read_bytearray,
-}
-
-_READERS: Final[dict[str, _Reader]] = {
-    "octet": _read_octet,
-    "short": _structure(_SHORT),
-    "long": _structure(_LONG),
-    "longlong": _structure(_LONGLONG_SIGNED),
-    "shortstr": _read_shortstr,
-    "longstr": _read_longstr,
-    "timestamp": _read_timestamp,
-    "table": _read_table,
-}
-
-_MALFORMED: Final = (ValueError, LookupError, struct.error, OverflowError, OSError, ArithmeticError)
+_READERS: Final = {**reading.READERS, "shortstr": _utf_8_name, "table": _table}
+#: What may be published is more than what may be declared.
+_READERS_OF_PUBLISH: Final = {**_READERS, "shortstr": _name}
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
+def _octets(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # other surrogates than those of octets
+        return text.encode("utf-8", "replace")
+
+
 def _write_shortstr(value: str | None) -> bytes:
-    data = (value or "").encode("utf-8", "replace")
+    data = _octets(value or "")
     if len(data) > 255:
         # Only a reply text is so long: it quotes a name that may have 255 bytes itself.
         data = data[:255].decode("utf-8", "ignore").encode()
@@ -255,7 +170,7 @@ def _write_shortstr(value: str | None) -> bytes:
 
 
 def _write_longstr(value: str | bytes | None) -> bytes:
-    data = value.encode("utf-8", "replace") if isinstance(value, str) else (value or b"")
+    data = _octets(value) if isinstance(value, str) else (value or b"")
     return _LONG.pack(len(data)) + data
 
 
@@ -280,7 +195,9 @@ def _write_decimal(value: decimal.Decimal) -> bytes:
     return b"D" + _DECIMAL.pack(max(-places, 0), -mantissa if sign else mantissa)
 
 
-def _write_timestamp(value: datetime.datetime) -> bytes:
+def _write_timestamp(value: datetime.datetime | int) -> bytes:
+    if isinstance(value, int):
+        return _LONGLONG.pack(value)
     aware = value if value.tzinfo is not None else value.replace(tzinfo=datetime.UTC)
     return _LONGLONG.pack(max((aware - _EPOCH) // datetime.timedelta(seconds=1), 0))
 
@@ -297,6 +214,7 @@ _VALUE_WRITERS: Final[dict[type, Callable[[Any], bytes]]] = {
     type(None): lambda value: b"V",
     decimal.Decimal: _write_decimal,
     datetime.datetime: lambda value: b"T" + _write_timestamp(value),
+    Opaque: lambda value: value.octets,
 }
 
 
@@ -318,67 +236,34 @@ _WRITERS: Final[dict[str, Callable[[Any], bytes]]] = {
 
 # --- methods ---------------------------------------------------------------------------------------------------------
 
-# One step for each argument. Consecutive bits share an octet (section 4.2.5.2), so together they are one step.
-_Step = tuple[str | None, tuple[str, ...]]
-
-
-def _steps(method: type[base.Frame]) -> list[_Step]:
-    steps: list[_Step] = []
-    for name in method.attributes():
-        kind = method.amqp_type(name)
-        if kind != "bit":
-            steps.append((kind, (name,)))
-        elif steps and steps[-1][0] is None and len(steps[-1][1]) < 8:
-            steps[-1] = (None, (*steps[-1][1], name))
-        else:
-            steps.append((None, (name,)))
-    return steps
-
-
-_STEPS: Final[dict[type[base.Frame], list[_Step]]] = {kind: _steps(kind) for kind in commands.INDEX_MAPPING.values()}
-
 
 def decode_method(payload: bytes) -> base.Frame:
     """The method in the payload of a method frame.
 
     Raises:
-        WireError: 501, there is no method in it, or its arguments cannot be decoded (among them short strings that are
-            not UTF-8 and time stamps after the year 9999); 540, AMQP 0-9-1 has no such method.
+        WireError: 501, there is no method in it, or its arguments cannot be decoded; 540, AMQP 0-9-1 has no such
+            method.
     """
     if len(payload) < 4:
         raise WireError(501, "FRAME_ERROR - method frame without a method")
     index = int(_LONG.unpack_from(payload)[0])
     ids = index >> 16, index & 0xFFFF
-    kind = commands.INDEX_MAPPING.get(index)
+    kind: type[base.Frame] | None = commands.INDEX_MAPPING.get(index)
     if kind is None:
         raise WireError(540, f"NOT_IMPLEMENTED - no method {ids[1]} in class {ids[0]}", *ids)
-    method: base.Frame = kind()
+    readers = _READERS_OF_PUBLISH if kind is commands.Basic.Publish else _READERS
     try:
-        _read_arguments(method, payload, _STEPS[kind])
-    except _MALFORMED:
-        raise WireError(501, f"FRAME_ERROR - cannot decode the arguments of {method.name}", *ids) from None
-    return method
-
-
-def _read_arguments(method: base.Frame, payload: bytes, steps: list[_Step]) -> None:
-    at = 4
-    for kind, names in steps:
-        if kind is None:
-            bits = payload[at]
-            at += 1
-            for position, name in enumerate(names):
-                setattr(method, name, bits >> position & 1 != 0)
-        else:
-            value, at = _READERS[kind](payload, at)
-            setattr(method, names[0], value)
-    if at != len(payload):
-        raise ValueError("octets after the last argument")
+        return reading.read_method(payload, readers)
+    except ValueError as error:
+        if isinstance(error.__cause__, UnicodeDecodeError):
+            raise WireError(501, "FRAME_ERROR - Malformed UTF-8 in shortstr") from None
+        raise WireError(501, f"FRAME_ERROR - cannot decode the arguments of {kind.name}", *ids) from None
 
 
 def encode_method(channel: int, method: base.Frame) -> bytes:
     """One method frame. It may hold any names, valid or not."""
     parts = [_LONG.pack(method.index)]
-    for kind, names in _STEPS[type(method)]:
+    for kind, names in STEPS[type(method)]:
         if kind is None:
             octet = sum(bool(getattr(method, name)) << position for position, name in enumerate(names))
             parts.append(bytes((octet,)))
@@ -399,18 +284,22 @@ def decode_table(entries: bytes) -> dict[str, Any]:
         WireError: 501. It cannot be decoded.
     """
     try:
-        return _read_table(_LONG.pack(len(entries)) + entries, 0)[0]
-    except _MALFORMED:
+        return _table(_LONG.pack(len(entries)) + entries, 0)[0]
+    except MALFORMED:
         raise WireError(501, "FRAME_ERROR - cannot decode a table") from None
 
 
 # --- content ---------------------------------------------------------------------------------------------------------
 
-_PROPERTIES: Final = [
-    (name, commands.Basic.Properties.flags[name], commands.Basic.Properties.amqp_type(name))
-    for name in commands.Basic.Properties.attributes()
-]
-_KNOWN_FLAGS: Final = sum(commands.Basic.Properties.flags.values())
+
+def _timestamp(data: bytes, at: int) -> tuple[datetime.datetime | int, int]:
+    try:
+        return reading.READERS["timestamp"](data, at)
+    except ValueError:
+        return int(_LONGLONG.unpack_from(data, at)[0]), at + 8
+
+
+_PROPERTY_READERS: Final = {**_READERS_OF_PUBLISH, "timestamp": _timestamp}
 
 
 def decode_content_header(payload: bytes) -> tuple[int, ReceivedProperties]:
@@ -430,15 +319,15 @@ def decode_content_header(payload: bytes) -> tuple[int, ReceivedProperties]:
     properties = ReceivedProperties()
     at = _CONTENT_FLAGS.size
     try:
-        if flags & ~_KNOWN_FLAGS:
+        if flags & ~reading.KNOWN_FLAGS:
             raise ValueError("unknown property")
-        for name, flag, kind in _PROPERTIES:
+        for name, _, flag, kind in PROPERTIES:
             if flags & flag:
-                value, at = _READERS[kind](payload, at)
+                value, at = _PROPERTY_READERS[kind](payload, at)
                 setattr(properties, name, value)
         if at != len(payload):
             raise ValueError("octets after the last property")
-    except _MALFORMED:
+    except MALFORMED:
         raise WireError(541, "INTERNAL_ERROR - malformed properties") from None
     properties.wire = payload[_CONTENT.size :]
     return size, properties
@@ -450,7 +339,7 @@ def encode_properties(properties: commands.Basic.Properties) -> bytes:
         return properties.wire
     flags = 0
     parts = []
-    for name, flag, kind in _PROPERTIES:
+    for name, _, flag, kind in PROPERTIES:
         value = getattr(properties, name)
         # cluster_id is reserved, and has to be empty. pamqp's constructor sets it to ''.
         if value is not None and (name != "cluster_id" or value):

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from eda_core import CommandError
+from eda_core.testing.conformance.unreadable import UNREADABLE
 from eda_tools.broker import EmbeddedBroker
+from tests.support.octets import octet_publisher
 from tests.support.services import (
     TEST_TIMEOUT,
     BrokerUnderTest,
@@ -108,6 +110,19 @@ async def test_nothing_is_lost_when_connections_are_cut(broker: BrokerUnderTest)
             await broker.cut()
             await within(sending, "the confirms")
         await worker.seen.until(lambda seen: {*range(300)} <= {*seen}, "all events")
+
+
+@on_uvloop
+async def test_messages_that_cannot_be_read_cost_no_link(broker: BrokerUnderTest) -> None:
+    worker = Worker(broker.url)
+    async with running(worker), peer(broker.url) as client, octet_publisher(broker.url) as publisher:
+        await (await client.channel.get_queue("worker.events")).bind("events", "odd.#")
+        for put, _ in UNREADABLE.values():
+            await publisher.put(put)
+        await worker.publish_event("Happened", "the last", "c")
+        await worker.seen.next()
+        assert await client.waiting_in("worker.events") == 0
+    assert (worker.seen.all, worker.ready.all) == (["the last"], [1])
 
 
 @on_uvloop

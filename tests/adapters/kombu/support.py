@@ -17,7 +17,7 @@ from pika.spec import BasicProperties
 
 from eda_core import ReconnectPolicy
 from eda_kombu import Endpoint
-from tests.conformance.proxy import Proxy
+from tests.support.proxy import Proxy
 
 T = TypeVar("T")
 

@@ -20,6 +20,7 @@ from pamqp.commands import Basic
 from pika.adapters.select_connection import IOLoop
 
 from eda_core import Connect, Epoch
+from eda_core.messages import Unreadable
 from eda_core.testing.strategies import properties
 from eda_core.testing.wire import frames
 from eda_pika.connection import Connection, Properties, parameters
@@ -102,11 +103,13 @@ def test_values_that_pika_alone_would_lose() -> None:
     ],
     ids=["a date in the headers", "a timestamp", "a type that is none", "cut short", "not UTF-8", "nothing"],
 )
-def test_what_cannot_be_decoded_comes_without_properties(connection: Connection, poison: bytes) -> None:
+def test_what_cannot_be_read_comes_as_unreadable(connection: Connection, poison: bytes) -> None:
     payload = struct.pack(">HHQ", 60, 0, 12) + poison
     data = struct.pack(">BHI", 2, 3, len(payload)) + payload + b"\xce"
     consumed, got = read(connection, data)
-    assert (consumed, got.body_size, dict(got.properties)) == (len(data), 12, dict(Basic.Properties()))
+    assert (consumed, got.body_size, type(got.properties)) == (len(data), 12, Unreadable)
+    assert not any(value for _, value in got.properties)
+    assert got.properties.reason
 
 
 @pytest.mark.parametrize(

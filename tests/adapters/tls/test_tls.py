@@ -12,9 +12,11 @@ from typing import Any
 
 import trustme
 
+from eda_core.testing.conformance.unreadable import UNREADABLE
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.cli import status as cli
 from tests.adapters.tls.conftest import TlsBroker
+from tests.support.octets import octet_publisher
 from tests.support.services import Probe, Record, asynchronous, reports, running, within
 from tests.support.tools import Ran, run_tool
 
@@ -48,6 +50,18 @@ async def test_a_context_that_trusts_the_authority(broker: TlsBroker) -> None:
     async with running(made):
         await made.publish_event("Happened", "in secret", "c")
         assert await made.seen.next() == "in secret"
+
+
+@asynchronous
+async def test_messages_that_cannot_be_read_cost_no_link(broker: TlsBroker) -> None:
+    made = Listener(broker.url(), ["Happened", "odd.#"])
+    made.ssl_context = broker.context
+    async with running(made), octet_publisher(broker.url(), broker.context) as publisher:
+        for put, _ in UNREADABLE.values():
+            await publisher.put(put)
+        await made.publish_event("Happened", "the last", "c")
+        assert await made.seen.next() == "the last"
+    assert (made.seen.all, made.ready.all) == (["the last"], [1])
 
 
 @asynchronous

@@ -25,6 +25,7 @@ from eda_core.journal.values import (
     shown_fields,
     without_password,
 )
+from eda_core.messages import Unreadable
 
 plain_values = st.recursive(
     st.one_of(
@@ -54,6 +55,9 @@ def test_frames_and_properties_survive_the_journal() -> None:
     assert dict(restore(plain(declare))) == dict(declare)
     properties = Basic.Properties(headers={"a": [1, b"x"]}, timestamp=datetime(2026, 1, 1, tzinfo=UTC))
     assert restore(plain(properties)) == properties
+    unreadable = Unreadable.of(properties, "the property message_id is not UTF-8")
+    again = restore(json.loads(json.dumps(plain(unreadable))))
+    assert (type(again), dict(again), again.reason) == (Unreadable, dict(unreadable), unreadable.reason)
     assert repr(restore(plain(float("inf")))) == "inf"
     odd = {frozenset({1}): 1, (1, (2,)): 2, 1 << 20_000: 3}
     assert restore(json.loads(json.dumps(plain(odd)))) == odd

@@ -16,7 +16,7 @@ from eda_core.machine import link
 from eda_core.machine.effects import Close, Connect, Consume, Declare, Publish, Ready, Report, Stopped
 from eda_core.machine.identifiers import Epoch
 from eda_core.machine.machine import Machine
-from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
+from eda_core.machine.policy import ReconnectPolicy
 from tests.core.kit import SHOWN, URLS, WALL, Bench, config, forget_stale, kinds, of, only, opened, replies, snapshot
 from tests.core.machine.states import REACH, backing_off, connecting, every_state
 
@@ -172,15 +172,6 @@ def test_progress_on_a_link_clears_the_count_of_failures(progress: str) -> None:
         bench.lose()
         delay = (bench.machine.deadline() or 0.0) - bench.now
         assert delay == pytest.approx(min(10.0, 2.0**attempt) if progress == "nothing" else 1.0)
-
-
-def test_a_link_on_which_anything_was_settled_is_no_sign_of_unreadable_headers() -> None:
-    bench = opened(retry=RetryPolicy(1))
-    for _ in range(4):
-        bench.handled(bench.take())
-        report = only(Report, bench.lose())
-        assert "headers that no client can read" not in report.text
-        bench.open()
 
 
 def test_a_first_link_that_cannot_be_opened_may_end_the_service() -> None:
@@ -362,52 +353,6 @@ def test_when_it_is_over_nobody_minds_a_closed_channel(state: str) -> None:
     assert bench.machine.channel_closed(bench.epoch, "404", bench.now) == []
     assert bench.machine.consumer_cancelled(bench.epoch, "events", bench.now) == []
     assert bench.state is state
-
-
-def test_links_lost_as_soon_as_messages_were_due_hint_at_a_message_that_kills_its_reader() -> None:
-    bench = Bench()
-    texts = []
-    for _ in range(4):
-        bench.open()
-        texts.append(only(Report, bench.lose()).text)
-    assert ["a message at the head of a queue" in text for text in texts] == [False, False, True, True]
-    assert "3 links were lost" in texts[2]
-
-
-def test_a_delivery_or_a_link_that_lasts_ends_the_suspicion() -> None:
-    bench = Bench()
-    for _ in range(2):
-        bench.open()
-        bench.lose()
-    bench.open()
-    bench.deliver()
-    bench.lose()
-    for _ in range(2):
-        bench.open()
-        bench.lose()
-    bench.open()
-    bench.now += 10.0
-    assert "head of a queue" not in only(Report, bench.lose()).text
-
-
-def test_a_service_that_consumes_nothing_raises_no_suspicion() -> None:
-    bench = Bench(events=(), commands=())
-    texts = []
-    for _ in range(4):
-        bench.open()
-        texts.append(only(Report, bench.lose()).text)
-    assert not any("head of a queue" in text for text in texts)
-
-
-def test_attempts_that_never_opened_neither_raise_nor_end_the_suspicion() -> None:
-    bench = Bench()
-    for _ in range(2):
-        bench.open()
-        bench.lose()
-    bench.connect()
-    bench.lose()
-    bench.open()
-    assert "3 links were lost" in only(Report, bench.lose()).text
 
 
 # Blocked

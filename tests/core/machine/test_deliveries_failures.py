@@ -226,6 +226,13 @@ def test_a_rejected_message_is_dead_lettered_at_once() -> None:
         ({"body": b"\xff"}, "malformed CBOR", "c-1"),
         ({"exchange": "commands"}, "neither reply_to nor status", "c-1"),
         ({"exchange": "amq.topic"}, "exchange 'amq.topic' is not one of the architecture", "c-1"),
+        ({"unreadable": "the property type is not UTF-8"}, "the property type is not UTF-8", "c-1"),
+        ({"unreadable": "the property headers is malformed", "headers": {}}, "the property headers is malformed", ""),
+        (
+            {"unreadable": "the property headers is malformed", "headers": {"conversation_id": 7}},
+            "the property headers is malformed",
+            "",
+        ),
     ],
 )
 def test_an_invalid_message_is_an_emergency_and_dead_lettered_unseen(

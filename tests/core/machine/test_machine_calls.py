@@ -13,6 +13,7 @@ from eda_core import (
     Connect,
     Declare,
     LocalError,
+    Nack,
     Publish,
     PublishError,
     Replied,
@@ -173,6 +174,16 @@ def test_a_result_that_is_late_or_unknown_is_counted_logged_and_dropped() -> Non
         assert kinds(effects) == ["Ack", "Report", "PublishLog"]
         assert only(Report, effects).text == f"a result that nobody waits for is dropped ({number} so far)"
     assert bench.machine._calls.late == 2
+
+
+def test_a_result_that_cannot_be_read_is_dead_lettered() -> None:
+    bench = calling()
+    reason = "the property message_id is not UTF-8"
+    effects = bench.deliver(REPLY_KEY, exchange="commands", correlation_id="tok-call-1", unreadable=reason)
+    assert kinds(effects) == ["Report", "PublishLog", "Nack"]
+    assert not only(Nack, effects).requeue
+    assert only(Report, effects).text == f"invalid message commands/{REPLY_KEY}: {reason}: dead-lettered"
+    assert only(Replied, bench.reply(1)).ticket == 1
 
 
 def test_a_command_that_comes_to_that_queue_is_no_result() -> None:

@@ -12,7 +12,7 @@ from eda_tools.cli.start import missing_library
 from tests.tools.cli.test_signals import alone, script
 
 #: What the extra brings, and what that brings.
-LIBRARIES = ("aio_pika", "aiormq", "rich", "shtab", "yarl")
+LIBRARIES = ("aiormq", "rich", "shtab", "yarl")
 #: Arguments with which each tool loads all that it needs.
 ARGUMENTS = {
     "publish_event": "Done --data 1",

@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 
+from eda_core.amqp.reading import MAX_DEPTH, read_properties
+from eda_core.messages import Unreadable
+from eda_core.testing.wire import frames
 from eda_tools.cli.status import ToolError
-from eda_tools.messages.delivery import PROPERTIES, Delivery
+from eda_tools.messages.delivery import PROPERTIES, Delivery, fields
 from eda_tools.messages.recording import Recorder, dumps, read_recording
 
 AT = datetime.datetime(2026, 5, 1, 12, 0, 0, 125_000, tzinfo=datetime.UTC)
@@ -74,6 +77,31 @@ def test_an_item_is_as_documented() -> None:
         "headers": FULL.headers,
         "body": FULL.body,
     }
+
+
+def test_a_message_that_cannot_be_read_is_recorded_with_the_reason(tmp_path: Path) -> None:
+    reason = "the property app_id is not UTF-8: b'\\xff'"
+    unreadable = Delivery("events", "Done", Unreadable.of(BARE.properties, reason), b"", received=AT)
+    assert cbor2.loads(dumps(unreadable))["unreadable"] == reason
+    with Recorder(str(tmp_path / "r")) as recorder:
+        recorder.write(unreadable)
+        recorder.write(BARE)
+    first, second = read_recording(str(tmp_path / "r"))
+    assert isinstance(first.properties, Unreadable)
+    assert (first.properties.reason, dict(first.properties)) == (reason, dict(unreadable.properties))
+    assert (fields(first)["kind"], fields(first)["error"]) == ("invalid", reason)
+    assert second == BARE
+
+
+@pytest.mark.parametrize("leaf", [1, decimal.Decimal("-1.5"), AT])
+def test_the_deepest_headers_can_be_read_again(tmp_path: Path, leaf: Any) -> None:
+    for _ in range(MAX_DEPTH - 1):
+        leaf = [leaf]
+    properties = Basic.Properties(headers={"deep": leaf})
+    assert type(read_properties(frames.encode_properties(properties))) is Basic.Properties
+    deepest = Delivery("events", "Done", properties, b"", received=AT)
+    (tmp_path / "r").write_bytes(dumps(deepest) + dumps(BARE))
+    assert list(read_recording(str(tmp_path / "r"))) == [deepest, BARE]
 
 
 def test_keys_that_are_not_known_are_ignored(tmp_path: Path) -> None:

@@ -20,10 +20,8 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-import aio_pika
-from aio_pika.abc import AbstractConnection
 from aiormq.channel import Channel
 from aiormq.exceptions import (
     AMQPError,
@@ -36,6 +34,7 @@ from aiormq.exceptions import (
 )
 from pamqp.commands import Queue
 
+from eda_aio.connection import AmqpConnection
 from eda_core.messages.routing import check_name
 from eda_core.urls import redact
 from eda_tools.bus.names import ExchangeDeclare, QueueDeclare
@@ -60,21 +59,19 @@ class Session:
 
     Attributes:
         url: its URL with the password. Show it only by :func:`eda_core.urls.redact`.
-        connection: aio-pika's connection.
+        connection: aiormq's connection, which no message can end.
     """
 
-    def __init__(self, url: str, connection: AbstractConnection) -> None:
+    def __init__(self, url: str, connection: AmqpConnection) -> None:
         self.url = url
         self.connection = connection
 
     async def channel(self) -> Channel:
         """Open a new channel of aiormq, without publisher confirms."""
         try:
-            channel = self.connection.channel(publisher_confirms=False)
-            await channel.initialize(timeout=RPC_TIMEOUT)
-        except RuntimeError as error:  # aio-pika's, for a connection that is closed
+            return cast(Channel, await self.connection.channel(publisher_confirms=False, timeout=RPC_TIMEOUT))
+        except RuntimeError as error:  # aiormq's, for a connection that is closed
             raise ConnectionResetError("the connection was lost") from error
-        return cast(Channel, await channel.get_underlay_channel())
 
     async def queue(self, name: str) -> Queue.DeclareOk | None:
         """Ask how many messages and consumers a queue has. Returns ``None`` if there is no queue of that name.
@@ -137,19 +134,25 @@ async def answering(urls: Sequence[str], tool: str, output: Output) -> tuple[str
 
 async def _first(urls: Sequence[str], tool: str, output: Output) -> Session:
     failures: list[str] = []
-    name = f"eda-{tool}@{socket.gethostname()}:{os.getpid()}"
     for url in urls:
         output.doing = f"connecting to {redact(url)}"
         try:
-            connection = await asyncio.wait_for(
-                aio_pika.connect(url, heartbeat=HEARTBEAT, name=name), timeout=CONNECT_TIMEOUT
-            )
+            connection = await _connected(url, tool)
         except Exception as error:  # the client library's have no common class
             failures.append(f"{redact(url)}: {explain(error, url)}{_hint(error, url)}")
         else:
             output.doing = ""
             return Session(url, connection)
     raise ToolError(f"no connection to {'; nor to '.join(failures)}", NO_CONNECTION)
+
+
+async def _connected(url: str, tool: str) -> AmqpConnection:
+    parts = urlsplit(url)
+    name = f"eda-{tool}@{socket.gethostname()}:{os.getpid()}"
+    query = {**dict(parse_qsl(parts.query)), "heartbeat": HEARTBEAT, "name": name}
+    connection = AmqpConnection(parts._replace(query=urlencode(query)).geturl())
+    await asyncio.wait_for(connection.connect(), timeout=CONNECT_TIMEOUT)
+    return connection
 
 
 def _hint(error: Exception, url: str) -> str:
@@ -159,7 +162,7 @@ def _hint(error: Exception, url: str) -> str:
     return " (does it require a client certificate?)" if url.startswith("amqps") else " (does it require amqps://?)"
 
 
-async def _close(connection: AbstractConnection) -> None:
+async def _close(connection: AmqpConnection) -> None:
     try:
         await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT)
     except Exception:  # the connection is not used any more

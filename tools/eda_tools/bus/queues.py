@@ -17,6 +17,8 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelPreconditionFailed
 from pamqp.commands import Basic, Queue
 
+from eda_core.amqp import named
+from eda_core.messages import Unreadable
 from eda_core.messages.headers import DELIVERY_COUNT_HEADER
 from eda_tools.bus.connect import RPC_TIMEOUT, Session, explain
 from eda_tools.bus.names import QueueDeclare
@@ -282,8 +284,8 @@ class Reader:
     async def _on_message(self, message: DeliveredMessage) -> None:
         frame = message.delivery
         assert isinstance(frame, (Basic.Deliver, Basic.GetOk))
-        exchange, key = frame.exchange or "", frame.routing_key or ""
-        delivery = Delivery(exchange, key, message.header.properties, message.body, bool(frame.redelivered))
+        exchange, key, properties = named(frame, message.header.properties)
+        delivery = Delivery(exchange, key, properties, message.body, bool(frame.redelivered))
         self._arrived.append((int(frame.delivery_tag or 0), delivery))
         self._news.set()
 
@@ -356,7 +358,9 @@ def _digest(delivery: Delivery) -> bytes:
     """Tells messages apart, also across connections."""
     properties = [(name, value) for name, value in delivery.properties if name != "headers"]
     headers = sorted((str(name), repr(value)) for name, value in delivery.headers.items())
-    text = repr((delivery.exchange, delivery.routing_key, properties, headers)).encode(errors="surrogatepass")
+    unreadable = delivery.properties.reason if isinstance(delivery.properties, Unreadable) else ""
+    parts = (delivery.exchange, delivery.routing_key, properties, headers, unreadable)
+    text = repr(parts).encode(errors="surrogatepass")
     return hashlib.blake2b(text + delivery.body, digest_size=16).digest()
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from eda_tools.cli.output import safe
 from eda_tools.messages.deaths import died_at, place_of_death
 from eda_tools.messages.delivery import Delivery
+from eda_tools.messages.show import local
 
 _HOUR: Final = 3600.0
 _DAY: Final = 24 * _HOUR
@@ -109,4 +110,4 @@ class Groups:
 
 
 def _local(moment: datetime.datetime | None) -> str:
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return "" if moment is None else local(moment).strftime("%Y-%m-%d %H:%M:%S")

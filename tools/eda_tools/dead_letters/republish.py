@@ -15,7 +15,7 @@ from pamqp.commands import Basic
 from eda_core.errors import LocalError
 from eda_core.messages.codec import DecodeError, decode, encode
 from eda_core.messages.headers import ATTEMPT, DELIVERY_COUNT_HEADER, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
-from eda_core.messages.properties import Properties
+from eda_core.messages.properties import Properties, Unreadable
 from eda_core.messages.routing import COMMANDS, EVENTS, MAX_NAME_BYTES
 from eda_tools.bus.confirming import Copy
 from eda_tools.messages.deaths import DEATH_HEADERS, has_died, original_expiration, place_of_death, published
@@ -101,6 +101,8 @@ class CopyRules:
         Raises:
             Unsendable: it is not known where the message was published, or it cannot be written again.
         """
+        if isinstance(delivery.properties, Unreadable):
+            raise Unsendable(f"{delivery.properties.reason}: it cannot be sent as it was")
         origin = published(delivery.headers, delivery.routing_key)
         if origin is None or not has_died(delivery.headers):
             raise Unsendable("it has not died: no x-death header tells where it was published")

@@ -8,6 +8,7 @@
 ``kind``                  ``event`` ``command`` ``result`` ``configuration`` ``log`` or ``invalid``
 ``properties``            map: those that were set, by AMQP's names (``content_type``, ``reply_to``, ``type`` …)
 ``headers``               map
+``unreadable``            text, only if not all properties, or not the routing key, could be read: why
 ``body``                  byte string, as it was on the wire
 ========================  ==============================================================================================
 
@@ -27,10 +28,13 @@ from typing import Any, BinaryIO, Final, Self
 import cbor2
 from pamqp.commands import Basic
 
+from eda_core.amqp.reading import MAX_DEPTH
+from eda_core.messages import Unreadable
 from eda_tools.cli.status import ToolError, naming_file
 from eda_tools.messages.delivery import PROPERTIES, Delivery, fields, properties_of
 
-_DEPTH: Final = 100
+#: Levels of an item: those of its headers, one around them, and those with which CBOR writes decimals and times.
+_DEPTH: Final = MAX_DEPTH + 5
 #: The properties that are not text.
 _TYPES: Final = {"delivery_mode": int, "priority": int, "timestamp": datetime.datetime}
 
@@ -62,14 +66,17 @@ class Recorder:
 
 def dumps(delivery: Delivery, kind: str | None = None) -> bytes:
     """One item of a recording. Pass ``kind`` if it is known already."""
+    properties = delivery.properties
+    unreadable = {"unreadable": properties.reason} if isinstance(properties, Unreadable) else {}
     return cbor2.dumps(
         {
+            **unreadable,
             "received": delivery.received.timestamp(),
             "exchange": delivery.exchange,
             "routing_key": delivery.routing_key,
             "redelivered": delivery.redelivered,
             "kind": kind or fields(delivery)["kind"],
-            "properties": properties_of(delivery.properties),
+            "properties": properties_of(properties),
             "headers": delivery.headers,
             "body": delivery.body,
         }
@@ -113,6 +120,8 @@ def _delivery(item: Any) -> Delivery:
             raise TypeError(f"the property {name} is {type(value).__name__}, not {wanted.__name__}")
         setattr(properties, PROPERTIES[name], value)
     properties.headers = headers
+    if "unreadable" in item:
+        properties = Unreadable.of(properties, str(item["unreadable"]))
     return Delivery(
         str(item["exchange"]),
         str(item["routing_key"]),

@@ -104,13 +104,21 @@ def payload_text(payload: Any) -> Text:
     return text
 
 
+def local(moment: datetime.datetime) -> datetime.datetime:
+    """A time in the user's time zone, or as it is if it would be after the year 9999 there."""
+    try:
+        return moment.astimezone()
+    except (OverflowError, ValueError, OSError):
+        return moment
+
+
 def local_time(moment: datetime.datetime) -> str:
     """Date and time in the user's time zone, with milliseconds."""
-    return moment.astimezone().isoformat(" ", "milliseconds")
+    return local(moment).isoformat(" ", "milliseconds")
 
 
 def _clock(moment: datetime.datetime) -> str:
-    return moment.astimezone().strftime("%H:%M:%S.%f")[:-3]
+    return local(moment).strftime("%H:%M:%S.%f")[:-3]
 
 
 def append_row(text: Text, name: str, value: object, style: str = "") -> None:

@@ -17,7 +17,7 @@ WALL = 1_700_000_000.0
 
 @pytest.fixture
 def client() -> Client:
-    client = Client(Broker(epoch=WALL), 1)
+    client = Client(Broker(epoch=WALL, version="3.10"), 1)
     client.do(commands.Exchange.Declare(exchange="dlx", exchange_type="topic"))
     client.declare("dead")
     client.do(commands.Queue.Bind(queue="dead", exchange="dlx", routing_key="#"))
@@ -411,7 +411,13 @@ def test_the_count_of_deaths_goes_on_at_the_other_end_of_its_range(client: Clien
     assert [death["count"] for death in headers["x-death"]] == [-(2**63)]
 
 
-def test_a_routing_key_of_dead_letters_that_is_no_text_is_not_modelled(client: Client) -> None:
-    arguments: dict[str, Any] = {"x_dead_letter_exchange": "amq.topic", "x_dead_letter_routing_key": b"\xff"}
-    text = "NOT_IMPLEMENTED - x-dead-letter-routing-key=b'\\xff' of queue 'source' in vhost '/' is not modelled"
-    assert closed(client.declare("source", **arguments)) == ("Connection.Close", 540, text)
+def test_a_routing_key_of_dead_letters_that_is_not_utf_8(client: Client) -> None:
+    client.declare("dead")
+    arguments: dict[str, Any] = {"x_dead_letter_exchange": "amq.topic", "x_dead_letter_routing_key": b"a.\xff"}
+    client.declare("source", **arguments)
+    client.do(commands.Queue.Bind(queue="dead", exchange="amq.topic", routing_key="a.*"))
+    client.publish("source")
+    client.get("source")
+    client.do(commands.Basic.Reject(1, requeue=False))
+    (message,) = client.broker.messages("dead")
+    assert message.routing_keys == ("a.\udcff",)

@@ -33,6 +33,7 @@ def client() -> Client:
 CHANNEL_ERRORS: list[tuple[base.Frame, int, str]] = [
     (declare_exchange("amq.mine"), 403, "ACCESS_REFUSED - exchange name 'amq.mine' contains reserved prefix 'amq.*'"),
     (declare_exchange(""), 403, "ACCESS_REFUSED - operation not permitted on the default exchange"),
+    (declare_exchange("x", "strange"), 406, "PRECONDITION_FAILED - unknown exchange type 'strange'"),
     (
         declare_exchange("amq.topic", "direct"),
         406,
@@ -115,7 +116,6 @@ def test_what_closes_the_channel(client: Client, method: base.Frame, code: int, 
 
 
 CONNECTION_ERRORS: list[tuple[base.Frame, int, str]] = [
-    (declare_exchange("x", "strange"), 503, "COMMAND_INVALID - unknown exchange type 'strange'"),
     (commands.Basic.Publish(immediate=True), 540, "NOT_IMPLEMENTED - immediate=true"),
     (commands.Basic.Qos(prefetch_size=5), 540, "NOT_IMPLEMENTED - prefetch_size!=0 (5)"),
     (commands.Basic.Recover(requeue=False), 540, "NOT_IMPLEMENTED - requeue=false"),

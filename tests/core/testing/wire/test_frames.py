@@ -142,10 +142,16 @@ def table_of(entry: bytes) -> bytes:
     return struct.pack(">I", len(inner)) + inner
 
 
+def deep(leaf: bytes, depth: int) -> bytes:
+    """A value in arrays in each other."""
+    for _ in range(depth):
+        leaf = b"A" + struct.pack(">I", len(leaf)) + leaf
+    return leaf
+
+
 @pytest.mark.parametrize(
     "entry",
     [
-        b"T" + b"\x7f" + b"\xff" * 7,
         b"S\x00\x00\x01\x00abc",
         b"Zxyz",
         b"I\x00",
@@ -155,6 +161,7 @@ def table_of(entry: bytes) -> bytes:
         b"d" + struct.pack(">d", math.nan),
         b"d" + struct.pack(">d", -math.inf),
         b"f" + struct.pack(">f", math.nan),
+        *(deep(leaf, 150) for leaf in (b"Z", b"I\x00", b"d" + struct.pack(">d", math.nan), b"F\0\0\0\x02\x01kV")),
     ],
 )
 def test_poison_in_a_header_is_an_internal_error(entry: bytes) -> None:
@@ -162,17 +169,40 @@ def test_poison_in_a_header_is_an_internal_error(entry: bytes) -> None:
         frames.decode_content_header(struct.pack(">HHQH", 60, 0, 0, 0x2000) + table_of(entry))
 
 
-def test_nesting_is_bounded() -> None:
-    def nested(depth: int) -> bytes:
-        data = struct.pack(">I", 0)
-        for _ in range(depth):
-            data = table_of(b"F" + data)
-        return struct.pack(">HHQH", 60, 0, 0, 0x2000) + data
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"T" + b"\x7f" + b"\xff" * 7,
+        b"F" + struct.pack(">I", 4) + b"\x02\xff\xfeV",
+        *(
+            deep(leaf, depth)
+            for depth in (99, 100, 3000)
+            for leaf in (b"V", b"d" + struct.pack(">d", 0.1), b"S\0\0\0\1\xff")
+        ),
+    ],
+)
+def test_what_python_cannot_hold_is_written_as_it_was(entry: bytes) -> None:
+    """Also in a copy of the properties to which the broker adds a header."""
+    flags_and_headers = b"\x20\0" + table_of(entry)
+    _, read = frames.decode_content_header(struct.pack(">HHQ", 60, 0, 0) + flags_and_headers)
+    assert frames.encode_properties(read) == flags_and_headers
+    changed = copy.copy(read)
+    changed.headers = {**(changed.headers or {}), "x": None}
+    inner = b"\x01k" + entry + b"\x01xV"
+    assert frames.encode_properties(changed) == b"\x20\0" + struct.pack(">I", len(inner)) + inner
 
-    frames.decode_content_header(nested(frames.MAX_TABLE_DEPTH - 1))
-    for depth in (frames.MAX_TABLE_DEPTH, 3000):
-        with pytest.raises(frames.WireError, match="INTERNAL_ERROR"):
-            frames.decode_content_header(nested(depth))
+
+def test_names_that_are_not_utf_8_are_written_as_they_were() -> None:
+    """In properties, in the names of headers, and in what is published."""
+    written = b"\xa0\x40\x02\xff\xfe" + struct.pack(">I", 4) + b"\x02\xff\xfeV" + b"\xff" * 8
+    _, read = frames.decode_content_header(struct.pack(">HHQ", 60, 0, 0) + written)
+    assert frames.encode_properties(copy.copy(read)) == written
+    publish = b"\0\x3c\0\x28\0\0\1\xfe\3a.\xff\1"
+    method = frames.decode_method(publish)
+    assert payload(frames.encode_method(1, method)) == publish
+    with pytest.raises(frames.WireError) as caught:
+        frames.decode_method(b"\0\x32\0\x0a\0\0\2\xff\xfe\0" + struct.pack(">I", 0))
+    assert (caught.value.code, caught.value.text) == (501, "FRAME_ERROR - Malformed UTF-8 in shortstr")
 
 
 def test_an_unknown_method_is_not_implemented() -> None:

@@ -1,0 +1,47 @@
+"""Connections of aiormq that read frames as the core does.
+
+aiormq's own reader ends the connection over properties and routing keys that it cannot read, and the broker delivers
+the message again, to the next connection (docs/design.rst, "Messages that end aiormq").
+
+The methods that begin with an underscore are private methods of aiormq 7.2. ``eda_aio/__init__.py`` checks the version;
+tests/adapters/aio checks that they are called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiormq import Connection as Aiormq
+from aiormq.exceptions import AMQPConnectionError
+
+from eda_core.amqp import read_frame
+
+
+class _ReceivedFrames:
+    """The frames that come from ``reader``, in the place of aiormq's receiver."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+
+    def __aiter__(self) -> _ReceivedFrames:
+        return self
+
+    async def __anext__(self) -> tuple[int, int, Any]:
+        read = self._reader.readexactly
+        try:
+            start = await read(7)  # type, channel, size
+            data = start + await read(int.from_bytes(start[3:]) + 1)
+        except (asyncio.IncompleteReadError, OSError) as error:
+            raise AMQPConnectionError(f"Server connection unexpectedly closed. {error}") from error
+        try:
+            return len(data), *read_frame(data)
+        except ValueError as error:
+            raise AMQPConnectionError(f"malformed frame from the broker: {error}") from error
+
+
+class AmqpConnection(Aiormq):
+    """A connection that no message can end: what cannot be read comes as :class:`eda_core.messages.Unreadable`."""
+
+    async def _Connection__reader(self, receiver: Any) -> None:
+        await super()._Connection__reader(_ReceivedFrames(receiver.reader))  # type: ignore[misc]

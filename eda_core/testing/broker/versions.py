@@ -1,0 +1,110 @@
+"""What one release of RabbitMQ does otherwise than another, as a table: :data:`VERSIONS`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One column of the table: ``docs/broker-versions.rst`` shows it.
+
+    Attributes:
+        name: of the release.
+        wrong_type_closes_connection: an unknown type of an exchange ends the connection (503), and not only the channel
+            (406).
+        max_message_bytes: how long the body of a message may be.
+        refuses_unknown_delivery_modes: a publish with a ``delivery_mode`` other than 1 and 2 closes the channel.
+        topic_hashes: how many words of a topic exchange's binding key may be ``#`` (``None``: unlimited).
+        tells_last_death: dead letters have the headers ``x-last-death-*``.
+        ignores_foreign_deaths: the ``x-death`` that a client has written is no history; the first death replaces it.
+        keeps_carbon_copies: the header ``CC`` stays when the queue has a routing key for its dead letters.
+        subtracts_blind_copies: the routing keys in an ``x-death`` are all of the message, without the first one that is
+            like a blind copy, for each of these; else the first key and the copies that are not blind.
+        reverses_deaths: the older entries of an ``x-death`` are reversed by each death.
+        remembers_failures: ``basic.reject`` marks a message: it is redelivered in all queues that it comes to later.
+        counts_each_return: ``x-delivery-count`` of a quorum queue counts how often a message came back. Else it counts
+            those that a consumer lost or gave back by ``basic.reject``, and ``x-acquired-count`` counts all.
+        counts_from_zero: ``basic.get`` tells an ``x-delivery-count`` of 0.
+        delivery_limit: the delivery limit of a quorum queue for which nobody says one (``None``: unlimited).
+        drops_in_reverse: a quorum queue that drops several messages at once dead-letters the last one first.
+        limits_all_consumers: ``basic.qos`` with ``global`` counts for the consumers that the channel has, too; else for
+            those that begin later, and for those of the same channel and queue.
+        quorum_refuses_shared_prefetch: a channel with such a prefetch cannot consume from a quorum queue (540); else
+            the prefetch does not count for it.
+        orders_by_priority: a quorum queue delivers messages with a higher priority first.
+        returns_by_age: a quorum queue gets back the messages of a channel by the age of their consumers, and then those
+            of ``basic.get``; else by consumer tag, where a message of ``basic.get`` has its delivery tag.
+        credits_buried_twice: the prefetch of a consumer of a quorum queue grows with each message that reaches the
+            delivery limit.
+    """
+
+    name: str
+    wrong_type_closes_connection: bool
+    max_message_bytes: int
+    refuses_unknown_delivery_modes: bool
+    topic_hashes: int | None
+    tells_last_death: bool
+    ignores_foreign_deaths: bool
+    keeps_carbon_copies: bool
+    subtracts_blind_copies: bool
+    reverses_deaths: bool
+    remembers_failures: bool
+    counts_each_return: bool
+    counts_from_zero: bool
+    delivery_limit: int | None
+    drops_in_reverse: bool
+    credits_buried_twice: bool
+    limits_all_consumers: bool
+    quorum_refuses_shared_prefetch: bool
+    orders_by_priority: bool
+    returns_by_age: bool
+
+
+_3_10: Final = Version(
+    name="3.10",
+    wrong_type_closes_connection=True,
+    max_message_bytes=128 * 1024 * 1024,
+    refuses_unknown_delivery_modes=True,
+    topic_hashes=None,
+    tells_last_death=False,
+    ignores_foreign_deaths=False,
+    keeps_carbon_copies=False,
+    subtracts_blind_copies=False,
+    reverses_deaths=True,
+    remembers_failures=False,
+    counts_each_return=True,
+    counts_from_zero=True,
+    delivery_limit=None,
+    drops_in_reverse=True,
+    credits_buried_twice=True,
+    limits_all_consumers=True,
+    quorum_refuses_shared_prefetch=True,
+    orders_by_priority=False,
+    returns_by_age=False,
+)
+_4_3: Final = Version(
+    name="4.3",
+    wrong_type_closes_connection=False,
+    max_message_bytes=16 * 1024 * 1024,
+    refuses_unknown_delivery_modes=False,
+    topic_hashes=2,
+    tells_last_death=True,
+    ignores_foreign_deaths=True,
+    keeps_carbon_copies=True,
+    subtracts_blind_copies=True,
+    reverses_deaths=False,
+    remembers_failures=True,
+    counts_each_return=False,
+    counts_from_zero=False,
+    delivery_limit=20,
+    drops_in_reverse=False,
+    credits_buried_twice=False,
+    limits_all_consumers=False,
+    quorum_refuses_shared_prefetch=False,
+    orders_by_priority=True,
+    returns_by_age=True,
+)
+VERSIONS: Final = {version.name: version for version in (_3_10, _4_3)}
+NEWEST: Final = _4_3.name

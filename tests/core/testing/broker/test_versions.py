@@ -1,0 +1,246 @@
+"""What the model of one release of RabbitMQ does otherwise than that of another: each entry of the table, as seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from pamqp import commands
+
+from eda_core.errors import LocalError
+from eda_core.testing.broker import Broker
+from eda_core.testing.broker.versions import NEWEST, VERSIONS, Version
+from tests.core.testing.broker.broker_client import Client, bodies, closed, names
+
+
+def client(version: str) -> Client:
+    """A client with a queue ``dead`` for what dies in ``q`` or in the quorum queue ``qq``."""
+    made = Client(Broker(version=version), 1)
+    made.declare("dead")
+    made.declare("q", x_dead_letter_exchange="", x_dead_letter_routing_key="dead")
+    return made
+
+
+def quorum(made: Client, **arguments: Any) -> None:
+    made.declare("qq", durable=True, x_queue_type="quorum", **arguments)
+
+
+def headers(made: Client, queue: str) -> dict[str, Any]:
+    properties = made.get(queue).properties
+    assert properties is not None
+    return dict(properties.headers or {})
+
+
+def rejected(made: Client, **published: Any) -> None:
+    """A message was rejected in ``q``, so that it is in ``dead``."""
+    made.publish("q", **published)
+    made.get("q")
+    made.do(commands.Basic.Reject(1, requeue=False))
+
+
+def wrong_type_closes_connection(made: Client) -> object:
+    declare = commands.Exchange.Declare(exchange="x", exchange_type="strange")
+    return closed(made.do(declare))[:2] == ("Connection.Close", 503)
+
+
+def max_message_bytes(made: Client) -> object:
+    for size in (16 << 20, 128 << 20):
+        assert made.publish("nowhere", bytes(size)) == []
+        if refused := made.publish("nowhere", bytes(size + 1)):
+            assert closed(refused)[:2] == ("Channel.Close", 406)
+            return size
+    return None
+
+
+def refuses_unknown_delivery_modes(made: Client) -> object:
+    properties = commands.Basic.Properties()
+    properties.delivery_mode = 3  # the constructor would refuse it
+    answers = made.do(commands.Basic.Publish(routing_key="q"), properties=properties)
+    return names(answers) == ["Channel.Close"]
+
+
+def topic_hashes(made: Client) -> object:
+    allowed = 0
+    for allowed in range(4):
+        bind = commands.Queue.Bind(queue="q", exchange="amq.topic", routing_key=".".join("#" * (allowed + 1)))
+        if names(made.do(bind)) != ["Queue.BindOk"]:
+            return allowed
+    return None
+
+
+def tells_last_death(made: Client) -> object:
+    rejected(made)
+    return headers(made, "dead").get("x-last-death-reason") == "rejected"
+
+
+def ignores_foreign_deaths(made: Client) -> object:
+    foreign = {"count": 7, "reason": "rejected", "queue": "q", "exchange": "", "routing-keys": ["q"]}
+    rejected(made, headers={"x-death": [foreign]})
+    return headers(made, "dead")["x-death"][0]["count"] == 1
+
+
+def keeps_carbon_copies(made: Client) -> object:
+    rejected(made, headers={"CC": ["nowhere"]})
+    return "CC" in headers(made, "dead")
+
+
+def subtracts_blind_copies(made: Client) -> object:
+    rejected(made, headers={"CC": ["other"], "BCC": ["q"]})
+    return headers(made, "dead")["x-death"][0]["routing-keys"] == ["other", "q"]
+
+
+def reverses_deaths(made: Client) -> object:
+    for number in range(3):
+        made.declare(f"h{number}", x_dead_letter_exchange="", x_dead_letter_routing_key=f"h{number + 1}")
+    made.declare("h3")
+    made.publish("h0")
+    for number in range(3):
+        made.get(f"h{number}")
+        made.do(commands.Basic.Reject(number + 1, requeue=False))
+    return [death["queue"] for death in headers(made, "h3")["x-death"]] == ["h2", "h0", "h1"]
+
+
+def remembers_failures(made: Client) -> object:
+    rejected(made)
+    return dict(made.get("dead").method)["redelivered"]
+
+
+def counts_each_return(made: Client) -> object:
+    quorum(made)
+    made.publish("qq")
+    made.get("qq")
+    made.do(commands.Basic.Nack(1))
+    counts = headers(made, "qq")
+    assert counts in ({"x-delivery-count": 1}, {"x-acquired-count": 1})
+    return "x-delivery-count" in counts
+
+
+def counts_from_zero(made: Client) -> object:
+    quorum(made)
+    made.publish("qq")
+    return headers(made, "qq") == {"x-delivery-count": 0}
+
+
+def delivery_limit(made: Client) -> object:
+    quorum(made, x_dead_letter_exchange="", x_dead_letter_routing_key="dead")
+    made.publish("qq")
+    for tag in range(1, 60):
+        if names([made.get("qq")]) == ["Basic.GetEmpty"]:
+            assert headers(made, "dead")["x-first-death-reason"] == "delivery_limit"
+            return tag - 2  # the limit is of those that may come back
+        made.do(commands.Basic.Reject(tag, requeue=True))
+    return None
+
+
+def drops_in_reverse(made: Client) -> object:
+    quorum(made, x_max_length=1, x_dead_letter_exchange="", x_dead_letter_routing_key="dead")
+    made.consume("qq", "t")
+    for number in range(4):
+        made.publish("qq", b"%d" % number)
+    made.do(commands.Channel.Close())
+    return [message.body for message in made.broker.messages("dead")] == [b"2", b"1", b"0"]
+
+
+def credits_buried_twice(made: Client) -> object:
+    quorum(made, x_delivery_limit=0)
+    made.do(commands.Basic.Qos(prefetch_count=1))
+    for number in range(4):
+        made.publish("qq", b"%d" % number)
+    made.consume("qq", "t")
+    return len(bodies(made.do(commands.Basic.Reject(1, requeue=True)))) == 2
+
+
+def limits_all_consumers(made: Client) -> object:
+    made.consume("q", "t")
+    made.do(commands.Basic.Qos(prefetch_count=1, global_=True))
+    made.publish("q")
+    return bodies(made.publish("q")) == []
+
+
+def quorum_refuses_shared_prefetch(made: Client) -> object:
+    quorum(made)
+    made.do(commands.Basic.Qos(prefetch_count=1, global_=True))
+    return names(made.consume("qq", "t")) == ["Connection.Close"]
+
+
+def orders_by_priority(made: Client) -> object:
+    quorum(made)
+    for priority in (0, None, 40, 31, 4):
+        made.publish("qq", str(priority).encode(), priority=priority)
+    return bodies(made.consume("qq", "t")) == [b"40", b"31", b"None", b"4", b"0"]
+
+
+def returns_by_age(made: Client) -> object:
+    quorum(made)
+    made.publish("qq", b"got")
+    made.get("qq")
+    made.do(commands.Basic.Qos(prefetch_count=1))
+    for tag in ("b", "a"):
+        made.consume("qq", tag)
+        made.publish("qq", tag.encode())
+    made.do(commands.Channel.Close())
+    return [message.body for message in made.broker.messages("qq")] == [b"b", b"a", b"got"]
+
+
+SEEN: list[Callable[[Client], object]] = [
+    wrong_type_closes_connection,
+    max_message_bytes,
+    refuses_unknown_delivery_modes,
+    topic_hashes,
+    tells_last_death,
+    ignores_foreign_deaths,
+    keeps_carbon_copies,
+    subtracts_blind_copies,
+    reverses_deaths,
+    remembers_failures,
+    counts_each_return,
+    counts_from_zero,
+    delivery_limit,
+    drops_in_reverse,
+    credits_buried_twice,
+    limits_all_consumers,
+    quorum_refuses_shared_prefetch,
+    orders_by_priority,
+    returns_by_age,
+]
+
+
+def test_each_entry_of_the_table_is_tested() -> None:
+    assert [each.__name__ for each in SEEN] == [field.name for field in fields(Version)][1:]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("seen", SEEN, ids=lambda seen: str(seen.__name__))
+def test_entry(seen: Callable[[Client], object], version: str) -> None:
+    assert seen(client(version)) == getattr(VERSIONS[version], seen.__name__)
+
+
+def test_a_message_of_a_higher_priority_does_not_keep_others_from_expiring() -> None:
+    made = client(NEWEST)
+    quorum(made, x_dead_letter_exchange="", x_dead_letter_routing_key="dead")
+    made.publish("qq", b"urgent", priority=9)
+    made.publish("qq", b"old", expiration="5")
+    made.broker.tick(now=1.0)
+    assert [message.body for message in made.broker.messages("dead")] == [b"old"]
+
+
+def test_failures_in_earlier_queues_count_towards_a_delivery_limit() -> None:
+    """Dead letters of basic.reject come to a quorum queue with the count of the queues before."""
+    made = client("4.3")
+    quorum(made, x_delivery_limit=1, x_dead_letter_exchange="", x_dead_letter_routing_key="dead")
+    made.declare("first", x_dead_letter_exchange="", x_dead_letter_routing_key="qq")
+    made.publish("first")
+    made.get("first")
+    made.do(commands.Basic.Reject(1, requeue=False))
+    counts = headers(made, "qq")
+    assert (counts["x-acquired-count"], counts["x-delivery-count"]) == (1, 1)
+    made.do(commands.Basic.Reject(2, requeue=True))
+    assert made.broker.messages("qq") == []
+    assert len(made.broker.messages("dead")) == 1
+
+
+def test_a_release_that_is_not_modelled_is_refused() -> None:
+    with pytest.raises(LocalError, match=r"RabbitMQ '4\.1' is not modelled"):
+        Broker(version="4.1")
