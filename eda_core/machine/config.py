@@ -28,6 +28,8 @@ class Config:
         service: the name of the logical service.
         events, commands, configurations, logs: binding keys. Those for commands are for results, too.
         exclusive_queues: whether to use queues that are deleted with the link. Tools do.
+        exclusive_length: how many messages may wait in each of these queues; 0 for any number. The broker drops the
+            oldest ones then, so that a tool that is too slow does not fill the memory of the broker.
         hostname, pid: the host and the process id of this worker, for logs and the name of the connection.
         content_type: how payloads are written, ``CBOR`` or ``JSON``.
         prefetch: how many messages may be unacknowledged at once, for each consumer; from 1 to 65535.
@@ -58,6 +60,7 @@ class Config:
     configurations: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
     exclusive_queues: bool = False
+    exclusive_length: int = 0
     hostname: str = "localhost"
     pid: int = 0
     content_type: str = CBOR
@@ -135,6 +138,7 @@ _LONGEST_SERVICE = 100
 
 #: The settings that are whole numbers, with the lowest and the highest value of each.
 _WHOLE = (
+    ("exclusive_length", 0, 2**31),
     ("prefetch", 1, 65_535),
     ("heartbeat", 0, 65_535),
     ("window", 1, 65_535),

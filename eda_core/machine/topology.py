@@ -30,12 +30,14 @@ class Subscription:
         queue: its name; "" if the broker names it.
         keys: its binding keys.
         tag: its consumer tag, by default the name of the exchange.
+        length: how many messages may wait in it; 0 for any number.
     """
 
     exchange: str
     queue: str
     keys: tuple[str, ...]
     tag: str = ""
+    length: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tag", self.tag or self.exchange)
@@ -54,7 +56,9 @@ def subscriptions(config: Config) -> tuple[Subscription, ...]:
     shared = () if config.exclusive_queues else (EVENTS, COMMANDS)
     wanted = zip(EXCHANGES, (config.events, config.commands, config.configurations, config.logs), strict=True)
     return tuple(
-        Subscription(exchange, queue_name(config.service, exchange) if exchange in shared else "", keys)
+        Subscription(exchange, queue_name(config.service, exchange), keys)
+        if exchange in shared
+        else Subscription(exchange, "", keys, length=config.exclusive_length if config.exclusive_queues else 0)
         for exchange, keys in wanted
         if keys
     )
@@ -64,7 +68,12 @@ def declarations(wanted: Sequence[Subscription], delays: Iterable[float]) -> tup
     """Return the commands of the first step: all four exchanges, the queues, and a retry queue for each delay."""
     exchanges = (Exchange.Declare(exchange=name, exchange_type="topic", durable=True) for name in EXCHANGES)
     queues = (
-        Queue.Declare(queue=subscription.queue, durable=bool(subscription.queue), exclusive=not subscription.queue)
+        Queue.Declare(
+            queue=subscription.queue,
+            durable=bool(subscription.queue),
+            exclusive=not subscription.queue,
+            arguments={"x-max-length": subscription.length} if subscription.length else {},
+        )
         for subscription in wanted
     )
     retries = (
