@@ -22,6 +22,7 @@ LONGEST = (
     "tools/test_publishing_tools",
     "adapters/kombu/test_faults",
     "tools/test_doctor",
+    "conformance/test_cuts",
     "test_rabbitmq_node",
     "test_rabbitmq_cluster",
     "tools/test_watching_tools",

@@ -23,12 +23,14 @@ class BrokerUnderTest(ABC):
 
     Attributes:
         proxy, operator: those.
+        user: with which workers log in; its password is "guest".
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self.proxy = Proxy(urlsplit(url).port or 5672)
         self.operator = Operator(url)
+        self.user = "guest"
         self._nobody = free_port()
 
     async def __aenter__(self) -> Self:
@@ -47,7 +49,7 @@ class BrokerUnderTest(ABC):
     def _address(self, name: str) -> str:
         port = self._nobody if name == NOBODY else self.proxy.port
         password = "guest" if name in (BROKER, NOBODY) else THE_WRONG_PASSWORD
-        return f"amqp://guest:{password}@127.0.0.1:{port}{urlsplit(self._url).path}"
+        return f"amqp://{self.user}:{password}@127.0.0.1:{port}{urlsplit(self._url).path}"
 
     @abstractmethod
     async def alarm(self, on: bool) -> None:
@@ -72,16 +74,16 @@ class Embedded(BrokerUnderTest):
 
     def __init__(self, broker: EmbeddedBroker) -> None:
         super().__init__(broker.url.replace("amqp://", "amqp://guest:guest@"))
-        self._broker = broker
+        self.embedded = broker
 
     async def alarm(self, on: bool) -> None:
-        await self._broker.operate(lambda broker, now: broker.set_alarm(on, now=now))
+        await self.embedded.operate(lambda broker, now: broker.set_alarm(on, now=now))
 
     async def limit(self, size: int) -> None:
-        await self._broker.operate(lambda broker, now: broker.limit_messages(size, now=now))
+        await self.embedded.operate(lambda broker, now: broker.limit_messages(size, now=now))
 
     async def kill(self) -> None:
-        await self._broker.kill()
+        await self.embedded.kill()
 
 
 class Rabbit(BrokerUnderTest):

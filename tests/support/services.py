@@ -299,6 +299,9 @@ async def forbid(broker: BrokerUnderTest) -> str:
         return broker.url
     node, user = broker.node, f"limited-{broker.vhost}"
     assert node is not None
+    async with peer(broker.url) as client:  # RabbitMQ 4.3 wants to have them before it hears of permissions
+        for exchange in ("events", "logs"):
+            await client.channel.declare_exchange(exchange, "topic", durable=True)
 
     def set_up() -> None:
         node.ctl("add_user", user, "guest")

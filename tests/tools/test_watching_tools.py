@@ -252,7 +252,8 @@ async def test_a_steady_stream_of_unwanted_messages_is_quiet(
 
         async def stream() -> None:
             while not over.is_set():
-                await publish(client, "events", "Unwanted", 1)
+                with suppress(DeliveryError):  # RabbitMQ 4.3 refuses what finds the tool's queue being deleted
+                    await publish(client, "events", "Unwanted", 1)
 
         streaming = asyncio.create_task(stream())
         ran = await ended(capsys, broker.url, "--where", "name == 'Wanted'", "--idle-timeout", "0.3")
@@ -284,7 +285,8 @@ async def test_a_payload_that_cannot_be_saved_ends_it(
         await client.channel.declare_exchange("events", "topic", durable=True)
         watcher = asyncio.create_task(ended(capsys, broker.url, "--save", str(tmp_path / "file"), "--timeout", "15"))
         while not watcher.done():  # until it has subscribed, nobody gets them
-            await publish(client, "events", "Done", 1)
+            with suppress(DeliveryError):  # RabbitMQ 4.3 refuses what finds the tool's queue being deleted
+                await publish(client, "events", "Done", 1)
     ran = await watcher
     assert ran.status == cli.FAILED
     assert ran.err.splitlines()[-1].startswith(f"monitor: {tmp_path / 'file'}: ")
