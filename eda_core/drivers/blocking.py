@@ -117,7 +117,7 @@ class BlockingDriver(Driver):
                 self._wait(window // 2)
             if call.failed or not more:
                 self._wait(0)
-                more = more and not call.failed  # a message that came back may have been sent again
+                more = False
         self._used_at = self.now()
         return call
 

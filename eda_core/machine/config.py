@@ -31,6 +31,8 @@ class Config:
             default. Queues that exist are used as they are.
         delivery_limit: how often a quorum queue delivers a message before the broker dead-letters it by itself.
         exclusive_queues: whether to use queues that are deleted with the link. Tools do.
+        exclusive_length: how many messages may wait in each of these queues; 0 for any number. The broker drops the
+            oldest ones then, so that a tool that is too slow does not fill the memory of the broker.
         hostname, pid: the host and the process id of this worker, for logs and the name of the connection.
         content_type: how payloads are written, ``CBOR`` or ``JSON``.
         prefetch: how many messages may be unacknowledged at once, for each consumer; from 1 to 65535.
@@ -63,6 +65,7 @@ class Config:
     queue_type: str = ""
     delivery_limit: int = 20
     exclusive_queues: bool = False
+    exclusive_length: int = 0
     hostname: str = "localhost"
     pid: int = 0
     content_type: str = CBOR
@@ -144,6 +147,7 @@ _QUEUE_TYPES = ("", "classic", "quorum")
 
 #: The settings that are whole numbers, with the lowest and the highest value of each.
 _WHOLE = (
+    ("exclusive_length", 0, 2**31),
     ("prefetch", 1, 65_535),
     ("delivery_limit", 1, 1_000_000),
     ("heartbeat", 0, 65_535),

@@ -37,12 +37,14 @@ class Subscription:
         queue: its name; "" if the broker names it.
         keys: its binding keys.
         tag: its consumer tag, by default the name of the exchange.
+        length: how many messages may wait in it; 0 for any number.
     """
 
     exchange: str
     queue: str
     keys: tuple[str, ...]
     tag: str = ""
+    length: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tag", self.tag or self.exchange)
@@ -61,7 +63,9 @@ def subscriptions(config: Config) -> tuple[Subscription, ...]:
     shared = () if config.exclusive_queues else (EVENTS, COMMANDS)
     wanted = zip(EXCHANGES, (config.events, config.commands, config.configurations, config.logs), strict=True)
     return tuple(
-        Subscription(exchange, queue_name(config.service, exchange) if exchange in shared else "", keys)
+        Subscription(exchange, queue_name(config.service, exchange), keys)
+        if exchange in shared
+        else Subscription(exchange, "", keys, length=config.exclusive_length if config.exclusive_queues else 0)
         for exchange, keys in wanted
         if keys
     )
@@ -81,7 +85,7 @@ def declarations(
             queue=subscription.queue,
             durable=bool(subscription.queue),
             exclusive=not subscription.queue,
-            arguments=dict(arguments) if subscription.queue else {},
+            arguments=dict(arguments) if subscription.queue else _bounded(subscription.length),
         )
         for subscription in wanted
     )
@@ -151,6 +155,11 @@ def _name(command: base.Frame) -> tuple[str, str]:
     if isinstance(command, Queue.Declare):
         return _QUEUE, command.queue or ""
     return _EXCHANGE, command.exchange or "" if isinstance(command, Exchange.Declare) else ""
+
+
+def _bounded(length: int) -> dict[str, Any]:
+    """Return the arguments of a queue that the broker names."""
+    return {"x-max-length": length} if length else {}
 
 
 def queue_names(wanted: Sequence[Subscription], replies: Sequence[base.Frame]) -> Mapping[str, str] | None:

@@ -6,11 +6,13 @@ This module decides what their methods wait for. It knows no event loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from copy import deepcopy
 from functools import partial
 from inspect import isawaitable
 from typing import Any, cast
 
-from eda_core.drivers.coroutines import CoroutineDriver
+from eda_core.drivers.coroutines import CoroutineDriver, Input
+from eda_core.errors import BufferFull
 from eda_core.machine.effects import Effect
 from eda_core.machine.machine import Machine
 from eda_core.messages.values import AnyMessage
@@ -55,19 +57,38 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         """
         driver, within = self.running_driver(), self.handled_delivery()
         machine = driver.machine
-        make = partial(machine.call, command, message, timeout=timeout, conversation_id=conversation_id, within=within)
-        return await driver.request(make, machine.forget_call)
+        call = partial(machine.call, command, timeout=timeout, conversation_id=conversation_id, within=within)
+        return await driver.request(_copied_if_it_waits(call, message), machine.forget_call)
 
     def running_driver(self) -> CoroutineDriver:
         return cast(CoroutineDriver, super().running_driver())
 
     async def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> None:
         driver, within = self.running_driver(), self.handled_delivery()
-        publish = driver.machine.publish
-        await driver.request(partial(publish, message, within=within, mandatory=mandatory, immediate=immediate))
+        publish = partial(driver.machine.publish, within=within, mandatory=mandatory, immediate=immediate)
+        await driver.request(_copied_if_it_waits(publish, message))
 
     async def make_input(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:
         self.make_input_now(call, waits=waits)
+
+
+def _copied_if_it_waits(make: Callable[..., list[Effect]], value: Any) -> Input:
+    """Return the input that ``make`` makes with ``value``: with a copy, if the buffer was full at first.
+
+    The machine writes a message when it accepts it. The caller may change the payload while it waits for space.
+    """
+    copied = False
+
+    def attempt(**named: Any) -> list[Effect]:
+        nonlocal value, copied
+        try:
+            return make(value, **named)
+        except BufferFull:
+            if not copied:
+                value, copied = deepcopy(value), True
+            raise
+
+    return attempt
 
 
 class CoroutineBatch(EventBatch):

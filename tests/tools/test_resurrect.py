@@ -15,6 +15,7 @@ from eda_core.messages import properties
 from eda_pika.connection import Properties
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.bus import queues
+from eda_tools.bus.confirming import Copy, Publisher
 from eda_tools.inspect_queue import TOOL as INSPECT
 from eda_tools.messages.recording import read_recording
 from eda_tools.resurrect import TOOL
@@ -222,24 +223,27 @@ def test_filters(bench: Operator, resurrect: Here, tmp_path: Path) -> None:
     old = {"x-death": [{"queue": "a.events", "reason": "expired", "exchange": "events", "routing-keys": ["Old"]}]}
     old["x-death"][0]["time"] = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=2)  # type: ignore[assignment]
     bench.publish("", DEAD_LETTER_QUEUE, headers={"conversation_id": "c", **old})
+    death = {"queue": "a.events", "reason": "maxlen", "exchange": "events", "routing-keys": ["Undated"]}
+    bench.publish("", DEAD_LETTER_QUEUE, headers={"conversation_id": "c", "x-death": [death]})
 
     def dry(*options: str) -> list[str]:
         return [each["name"] for each in resurrect(*options, "--dry-run").objects[:-1] if each["outcome"] != "failed"]
 
     everything = ["Number0", "Number1", "Number2", "Number3", "Old"]
-    assert dry() == everything
-    assert dry("--filter", "#") == everything
+    assert dry() == [*everything, "Undated"]
+    assert dry("--filter", "#") == [*everything, "Undated"]
     assert dry("--filter", "Number1", "Old") == ["Number1", "Old"]
     assert dry("--where", "payload.number >= 2") == ["Number2", "Number3"]
     assert dry("--reason", "expired") == ["Old"]
     assert dry("--older-than", "1h") == ["Old"]
     assert dry("--older-than", "3h") == []
+    assert dry("--older-than", "0s") == everything, "letters that do not say when they died are not old"
     assert dry("--count", "2") == ["Number0", "Number1"]
-    assert bench.waiting() == 6
+    assert bench.waiting() == 7
     assert bench.waiting(EVENTS_QUEUE) == 0
     result = resurrect("--filter", "--count", "1")
     assert (result.status, result.line) == (2, "resurrect: --filter comes without a name")
-    assert resurrect.totals("--filter", "Number2", "--count", "5") == (1, 5, 0)
+    assert resurrect.totals("--filter", "Number2", "--count", "5") == (1, 6, 0)
     assert keys(bench.drain(EVENTS_QUEUE)) == ["Number2"]
 
 
@@ -389,6 +393,56 @@ def test_a_backup_is_a_recording(broker: BrokerUnderTest, bench: Operator, resur
         assert result.status == 1
         assert told in result.line
     assert bench.waiting() == 2, "without a backup nothing is sent"
+
+
+def test_each_letter_is_in_the_backup_before_it_is_sent(
+    bench: Operator, resurrect: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a crash in between leaves a letter that was sent and is in no backup."""
+    for name in ("First", "Second", "Third"):
+        bench.event(name)
+    bench.kill()
+    path = tmp_path / "letters.cbor"
+    sent: list[str] = []
+    publish = Publisher.publish
+
+    async def look(self: Publisher, copy: Copy) -> Any:
+        assert copy.routing_key in [each.origin()[1] for each in read_recording(str(path))]
+        sent.append(copy.routing_key)
+        return await publish(self, copy)
+
+    monkeypatch.setattr(Publisher, "publish", look)
+    assert resurrect("--backup", str(path), "--batch_size", "2").status == 0
+    assert sent == ["First", "Second", "Third"]
+
+
+def test_a_letter_that_waits_for_its_retry_goes_back_to_the_queue_of_its_service(
+    bench: Operator, resurrect: Here
+) -> None:
+    """Its only death so far is the end of the delay, in the queue for retries."""
+    bench.channel.queue_declare("b.events", durable=True)
+    death = {
+        "queue": "b.events.retry.50",
+        "reason": "expired",
+        "exchange": "",
+        "routing-keys": ["b.events.retry.50"],
+        "time": datetime.datetime.now(datetime.UTC),
+    }
+    headers = {
+        "conversation_id": "c",
+        "origin_exchange": "events",
+        "origin_routing_key": "Placed",
+        "attempt": 1,
+        "x-death": [death],
+    }
+    bench.publish("", DEAD_LETTER_QUEUE, headers=headers)
+    assert resurrect("--to", "queue").objects[0]["routing_key"] == "b.events"
+    (back,) = bench.drain("b.events")
+    assert back.headers == {
+        "conversation_id": "c",
+        "origin_exchange": "events",
+        "origin_routing_key": "Placed",
+    }, "its attempts begin with 1 again"
 
 
 def test_quorum_queues_are_refused(broker: BrokerUnderTest, bench: Operator) -> None:

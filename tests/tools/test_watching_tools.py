@@ -13,8 +13,12 @@ from typing import Any
 import cbor2
 import pytest
 from aiormq.exceptions import DeliveryError
+from pamqp.commands import Basic, Queue
 
+from eda_core import Limits
+from eda_core.machine.topology import declarations, subscriptions
 from eda_tools import monitor
+from eda_tools.bus import service
 from eda_tools.cli import status as cli
 from eda_tools.messages.recording import read_recording
 from tests.support.services import (
@@ -43,6 +47,45 @@ async def finished(started: Program) -> Ran:
     """Wait for a tool that ends by itself."""
     status = await started.end()
     return Ran(status, "".join(f"{line}\n" for line in started.lines.all), started.errors)
+
+
+class Notes:
+    """Stands for the output of a tool."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.all.append(text)
+
+
+@pytest.mark.parametrize(("most", "size"), [(3, 10**6), (10**6, 30)], ids=["messages", "bytes"])
+@asynchronous
+async def test_what_comes_too_fast_is_dropped_and_counted(
+    most: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MOST_WAITING", most)
+    monkeypatch.setattr(service, "MOST_BYTES", size)
+    output: Any = Notes()
+    watch = service.Watch(["amqp://127.0.0.1:1/"], "monitor", output, events=["#"])
+    for number in range(10):
+        body = b"%10d" % number
+        await watch.handle(watch.read_delivery("events", "Counted", Basic.Properties(), body, Limits()))
+    for number in (7, 8, 9):
+        delivery = await watch.next()
+        assert delivery is not None
+        assert int(delivery.body) == number
+    assert output.all == ["7 messages were missed: they came faster than they could be shown"]
+
+
+def test_the_queues_of_a_watching_tool_are_bounded() -> None:
+    """The broker drops the oldest messages of a tool that reads nothing, such as one that is stopped."""
+    output: Any = Notes()
+    watch = service.Watch(["amqp://127.0.0.1:1/"], "monitor", output, events=["#"], configurations=["#"])
+    machine = watch.make_machine(random=lambda: 0.5, token="t", wall_offset=0.0)
+    declared = declarations(subscriptions(machine.config), ())
+    lengths = [each.arguments for each in declared if isinstance(each, Queue.Declare)]
+    assert lengths == [{"x-max-length": service.MOST_WAITING}] * 2
 
 
 # --- monitor ---

@@ -126,6 +126,30 @@ def test_it_returns_when_all_are_confirmed() -> None:
     assert caller.attempts == 1
 
 
+def test_it_takes_all_whatever_the_broker_answers_meanwhile() -> None:
+    """Refusals, lost links and confirms of several at once end no call: only a failure and the iterable do."""
+    caller, seen = Caller(), 0
+
+    def answer(publish: Publish) -> None:
+        nonlocal seen
+        seen += 1
+        if seen in (3, 17):
+            caller.tell(caller.machine.refused, publish.epoch, publish.tag)
+        elif seen == 11:
+            caller.tell(caller.machine.link_down, publish.epoch, "cut")
+        elif seen % 3 == 0:
+            caller.tell(caller.machine.confirmed, publish.epoch, publish.tag, multiple=True)
+        else:
+            caller.confirm(publish)
+
+    caller.answers = answer
+    source = events(*range(100))
+    call = caller.publish(source, False, ALWAYS)
+    assert (call.taken, call.unconfirmed, call.failed) == (100, {}, {})
+    assert next(source, None) is None, "it stopped early"
+    assert {publish.ticket for publish in caller.sent} == set(range(100))
+
+
 def test_no_more_than_the_window_is_taken_ahead() -> None:
     caller, ahead = Caller(), []
 

@@ -82,6 +82,21 @@ def test_each_caller_waits_once_and_all_publish_in_order() -> None:
     assert len(tried) < 3 * number, "a free place is tried by the caller that gets it and by the one behind it"
 
 
+def test_a_payload_that_the_caller_changes_while_it_waits_is_published_as_it_was() -> None:
+    service = made(buffer=1)
+    driver, _ = running(service)
+    driver.begin(service.publish_event("First", 0, "c-1"))
+    payload = {"n": [1]}
+    publish = driver.begin(service.publish_event("Second", payload, "c-1"))
+    call = driver.begin(service.call("peer.Do", payload))
+    payload["n"].append(2)
+    for _ in range(3):
+        driver.confirm()
+    assert (publish.done, call.done) == (True, False)
+    assert [each.body for each in driver.sent[1:]] == [encode({"n": [1]}, CBOR)] * len(driver.sent[1:])
+    assert len(driver.sent) >= 2
+
+
 def test_calls_that_wait_keep_no_publish_waiting() -> None:
     """There are as many calls as may be, all confirmed; only their results make space for more."""
     service = made(buffer=1)

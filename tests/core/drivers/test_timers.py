@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from eda_core.drivers.timers import Timers
@@ -64,6 +66,27 @@ def test_all_can_be_cancelled() -> None:
     timers.clear()
     assert (len(timers), timers.deadline(), timers.due(1.0)) == (0, None, [])
     assert timers.add(1.0, print) > number, "numbers are never used again"
+
+
+def test_timers_past_a_sweep_are_due_in_order() -> None:
+    """The heap is rebuilt without the cancelled ones, and is still a heap."""
+    timers, random = Timers(), Random(7)
+    times = [random.random() for _ in range(200)]
+    numbers = {timers.add(time, print): time for time in times}
+    doomed = [timers.add(random.random(), print) for _ in range(1000)]
+    for number in doomed:
+        timers.cancel(number)
+    before = len(timers._due)
+    last = timers.add(0.5, print)
+    assert len(timers._due) < before, "there was no sweep"
+    numbers[last] = 0.5
+    for now in (0.25, 0.5, 0.75, 1.0):
+        assert timers.deadline() == min(numbers.values())
+        due = timers.due(now)
+        assert due == sorted((each for each in numbers if numbers[each] <= now), key=lambda each: (numbers[each], each))
+        for each in due:
+            del numbers[each]
+    assert numbers == {}
 
 
 def test_cancelled_timers_do_not_pile_up() -> None:

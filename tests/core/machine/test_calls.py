@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -142,6 +143,28 @@ def test_those_that_are_over_take_no_room_behind_one_that_is_not() -> None:
         assert len(calls._due) <= 2 * (len(calls) + 1) + 100
     assert calls.deadline() == 50.0
     assert [call.ticket for call in calls.overdue(1e9)] == [0, *range(100, 1000, 100)]
+
+
+def test_calls_past_a_sweep_end_at_their_times() -> None:
+    """The heap is rebuilt without the calls that have ended, and is still a heap."""
+    calls, random = Calls("svc.tok", 10_000), Random(7)
+    due: dict[int, float] = {}
+    for number in range(200):
+        due[number] = random.random()
+        calls.add(str(number), Call(number, "peer.Do", due[number], make_publish(number)))
+    for number in range(200, 1200):
+        calls.add(str(number), Call(number, "peer.Do", random.random(), make_publish(number)))
+    for number in range(200, 1200):
+        calls.take(str(number))
+    before = len(calls._due)
+    due[2000] = 0.5
+    calls.add("2000", Call(2000, "peer.Do", 0.5, make_publish(2000)))
+    assert len(calls._due) < before, "there was no sweep"
+    for now in (0.25, 0.5, 0.75, 1.0):
+        assert calls.deadline() == min(due.values())
+        expected = sorted(time for time in due.values() if time <= now)
+        assert [due.pop(call.ticket) for call in calls.overdue(now)] == expected
+    assert due == {}
 
 
 # What a call comes to

@@ -14,6 +14,7 @@ from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
 from eda_core.messages.codec import CBOR, JSON, Limits
 
 WHOLE = [
+    ("exclusive_length", 0, 2**31),
     ("prefetch", 1, 65_535),
     ("heartbeat", 0, 65_535),
     ("delivery_limit", 1, 1_000_000),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pamqp.commands import Basic
 
@@ -11,9 +13,9 @@ from eda_core.machine import link
 from eda_core.machine.effects import Ack, BufferAvailable, Close, Publish, PublishDone, Report
 from eda_core.machine.identifiers import DeliveryId, Epoch, delivery_id
 from eda_core.machine.outcomes import DEFERRED, Failed
-from eda_core.messages.codec import CBOR, JSON, decode
+from eda_core.messages.codec import CBOR, JSON, Limits, decode
 from eda_core.messages.values import SUCCESS, AnyMessage, Command, Configuration, Event, Result
-from tests.core.kit import kinds, of, only, opened, snapshot
+from tests.core.kit import Bench, kinds, of, only, opened, snapshot
 from tests.core.machine.states import REACH, every_state
 
 EVENT = Event("Told", {"n": 1}, "c-1")
@@ -190,6 +192,31 @@ def test_room_that_a_lost_link_makes_is_announced_at_once() -> None:
     with pytest.raises(BufferFull):
         bench.publish()
     assert of(BufferAvailable, bench.lose()) == [BufferAvailable()]
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["kept", "held by a handler"])
+def test_what_the_caller_changes_after_publishing_is_sent_as_it_was(held: bool) -> None:
+    bench = Bench()
+    if held:
+        bench.open()
+    within = bench.take() if held else None
+    payload: dict[str, Any] = {"n": [1]}
+    meta: dict[str, Any] = {"own": [1], "app_id": "me"}
+    bench.publish(Event("Told", payload, "c-1", meta), within=within)
+    payload["n"].append(2)
+    payload["more"] = [3]
+    meta["own"].append(2)
+    meta["app_id"] = "other"
+    if within is None:
+        bench.open()
+    else:
+        bench.handled(within)
+    sent = only(Publish, bench.seen)
+    assert decode(sent.body, CBOR, Limits()) == {"n": [1]}
+    assert sent.properties.app_id == "me"
+    assert sent.properties.headers == {"conversation_id": "c-1", "own": [1]} | (
+        {"causation_id": "id-1-1"} if held else {}
+    )
 
 
 # Within a delivery

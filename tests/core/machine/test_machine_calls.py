@@ -147,6 +147,7 @@ def test_who_may_not_call_yet_hears_when_there_is_space_again() -> None:
     with pytest.raises(BufferFull):
         bench.call(4)
     assert of(BufferAvailable, bench.reply(2)) == [BufferAvailable()]
+    assert of(BufferAvailable, bench.reply(3)) == [], "it was told once"
 
 
 # --- what comes back ---

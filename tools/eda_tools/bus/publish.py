@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from eda_core.messages.codec import JSON
 from eda_core.messages.routing import check_name
 from eda_core.messages.values import Configuration, Event
+from eda_tools.bus.pace import Pace
 from eda_tools.cli.arguments import common_options, positive, rate, url_argument
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.status import DONE, FAILED, PARTLY, ToolError
@@ -100,13 +101,12 @@ async def _publish(
 
 async def _repeat(action: Callable[[], Awaitable[None]], count: int, rate: float | None) -> None:
     """Call ``action`` ``count`` times, as fast as the broker confirms or at most ``rate`` times per second."""
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
+    loop, pace = asyncio.get_running_loop(), Pace(rate)
     window = _WINDOW if rate is None else max(1, min(_WINDOW, int(rate)))  # a failure is noticed within a second
     under_way: list[Awaitable[None]] = []
-    for number in range(count):
+    for _ in range(count):
         if rate is not None:
-            await asyncio.sleep(begun + number / rate - loop.time())
+            await asyncio.sleep(pace.wait(loop.time()))
         under_way.append(asyncio.ensure_future(action()))
         if len(under_way) == window:
             await asyncio.gather(*under_way)

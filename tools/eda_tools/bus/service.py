@@ -42,8 +42,9 @@ T = TypeVar("T")
 
 #: The broker's reason for closing a channel, in whatever text it stands.
 _REPLY_TEXT: Final = re.compile(r"[A-Z]+_[A-Z_]+ - .*")
-#: How many messages one acknowledgement is about while more are waiting.
-_ACK_EVERY: Final = 50
+#: How many messages may wait until they are shown, here and in each queue of the broker, and how many bytes here.
+MOST_WAITING: Final = 10_000
+MOST_BYTES: Final = 200_000_000
 
 
 class ToolService(Service):
@@ -164,26 +165,34 @@ class _Raw(Event):
 
 
 class Watch(ToolService):
-    """A service that is given each message as it is, valid or not, and acknowledges it when asked for the next one."""
+    """A service that is given each message as it is, valid or not.
+
+    Messages are acknowledged when they arrive. If they come faster than they are asked for, the oldest ones are
+    dropped, and the tool says how many.
+    """
 
     def __init__(self, *args: Any, **keys: Any) -> None:
         super().__init__(*args, **keys)
-        self._arrived: deque[tuple[int, Delivery]] = deque()
+        self._arrived: deque[Delivery] = deque()
         self._some = asyncio.Event()
-        self._taken: int | None = None
-        self._unsettled = 0
-        self._ending = False
+        self._bytes = self._missed = 0
+
+    def machine_settings(self) -> dict[str, Any]:
+        return super().machine_settings() | {"exclusive_length": MOST_WAITING}
 
     def read_delivery(
         self, exchange: str, routing_key: str, properties: Basic.Properties, body: bytes, limits: Limits
     ) -> AnyMessage:
         return _Raw(routing_key, Delivery(exchange, routing_key, properties, body, False), "")
 
-    async def handle(self, message: AnyMessage) -> bool:
-        """Keep it for :meth:`next`; it is acknowledged by hand."""
-        self._arrived.append((message.meta["delivery_tag"], message.payload))  # at most PREFETCH_COUNT for each queue
+    async def handle(self, message: AnyMessage) -> None:
+        """Keep it for :meth:`next`."""
+        self._arrived.append(message.payload)
+        self._bytes += len(message.payload.body)
+        while len(self._arrived) > MOST_WAITING or (self._bytes > MOST_BYTES and len(self._arrived) > 1):
+            self._bytes -= len(self._arrived.popleft().body)
+            self._missed += 1
         self._some.set()
-        return not self._ending
 
     async def on_ready(self) -> None:
         if self.ready.is_set():
@@ -196,9 +205,6 @@ class Watch(ToolService):
         Raises:
             ServiceError: the service ended.
         """
-        if self._taken is not None and (not self._arrived or self._unsettled >= _ACK_EVERY):
-            taken, self._taken, self._unsettled = self._taken, None, 0
-            await self.manual_ack(taken, multiple=True)
         if not self._arrived:
             self.output.flush()
             self._some.clear()
@@ -206,16 +212,13 @@ class Watch(ToolService):
                 await self.until(self._some.wait(), timeout)
             except TimeoutError:
                 return None
-        self._taken, delivery = self._arrived.popleft()
-        self._unsettled += 1
+        await asyncio.sleep(0)  # the network has its turn, however many messages are here
+        if self._missed:
+            missed, self._missed = self._missed, 0
+            self.output.note(f"{missed} messages were missed: they came faster than they could be shown")
+        delivery = self._arrived.popleft()
+        self._bytes -= len(delivery.body)
         return delivery
-
-    async def end(self) -> None:
-        self._ending = True
-        last = self._arrived[-1][0] if self._arrived else self._taken
-        if last is not None and self.running is not None and not self.running.done():
-            await self.manual_ack(last, multiple=True)  # or the stop would wait for that
-        await super().end()
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from eda_tools.bus.confirming import CONFIRM_TIMEOUT, Answer, Copy, Publisher
 from eda_tools.bus.connect import Session
+from eda_tools.bus.pace import Pace
 from eda_tools.bus.queues import Reader
 from eda_tools.cli.output import Output, OutputClosed, safe
 from eda_tools.cli.status import FAILED, ToolError
@@ -172,7 +173,7 @@ class Replay:
         self._outcomes = outcomes
         self._exchanges: dict[str, bool] = {"": True}
         self._chosen = 0
-        self._due = 0.0
+        self._pacing = Pace(args.rate)
         self._ending = asyncio.Event()
         self._slowness_told = False
 
@@ -311,8 +312,5 @@ class Replay:
         """Wait as long as ``--rate`` demands, or until the tool is told to end."""
         if self._args.rate is None:
             return
-        loop = asyncio.get_running_loop()
-        self._due = max(self._due, loop.time())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ending.wait(), self._due - loop.time())
-        self._due += 1 / self._args.rate
+            await asyncio.wait_for(self._ending.wait(), self._pacing.wait(asyncio.get_running_loop().time()))
