@@ -436,6 +436,11 @@ async def node_frozen(stage: Stage) -> None:
     await stage.again(90)
 
 
+@scenario("cluster: the same, with HEARTBEAT = 5", cluster=True, attributes={"HEARTBEAT": 5})
+async def node_frozen_5(stage: Stage) -> None:
+    await node_frozen(stage)
+
+
 @scenario("cluster: each node is stopped and started in turn", cluster=True, limit=600)
 async def rolling_restart(stage: Stage) -> None:
     cluster = stage.broker.cluster
