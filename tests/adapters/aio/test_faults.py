@@ -325,7 +325,8 @@ async def with_a_broker_to_freeze(kind: type[Listener]) -> AsyncIterator[tuple[L
             yield service, run, process
 
 
-def test_a_silent_broker_is_waited_for_twice_the_heartbeat() -> None:
+@asynchronous
+async def test_a_silent_broker_is_waited_for_twice_the_heartbeat() -> None:
     """aiormq waits three times, which is a minute by default. It adds a second to the heartbeat."""
     link: Any = None
     connection = Connection("amqp://localhost/?heartbeat=20", None, link)
