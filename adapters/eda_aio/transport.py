@@ -224,7 +224,7 @@ class AioLink(Link):
     def _on_channel_closed(self, name: str, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
         if not self.closing and isinstance(error, Exception):
-            while name == CONSUMING and self.up and not self._consumer.rpc_frames.empty():  # sent before
+            while name == CONSUMING and self.up and not self._consumer.rpc_frames.empty():  # what came before
                 self.hear(self._consumer.rpc_frames.get_nowait())
             self.report_channel_closed(name, reason(error))
 

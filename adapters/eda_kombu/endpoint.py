@@ -261,7 +261,7 @@ class Endpoint(EventailNames):
             session = process.session
             if session is None or not session.is_fit():
                 process.drop()
-                config = replace(self._config, pid=os.getpid())
+                config = replace(self._config, pid=os.getpid(), urls=process.urls or self._config.urls)
                 session = process.session = Session(config, self._ssl, process.records)
             result = call(session)
             if self._closed:  # meanwhile, by a handler of signals or by a thread that did not get the lock
@@ -283,6 +283,7 @@ class _Process:
             logging run anywhere.
         user: the thread that uses the session. Meanwhile nothing else may use it, not even code of the same thread.
         session: the session, if there is one.
+        urls: the URLs of the last session, the one to begin with first: a host that hangs costs its time-out once.
         records: log records for the user of the session. A log does not wait for a publish, because the publish may
             wait for the thread that logs.
     """
@@ -290,12 +291,14 @@ class _Process:
     lock: threading.RLock = field(default_factory=threading.RLock)
     user: int | None = None
     session: Session | None = None
+    urls: tuple[str, ...] = ()
     records: deque[Record] = field(default_factory=lambda: deque(maxlen=KEPT_RECORDS))
 
     def drop(self) -> None:
         """End the session at once, whatever its state. After an interruption of this there is no session either."""
         session, self.session = self.session, None
         if session is not None:
+            self.urls = session.machine.urls
             session.drop()
 
     def close(self, timeout: float) -> None:

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from pamqp import base, commands
@@ -56,7 +57,7 @@ _CONTENT = struct.Struct(">HHQ")
 Reader = Callable[[bytes, int], tuple[Any, int]]
 
 #: What readers raise for bytes that they cannot read.
-MALFORMED: Final = (ValueError, LookupError, struct.error, RecursionError)
+MALFORMED: Final[tuple[type[Exception], ...]] = (ValueError, LookupError, struct.error, RecursionError)
 
 
 # Values
@@ -240,9 +241,7 @@ def read_entries(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, Any, b
             raise ValueError("does not end where it says")
         octets, value, why = data[start:at], None, ""
         try:
-            value, stop = read_value(octets, 0)
-            if stop != len(octets):
-                raise ValueError("does not end where it says")
+            value = read_value(octets, 0)[0]
         except MALFORMED as error:
             why = _why(error, "holds a name that is not UTF-8")
         yield name, value, octets, why
@@ -258,22 +257,25 @@ def _why(error: Exception, not_utf_8: str) -> str:
 
 _FLAGS: Final = Basic.Properties.flags
 #: pamqp's name, AMQP's name, flag and type of each property, in their order.
-PROPERTIES: Final = [
+PROPERTIES: Final[list[tuple[str, str, int, str]]] = [
     (name, "type" if name == "message_type" else name, _FLAGS[name], Basic.Properties.amqp_type(name))
     for name in Basic.Properties.attributes()
 ]
-KNOWN_FLAGS: Final = sum(_FLAGS.values())
+KNOWN_FLAGS: Final[int] = sum(_FLAGS.values())
 _PROPERTY_READERS: Final[dict[str, Reader]] = {
     "octet": _read_octet,
     "shortstr": _read_name,
     "timestamp": _read_timestamp,
     "table": read_table,
 }
-#: By their flags: the properties that are set, and what reads each of them. Nearly all messages of a service have the
-#: same flags.
-_Plan = list[tuple[str, Reader]]
-_PLANS: Final[dict[int, _Plan]] = {}
-_MOST_PLANS: Final = 1000
+
+
+@lru_cache(maxsize=1000)  # nearly all messages of a service have the same flags
+def _readers(flags: int) -> list[tuple[str, Reader]]:
+    """Return the names of the properties that are set, in their order, each with what reads it."""
+    if flags & ~KNOWN_FLAGS:
+        raise ValueError("unknown properties")
+    return [(name, _PROPERTY_READERS[kind]) for name, _, flag, kind in PROPERTIES if flags & flag]
 
 
 def read_properties(data: bytes) -> Basic.Properties:
@@ -283,13 +285,9 @@ def read_properties(data: bytes) -> Basic.Properties:
         :class:`Unreadable`, with the properties that can be read, if not all can be.
     """
     try:
-        flags: int = _SHORT.unpack_from(data)[0]
-        plan = _PLANS.get(flags)
-        if plan is None:
-            plan = _plan(flags)
         properties = Basic.Properties()
         at = 2
-        for name, read in plan:
+        for name, read in _readers(_SHORT.unpack_from(data)[0]):
             value, at = read(data, at)
             setattr(properties, name, value)
         if at == len(data):
@@ -297,15 +295,6 @@ def read_properties(data: bytes) -> Basic.Properties:
     except MALFORMED:
         pass
     return _unreadable(data)
-
-
-def _plan(flags: int) -> _Plan:
-    if flags & ~KNOWN_FLAGS:
-        raise ValueError("unknown properties")
-    plan = [(name, _PROPERTY_READERS[kind]) for name, _, flag, kind in PROPERTIES if flags & flag]
-    if len(_PLANS) < _MOST_PLANS:
-        _PLANS[flags] = plan
-    return plan
 
 
 def _unreadable(data: bytes) -> Unreadable:

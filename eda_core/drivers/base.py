@@ -175,12 +175,16 @@ class Driver(ABC):
         now = self.now()
         self.post(lambda: self.feed(call(self.machine, now)))
 
-    def handled(self, delivery: DeliveryId, outcome: Outcome) -> None:
-        """Report that the handler of a :meth:`dispatch` has ended."""
+    def handled(self, delivery: DeliveryId, outcome: Outcome, began: float | None = None) -> None:
+        """Report that the handler of a :meth:`dispatch` has ended.
+
+        Args:
+            began: when it began, monotonic seconds; ``None`` if it began with the ``dispatch``.
+        """
         at_end = self.at_end.pop(delivery, None)
         if at_end is not None:
             outcome = at_end(outcome, self.now())
-        self.tell(self.machine.handled, delivery, outcome)
+        self.tell(self.machine.handled, delivery, outcome, began=began)
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop the service within ``timeout`` seconds, by default within ``Config.stop_timeout``."""

@@ -135,12 +135,13 @@ class CallbackDriver(Driver):
         self.spawn(partial(self._call, effect, function, *arguments))
 
     def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
+        began = self.now()
         try:
             with handling(self.service, delivery):
                 result = outcome(message, self.user(self.service.handle, message))
         except Exception as error:
             result = failure(error)
-        self.ask(partial(self.handled, delivery, result))
+        self.ask(partial(self.handled, delivery, result, began))
 
     def _call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         try:

@@ -25,8 +25,9 @@ from eda_core.messages.values import AnyMessage
 
 Input = Callable[..., list[Effect]]
 
-#: The exceptions that end a program, or a coroutine that is thrown away. They are no outcome of a handler.
-_EXITS = (GeneratorExit, KeyboardInterrupt, SystemExit)
+#: The exceptions that end a program. They are no outcome of a handler, and neither is the GeneratorExit of a coroutine
+#: that is thrown away.
+_EXITS = (KeyboardInterrupt, SystemExit)
 
 
 class Future(Protocol):
@@ -45,10 +46,15 @@ class Future(Protocol):
 
 
 class CoroutineDriver(Driver):
-    """Runs each handler, hook and timer in a task of its own, and lets callers wait for their publishes and calls."""
+    """Runs each handler, hook and timer in a task of its own, and lets callers wait for their publishes and calls.
+
+    Attributes:
+        exit: the exception with which user code ends the program. It ends the service at once.
+    """
 
     def __init__(self, service: UserCode, machine: Machine) -> None:
         super().__init__(service, machine)
+        self.exit: BaseException | None = None
         self._tickets = itertools.count(1)
         self._waiting: dict[int, Future] = {}
         #: The inputs that wait for space, by ticket, in order. Too many calls keep no publish waiting.
@@ -113,17 +119,32 @@ class CoroutineDriver(Driver):
         self.spawn(self._handle(delivery, message))
 
     async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
+        began = self.now()
         try:
             with handling(self.service, delivery):
                 returned = self.service.handle(message)
                 result = outcome(message, await returned if isawaitable(returned) else returned)
-        except _EXITS:
+        except GeneratorExit:
+            raise
+        except _EXITS as error:
+            self._break_off(error)
             raise
         except BaseException as error:  # also CancelledError: a handler may await something that is cancelled
             if self.over:  # tear_down() has cancelled it; the broker delivers its message again
                 raise
             result = failure(error)
-        self.handled(delivery, result)
+        self.handled(delivery, result, began)
+
+    def _break_off(self, error: BaseException) -> None:
+        """Stop at once: user code ends the program. The broker delivers unfinished messages again."""
+        self.exit = self.exit or error
+        self.stop(0.0)
+
+    def raise_end(self) -> None:
+        """Raise the exception or the error with which the service has ended, if there is one."""
+        if self.exit is not None:
+            raise self.exit
+        super().raise_end()
 
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         if not self.over:
@@ -135,7 +156,10 @@ class CoroutineDriver(Driver):
                 returned = function(*arguments)
                 if isawaitable(returned):
                     await returned
-        except _EXITS:
+        except GeneratorExit:
+            raise
+        except _EXITS as error:
+            self._break_off(error)
             raise
         except BaseException as error:  # also CancelledError, see _handle
             if self.over and not isinstance(error, Exception):  # tear_down() has cancelled it

@@ -142,16 +142,12 @@ class Link:
             channel: ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
             why: the broker's reason.
         """
-        refused = self._refused_declaration() if channel == CONSUMING else ""
-        self.tell(self.machine.channel_closed, f"{why}{refused}", channel=channel)
-
-    def _refused_declaration(self) -> str:
-        """The first declaration that is not answered, as the end of a reason; "" if all are."""
-        if len(self._replies) == len(self._declared):
-            return ""
-        command = self._declared[len(self._replies)]
-        names = [f"{name}={value!r}" for name in _NAMES if (value := getattr(command, name, ""))]
-        return f", in answer to {command.name}({', '.join(names)})"
+        open_ = self._declared[len(self._replies) :] if channel == CONSUMING else ()
+        if open_:
+            why, refused = f"{why}, in answer to {_shown(open_[0])}", open_[0]
+            self.tell(self.machine.channel_closed, why, channel=channel, declaration=refused)
+        else:
+            self.tell(self.machine.channel_closed, why, channel=channel)
 
     def report_open(self) -> None:
         """Tell the machine that the link is complete."""
@@ -198,6 +194,11 @@ class Link:
         self._replies.append(reply)
         if len(self._replies) == len(self._declared):
             self.tell(self.machine.declared, self._replies)
+
+
+def _shown(declaration: base.Frame) -> str:
+    names = [f"{name}={value!r}" for name in _NAMES if (value := getattr(declaration, name, ""))]
+    return f"{declaration.name}({', '.join(names)})"
 
 
 def reason(error: BaseException) -> str:

@@ -38,6 +38,7 @@ INPUTS: Final = (
     "tick",
     "delivered",
     "handled",
+    "collected",
     "failed",
     "ack",
     "ack_together",

@@ -68,11 +68,12 @@ class Aggregator(Generic[Entry]):
         """Return when the first entry has waited long enough, in monotonic seconds; ``None`` while there is none."""
         return self._due
 
-    def add(self, delivery: DeliveryId, entry: Entry, now: float) -> bool:
+    def add(self, machine: Machine, delivery: DeliveryId, entry: Entry, now: float) -> bool:
         """Add an entry. Returns whether the batch is full now."""
+        machine.collected(delivery, now)
         if self._link < delivery >> TAG_BITS:  # a new link: the broker delivers the messages of earlier ones again
             self._link = delivery >> TAG_BITS
-            self._entries = [each for each in self._entries if each[0] is None]
+            self._entries = [each for each in self._entries if each[0] is None or machine.in_flight(each[0])]
         if not self._entries:
             self._due = now + self._timeout
         self._entries.append((delivery, entry))

@@ -125,10 +125,9 @@ class Calls:
             found.append(self._by_correlation.pop(self._due[0][1]))
         return found
 
-    def lose_link(self) -> None:
-        """Note that the link is lost, so that no acknowledgement waits for a command any more."""
-        for publish in self._held:
-            publish.delivery = None
+    def held(self) -> list[Publish]:
+        """Return the commands that are kept."""
+        return self._held
 
     def abandon(self) -> list[Call]:
         """Remove and return all calls: the service has stopped."""

@@ -24,9 +24,12 @@ class Config:
     """The configuration of a service. Make it by :meth:`make`, which also checks URLs and binding keys.
 
     Attributes:
-        urls: the URLs of the brokers, which are tried in turn.
+        urls: the URLs of the brokers, which are tried in turn, those whose last attempt failed after the others.
         service: the name of the logical service.
         events, commands, configurations, logs: binding keys. Those for commands are for results, too.
+        queue_type: the type of the queues for events and commands, ``"classic"`` or ``"quorum"``; "" for the broker's
+            default. Queues that exist are used as they are.
+        delivery_limit: how often a quorum queue delivers a message before the broker dead-letters it by itself.
         exclusive_queues: whether to use queues that are deleted with the link. Tools do.
         hostname, pid: the host and the process id of this worker, for logs and the name of the connection.
         content_type: how payloads are written, ``CBOR`` or ``JSON``.
@@ -57,6 +60,8 @@ class Config:
     commands: tuple[str, ...] = ()
     configurations: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
+    queue_type: str = ""
+    delivery_limit: int = 20
     exclusive_queues: bool = False
     hostname: str = "localhost"
     pid: int = 0
@@ -81,6 +86,8 @@ class Config:
         _check_service(self.service)
         if self.content_type not in (CBOR, JSON):
             raise LocalError(f"content type {self.content_type!r} is not supported", hint=f"use {CBOR} or {JSON}")
+        if self.queue_type not in _QUEUE_TYPES:
+            raise LocalError(f"queue_type is {self.queue_type!r}", hint='give "classic" or "quorum"')
         for name, lowest, highest in _WHOLE:
             value = getattr(self, name)
             if type(value) is not int or not lowest <= value <= highest:
@@ -133,9 +140,12 @@ _QUEUE_NAME = re.compile(r"[a-zA-Z0-9\-_.:@#,/+ ]+")
 #: AMQP 0-9-1 allows 127 characters in the name of a queue, and ``.commands.retry.4000000000`` may be added.
 _LONGEST_SERVICE = 100
 
+_QUEUE_TYPES = ("", "classic", "quorum")
+
 #: The settings that are whole numbers, with the lowest and the highest value of each.
 _WHOLE = (
     ("prefetch", 1, 65_535),
+    ("delivery_limit", 1, 1_000_000),
     ("heartbeat", 0, 65_535),
     ("window", 1, 65_535),
     ("buffer", 1, 10_000_000),

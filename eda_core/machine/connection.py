@@ -17,7 +17,15 @@ from eda_core.machine import link
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Cancel, Close, Connect, Consume, Declare, Effect, Report
 from eda_core.machine.identifiers import Epoch
-from eda_core.machine.topology import Subscription, bindings, declarations, queue_names, subscriptions
+from eda_core.machine.topology import (
+    Given,
+    Subscription,
+    bindings,
+    declarations,
+    queue_arguments,
+    queue_names,
+    subscriptions,
+)
 from eda_core.urls import redact
 
 # What has happened in an input
@@ -41,8 +49,8 @@ class Connection:
     """
 
     __slots__ = (
-        *"_added _adding _adding_due _config _consuming _due _failures _next_url _open_since".split(),
-        *"_random _refused_urls _wanted _was_open epoch error progress queues state stop_due".split(),
+        *"_added _adding _adding_due _config _consuming _due _failures _given _learned _next_url _open_since".split(),
+        *"_random _refused_urls _silent_urls _wanted _was_open epoch error progress queues state stop_due".split(),
     )
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
@@ -55,6 +63,9 @@ class Connection:
         self.stop_due: float | None = None
         self.error: str | None = None
         self._wanted = subscriptions(config)
+        self._given = Given()
+        #: Whether the next attempt declares something in another way than this one.
+        self._learned = False
         self._consuming: list[str] = []
         #: The queues of the ``Declare`` that waits for its replies.
         self._added: tuple[Subscription, ...] = ()
@@ -64,6 +75,8 @@ class Connection:
         self._failures = 0
         self._next_url = 0
         self._refused_urls: set[int] = set()
+        #: The URLs whose last attempt did not open a link. They are tried after the others.
+        self._silent_urls: set[int] = set()
         self._open_since: float | None = None
         self._was_open = False
         #: When the present state ends: with the next attempt, or because the link has not opened or closed in time.
@@ -81,7 +94,8 @@ class Connection:
         self._go(link.LINK_UP)
         if self.state is link.DECLARING:
             self._added = self._wanted
-            effects.append(Declare(self.epoch, declarations(self._added, self._config.retry.delays)))
+            first = declarations(self._added, self._config.retry.delays, queue_arguments(self._config))
+            effects.append(Declare(self.epoch, self._given.applied(first)))
 
     def declared(self, replies: Sequence[base.Frame], now: float, effects: list[Effect]) -> str | None:
         """Go on after the replies to a ``Declare``. Raises ``StateError`` if there was none."""
@@ -102,6 +116,7 @@ class Connection:
         self._was_open = True
         self.progress = False
         self._refused_urls.clear()
+        self._silent_urls.discard(self._next_url)
         if self.stop_due is not None:
             self._go(link.STOP)
         self._add(now, effects)
@@ -118,7 +133,9 @@ class Connection:
             return None
         reason = redact(reason)
         url = self._next_url
-        self._next_url = (url + 1) % len(self._config.urls)
+        if self._open_since is None:
+            self._silent_urls.add(url)
+        self._next_url = self._url_after(url)
         if refused:
             self._refused_urls.add(url)
         else:
@@ -130,7 +147,8 @@ class Connection:
             self.error = f"the broker refuses the credentials on every URL: {reason}"
             return self._end()
         delay = self._count_failure(now)
-        attempts = self._config.reconnect.initial_attempts
+        attempts = None if self._learned else self._config.reconnect.initial_attempts
+        self._learned = False
         if attempts is not None and not self._was_open and self._failures >= attempts:
             self._go(link.FATAL)
             self.error = f"no link to {redact(self._config.urls[url])}: {reason}"
@@ -141,6 +159,13 @@ class Connection:
         lost, following = (redact(self._config.urls[number]) for number in (url, self._next_url))
         effects.append(Report(WARNING, f"no link to {lost}: {reason}; trying {following} in {delay:.1f} s"))
         return LOST
+
+    def refused(self, declaration: base.Frame, reason: str, effects: list[Effect]) -> None:
+        """Learn from a declaration that the broker has refused. The next link takes what is there as it is."""
+        text = self._given.learn(declaration, redact(reason))
+        if text is not None:
+            self._failures, self._learned = 0, True
+            effects.append(Report(WARNING, text))
 
     def give_up(self, reason: str, now: float, effects: list[Effect]) -> str | None:
         """Close the link, and treat it as lost."""
@@ -245,7 +270,18 @@ class Connection:
         if self._adding is not before:
             self._added = missing
             self._adding_due = now + self._config.connect_timeout
-            effects.append(Declare(self.epoch, declarations(missing, ())))
+            effects.append(Declare(self.epoch, self._given.applied(declarations(missing, ()))))
+
+    def _url_after(self, url: int) -> int:
+        """Return the next URL in turn, without those that did not answer, if there is another one."""
+        count = len(self._config.urls)
+        in_turn = [(url + step) % count for step in range(1, count + 1)]
+        return next((each for each in in_turn if each not in self._silent_urls), in_turn[0])
+
+    def urls(self) -> tuple[str, ...]:
+        """Return all URLs, that of the link or of the next attempt first."""
+        urls = self._config.urls
+        return urls[self._next_url :] + urls[: self._next_url]
 
     def _forget_link(self) -> None:
         self._open_since = None

@@ -8,13 +8,13 @@ link; it is told when a link is lost.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final
 
 from pamqp.commands import Basic
 
-from eda_core.criticality import ALERT, EMERGENCY
+from eda_core.criticality import ALERT, EMERGENCY, WARNING
 from eda_core.errors import LocalError
 from eda_core.machine.attempts import AttemptMemory, fallback_key
 from eda_core.machine.config import Config
@@ -26,7 +26,7 @@ from eda_core.machine.outbox import Outbox
 from eda_core.machine.outcomes import DONE, Configured, Deferred, Failed, Outcome
 from eda_core.machine.retry import again, attempts_behind, retry_queue
 from eda_core.messages.envelope import InvalidEnvelope
-from eda_core.messages.routing import COMMANDS, EVENTS
+from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS
 from eda_core.messages.values import AnyMessage, Command, Configuration, LogRecord, Result
 
 # Stages: its handler runs
@@ -35,6 +35,7 @@ RUNNING_ACKED: Final = "running, acked"  # … and has acknowledged it by hand
 RUNNING_REJECTED: Final = "running, rejected"  # … and has rejected it by hand
 RUNNING_REQUEUED: Final = "running, requeued"  # … and has given it back to its queue by hand
 RUNNING_FAILED: Final = "running, failed"  # … and it will have failed, however its handler ends
+RUNNING_COLLECTED: Final = "running, in a batch"  # … and a batch holds it
 RUNNING_GROUPED: Final = "running, in a group"  # … and it will be acknowledged together with others
 # Its handler does not run
 PAUSED: Final = "paused"  # its handler waits for space in the outbox
@@ -48,13 +49,23 @@ REJECTING: Final = "rejecting"  # it is rejected when its publishes are confirme
 ACKED: Final = "acked"  # it is acknowledged
 REJECTED: Final = "rejected"  # it is rejected, and the broker dead-letters it
 REQUEUED: Final = "requeued"  # it is given back to its queue
-ORPHANED: Final = "orphaned"  # its link is lost, its handler still runs
 LOST: Final = "lost"  # its link is lost: the broker delivers it again
+# Its link is lost, and its handler still runs
+ORPHANED: Final = "orphaned"  # its link is lost, and its handler goes on for its next delivery
+ORPHANED_ACKED: Final = "orphaned, acked"  # … and has acknowledged it by hand
+ORPHANED_REJECTED: Final = "orphaned, rejected"  # … and has rejected it by hand
+ORPHANED_REQUEUED: Final = "orphaned, requeued"  # … and has given it back to its queue by hand
+ORPHANED_FAILED: Final = "orphaned, failed"  # … and it will have failed, however its handler ends
+ABANDONED: Final = "abandoned"  # its link is lost, a batch held it, and its handler still runs, without effect
 
-_RUNNING: Final = (RUNNING, RUNNING_ACKED, RUNNING_REJECTED, RUNNING_REQUEUED, RUNNING_FAILED, RUNNING_GROUPED)
+_RUNNING: Final = (
+    *(RUNNING, RUNNING_ACKED, RUNNING_REJECTED, RUNNING_REQUEUED, RUNNING_FAILED),
+    *(RUNNING_COLLECTED, RUNNING_GROUPED),
+)
 _WAITING: Final = (PAUSED, DEFERRED, FAILING, ACKING, ACKING_GROUPED, READY_GROUPED, REJECTING)
-_OVER: Final = (ACKED, REJECTED, REQUEUED, ORPHANED, LOST)
-STAGES: Final = (*_RUNNING, *_WAITING, *_OVER)
+_OVER: Final = (ACKED, REJECTED, REQUEUED, LOST)
+_ORPHANED: Final = (ORPHANED, ORPHANED_ACKED, ORPHANED_REJECTED, ORPHANED_REQUEUED, ORPHANED_FAILED)
+STAGES: Final = (*_RUNNING, *_WAITING, *_OVER, *_ORPHANED, ABANDONED)
 
 # Inputs: from the handler
 SPACE: Final = "space"  # there is space in the outbox for what its handler may publish
@@ -67,10 +78,12 @@ REJECT: Final = "reject"  # dead-letter it
 REQUEUE: Final = "requeue"  # give it back to its queue
 FAIL: Final = "fail"  # treat it as failed
 GROUP: Final = "group"  # acknowledge it together with others
+COLLECT: Final = "collect"  # a batch holds it from now on
 # … from the retry policy
 RETRY: Final = "retry"  # try it again at once
-RETRY_LATER: Final = "retry later"  # try it again after a delay, when its copy comes back
+RETRY_LATER: Final = "retry later"  # try it again when its copy comes back
 GIVE_UP: Final = "give up"  # dead-letter it
+TOO_OFTEN: Final = "too often"  # it was lost too often already, so that its handler does not run
 # … from the broker and the service
 CONFIRMED: Final = "confirmed"  # all its publishes are confirmed
 PUBLISH_FAILED: Final = "publish failed"  # the broker does not take one of its publishes
@@ -78,13 +91,14 @@ COPY_FAILED: Final = "copy failed"  # the broker does not take its copy, which w
 GROUP_CONFIRMED: Final = "group confirmed"  # all publishes of all deliveries of its group are confirmed
 GROUP_FAILED: Final = "group failed"  # another one of its group has failed, and publishes for the group are lost
 LINK_LOST: Final = "link lost"  # its link is lost, or was closed at the end of a stop
+ADOPT: Final = "adopt"  # the broker delivers its message again, while its handler still runs
 STOP: Final = "stop"  # the service takes no new work
 
 INPUTS: Final = (
     *(SPACE, SUCCEEDED, DEFERS, FAILED),
-    *(ACK, REJECT, REQUEUE, FAIL, GROUP),
-    *(RETRY, RETRY_LATER, GIVE_UP),
-    *(CONFIRMED, PUBLISH_FAILED, COPY_FAILED, GROUP_CONFIRMED, GROUP_FAILED, LINK_LOST, STOP),
+    *(ACK, REJECT, REQUEUE, FAIL, GROUP, COLLECT),
+    *(RETRY, RETRY_LATER, GIVE_UP, TOO_OFTEN),
+    *(CONFIRMED, PUBLISH_FAILED, COPY_FAILED, GROUP_CONFIRMED, GROUP_FAILED, LINK_LOST, ADOPT, STOP),
 )
 
 IGNORE: Final = "ignore"
@@ -96,6 +110,9 @@ _NEVER: Final = {
     SPACE: ILLEGAL,
     **dict.fromkeys(_BY_HAND, ILLEGAL),  # it is settled, or will be
     **dict.fromkeys((RETRY, RETRY_LATER, GIVE_UP), ILLEGAL),  # it is not failing
+    TOO_OFTEN: ILLEGAL,  # this is decided when it is delivered
+    ADOPT: ILLEGAL,  # its handler does not run for a lost link
+    COLLECT: IGNORE,  # the batch drops it, or it is as good as acknowledged
     COPY_FAILED: ILLEGAL,  # it has no copy
     **dict.fromkeys((GROUP_CONFIRMED, GROUP_FAILED), ILLEGAL),  # it is in no group
 }
@@ -113,31 +130,63 @@ _WAITS: Final = {
 _IS_OVER: Final = {**_WAITS, LINK_LOST: IGNORE}
 #: The broker delivers it again, so it cannot be settled.
 _GONE: Final = {**_IS_OVER, **dict.fromkeys(_BY_HAND, IGNORE)}
+#: Its handler runs, and nothing is decided.
+_RUNS_FREELY: Final = {
+    **_RUNS,
+    SUCCEEDED: ACKING,
+    DEFERS: DEFERRED,
+    FAILED: FAILING,
+    ACK: RUNNING_ACKED,
+    REJECT: RUNNING_REJECTED,
+    REQUEUE: RUNNING_REQUEUED,
+    FAIL: RUNNING_FAILED,
+    GROUP: RUNNING_GROUPED,
+}
+#: Its link is lost, and its handler runs. If the handler ends before the message comes again, that has no effect.
+_IS_ORPHANED: Final = {
+    **_RUNS,
+    **dict.fromkeys((SUCCEEDED, DEFERS, FAILED), LOST),
+    PUBLISH_FAILED: IGNORE,
+    LINK_LOST: IGNORE,
+}
 
 TABLE: Final[dict[str, dict[str, str]]] = {
-    RUNNING: {
+    RUNNING: {**_RUNS_FREELY, COLLECT: RUNNING_COLLECTED},
+    RUNNING_ACKED: {**_RUNS, SUCCEEDED: ACKING, DEFERS: ACKING, FAILED: FAILING, LINK_LOST: ORPHANED_ACKED},
+    RUNNING_REJECTED: {
         **_RUNS,
-        SUCCEEDED: ACKING,
-        DEFERS: DEFERRED,
+        PUBLISH_FAILED: IGNORE,
+        SUCCEEDED: REJECTING,
+        DEFERS: REJECTING,
         FAILED: FAILING,
-        ACK: RUNNING_ACKED,
-        REJECT: RUNNING_REJECTED,
-        REQUEUE: RUNNING_REQUEUED,
-        FAIL: RUNNING_FAILED,
-        GROUP: RUNNING_GROUPED,
+        LINK_LOST: ORPHANED_REJECTED,
     },
-    RUNNING_ACKED: {**_RUNS, SUCCEEDED: ACKING, DEFERS: ACKING, FAILED: FAILING},
-    RUNNING_REJECTED: {**_RUNS, PUBLISH_FAILED: IGNORE, SUCCEEDED: REJECTING, DEFERS: REJECTING, FAILED: FAILING},
-    RUNNING_REQUEUED: {**_RUNS, PUBLISH_FAILED: IGNORE, SUCCEEDED: REQUEUED, DEFERS: REQUEUED, FAILED: FAILING},
-    RUNNING_FAILED: {**_RUNS, PUBLISH_FAILED: IGNORE, SUCCEEDED: FAILING, DEFERS: FAILING, FAILED: FAILING},
+    RUNNING_REQUEUED: {
+        **_RUNS,
+        PUBLISH_FAILED: IGNORE,
+        SUCCEEDED: REQUEUED,
+        DEFERS: REQUEUED,
+        FAILED: FAILING,
+        LINK_LOST: ORPHANED_REQUEUED,
+    },
+    RUNNING_FAILED: {
+        **_RUNS,
+        PUBLISH_FAILED: IGNORE,
+        SUCCEEDED: FAILING,
+        DEFERS: FAILING,
+        FAILED: FAILING,
+        LINK_LOST: ORPHANED_FAILED,
+    },
+    RUNNING_COLLECTED: {**_RUNS_FREELY, LINK_LOST: ABANDONED},
     RUNNING_GROUPED: {
         **_RUNS,
         SUCCEEDED: ACKING_GROUPED,
         DEFERS: ACKING_GROUPED,
         FAILED: FAILING,
         GROUP_FAILED: RUNNING_FAILED,
+        LINK_LOST: ABANDONED,
     },
-    PAUSED: {**_WAITS, SPACE: RUNNING, STOP: REQUEUED},
+    PAUSED: {**_WAITS, SPACE: RUNNING, TOO_OFTEN: FAILING, STOP: REQUEUED},
     DEFERRED: {
         **_WAITS,
         ACK: ACKING,
@@ -156,18 +205,42 @@ TABLE: Final[dict[str, dict[str, str]]] = {
     ACKED: _IS_OVER,
     REJECTED: _IS_OVER,
     REQUEUED: _IS_OVER,
-    ORPHANED: {**_GONE, SUCCEEDED: LOST, DEFERS: LOST, FAILED: LOST},
     LOST: _GONE,
+    ORPHANED: {
+        **_IS_ORPHANED,
+        ACK: ORPHANED_ACKED,
+        REJECT: ORPHANED_REJECTED,
+        REQUEUE: ORPHANED_REQUEUED,
+        FAIL: ORPHANED_FAILED,
+        GROUP: IGNORE,
+        COLLECT: ABANDONED,
+        PUBLISH_FAILED: ORPHANED_FAILED,
+        ADOPT: RUNNING,
+    },
+    ORPHANED_ACKED: {**_IS_ORPHANED, PUBLISH_FAILED: ORPHANED_FAILED, ADOPT: RUNNING_ACKED},
+    ORPHANED_REJECTED: {**_IS_ORPHANED, ADOPT: RUNNING_REJECTED},
+    ORPHANED_REQUEUED: {**_IS_ORPHANED, ADOPT: RUNNING_REQUEUED},
+    ORPHANED_FAILED: {**_IS_ORPHANED, ADOPT: RUNNING_FAILED},
+    ABANDONED: {
+        **_GONE,
+        **dict.fromkeys((SUCCEEDED, DEFERS, FAILED), LOST),
+        **dict.fromkeys((CONFIRMED, PUBLISH_FAILED), IGNORE),
+    },
 }
 
 #: The stages in which the handler runs, and what it publishes is held.
-HOLDING: Final = frozenset(_RUNNING)
+HOLDING: Final = frozenset((*_RUNNING, *_ORPHANED))
 #: The stages in which the acknowledgement waits for what is published within the delivery.
 _AWAITING: Final = HOLDING | {DEFERRED}
 #: The stages in which a delivery can be settled by hand.
-_UNDECIDED: Final = (RUNNING, DEFERRED)
+_UNDECIDED: Final = (RUNNING, RUNNING_COLLECTED, DEFERRED, ORPHANED)
+#: The stages in which the handler may go on for the next delivery of its message.
+_ADOPTABLE: Final = frozenset(_ORPHANED)
 #: The stages that last until the publishes are confirmed.
 _CONFIRMING: Final = frozenset((ACKING, ACKING_GROUPED, REJECTING))
+
+#: How long a handler may take, seconds, until a lost link may be its fault, if there is no heartbeat.
+_OVERRUN: Final = 60.0
 
 #: The type of a function that reads a delivery. It takes the exchange, the routing key, the properties, the body and
 #: the limits of payloads, and returns the message or raises ``InvalidEnvelope``.
@@ -181,9 +254,13 @@ class Deliveries:
         in_flight: the deliveries of the present link.
         paused: those of them whose handlers wait for space in the outbox.
         stale: how many inputs about deliveries that have ended were ignored.
+        useless: whether a configuration was dead-lettered.
     """
 
-    __slots__ = (*"_config _logs _memory _orphans _outbox _over _queues _read in_flight paused stale".split(),)
+    __slots__ = (
+        *"_adoptable _adopted _config _logs _memory _orphans _outbox _over _overran _overrun _queues _read".split(),
+        *"in_flight paused stale useless".split(),
+    )
 
     def __init__(self, config: Config, outbox: Outbox, logs: Logs, read: Read) -> None:
         self._config = config
@@ -191,13 +268,22 @@ class Deliveries:
         self._logs = logs
         self._read = read
         self._memory = AttemptMemory(4096 + 2 * config.prefetch)  # a lost link adds both queues' prefetch
-        #: Deliveries of lost links whose handlers still run.
-        self._orphans: set[DeliveryId] = set()
+        #: The deliveries of lost links whose handlers still run, by the identifiers that the handlers know.
+        self._orphans: dict[DeliveryId, Delivery] = {}
+        #: Those of them whose handlers go on when the message comes again, by the key of the message.
+        self._adoptable: dict[Hashable, Delivery] = {}
+        #: The deliveries of this link whose handlers began for an earlier one, by the identifiers that they know.
+        self._adopted: dict[DeliveryId, Delivery] = {}
+        #: The deliveries whose handlers took long and ended a short time ago, with the time of the end.
+        self._overran: list[tuple[float, Delivery]] = []
+        #: How long a handler may take until a lost link may be its fault, seconds.
+        self._overrun = config.heartbeat or _OVERRUN
         self.paused: deque[Delivery] = deque()
         self._queues: Mapping[str, str] = {}
         self._over = False
         self.in_flight: InFlight = InFlight(Epoch(1))
         self.stale: int = 0
+        self.useless: bool = False
 
     def busy(self) -> bool:
         """Return whether a stop has to wait for a delivery or for a handler."""
@@ -225,13 +311,15 @@ class Deliveries:
         except InvalidEnvelope as invalid:
             return self.reject_invalid(epoch, tag, exchange, routing_key, invalid, now)
         key = properties.message_id or fallback_key(routing_key, properties, body)
-        attempt = 1 if exchange else attempts_behind(properties.headers or {}) + 1
-        if redelivered:
-            attempt = max(attempt, self._attempt(key, properties))
+        failures = 0 if exchange else attempts_behind(properties.headers or {})
         number: DeliveryId = epoch << TAG_BITS | tag  # type: ignore[assignment]  # delivery_id() without a call
         message.meta["delivery_tag"] = number
-        delivery = Delivery(number, tag, message, properties, body, key, attempt, [], RUNNING)
+        delivery = Delivery(number, tag, message, properties, body, key, failures + 1, [], RUNNING, number, now)
         self.in_flight.by_id[number] = delivery
+        if redelivered:
+            effects: list[Effect] = []
+            if self._know(delivery, failures, now, effects):
+                return effects
         outbox = self._outbox
         if self.paused or outbox.kept >= outbox.limit:
             outbox.wanted = True
@@ -249,17 +337,53 @@ class Deliveries:
         fields = {"outcome": "dead-letter", "routing_key": routing_key}
         self._logs.write(EMERGENCY, text, now, effects, conversation_id=invalid.conversation_id, fields=fields)
         effects.append(Nack(epoch, tag, False))
+        self.useless = self.useless or exchange == CONFIGURATIONS
         return effects
 
-    def _attempt(self, key: Hashable, properties: Basic.Properties) -> int:
-        """Return which attempt a redelivery is, as far as its header ``attempt`` does not say."""
-        if self._config.retry.delays:  # the header counts all failures, so other redeliveries are lost links
-            return self._memory.failures(key) + 1
-        return self._memory.attempt(key, properties.headers or {})
+    def _know(self, delivery: Delivery, failures: int, now: float, effects: list[Effect]) -> bool:
+        """Use what is known of a redelivered message. Returns whether no handler has to begin.
+
+        Args:
+            failures: how many failures the headers of this toolkit say.
+        """
+        retry = self._config.retry
+        history = self._memory.history(delivery.key, delivery.properties.headers or {}, retry, failures)
+        delivery.attempt, delivery.overruns = history.failures + 1, history.overruns
+        if history.losses > retry.max_losses:
+            reason = f"lost {history.losses} times with its connection or its worker, {retry.max_losses} are allowed"
+        elif history.overruns > 1 and retry.gives_up(history.failures):
+            reason = f"its handler took longer than {self._overrun:g} s, and lost the link {history.overruns} times"
+        else:
+            return self._adopt(delivery)
+        delivery.attempt = history.failures  # there is no further one
+        delivery.stage, delivery.failure = PAUSED, Failed(reason, permanent=True)
+        self._step(delivery, TOO_OFTEN, now, effects)
+        return True
+
+    def _adopt(self, delivery: Delivery) -> bool:
+        """Let the handler that still runs for an earlier delivery of the same message go on for this one.
+
+        Returns whether there is such a handler. So a message is not handled twice at the same time in one worker, and
+        a handler that takes longer than a link lasts comes to its end.
+        """
+        orphan = self._adoptable.get(delivery.key)
+        if orphan is None or (orphan.body, orphan.message.name) != (delivery.body, delivery.message.name):
+            return False
+        self._forget_orphan(orphan.run)
+        orphan.stage = TABLE[orphan.stage][ADOPT]
+        orphan.id, orphan.tag, orphan.properties = delivery.id, delivery.tag, delivery.properties
+        orphan.attempt, orphan.overruns = delivery.attempt, delivery.overruns
+        self._adopted[orphan.run] = self.in_flight.by_id[orphan.id] = orphan
+        return True
+
+    def _forget_orphan(self, run: DeliveryId) -> None:
+        orphan = self._orphans.pop(run, None)
+        if orphan is not None and self._adoptable.get(orphan.key) is orphan:
+            del self._adoptable[orphan.key]
 
     def confirmed(self, number: DeliveryId, now: float, effects: list[Effect]) -> None:
         """Note that one publish of this delivery is confirmed, or will not be sent."""
-        delivery = self.in_flight.by_id.get(number)
+        delivery = self.in_flight.by_id.get(number) or self.of_handler(number)
         if delivery is not None:
             delivery.unconfirmed -= 1
             if not delivery.unconfirmed:
@@ -272,7 +396,8 @@ class Deliveries:
 
         Returns false if the delivery does not fail because of that: it is settled or rejected, or fails anyway.
         """
-        delivery = None if publish.delivery is None else self.in_flight.by_id.get(publish.delivery)
+        number = publish.delivery
+        delivery = None if number is None else self.in_flight.by_id.get(number) or self.of_handler(number)
         if delivery is None:
             return False
         is_copy = not publish.exchange  # only copies go to the default exchange
@@ -285,7 +410,7 @@ class Deliveries:
             self._report(EMERGENCY, f"{reason}: dead-lettered", delivery, fields, now, effects)
         else:
             delivery.failure = Failed(reason)
-            delivery.unconfirmed -= self._outbox.drop(delivery.id)
+            delivery.unconfirmed -= self._outbox.drop(delivery.run)
             if delivery.group is not None:
                 self._leave_group(delivery, delivery.group, True, now, effects)
         self._enter(delivery, stage, now, effects)
@@ -293,19 +418,27 @@ class Deliveries:
 
     # From the handler
 
-    def is_orphaned(self, number: DeliveryId | None) -> bool:
-        """Return whether its link is lost and its handler still runs."""
-        return number in self._orphans
+    def of_handler(self, number: DeliveryId | None) -> Delivery | None:
+        """Return the delivery that a handler knows by a number of an earlier link; ``None`` if it has ended.
+
+        It is in flight again, or the handler still runs.
+        """
+        if number is None:
+            return None
+        return self._adopted.get(number) or self._orphans.get(number)
 
     def is_undecided(self, number: DeliveryId) -> bool:
-        """Return whether it can be settled by hand."""
-        delivery = self.in_flight.by_id.get(number)
+        """Return whether it is in flight and can be settled by hand."""
+        delivery = self._in_flight(number)
         return delivery is not None and delivery.stage in _UNDECIDED
 
     def is_deferred(self, number: DeliveryId) -> bool:
         """Return whether its handler has ended and deferred the acknowledgement."""
-        delivery = self.in_flight.by_id.get(number)
+        delivery = self._in_flight(number)
         return delivery is not None and delivery.stage is DEFERRED
+
+    def _in_flight(self, number: DeliveryId) -> Delivery | None:
+        return self.in_flight.by_id.get(number) or self._adopted.get(number)
 
     def has_credit(self, delivery: Delivery | None) -> bool:
         """Return whether its handler may send one more message at once although the outbox is full."""
@@ -318,13 +451,31 @@ class Deliveries:
         else:
             publish.delivery = None
 
-    def handled(self, number: DeliveryId, outcome: Outcome, now: float, effects: list[Effect]) -> bool:
-        """Go on after the end of a handler. Returns whether the service is configured now."""
-        delivery = self.in_flight.by_id.get(number)
+    def await_again(self, publish: Publish) -> None:
+        """Let the next delivery of a message wait for a publish that is kept over the loss of the link, if it can."""
+        orphan = None if publish.delivery is None else self._orphans.get(publish.delivery)
+        if orphan is not None and orphan.stage in _ADOPTABLE:
+            orphan.unconfirmed += 1
+        else:
+            publish.delivery = None
+
+    def handled(
+        self, number: DeliveryId, outcome: Outcome, now: float, effects: list[Effect], began: float | None = None
+    ) -> bool:
+        """Go on after the end of a handler. Returns whether the service is configured now.
+
+        The arguments are those of :meth:`eda_core.Machine.handled`.
+        """
+        delivery = self.in_flight.by_id.get(number) or self._adopted.get(number)
         if delivery is None:
             self.stale += 1
-            self._orphans.discard(number)
+            self._forget_orphan(number)
             return False
+        if now - delivery.began > self._overrun:
+            if began is not None:
+                delivery.began = began
+            self._overran = [each for each in self._overran if now - each[0] <= self._overrun]
+            self._overran.append((now, delivery))
         configures = False
         if outcome is DONE:  # nearly always
             signal = SUCCEEDED
@@ -359,7 +510,7 @@ class Deliveries:
         Raises:
             LocalError: it is no delivery of this service, or it is settled already.
         """
-        delivery = self.in_flight.by_id.get(number) if type(number) is int else None
+        delivery = self.in_flight.by_id.get(number) or self.of_handler(number) if type(number) is int else None
         cell = TABLE[self._stage_of_gone(number) if delivery is None else delivery.stage][signal]
         if cell is ILLEGAL:
             raise LocalError(f"delivery {number} is settled already", hint="acknowledge or reject each message once")
@@ -368,13 +519,13 @@ class Deliveries:
             return
         found = [delivery]
         if multiple:
-            found = [each for each in self.in_flight if each.id < number and each.stage is DEFERRED] + found
+            found = [each for each in self.in_flight if each.id < delivery.id and each.stage is DEFERRED] + found
         for each in found:
             self._step(each, signal, now, effects)
 
     def fail(self, number: DeliveryId, failure: Failed, now: float, effects: list[Effect]) -> None:
         """Treat a delivery as failed: at once if it is deferred, else when its handler ends. Raises as ``settle``."""
-        delivery = self.in_flight.by_id.get(number)
+        delivery = self.in_flight.by_id.get(number) or self.of_handler(number)
         if delivery is not None and delivery.stage in _UNDECIDED:
             delivery.failure = failure
         self.settle(number, FAIL, False, now, effects)
@@ -382,12 +533,20 @@ class Deliveries:
     def ack_together(self, numbers: Iterable[DeliveryId], now: float, effects: list[Effect]) -> None:
         """Acknowledge the undecided ones of these deliveries, none before the publishes of all are confirmed."""
         distinct = dict.fromkeys(filter(self.is_undecided, numbers))
-        members = [self.in_flight.by_id[number] for number in distinct]
+        members = [delivery for number in distinct if (delivery := self._in_flight(number)) is not None]
         group = Group(members.copy(), len(members))
         for delivery in members:
             delivery.group = group
         for delivery in members:
             self._step(delivery, GROUP, now, effects)
+
+    def collect(self, number: DeliveryId, now: float, effects: list[Effect]) -> None:
+        """Note that a batch holds a message."""
+        delivery = self.in_flight.by_id.get(number) or self.of_handler(number)
+        if delivery is not None:
+            self._step(delivery, COLLECT, now, effects)
+            if delivery.stage is ABANDONED and self._adoptable.get(delivery.key) is delivery:
+                del self._adoptable[delivery.key]
 
     def _stage_of_gone(self, number: DeliveryId) -> str:
         """Return the stage of a delivery that has ended. Raises ``LocalError`` if it is none of this service."""
@@ -402,12 +561,13 @@ class Deliveries:
         """Note the names of the queues by consumer tag: the link is open."""
         self._queues = queues
 
-    def resume(self, effects: list[Effect]) -> None:
+    def resume(self, now: float, effects: list[Effect]) -> None:
         """Start the handlers that wait for space in the outbox, as long as there is space."""
         outbox = self._outbox
         while self.paused and outbox.kept < outbox.limit:
             delivery = self.paused.popleft()
             delivery.stage = TABLE[delivery.stage][SPACE]
+            delivery.began = now
             effects.append(Dispatch(delivery.id, delivery.message))
 
     def stop(self, now: float, effects: list[Effect]) -> None:
@@ -416,19 +576,62 @@ class Deliveries:
         for delivery in list(self.in_flight):
             self._step(delivery, STOP, now, effects)
 
-    def lose_link(self, epoch: Epoch, *, over: bool = False) -> None:
+    def lose_link(
+        self, epoch: Epoch, now: float, effects: list[Effect], *, blamed: bool = False, over: bool = False
+    ) -> None:
         """Forget all deliveries, because their link is lost. The number of the next link is ``epoch``.
 
         Args:
+            blamed: whether the broker has ended the link, perhaps because a handler has taken too long.
             over: whether there will be no next link.
         """
+        ended = {delivery.run: at for at, delivery in self._overran if now - at <= self._overrun}
+        overran = [delivery for _, delivery in self._overran if delivery.run in ended]
+        keys = Counter(delivery.key for delivery in (*self.in_flight, *self._orphans.values()))
         for delivery in self.in_flight:
             self._memory.remember(delivery.key, delivery.attempt - 1, lost=True)
-            if TABLE[delivery.stage][LINK_LOST] is ORPHANED:
-                self._orphans.add(delivery.id)
+            stage = TABLE[delivery.stage][LINK_LOST]
+            if stage is LOST:
+                continue
+            delivery.stage = stage
+            self._orphans[delivery.run] = delivery
+            unique = bool(delivery.properties.message_id) and keys[delivery.key] == 1
+            if unique and stage in _ADOPTABLE:
+                self._adoptable[delivery.key] = delivery
+            if now - delivery.began > self._overrun and (blamed or not unique):
+                overran.append(delivery)
+        for delivery in self._orphans.values():
+            delivery.unconfirmed = 0  # it waits for what is kept: see await_again()
+        for delivery in overran:
+            self._blame(delivery)
+        if overran:
+            slowest = max(overran, key=lambda each: ended.get(each.run, now) - each.began)
+            self._report_overrun(slowest, ended.get(slowest.run, now) - slowest.began, now, effects)
+        self._adopted.clear()
+        self._overran.clear()
         self.paused.clear()
         self._over = over
         self.in_flight = InFlight(epoch)
+
+    def _blame(self, delivery: Delivery) -> None:
+        """Note that a link was lost while a handler took too long. From the second time on this is a failure."""
+        delivery.overruns += 1
+        failures = delivery.attempt - 1
+        if delivery.stage in (REQUEUED, REJECTED) or delivery.overruns > 1:  # it has failed, or it counts as failed
+            failures += 1
+        lost = delivery.stage in (ACKED, REJECTED)  # else this is remembered already
+        self._memory.remember(delivery.key, failures, lost=lost, overruns=delivery.overruns)
+
+    def _report_overrun(self, delivery: Delivery, seconds: float, now: float, effects: list[Effect]) -> None:
+        """Say which handler may have lost the link."""
+        name = delivery.message.name
+        text = f"the handler of {name} took {seconds:.1f} s, and the link was lost"
+        if delivery.overruns > 1:
+            text += f": {delivery.overruns} times now, which counts as a failure"
+        fields = {"routing_key": name, "attempt": delivery.attempt, "seconds": round(seconds, 1)}
+        effects.append(Report(WARNING, text))
+        conversation = delivery.message.conversation_id
+        self._logs.write(WARNING, text, now, effects, conversation_id=conversation, fields=fields)
 
     # Steps
 
@@ -448,6 +651,8 @@ class Deliveries:
                 self._memory.forget(delivery.key)
             in_flight = self.in_flight
             del in_flight.by_id[delivery.id]
+            if delivery.run != delivery.id:
+                del self._adopted[delivery.run]
             in_flight.to_ack.append(delivery.tag)
         elif stage in _CONFIRMING:
             if not delivery.unconfirmed:
@@ -463,12 +668,15 @@ class Deliveries:
         """Give a delivery back to its queue, or dead-letter it. The publishes that are held are dropped."""
         requeue = delivery.stage is REQUEUED
         del self.in_flight.by_id[delivery.id]
+        if delivery.run != delivery.id:
+            del self._adopted[delivery.run]
         if before is PAUSED:
             self._memory.remember(delivery.key, delivery.attempt - 1, lost=True)
         elif requeue:
             self._memory.remember(delivery.key, delivery.attempt)
         else:
             self._memory.forget(delivery.key)
+            self.useless = self.useless or isinstance(delivery.message, Configuration)
         effects.append(Nack(self.in_flight.epoch, delivery.tag, requeue))
 
     # Groups
@@ -517,12 +725,20 @@ class Deliveries:
             self._step(delivery, RETRY, now, effects)
 
     def _publish_again(self, delivery: Delivery) -> bool:
-        """Publish a copy of a failed message to its retry queue. Returns whether there is one for it."""
+        """Publish a copy of a failed message to its retry queue, or to its own queue if the policy counts so.
+
+        Returns whether it does.
+        """
         retry, message = self._config.retry, delivery.message
         delay = retry.delay(delivery.attempt)
         exchange = COMMANDS if isinstance(message, (Command, Result)) else EVENTS
         queue = self._queues.get(exchange)
-        if not delay or not queue or self._config.exclusive_queues or isinstance(message, (Configuration, LogRecord)):
+        if (
+            not retry.republishes
+            or not queue
+            or self._config.exclusive_queues
+            or isinstance(message, (Configuration, LogRecord))
+        ):
             return False
         properties = again(delivery.properties, exchange, message.name, delivery.attempt)
         if properties is None:
@@ -535,11 +751,11 @@ class Deliveries:
             Publish(
                 PublishId(outbox.published),
                 exchange="",
-                routing_key=retry_queue(queue, delay),
+                routing_key=retry_queue(queue, delay) if delay else queue,
                 properties=properties,
                 body=delivery.body,
                 mandatory=True,
-                delivery=delivery.id,
+                delivery=delivery.run,
                 kept=False,
             )
         )

@@ -205,7 +205,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Unconfigured:
-    """Call the hook ``on_unconfigured``: the service now waits for its configuration."""
+    """Call the hook ``on_unconfigured``: the service now waits for its configuration, or the last one was of no use."""
 
 
 @dataclass(frozen=True, slots=True)

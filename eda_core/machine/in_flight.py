@@ -29,16 +29,20 @@ class Delivery:
     Attributes:
         id: its identifier.
         tag: the broker's delivery tag.
-        message: the message.
+        message: the message as its handler has it.
         properties: its properties as they were received, for a delayed retry.
         body: its body as it was received, likewise.
         key: identifies the message when it is delivered again.
         attempt: which attempt at the message this is, from 1.
         held: what its handler has published so far. It is sent when the handler has succeeded (rule R6).
         stage: the stage of its life, a constant of :mod:`eda_core.machine.deliveries`.
+        run: the identifier by which its handler knows it. It is that of an earlier delivery of the message if the
+            handler has been running since then.
+        began: when its handler began, monotonic seconds.
         unconfirmed: how many of its publishes were accepted, are not held, and are not confirmed.
         failure: how it has failed, or will have failed when its handler ends; ``None`` if it has not.
         group: the group with which it is acknowledged; ``None`` if it is in none.
+        overruns: how often the link of its message was lost in this worker because its handler took too long.
     """
 
     id: DeliveryId
@@ -50,9 +54,12 @@ class Delivery:
     attempt: int
     held: list[Publish]
     stage: str
+    run: DeliveryId
+    began: float
     unconfirmed: int = 0
     failure: Failed | None = None
     group: Group | None = None
+    overruns: int = 0
 
     def __repr__(self) -> str:
         return f"<Delivery {self.tag} {self.message!r} {self.stage}, attempt {self.attempt}>"

@@ -23,7 +23,7 @@ from eda_core.errors import BufferFull, LocalError, StateError
 from eda_core.machine.calls import Call, Calls, reply_key
 from eda_core.machine.config import Config
 from eda_core.machine.connection import ADDED, CLOSING, ENDED, LOST, OPENED, Connection
-from eda_core.machine.deliveries import ACK, HOLDING, REJECT, REQUEUE, Deliveries, Read
+from eda_core.machine.deliveries import ABANDONED, ACK, HOLDING, REJECT, REQUEUE, Deliveries, Read
 from eda_core.machine.effects import (
     CONSUMING,
     LOGGING,
@@ -80,8 +80,8 @@ class Machine:
     """
 
     __slots__ = (
-        *"_calls _calls_wanted _configured _connection _content_type _deliveries _holds _logs _outbox _stale".split(),
-        *"_starved _token config".split(),
+        *"_ask_due _asked _blamed _calls _calls_wanted _configured _connection _content_type _deliveries".split(),
+        *"_holds _logs _outbox _random _stale _starved _token config".split(),
     )
 
     def __init__(
@@ -97,8 +97,14 @@ class Machine:
         self._token = token
         self._content_type = config.content_type
         self._configured = False
+        self._random = random
+        #: When to ask for a configuration again, monotonic seconds, and how often this was done since the last one.
+        self._ask_due: float | None = None
+        self._asked = 0
         self._holds = 0
         self._stale = 0
+        #: Whether the broker has ended the link, perhaps because a handler has taken too long.
+        self._blamed = False
         #: Whether a caller got BufferFull, because the outbox was full or because there were too many calls, and was
         #: not told yet that there is space again.
         self._starved = self._calls_wanted = False
@@ -133,6 +139,11 @@ class Machine:
     def stale(self) -> int:
         """How many inputs were ignored because they are about an earlier link or an ended delivery."""
         return self._stale + self._deliveries.stale
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The URLs of the brokers. The first one is that of the link, or of the next attempt to connect."""
+        return self._connection.urls()
 
     @property
     def published(self) -> int:
@@ -188,7 +199,15 @@ class Machine:
             self._follow(happened, now, effects)
         return effects
 
-    def channel_closed(self, epoch: Epoch, reason: str, now: float, *, channel: str = CONSUMING) -> list[Effect]:
+    def channel_closed(
+        self,
+        epoch: Epoch,
+        reason: str,
+        now: float,
+        *,
+        channel: str = CONSUMING,
+        declaration: base.Frame | None = None,
+    ) -> list[Effect]:
         """Report that the broker has closed a channel.
 
         The channel for publishing is opened again, and the publish is found for which the broker has closed it: its
@@ -198,14 +217,18 @@ class Machine:
         Args:
             reason: what the broker says, such as "ACCESS_REFUSED - access to topic …".
             channel: ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+            declaration: the command of a ``Declare`` that the broker has refused, if it did so for that.
         """
         if self._is_stale(epoch):
             return []
+        effects: list[Effect] = []
+        if declaration is not None:
+            self._connection.refused(declaration, reason, effects)
         if self._connection.state in SERVING and channel == PUBLISHING and self._outbox.unconfirmed():
             return self._publishing_closed(epoch, reason, now)
         if self._connection.state in SERVING and channel == LOGGING:
             return self._logging_closed(epoch, reason, now)
-        return self._give_up_link(epoch, f"channel closed: {reason}", now)
+        return effects + self._give_up_link(epoch, f"channel closed: {reason}", now, blamed=channel == CONSUMING)
 
     def channel_opened(self, epoch: Epoch, now: float, *, channel: str = PUBLISHING) -> list[Effect]:
         """Report that the channel of an ``OpenChannel`` is open."""
@@ -221,9 +244,9 @@ class Machine:
     def consumer_cancelled(self, epoch: Epoch, consumer_tag: str, now: float) -> list[Effect]:
         """Report that the broker has cancelled a consumer. The link is closed and opened again.
 
-        The reason is that the queue was deleted, or has moved to another node.
+        The reason is that the queue was deleted or has moved to another node, or that a handler has taken too long.
         """
-        return self._give_up_link(epoch, f"the broker cancelled the consumer of {consumer_tag}", now)
+        return self._give_up_link(epoch, f"the broker cancelled the consumer of {consumer_tag}", now, blamed=True)
 
     def blocked(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
         """Report that the broker blocks publishing, because it is short of memory or disk space."""
@@ -403,6 +426,8 @@ class Machine:
     def deadline(self) -> float | None:
         """Return when to call :meth:`tick` next, in monotonic seconds; it may be past. ``None`` if nothing is due."""
         first = self._connection.deadline()
+        if self._ask_due is not None and (first is None or self._ask_due < first):
+            first = self._ask_due
         due = self._calls.deadline()
         if due is not None and (first is None or due < first):
             first = due
@@ -413,6 +438,10 @@ class Machine:
         """Do what is due at ``now``. Early, late and repeated calls do no harm (rule R7)."""
         effects: list[Effect] = []
         self._follow(self._connection.tick(now, effects), now, effects)
+        if self._ask_due is not None and now >= self._ask_due:
+            self._ask_due = None
+            if self._connection.state is OPEN:
+                effects.append(Unconfigured())
         overdue = self._calls.overdue(now)
         late = "no result came in time"
         effects.extend(Replied(call.ticket, call.command, None, late, timed_out=True) for call in overdue)
@@ -453,7 +482,10 @@ class Machine:
             return self._result(epoch, tag, exchange, routing_key, properties, body, now)
         if connection.state is DRAINING:  # the broker sent it before our Cancel came; another worker will get it
             return [Nack(epoch, tag, True)]
-        return deliveries.delivered(epoch, tag, redelivered, exchange, routing_key, properties, body, now)
+        effects = deliveries.delivered(epoch, tag, redelivered, exchange, routing_key, properties, body, now)
+        if not self._configured:
+            self._ask_again(now)
+        return effects
 
     def in_flight(self, delivery: DeliveryId) -> bool:
         """Return whether a delivery can be settled: it is on the present link, and its end is not decided yet."""
@@ -463,12 +495,28 @@ class Machine:
         """Return whether its handler has ended and deferred the acknowledgement. Then its publishes are not held."""
         return self._deliveries.is_deferred(delivery)
 
-    def handled(self, delivery: DeliveryId, outcome: Outcome, now: float) -> list[Effect]:
-        """Report that the handler of a ``Dispatch`` has ended."""
+    def handled(
+        self, delivery: DeliveryId, outcome: Outcome, now: float, *, began: float | None = None
+    ) -> list[Effect]:
+        """Report that the handler of a ``Dispatch`` has ended.
+
+        Args:
+            began: when it began, monotonic seconds; ``None`` if it began with the ``Dispatch``.
+        """
         effects: list[Effect] = []
-        if self._deliveries.handled(delivery, outcome, now, effects):
+        if self._deliveries.handled(delivery, outcome, now, effects, began):
             self._now_configured(effects)
         self._proceed(now, effects)
+        return effects
+
+    def collected(self, delivery: DeliveryId, now: float) -> list[Effect]:
+        """Report that a batch holds the message of a handler that runs.
+
+        If the link is lost, the message leaves the batch. So its handler does not go on for the next delivery of the
+        message, as others do.
+        """
+        effects: list[Effect] = []
+        self._deliveries.collect(delivery, now, effects)
         return effects
 
     def failed(self, delivery: DeliveryId, failure: Failed, now: float) -> list[Effect]:
@@ -561,7 +609,7 @@ class Machine:
             raise StateError(f"the service is {self.state}", hint="publish before it stops")
         sealed = seal(message, self._content_type, self.config.limits)
         deliveries = self._deliveries
-        delivery = None if within is None else deliveries.in_flight.by_id.get(within)
+        delivery = None if within is None else deliveries.in_flight.by_id.get(within) or deliveries.of_handler(within)
         if delivery is not None and not immediate and delivery.stage in HOLDING:
             if len(delivery.held) >= self.config.held:
                 raise BufferFull(
@@ -570,7 +618,7 @@ class Machine:
                     temporary=False,
                 )
             delivery.held.append(self._stamp(sealed, mandatory, delivery, None, False))
-        elif not immediate and deliveries.is_orphaned(within):  # the handler publishes it again after the redelivery
+        elif delivery is not None and not immediate and delivery.stage is ABANDONED:  # it is published again later
             self._stale += 1
         else:
             self._reserve(delivery)
@@ -634,8 +682,8 @@ class Machine:
         """Report that the broker has returned a mandatory message as unroutable. Its confirm follows."""
         if self._is_stale(epoch):
             return []
-        if not exchange:  # it was a delayed retry; the next link declares the retry queues again
-            return self._give_up_link(epoch, f"the retry queue {routing_key} is gone", now)
+        if not exchange:  # it was to be tried again; the next link declares the queues again
+            return self._give_up_link(epoch, f"the queue {routing_key} is gone", now)
         calls = self._calls
         call = calls.take(properties.correlation_id) if properties.reply_to == calls.key else None
         if call is not None:
@@ -686,7 +734,8 @@ class Machine:
         if self._connection.state in OVER:
             raise StateError(f"the service is {self.state}", hint="call before it stops")
         calls = self._calls
-        delivery = None if within is None else self._deliveries.in_flight.by_id.get(within)
+        deliveries = self._deliveries
+        delivery = None if within is None else deliveries.in_flight.by_id.get(within) or deliveries.of_handler(within)
         correlation_id = self._correlation_id(ticket)
         if not conversation_id and delivery is not None:
             conversation_id = delivery.message.conversation_id
@@ -804,7 +853,7 @@ class Machine:
             mandatory = exchange == COMMANDS
         identifier = None
         if delivery is not None:
-            identifier = delivery.id
+            identifier = delivery.run
             cause = delivery.properties.message_id
             if cause and type(cause) is str and properties.headers is not None:
                 properties.headers[CAUSATION_ID] = cause
@@ -823,6 +872,8 @@ class Machine:
     def _proceed(self, now: float, effects: list[Effect]) -> None:
         """Send, acknowledge and finish what is possible now. Each input that may have changed that calls this last."""
         connection, outbox, deliveries = self._connection, self._outbox, self._deliveries
+        if not self._configured:
+            self._ask_again(now)
         if outbox.backlog and outbox.blocked_since is None and connection.state in SERVING:
             outbox.send(connection.epoch, now, effects)
         in_flight = deliveries.in_flight
@@ -830,7 +881,7 @@ class Machine:
             connection.progress = True
             in_flight.flush(effects)
         if outbox.wanted and outbox.kept < outbox.limit:
-            deliveries.resume(effects)
+            deliveries.resume(now, effects)
             if self._starved or (self._calls_wanted and not self._calls.full()):
                 self._starved = self._calls_wanted = False  # whoever finds no space now asks for it again
                 effects.append(BufferAvailable())
@@ -838,10 +889,12 @@ class Machine:
         if connection.stop_due is not None:
             self._finish_if_quiet(now, effects)
 
-    def _give_up_link(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
+    def _give_up_link(self, epoch: Epoch, reason: str, now: float, *, blamed: bool = False) -> list[Effect]:
         effects: list[Effect] = []
         if not self._is_stale(epoch) and self._connection.state not in OVER:
+            self._blamed = blamed
             self._follow(self._connection.give_up(reason, now, effects), now, effects)
+            self._blamed = False
         return effects
 
     def _finish_if_quiet(self, now: float, effects: list[Effect]) -> None:
@@ -860,6 +913,7 @@ class Machine:
     def _opened(self, now: float, effects: list[Effect]) -> None:
         connection, config = self._connection, self.config
         self._configured = not config.configurations or not config.wait_for_configuration
+        self._ask_due, self._asked = None, 0
         self._deliveries.opened(connection.queues)
         self._logs.opened(connection.epoch, effects)
         if REPLIES in connection.queues:
@@ -887,32 +941,41 @@ class Machine:
     def _now_configured(self, effects: list[Effect]) -> None:
         if not self._configured:
             self._configured = True
+            self._ask_due, self._asked = None, 0
             if self._connection.state is OPEN:
                 self._consume([tag for tag in self._connection.queues if tag != CONFIGURATIONS], effects)
                 effects.append(Ready())
 
+    def _ask_again(self, now: float) -> None:
+        """Ask for a configuration again after a while, if the last one was of no use."""
+        if self._deliveries.useless:
+            self._deliveries.useless = False
+            self._asked += 1
+            self._ask_due = now + self.config.reconnect.delay(self._asked, 1, self._random)
+
     def _lost(self, now: float, effects: list[Effect]) -> None:
-        self._forget_link()
+        self._forget_link(now, effects)
         self._proceed(now, effects)
 
     def _closing(self, now: float, effects: list[Effect]) -> None:
-        self._abandon(effects)
+        self._abandon(now, effects)
         effects.append(Close(self._connection.epoch, "the service stops"))
 
     def _ended(self, now: float, effects: list[Effect]) -> None:
-        self._abandon(effects)
+        self._abandon(now, effects)
         effects.append(Stopped(self._connection.error))
 
-    def _forget_link(self, *, over: bool = False) -> None:
+    def _forget_link(self, now: float, effects: list[Effect], *, over: bool = False) -> None:
         """Tell all parts that the link is lost."""
-        self._deliveries.lose_link(self._connection.epoch, over=over)
-        self._outbox.lose_link()
-        self._calls.lose_link()
         self._logs.lost()
+        self._ask_due = None
+        self._deliveries.lose_link(self._connection.epoch, now, effects, blamed=self._blamed, over=over)
+        for publish in (*self._outbox.lose_link(), *self._calls.held()):
+            self._deliveries.await_again(publish)
 
-    def _abandon(self, effects: list[Effect]) -> None:
+    def _abandon(self, now: float, effects: list[Effect]) -> None:
         """Tell all callers that wait that nothing more is sent."""
-        self._forget_link(over=True)
+        self._forget_link(now, effects, over=True)
         unsafe = self._outbox.abandon()
         error = "the service stopped before the broker confirmed it"
         effects.extend(PublishDone(publish.ticket, error) for publish in unsafe if publish.ticket is not None)

@@ -366,11 +366,11 @@ class Outbox:
 
     # The end of a link and of the service
 
-    def lose_link(self) -> None:
+    def lose_link(self) -> list[Publish]:
         """Prepare the publishes for the next link, because the present one is lost.
 
         Those that are kept are sent again, in the order of their acceptance. The others are forgotten: their handlers
-        make them again when the broker has delivered their messages again.
+        make them again when the broker has delivered their messages again. Returns those that are kept.
         """
         unsafe = [publish.again() for publish in self._confirms.clear()]
         unsafe += [publish for _, publish in self._refused]
@@ -378,14 +378,13 @@ class Outbox:
         wanted = self._cancellable
         kept = [publish for publish in unsafe if publish.kept and wanted.get(publish.pid, True)]
         kept.sort(key=_by_acceptance)
-        for publish in kept:
-            publish.delivery = None
         self._refused.clear()
         self._cancellable = {pid: True for pid, again in wanted.items() if again}
         self.backlog = deque(kept)
         self.kept -= len(unsafe) - len(kept)
         self.blocked_since = self._opening_due = self._refusing_since = None
         self.suspects, self.space = 0, self._window
+        return kept
 
     def abandon(self) -> list[Publish]:
         """Remove and return all publishes that are not confirmed: the service has stopped."""

@@ -25,25 +25,39 @@ class RetryPolicy:
         attempts: the number of attempts in all, at least 1. By default there is one retry, at once.
         delays: the times before the second attempt, the third and so on, seconds. The last one is used for all further
             attempts, too. Without delays a failed message goes back to its queue at once.
+        counted: whether a failed message is published again at the end of its queue, with a header that counts its
+            failures, and not given back. So the count is right whichever worker fails, on a queue of any kind. The
+            price is the place of the message in its queue, and permission to publish to the default exchange.
+        max_losses: how often a message may come back without a failure, because its link or its worker was lost. A
+            message that was lost more often is dead-lettered without an attempt, because it may be the cause. Only a
+            quorum queue counts this for all workers (docs/architecture.rst, "Counting attempts"). The default is less
+            than the delivery limit of RabbitMQ 4, which is 20, so that the service logs the reason.
 
     Raises:
-        LocalError: ``attempts`` is not a whole number of at least 1, or a delay not a number of seconds from 0.001 to
-            4,000,000.
+        LocalError: ``attempts`` is not a whole number of at least 1, ``max_losses`` not one of at least 0, ``counted``
+            neither true nor false, or a delay not a number of seconds from 0.001 to 4,000,000.
     """
 
     attempts: int = 2
     delays: tuple[float, ...] = ()
+    max_losses: int = 10
+    counted: bool = False
 
     def __post_init__(self) -> None:
-        if type(self.attempts) is not int or self.attempts < 1:
-            raise LocalError(f"RetryPolicy(attempts={self.attempts!r})", hint="give a whole number of at least 1")
+        for name, lowest in (("attempts", 1), ("max_losses", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < lowest:
+                raise LocalError(f"RetryPolicy({name}={value!r})", hint=f"give a whole number of at least {lowest}")
         if type(self.delays) is not tuple or not all(
             is_number(delay) and 0.001 <= delay <= _LONGEST_DELAY for delay in self.delays
         ):
             raise LocalError(f"{self!r}", hint=f"give delays as a tuple of seconds from 0.001 to {_LONGEST_DELAY}")
+        if type(self.counted) is not bool:
+            raise LocalError(f"RetryPolicy(counted={self.counted!r})", hint="give True or False")
 
     def __repr__(self) -> str:
-        return f"RetryPolicy(attempts={self.attempts}, delays={shortened(repr(self.delays), 60)})"
+        counted = ", counted=True" if self.counted else ""
+        return f"RetryPolicy(attempts={self.attempts}, delays={shortened(repr(self.delays), 60)}{counted})"
 
     @classmethod
     def backoff(cls, attempts: int = 6, *, base: float = 1.0, factor: float = 4.0, cap: float = 3600.0) -> RetryPolicy:
@@ -67,6 +81,11 @@ class RetryPolicy:
             delays.append(delay)
             delay = min(cap, delay * factor)
         return cls(attempts, tuple(delays))
+
+    @property
+    def republishes(self) -> bool:
+        """Whether a failed message is published again, with a header that counts its failures."""
+        return self.counted or bool(self.delays)
 
     def gives_up(self, attempt: int) -> bool:
         """Return whether a message is dead-lettered after its attempt number ``attempt``, from 1, has failed."""

@@ -13,13 +13,20 @@ from typing import Any, Final
 
 from pamqp.commands import Basic, Queue
 
-from eda_core.messages.headers import ATTEMPT, DELIVERY_COUNT_HEADER, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY, ROUTING
+from eda_core.messages.headers import (
+    ACQUIRED_COUNT_HEADER,
+    ATTEMPT,
+    DELIVERY_COUNT_HEADER,
+    ORIGIN_EXCHANGE,
+    ORIGIN_ROUTING_KEY,
+    ROUTING,
+)
 from eda_core.messages.properties import Properties
 from eda_core.messages.routing import MAX_HEADER_BYTES
 
 #: The first characters of the broker's own headers, which must not be published again (docs/design.rst, "Republished
 #: x-death").
-_DEATH: Final = ("x-death", "x-first-death", "x-last-death", DELIVERY_COUNT_HEADER)
+_DEATH: Final = ("x-death", "x-first-death", "x-last-death", DELIVERY_COUNT_HEADER, ACQUIRED_COUNT_HEADER)
 
 
 #: The other properties that a copy has.

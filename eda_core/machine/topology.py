@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from pamqp import base
 from pamqp.commands import Basic, Exchange, Queue
@@ -16,9 +17,15 @@ from pamqp.commands import Basic, Exchange, Queue
 from eda_core.machine import retry
 from eda_core.machine.config import Config
 from eda_core.messages.routing import COMMANDS, EVENTS, EXCHANGES, queue_name
+from eda_core.text import shortened
 
 #: The consumer tag for the results of calls. The tags of the other consumers are the names of their exchanges.
 REPLIES: Final = "replies"
+#: No arguments.
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+#: The names of two reply codes of AMQP 0-9-1, 406 and 403. RabbitMQ begins its texts with these names.
+_DIFFERENT, _NOT_ALLOWED = "PRECONDITION_FAILED", "ACCESS_REFUSED"
+_QUEUE, _EXCHANGE = "queue", "exchange"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +67,22 @@ def subscriptions(config: Config) -> tuple[Subscription, ...]:
     )
 
 
-def declarations(wanted: Sequence[Subscription], delays: Iterable[float]) -> tuple[base.Frame, ...]:
-    """Return the commands of the first step: all four exchanges, the queues, and a retry queue for each delay."""
+def declarations(
+    wanted: Sequence[Subscription], delays: Iterable[float], arguments: Mapping[str, Any] = NOTHING
+) -> tuple[base.Frame, ...]:
+    """Return the commands of the first step: all four exchanges, the queues, and a retry queue for each delay.
+
+    Args:
+        arguments: those of the queues that have a name (:func:`queue_arguments`).
+    """
     exchanges = (Exchange.Declare(exchange=name, exchange_type="topic", durable=True) for name in EXCHANGES)
     queues = (
-        Queue.Declare(queue=subscription.queue, durable=bool(subscription.queue), exclusive=not subscription.queue)
+        Queue.Declare(
+            queue=subscription.queue,
+            durable=bool(subscription.queue),
+            exclusive=not subscription.queue,
+            arguments=dict(arguments) if subscription.queue else {},
+        )
         for subscription in wanted
     )
     retries = (
@@ -74,6 +92,65 @@ def declarations(wanted: Sequence[Subscription], delays: Iterable[float]) -> tup
         for delay in dict.fromkeys(delays)
     )
     return (*exchanges, *queues, *retries)
+
+
+def queue_arguments(config: Config) -> Mapping[str, Any]:
+    """Return the arguments of the queues for events and commands."""
+    if not config.queue_type:
+        return NOTHING
+    limit = {"x-delivery-limit": config.delivery_limit} if config.queue_type == "quorum" else {}
+    return {"x-queue-type": config.queue_type, **limit}
+
+
+class Given:
+    """What the operator has declared in another way, or the service may not declare. It is used as it is.
+
+    The machine learns that from the broker, which closes the channel: with 406 if an exchange or a queue exists with
+    other properties, with 403 if the user has no permission to configure it. A passive declaration only checks that it
+    exists, and needs no permission (AMQP 0-9-1, the field ``passive``).
+    """
+
+    __slots__ = ("_names",)
+
+    def __init__(self) -> None:
+        self._names: set[tuple[str, str]] = set()
+
+    def applied(self, commands: Iterable[base.Frame]) -> tuple[base.Frame, ...]:
+        """Return the commands, with passive declarations of what is given."""
+        return tuple(self._passive(each) if _name(each) in self._names else each for each in commands)
+
+    def learn(self, refused: base.Frame, reason: str) -> str | None:
+        """Note why the broker has refused a declaration. Return what to report; ``None`` if this changes nothing.
+
+        What was given and is gone is declared again.
+        """
+        name = _name(refused)
+        if not name[1]:
+            return None
+        if refused.passive:  # type: ignore[attr-defined]  # only declarations have a name here
+            self._names.discard(name)
+            return None
+        kind, given = name
+        if _NOT_ALLOWED in reason and kind == _EXCHANGE:  # who may not declare one may hardly declare the others
+            self._names.update((_EXCHANGE, each) for each in EXCHANGES)
+            return f"the exchanges are used as they are, because the broker refuses to declare one: {reason}"
+        if _NOT_ALLOWED not in reason and _DIFFERENT not in reason:
+            return None
+        self._names.add(name)
+        return f"the {kind} {shortened(given)} is used as it is, because the broker refuses to declare it: {reason}"
+
+    @staticmethod
+    def _passive(command: base.Frame) -> base.Frame:
+        if isinstance(command, Queue.Declare):
+            return Queue.Declare(queue=command.queue, passive=True)
+        return Exchange.Declare(exchange=command.exchange, passive=True)  # type: ignore[attr-defined]
+
+
+def _name(command: base.Frame) -> tuple[str, str]:
+    """Return what is declared: ``("queue", name)`` or ``("exchange", name)``; an empty name if it is neither."""
+    if isinstance(command, Queue.Declare):
+        return _QUEUE, command.queue or ""
+    return _EXCHANGE, command.exchange or "" if isinstance(command, Exchange.Declare) else ""
 
 
 def queue_names(wanted: Sequence[Subscription], replies: Sequence[base.Frame]) -> Mapping[str, str] | None:

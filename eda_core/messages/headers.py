@@ -22,9 +22,12 @@ ORIGIN_EXCHANGE: Final = "origin_exchange"
 #: The routing key with which it was published first.
 ORIGIN_ROUTING_KEY: Final = "origin_routing_key"
 
-#: How often a quorum queue delivered the message before. It may be 0 or absent on the first delivery (docs/design.rst,
-#: "Delivery counts").
+#: How often the message came back to a quorum queue; from RabbitMQ 4.3 on, without those times when a consumer gave it
+#: back. It may be 0 or absent (docs/design.rst, "Delivery counts" and "Acquired count").
 DELIVERY_COUNT_HEADER: Final = "x-delivery-count"
+#: How often a quorum queue delivered the message before. RabbitMQ writes it from version 4.3 on (docs/design.rst,
+#: "Acquired count").
+ACQUIRED_COUNT_HEADER: Final = "x-acquired-count"
 
 #: RabbitMQ also routes a message by these. It would do so with a copy too, and it closes the channel if they are no
 #: lists.

@@ -43,11 +43,15 @@ class Unreadable(Basic.Properties):
     reason: str = ""
 
     @classmethod
-    def of(cls, properties: Basic.Properties, reason: str) -> Unreadable:
-        """Return a copy of ``properties`` for a message that cannot be read for this reason."""
+    def of(cls, properties: Any, reason: str) -> Unreadable:
+        """Return a copy for a message that cannot be read for this reason.
+
+        Args:
+            properties: pamqp's, or an object with the same attributes. It need not have all of them.
+        """
         copy = cls()
-        for name, value in properties:
-            setattr(copy, name, value)
+        for name in cls.attributes():
+            setattr(copy, name, getattr(properties, name, None))
         if isinstance(properties, Unreadable):
             copy.reason = properties.reason
         copy.add(reason)

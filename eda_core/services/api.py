@@ -62,6 +62,12 @@ class ServiceApi(Handlers, Generic[R]):
 
     #: How many messages may be unacknowledged at once, for each queue.
     PREFETCH_COUNT: ClassVar[int] = 10
+    #: The type of the queues for events and commands: ``"classic"`` or ``"quorum"``; "" for the broker's default.
+    #: Queues that exist are used as they are, with a warning if they differ.
+    QUEUE_TYPE: ClassVar[str] = ""
+    #: How often a quorum queue delivers a message before the broker dead-letters it by itself. RabbitMQ 4 has 20 by
+    #: default, RabbitMQ 3 has no limit.
+    DELIVERY_LIMIT: ClassVar[int] = 20
     #: The heartbeat to propose to the broker, seconds. With 0 there are none, and nobody notices a vanished broker.
     HEARTBEAT: ClassVar[int] = 20
     #: The time until a publish that the broker refused is sent again, seconds.
@@ -119,6 +125,8 @@ class ServiceApi(Handlers, Generic[R]):
             "hostname": self.HOSTNAME or hostname,
             "pid": pid,
             "prefetch": self.PREFETCH_COUNT,
+            "queue_type": self.QUEUE_TYPE,
+            "delivery_limit": self.DELIVERY_LIMIT,
             "heartbeat": self.HEARTBEAT,
             "retry_delay": self.RETRY_DELAY,
             "blocked_timeout": self.BLOCKED_TIMEOUT,

@@ -85,7 +85,7 @@ class EventBatch:
 
         def add(*, now: float) -> list[Effect]:
             nonlocal full
-            full = self._events.add(DeliveryId(delivery), event, now) or driver.machine.stopping
+            full = self._events.add(driver.machine, DeliveryId(delivery), event, now) or driver.machine.stopping
             return []
 
         driver.ask(lambda: self._begin(DeliveryId(delivery), add))

@@ -75,7 +75,8 @@ class Handlers:
     def on_unconfigured(self) -> Any:
         """Ask for a configuration. This is called after each connection if the service subscribes to configurations.
 
-        The service receives no other messages until it is configured.
+        The service receives no other messages until it is configured. If a configuration is dead-lettered before that,
+        because its handler failed or it is no message, this is called again after a while, and each time later.
         """
 
 

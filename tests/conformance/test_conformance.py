@@ -34,11 +34,15 @@ ON_ONE_BROKER = {"a_stop_ends_though_the_peer_is_frozen"}
 
 #: Where handlers run in the thread of the network, one that does not end can be ended in the main thread only.
 ENDS_HANDLERS = {"a_stop_has_a_deadline"}
+#: Where handlers run in the thread of the network, a lost link is noticed when they have ended.
+IN_THREADS = {"a_handler_that_runs_goes_on_after_a_lost_link"}
 #: With threads pika does the same with the network; checks that wait for heartbeats and time-outs need no second run.
 SLOW = {"a_frozen_peer_is_noticed", "a_stop_ends_though_the_peer_is_frozen"}
 
 
 def to_be_run(check: str, adapter: str, broker: str) -> bool:
+    if check in IN_THREADS:
+        return adapter != "eda_pika"
     if adapter == THREADED and check not in ENDS_HANDLERS:
         return broker == "embedded" and check not in SLOW
     return broker == "embedded" or check not in ON_ONE_BROKER

@@ -7,12 +7,14 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pika
 import pytest
+from pamqp.commands import Queue
 
 from eda_tools.broker import EmbeddedBrokerThread
+from eda_tools.bus import queues
 from eda_tools.bus.connect import session
 from eda_tools.bus.queues import QueueKind, queue_kind
 from eda_tools.cli.output import Output
@@ -67,6 +69,36 @@ def test_a_queue_of_a_thousand_is_left_as_it_was(broker: BrokerUnderTest, bench:
     assert left[:MANY] == published
     assert [seen.routing_key for seen in left[MANY:]] == ["Later"]
     assert bench.waiting() == 0, "something was dead-lettered"
+
+
+def test_a_large_queue_is_whole_when_it_says_so(broker: BrokerUnderTest, bench: Operator) -> None:
+    """RabbitMQ puts back one by one, and ever more slowly, what was taken by basic.get."""
+    bench.many(5 * MANY)
+    inspected = ran("inspect_queue", broker.url, EVENTS_QUEUE, "--headers-only", "--group-by", "key")
+    assert bench.waiting(EVENTS_QUEUE) == 5 * MANY
+    assert f"all {5 * MANY} that were read are back" in inspected.err
+    assert numbers(bench) == list(range(5 * MANY))
+
+
+def test_a_queue_to_which_messages_come_back_is_counted_when_it_does_not_grow_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another tool may just have ended."""
+
+    class Growing:
+        counts: ClassVar[list[int]] = [10, 20, 30, 30, 40]
+
+        async def queue(self, name: str) -> Queue.DeclareOk:
+            return Queue.DeclareOk(name, self.counts.pop(0), 0)
+
+    async def classic(*_: object) -> QueueKind:
+        return QueueKind(queues.CLASSIC)
+
+    session: Any = Growing()
+    output: Any = None
+    monkeypatch.setattr(queues, "queue_kind", classic)
+    kind, found = asyncio.run(queues.safe_to_read(session, "letters", output, force=False))
+    assert (kind, found.message_count, session.counts) == (queues.CLASSIC, 30, [40])
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
@@ -247,7 +279,7 @@ def test_quorum_queues_are_refused(
     bench.channel.basic_nack(method.delivery_tag)
     forced = ran("inspect_queue", "--force", "--json", broker.url, "q")
     assert forced.status == 0
-    of_43 = broker.node is not None and broker.node.version >= (4, 3)
+    of_43 = broker.node is None or broker.node.version >= (4, 3)
     assert forced.objects[0]["headers"]["x-acquired-count" if of_43 else "x-delivery-count"] == 1
     assert bench.waiting("q") == 1
 

@@ -74,7 +74,10 @@ async def run(args: argparse.Namespace, output: Output) -> int:
         shown = read = 0
         async with reading(broker, args.queue, force=args.force) as reader:
             while read < found.message_count and (not args.count or shown < args.count):
-                got = await reader.next()
+                wanted = found.message_count - read
+                if args.count and args.where is None:
+                    wanted = min(wanted, args.count - shown)
+                got = await reader.next(wanted)
                 if got is None:
                     break
                 read += 1
@@ -84,8 +87,17 @@ async def run(args: argparse.Namespace, output: Output) -> int:
                     see(read, got[1], parts)
             if groups is not None:
                 _show_groups(groups, output)
-    output.note(f"{shown} shown of {found.message_count} in {args.queue!r}; all {read} that were read are back")
+    output.note(f"{shown} shown of {found.message_count} in {args.queue!r}; {_back(read, reader.missing)}")
     return DONE
+
+
+def _back(read: int, missing: int) -> str:
+    if not missing:
+        return f"all {read} that were read are back"
+    return (
+        f"{missing} of the {read} that were read are not seen in it again: others took them, they expired, or the "
+        "broker has not put them back yet"
+    )
 
 
 def _taken(consumers: int | None) -> str:

@@ -32,6 +32,7 @@ from eda_core.testing.conformance.script import (
     Limit,
     Links,
     NotConforming,
+    Notes,
     Open,
     Restart,
     Say,
@@ -59,6 +60,37 @@ def _relay(payload: Any, conversation: str, _meta: Any) -> Steps:
 
 def _listener() -> Worker:
     return Worker("listener", events=["Happened"], handlers={"Happened": accept})
+
+
+def a_handler_that_runs_goes_on_after_a_lost_link() -> Script:
+    """The message is delivered again while its handler runs. It is not handled twice, and published is what it does."""
+
+    def slow(payload: Any, conversation: str, _meta: Any) -> Steps:
+        if payload:
+            yield Say("behind it")
+            return
+        yield Call("publish_event", "Relayed", 1, conversation)
+        yield Hold("gate")
+        yield Call("publish_event", "Relayed", 2, conversation)
+
+    service = Worker("service", events=["Happened"], handlers={"Happened": slow})
+    yield Declare("tap", "events", "Relayed")
+    yield Start(service)
+    yield event("Happened", 0, message_id="slow")
+    yield Seen(service, "Happened")
+    yield Cut()
+    yield Seen(service, "ready", 2)
+    yield event("Happened", 1)
+    yield Seen(service, "behind it")  # so the other one has been delivered again, too
+    yield Open(service, "gate")
+    taken = [(yield Take("tap")).payload, (yield Take("tap")).payload]
+    equal(taken, [1, 2], "what the handler has published")
+    yield Stop(service)
+    yield Ended(service)
+    equal((yield Count("service.events")), 0, "messages left in the queue")
+    equal((yield Count("tap")), 0, "more that was published")
+    notes = yield Notes(service)
+    equal(notes.count("Happened"), 2, "handlers that began")
 
 
 def brokers_are_tried_in_turn() -> Script:
@@ -134,16 +166,18 @@ def a_deleted_queue_is_declared_again() -> Script:
     yield Seen(listener, "Happened")
 
 
-def a_refused_declaration_is_tried_again() -> Script:
-    """The queue exists with other arguments. The service tries until an operator has deleted it, and then serves."""
+def a_queue_that_differs_is_used_as_it_is() -> Script:
+    """The queue exists with other arguments. The service uses it, and declares its own when that one is deleted."""
     listener = _listener()
     yield Declare("listener.events", arguments={"x-max-length": 7})
-    yield Start(listener, until=None)
-    yield Links(5)  # at most two are opened in one attempt
-    yield Delete("listener.events")
-    yield Seen(listener, "ready")
+    yield Start(listener)
     yield event("Happened", 1)
     yield Seen(listener, "Happened")
+    yield Delete("listener.events")
+    yield Seen(listener, "ready", 2)
+    yield event("Happened", 2)
+    yield Seen(listener, "Happened", 2)
+    yield from stop(listener)
 
 
 def an_alarm_stops_publishing_but_not_acknowledging() -> Script:
@@ -347,8 +381,9 @@ FAULTS: Final[tuple[Check, ...]] = tuple(
         wrong_credentials_everywhere_end_the_service,
         cut_connections_lose_nothing,
         a_killed_broker_loses_nothing,
+        a_handler_that_runs_goes_on_after_a_lost_link,
         a_deleted_queue_is_declared_again,
-        a_refused_declaration_is_tried_again,
+        a_queue_that_differs_is_used_as_it_is,
         an_alarm_stops_publishing_but_not_acknowledging,
         a_full_buffer_fails_no_message,
         a_publish_that_the_broker_does_not_take_stops_nothing,

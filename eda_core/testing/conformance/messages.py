@@ -148,6 +148,21 @@ def configuration_is_asked_for_again_after_a_lost_link() -> Script:
     equal((yield Notes(service))[-3:], ["Settings", "ready", "Happened"], "what happened then")
 
 
+def a_configuration_of_no_use_is_asked_for_again() -> Script:
+    """A handler that fails, or bytes that are no message, leave the service unconfigured, and it says so again."""
+    source, service = Worker("source"), _configured_worker()
+    yield Start(source)
+    yield Start(service, until="unconfigured")
+    yield Do(source, "publish_configuration", "Settings", {"incomplete": True})
+    yield Seen(service, "unconfigured", 2)
+    yield Put("configurations", "Settings", b"\xff", Basic.Properties(content_type=CBOR))
+    yield Seen(service, "unconfigured", 3)
+    yield Do(source, "publish_configuration", "Settings", {"complete": True})
+    yield Seen(service, "ready")
+    expected = ["unconfigured", "Settings", "Settings", "unconfigured", "unconfigured", "Settings", "ready"]
+    equal((yield Notes(service)), expected, "what happened; a handler that fails has a second attempt")
+
+
 def unknown_names_are_dead_lettered() -> Script:
     """A message without a handler is a mistake, and somebody has to look at it."""
     service = Worker("service", events=["#"], handlers={"Happened": accept})
@@ -288,6 +303,7 @@ MESSAGES: Final[tuple[Check, ...]] = tuple(
         commands_are_answered_to_who_sent_them,
         business_waits_for_the_configuration,
         configuration_is_asked_for_again_after_a_lost_link,
+        a_configuration_of_no_use_is_asked_for_again,
         unknown_names_are_dead_lettered,
         invalid_messages_are_dead_lettered,
         unreadable_messages_are_dead_lettered,

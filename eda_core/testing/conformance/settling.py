@@ -237,6 +237,29 @@ def retries_may_be_delayed() -> Script:
     equal((yield Count("tap")), 0, "messages of failed attempts")
 
 
+def failures_may_be_counted_for_all_workers() -> Script:
+    """With RetryPolicy(counted=True) a message has exactly its attempts, whichever worker of a service fails."""
+
+    def fail(payload: Any, _conversation: str, _meta: Any) -> Steps:
+        attempts.append(payload)
+        yield Say("begun")
+        raise RuntimeError("as asked")
+
+    attempts: list[Any] = []
+    settings = {"RETRY_POLICY": RetryPolicy(5, counted=True)}
+    workers = [Worker("service", events=["Happened"], handlers={"Happened": fail}, settings=settings) for _ in range(3)]
+    for worker in workers:
+        yield Start(worker)
+    for number in range(6):
+        yield event("Happened", number, message_id=f"m{number}")
+    dead = set()
+    for _ in range(6):
+        dead.add((yield Take(DEAD_LETTERS)).payload)
+    equal(dead, set(range(6)), "dead letters")
+    equal({number: attempts.count(number) for number in range(6)}, dict.fromkeys(range(6), 5), "attempts at each")
+    equal((yield Count("service.events")), 0, "messages left in the queue")
+
+
 SETTLING: Final[tuple[Check, ...]] = tuple(
     check_of(script)
     for script in (
@@ -249,5 +272,6 @@ SETTLING: Final[tuple[Check, ...]] = tuple(
         a_tag_of_a_lost_link_does_no_harm,
         prefetch_bounds_what_is_handled_at_once,
         retries_may_be_delayed,
+        failures_may_be_counted_for_all_workers,
     )
 )

@@ -60,8 +60,8 @@ class Batches:
         node = self._state.node(index)
         run = node.runs[delivery]
         assert node.batch is not None
-        node.runs[delivery] = run._replace(made=run.made + 1)
-        if node.batch.add(delivery, run.label, self._state.now):
+        node.runs[delivery] = run._replace(made=run.made + 1, collected=True, adoptable=False)
+        if node.batch.add(self._state.machine(index), delivery, run.label, self._state.now):
             self.hand_over(index, delivery)
         else:
             self._handlers.end_batched(index, delivery)

@@ -61,9 +61,7 @@ class Handlers:
         """A handler is over, or its message is settled by hand; the machine is told by its input ``method``."""
         node = self._state.node(index)
         run = node.runs.pop(delivery)
-        counts = self._judge.ended(node, delivery, run, end)
-        if counts and end is FAILED and self._state.scenario.plan(run.label).configures and not node.configured:
-            node.wants_configuration = True
+        self._judge.ended(node, delivery, run, end)
         self._machines.tell(index, method, delivery, *arguments, **named)
 
     def end_batched(self, index: int, delivery: DeliveryId) -> None:

@@ -75,6 +75,7 @@ class Images:
         present = node.links.get(epoch)
         newest = 0 if present is None else present.newest
         order = {key: rank for rank, key in enumerate(sorted(node.unconfirmed))}
+        places = {delivery: place for place, delivery in enumerate(node.runs)}
         return (
             self._machine(node, now),
             tuple([_link(link, epoch - each, ranks.get(link.connection), order) for each, link in node.links.items()]),
@@ -89,6 +90,7 @@ class Images:
                 [
                     (
                         newest - tag,
+                        places.get(each.id),
                         each.label,
                         each.end,
                         each.retried,
@@ -104,6 +106,8 @@ class Images:
                         each.post.label,
                         each.held,
                         each.delivery and newest - (each.delivery & TAG_MASK),
+                        places.get(each.delivery),
+                        places.get(each.run),
                         each.ticket > 0,
                         each.retry,
                         each.unwanted,
@@ -115,6 +119,7 @@ class Images:
                 node.outside,
                 node.seen,
                 node.unseen,
+                tuple(sorted((newest - tag, label) for tag, label in node.copied)),
                 node.wants_space,
                 node.over,
                 node.wants_configuration,

@@ -15,7 +15,7 @@ from eda_core.machine import effects as fx
 from eda_core.machine import link as life
 from eda_core.machine.calls import answer
 from eda_core.machine.config import Config
-from eda_core.machine.identifiers import TAG_MASK, DeliveryId, PublishId
+from eda_core.machine.identifiers import DeliveryId, PublishId
 from eda_core.messages.codec import encode
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS
 from eda_core.messages.values import Command, Configuration, Event, Result
@@ -66,7 +66,7 @@ class Judge:
         number = node.machine.published
         node.unconfirmed[number] = publish
         if within is not None:
-            node.unsettled[within.id & TAG_MASK] = within._replace(publishes=(*within.publishes, number))
+            node.unsettled[within.tag] = within._replace(publishes=(*within.publishes, number))
         elif buffered(node) > node.machine.config.buffer:
             raise Violation("R9", f"{buffered(node)} publishes in a buffer of {node.machine.config.buffer}")
 
@@ -105,7 +105,7 @@ class Judge:
         elif delivery is not None and delivery.end is SUCCEEDED:
             self._fail_group(node, delivery)
             self.mark(node, publish.delivery, FAILED)
-            self._count_failure(delivery.label)
+            self._count_failure(node, delivery.label)
             self._forget_held(node, publish.delivery)
         node.unconfirmed.pop(key, None)
         return ""
@@ -127,6 +127,10 @@ class Judge:
                 node.unconfirmed[key] = node.unconfirmed[key]._replace(unwanted=True)
             else:
                 del node.unconfirmed[key]
+
+    def acknowledgement_arrives(self, node: Node, tag: int, multiple: bool) -> None:
+        """The broker knows now that these messages need not be delivered again."""
+        node.copied = frozenset(each for each in node.copied if each[0] != tag and not (multiple and each[0] < tag))
 
     def never_seen(self, index: int, link: SimulatedLink) -> None:
         """The machine has given up a link: the deliveries on their way to it come again, marked as redelivered."""
@@ -162,9 +166,11 @@ class Judge:
         if end is REQUEUED:
             state.requeues = {**state.requeues, run.label: state.requeues.get(run.label, 0) + 1}
         if end is FAILED:
-            self._count_failure(run.label)
+            self._count_failure(node, run.label)
             if not run.deferred:
-                self._fail_group(node, node.unsettled[delivery & TAG_MASK])
+                found = node.delivery(delivery)
+                assert found is not None
+                self._fail_group(node, found)
                 self._forget_held(node, delivery)
         return True
 
@@ -172,16 +178,17 @@ class Judge:
         """Note how a handler ended. Returns whether its delivery still counts."""
         found = node.delivery(delivery)
         if found is None:
+            self._forget_held(node, delivery)
             return False
-        node.unsettled[delivery & TAG_MASK] = found._replace(end=end)
+        node.unsettled[found.tag] = found._replace(end=end)
         return True
 
     def acknowledged_together(self, node: Node, deliveries: list[Unsettled]) -> None:
         """The callback of a batch has returned."""
-        group = tuple(each.id & TAG_MASK for each in deliveries)
+        group = tuple(each.tag for each in deliveries)
         for each in deliveries:
             end = SUCCEEDED if each.end is DEFERRED else each.end
-            node.unsettled[each.id & TAG_MASK] = each._replace(end=end, group=group)
+            node.unsettled[each.tag] = each._replace(end=end, group=group)
 
     def failed_together(self, node: Node, deliveries: list[Unsettled]) -> None:
         """The callback of a batch has failed. A message whose handler still runs fails when that ends."""
@@ -189,18 +196,19 @@ class Judge:
             if each.end is RUNS:
                 node.runs[each.id] = node.runs[each.id]._replace(doomed=True)
             else:
-                node.unsettled[each.id & TAG_MASK] = each._replace(end=FAILED, group=())
-                self._count_failure(each.label)
+                node.unsettled[each.tag] = each._replace(end=FAILED, group=())
+                self._count_failure(node, each.label)
 
     def _fail_group(self, node: Node, failed: Unsettled) -> None:
         """The handler in which a callback ran has failed. If what that published is not safe, the whole batch has."""
         if any(key in node.unconfirmed for key in failed.publishes):
-            others = [
-                node.unsettled[tag] for tag in failed.group if tag in node.unsettled and tag != failed.id & TAG_MASK
-            ]
+            others = [node.unsettled[tag] for tag in failed.group if tag in node.unsettled and tag != failed.tag]
             self.failed_together(node, others)
 
-    def _count_failure(self, label: str) -> None:
+    def _count_failure(self, node: Node, label: str) -> None:
+        """A handler has failed. That does not count if it is to be published and the broker has lost the link."""
+        if node.machine.config.retry.republishes and _is_cut(node):
+            return
         self._state.failures = {**self._state.failures, label: self._state.failures.get(label, 0) + 1}
 
     # -- links that end -----------------------------------------------------------------------------------------------
@@ -208,19 +216,52 @@ class Judge:
     def link_lost(self, node: Node) -> None:
         """No delivery of the link counts any more: when a message is redelivered, its handler publishes again."""
         self._state.settled |= {each.label for each in node.unsettled.values() if each.end is FAILED}
+        self._state.settled |= {label for _, label in node.copied}
+        node.copied = frozenset()
         node.unconfirmed = {key: publish for key, publish in node.unconfirmed.items() if not publish.unwanted}
         self.link_closed(node)
 
     def link_closed(self, node: Node) -> None:
         """As :meth:`link_lost`, of a link that the machine closes itself."""
-        node.unconfirmed = {key: publish for key, publish in node.unconfirmed.items() if not publish.held}
+        closing = node.machine.state in (life.CLOSING, life.STOPPED)
+        self._orphan(node)
         node.unsettled.clear()
+        node.unconfirmed = {
+            key: publish
+            for key, publish in node.unconfirmed.items()
+            if not publish.held or (not closing and node.orphan(publish.delivery) is not None)
+        }
         node.configured = False
-        if node.machine.state in (life.CLOSING, life.STOPPED):
+        if closing:
             silent = [each for each in node.unconfirmed.values() if not each.call or not self._may_give_up(node)]
             if silent:
                 raise Violation("I3", f"stopped without a word of {[each.post.label for each in silent]}")
             node.unconfirmed.clear()
+
+    def _orphan(self, node: Node) -> None:
+        """Note which handlers go on for the next delivery of their message: those whose message can be recognized."""
+        here = [each.label for each in node.unsettled.values() if each.end is not RESULT]
+        here += [run.label for delivery, run in node.runs.items() if node.orphan(delivery)]
+        for delivery, run in node.runs.items():
+            known = self._state.scenario.message_ids and here.count(run.label) == 1
+            node.runs[delivery] = run._replace(adoptable=known and not run.deferred and not run.collected)
+
+    def adopter(self, node: Node, label: str, redelivered: bool) -> DeliveryId | None:
+        """Return the delivery whose handler has to go on for a message that is delivered; ``None`` if there is none.
+
+        A service that stops gives the message back.
+        """
+        if not redelivered or node.machine.state is life.DRAINING:
+            return None
+        found = (each for each, run in node.runs.items() if run.adoptable and run.label == label)
+        return next(found, None)
+
+    def adopted(self, node: Node, delivery: DeliveryId, tag: int) -> None:
+        """A message is delivered again while its handler runs. What that has published counts for the new delivery."""
+        run = node.runs[delivery]
+        node.runs[delivery] = run._replace(adoptable=False)
+        publishes = tuple(key for key, publish in node.unconfirmed.items() if publish.run == delivery)
+        node.unsettled[tag] = Unsettled(delivery, tag, run.label, publishes=publishes)
 
     def _may_give_up(self, node: Node) -> bool:
         """Whether a service may end with work unfinished."""
@@ -264,7 +305,9 @@ class Judge:
         for tag in tags:
             settled = node.unsettled.pop(tag)
             self._judge_acknowledged(node, settled, effect)
-            if settled.end is not RESULT:
+            if settled.end is FAILED:  # its copy is tried again, and the message too if this is lost
+                node.copied |= {(tag, settled.label)}
+            elif settled.end is not RESULT:
                 self._state.settled |= {settled.label}
             if settled.end is SUCCEEDED:
                 self._state.done |= {settled.label}
@@ -295,10 +338,8 @@ class Judge:
                 raise Violation("I2", f"{effect} requeues {label} while its handler runs")
             if settled.end is REJECTED:
                 raise Violation("I4", f"{effect} requeues {label}, which its handler rejected")
-            failures = self._state.failures.get(label, 0)
-            attempts = node.machine.config.retry.attempts
-            if settled.end is FAILED and failures >= attempts and not self._disturbed(node, label):
-                raise Violation("I4", f"{label} is tried again after {failures} failed attempt(s)")
+            if settled.end is FAILED:
+                self._judge_trying_again(node, label)
         else:
             if settled.end is FAILED:
                 self._judge_giving_up(node, label)
@@ -308,28 +349,37 @@ class Judge:
                 raise Violation("I1", f"{effect} rejects {label} before what it published is confirmed")
             self._state.settled |= {label}
 
+    def _judge_trying_again(self, node: Node, label: str) -> None:
+        """I4: a message is not tried more often than the policy says."""
+        failures = self._state.failures.get(label, 0)
+        if failures >= node.machine.config.retry.attempts and not self._disturbed(node, label):
+            raise Violation("I4", f"{label} is tried again after {failures} failed attempt(s)")
+
     def _judge_giving_up(self, node: Node, label: str) -> None:
         """I4: a message is dead-lettered after exactly the attempts of the policy; requeues by hand are attempts too.
 
-        A redelivered message of which its worker knows nothing counts as failed once, elsewhere. A delayed retry that
-        is lost with its link begins anew, so there may be more attempts.
+        What a worker cannot know of may lead to more attempts, and never to fewer.
         """
         failures = self._state.failures.get(label, 0)
-        retry, disturbed = node.machine.config.retry, self._disturbed(node, label)
-        fewest = retry.attempts - 1 if disturbed and not retry.delays else retry.attempts
-        most = failures if disturbed else retry.attempts
-        if not max(1, fewest - self._state.requeues.get(label, 0)) <= failures <= most:
-            raise Violation("I4", f"{label} is dead-lettered after {failures} of {retry.attempts} attempts")
+        failures += node.machine.config.retry.republishes and _is_cut(node)  # it has failed all the same
+        attempts = node.machine.config.retry.attempts
+        most = failures if self._disturbed(node, label) else attempts
+        if not max(1, attempts - self._state.requeues.get(label, 0)) <= failures <= most:
+            raise Violation("I4", f"{label} is dead-lettered after {failures} of {attempts} attempts")
 
     def _disturbed(self, node: Node, label: str) -> bool:
         """Whether something happened to a message that its worker cannot know of.
 
-        Another worker may have failed with it. It may have been settled, and that was lost with the link. It may be
-        redelivered and never have arrived. A delayed retry leaves a copy when its confirm is lost.
+        Another worker may have failed with it, and the message does not say so. It may have been settled, and that was
+        lost with the link. A message that is published again leaves a copy when its confirm is lost, or comes late.
         """
         state = self._state
-        doubled = bool(node.machine.config.retry.delays) and (node.machine.epoch > 1 or state.spent("refusal"))
-        return label in node.unseen or label in state.settled or len(state.nodes) > 1 or doubled
+        if node.machine.config.retry.republishes:
+            others = [other for other in state.nodes if other is not node]  # the broker may have lost their links
+            failed = {each.label for other in others for each in other.unsettled.values() if each.end is FAILED}
+            failed |= {copied for other in others for _, copied in other.copied}
+            return label in state.settled or label in failed or _is_cut(node) or state.spent("refusal")
+        return label in state.settled or len(state.nodes) > 1
 
     def publish(self, node: Node, link: SimulatedLink, effect: fx.Publish) -> None:
         """A publish goes out: the machine has accepted it, it is complete, and its time has come."""
@@ -339,8 +389,8 @@ class Judge:
         if publish is None:
             raise Violation("I3", f"{effect!r} was confirmed, forgotten or never asked for, and is sent")
         label = publish.post.label
-        delivery = node.unsettled.get(publish.delivery & TAG_MASK)
-        if publish.held and delivery is not None and delivery.end is RUNS:
+        delivery = node.delivery(publish.delivery)
+        if publish.held and (node.orphan(publish.delivery) or (delivery is not None and delivery.end is RUNS)):
             raise Violation("R6", f"{label} is sent although its handler has not succeeded")
         if effect.pid in link.sent.values():
             raise Violation("I3", f"{label} is sent twice")
@@ -358,12 +408,13 @@ class Judge:
 
     def _delayed_retry(self, node: Node, effect: fx.Publish, delivery: DeliveryId) -> None:
         """The machine publishes a retry by itself."""
-        failed = node.unsettled.get(delivery & TAG_MASK)
+        failed = node.delivery(delivery)
         if failed is None or failed.end is not FAILED or failed.retried:
             raise Violation("I4", f"nobody asked for {effect!r}")
+        self._judge_trying_again(node, failed.label)
         node.unconfirmed[effect.pid] = Unconfirmed(Post(Event("", failed.label, "")), True, delivery, retry=True)
         publishes = (*failed.publishes, effect.pid)
-        node.unsettled[delivery & TAG_MASK] = failed._replace(publishes=publishes, retried=True)
+        node.unsettled[failed.tag] = failed._replace(publishes=publishes, retried=True)
 
     def _judge_reachable(self, effect: fx.Publish) -> None:
         """The command of a call goes out: the queue for its result is there."""
@@ -381,7 +432,7 @@ class Judge:
             raise Violation("I2", f"{effect!r} is dispatched twice")
         found = node.delivery(effect.delivery)
         if found is None or found.label != label or found.end is RESULT:
-            raise Violation("I2", f"{effect!r} is not what was delivered")
+            raise Violation("I2", f"{effect!r} is not what was delivered, or its handler runs already")
         config = node.machine.config
         if config.configurations and not node.configured and not isinstance(effect.message, Configuration):
             raise Violation("life", f"{effect!r} while the service is not configured")
@@ -496,6 +547,11 @@ class Judge:
         if expected and any(call.label == label for call in node.calls.values()):
             raise Violation("call", f"its result does not end {label}")
 
+    def _waits_for_configuration(self, node: Node) -> bool:
+        """Whether a service is not configured although somebody answers its requests."""
+        wanted = bool(node.machine.config.configurations) and self._state.scenario.configuration is not None
+        return wanted and not node.configured and not node.over
+
     # -- at rest ------------------------------------------------------------------------------------------------------
 
     def quiet(self) -> None:
@@ -503,6 +559,8 @@ class Judge:
         state = self._state
         for node in state.nodes:
             problem = _unfinished(node)
+            if problem is None and self._waits_for_configuration(node):
+                problem = "it waits for a configuration, and has not asked for one"
             if problem is not None:
                 raise Violation("I5", f"it is quiet, but of {node.machine!r}: {problem}")
         if any(node.over for node in state.nodes):
@@ -514,6 +572,12 @@ class Judge:
         poison = {label for label in state.promised if state.scenario.plan(label).poison} - dead
         if poison:
             raise Violation("I4", f"never dead-lettered: {sorted(poison)}")
+
+
+def _is_cut(node: Node) -> bool:
+    """Whether the broker has lost the present link of a worker, which has not noticed that."""
+    link = node.links.get(node.machine.epoch)
+    return link is not None and not link.connection
 
 
 def misfit(publish: Unconfirmed, effect: fx.Publish, config: Config) -> str | None:
@@ -556,7 +620,7 @@ def reply_key(index: int, node: Node) -> str:
 
 def buffered(node: Node) -> int:
     """How many publishes of a worker are in its buffer: all that are not confirmed, except those that handlers hold."""
-    running = {each.id for each in node.unsettled.values() if each.end is RUNS}
+    running = {each.id for each in node.unsettled.values() if each.end is RUNS} | set(filter(node.orphan, node.runs))
     return len(node.unconfirmed) - sum(each.held and each.delivery in running for each in node.unconfirmed.values())
 
 

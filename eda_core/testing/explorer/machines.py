@@ -78,8 +78,8 @@ class Machines:
         machine, node = self._state.machine(index), self._state.node(index)
         epoch, before = machine.epoch, machine.published
         ticket = node.tickets = node.tickets + 1
-        delivery = node.delivery(within)
-        held = not post.immediate and delivery is not None and delivery.end is RUNS
+        delivery, orphan = node.delivery(within), node.orphan(within)
+        held = not post.immediate and (orphan is not None or (delivery is not None and delivery.end is RUNS))
         effects = self._attempt(
             index,
             delivery,
@@ -97,8 +97,9 @@ class Machines:
         accepted = machine.published != before
         if accepted:
             waits_for = within if held and within else DeliveryId(0)
-            causation = "" if delivery is None else cause
-            publish = Unconfirmed(post, held, waits_for, causation, 0 if held else ticket)
+            causation = "" if delivery is None and orphan is None else cause
+            made_by = within or DeliveryId(0)
+            publish = Unconfirmed(post, held, waits_for, causation, 0 if held else ticket, run=made_by)
             self._judge.accepted(node, publish, delivery)
         if held or not accepted:  # nobody has to wait for it
             node.to_tell |= {ticket}
@@ -109,6 +110,7 @@ class Machines:
     def _call(self, index: int, ask: Ask, within: DeliveryId | None, cause: str) -> bool:
         machine, node = self._state.machine(index), self._state.node(index)
         epoch, delivery = machine.epoch, node.delivery(within)
+        within_one = delivery is not None or node.orphan(within) is not None
         ticket = node.calls_made = node.calls_made + 1
         label = f"{ask.label}#{ticket}"
         now = self._state.now
@@ -120,9 +122,10 @@ class Machines:
         if effects is None:
             return False
         correlation_id = f"t{index}-call-{ticket}"
-        conversation_id = correlation_id if delivery is None else "c"
+        conversation_id = "c" if within_one else correlation_id
         message = Command(ask.name, label, conversation_id, reply_key(index, node), correlation_id)
-        publish = Unconfirmed(Post(message), False, cause="" if delivery is None else cause, call=True)
+        made_by = within or DeliveryId(0)
+        publish = Unconfirmed(Post(message), False, cause=cause if within_one else "", call=True, run=made_by)
         self._judge.accepted(node, publish, delivery)
         node.calls[ticket] = OpenCall(label, ask.name, now + ask.timeout, epoch, within)
         if within is not None:

@@ -185,7 +185,10 @@ class Network:
             _tag, method, properties, body = content
             self.route(broker.receive(connection, number, method, properties, body, now=state.now))
         else:
-            self.route(broker.receive(connection, number, content[0], now=state.now))
+            method = content[0]
+            self.route(broker.receive(connection, number, method, now=state.now))
+            if isinstance(method, commands.Basic.Ack) and link.attended:
+                self._judge.acknowledgement_arrives(state.node(index), method.delivery_tag or 0, method.multiple)
             self._judge.lost()
 
     def confirm(self, index: int, epoch: Epoch, tag: int, multiple: bool, ok: bool) -> None:
@@ -216,8 +219,11 @@ class Network:
         result = key == reply_key(index, node)
         if link.attended:
             link.told = tag
-            delivery = delivery_id(link.epoch, tag)
-            node.unsettled[tag] = Unsettled(delivery, label, RESULT if result else RUNS)
+            adopter = None if result else self._judge.adopter(node, label, content[1])
+            if adopter is None:
+                node.unsettled[tag] = Unsettled(delivery_id(link.epoch, tag), tag, label, RESULT if result else RUNS)
+            else:
+                self._judge.adopted(node, adopter, tag)
         if link.attended and result:
             self._tell_result(index, node, link.epoch, label.partition("=")[0], content)
         else:

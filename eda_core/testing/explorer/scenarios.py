@@ -48,6 +48,35 @@ def _request() -> Scenario:
     )
 
 
+def _slow(name: str, first: Plan, **how: Any) -> Scenario:
+    """A handler that still runs when its message comes again."""
+    bounds = {"drop": 1, "haste": 1}
+    return Scenario(f"slow handler, {name}", (service(commands=()),), (event("m"),), {"m": first}, bounds=bounds, **how)
+
+
+def _slow_publishes() -> Scenario:
+    return _slow("publishes at once", Plan((said("m.0", immediate=True),)))
+
+
+def _slow_by_hand() -> Scenario:
+    return _slow("acknowledged by hand", Plan(deferred=True))
+
+
+def _slow_calls() -> Scenario:
+    return _slow("calls", Plan((Ask("m.0"),)), answers={})
+
+
+def _slow_unknown() -> Scenario:
+    return _slow("no message ids", Plan((said("m.0"),)), message_ids=False)
+
+
+def _slow_workers() -> Scenario:
+    return replace(
+        _slow("two workers", Plan((said("m.0"),), poison=True)),
+        services=(service(prefetch=1, retry=RetryPolicy(2)),) * 2,
+    )
+
+
 def _two() -> Scenario:
     return Scenario(
         "two messages, prefetch 2",
@@ -141,6 +170,18 @@ def _configured() -> Scenario:
         request=Post(event("r", "SettingsWanted")),
         configuration=Configuration("Settings", "s", "c"),
         bounds={"drop": 1, "failure": 1},
+    )
+
+
+def _misconfigured() -> Scenario:
+    """No configuration is of use at first."""
+    return Scenario(
+        "failed configurations",
+        (service(configurations=("Settings",), commands=(), retry=RetryPolicy(1)),),
+        plans={"s": Plan(configures=True)},
+        configuration=Configuration("Settings", "s", "c"),
+        bounds={"failure": 2, "drop": 1},
+        fresh=True,
     )
 
 
@@ -334,6 +375,36 @@ def _workers() -> Scenario:
     )
 
 
+def _poisoned_workers() -> Scenario:
+    return Scenario(
+        "two workers, poison",
+        (service(prefetch=1, retry=RetryPolicy(3)),) * 2,
+        (event("p"),),
+        {"p": Plan((said("p.0"),), poison=True)},
+        bounds={"drop": 1},
+    )
+
+
+def _counted() -> Scenario:
+    return Scenario(
+        "two workers, counted",
+        (service(commands=(), prefetch=1, retry=RetryPolicy(3, counted=True)),) * 2,
+        (event("p"),),
+        {"p": Plan((said("p.0"),), poison=True)},
+        bounds={"drop": 1},
+    )
+
+
+def _counted_once() -> Scenario:
+    return Scenario(
+        "counted, refused",
+        (service(commands=(), retry=RetryPolicy(3, counted=True)),),
+        (event("p"), event("m")),
+        {"p": Plan(poison=True), "m": Plan((said("m.0"),))},
+        bounds={"refusal": 1, "failure": 1},
+    )
+
+
 # -- calls ------------------------------------------------------------------------------------------------------------
 
 
@@ -520,6 +591,11 @@ SCENARIOS: Final = tuple(
     for make in (
         _plain,
         _request,
+        _slow_publishes,
+        _slow_by_hand,
+        _slow_calls,
+        _slow_unknown,
+        _slow_workers,
         _two,
         _three,
         _window,
@@ -530,6 +606,7 @@ SCENARIOS: Final = tuple(
         _manual_cut,
         _manual_twice,
         _configured,
+        _misconfigured,
         _outside,
         _refused,
         _full,
@@ -542,6 +619,9 @@ SCENARIOS: Final = tuple(
         _alarm,
         _cancel,
         _workers,
+        _poisoned_workers,
+        _counted,
+        _counted_once,
         _call,
         _call_failed,
         _calls_early,
@@ -611,6 +691,9 @@ DEEP: Final = (
     _deeper("alarm", drop=1, haste=1),
     _deeper("cancelled consumer, restart", restart=1, drop=1),
     _deeper("two workers", drop=1, haste=1),
+    _deeper("two workers, counted", drop=1, haste=1),
+    _deeper("slow handler, publishes at once", failure=1, refusal=1),
+    _deeper("slow handler, acknowledged by hand", failure=1, drop=1, haste=1),
     _deeper("call in a handler", failure=1, forget=1, late=1),
     _deeper("calls before the first link", outside=1, drop=1),
     _deeper("calls and lost links", drop=1, refusal=1),

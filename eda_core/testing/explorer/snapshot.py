@@ -25,7 +25,7 @@ from eda_core.machine.calls import Call, Calls
 from eda_core.machine.connection import Connection
 from eda_core.machine.deliveries import Deliveries
 from eda_core.machine.effects import Publish
-from eda_core.machine.identifiers import TAG_MASK, DeliveryId
+from eda_core.machine.identifiers import TAG_BITS, TAG_MASK, DeliveryId
 from eda_core.machine.in_flight import Delivery, Group, InFlight
 from eda_core.machine.machine import Machine
 from eda_core.machine.outbox import Confirms, Outbox
@@ -156,19 +156,21 @@ def clone(thing: Core) -> Core:
 
 
 class _View:
-    """What an image is relative to: now, the newest delivery tag, the last publish tag.
+    """What an image is relative to: the present link, now, the newest delivery tag, the last publish tag.
 
     ``publishes`` collects the identifiers of publishes in the order in which they are found. ``stable`` is the age, in
-    seconds, from which on the age of a link makes no difference.
+    seconds, from which on the age of a link makes no difference, ``overrun`` that of a handler.
     """
 
-    __slots__ = ("last", "newest", "now", "publishes", "stable")
+    __slots__ = ("epoch", "last", "newest", "now", "overrun", "publishes", "stable")
 
-    def __init__(self, now: float, newest: int, last: int, stable: float) -> None:
+    def __init__(self, machine: Machine, now: float, newest: int, last: int) -> None:
+        self.epoch = machine.epoch
+        self.stable = machine.config.reconnect.stable_after
+        self.overrun = machine._deliveries._overrun
         self.now = now
         self.newest = newest
         self.last = last
-        self.stable = stable
         self.publishes: list[int] = []
 
 
@@ -183,12 +185,23 @@ def _age(value: float | None, view: _View) -> Any:
     return None if value is None else min(view.now - value, view.stable)
 
 
+def _run_time(value: float, view: _View) -> Any:
+    return min(view.now - value, view.overrun)
+
+
+def _ended(value: list[tuple[float, Delivery]], view: _View) -> Any:
+    return tuple((min(view.now - at, view.overrun), _freeze(delivery, view)) for at, delivery in value)
+
+
 def _since(value: float, view: _View) -> Any:
     return value and view.now - value
 
 
 def _delivery(value: int | None, view: _View) -> Any:
-    return None if value is None else view.newest - (value & TAG_MASK)
+    if value is None:
+        return None
+    age, tag = view.epoch - (value >> TAG_BITS), value & TAG_MASK
+    return (age, tag) if age else view.newest - tag
 
 
 def _pid(value: int, view: _View) -> Any:
@@ -250,7 +263,8 @@ def _queues(value: Mapping[str, str], _: _View) -> Any:
 #: How attributes go into an image. ``None`` leaves them out; attributes that are not named go in as they are.
 RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     Machine: {
-        **dict.fromkeys(("config", "_stale", "_token"), None),
+        **dict.fromkeys(("config", "_random", "_stale", "_token"), None),
+        "_ask_due": _time,
         "_logs": None,  # nothing depends on logs
     },
     Connection: {
@@ -264,12 +278,16 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     Deliveries: {
         **dict.fromkeys(("_config", "_outbox", "_logs", "_read", "stale"), None),
         "_queues": None,  # the connection has them, too
-        "_orphans": _count,  # the image of the world says which: their handlers still run
+        **dict.fromkeys(("_orphans", "_adoptable"), _values),
+        "_adopted": _count,  # they are in flight, and say it themselves
+        "_overran": _ended,
+        "_overrun": None,
         "paused": _tags,
     },
     InFlight: {"epoch": None, "_base": None, "_low": None, "_newest": None, "by_id": _values},
     Delivery: {
-        "id": _delivery,
+        **dict.fromkeys(("id", "run"), _delivery),
+        "began": _run_time,
         **dict.fromkeys(("tag", "message", "properties", "key"), None),
         "body": _body,
     },
@@ -346,7 +364,7 @@ def machine_image(machine: Machine, now: float, newest: int, last: int) -> tuple
         newest: the last delivery tag of the present link that the machine was told of.
         last: the tag of the last publish on that link.
     """
-    view = _View(now, newest, last, machine.config.reconnect.stable_after)
+    view = _View(machine, now, newest, last)
     image = _freeze(machine, view)
     order = sorted(view.publishes)
     return (image, tuple([order.index(pid) for pid in view.publishes]))

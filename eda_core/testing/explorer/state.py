@@ -37,6 +37,8 @@ class Unsettled(NamedTuple):
     """A delivery that the machine has not settled.
 
     Attributes:
+        id: the identifier that its handler knows.
+        tag: the broker's delivery tag.
         end: how its handler ended.
         publishes: the keys in ``Node.unconfirmed`` of what was published for it.
         retried: the machine has published a delayed retry of it.
@@ -44,6 +46,7 @@ class Unsettled(NamedTuple):
     """
 
     id: DeliveryId
+    tag: int
     label: str
     end: str = RUNS
     publishes: tuple[int, ...] = ()
@@ -58,6 +61,7 @@ class Unconfirmed(NamedTuple):
         held: the machine holds it until its handler succeeds, and forgets it when the delivery is lost: the handler
             publishes it again when the message is redelivered.
         delivery: the delivery that it is held for.
+        run: the delivery whose handler made it.
         cause: the message id of the message whose handler published it.
         ticket: what the effect ``PublishDone`` will name; 0 if nobody waits for that.
         retry: it is a delayed retry, which the machine publishes by itself.
@@ -73,6 +77,7 @@ class Unconfirmed(NamedTuple):
     retry: bool = False
     call: bool = False
     unwanted: bool = False
+    run: DeliveryId = DeliveryId(0)
 
 
 class Run(NamedTuple):
@@ -83,6 +88,8 @@ class Run(NamedTuple):
         cause: the message id of its message.
         waits: for the result of a call, or for the callback of its batch.
         doomed: the callback of its batch failed, so its message fails however the handler ends.
+        collected: it has added its message to a batch.
+        adoptable: its link is lost, and it goes on for the next delivery of its message.
     """
 
     label: str
@@ -91,6 +98,8 @@ class Run(NamedTuple):
     cause: str
     waits: bool = False
     doomed: bool = False
+    collected: bool = False
+    adoptable: bool = False
 
 
 class OpenCall(NamedTuple):
@@ -211,6 +220,8 @@ class Node:
         outside: how many of ``Scenario.outside`` it has made.
         seen: the labels of the messages that it has handled.
         unseen: the labels of messages that were lost on the way to it before it had seen any delivery of them.
+        copied: the tags and labels of the failed messages that it has published again and acknowledged on this link, as
+            long as the broker has not received the acknowledgement.
         to_tell: the tickets whose ``PublishDone`` the present input has to give.
         to_refuse: likewise, of the publishes that the broker does not take.
         wants_space: a publish was refused because the buffer was full; the effect ``BufferAvailable`` is due.
@@ -236,6 +247,7 @@ class Node:
     outside: int = 0
     seen: frozenset[str] = frozenset()
     unseen: frozenset[str] = frozenset()
+    copied: frozenset[tuple[int, str]] = frozenset()
     to_tell: frozenset[int] = frozenset()
     to_refuse: frozenset[int] = frozenset()
     wants_space: bool = False
@@ -266,7 +278,16 @@ class Node:
     def delivery(self, delivery: DeliveryId | None) -> Unsettled | None:
         """The delivery, if it is of the present link and not settled."""
         found = None if delivery is None else self.unsettled.get(delivery & TAG_MASK)
-        return found if found is not None and found.id == delivery else None
+        if found is not None and found.id == delivery:
+            return found
+        return next((each for each in self.unsettled.values() if each.id == delivery), None)
+
+    def orphan(self, delivery: DeliveryId | None) -> Run | None:
+        """The handler that runs for this delivery of a lost link, if what it publishes is held."""
+        run = None if delivery is None else self.runs.get(delivery)
+        if run is None or run.deferred or run.collected or self.delivery(delivery) is not None:
+            return None
+        return run
 
     def resume(self, caller: DeliveryId | None) -> None:
         """The handler of this delivery, if it still runs, waits no more."""

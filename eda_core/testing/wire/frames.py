@@ -26,11 +26,11 @@ from eda_core.amqp import reading
 from eda_core.amqp.reading import MALFORMED, PROPERTIES, STEPS, read_entries, read_table, short_bytes
 from eda_core.testing.broker.message import Opaque
 
-FRAME_METHOD: Final = reading.METHOD
-FRAME_HEADER: Final = reading.HEADER
-FRAME_BODY: Final = reading.BODY
-FRAME_HEARTBEAT: Final = reading.HEARTBEAT
-FRAME_END: Final = reading.FRAME_END
+FRAME_METHOD: Final[int] = reading.METHOD
+FRAME_HEADER: Final[int] = reading.HEADER
+FRAME_BODY: Final[int] = reading.BODY
+FRAME_HEARTBEAT: Final[int] = reading.HEARTBEAT
+FRAME_END: Final[int] = reading.FRAME_END
 FRAME_OVERHEAD: Final = 8  # type, channel, size and the end octet
 HEADER: Final = struct.Struct(">BHI")
 HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import ClassVar
 
 import cbor2
@@ -229,6 +229,62 @@ def test_a_peer_that_takes_connections_and_says_nothing() -> None:
             pytest.raises(NotConfirmed, match=r"no confirm within 0\.2 s \(.*no answer"),
         ):
             Background(endpoint.publish_event, "Happened", 1, "c").get()
+
+
+def test_a_first_host_that_hangs_costs_its_time_out_once(broker: BrokerUnderTest) -> None:
+    """Not at each publish: neither after a lost connection, nor after a publish that failed, nor after a pause."""
+
+    class Quick(Publisher):
+        HEARTBEAT = 1
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        witness(broker.url) as seen,
+        ProxyThread(broker.url) as front,
+        Quick([f"amqp://127.0.0.1:{silent.getsockname()[1]}/", front.url], "source", connect_timeout=0.3) as endpoint,
+    ):
+        queue = seen.queue("events", name="kept")
+        endpoint.publish_event("Happened", 0, "c")
+        front.call(front.proxy.cut)
+        endpoint.publish_event("Happened", 1, "c")
+        with pytest.raises(KeyboardInterrupt):  # its connection is dropped
+            endpoint.publish_many(failing_events())
+        endpoint.publish_event("Happened", 2, "c")
+        front.call(front.proxy.quiet)  # the broker takes it for dead
+        endpoint.publish_event("Happened", 3, "c")
+        assert [cbor2.loads(body) for body in seen.all(queue)] == [0, 1, 2, 3]
+        assert connections(silent) == 1
+
+
+def test_a_publish_that_gives_up_at_a_host_that_hangs_begins_with_the_next_one(broker: BrokerUnderTest) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        witness(broker.url) as seen,
+        Publisher(
+            [f"amqp://127.0.0.1:{silent.getsockname()[1]}/", broker.url], "source", connect_timeout=0.3
+        ) as endpoint,
+    ):
+        queue = seen.queue("events", name="kept")
+        with pytest.raises(NotConfirmed):
+            endpoint.publish_event("Happened", 0, "c", 0)
+        endpoint.publish_event("Happened", 1, "c", 0)
+        assert [cbor2.loads(body) for body in seen.all(queue)] == [1]
+
+
+def connections(server: socket.socket) -> int:
+    """How many connections wait that nobody has accepted."""
+    server.setblocking(False)
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            server.accept()[0].close()
+            count += 1
+    return count
+
+
+def failing_events() -> Iterator[tuple[str, int, str]]:
+    raise KeyboardInterrupt
+    yield
 
 
 def test_a_frozen_peer_is_noticed_by_its_heartbeat(broker: BrokerUnderTest) -> None:

@@ -132,6 +132,14 @@ def test_what_is_readable_beside_an_unreadable_property_is_read(kind: str) -> No
             "the property headers has a value that cannot be read: 't' holds a name that is not UTF-8",
         ),
         (HEADERS + table(b"\1t?"), "the property headers is malformed"),
+        (
+            HEADERS + table(b"\1tF" + table(b"\1bF" + table(b"\1aI\0\0\0"), b"\1xV")),
+            "the property headers has a value that cannot be read: 't' does not end where it says",
+        ),
+        (
+            HEADERS + table(b"\1tF" + table(b"\1bA" + table(b"I\0\0\0"), b"\1xV")),
+            "the property headers has a value that cannot be read: 't' does not end where it says",
+        ),
         (HEADERS + table(b"\1tI"), "the property headers is malformed"),
         (
             HEADERS + table(b"\1tA" + table(b"?")),
@@ -198,6 +206,12 @@ def test_the_decimal_context_of_the_program_does_not_matter() -> None:
         context.traps = dict.fromkeys(context.traps, True)
         found = read_properties(HEADERS + table(b"\1DD\3\xff\xff\xff\x85"))
     assert found.headers == {"D": Decimal("-0.123")}
+
+
+def test_strings_that_are_not_utf_8_and_byte_arrays_are_bytes() -> None:
+    found = read_properties(HEADERS + table(b"\1sS\0\0\0\1\xff", b"\1xx\0\0\0\1\xff"))
+    assert found.headers == {"s": b"\xff", "x": bytearray(b"\xff")}
+    assert type(found.headers["x"]) is bytearray
 
 
 def test_times_in_milliseconds_are_times() -> None:
@@ -269,6 +283,28 @@ def test_a_content_header_has_the_size_of_the_body() -> None:
 def test_what_is_no_content_header_is_a_value_error(payload: bytes) -> None:
     with pytest.raises(ValueError, match="content header"):
         read_header(payload)
+
+
+def test_the_header_of_a_message_is_a_frame() -> None:
+    channel, found = read_frame(pamqp_frame.marshal(header.ContentHeader(0, 7, Basic.Properties(app_id="a")), 3))
+    assert isinstance(found, header.ContentHeader)
+    assert (channel, found.body_size, found.properties.app_id) == (3, 7, "a")
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (b"\x03\0\1\0\0\0\1xx", "a frame does not end with the octet for that"),
+        (b"\xce" * 7, "a frame does not end with the octet for that"),
+        (b"\x09\0\1\0\0\0\1x\xce", "unknown frame type 9"),
+        (b"\x01\0\1\0\0\0\4\0\x3c\xff\xff\xce", r"malformed method b'\\x00<\\xff\\xff'"),
+        (b"\x01\0\1\0\0\0\5\0\x3c\0\x50\0\xce", "malformed method"),
+        (b"\x01\0\1\0\0\0\5\0\x0a\0\x33\0\xce", "octets after the last argument of Connection.CloseOk"),
+    ],
+)
+def test_what_is_no_frame_is_a_value_error(data: bytes, wanted: str) -> None:
+    with pytest.raises(ValueError, match=wanted):
+        read_frame(data)
 
 
 # --- names ---

@@ -10,6 +10,7 @@ from eda_core.drivers.handling import handling
 from eda_core.errors import ServiceError
 from eda_core.machine.effects import Connect, Dispatch, Effect, Ready, Stopped
 from eda_core.machine.identifiers import DeliveryId
+from eda_core.machine.link import CLOSING
 from eda_core.machine.outcomes import DEFERRED, DONE, Failed
 from eda_core.messages.values import Event
 from tests.core.drivers.test_base import Link
@@ -87,6 +88,7 @@ def test_what_ends_a_program_is_no_outcome() -> None:
     deliver(driver, "Exits")
     assert isinstance(driver.tasks[-1].error, SystemExit)
     assert driver.told == []
+    assert driver.machine.state == CLOSING, "it does not wait for what runs"
 
 
 def test_a_handler_that_is_torn_down_leaves_its_message_with_the_broker() -> None:

@@ -215,11 +215,13 @@ def test_a_channel_that_the_broker_closes_names_the_declaration_that_is_not_answ
 ) -> None:
     link, inputs = willing()
     link.up = True
-    link.perform(Declare(EPOCH, (Queue.Bind(queue="q", exchange="events", routing_key="Told"), Basic.Qos())))
+    asked = (Queue.Bind(queue="q", exchange="events", routing_key="Told"), Basic.Qos())
+    link.perform(Declare(EPOCH, asked))
     for reply in (Queue.BindOk(), Basic.QosOk())[:replies]:
         link.receive(reply.name, reply)
     link.report_channel_closed(channel, "gone")
-    assert inputs[-1] == ("channel_closed", EPOCH, told, ("channel", channel))
+    named = [("channel", channel), *([("declaration", asked[replies])] if told != "gone" else [])]
+    assert inputs[-1] == ("channel_closed", EPOCH, told, *named)
 
 
 @pytest.mark.parametrize("reply", [Exchange.DeclareOk(), Queue.DeclareOk("q", 0, 0), Queue.BindOk(), Basic.QosOk()])

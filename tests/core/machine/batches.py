@@ -21,7 +21,7 @@ class Batch(Aggregator[Entry], Generic[Entry]):
         self.callback = callback
 
     def push(self, machine: Machine, delivery: DeliveryId, entry: Entry, now: float) -> list[Effect]:
-        return self.expire(machine, now) if self.add(delivery, entry, now) else []
+        return self.expire(machine, now) if self.add(machine, delivery, entry, now) else []
 
     def tick(self, machine: Machine, now: float) -> list[Effect]:
         due = self.deadline()

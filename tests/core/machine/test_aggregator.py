@@ -179,7 +179,7 @@ def test_what_a_timer_hands_over_while_a_handler_goes_on_is_not_dropped_with_tha
     machine, batch = an_open_machine(), Batch[str](9, 1.0, len)
     first, last = (deliver(machine, tag) for tag in (1, 2))
     for each in (first, last):
-        batch.add(each, "x", 0.0)
+        batch.add(machine, each, "x", 0.0)
     machine.handled(first, DEFERRED, 0.0)
     taken = batch.take(machine)
     within = batch.publisher(machine, taken, None)
@@ -205,7 +205,7 @@ def test_a_link_lost_while_the_batch_is_dealt_with_acknowledges_nothing() -> Non
     machine, (_, callback) = an_open_machine(), collector()
     batch = Batch(2, 60.0, callback)
     delivery = deliver(machine, 1)
-    assert not batch.add(delivery, 1, 0.0)
+    assert not batch.add(machine, delivery, 1, 0.0)
     machine.handled(delivery, DEFERRED, 0.0)
     taken = batch.take(machine)
     machine.link_down(EPOCH, "cut", 1.0)
@@ -215,7 +215,7 @@ def test_a_link_lost_while_the_batch_is_dealt_with_acknowledges_nothing() -> Non
 def end(machine: Machine, batch: Batch[int], tag: int, outcome: Outcome, epoch: Epoch = EPOCH) -> list[Effect]:
     """Deliver a message, add it, and end its handler with ``outcome``."""
     delivery = deliver(machine, tag, epoch)
-    batch.add(delivery, tag, 0.0)
+    batch.add(machine, delivery, tag, 0.0)
     return machine.handled(delivery, batch.handled(machine, delivery, outcome, 0.0), 0.0)
 
 
@@ -235,7 +235,7 @@ def test_what_is_acknowledged_already_outlives_its_link() -> None:
     end(machine, batch, 1, DONE)
     end(machine, batch, 2, DEFERRED)
     late = deliver(machine, 3)
-    batch.add(late, 3, 0.0)
+    batch.add(machine, late, 3, 0.0)
     machine.link_down(EPOCH, "cut", 1.0)
     batch.handled(machine, late, DONE, 1.0)  # acknowledged by nobody any more
     machine.tick(1.0)
@@ -274,7 +274,7 @@ def test_a_handler_that_ends_while_the_callback_runs_acknowledges_nothing() -> N
     machine = an_open_machine()
     batch: Batch[int] = Batch(9, 60.0, print)
     delivery = deliver(machine, 1)
-    batch.add(delivery, 1, 0.0)
+    batch.add(machine, delivery, 1, 0.0)
     taken = batch.take(machine)
     assert machine.handled(delivery, batch.handled(machine, delivery, DONE, 1.0), 1.0) == []
     assert not any(isinstance(effect, Close) for effect in machine.stop(1.0))
@@ -286,7 +286,7 @@ def test_a_callback_that_fails_after_the_handlers_end_leaves_the_message_to_the_
     machine = an_open_machine()
     batch: Batch[int] = Batch(9, 60.0, print)
     delivery = deliver(machine, 1)
-    batch.add(delivery, 1, 0.0)
+    batch.add(machine, delivery, 1, 0.0)
     taken = batch.take(machine)
     machine.handled(delivery, batch.handled(machine, delivery, DONE, 1.0), 1.0)
     effects = batch.settle(machine, taken, 2.0, OSError("no disk"))
@@ -298,7 +298,7 @@ def test_a_handler_that_ends_after_the_callback_ends_as_it_says(outcome: Outcome
     machine = an_open_machine()
     batch: Batch[int] = Batch(9, 60.0, print)
     delivery = deliver(machine, 1)
-    batch.add(delivery, 1, 0.0)
+    batch.add(machine, delivery, 1, 0.0)
     batch.settle(machine, batch.take(machine), 1.0)
     assert batch.handled(machine, delivery, outcome, 2.0) is outcome
 
@@ -307,7 +307,7 @@ def test_a_handler_that_fails_while_the_callback_runs_has_failed() -> None:
     machine = an_open_machine()
     batch: Batch[int] = Batch(9, 60.0, print)
     delivery = deliver(machine, 1)
-    batch.add(delivery, 1, 0.0)
+    batch.add(machine, delivery, 1, 0.0)
     batch.take(machine)
     failed = Failed("no disk")
     assert batch.handled(machine, delivery, failed, 1.0) is failed

@@ -47,7 +47,7 @@ class History:
         """The oldest handler that has not pushed its message pushes it, even if its link is lost."""
         if self.begun:
             delivery, number, link = self.begun.pop(which)
-            self.batch.add(delivery, number, self.now)
+            self.batch.add(self.machine, delivery, number, self.now)
             self.running.append((delivery, number, link))
             if link == self.link:
                 self.expected[number] = False

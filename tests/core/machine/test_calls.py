@@ -103,11 +103,11 @@ def test_commands_whose_calls_are_over_are_not_held_any_more() -> None:
     assert calls.release() == [held[1], held[3]]
 
 
-def test_no_acknowledgement_waits_for_what_is_held_over_the_loss_of_a_link() -> None:
+def test_what_is_held_is_told_and_stays_held() -> None:
     calls, held = waiting(), make_publish(1, delivery=DeliveryId(7))
     calls.hold(held)
-    calls.lose_link()
-    assert held.delivery is None
+    assert calls.held() == [held]
+    assert calls.release() == [held]
 
 
 # One more

@@ -16,6 +16,7 @@ from eda_core.messages.codec import CBOR, JSON, Limits
 WHOLE = [
     ("prefetch", 1, 65_535),
     ("heartbeat", 0, 65_535),
+    ("delivery_limit", 1, 1_000_000),
     ("window", 1, 65_535),
     ("buffer", 1, 10_000_000),
     ("held", 1, 10_000_000),

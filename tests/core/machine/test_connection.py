@@ -100,6 +100,24 @@ def test_a_loss_reported_while_there_is_no_link_is_ignored() -> None:
 # Trying again
 
 
+def test_a_url_that_did_not_answer_is_tried_after_the_others() -> None:
+    """Each attempt at a host that hangs costs the time-out of a connect."""
+    urls = tuple(f"amqp://{name}/" for name in ("hangs", "good", "other"))
+    bench = Bench(urls=urls)
+
+    def attempt(opens: bool) -> str:
+        url = bench.connect().url
+        if opens:
+            bench.declared(only(Declare, bench.declared(bench.link_up())))
+            assert bench.machine.urls[0] == url
+        bench.lose()
+        return url
+
+    assert [attempt(opens) for opens in (False, True, True, True)] == [urls[0], urls[1], urls[2], urls[1]]
+    down = [attempt(False) for _ in range(5)]
+    assert down == [urls[2], urls[1], urls[2], urls[0], urls[1]], "when none answers they are tried in turn"
+
+
 def test_urls_are_tried_in_turn_at_once_and_then_after_a_delay() -> None:
     bench = Bench(urls=[*URLS])
     tried = [bench.connect().url]

@@ -8,12 +8,14 @@ from pamqp.commands import Basic
 from eda_core.errors import BufferFull, LocalError
 from eda_core.machine import deliveries as life
 from eda_core.machine import link
+from eda_core.machine.attempts import History
 from eda_core.machine.effects import (
     Ack,
     BufferAvailable,
     Cancel,
     Consume,
     Dispatch,
+    Effect,
     Nack,
     Publish,
     PublishDone,
@@ -236,7 +238,7 @@ def test_a_stop_gives_back_what_waits_for_space_and_that_counts_as_no_attempt() 
     bench.deliver(tag=1, message_id="m")
     assert only(Nack, bench.stop()) == Nack(bench.epoch, 1, True)
     assert kinds(bench.confirm(sent)) == ["Close"]
-    assert bench.machine._deliveries._memory.attempt("m", {}) == 1
+    assert bench.machine._deliveries._memory.known["m"] == History(losses=1)
 
 
 def test_a_lost_link_takes_along_what_waits_for_space() -> None:
@@ -246,7 +248,7 @@ def test_a_lost_link_takes_along_what_waits_for_space() -> None:
     bench.lose()
     again = only(Publish, bench.open())
     assert of(Dispatch, bench.confirm(again)) == []
-    assert bench.machine._deliveries._memory.attempt("m", {}) == 1
+    assert bench.machine._deliveries._memory.known["m"] == History(losses=1)
 
 
 def test_a_second_outcome_of_the_same_handler_is_ignored() -> None:
@@ -280,7 +282,7 @@ def test_a_lost_link_forgets_what_the_redelivery_makes_again_and_keeps_the_rest(
     bench.lose()
     again = of(Publish, bench.open())
     assert [publish.routing_key for publish in again] == ["Progress", "Outside"]
-    assert [publish.delivery for publish in again] == [None, None]
+    assert [publish.delivery for publish in again] == [held, None], "the handler of the first one may go on"
     assert bench.confirm(*again) == []
 
 
@@ -363,6 +365,70 @@ def test_a_second_configuration_starts_nothing_twice() -> None:
         bench.handled(bench.take("Settings", exchange="configurations"), CONFIGURED)
     assert len(of(Ready, bench.seen)) == 1
     assert len(of(Consume, bench.seen)) == 3
+
+
+def useless(bench: Bench, how: str) -> list[Effect]:
+    """Send a configuration that does not configure the service."""
+    if how == "invalid":
+        return bench.deliver("Settings", exchange="configurations", body=b"\xff")
+    delivery = bench.take("Settings", exchange="configurations")
+    if how == "rejected":
+        return [*bench.nack(delivery), *bench.handled(delivery)]
+    return bench.handled(delivery, Failed("no", permanent=True))
+
+
+@pytest.mark.parametrize("how", ["failed", "rejected", "invalid"])
+def test_a_configuration_of_no_use_is_asked_for_again_after_delays_that_grow(how: str) -> None:
+    bench = Bench(configurations=["Settings"])
+    bench.open()
+    waits = []
+    for _ in range(5):
+        assert "Unconfigured" not in kinds(useless(bench, how))
+        due = bench.machine.deadline()
+        assert due is not None
+        waits.append(due - bench.now)
+        assert "Unconfigured" not in kinds(bench.did(bench.machine.tick(due - 0.01)))
+        bench.now = due
+        assert kinds(bench.did(bench.machine.tick(due))) == ["Unconfigured"]
+        assert kinds(bench.did(bench.machine.tick(due))) == []
+    assert waits == [0.5, 1.0, 2.0, 4.0, 5.0], "half of each, by the random numbers of the bench"
+
+
+def test_a_configuration_that_is_retried_is_not_asked_for() -> None:
+    bench = Bench(configurations=["Settings"])
+    bench.open()
+    bench.handled(bench.take("Settings", exchange="configurations"), Failed("no"))
+    assert bench.machine.deadline() is None
+
+
+def test_a_service_that_is_configured_meanwhile_or_later_does_not_ask() -> None:
+    bench = Bench(configurations=["Settings"])
+    bench.open()
+    useless(bench, "failed")
+    bench.handled(bench.take("Settings", exchange="configurations"), CONFIGURED)
+    assert bench.machine.deadline() is None
+    useless(bench, "failed")
+    assert bench.machine.deadline() is None
+
+
+def test_a_lost_link_ends_the_asking_and_a_new_one_asks_anew() -> None:
+    bench = Bench(configurations=["Settings"])
+    bench.open()
+    useless(bench, "failed")
+    bench.lose()
+    assert kinds(bench.open())[-1] == "Unconfigured"
+    assert bench.machine.deadline() is None
+
+
+def test_a_service_that_stops_does_not_ask() -> None:
+    bench = Bench(configurations=["Settings"])
+    bench.open()
+    delivery = bench.take("Settings", exchange="configurations")
+    running = bench.take("Settings", exchange="configurations")
+    bench.handled(delivery, Failed("no", permanent=True))
+    bench.stop(timeout=100.0)
+    assert "Unconfigured" not in kinds(bench.did(bench.machine.tick(bench.now + 50.0)))
+    assert "Close" in kinds(bench.handled(running))
 
 
 def test_after_each_reconnection_the_service_is_unconfigured_again() -> None:

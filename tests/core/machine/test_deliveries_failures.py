@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from pamqp.commands import Queue
+from pamqp.commands import Basic, Queue
 
 from eda_core.criticality import ALERT, EMERGENCY, ERROR
 from eda_core.errors import NoHandler, Reject
 from eda_core.machine.effects import Ack, Declare, Dispatch, Effect, Nack, Publish, PublishLog, Report
-from eda_core.machine.identifiers import Epoch
+from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.outcomes import DEFERRED, DONE, Failed, failure
 from eda_core.machine.policy import RetryPolicy
 from eda_core.messages.headers import DELIVERY_COUNT_HEADER
@@ -27,6 +27,14 @@ def records(effects: list[Effect]) -> list[dict[str, Any]]:
 
 def fail(bench: Bench, outcome: Failed = FAILED, **fields: Any) -> list[Effect]:
     return bench.handled(bench.take(**fields), outcome)
+
+
+def cut_off(bench: Bench, *deliveries: DeliveryId) -> None:
+    """Lose the link. The handlers end before there is a new one."""
+    bench.lose()
+    for delivery in deliveries:
+        bench.handled(delivery)
+    bench.open()
 
 
 # The policy
@@ -72,20 +80,54 @@ def test_what_is_settled_for_good_is_forgotten(end: str) -> None:
         assert records(effects)[0]["_attempt"] == attempt
     delivery = bench.take(message_id="m", redelivered=True)
     bench.handled(delivery, DONE if end == "success" else Failed("no", permanent=True))
-    assert records(fail(bench, message_id="m", redelivered=True))[0]["_attempt"] == 2
+    assert records(fail(bench, message_id="m", redelivered=True))[0]["_attempt"] == 1
 
 
-def test_a_redelivery_that_this_worker_knows_nothing_of_is_taken_for_a_failure_elsewhere() -> None:
+def test_a_redelivery_that_this_worker_knows_nothing_of_was_lost_elsewhere_and_has_not_failed() -> None:
+    """A worker was killed, or a link was lost before the worker had read what was on its way."""
     bench = opened()
-    assert not only(Nack, fail(bench, redelivered=True)).requeue
+    assert only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
+    assert not only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
+
+
+@pytest.mark.parametrize(
+    ("headers", "gone"),
+    [
+        ({"x-delivery-count": 3, "x-acquired-count": 3}, False),
+        ({"x-delivery-count": 4, "x-acquired-count": 4}, True),
+        ({"x-delivery-count": 3, "x-acquired-count": 4}, False),  # one of them was a failure
+        ({"x-delivery-count": 4}, False),  # one of them may have been a failure
+        ({"x-delivery-count": 5}, True),
+    ],
+)
+def test_a_message_that_is_lost_too_often_is_dead_lettered_without_an_attempt(
+    headers: dict[str, Any], gone: bool
+) -> None:
+    """It may kill each of its workers."""
+    bench = opened(retry=RetryPolicy(2, max_losses=3))
+    effects = bench.deliver(headers={"conversation_id": "c-1", **headers}, redelivered=True)
+    assert (of(Dispatch, effects) == []) is gone
+    if gone:
+        assert only(Nack, effects) == Nack(bench.epoch, 1, False)
+        lost = headers["x-delivery-count"] - ("x-acquired-count" not in headers)
+        reason = f"lost {lost} times with its connection or its worker, 3 are allowed"
+        alert, emergency = records(effects)
+        assert (alert["short_message"], alert["_outcome"]) == (f"Happened: {reason}", "dead-letter")
+        assert emergency["short_message"].startswith("giving up on Happened after ")
+
+
+def test_a_message_that_may_not_be_lost_at_all_is_dead_lettered_after_its_first_loss() -> None:
+    bench = opened(retry=RetryPolicy(max_losses=0))
+    headers = {"conversation_id": "c-1", "x-delivery-count": 1, "x-acquired-count": 1}
+    effects = bench.deliver(headers=headers, redelivered=True)
+    assert kinds(effects) == ["Report", "PublishLog", "Report", "PublishLog", "Nack"]
+    assert of(Report, effects)[1].text == "giving up on Happened after 0 attempt(s): dead-lettered"
 
 
 def test_a_redelivery_after_a_lost_link_is_not_taken_for_a_failure() -> None:
     """eventail dead-letters at the first error after a dropped connection."""
     bench = opened()
-    bench.take(message_id="m")
-    bench.lose()
-    bench.open()
+    cut_off(bench, bench.take(message_id="m"))
     assert only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
     assert not only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
 
@@ -95,9 +137,7 @@ def test_what_is_remembered_counts_for_a_redelivery_only(redelivered: bool) -> N
     """Otherwise a tool has republished it, after another worker had dead-lettered it."""
     bench = opened(retry=RetryPolicy.backoff(3))
     tried = {"attempt": 2, "origin_exchange": "events", "origin_routing_key": "Happened", "conversation_id": "c-1"}
-    bench.take("svc.events", exchange="", message_id="m", headers=tried)
-    bench.lose()
-    bench.open()
+    cut_off(bench, bench.take("svc.events", exchange="", message_id="m", headers=tried))
     effects = fail(bench, message_id="m", redelivered=redelivered)
     assert len(of(Nack, effects)) == redelivered
     assert [(publish.properties.headers or {})["attempt"] for publish in of(Publish, effects)] == [1][redelivered:]
@@ -105,19 +145,14 @@ def test_what_is_remembered_counts_for_a_redelivery_only(redelivered: bool) -> N
 
 def test_a_lost_link_is_no_failure_of_any_of_many_messages() -> None:
     bench = opened(prefetch=5000)
-    for number in range(5000):
-        bench.take(message_id=f"m-{number}")
-    bench.lose()
-    bench.open()
+    cut_off(bench, *(bench.take(message_id=f"m-{number}") for number in range(5000)))
     assert only(Nack, fail(bench, message_id="m-0", redelivered=True)).requeue
 
 
 def test_a_lost_link_keeps_the_failures_before_it() -> None:
     bench = opened()
     fail(bench, message_id="m")
-    bench.take(message_id="m", redelivered=True)
-    bench.lose()
-    bench.open()
+    cut_off(bench, bench.take(message_id="m", redelivered=True))
     assert not only(Nack, fail(bench, message_id="m", redelivered=True)).requeue
 
 
@@ -140,9 +175,7 @@ def test_the_failures_of_one_conversation_are_not_those_of_another_that_says_the
 
 def test_a_lost_link_is_no_failure_on_a_quorum_queue_either() -> None:
     bench = opened()
-    bench.take(message_id="m")
-    bench.lose()
-    bench.open()
+    cut_off(bench, bench.take(message_id="m"))
     headers = {"conversation_id": "c-1", "x-delivery-count": 1}
     assert only(Nack, fail(bench, message_id="m", headers=headers, redelivered=True)).requeue
 
@@ -354,9 +387,7 @@ def test_a_lost_link_is_no_failure_of_a_copy_either() -> None:
     bench = opened(retry=RetryPolicy(4, (1.0,)))
     copy = only(Publish, fail(bench, message_id="m"))
     bench.confirm(copy)
-    come_back(bench, copy)
-    bench.lose()
-    bench.open()
+    cut_off(bench, only(Dispatch, come_back(bench, copy)).delivery)
     again = bench.did(
         bench.machine.delivered(bench.epoch, 1, True, "", "svc.events", copy.properties, copy.body, bench.now)
     )
@@ -420,3 +451,55 @@ def test_a_message_that_claims_an_origin_the_service_has_no_queue_for_does_not_r
     delivery = bench.take("svc.commands", exchange="", headers=headers)
     assert isinstance(of(Dispatch, bench.seen)[0].message, Event)
     bench.handled(delivery, FAILED)
+
+
+# Counted retries
+
+
+COUNTED = RetryPolicy(3, counted=True)
+
+
+def test_a_failure_that_counts_is_published_to_the_end_of_its_own_queue_and_then_acknowledged() -> None:
+    bench = opened(retry=COUNTED)
+    effects = fail(bench, payload={"n": 1}, message_id="m", correlation_id="k")
+    assert kinds(effects) == ["Report", "PublishLog", "Publish"]
+    copy = only(Publish, effects)
+    assert (copy.exchange, copy.routing_key, copy.mandatory) == ("", "svc.events", True)
+    assert copy.properties.headers == {
+        "conversation_id": "c-1",
+        "attempt": 1,
+        "origin_exchange": "events",
+        "origin_routing_key": "Happened",
+    }
+    assert (copy.properties.message_id, copy.properties.correlation_id) == ("m", "k")
+    assert bench.confirm(copy) == [Ack(bench.epoch, 1, False)]
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-delivery-count": 2}, {"x-acquired-count": 2, "x-delivery-count": 2}])
+def test_failures_are_counted_over_workers_and_losses_are_none(headers: dict[str, Any]) -> None:
+    """Each attempt is that of another worker, and in between the message is lost with a killed one."""
+    first, second, third = (opened(retry=COUNTED) for _ in range(3))
+    copy = only(Publish, fail(first, message_id="m"))
+    for bench, last in ((second, False), (third, True)):
+        sent = copy.properties
+        properties = Basic.Properties(sent.content_type, headers={**(sent.headers or {}), **headers}, message_id="m")
+        args = ("", "svc.events", properties, copy.body, bench.now)
+        dispatch = only(Dispatch, bench.did(bench.machine.delivered(bench.epoch, 1, True, *args)))
+        assert (dispatch.message.name, type(dispatch.message)) == ("Happened", Event)
+        effects = bench.handled(dispatch.delivery, FAILED)
+        assert len(of(Nack, effects)) == last
+        assert records(effects)[0]["_attempt"] == 2 + last
+        copy = (of(Publish, effects) or [copy])[0]
+
+
+def test_a_message_that_cannot_be_counted_is_given_back() -> None:
+    bench = opened(retry=COUNTED)
+    headers = {"conversation_id": "c-1", "x-odd": object()}
+    assert only(Nack, fail(bench, headers=headers, message_id="m")).requeue
+
+
+def test_a_counted_copy_that_came_back_makes_a_new_link() -> None:
+    bench = opened(retry=COUNTED)
+    copy = only(Publish, fail(bench))
+    effects = bench.machine.returned(bench.epoch, "", "svc.events", copy.properties, copy.body, "NO_ROUTE", bench.now)
+    assert "the queue svc.events is gone" in of(Report, effects)[0].text

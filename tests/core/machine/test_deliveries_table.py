@@ -8,10 +8,13 @@ import pytest
 
 from eda_core.machine import deliveries as life
 from eda_core.machine.deliveries import (
+    ABANDONED,
     ACK,
     ACKED,
     ACKING,
     ACKING_GROUPED,
+    ADOPT,
+    COLLECT,
     CONFIRMED,
     COPY_FAILED,
     DEFERRED,
@@ -29,6 +32,10 @@ from eda_core.machine.deliveries import (
     LINK_LOST,
     LOST,
     ORPHANED,
+    ORPHANED_ACKED,
+    ORPHANED_FAILED,
+    ORPHANED_REJECTED,
+    ORPHANED_REQUEUED,
     PAUSED,
     PUBLISH_FAILED,
     READY_GROUPED,
@@ -41,6 +48,7 @@ from eda_core.machine.deliveries import (
     RETRY_LATER,
     RUNNING,
     RUNNING_ACKED,
+    RUNNING_COLLECTED,
     RUNNING_FAILED,
     RUNNING_GROUPED,
     RUNNING_REJECTED,
@@ -50,11 +58,23 @@ from eda_core.machine.deliveries import (
     STOP,
     SUCCEEDED,
     TABLE,
+    TOO_OFTEN,
 )
 
 CELLS = list(itertools.product(STAGES, INPUTS))
-#: Its handler runs.
-RUNS = (RUNNING, RUNNING_ACKED, RUNNING_REJECTED, RUNNING_REQUEUED, RUNNING_FAILED, RUNNING_GROUPED)
+#: Its handler runs, and the stage while its link is lost.
+ORPHANS = {
+    RUNNING: ORPHANED,
+    RUNNING_ACKED: ORPHANED_ACKED,
+    RUNNING_REJECTED: ORPHANED_REJECTED,
+    RUNNING_REQUEUED: ORPHANED_REQUEUED,
+    RUNNING_FAILED: ORPHANED_FAILED,
+    RUNNING_COLLECTED: ABANDONED,
+    RUNNING_GROUPED: ABANDONED,
+}
+RUNS = tuple(ORPHANS)
+#: How its handler goes on when its message is delivered again.
+ADOPTED = {orphan: stage for stage, orphan in ORPHANS.items() if orphan is not ABANDONED}
 #: It is over, and so is its handler.
 ENDS = (ACKED, REJECTED, REQUEUED, LOST)
 BY_HAND = (ACK, REJECT, REQUEUE, FAIL, GROUP)
@@ -62,7 +82,7 @@ BY_HAND = (ACK, REJECT, REQUEUE, FAIL, GROUP)
 
 def handler(stage: str, signal: str) -> str:
     """Return the stage after the end of a handler."""
-    if stage is ORPHANED:
+    if stage in (*ADOPTED, ABANDONED):
         return LOST
     if stage not in RUNS:
         return IGNORE
@@ -70,40 +90,44 @@ def handler(stage: str, signal: str) -> str:
         return FAILING
     succeeded = {RUNNING: ACKING, RUNNING_ACKED: ACKING, RUNNING_GROUPED: ACKING_GROUPED}
     succeeded |= {RUNNING_REJECTED: REJECTING, RUNNING_REQUEUED: REQUEUED}
-    return DEFERRED if stage is RUNNING and signal is DEFERS else succeeded[stage]
+    succeeded[RUNNING_COLLECTED] = ACKING
+    return DEFERRED if stage in (RUNNING, RUNNING_COLLECTED) and signal is DEFERS else succeeded[stage]
 
 
 def by_hand(stage: str, signal: str) -> str:
     """Return the stage after a decision by hand, which can be taken once."""
-    if stage is RUNNING:
+    if stage is ORPHANED:
+        return IGNORE if signal is GROUP else ORPHANS[by_hand(RUNNING, signal)]
+    if stage in (RUNNING, RUNNING_COLLECTED):
         kept = {ACK: RUNNING_ACKED, REJECT: RUNNING_REJECTED, REQUEUE: RUNNING_REQUEUED}
         return {**kept, FAIL: RUNNING_FAILED, GROUP: RUNNING_GROUPED}[signal]
     if stage is DEFERRED:
         done = {ACK: ACKING, REJECT: REJECTING, REQUEUE: REQUEUED, FAIL: FAILING, GROUP: ACKING_GROUPED}
         return done[signal]
-    return IGNORE if stage in (ORPHANED, LOST) else ILLEGAL
+    return IGNORE if stage in (ABANDONED, LOST) else ILLEGAL
 
 
 def confirms(stage: str) -> str:
     """Return the stage after the confirm of all publishes. It is illegal where none can be unconfirmed."""
-    if stage in RUNS or stage is DEFERRED:
+    if stage in RUNS or stage in (*ADOPTED, ABANDONED, DEFERRED):
         return IGNORE
     return {ACKING: ACKED, ACKING_GROUPED: READY_GROUPED, REJECTING: REJECTED}.get(stage, ILLEGAL)
 
 
 def lost(stage: str) -> str:
-    if stage in RUNS:
-        return ORPHANED
-    return IGNORE if stage in (*ENDS, ORPHANED) else LOST
+    return ORPHANS.get(stage, IGNORE if stage in (*ENDS, *ADOPTED, ABANDONED) else LOST)
 
 
 def publish_fails(stage: str) -> str:
     """Return the stage after one of its publishes has failed. One that is rejected or given back stays so."""
     if stage in RUNS:
-        return RUNNING_FAILED if stage in (RUNNING, RUNNING_ACKED, RUNNING_GROUPED) else IGNORE
+        return IGNORE if stage in (RUNNING_REJECTED, RUNNING_REQUEUED, RUNNING_FAILED) else RUNNING_FAILED
+    if stage in (ORPHANED, ORPHANED_ACKED):
+        return ORPHANED_FAILED
     if stage in (DEFERRED, ACKING, ACKING_GROUPED):
         return FAILING
-    return IGNORE if stage is REJECTING else ILLEGAL  # elsewhere nothing is unconfirmed
+    waiting = (REJECTING, *ADOPTED, ABANDONED)
+    return IGNORE if stage in waiting else ILLEGAL  # elsewhere nothing is unconfirmed
 
 
 def expected(stage: str, signal: str) -> str:
@@ -124,6 +148,12 @@ def expected(stage: str, signal: str) -> str:
         return REQUEUED if stage is PAUSED else IGNORE
     if signal is SPACE:
         return RUNNING if stage is PAUSED else ILLEGAL
+    if signal is COLLECT:
+        return {RUNNING: RUNNING_COLLECTED, ORPHANED: ABANDONED}.get(stage, IGNORE)
+    if signal is ADOPT:
+        return ADOPTED.get(stage, ILLEGAL)
+    if signal is TOO_OFTEN:
+        return FAILING if stage is PAUSED else ILLEGAL
     if signal is GROUP_CONFIRMED:
         return ACKED if stage is READY_GROUPED else ILLEGAL
     if signal is GROUP_FAILED:
@@ -194,8 +224,9 @@ def test_the_only_way_to_the_dead_letters_is_a_rejection_whose_publishes_are_con
 
 
 def test_what_the_groups_of_stages_say() -> None:
-    assert set(RUNS) == life.HOLDING
-    assert {*RUNS, DEFERRED} == life._AWAITING
+    assert {*RUNS, *ADOPTED} == life.HOLDING
+    assert {*RUNS, *ADOPTED, DEFERRED} == life._AWAITING
+    assert {stage for stage in STAGES if TABLE[stage][ADOPT] in STAGES} == life._ADOPTABLE
     undecided = {stage for stage in STAGES if TABLE[stage][ACK] in STAGES}
     assert undecided == set(life._UNDECIDED)
     confirming = {stage for stage in STAGES if TABLE[stage][CONFIRMED] in STAGES}
@@ -205,5 +236,5 @@ def test_what_the_groups_of_stages_say() -> None:
 def test_the_module_keeps_each_stage_in_its_list() -> None:
     """A stage or input that someone adds must be in the list that the product tests run over."""
     own = {name: value for name, value in vars(life).items() if name.isupper() and isinstance(value, str)}
-    imported = {"COMMANDS", "EVENTS"}
+    imported = {"COMMANDS", "CONFIGURATIONS", "EVENTS"}
     assert {value for name, value in own.items() if name not in imported} == {*STAGES, *INPUTS, IGNORE, ILLEGAL}

@@ -19,7 +19,8 @@ EPOCH = Epoch(3)
 
 def delivery(tag: int, epoch: Epoch = EPOCH) -> Delivery:
     event = Event("Happened", None, "c-1")
-    return Delivery(delivery_id(epoch, tag), tag, event, Basic.Properties(), b"", f"key-{tag}", 1, [], RUNNING)
+    number = delivery_id(epoch, tag)
+    return Delivery(number, tag, event, Basic.Properties(), b"", f"key-{tag}", 1, [], RUNNING, number, 0.0)
 
 
 def arrive(flight: InFlight, *tags: int) -> dict[int, Delivery]:

@@ -99,7 +99,7 @@ def test_a_return_of_a_lost_link_is_ignored() -> None:
 def test_a_retry_that_came_back_costs_the_link_because_its_queue_is_gone() -> None:
     bench = opened()
     effects = bench.machine.returned(bench.epoch, "", "q.retry.5", Basic.Properties(), b"", "NO_ROUTE", bench.now)
-    assert only(Close, effects).reason == "the retry queue q.retry.5 is gone"
+    assert only(Close, effects).reason == "the queue q.retry.5 is gone"
 
 
 # Effects that failed

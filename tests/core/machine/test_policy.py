@@ -39,7 +39,23 @@ def test_the_last_delay_is_also_that_before_any_further_try() -> None:
 
 def test_a_policy_is_shown_shortened() -> None:
     assert repr(RetryPolicy(3, (1.0, 2.0))) == "RetryPolicy(attempts=3, delays=(1.0, 2.0))"
+    assert repr(RetryPolicy(3, counted=True)) == "RetryPolicy(attempts=3, delays=(), counted=True)"
     assert len(repr(RetryPolicy.backoff(1000))) < 100
+
+
+@pytest.mark.parametrize(
+    ("policy", "republishes"),
+    [(RetryPolicy(), False), (RetryPolicy(counted=True), True), (RetryPolicy(3, (1.0,)), True)],
+)
+def test_a_policy_says_whether_failed_messages_are_published_again(policy: RetryPolicy, republishes: bool) -> None:
+    assert policy.republishes is republishes
+
+
+@pytest.mark.parametrize("settings", [{"counted": 1}, {"counted": None}, {"max_losses": -1}, {"max_losses": 2.0}])
+def test_a_setting_that_is_wrong_is_named(settings: dict[str, Any]) -> None:
+    (name,) = settings
+    with pytest.raises(LocalError, match=name):
+        RetryPolicy(**settings)
 
 
 def test_backoff_grows_up_to_its_cap() -> None:

@@ -24,6 +24,7 @@ from eda_core.errors import LocalError, PayloadError
 from eda_core.messages import gelf
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS, JSON, Limits
 from eda_core.messages.envelope import InvalidEnvelope, envelope_of, open_envelope
+from eda_core.messages.properties import Unreadable
 from eda_core.messages.routing import EXCHANGES, MAX_HEADER_BYTES
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Result
 from eda_core.testing import strategies
@@ -204,6 +205,15 @@ def test_reading_leaves_the_headers_as_they_were() -> None:
     message = open_envelope("commands", "r", properties, b"1", DEFAULT_LIMITS)
     message.meta["mine"] = True
     assert properties == before
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("c", "c"), (7, ""), (None, "")])
+def test_a_message_with_unreadable_properties_is_invalid(given: Any, wanted: str) -> None:
+    reason = "the property app_id is not UTF-8"
+    properties = Unreadable.of(Basic.Properties(headers={"conversation_id": given}), reason)
+    with pytest.raises(InvalidEnvelope) as caught:
+        open_envelope("events", "Done", properties, b"1", DEFAULT_LIMITS)
+    assert (str(caught.value), caught.value.conversation_id) == (reason, wanted)
 
 
 # Local errors

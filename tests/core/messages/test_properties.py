@@ -4,6 +4,7 @@ import math
 import struct
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 
-from eda_core.messages.properties import Properties, persistent
+from eda_core.messages.properties import Properties, Unreadable, persistent
 from eda_core.testing.wire import frames
 
 HEADERS: dict[str, Any] = {
@@ -76,3 +77,20 @@ def test_any_float_is_kept(value: float) -> None:
 def test_the_server_side_reads_the_same() -> None:
     _, found = frames.decode_content_header(struct.pack(">HHQ", 60, 0, 0) + Properties(headers=HEADERS).marshal())
     assert found.headers == HEADERS
+
+
+def test_unreadable_properties_are_a_copy_with_reasons() -> None:
+    given = Basic.Properties(message_id="m", headers={"conversation_id": "c"})
+    found = Unreadable.of(given, "the routing key is not UTF-8")
+    assert dict(found) == dict(given)
+    assert found.reason == "the routing key is not UTF-8"
+    again = Unreadable.of(found, "the exchange is not UTF-8")
+    assert dict(again) == dict(given)
+    assert again.reason == "the routing key is not UTF-8; the exchange is not UTF-8"
+    assert found.reason == "the routing key is not UTF-8", "it is not changed"
+
+
+def test_unreadable_properties_may_come_from_another_library() -> None:
+    given = SimpleNamespace(app_id="a", headers={"conversation_id": "c"}, type="another name")
+    found = Unreadable.of(given, "no")
+    assert {name: value for name, value in found if value} == {"app_id": "a", "headers": {"conversation_id": "c"}}

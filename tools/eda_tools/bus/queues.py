@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelClosed, ChannelPreconditionFailed
+from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelPreconditionFailed
 from pamqp.commands import Basic, Queue
 
 from eda_core.amqp import named
@@ -36,6 +37,16 @@ _COMPARED_LAST: Final = "x-queue-leader-locator"
 HOLD = 15 * 60.0
 #: Seconds for giving back after a failure, which may be the broker's.
 _GIVE_BACK_TIMEOUT: Final = 2.0
+#: How many messages are taken at the same time. A message may have 128 MiB, and all of these are in memory.
+PORTION: Final = 100
+#: Seconds without a message, after which the broker is asked how many there are.
+_QUIET: Final = 0.1
+#: Seconds for which the broker may deliver nothing although messages are ready.
+_UNDELIVERED: Final = 5.0
+#: Seconds to wait for a queue that grows.
+_GROWING: Final = 5.0
+#: Seconds without any message that comes back, after which nobody waits for the others.
+_NO_MORE: Final = 10.0
 
 #: The most declarations with which to find out the kind of a queue.
 _PROBES: Final = 20
@@ -127,7 +138,7 @@ async def safe_to_read(
     Raises:
         ToolError: there is no such queue (status 1); or reading is not safe, and not forced (status 2).
     """
-    found = await session.queue(name)
+    found = await _at_rest(session, name)
     if found is None:
         raise ToolError(f"there is no queue {name!r}", FAILED)
     queue = await queue_kind(session, name)
@@ -145,6 +156,24 @@ async def safe_to_read(
     return queue.kind, found
 
 
+async def _at_rest(session: Session, name: str) -> Queue.DeclareOk | None:
+    """What the broker says of the queue when it does not grow any more, or after :data:`_GROWING` seconds.
+
+    Another tool may just have ended, and what it held is on its way back.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _GROWING
+    found = await session.queue(name)
+    while found is not None and loop.time() < deadline:
+        await asyncio.sleep(_QUIET)
+        again = await session.queue(name)
+        grows = again is not None and (again.message_count or 0) > (found.message_count or 0)
+        found = again
+        if not grows:
+            break
+    return found
+
+
 def _quorum_risk(limit: int | None) -> str:
     known = (
         f"its delivery limit is {limit}"
@@ -160,37 +189,46 @@ def _quorum_risk(limit: int | None) -> str:
 class Reader:
     """Takes messages from a queue one after the other. Consumers do not get them until they are given back.
 
+    It consumes them in portions, each with a consumer of its own. RabbitMQ gives back what one consumer got in one go.
+    What was taken by ``basic.get`` it gives back one by one, each in a time that grows with the queue. So that is used
+    only if another consumer has the queue for itself.
+
     Args:
         counted: whether the queue may count deliveries.
+
+    Attributes:
+        missing: how many messages were given back and are not seen in the queue: others took them, they expired, or the
+            broker has not put them back yet.
     """
 
     def __init__(self, session: Session, queue: str, *, counted: bool) -> None:
+        self.missing: int = 0
         self._session = session
         self._queue = queue
         self._counted = counted
         self._channel: Channel | None = None
+        self._arrived: deque[tuple[int, Delivery]] = deque()
+        self._news = asyncio.Event()
+        self._polls = False
         self._held: dict[int, bytes] = {}
         self._given_back: Counter[bytes] = Counter()
         self._opened = 0.0
 
-    async def next(self) -> tuple[int, Delivery] | None:
+    async def next(self, most: int) -> tuple[int, Delivery] | None:
         """Take the next message. Returns its delivery tag and the message; ``None`` if no message is ready.
+
+        Args:
+            most: how many messages the caller may still want, this one included. No more are taken from the queue.
 
         Raises:
             ToolError: the message shows that this is a quorum queue after all, and that was not forced (status 2).
         """
         while True:
-            if self._channel is None:
-                self._channel, self._opened = await self._session.channel(), asyncio.get_running_loop().time()
-                await self._declare(self._channel)
-            got = await self._channel.basic_get("", timeout=RPC_TIMEOUT)  # "": the queue that was declared last
-            _raise_lost_cancellation()
-            frame = got.delivery
-            if not isinstance(frame, Basic.GetOk):
+            if not self._arrived:
+                await self._take_portion(await self._open(), min(PORTION, most + self._given_back.total()))
+            if not self._arrived:
                 return None
-            tag = int(frame.delivery_tag or 0)
-            exchange, key, properties = named(frame, got.header.properties)
-            delivery = Delivery(exchange, key, properties, got.body, bool(frame.redelivered))
+            tag, delivery = self._arrived.popleft()
             self._held[tag] = digest = _digest(delivery)
             if not self._counted and DELIVERY_COUNT_HEADER in delivery.headers:
                 reason = "counts delivery attempts; no more messages were read (--force reads all the same)"
@@ -198,6 +236,58 @@ class Reader:
             if not self._given_back[digest]:
                 return tag, delivery
             self._given_back[digest] -= 1
+
+    async def _take_portion(self, channel: Channel, count: int) -> None:
+        """Take so many messages, or all that are ready. Afterwards ``_arrived`` is empty if none is."""
+        if not self._polls:
+            self._polls = not await self._consume(channel, count)
+        if self._polls and not self._arrived:
+            channel = await self._open()
+            got = await channel.basic_get("", timeout=RPC_TIMEOUT)
+            _raise_lost_cancellation()
+            if isinstance(got.delivery, Basic.GetOk):
+                await self._on_message(got)
+
+    async def _consume(self, channel: Channel, count: int) -> bool:
+        """Consume so many messages, or all that are ready. Returns false if only another consumer may consume."""
+        loop = asyncio.get_running_loop()
+        await channel.basic_qos(prefetch_count=count, timeout=RPC_TIMEOUT)
+        try:
+            # "": the queue that was declared last. pamqp refuses some names.
+            consumer = await channel.basic_consume("", self._on_message, timeout=RPC_TIMEOUT)
+        except ChannelAccessRefused:  # another consumer is exclusive
+            if self._held:
+                raise
+            self._channel = None
+            return False
+        _raise_lost_cancellation()
+        deadline = loop.time() + _UNDELIVERED
+        while (before := len(self._arrived)) < count:
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), _QUIET)
+            _raise_lost_cancellation()
+            if len(self._arrived) > before:
+                deadline = loop.time() + _UNDELIVERED
+            elif not await self._ready(channel) or loop.time() > deadline:
+                break
+        # The answer comes behind all that was delivered.
+        await channel.basic_cancel(str(consumer.consumer_tag), timeout=RPC_TIMEOUT)
+        return bool(self._arrived) or not await self._ready(channel)  # else another consumer is the single active one
+
+    async def _open(self) -> Channel:
+        if self._channel is None:
+            self._channel, self._opened = await self._session.channel(), asyncio.get_running_loop().time()
+            await self._declare(self._channel)  # so "" means this queue
+        return self._channel
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        frame = message.delivery
+        assert isinstance(frame, (Basic.Deliver, Basic.GetOk))
+        exchange, key, properties = named(frame, message.header.properties)
+        delivery = Delivery(exchange, key, properties, message.body, bool(frame.redelivered))
+        self._arrived.append((int(frame.delivery_tag or 0), delivery))
+        self._news.set()
 
     async def ack(self, tag: int) -> None:
         """Acknowledge a message: it leaves the queue."""
@@ -216,18 +306,45 @@ class Reader:
             self._given_back = held
 
     async def give_back(self) -> None:
-        """Put everything that is not acknowledged back to its place. Returns when the broker has done so."""
+        """Put everything that is not acknowledged back to its place. Returns when it is ready again.
+
+        If consumers are there, they may have taken it, so nobody can see whether it is back.
+        """
         channel, self._channel = self._channel, None
         if channel is None:
             return
-        if self._held:
-            await channel.basic_nack(max(self._held), multiple=True, requeue=True)
-            self._held.clear()
-        await self._declare(channel)  # the broker answers when it has done everything before
+        tags = [*self._held, *(tag for tag, _ in self._arrived)]
+        self._held.clear()
+        self._arrived.clear()
+        if tags:
+            before = await self._ready(channel)
+            await channel.basic_nack(max(tags), multiple=True, requeue=True)
+            await self._await_back(channel, before + len(tags))
         await channel.close()
 
-    async def _declare(self, channel: Channel) -> None:
-        await channel.rpc(QueueDeclare(queue=self._queue, passive=True), timeout=RPC_TIMEOUT)
+    async def _await_back(self, channel: Channel, count: int) -> None:
+        """Wait until so many messages are ready, as long as they become more.
+
+        The broker counts the messages of a queue before it does what it was told earlier, so its answer alone does not
+        show that the messages are back.
+        """
+        loop = asyncio.get_running_loop()
+        most, deadline = -1, 0.0
+        while True:
+            found = await self._declare(channel)
+            ready = found.message_count or 0
+            if ready > most:
+                most, deadline = ready, loop.time() + _NO_MORE
+            self.missing = 0 if found.consumer_count else max(0, count - most)
+            if not self.missing or loop.time() > deadline:
+                return
+            await asyncio.sleep(_QUIET)
+
+    async def _ready(self, channel: Channel) -> int:
+        return (await self._declare(channel)).message_count or 0
+
+    async def _declare(self, channel: Channel) -> Queue.DeclareOk:
+        return await channel.rpc(QueueDeclare(queue=self._queue, passive=True), timeout=RPC_TIMEOUT)
 
 
 def _raise_lost_cancellation() -> None:

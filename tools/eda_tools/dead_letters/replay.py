@@ -202,7 +202,10 @@ class Replay:
                 break
             if not batch:
                 await self._reader.renew()
-            got = await self._reader.next()
+            wanted_yet = self._outcomes.snapshot - self._outcomes.read
+            if self._args.count:
+                wanted_yet = min(wanted_yet, self._args.count - self._chosen)
+            got = await self._reader.next(wanted_yet)
             if got is None:
                 break
             self._outcomes.read += 1

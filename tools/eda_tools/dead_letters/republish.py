@@ -14,7 +14,13 @@ from pamqp.commands import Basic
 
 from eda_core.errors import LocalError
 from eda_core.messages.codec import DecodeError, decode, encode
-from eda_core.messages.headers import ATTEMPT, DELIVERY_COUNT_HEADER, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
+from eda_core.messages.headers import (
+    ACQUIRED_COUNT_HEADER,
+    ATTEMPT,
+    DELIVERY_COUNT_HEADER,
+    ORIGIN_EXCHANGE,
+    ORIGIN_ROUTING_KEY,
+)
 from eda_core.messages.properties import Properties, Unreadable
 from eda_core.messages.routing import COMMANDS, EVENTS, MAX_NAME_BYTES
 from eda_tools.bus.confirming import Copy
@@ -27,7 +33,7 @@ EXCHANGE: Final = "exchange"
 QUEUE: Final = "queue"
 
 #: Headers of the broker, which are never published again (docs/design.rst, "Republished x-death").
-_BROKERS: Final = (*DEATH_HEADERS, DELIVERY_COUNT_HEADER)
+_BROKERS: Final = (*DEATH_HEADERS, DELIVERY_COUNT_HEADER, ACQUIRED_COUNT_HEADER)
 #: Headers of a delayed retry. Attempts begin with 1 again.
 _RETRYS: Final = (ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY)
 #: Headers by which the broker would route the message to other queues as well.

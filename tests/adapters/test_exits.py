@@ -1,0 +1,39 @@
+"""``sys.exit()`` and Ctrl-C in user code end the service at once, in every adapter, and lose no message."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+
+import pytest
+
+from tests.adapters.aio.conftest import broker
+from tests.adapters.exiting import ADAPTERS
+from tests.support.services import BrokerUnderTest, asynchronous, peer, program
+
+__all__ = ["broker"]
+
+PLACES = ("handler", "timer", "on_ready", "on_unconfigured", "handle_returned_message")
+WAYS = {"exit": 3, "interrupt": -signal.SIGINT}
+#: One of each kind is interrupted; that takes the same way as an exit.
+CASES = [case for case in itertools.product(ADAPTERS, PLACES, WAYS) if case[1] == "handler" or case[2] == "exit"]
+
+
+@pytest.mark.parametrize(("adapter", "place", "way"), CASES)
+@asynchronous
+async def test_an_exit_in_user_code_ends_the_service_at_once(
+    broker: BrokerUnderTest, adapter: str, place: str, way: str
+) -> None:
+    run = program("-m", "tests.adapters.exiting", adapter, place, way, url=broker.url)
+    async with peer(broker.url) as client, run as service:
+        if not place.startswith("on_"):
+            await service.says("ready")
+            headers = {"conversation_id": "c"}
+            for name in ("Begun", "Leave"):
+                await client.publish("events", name, b"1", headers=headers, content_type="application/json")
+                if name == "Begun":
+                    await service.says("begun")
+        assert await service.end() == WAYS[way], service.errors
+        if place == "handler":
+            left = await client.drain("leaving.events")
+            assert [message.routing_key for message in left][-1] == "Leave", "what was not handled stays in its queue"
