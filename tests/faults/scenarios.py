@@ -272,7 +272,7 @@ async def cuts(stage: Stage) -> None:
         await stage.again(20)
 
 
-@scenario("connections are cut again as soon as a service is ready, 1,000 times", attributes=FAST, limit=900)
+@scenario("connections are cut again as soon as a service is ready, 1,000 times", rate=5, attributes=FAST, limit=900)
 async def reconnects(stage: Stage) -> None:
     await asyncio.gather(*(_reconnect(stage, company, 1_000) for company in stage.companies.values()))
     await stage.again(20)
