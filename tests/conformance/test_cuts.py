@@ -7,6 +7,7 @@ of adapters do not have.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,20 +223,28 @@ def test_a_stop_in_an_alarm(adapter: str, cleared: bool) -> None:
     play(script, adapter)
 
 
+def talk(*_arguments: Any) -> Generator[Step, None, Any]:
+    yield Hold("gate")
+    for number in range(100):
+        yield Call("log", INFO, f"record {number}")
+
+
 @every_adapter
-def test_logs_during_a_stop_do_no_harm(adapter: str) -> None:
-    """They are sent or dropped, and the service ends without an error."""
+def test_the_last_handlers_logs_do_not_hinder_a_stop(adapter: str, caplog: pytest.LogCaptureFixture) -> None:
+    """They are sent before the link is closed, or dropped. The service ends without an error or a failure to tell."""
 
     def script(under_test: Embedded) -> Steps:
-        worker = relaying()
+        worker = Worker("listener", events=["Happened"], handlers={"Happened": talk})
         yield Start(worker)
-        for number in range(200):
-            yield Begin(worker, "log", INFO, f"record {number}")
-            if number == 100:
-                yield Stop(worker)
+        for number in range(5):
+            yield event("Happened", number)
+        yield Seen(worker, "Happened")
+        yield Stop(worker)
+        yield Open(worker, "gate")
         equal((yield Ended(worker)), None, "the error it ends with")
 
     play(script, adapter)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @every_adapter

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 from pamqp import commands
 
 from eda_core.testing.broker import AmqpMessage, Broker, ConnectionId, Entry, Queue
@@ -36,6 +37,7 @@ from tests.differential.operations import (
     Settle,
 )
 from tests.differential.session import Observation, Probe, Session
+from tests.support.rabbitmq import RabbitNode
 
 #: RabbitMQ is asynchronous. It gets so many seconds to show what the model shows; then that counts as a difference.
 DEADLINE = 1.5
@@ -199,6 +201,14 @@ class Model:
             owner = self.broker.queue(name, self.vhost).owner
             found.add((self.session.symbolic(name), None if owner is None else self._numbers[owner]))
         return found
+
+
+def modelled_release(node: RabbitNode) -> str:
+    """The release of a node, as the model knows it. Skips the test if it is not modelled."""
+    release = ".".join(map(str, node.version[:2]))
+    if release not in VERSIONS:
+        pytest.skip(f"RabbitMQ {release} is not modelled")
+    return release
 
 
 class Rabbit:

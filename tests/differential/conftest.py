@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from hypothesis.internal.conjecture import engine, providers
 
-from eda_core.testing.broker.versions import VERSIONS
-from tests.differential.comparison import Rabbit
+from tests.differential.comparison import Rabbit, modelled_release
 from tests.support.rabbitmq import RabbitNode
 from tests.support.vhosts import VhostPool
 
@@ -17,9 +16,7 @@ from tests.support.vhosts import VhostPool
 @pytest.fixture(scope="module")
 def rabbit(rabbitmq: RabbitNode, rabbit_vhosts: VhostPool) -> Iterator[Rabbit]:
     """One vhost for all tests of a module. Each test has names of its own for its queues, and removes them."""
-    version = ".".join(map(str, rabbitmq.version[:2]))
-    if version not in VERSIONS:
-        pytest.skip(f"RabbitMQ {version} is not modelled")
+    version = modelled_release(rabbitmq)
     vhost = rabbit_vhosts.take()
     side = Rabbit("127.0.0.1", rabbitmq.port, vhost, version)
     yield side

@@ -13,7 +13,7 @@ from pamqp import base, commands
 from eda_core.testing.broker import Broker
 from eda_core.testing.wire import PROTOCOL_HEADER, Server, frames
 from tests.differential.client import Client, Clock, MemoryPipe, Pipe, TcpPipe
-from tests.differential.comparison import Model, Rabbit
+from tests.differential.comparison import Model, Rabbit, modelled_release
 from tests.support.rabbitmq import RabbitNode
 
 ACCEPTED: Final = "accepted"
@@ -109,13 +109,10 @@ class Recorder:
         return data
 
 
-def _release(rabbitmq: RabbitNode) -> str:
-    return ".".join(map(str, rabbitmq.version[:2]))
-
-
 def pipes(rabbitmq: RabbitNode) -> list[Pipe]:
     """To the model, and to RabbitMQ."""
-    return [MemoryPipe(Server(Broker(version=_release(rabbitmq))), Clock()), TcpPipe("127.0.0.1", rabbitmq.port)]
+    server = Server(Broker(version=modelled_release(rabbitmq)))
+    return [MemoryPipe(server, Clock()), TcpPipe("127.0.0.1", rabbitmq.port)]
 
 
 def test_integers_of_changed_messages_are_written_anew(rabbitmq: RabbitNode) -> None:

@@ -156,7 +156,11 @@ def count(seen: Observed) -> Outcome:
 
 
 def _done_times(steps: Iterable[Step]) -> list[float]:
-    return sorted(step.time for step in steps if step.what == DONE)
+    """When each job was done for the first time. A node that comes back may deliver one again when all is over."""
+    first: dict[int, float] = {}
+    for step in sorted((step for step in steps if step.what == DONE), key=lambda step: step.time):
+        first.setdefault(step.number, step.time)
+    return list(first.values())
 
 
 def _per_second(times: Sequence[float]) -> float:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.faults.scenarios import SCENARIOS
+
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.rst"
 BEGIN = ".. The tables are written by tests/faults/report.py.\n"
 END = ".. This is the end of the tables.\n"
@@ -21,9 +23,9 @@ Outcome = dict[str, Any]
 
 
 def read(paths: Iterable[Path]) -> list[Result]:
-    """The scenarios of these files, each with the release, the date and the machine that it was measured on.
+    """The scenarios of these files in their order, each with the release, date and machine that it was measured on.
 
-    Raises ValueError if a scenario has failed.
+    Raises ValueError if a scenario has failed, or is none any more.
     """
     found: dict[str, Result] = {}
     for path in paths:
@@ -32,7 +34,7 @@ def read(paths: Iterable[Path]) -> list[Result]:
             if "error" in scenario:
                 raise ValueError(f"{path}: {name} has failed: {scenario['error'].splitlines()[0]}")
             found[name] = {**scenario, **{key: results[key] for key in ("rabbitmq", "date", "machine", "kinds")}}
-    return list(found.values())
+    return [found[name] for name in sorted(found, key=list(SCENARIOS).index)]
 
 
 def tables(scenarios: Sequence[Result]) -> str:

@@ -272,7 +272,7 @@ async def cuts(stage: Stage) -> None:
         await stage.again(20)
 
 
-@scenario("connections are cut again as soon as a service is ready, 1,000 times", attributes=FAST, limit=900)
+@scenario("connections are cut again as soon as a service is ready, 1,000 times", rate=5, attributes=FAST, limit=900)
 async def reconnects(stage: Stage) -> None:
     await asyncio.gather(*(_reconnect(stage, company, 1_000) for company in stage.companies.values()))
     await stage.again(20)
@@ -434,6 +434,11 @@ async def node_frozen(stage: Stage) -> None:
     finally:
         stage.node.resume()
     await stage.again(90)
+
+
+@scenario("cluster: the same, with HEARTBEAT = 5", cluster=True, attributes={"HEARTBEAT": 5})
+async def node_frozen_5(stage: Stage) -> None:
+    await node_frozen(stage)
 
 
 @scenario("cluster: each node is stopped and started in turn", cluster=True, limit=600)

@@ -105,6 +105,11 @@ def test_links_are_counted_by_worker() -> None:
     assert (outcome.links, outcome.lines_per_link) == (3, 3.0)
 
 
+def test_a_job_that_is_done_again_ends_no_silence() -> None:
+    steps = journal("R 0 0; D 1 1.5; D 2 2.5; D 1 50")
+    assert count(observed(steps=steps, faults=[(1.0, 1.0)], end=60.0)).still == 1.0
+
+
 @pytest.mark.parametrize(
     ("times", "faults", "end", "silence"),
     [

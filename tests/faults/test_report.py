@@ -40,7 +40,7 @@ def test_a_row_for_each_scenario_and_a_column_for_each_kind(tmp_path: Path) -> N
 
 def test_poison_and_what_a_process_holds(tmp_path: Path) -> None:
     held = [{"descriptors": 9, "threads": 1, "tasks": 4, "memory": memory} for memory in (40_960, 42_000)]
-    path = results(tmp_path, "all", "3.10.8", poison={"1": 2, "2": 18}, poison_alive=1, held=held)
+    path = results(tmp_path, "chaos", "3.10.8", poison={"1": 2, "2": 18}, poison_alive=1, held=held)
     text = tables(read([path]))
     assert "     - 1 times: 2, 2 times: 18; not dead-lettered: 1\n" in text
     assert "     - 9, 1, 4, 40 → 9, 1, 4, 41\n" in text

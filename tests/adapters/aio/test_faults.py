@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from eda_aio.transport import Connection
 from eda_core import PublishError, Reject
 from eda_tools.broker import EmbeddedBroker
 from tests.support.rabbitmq import free_port
@@ -324,6 +325,14 @@ async def with_a_broker_to_freeze(kind: type[Listener]) -> AsyncIterator[tuple[L
             await service.publish_event("Happened", 0, "c")
             await service.seen.count(1)
             yield service, run, process
+
+
+@asynchronous
+async def test_a_silent_broker_is_waited_for_twice_the_heartbeat() -> None:
+    """aiormq waits three times, which is a minute by default. It adds a second to the heartbeat."""
+    link: Any = None
+    connection = Connection("amqp://localhost/?heartbeat=20", None, link)
+    assert vars(connection)["_Connection__heartbeat_grace_timeout"] == 42
 
 
 @asynchronous
