@@ -90,13 +90,13 @@ class _Frames(asyncio.Queue[ChannelFrame]):
 class Connection(AmqpConnection):
     """Tells ``link`` when the broker blocks publishing and when that ends. aiormq only logs it."""
 
-    HEARTBEAT_GRACE_MULTIPLIER = 2  # aiormq waits for a silent peer three times the heartbeat, others twice
+    HEARTBEAT_GRACE_MULTIPLIER: int = 2  # aiormq waits for a silent peer three times the heartbeat, others twice
 
     def __init__(self, url: str, context: SSLContext | None, link: AioLink) -> None:
         self._transports = _Transports()
         super().__init__(url, context=context, transport_factory=self._transports)
         self.link = link
-        self.write_queue = _Frames(self.FRAME_BUFFER_SIZE)
+        self.write_queue: asyncio.Queue[Any] = _Frames(self.FRAME_BUFFER_SIZE)
 
     @property
     def unsent(self) -> int:

@@ -1,4 +1,4 @@
-"""A service whose user may configure nothing: the permissions of docs/architecture.rst suffice, on RabbitMQ."""
+"""A service whose user may configure nothing: the permissions of docs/architecture.rst, "Permissions", suffice."""
 
 from __future__ import annotations
 
