@@ -279,8 +279,7 @@ class Machine:
     def _publishing_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
         """Open the channel for publishing again, and tell or find out for which publish the broker has closed it."""
         outbox = self._outbox
-        suspect = outbox.suspect()
-        if suspect is not None and _MISSING in reason and not outbox.is_missing(suspect.exchange):
+        if _MISSING in reason and not outbox.are_missing(outbox.exchanges()):
             return self._give_up_link(epoch, f"channel closed: {reason}", now)  # the next link declares it again
         effects: list[Effect] = [OpenChannel(epoch, PUBLISHING)]
         several = outbox.unconfirmed() > 1
@@ -314,7 +313,7 @@ class Machine:
 
     def _logging_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
         """Go on without logs on this link; or with a new channel if the broker only refuses one record."""
-        if _MISSING in reason and not self._outbox.is_missing(LOGS):
+        if _MISSING in reason and not self._outbox.are_missing({LOGS}):
             return self._give_up_link(epoch, f"channel closed: {reason}", now)  # the next link declares it again
         effects: list[Effect] = []
         again = _PRECONDITION in reason

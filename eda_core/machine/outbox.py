@@ -106,7 +106,8 @@ class Outbox:
         #: How many publishes may be unconfirmed now: the window, 1 while there are suspects, 0 without a channel.
         self.space: int = config.window
         self.suspects: int = 0
-        #: The exchanges that were missing when a publish was sent to them, and have confirmed none since.
+        #: The exchanges that may be missing: of those to which publishes were sent when one was missing, those that
+        #: have confirmed none since.
         self.missing: set[str] = set()
         #: Whether a confirm ends one of these conditions: suspects, missing exchanges, refusals.
         self._troubled = False
@@ -238,17 +239,17 @@ class Outbox:
         self._patience = min(2 * self._patience, _LONGEST_REFUSING)
         return f"the broker has refused all publishes for {now - self._refusing_since:.0f} s"
 
-    def suspect(self) -> Publish | None:
-        """Return the only publish that is not confirmed; ``None`` if there is none, or several."""
-        return self._confirms.oldest() if len(self._confirms.open) == 1 else None
+    def exchanges(self) -> set[str]:
+        """Return the exchanges to which publishes are sent and not confirmed."""
+        return {publish.exchange for publish in self._confirms.open.values()}
 
-    def is_missing(self, exchange: str) -> bool:
-        """Note that an exchange is missing. Returns whether it was missing on an earlier link, too.
+    def are_missing(self, exchanges: set[str]) -> bool:
+        """Note that one of these exchanges is missing. Returns whether all were suspected of that before.
 
-        If not, the next link may help, because it declares the exchange again.
+        If not, the next link may help, because it declares the exchanges again.
         """
-        known = exchange in self.missing
-        self.missing.add(exchange)
+        known = exchanges <= self.missing
+        self.missing |= exchanges
         self._troubled = True
         return known
 
