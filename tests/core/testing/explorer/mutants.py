@@ -658,7 +658,7 @@ MUTANTS = (
         "        if len(open_) == 1:\n",
         "        if open_:\n",
         "publishes that the broker does not take",
-        "I3",
+        "I4",
     ),
     Mutant(
         "what was on a closed channel is not sent again",
@@ -706,7 +706,7 @@ MUTANTS = (
         "COPY_FAILED: REJECTING}",
         "COPY_FAILED: ACKED}",
         "delayed retry that the broker does not take",
-        "I4",
+        "I1",
     ),
     Mutant(
         "a batch whose publish the broker does not take is acknowledged",
