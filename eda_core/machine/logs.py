@@ -39,7 +39,7 @@ class Logs:
         self._offset = wall_offset() if callable(wall_offset) else wall_offset
         self._epoch: Epoch | None = None
         self._kept: deque[tuple[str, bytes]] = deque(maxlen=KEPT_LOGS)
-        #: Why the broker has closed the channel for logs so far.
+        #: Why the broker has closed the channel for logs so far: the names of the reply codes.
         self._told: set[str] = set()
 
     def write(
@@ -75,10 +75,14 @@ class Logs:
         self._send(effects)
 
     def channel_closed(self, reason: str) -> bool:
-        """Send nothing on this link: the broker has closed the channel. Returns whether the reason is a new one."""
+        """Send nothing on this link: the broker has closed the channel. Returns whether the reason is a new one.
+
+        What follows the name of the reply code, such as the size of a record, makes no other reason.
+        """
         self._epoch = None
-        known = reason in self._told
-        self._told.add(reason)
+        code = reason.partition(" - ")[0]
+        known = code in self._told
+        self._told.add(code)
         return not known
 
     def lost(self) -> None:

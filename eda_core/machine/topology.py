@@ -109,8 +109,8 @@ def queue_arguments(config: Config) -> Mapping[str, Any]:
 class Given:
     """What the operator has declared in another way, or the service may not declare. It is used as it is.
 
-    The machine learns that from the broker, which closes the channel: with 406 if an exchange or a queue exists with
-    other properties, with 403 if the user has no permission to configure it. A passive declaration only checks that it
+    The machine learns that from the broker, which closes the channel: with 406 if a queue exists with other properties,
+    with 403 if the user may not configure a queue or an exchange. A passive declaration only checks that it
     exists, and needs no permission (AMQP 0-9-1, the field ``passive``).
     """
 
@@ -138,8 +138,8 @@ class Given:
         if _NOT_ALLOWED in reason and kind == _EXCHANGE:  # who may not declare one may hardly declare the others
             self._names.update((_EXCHANGE, each) for each in EXCHANGES)
             return f"the exchanges are used as they are, because the broker refuses to declare one: {reason}"
-        if _NOT_ALLOWED not in reason and _DIFFERENT not in reason:
-            return None
+        if _NOT_ALLOWED not in reason and (_DIFFERENT not in reason or kind == _EXCHANGE):
+            return None  # an exchange of another type would route in another way
         self._names.add(name)
         return f"the {kind} {shortened(given)} is used as it is, because the broker refuses to declare it: {reason}"
 

@@ -11,14 +11,18 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from eda_aio import Service
+from eda_core import RetryPolicy
 from examples.conversations.anonymize import anonymize
 from examples.conversations.worker import add_url_argument, required_url, say_ready
 
 
 class Anonymizer(Service):
+    #: Two workers share the queue, which does not count. With this policy the message says how often it has failed.
+    RETRY_POLICY: ClassVar[RetryPolicy] = RetryPolicy(counted=True)
+
     def __init__(self, amqp_urls: Sequence[str]) -> None:
         super().__init__(amqp_urls, [], ["anonymizer.AnonymizeText"], "anonymizer")
 

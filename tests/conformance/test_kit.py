@@ -60,8 +60,8 @@ def _confirm_what_is_refused(patch: Patch) -> None:
 def _acknowledge_at_once(patch: Patch) -> None:
     handled = Deliveries.handled
 
-    def early(self: Any, number: Any, outcome: Any, now: float, effects: list[Any]) -> bool:
-        configures = handled(self, number, outcome, now, effects)
+    def early(self: Any, number: Any, outcome: Any, now: float, effects: list[Any], began: float | None) -> bool:
+        configures = handled(self, number, outcome, now, effects, began)
         delivery = self.in_flight.by_id.pop(number, None)
         if delivery is not None:
             self.in_flight.to_ack.append(delivery.tag)
@@ -119,7 +119,7 @@ FAULTS: dict[str, tuple[Plant, str]] = {
     "refused publishes lose their properties": (_forget_properties, "refused_publishes_are_sent_again_whole"),
     "publishes are lost with the link": (_forget_with_the_link, "cut_connections_lose_nothing"),
     "consumer cancels are ignored": (_ignore("Basic.Cancel"), "a_deleted_queue_is_declared_again"),
-    "closed channels are ignored": (_ignore("Channel.Close"), "a_refused_declaration_is_tried_again"),
+    "closed channels are ignored": (_ignore("Channel.Close"), "a_queue_that_differs_is_used_as_it_is"),
     "silence is borne": (_wait_for_ever, "a_frozen_peer_is_noticed"),
 }
 

@@ -23,13 +23,14 @@ from eda_core.errors import (
     NotBegun,
     PayloadError,
     PublishError,
+    PublishRefused,
     Reject,
     ServiceError,
     StateError,
 )
 
-ALL = [EdaError, LocalError, StateError, PayloadError, BufferFull, ServiceError, PublishError, CommandTimeout]
-ALL += [Reject, NoHandler, NotBegun]
+ALL = [EdaError, LocalError, StateError, PayloadError, BufferFull, ServiceError, PublishError, PublishRefused]
+ALL += [CommandTimeout, Reject, NoHandler, NotBegun]
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -16,6 +16,7 @@ from typing import Any, cast
 import cbor2
 import pytest
 
+from eda_core.messages.headers import ORIGIN_ROUTING_KEY
 from tests.support.rabbitmq import RabbitNode
 from tests.support.services import DEAD_LETTER_QUEUE, ROOT, environment, operate_dead_letters, peer, within
 
@@ -78,7 +79,7 @@ def test_a_whole_run_on_rabbitmq_leaves_only_the_dead_letter(
     async def collect() -> None:
         async with peer(rabbit_url) as client:
             (letter,) = await client.drain(DEAD_LETTER_QUEUE)
-        assert letter.routing_key == "anonymizer.AnonymizeText"
+        assert letter.headers[ORIGIN_ROUTING_KEY] == "anonymizer.AnonymizeText"
         assert "13/27" in cbor2.loads(letter.body)["text"], "the poisoned command, whole"
         assert (letter.reply_to, letter.app_id) == ("archive.AnonymizeTextReturn", "archive")
         (death,) = cast("list[dict[str, Any]]", letter.headers["x-death"])

@@ -124,6 +124,8 @@ class Images:
                 node.over,
                 node.wants_configuration,
                 node.configured,
+                node.opened,
+                node.silent,
                 node.refused,
             ),
             None if node.stop_due is None else max(node.stop_due - now, 0.0),

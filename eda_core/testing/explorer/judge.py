@@ -289,13 +289,18 @@ class Judge:
             raise Violation("call", f"the service is over, and the callers of {waiting} are not told")
 
     def connect(self, node: Node, effect: fx.Connect) -> None:
-        """The machine has no link, and tries the URLs in turn."""
+        """The machine has no link, and tries the URLs in turn; those at which no link was open come last."""
         if any(link.attended for epoch, link in node.links.items() if epoch >= effect.epoch):
             raise Violation("I2", f"{effect!r} while there is a link")
         urls = node.machine.config.urls
-        if node.url and effect.url != urls[(urls.index(node.url) + 1) % len(urls)]:
-            raise Violation("life", f"{effect!r} after {node.url}: URLs are tried in turn")
-        node.url = effect.url
+        if node.url:
+            if not node.opened:
+                node.silent |= {node.url}
+            after = urls.index(node.url) + 1
+            in_turn = urls[after:] + urls[:after]
+            if effect.url != next((url for url in in_turn if url not in node.silent), in_turn[0]):
+                raise Violation("life", f"{effect!r} after {node.url}: URLs are tried in turn")
+        node.url, node.opened = effect.url, False
 
     def ack(self, node: Node, effect: fx.Ack) -> None:
         """I1 and I2 for an acknowledgement."""

@@ -241,6 +241,8 @@ class Network:
     def _tell_declared(self, index: int, node: Node, link: SimulatedLink, replies: tuple[Any, ...]) -> None:
         before = node.machine.state
         self._machines.tell(index, "declared", link.epoch, replies)
+        if before not in life.SERVING and node.machine.state in life.SERVING:
+            node.opened, node.silent = True, node.silent - {node.url}
         if before is not life.OPEN and node.machine.state is life.OPEN:
             node.refused = frozenset()
             self._judge.sent_again(node, node.links[link.epoch])

@@ -230,6 +230,8 @@ class Node:
         wants_configuration: somebody has to send it a configuration.
         configured: whether a configuration handler has said so on this link.
         url: where it connected last.
+        opened: whether a link was open at that URL since then.
+        silent: the URLs at which no link was open when it last tried them.
         refused: the URLs that refused its credentials when it last tried them.
         image: the number of the machine's image, and the time of that; ``None`` if the machine may have changed.
     """
@@ -256,6 +258,8 @@ class Node:
     wants_configuration: bool = False
     configured: bool = False
     url: str = ""
+    opened: bool = False
+    silent: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
     image: tuple[float, int] | None = None
 

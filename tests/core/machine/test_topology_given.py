@@ -129,6 +129,14 @@ def test_other_refusals_change_nothing(reason: str) -> None:
     assert given.applied([asked]) == (asked,)
 
 
+def test_an_exchange_of_another_type_is_not_used() -> None:
+    given = Given()
+    reason = "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'events' in vhost '/': received 'topic'"
+    asked = Exchange.Declare(exchange="events", exchange_type="topic", durable=True)
+    assert given.learn(asked, reason) is None
+    assert given.applied([asked]) == (asked,)
+
+
 def test_a_binding_that_is_refused_changes_nothing() -> None:
     assert Given().learn(Queue.Bind(queue="q", exchange="events", routing_key="k"), FORBIDDEN) is None
 

@@ -412,8 +412,8 @@ MUTANTS = (
     Mutant(
         "only the first URL is tried",
         "machine/connection",
-        "self._next_url = (url + 1) % len(self._config.urls)",
-        "self._next_url = url % len(self._config.urls)",
+        "for step in range(1, count + 1)]",
+        "for step in range(0, 1)]",
         "two URLs",
         "life",
     ),
