@@ -49,7 +49,7 @@ from eda_core.machine.effects import (
 )
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.in_flight import Delivery
-from eda_core.machine.link import DRAINING, OPEN, OVER, SERVING, WITHOUT_LINK
+from eda_core.machine.link import DRAINING, OPEN, OVER, SERVING, STOPPED, WITHOUT_LINK
 from eda_core.machine.logs import Logs, WallOffset
 from eda_core.machine.outbox import Outbox
 from eda_core.machine.outcomes import Failed, Outcome
@@ -879,7 +879,7 @@ class Machine:
         if in_flight.to_ack:
             connection.progress = True
             in_flight.flush(effects)
-        if outbox.wanted and outbox.kept < outbox.limit:
+        if outbox.wanted and outbox.kept < outbox.limit and connection.state is not STOPPED:
             deliveries.resume(now, effects)
             if self._starved or (self._calls_wanted and not self._calls.full()):
                 self._starved = self._calls_wanted = False  # whoever finds no space now asks for it again

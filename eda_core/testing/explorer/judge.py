@@ -62,12 +62,15 @@ class Judge:
         self._state.promised = self._state.promised | {label}
 
     def accepted(self, node: Node, publish: Unconfirmed, within: Unsettled | None) -> None:
-        """The machine has accepted a publish, for a delivery if ``within`` is one."""
+        """The machine has accepted a publish, for a delivery if ``within`` is one.
+
+        A handler that runs may go beyond the buffer, also when its link is lost.
+        """
         number = node.machine.published
         node.unconfirmed[number] = publish
         if within is not None:
             node.unsettled[within.tag] = within._replace(publishes=(*within.publishes, number))
-        elif buffered(node) > node.machine.config.buffer:
+        elif buffered(node) > node.machine.config.buffer and node.orphan(publish.run) is None:
             raise Violation("R9", f"{buffered(node)} publishes in a buffer of {node.machine.config.buffer}")
 
     def answered(self, node: Node, key: int, ok: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eda_core.criticality import EMERGENCY, NOTICE
-from eda_core.errors import LocalError, StateError
+from eda_core.errors import BufferFull, LocalError, StateError
 from eda_core.machine import link
 from eda_core.machine.effects import (
     Cancel,
@@ -347,3 +347,15 @@ def test_what_was_not_held_cannot_be_released() -> None:
         bench.machine.release(bench.now)
     bench.stop()
     assert bench.state is link.CLOSING
+
+
+def test_nobody_is_told_of_space_after_the_end() -> None:
+    bench = opened(buffer=1, window=1)
+    delivery = bench.take()
+    bench.send()
+    with pytest.raises(BufferFull):
+        bench.publish()
+    bench.stop(0.0)
+    bench.wait(0.0)
+    assert kinds(bench.lose("closed")) == ["Stopped"]
+    assert bench.handled(delivery) == []
