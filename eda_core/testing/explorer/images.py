@@ -45,6 +45,8 @@ class Images:
             self.number(
                 (
                     state.promised,
+                    state.sent,
+                    state.doubled,
                     state.done,
                     state.settled,
                     tuple(sorted(state.failures.items())),

@@ -379,9 +379,12 @@ class Judge:
         """Whether something happened to a message that its worker cannot know of.
 
         Another worker may have failed with it, and the message does not say so. It may have been settled, and that was
-        lost with the link. A message that is published again leaves a copy when its confirm is lost, or comes late.
+        lost with the link. A message that is published again leaves a copy when its confirm is lost, or comes late. A
+        handler that runs again publishes again, and each message fails for itself.
         """
         state = self._state
+        if label in state.doubled:
+            return True
         if node.machine.config.retry.republishes:
             others = [other for other in state.nodes if other is not node]  # the broker may have lost their links
             failed = {each.label for other in others for each in other.unsettled.values() if each.end is FAILED}
@@ -397,6 +400,9 @@ class Judge:
         if publish is None:
             raise Violation("I3", f"{effect!r} was confirmed, forgotten or never asked for, and is sent")
         label = publish.post.label
+        if label in self._state.scenario.plans and not publish.retry:
+            self._state.doubled |= {label} & self._state.sent
+            self._state.sent |= {label}
         delivery = node.delivery(publish.delivery)
         if publish.held and (node.orphan(publish.delivery) or (delivery is not None and delivery.end is RUNS)):
             raise Violation("R6", f"{label} is sent although its handler has not succeeded")

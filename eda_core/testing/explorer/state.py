@@ -310,6 +310,7 @@ class State:
         now: seconds, from 0.
         left: how often each of ``BOUNDED`` may still happen.
         promised: labels of the messages that the broker has taken for one of the services.
+        sent, doubled: labels of the messages to a service of the scenario that a machine has sent once, and more often.
         done: labels of the messages that are handled and acknowledged, with everything published for them confirmed.
         settled: labels of the messages that a worker has acknowledged or dead-lettered, or would have if it had not
             lost its link before.
@@ -327,6 +328,8 @@ class State:
     now: float = 0.0
     left: tuple[int, ...] = (0,) * len(BOUNDED)
     promised: frozenset[str] = frozenset()
+    sent: frozenset[str] = frozenset()
+    doubled: frozenset[str] = frozenset()
     done: frozenset[str] = frozenset()
     settled: frozenset[str] = frozenset()
     failures: dict[str, int] = field(default_factory=dict)
