@@ -146,8 +146,8 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The conversations demo, on EDA_AMQP_URL if set. In its environment there is only what a user would have."""
-    session.install("-e", ".[aio,kombu,tools]")
+    """The conversations demo, on EDA_AMQP_URL if set. In its environment there is only what a user would have, and aio-pika."""
+    session.install("-e", ".[aio,kombu,tools]", "aio-pika>=10.2,<11")  # for the operator's part
     command = [str(Path(session.bin) / "python"), "-m", "examples.conversations.demo", *session.posargs]
     session.log(" ".join(["python", *command[1:]]))
     # Not by session.run, which has but one status for all failures: the demo's own says what went wrong.

@@ -7,8 +7,9 @@ service works.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeVar
 
 from eda_core.checks import is_number
@@ -113,8 +114,26 @@ class EventailService(EventailNames, ServiceApi[R], Generic[R]):
     CONFIG_EXCHANGE: ClassVar[str] = CONFIGURATIONS
     CONFIG_EXCHANGE_TYPE: ClassVar[str] = "topic"
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(
+        self,
+        amqp_urls: str | Sequence[str],
+        event_routing_keys: Sequence[str],
+        command_routing_keys: Sequence[str],
+        logical_service: str,
+        config_routing_keys: Sequence[str] = (),
+        *,
+        log_routing_keys: Sequence[str] = (),
+        ssl: SSLContext | None = None,
+    ) -> None:
+        super().__init__(
+            amqp_urls,
+            event_routing_keys,
+            command_routing_keys,
+            logical_service,
+            config_routing_keys,
+            log_routing_keys=log_routing_keys,
+            ssl=ssl,
+        )
         self._eda_introduce(self._eda_config.hostname, self._eda_config.pid)
 
     def __init_subclass__(cls, **named: Any) -> None:
