@@ -146,7 +146,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The conversations demo, on EDA_AMQP_URL if set. In its environment there is only what a user would have, and aio-pika."""
+    """The conversations demo, on EDA_AMQP_URL if set. Its environment has what a user would have, and aio-pika."""
     session.install("-e", ".[aio,kombu,tools]", "aio-pika>=10.2,<11")  # for the operator's part
     command = [str(Path(session.bin) / "python"), "-m", "examples.conversations.demo", *session.posargs]
     session.log(" ".join(["python", *command[1:]]))

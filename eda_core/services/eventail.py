@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeVar
 
 from eda_core.checks import is_number
@@ -17,6 +16,9 @@ from eda_core.errors import LocalError
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS
 from eda_core.services.api import ServiceApi
 from eda_core.services.coroutines import CoroutineService
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 R = TypeVar("R")
 
