@@ -37,7 +37,7 @@ class Service(EventailCoroutines):
     return at once, elsewhere when the broker has confirmed the message.
     """
 
-    async def run(self, signals: bool | Iterable[int] | None = None) -> None:
+    async def run(self, *, signals: bool | Iterable[int] | None = None) -> None:
         """Serve until :meth:`stop`, or until a signal asks the process to end. If it is cancelled, it stops first.
 
         The first signal stops the service as :meth:`stop` does. A second one stops it at once: unfinished messages are

@@ -48,7 +48,7 @@ class Service(EventailService[None], CallbackService):
     #: How many threads run handlers, hooks and timers. 0: the thread of ``run`` does.
     HANDLER_THREADS: ClassVar[int] = 0
 
-    def run(self, signals: bool | Iterable[int] | None = None) -> None:
+    def run(self, *, signals: bool | Iterable[int] | None = None) -> None:
         """Serve until :meth:`stop`, or until a signal asks the process to end.
 
         The first signal stops the service as :meth:`stop` does. A second one stops it at once: unfinished messages are

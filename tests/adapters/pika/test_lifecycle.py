@@ -247,7 +247,7 @@ def test_what_the_factory_raises_comes_out() -> None:
 @pytest.mark.parametrize("error", [SystemExit(5), KeyboardInterrupt(), ServiceError("no")], ids=repr)
 def test_the_supervisor_ends_quietly_by_an_interrupt_only(error: BaseException) -> None:
     class Raises(Service):
-        def run(self, signals: Any = None) -> None:
+        def run(self, *, signals: Any = None) -> None:
             raise error
 
     supervisor = ReconnectingSupervisor(Raises, NOWHERE, [], [], "service")
