@@ -163,7 +163,7 @@ async def test_the_programs_own_handler_is_left_alone(broker: BrokerUnderTest, s
     others = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)]
     with handled_by(lambda number, frame: heard.add(number)):
         service = Probe(broker.url)
-        run = asyncio.create_task(service.run(signals))
+        run = asyncio.create_task(service.run(signals=signals))
         await service.ready.count(1)
         kill_this_process(signal.SIGTERM)
         await heard.count(1)
@@ -182,7 +182,7 @@ async def test_on_request_a_signal_goes_to_the_service_and_to_the_program(
     heard: Record[int] = Record("signals")
     with handled_by(lambda number, frame: heard.add(number)):
         service = Probe(broker.url)
-        run = asyncio.create_task(service.run(signals))
+        run = asyncio.create_task(service.run(signals=signals))
         await service.ready.count(1)
         kill_this_process(signal.SIGTERM)
         await within(run, "the end of the service")
@@ -197,7 +197,7 @@ async def test_a_handler_of_the_loop_is_called_too(broker: BrokerUnderTest) -> N
     loop.add_signal_handler(signal.SIGTERM, heard.add, 1)
     try:
         service = Probe(broker.url)
-        run = asyncio.create_task(service.run(True))
+        run = asyncio.create_task(service.run(signals=True))
         await service.ready.count(1)
         kill_this_process(signal.SIGTERM)
         await within(run, "the end of the service")
@@ -212,9 +212,9 @@ async def test_a_handler_of_the_loop_is_called_too(broker: BrokerUnderTest) -> N
 async def test_signals_that_cannot_be_handled_are_refused() -> None:
     service = Probe("amqp://127.0.0.1:1/")
     with pytest.raises(LocalError, match=r"signals is 'SIGTERM'; give True, False, None, or signals"):
-        await service.run("SIGTERM")  # type: ignore[arg-type]
+        await service.run(signals="SIGTERM")  # type: ignore[arg-type]
     with pytest.raises(LocalError, match="asked for outside the main thread"):
-        await asyncio.to_thread(asyncio.run, service.run(True))
+        await asyncio.to_thread(asyncio.run, service.run(signals=True))
     with pytest.raises(StateError, match="the service does not run"):
         await service.stop()
 

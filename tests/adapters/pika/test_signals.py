@@ -181,7 +181,7 @@ async def test_signals_that_cannot_be_handled_are_refused() -> None:
 
     service = Never("amqp://127.0.0.1:1/", [], [], "never")
     with pytest.raises(LocalError, match=r"signals is 'SIGTERM'; give True, False, None, or signals"):
-        service.run("SIGTERM")  # type: ignore[arg-type]
+        service.run(signals="SIGTERM")  # type: ignore[arg-type]
     with pytest.raises(LocalError, match="asked for outside the main thread"):
         await asyncio.to_thread(service.run, signals=True)
     with pytest.raises(StateError, match="the service does not run"):
