@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, PublishCall, PublishLimits, Unroutable
-from eda_core.errors import LocalError, PublishError
+from eda_core.errors import LocalError, PublishError, PublishRefused
 from eda_core.machine.effects import PublishDone
 
 
@@ -54,6 +54,14 @@ def test_without_an_error_the_reason_is_the_machines() -> None:
     call = begun()
     call.done(PublishDone(0, "the service stopped"), 101.0)
     assert str(call.failed[0]).startswith("the service stopped; ")
+
+
+def test_a_message_that_the_broker_does_not_take_says_so() -> None:
+    call = begun()
+    call.sent(0)
+    call.done(PublishDone(0, "too large", refused=True), 1.0)
+    (error,) = call.failed.values()
+    assert (type(error), str(error)) == (PublishRefused, "too large")
 
 
 def test_what_cannot_be_sent_has_its_place() -> None:

@@ -485,3 +485,14 @@ def test_payloads_are_json_from_when_that_is_asked_for() -> None:
     assert bench.machine.use_json(bench.now) == []
     publish = only(Publish, bench.publish())
     assert (publish.properties.content_type, publish.body) == ("application/json", b'{"n": 1}')
+
+
+def test_a_declaration_that_the_broker_refuses_is_learned_from() -> None:
+    bench = Bench()
+    bench.connect()
+    queue = next(each for each in bench.link_up().commands if isinstance(each, Queue.Declare))
+    for reason, reports in (("PRECONDITION_FAILED - inequivalent arg", 2), ("NOT_FOUND - no exchange", 1)):
+        effects = bench.machine.channel_closed(bench.epoch, reason, bench.now, declaration=queue)
+        assert len(of(Report, effects)) == reports
+        bench.connect()
+        bench.link_up()
