@@ -53,7 +53,7 @@ from eda_core.machine.link import DRAINING, OPEN, OVER, SERVING, STOPPED, WITHOU
 from eda_core.machine.logs import Logs, WallOffset
 from eda_core.machine.outbox import Outbox
 from eda_core.machine.outcomes import Failed, Outcome
-from eda_core.machine.topology import REPLIES, replies
+from eda_core.machine.topology import NOT_FOUND, PRECONDITION_FAILED, REPLIES, replies
 from eda_core.messages.codec import JSON, DecodeError, decode
 from eda_core.messages.envelope import InvalidEnvelope, envelope_of, open_envelope, seal
 from eda_core.messages.headers import CAUSATION_ID
@@ -279,7 +279,7 @@ class Machine:
     def _publishing_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
         """Open the channel for publishing again, and tell or find out for which publish the broker has closed it."""
         outbox = self._outbox
-        if _MISSING in reason and not outbox.are_missing(outbox.exchanges()):
+        if NOT_FOUND in reason and not outbox.are_missing(outbox.exchanges()):
             return self._give_up_link(epoch, f"channel closed: {reason}", now)  # the next link declares it again
         effects: list[Effect] = [OpenChannel(epoch, PUBLISHING)]
         several = outbox.unconfirmed() > 1
@@ -313,10 +313,10 @@ class Machine:
 
     def _logging_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
         """Go on without logs on this link; or with a new channel if the broker only refuses one record."""
-        if _MISSING in reason and not self._outbox.are_missing({LOGS}):
+        if NOT_FOUND in reason and not self._outbox.are_missing({LOGS}):
             return self._give_up_link(epoch, f"channel closed: {reason}", now)  # the next link declares it again
         effects: list[Effect] = []
-        again = _PRECONDITION in reason
+        again = PRECONDITION_FAILED in reason
         if self._logs.channel_closed(reason):
             rest = "drops this record" if again else "publishes no logs on this link"
             text = f"the broker closed the channel for logs: {redact(reason)}; the service {rest}"
@@ -984,9 +984,6 @@ class Machine:
         error = "the service stopped before its result came"
         effects.extend(Replied(call.ticket, call.command, None, error) for call in self._calls.abandon())
 
-
-#: The names of two reply codes of AMQP 0-9-1, 404 and 406. RabbitMQ begins its texts with these names.
-_MISSING, _PRECONDITION = "NOT_FOUND", "PRECONDITION_FAILED"
 
 #: The hooks of a service, by the effect that calls them.
 _HOOKS: dict[type, str] = {Ready: "on_ready", Unconfigured: "on_unconfigured", Returned: "handle_returned_message"}

@@ -10,7 +10,7 @@ module knows only the identifiers.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, Generic, TypeVar
 
 from eda_core.errors import BufferFull
@@ -151,14 +151,19 @@ class Outbox:
         unwanted = {publish.pid for publish in publishes} & self._cancellable.keys()
         if not unwanted:
             return []
-        dropped = [publish for publish in self.backlog if publish.pid in unwanted]
-        dropped += [publish for _, publish in self._refused if publish.pid in unwanted]
-        if dropped:
-            self.backlog = deque(publish for publish in self.backlog if publish.pid not in unwanted)
-            self._refused = deque(each for each in self._refused if each[1].pid not in unwanted)
-            self._forget(dropped)
+        dropped = self._drop_unsent(lambda publish: publish.pid in unwanted)
         for pid in unwanted & self._cancellable.keys():  # sent already
             self._cancellable[pid] = False
+        return dropped
+
+    def _drop_unsent(self, is_unwanted: Callable[[Publish], bool]) -> list[Publish]:
+        """Drop the unwanted publishes among those that are not on the link, and return them."""
+        dropped = [publish for publish in self.backlog if is_unwanted(publish)]
+        dropped += [publish for _, publish in self._refused if is_unwanted(publish)]
+        if dropped:
+            self.backlog = deque(publish for publish in self.backlog if not is_unwanted(publish))
+            self._refused = deque(each for each in self._refused if not is_unwanted(each[1]))
+            self._forget(dropped)
         return dropped
 
     def _forget(self, publishes: Collection[Publish]) -> None:
@@ -290,16 +295,14 @@ class Outbox:
 
         What is sent already is only not sent again. Returns how many publishes the delivery does not wait for any more.
         """
-        sent = [publish for publish in self._confirms.open.values() if _is_of(publish, delivery)]
+
+        def is_of(publish: Publish) -> bool:
+            return publish.delivery == delivery and not publish.kept
+
+        sent = [publish for publish in self._confirms.open.values() if is_of(publish)]
         for publish in sent:
             publish.delivery = None
-        unsent = [publish for publish in self.backlog if _is_of(publish, delivery)]
-        unsent += [publish for _, publish in self._refused if _is_of(publish, delivery)]
-        if unsent:
-            self.backlog = deque(publish for publish in self.backlog if not _is_of(publish, delivery))
-            self._refused = deque(each for each in self._refused if not _is_of(each[1], delivery))
-            self._forget(unsent)
-        return len(sent) + len(unsent)
+        return len(sent) + len(self._drop_unsent(is_of))
 
     def block(self, now: float) -> None:
         """Send nothing: the broker blocks publishing."""
@@ -395,10 +398,6 @@ class Outbox:
         self._cancellable.clear()
         self.kept = 0
         return unsafe
-
-
-def _is_of(publish: Publish, delivery: DeliveryId) -> bool:
-    return publish.delivery == delivery and not publish.kept
 
 
 def _is_ownerless(publish: Publish) -> bool:

@@ -23,8 +23,10 @@ from eda_core.text import shortened
 REPLIES: Final = "replies"
 #: No arguments.
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
-#: The names of two reply codes of AMQP 0-9-1, 406 and 403. RabbitMQ begins its texts with these names.
-_DIFFERENT, _NOT_ALLOWED = "PRECONDITION_FAILED", "ACCESS_REFUSED"
+#: The names of three reply codes of AMQP 0-9-1: 403, 404 and 406. RabbitMQ begins its texts with these names.
+ACCESS_REFUSED: Final = "ACCESS_REFUSED"
+NOT_FOUND: Final = "NOT_FOUND"
+PRECONDITION_FAILED: Final = "PRECONDITION_FAILED"
 _QUEUE, _EXCHANGE = "queue", "exchange"
 
 
@@ -135,10 +137,10 @@ class Given:
             self._names.discard(name)
             return None
         kind, given = name
-        if _NOT_ALLOWED in reason and kind == _EXCHANGE:  # who may not declare one may hardly declare the others
+        if ACCESS_REFUSED in reason and kind == _EXCHANGE:  # who may not declare one may hardly declare the others
             self._names.update((_EXCHANGE, each) for each in EXCHANGES)
             return f"the exchanges are used as they are, because the broker refuses to declare one: {reason}"
-        if _NOT_ALLOWED not in reason and (_DIFFERENT not in reason or kind == _EXCHANGE):
+        if ACCESS_REFUSED not in reason and (PRECONDITION_FAILED not in reason or kind == _EXCHANGE):
             return None  # an exchange of another type would route in another way
         self._names.add(name)
         return f"the {kind} {shortened(given)} is used as it is, because the broker refuses to declare it: {reason}"
