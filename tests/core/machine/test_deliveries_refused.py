@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from eda_core.criticality import EMERGENCY
 from eda_core.machine.effects import (
-    PUBLISHING,
     Ack,
-    Effect,
     Nack,
     Publish,
     PublishDone,
@@ -14,28 +12,8 @@ from eda_core.machine.effects import (
 )
 from eda_core.machine.outcomes import DEFERRED, Failed
 from eda_core.machine.policy import RetryPolicy
-from eda_core.messages.values import Event
-from tests.core.kit import Bench, kinds, of, only, opened
-
-REFUSAL = "ACCESS_REFUSED - access to topic 'Told' in exchange 'events' in vhost '/' refused for user 'guest'"
-MISSING = "NOT_FOUND - no exchange 'events' in vhost '/'"
-TOO_LARGE = "PRECONDITION_FAILED - message size 300 is larger than configured max size 200"
-
-
-def closed(bench: Bench, reason: str = REFUSAL, channel: str = PUBLISHING) -> list[Effect]:
-    return bench.did(bench.machine.channel_closed(bench.epoch, reason, bench.now, channel=channel))
-
-
-def reopened(bench: Bench, channel: str = PUBLISHING) -> list[Effect]:
-    return bench.did(bench.machine.channel_opened(bench.epoch, bench.now, channel=channel))
-
-
-def told(number: int) -> Event:
-    return Event("Told", {"n": number}, "c-1")
-
-
-def pids(effects: list[Effect]) -> list[int]:
-    return [publish.pid for publish in of(Publish, effects)]
+from tests.core.kit import kinds, of, only, opened
+from tests.core.machine.channels import REFUSAL, closed, reopened, told
 
 
 def test_a_publish_of_a_handler_makes_its_delivery_fail_and_the_policy_decides() -> None:

@@ -21,24 +21,11 @@ from eda_core.machine.effects import (
     Report,
     Stopped,
 )
-from eda_core.messages.values import Event
-from tests.core.kit import Bench, calling, kinds, of, only, opened
+from tests.core.kit import calling, kinds, of, only, opened
+from tests.core.machine.channels import REFUSAL, closed, reopened, told
 
-REFUSAL = "ACCESS_REFUSED - access to topic 'Told' in exchange 'events' in vhost '/' refused for user 'guest'"
 MISSING = "NOT_FOUND - no exchange 'events' in vhost '/'"
 TOO_LARGE = "PRECONDITION_FAILED - message size 300 is larger than configured max size 200"
-
-
-def closed(bench: Bench, reason: str = REFUSAL, channel: str = PUBLISHING) -> list[Effect]:
-    return bench.did(bench.machine.channel_closed(bench.epoch, reason, bench.now, channel=channel))
-
-
-def reopened(bench: Bench, channel: str = PUBLISHING) -> list[Effect]:
-    return bench.did(bench.machine.channel_opened(bench.epoch, bench.now, channel=channel))
-
-
-def told(number: int) -> Event:
-    return Event("Told", {"n": number}, "c-1")
 
 
 def pids(effects: list[Effect]) -> list[int]:
