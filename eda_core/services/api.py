@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from pamqp.commands import Basic
 
 from eda_core.drivers.base import Driver
-from eda_core.drivers.handling import handled_by
+from eda_core.drivers.handling import handled_by, run_of
 from eda_core.errors import StateError
 from eda_core.journal.recording import RecordingMachine
 from eda_core.machine.config import Config
@@ -162,10 +162,26 @@ class ServiceApi(Handlers, Generic[R]):
 
     def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> R:
         """Publish a message of any kind. See :meth:`publish_event`."""
-        within = self.handled_delivery()
-        return self.make_input(
-            lambda machine, now: machine.publish(message, now, within=within, mandatory=mandatory, immediate=immediate)
-        )
+        publish = self.publishing(message, mandatory=mandatory, immediate=immediate)
+        return self.make_input(lambda machine, now: publish(message, machine=machine, now=now))
+
+    def publishing(self, message: AnyMessage, *, mandatory: bool, immediate: bool) -> Callable[..., list[Effect]]:
+        """Return the input that publishes a message for the user code that calls this.
+
+        It takes the message, or a copy of it, the machine, ``now``, and ``ticket`` if somebody waits for the confirm.
+        """
+        run = run_of(self)
+        within = None if run is None else run.delivery
+
+        def publish(message: AnyMessage, *, machine: Machine, now: float, ticket: int | None = None) -> list[Effect]:
+            effects = machine.publish(
+                message, now, within=within, mandatory=mandatory, immediate=immediate, ticket=ticket
+            )
+            if isinstance(message, Result):
+                self.running_driver().answered(run, message)
+            return effects
+
+        return publish
 
     def begin_run(self, make: Callable[[Self], D]) -> D:
         """Make the driver with which the service runs from now on, and return it.
@@ -383,11 +399,11 @@ class ServiceApi(Handlers, Generic[R]):
     # Acknowledging by hand
 
     def manual_ack(self, delivery_tag: int, multiple: bool = False) -> R:
-        """Acknowledge a message whose handler has returned true, as soon as its publishes are confirmed.
+        """Acknowledge a message whose handler has returned ``True``, as soon as its publishes are confirmed.
 
         Args:
             delivery_tag: ``meta["delivery_tag"]`` of the message.
-            multiple: whether to acknowledge also all earlier messages whose handlers have returned true.
+            multiple: whether to acknowledge also all earlier messages whose handlers have returned ``True``.
 
         Raises:
             LocalError: the message is acknowledged or rejected already.
@@ -396,7 +412,7 @@ class ServiceApi(Handlers, Generic[R]):
         return self.make_input(lambda machine, now: machine.ack(DeliveryId(delivery_tag), now, multiple=multiple))
 
     def manual_nack(self, delivery_tag: int, requeue: bool = False, multiple: bool = False) -> R:
-        """Reject a message whose handler has returned true. See :meth:`manual_ack`.
+        """Reject a message whose handler has returned ``True``. See :meth:`manual_ack`.
 
         Args:
             requeue: whether it goes back to its queue, which counts as a failed attempt. If not, it is dead-lettered.

@@ -64,8 +64,8 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         return cast(CoroutineDriver, super().running_driver())
 
     async def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> None:
-        driver, within = self.running_driver(), self.handled_delivery()
-        publish = partial(driver.machine.publish, within=within, mandatory=mandatory, immediate=immediate)
+        driver = self.running_driver()
+        publish = partial(self.publishing(message, mandatory=mandatory, immediate=immediate), machine=driver.machine)
         await driver.request(_copied_if_it_waits(publish, message))
 
     async def make_input(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:

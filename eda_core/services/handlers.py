@@ -16,9 +16,14 @@ from eda_core.messages.values import AnyMessage, Command, Configuration, Event, 
 class Handlers:
     """The methods of a service that are called with messages. Override those that you need.
 
-    If the handler of an event, a command or a result returns true, it means that the service will acknowledge the
-    message itself, by ``manual_ack(meta["delivery_tag"])``. If the handler of a configuration returns true, it means
-    that the service is configured now.
+    A handler returns ``None`` or ``False`` when it is done. If the handler of an event, a command or a result returns
+    ``True``, the service will acknowledge the message itself, by ``manual_ack(meta["delivery_tag"])``. If the handler
+    of a configuration returns ``True``, the service is configured now. Any other value from the handler of a command is
+    the payload of its result, which is published with the status ``success``. From other handlers such a value means
+    nothing: it is logged as a warning, and the message is acknowledged. (The service is configured by any true value
+    from the handler of a configuration, as with eventail.)
+
+    A handler raises :class:`eda_core.Reject` if trying again cannot help.
 
     As in eventail, the methods ``handle_…`` get ``meta`` as a keyword argument, the methods ``on_…`` by position.
     """
