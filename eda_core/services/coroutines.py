@@ -23,6 +23,8 @@ from eda_core.services.batch import EventBatch
 class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
     """The base class of services whose methods are awaited."""
 
+    _eda_awaits = True
+
     async def stop(self, timeout: float | None = None) -> None:
         """Ask the service to stop. This returns at once; ``run`` returns when the service has stopped.
 

@@ -86,21 +86,28 @@ class Handlers:
 
 
 #: Methods that are no handlers: a message named ``ready`` must not call ``on_ready``.
-_HOOKS: Final = ("on_ready", "on_unconfigured")
+HOOKS: Final = ("on_ready", "on_unconfigured")
 
 
-def _find(service: Handlers, kind: str, name: str) -> Any:
-    method = f"on_{name.rpartition('.')[2]}"
-    handler = None if method in _HOOKS else getattr(service, method, None)
-    if not callable(handler):
+def handler_of(service: Handlers, name: str) -> Callable[..., Any] | None:
+    """Return the method ``on_<name>`` of a service; ``None`` if there is none."""
+    method = f"on_{name}"
+    handler = None if method in HOOKS else getattr(service, method, None)
+    return handler if callable(handler) else None
+
+
+def _find(service: Handlers, kind: str, name: str) -> Callable[..., Any]:
+    word = name.rpartition(".")[2]
+    handler = handler_of(service, word)
+    if handler is None:
         known = sorted(
             attribute[3:]
             for attribute in dir(service)
-            if attribute.startswith("on_") and attribute not in _HOOKS and callable(getattr(service, attribute))
+            if attribute.startswith("on_") and attribute not in HOOKS and callable(getattr(service, attribute))
         )
         raise NoHandler(
             f"unexpected {kind} {name}: {type(service).__name__} has handlers for {', '.join(known) or 'nothing'}",
-            hint=f"define {method}(), or do not subscribe to it",
+            hint=f"define on_{word}(), or do not subscribe to it",
         )
     return handler
 

@@ -286,6 +286,36 @@ def test_the_names_of_commands_are_forgotten_some_day() -> None:
     assert answers.published(None, Result("asker.DoReturn", 1, "c", "success", "k0")) == ""
 
 
+# Keys for results
+
+
+def _send(service: Any, *reply_tos: str) -> Any:
+    asked = tuple(service.send_command("peer.Do", 1, "c-1", reply_to, "k") for reply_to in reply_tos)
+    return None if asked[0] is None else (*asked, None)
+
+
+def test_a_key_for_results_that_nobody_gets_is_told_of_once(make: Any) -> None:
+    bench = make(lambda service: _send(service, "svc.PeerReturn", "svc.PeerReturn"))
+    bench.deliver("events", "Paid")
+    assert len(of(Publish, bench.done)) == 2
+    assert bench.said() == (
+        "the result of peer.Do cannot come: this service does not subscribe to its reply_to 'svc.PeerReturn'; add "
+        "'svc.PeerReturn' to command_routing_keys, and define on_PeerReturn()"
+    )
+
+
+def test_other_keys_for_results_are_right(make: Any) -> None:
+    bench = make(lambda service: _send(service, "svc.DoReturn", "other.DoReturn", "replies"))
+    bench.deliver("events", "Paid")
+    assert bench.reports == []
+
+
+def test_so_many_keys_for_results_are_checked_and_no_more(make: Any) -> None:
+    bench = make(lambda service: _send(service, *(f"svc.Return{number}" for number in range(1100))))
+    bench.deliver("events", "Paid")
+    assert len(bench.reports) == len(bench.driver.service._eda_reply_keys) == 1000
+
+
 # Rejections
 
 
