@@ -303,7 +303,7 @@ class Echo(Probe):
         super().__init__(url, [], ["echo.Echo", "echo.Mute", "echo.Babble", "echo.Forget"], "echo")
         self.commands: list[Command] = []
 
-    async def handle(self, message: Any) -> None:
+    async def handle(self, message: Any) -> bool:
         assert isinstance(message, Command)
         self.commands.append(message)
         self.seen.add(message.name)
@@ -315,6 +315,8 @@ class Echo(Probe):
         elif message.name == "echo.Babble":  # a service in another language, and in trouble
             async with peer(self._eda_config.urls[0]) as babbler:
                 await babbler.publish("commands", message.reply_to, b"\xff", headers=message.payload)
+        await self.manual_ack(message.meta["delivery_tag"])
+        return True  # or the service would warn of a command without an answer
 
 
 @asynchronous
