@@ -28,6 +28,7 @@ from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.blocking import BlockingDriver
 from eda_core.drivers.library import raised_in
 from eda_core.drivers.link import Link, reason
+from eda_core.drivers.login import login_refusal
 from eda_core.urls import Address, redact
 
 #: Seconds between two looks at the heartbeats, as py-amqp asks for.
@@ -131,7 +132,8 @@ class KombuLink(Link):
             self._channel.events["basic_nack"].add(self._on_nack)
             self._channel.events["basic_return"].add(self._on_return)
         except _FAULTS as error:
-            self._lose(error, refused=not logged_in and getattr(error, "reply_code", None) == 403)
+            code, text = getattr(error, "reply_code", None), str(getattr(error, "reply_text", ""))
+            self._lose(error, "" if logged_in else login_refusal(self.asked.url, code, text))
         except BaseException:
             self.abort()
             raise
@@ -272,16 +274,16 @@ class KombuLink(Link):
 
     # The end
 
-    def _lose(self, error: BaseException, refused: bool = False) -> None:
+    def _lose(self, error: BaseException, refusal: str = "") -> None:
         """End the link because of ``error``. Raise it if it is no fault of the link: it may come from user code."""
         if not isinstance(error, _FAULTS) or not raised_in((*_LIBRARY, "eda_kombu", "eda_core"), error):
             raise error
         if not self._ended:
-            why = reason(error)
+            why = refusal or reason(error)
             self.driver.publish_call.link_failed(f"{redact(self.asked.url)}: {why}")
             if isinstance(error, ChannelError) and self.up:
                 self.report_channel_closed(CONSUMING, why)
-            self._end(why, refused)
+            self._end(why, bool(refusal))
 
     def _end(self, why: str, refused: bool) -> None:
         self._ended = True

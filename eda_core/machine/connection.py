@@ -74,7 +74,8 @@ class Connection:
         self._adding_due: float | None = None
         self._failures = 0
         self._next_url = 0
-        self._refused_urls: set[int] = set()
+        #: Why each URL has refused the login when it was last tried.
+        self._refused_urls: dict[int, str] = {}
         #: The URLs whose last attempt did not open a link. They are tried after the others.
         self._silent_urls: set[int] = set()
         self._open_since: float | None = None
@@ -137,14 +138,15 @@ class Connection:
             self._silent_urls.add(url)
         self._next_url = self._url_after(url)
         if refused:
-            self._refused_urls.add(url)
+            self._refused_urls[url] = reason
         else:
-            self._refused_urls.discard(url)
+            self._refused_urls.pop(url, None)
         if self.state is link.STOPPED:
             return self._end()
         if len(self._refused_urls) == len(self._config.urls):
             self._go(link.FATAL)
-            self.error = f"the broker refuses the credentials on every URL: {reason}"
+            reasons = dict.fromkeys(self._refused_urls.values())
+            self.error = f"the broker refuses the credentials or the vhost on every URL: {'; '.join(reasons)}"
             return self._end()
         delay = self._count_failure(now)
         attempts = None if self._learned else self._config.reconnect.initial_attempts

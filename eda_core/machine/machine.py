@@ -189,7 +189,8 @@ class Machine:
 
         Args:
             reason: why, in one line. Passwords in URLs are removed.
-            refused: whether the broker refused the credentials.
+            refused: whether the broker refused the login, so that trying again cannot help: the credentials are wrong,
+                or the virtual host is missing or not permitted (:func:`eda_core.drivers.login_refusal`).
         """
         effects: list[Effect] = []
         if not self._is_stale(epoch):
