@@ -35,7 +35,8 @@ class Wire:
         self.url, address = asked.url, Address.of(asked.url)
         login = f"\0{address.user}\0{address.password}"
         about: Any = {"connection_name": asked.name, "capabilities": dict.fromkeys(ABILITIES.split(), True)}
-        await self.ask(0, header.ProtocolHeader(), Connection.Start)
+        start = await self.ask(0, header.ProtocolHeader(), Connection.Start)
+        self.server = start.server_properties
         tune = await self.ask(0, Connection.StartOk(about, "PLAIN", login), Connection.Tune)
         self.frame_max = min(tune.frame_max or FRAME_MAX, FRAME_MAX)
         self.send(0, Connection.TuneOk(tune.channel_max, self.frame_max, asked.heartbeat))
@@ -101,7 +102,7 @@ class CustomLink(Link):
     async def run(self) -> None:
         self.consumer, self.publisher = await self.connect(1), await self.connect(2)
         await self.publisher.ask(1, Confirm.Select(), Confirm.SelectOk)
-        self.report_open()
+        self.report_open(self.publisher.server)
         async with asyncio.TaskGroup() as readers:
             for wire in self.wires:
                 readers.create_task(self.read(wire))

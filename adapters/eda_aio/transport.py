@@ -17,6 +17,7 @@ from ssl import SSLContext, create_default_context
 from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
+import aiormq.connection
 from aiormq import Channel
 from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
@@ -104,6 +105,8 @@ class AioLink(Link):
         ssl: for ``amqps://``; ``None`` checks the chain and the host name.
     """
 
+    library = f"aiormq {aiormq.connection.__version__}"
+
     def __init__(self, asked: Connect, driver: Driver, ssl: SSLContext | None) -> None:
         super().__init__(asked, driver)
         self._ssl = ssl
@@ -149,7 +152,7 @@ class AioLink(Link):
     async def _run(self) -> None:
         try:
             await self._connect()
-            self.report_open()
+            self.report_open(self._publishes.server_properties)
             while not self._abandoned and not isinstance(effect := await self._effects.get(), Close):
                 try:
                     if (action := self.actions[type(effect)](effect)) is not None:

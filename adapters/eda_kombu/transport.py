@@ -15,6 +15,7 @@ from collections.abc import Callable
 from ssl import SSLContext, SSLSocket, create_default_context
 from typing import Any
 
+import amqp
 from amqp import spec
 from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, RecoverableConnectionError
 from amqp.transport import SSLTransport, TCPTransport
@@ -101,6 +102,7 @@ class _Connection(pyamqp.Connection):
 class KombuLink(Link):
     """The connection of one epoch. Its methods tell the machine what happens; failures of the network never raise."""
 
+    library = f"py-amqp {amqp.__version__}"
     driver: BlockingDriver
     _connection: Any = None
 
@@ -138,7 +140,7 @@ class KombuLink(Link):
             self.abort()
             raise
         else:
-            self.report_open()
+            self.report_open(connection.server_properties)
 
     def _new_connection(self, timeout: float, ssl: SSLContext | None) -> _Connection:
         asked, address = self.asked, Address.of(self.asked.url)

@@ -37,6 +37,8 @@ class PikaLink(Link):
         forget: called when no connection is left.
     """
 
+    library = f"pika {pika.__version__}"
+
     def __init__(
         self, asked: Connect, driver: Driver, context: SSLContext | None, loop: Any, forget: Callable[[], None]
     ) -> None:
@@ -44,7 +46,7 @@ class PikaLink(Link):
         self._loop, self._context, self._forget = loop, context, forget
         self._connections: list[Connection] = []
         # Not at once: the driver does not know this link yet.
-        loop.add_callback_threadsafe(partial(self._follow, self._opening(), self.report_open))
+        loop.add_callback_threadsafe(partial(self._follow, self._opening(), self._opened))
 
     def close(self, *, at_once: bool = False) -> None:
         """Close in good order if possible, by force after ``close_timeout`` seconds, or at once if that is asked."""
@@ -69,6 +71,9 @@ class PikaLink(Link):
             self.tell(self.machine.link_down, "closed")
 
     # Opening
+
+    def _opened(self) -> None:
+        self.report_open(self._publishes.server_properties)
 
     def _opening(self) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
         """The steps, in order: each yields what to begin next, and is sent what that calls back with."""

@@ -9,7 +9,7 @@ from eda_core.drivers.callbacks import CallbackDriver
 from eda_core.drivers.coroutines import CoroutineDriver, Future
 from eda_core.drivers.handling import handled_by, handling
 from eda_core.drivers.jobs import Jobs
-from eda_core.drivers.library import library_at_work, quieten, raised_in, require
+from eda_core.drivers.library import library_at_work, quieten, raised_in, require, write_report
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_core.drivers.login import login_refusal
 from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, PublishCall, PublishLimits, Unroutable
@@ -45,4 +45,5 @@ __all__ = [
     "raised_in",
     "reason",
     "require",
+    "write_report",
 ]
