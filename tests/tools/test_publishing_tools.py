@@ -200,7 +200,7 @@ async def test_refused_credentials_and_virtual_hosts(
     ran = await here(name, capsys, f"{broker.url.rpartition('/')[0]}/no%2Fvhost", *needed(name))
     assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
     assert ran.line.startswith(f"{name}: no connection to amqp://guest:***@")
-    assert ran.line.endswith("the broker refuses the virtual host 'no/vhost', or it is not an AMQP 0-9-1 broker")
+    assert "vhost not found: 'no/vhost'" in ran.line
 
 
 @pytest.mark.parametrize("name", ["monitor", "publish_event"])
