@@ -137,7 +137,17 @@ def _time(timestamp: object, received: datetime.datetime) -> str:
     return show.local_time(received)
 
 
-TOOL = Tool("logger", "Show logs as they are written, selected by key, level and service.", arguments, run)
+TOOL = Tool(
+    "logger",
+    "Show logs as they are written, selected by key, level and service.",
+    arguments,
+    run,
+    examples=(
+        "eda logger --level WARNING",
+        "eda logger --service 'trans*' --filter '*.ERROR'",
+        "eda logger --where 'payload._conversation_id == \"7d5f\"'",
+    ),
+)
 main: Final = TOOL.main
 
 if __name__ == "__main__":

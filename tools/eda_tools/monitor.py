@@ -166,6 +166,12 @@ TOOL = Tool(
     arguments,
     run,
     "While it runs, the broker has a queue for every message, so that publishers do not learn that one is unroutable.",
+    examples=(
+        "eda monitor",
+        "eda monitor --events TranscriptReady 'Call.*' --where 'payload.duration > 60'",
+        "eda monitor --conversation 6ecd5dd7 --record calls.cbor",
+        "eda monitor --json --count 1 --events TranscriptReady --timeout 60 > first.json",
+    ),
 )
 main: Final = TOOL.main
 

@@ -104,6 +104,11 @@ TOOL = Tool(
     arguments,
     run,
     "If no service is bound for the command, the tool ends at once, with status 1.",
+    examples=(
+        'eda send_command greeter.Greet --data \'{"name": "Zoë"}\'',
+        "eda send_command transcriber.TranscribeAudio audio.json --timeout 300",
+        "eda send_command greeter.Greet name.json --json | jq .payload",
+    ),
 )
 main: Final = TOOL.main
 
