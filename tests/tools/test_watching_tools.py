@@ -122,7 +122,7 @@ async def test_everything_is_shown_even_what_is_invalid(broker: BrokerUnderTest)
 @asynchronous
 async def test_subscriptions_count_and_text(broker: BrokerUnderTest) -> None:
     """Without --json, and with the URL after options that take any number of values."""
-    words = ("--commands", "--events", "A.*", "B", "--count", "2", broker.url)
+    words = ("--full", "--commands", "--events", "A.*", "B", "--count", "2", broker.url)
     async with peer(broker.url) as client, watching("monitor", *words) as started:
         await publish(client, "configurations", "Settings", 1)
         await publish(client, "commands", "B", 2, reply_to="me.R")
@@ -137,6 +137,22 @@ async def test_subscriptions_count_and_text(broker: BrokerUnderTest) -> None:
     assert first.splitlines()[-1] == '"\\u001b[2J"'
     assert second.splitlines()[-3:] == ["{", '  "a": 1', "}"]
     assert rest == ""
+
+
+@asynchronous
+async def test_a_message_is_one_line(broker: BrokerUnderTest) -> None:
+    async with peer(broker.url) as client, watching("monitor", "--count", "3", broker.url) as started:
+        await publish(client, "events", "Done", {"a": "\x1b[2J\n"}, {"conversation_id": "12345678-9"}, app_id="echo")
+        await publish(client, "commands", "me.R", 1, {"conversation_id": "c", "status": "error"}, correlation_id="7")
+        await publish(client, "configurations", "Settings", [1], {})
+        ran = await finished(started)
+    assert (ran.status, "\x1b" in ran.out) == (cli.DONE, False)
+    lines = sorted(line.split("  ", 1)[1].split() for line in ran.out.splitlines())
+    assert lines == [
+        ["-", "config", "Settings", "[1]"],
+        ["-", "result", "me.R", "c", "error", "1"],
+        ["echo", "event", "Done", "12345678", '{"a":', '"\\u001b[2J\\n"}'],
+    ]
 
 
 @asynchronous
@@ -160,10 +176,11 @@ async def test_only_what_is_asked_for_is_shown_and_recorded(broker: BrokerUnderT
     assert recorded[0].received.isoformat() == ran.objects[0]["received"]
 
 
-@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("form", ["", "--full", "--json"])
 @asynchronous
-async def test_payloads_are_saved(as_json: bool, broker: BrokerUnderTest, tmp_path: Path) -> None:
-    words = ("--count", "4", *(["--json"] if as_json else []), "--save")
+async def test_payloads_are_saved(form: str, broker: BrokerUnderTest, tmp_path: Path) -> None:
+    as_json = form == "--json"
+    words = ("--count", "4", *form.split(), "--save")
     value = {"é": b"\xff"}
     async with peer(broker.url) as client, watching("monitor", *words, broker.url, cwd=tmp_path) as started:
         await publish(client, "events", "Done", value)
@@ -182,7 +199,7 @@ async def test_payloads_are_saved(as_json: bool, broker: BrokerUnderTest, tmp_pa
     if as_json:
         assert sorted(line["saved"] for line in ran.objects) == sorted(names)
     else:
-        assert ran.out.count("\n  payload saved as ") == 4
+        assert ran.out.count("\n  payload saved as " if form else "  saved as ") == 4
         assert '"é"' not in ran.out
 
 
