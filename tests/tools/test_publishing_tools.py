@@ -255,7 +255,7 @@ async def test_a_broker_that_does_not_answer(capsys: pytest.CaptureFixture[str])
     ("file", "body", "status", "told"),
     [
         ("none.json", None, cli.FAILED, "none.json: No such file or directory"),
-        ("bad.json", b'{"a": 1,}', cli.FAILED, "bad.json:1:9: malformed JSON: "),
+        ("bad.json", b'{"a": 1 2}', cli.FAILED, "bad.json:1:9: malformed JSON: "),
         ("bad.cbor", b"\xa1", cli.FAILED, "bad.cbor: malformed CBOR: "),
         ("bad.txt", b"{}", cli.USAGE, "bad.txt: the extension is neither .json nor .cbor"),
     ],
