@@ -10,6 +10,8 @@ A block is a ``code-block`` directive or a literal block (``::``). These comment
     The block has no command of its own: the command in it is stopped.
 ``.. test: output``
     The first line is a command that runs in the background. The others are what it has printed since.
+``.. test: file NAME``
+    The block is a file, for pages where it must have no caption: GitHub does not know captions.
 ``.. test: status N``
     The last command of the block ends with the status N.
 ``.. not run: REASON``
@@ -17,7 +19,7 @@ A block is a ``code-block`` directive or a literal block (``::``). These comment
 
 These stand at the top of a page:
 
-``.. page: after OTHER.rst``
+``.. page: after PAGE``
     The files of the other page are there at the beginning.
 ``.. page: tested by FILE``
     Another test runs or compares the blocks of this page.
@@ -46,7 +48,7 @@ class Block:
     Attributes:
         line: the number of its first line, from 1.
         language: that of the directive; "" for a literal block.
-        caption: the name of the file that it is; "" without one.
+        caption: its title, which is the name of the file that it is; "" without one.
         text: what is in it, without its indentation.
         orders: what the comments before it say after ``test:``.
         not_run: why it is not run; "" if it is.
@@ -59,6 +61,12 @@ class Block:
     caption: str = ""
     orders: tuple[str, ...] = ()
     not_run: str = ""
+
+    @property
+    def file(self) -> str:
+        """The name of the file that it is; "" if it is none."""
+        named = (order.removeprefix("file ") for order in self.orders if order.startswith("file "))
+        return next(named, self.caption)
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"

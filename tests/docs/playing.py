@@ -2,7 +2,8 @@
 
 A Python block, or one of another language, that has a caption is a file. A ``console`` block has commands after ``$``
 and what they print. Of that each line must come, in this order; ``…`` stands for any text, and lines that the page
-leaves out may stand in between. The page's port 5672 is that of the test's broker.
+leaves out may stand in between. The ports 5672 (the broker) and 8000 (a web application) of the page are ports of the
+test.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -98,6 +100,12 @@ def _flat(line: str) -> str:
     return " ".join(_ESCAPES.sub("", line).split())
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def _after(expected: list[str], lines: list[str], start: int) -> int | None:
     """Return the position after the expected lines, which come in this order; ``None`` if they do not."""
     for text in expected:
@@ -130,6 +138,7 @@ class Player:
         self.page = page
         self.directory = directory
         self.broker = broker
+        self.ports = {"5672": str(broker.port), "8000": str(_free_port())}
         self.running: list[Process] = []
         self.settings = {
             **environment(broker.url.replace("//", "//guest:guest@")),
@@ -156,7 +165,7 @@ class Player:
 
     async def run(self, block: Block) -> None:
         if block.language != "console":
-            if not block.caption:
+            if not block.file:
                 pytest.fail(f"{block}: give the block a caption, if it is a file, or a comment '.. not run: REASON'")
             self.write(block)
             return
@@ -165,9 +174,9 @@ class Player:
             orders = block.orders if last else ()
             if export := _EXPORT.fullmatch(command):
                 if export[1] != "EDA_AMQP_URL":
-                    self.settings[export[1]] = export[2].strip("'\"")
+                    self.settings[export[1]] = self.on_our_ports(export[2].strip("'\""))
             elif "output" in orders:
-                await self.find(command, block).prints(expected, block)
+                await self.find(command, block).prints([self.on_our_ports(line) for line in expected], block)
             elif "stop" in orders:
                 await self.stop(self.find(command, block))
             elif "background" in orders or "once more" in orders:
@@ -177,9 +186,14 @@ class Player:
                 await self.command(command, expected, status, block)
 
     def write(self, block: Block) -> None:
-        path = self.directory / block.caption
+        path = self.directory / block.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(block.text.replace("5672", str(self.broker.port)) + "\n", encoding="utf-8")
+        path.write_text(self.on_our_ports(block.text) + "\n", encoding="utf-8")
+
+    def on_our_ports(self, text: str) -> str:
+        for port, ours in self.ports.items():
+            text = text.replace(port, ours)
+        return text
 
     async def begin(self, command: str, expected: list[str], block: Block, *, again: bool) -> None:
         if not again:
@@ -189,7 +203,7 @@ class Player:
         process = await self.start(command)
         self.running.append(process)
         if expected:
-            await process.prints(expected, block)
+            await process.prints([self.on_our_ports(line) for line in expected], block)
         else:
             async with asyncio.timeout(COMMAND_TIMEOUT):
                 while self.consumers() <= consumers:
@@ -206,7 +220,7 @@ class Player:
             raise
         printed = "\n    ".join(process.lines.all)
         assert ended == status, f"{block}: {command!r} ended with status {ended}, and has printed\n    {printed}"
-        await process.prints(expected, block)
+        await process.prints([self.on_our_ports(line) for line in expected], block)
 
     async def start(self, command: str) -> Process:
         pipe = asyncio.subprocess.PIPE
@@ -214,7 +228,7 @@ class Player:
             process = await asyncio.create_subprocess_exec(
                 "bash",
                 "-c",
-                command.replace("5672", str(self.broker.port)),
+                self.on_our_ports(command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=pipe,
                 stderr=asyncio.subprocess.STDOUT,
@@ -252,14 +266,20 @@ def earlier_files(page: Page) -> list[Block]:
     if not page.after:
         return []
     before = read_page(ROOT / page.after)
-    return earlier_files(before) + [block for block in before.blocks if block.caption and not block.not_run]
+    return earlier_files(before) + [block for block in before.blocks if block.file and not block.not_run]
 
 
 def _programs(directory: Path) -> Path:
     """Make the commands that an environment with the toolkit has, whether or not it is installed in this one."""
     programs = directory / "bin"
     programs.mkdir(exist_ok=True)
-    for name, arguments in (("python", ""), ("python3", ""), ("pytest", "-m pytest"), ("eda", "-m eda_tools")):
+    for name, arguments in (
+        ("python", ""),
+        ("python3", ""),
+        ("pytest", "-m pytest"),
+        ("uvicorn", "-m uvicorn"),
+        ("eda", "-m eda_tools"),
+    ):
         path = programs / name
         path.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n', encoding="utf-8")
         path.chmod(0o755)
