@@ -31,6 +31,7 @@ from eda_core.machine.effects import (
     Stopped,
     Unconfigured,
 )
+from eda_core.machine.events import SUSPICIOUS
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.link import CLOSING
 from eda_core.machine.machine import Machine
@@ -266,7 +267,7 @@ class Driver(ABC):
         """
         if text:
             conversation = "" if message is None else message.conversation_id
-            self.report(WARNING, text)
+            self.report(WARNING, text, SUSPICIOUS)
             self.tell(self.machine.log, WARNING, text, conversation_id=conversation)
 
     def stop(self, timeout: float | None = None) -> None:

@@ -23,6 +23,7 @@ from eda_core.errors import LocalError, StateError
 from eda_core.journal.recording import RecordingMachine
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Effect
+from eda_core.machine.events import SUSPICIOUS
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
@@ -237,7 +238,8 @@ class ServiceApi(Handlers, Generic[R]):
         driver = make(self)
         self._eda_running = driver
         if findings.doubts:
-            driver.report(WARNING, f"{type(self).__name__} may not do what it should{_listed(findings.doubts)}")
+            text = f"{type(self).__name__} may not do what it should{_listed(findings.doubts)}"
+            driver.report(WARNING, text, SUSPICIOUS)
         return driver
 
     def running_driver(self) -> Driver:

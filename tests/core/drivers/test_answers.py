@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pamqp.commands import Basic
 
+from eda_core.criticality import WARNING
 from eda_core.drivers.answers import REMEMBERED, Answers
 from eda_core.drivers.handling import Run
 from eda_core.errors import Reject
@@ -37,8 +38,9 @@ class Bench:
         self.tag = 0
         self.driver.report = self._report
 
-    def _report(self, level: int, text: str) -> None:
-        self.reports.append(text)
+    def _report(self, level: int, text: str, event: str) -> None:
+        if level <= WARNING:  # not that it is configured and ready
+            self.reports.append(text)
 
     def deliver(self, exchange: str, name: str, **properties: Any) -> None:
         headers = {"conversation_id": "c-1", **properties.pop("headers", {})}
