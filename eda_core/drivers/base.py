@@ -102,7 +102,7 @@ class Driver(ABC):
             PublishDone: self.publish_done,
             Replied: self.replied,
             BufferAvailable: lambda effect: self.buffer_available(),
-            Report: lambda effect: self.report(effect.level, effect.text),
+            Report: lambda effect: self.report(effect.level, effect.text, effect.event),
             Stopped: self._stopped,
         }
 
@@ -129,8 +129,13 @@ class Driver(ABC):
         """Run the hook that ``effect`` calls, or the function of a timer. If it fails, make ``callback_failed``."""
 
     @abstractmethod
-    def report(self, level: int, text: str) -> None:
-        """Write to the local log of the process. ``level`` is a syslog severity, from 0 to 7."""
+    def report(self, level: int, text: str, event: str) -> None:
+        """Write to the local log of the process, by :func:`eda_core.drivers.write_report` or in another way.
+
+        Args:
+            level: a syslog severity, from 0 to 7.
+            event: the name of what has happened (docs/log-events.rst).
+        """
 
     def ask(self, call: Callable[[], T]) -> T:
         """Run ``call`` where the machine may be used, and return or raise what it does.

@@ -19,6 +19,7 @@ from eda_core.drivers.base import Driver, UserCode
 from eda_core.drivers.handling import handling
 from eda_core.errors import Abandoned, StateError
 from eda_core.machine.effects import Effect
+from eda_core.machine.events import LEFT_UNFINISHED
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import check_begun, failure
@@ -40,7 +41,7 @@ class CallbackDriver(Driver):
         self.exit: BaseException | None = None
         self._posted: deque[Callable[[], object]] = deque(maxlen=MOST_POSTED)
         self._waking = False
-        self._reports: SimpleQueue[tuple[int, str] | None] = SimpleQueue()
+        self._reports: SimpleQueue[tuple[int, str, str] | None] = SimpleQueue()
 
     # An adapter also defines these
 
@@ -49,7 +50,7 @@ class CallbackDriver(Driver):
         """Let :meth:`do_posted` be called soon where the machine may be used. It must not wait, and take no lock."""
 
     @abstractmethod
-    def write(self, level: int, text: str) -> None:
+    def write(self, level: int, text: str, event: str) -> None:
         """Write a report to the local log, see :meth:`report`. It may wait, and may raise."""
 
     @abstractmethod
@@ -88,8 +89,8 @@ class CallbackDriver(Driver):
         while self._posted:
             self._posted.popleft()()
 
-    def report(self, level: int, text: str) -> None:
-        self._reports.put((level, text))
+    def report(self, level: int, text: str, event: str) -> None:
+        self._reports.put((level, text, event))
 
     def write_reports(self) -> None:
         """Write reports until :meth:`end_reports`. A thread of its own calls this.
@@ -152,5 +153,6 @@ class CallbackDriver(Driver):
     def _break_off(self, error: BaseException) -> None:
         self.exit = self.exit or error
         if isinstance(error, Abandoned):
-            self.report(WARNING, f"a handler or a timer is left unfinished: {failure(error).detail}")
+            text = f"a handler or a timer is left unfinished: {failure(error).detail}"
+            self.report(WARNING, text, LEFT_UNFINISHED)
         self.stop(0.0)

@@ -20,7 +20,7 @@ from examples.conversations.worker import add_url_argument, required_url, say_re
 
 
 class Anonymizer(Service):
-    #: Two workers share the queue, which does not count. With this policy the message says how often it has failed.
+    #: Three workers share the queue, which does not count. With this policy the message says how often it has failed.
     RETRY_POLICY: ClassVar[RetryPolicy] = RetryPolicy(counted=True)
 
     def __init__(self, amqp_urls: Sequence[str]) -> None:
@@ -42,15 +42,23 @@ class Anonymizer(Service):
         return {"text": anonymized.text, "counts": anonymized.counts}
 
 
-async def _run(url: str) -> None:
-    await Anonymizer([url]).run()
+class PatientAnonymizer(Anonymizer):
+    """Waits before it tries a message again."""
+
+    RETRY_POLICY: ClassVar[RetryPolicy] = RetryPolicy(attempts=2, delays=(2.0,))
+
+
+async def _run(url: str, service: type[Anonymizer]) -> None:
+    await service([url]).run()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.conversations.anonymizer", description="Run one worker.")
     add_url_argument(parser)
-    url = required_url(parser, parser.parse_args().url)
-    asyncio.run(_run(url))
+    parser.add_argument("--patient", action="store_true", help="wait two seconds before a message is tried again")
+    arguments = parser.parse_args()
+    url = required_url(parser, arguments.url)
+    asyncio.run(_run(url, PatientAnonymizer if arguments.patient else Anonymizer))
     return 0
 
 

@@ -247,6 +247,11 @@ TOOL = Tool(
     arguments,
     run,
     "Nothing is changed on the broker. The status is 1 if something is wrong.",
+    examples=(
+        "eda doctor",
+        "eda doctor --management http://127.0.0.1:15672 --service transcriber archive",
+        "eda doctor --command transcriber.TranscribeAudio",
+    ),
 )
 main: Final = TOOL.main
 

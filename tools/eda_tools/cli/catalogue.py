@@ -1,4 +1,4 @@
-"""The names of all tools and what each is for. It knows nothing else of them and loads none."""
+"""The names of all tools and what each is for. It loads none of them."""
 
 from __future__ import annotations
 
@@ -17,3 +17,6 @@ TOOLS: Final = {
     "doctor": "check a broker for what the architecture needs",
     "topology": "draw who publishes and who consumes what",
 }
+
+#: The subcommands that are no tools for a bus.
+SERVERS: Final = {"broker": "run the embedded broker, for trials, demos and tests"}
