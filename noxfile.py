@@ -5,8 +5,11 @@ as they are, without the network.
 """
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -21,13 +24,15 @@ nox.options.error_on_external_run = True
 
 HERE = Path(__file__).parent
 PROJECT = nox.project.load_toml(HERE / "pyproject.toml")
+CLASSIFIER = "Programming Language :: Python :: "
+PYTHONS = [each[len(CLASSIFIER) :] for each in PROJECT["project"]["classifiers"] if each.startswith(f"{CLASSIFIER}3.")]
 TYPED = ("eda_core", "adapters", "tools", "tests", "examples", "benchmarks")
 
 
-def install(session: nox.Session, group: str = "dev") -> None:
-    """Install the checkout (editable), all its extras and the tools of a dependency group."""
+def install(session: nox.Session, group: str = "dev", *options: str) -> None:
+    """Install the checkout (editable), all its extras and the tools of a dependency group. The options are pip's."""
     extras = ",".join(PROJECT["project"]["optional-dependencies"])
-    session.install("-e", f".[{extras}]", *nox.project.dependency_groups(PROJECT, group))
+    session.install(*options, "-e", f".[{extras}]", *nox.project.dependency_groups(PROJECT, group))
 
 
 @nox.session
@@ -121,6 +126,68 @@ def faults(session: nox.Session) -> None:
     session.run("python", "-m", "tests.support.rabbitmq_releases", "4.3")
     env = {"EDA_EVENTAIL_PYTHON": python}
     session.run("python", "-m", "tests.faults", "--rabbitmq", "4.3", *session.posargs, env=env)
+
+
+@nox.session(python=PYTHONS[1:], name="tests-on")
+def tests_on(session: nox.Session) -> None:
+    """The test suite on the other versions of Python: ``nox -s tests-on-3.13``. Arguments after -- go to pytest."""
+    tests(session)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The test suite with the oldest versions of its dependencies that the package allows."""
+    install(session, "dev", "--constraint", constraints(session))
+    session.run("pytest", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def packages(session: nox.Session) -> None:
+    """Wheel and sdist: built, and tried with each extra in a fresh environment, with new and with old dependencies."""
+    install(session)  # for the broker
+    session.install("build>=1.2", "twine>=6")
+    built = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(built, ignore_errors=True)
+    # The wheel is built from the sdist: so the sdist has all that the wheel needs.
+    session.run("python", "-m", "build", "--outdir", str(built), str(HERE), silent=True)
+    session.run("twine", "check", "--strict", *map(str, built.iterdir()))
+    wheel = next(built.glob("*.whl"))
+    old = ["--constraint", constraints(session)]
+    with subprocess.Popen(
+        [str(Path(session.bin) / "python"), "-m", "eda_tools.broker", "--port", "0"], stdout=subprocess.PIPE, text=True
+    ) as broker:
+        try:
+            assert broker.stdout is not None
+            port = broker.stdout.readline().rstrip("/\n").rpartition(":")[2]
+            url = f"amqp://guest:guest@127.0.0.1:{port}/"
+            for extra in ("core", *PROJECT["project"]["optional-dependencies"]):
+                for versions in ([], old):
+                    try_installed(session, wheel, extra, versions, url)
+        finally:
+            broker.terminate()
+
+
+def try_installed(session: nox.Session, wheel: Path, extra: str, versions: list[str], url: str) -> None:
+    """Install the wheel with one extra in a fresh environment, and run ``tests/installed/smoke.py`` there."""
+    with tempfile.TemporaryDirectory() as directory:
+        session.run("python", "-m", "venv", f"{directory}/venv")
+        python = f"{directory}/venv/bin/python"
+        asked = str(wheel) if extra == "core" else f"{wheel}[{extra}]"
+        session.run(python, "-m", "pip", "install", "-q", *versions, asked, external=True)
+        session.run(python, "-m", "pip", "check", external=True, silent=True)
+        smoke = shutil.copy(HERE / "tests" / "installed" / "smoke.py", directory)  # away from the checkout
+        with session.chdir(directory):
+            session.run(python, smoke, extra, url, external=True)
+
+
+def constraints(session: nox.Session) -> str:
+    """Write the oldest version of each dependency that the package allows into a file for pip, and return its name."""
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    needed = {*PROJECT["project"]["dependencies"], *(each for extra in extras for each in extra)}
+    oldest = [match.expand(r"\1==\2") for each in sorted(needed) if (match := re.match(r"([\w-]+)>=([\d.]+)", each))]
+    file = Path(session.create_tmp()) / "oldest.txt"
+    file.write_text("\n".join(oldest) + "\n", encoding="utf-8")
+    return str(file)
 
 
 @nox.session

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout need not be ins
 sys.path.insert(0, str(Path(__file__).parents[1] / "adapters"))
 
 import eda_core.testing
-from eda_core.machine import deliveries, link
+from eda_core.machine import deliveries, events, link
 from eda_core.testing.broker.versions import VERSIONS, Version
 
 DOCS = Path(__file__).parent
@@ -68,6 +68,39 @@ The releases that are modelled
 ``Broker(version="3.10")`` as RabbitMQ 3.10.8. In everything that is not in this table the model is the same for both.
 ``tests/core/testing/broker/test_versions.py`` shows each row, and ``tests/differential`` compares each release with the
 RabbitMQ that it models.
+
+"""
+
+EVENTS_HEAD = """\
+.. Written by docs/generate.py from eda_core/machine/events.py. Change that, then run it.
+
+===================
+What a service logs
+===================
+
+A service writes to Python's ``logging``, to the logger ``eda_aio``, ``eda_pika`` or ``eda_kombu``. Each record has the
+attribute ``eda_event``: a name that stays the same when the texts change. To see the life of a service, and the names:
+
+.. code-block:: python
+
+    import logging
+
+    names = logging.Formatter("%(asctime)s %(levelname)s %(eda_event)s %(message)s", defaults={"eda_event": "-"})
+    handler = logging.StreamHandler()
+    handler.setFormatter(names)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+.. code-block:: text
+
+    12:00:01 INFO started started: shop@host:7, eda-core 0.1.0 on aiormq 7.2.4; RabbitMQ 4.3.6 at amqp://mq/; …
+    12:00:01 INFO ready ready: receives events
+    12:10:07 WARNING link-lost no link to amqp://mq/: ConnectionError: …; trying amqp://mq/ in 0.4 s
+    12:10:11 INFO reconnected reconnected after 4.1 s: RabbitMQ 4.3.6 at amqp://mq/
+    12:30:00 INFO stopped stopped: handled 1200, failed 3, published 2400
+
+The levels below are those of syslog, as on the bus. In ``logging`` EMERGENCY and ALERT are ``CRITICAL``, and NOTICE is
+``INFO``. A failure of a handler is one line. The traceback follows it at the first attempt only. On the bus, each
+record of a failure (ALERT) has it in ``full_message``; the record "giving up" (EMERGENCY) has its last line there.
 
 """
 
@@ -337,11 +370,21 @@ def reference_index() -> str:
     return f"{_head('The reference')}{text}{pages}"
 
 
+def events_page() -> str:
+    """The text of ``log-events.rst``."""
+    lines = [".. list-table::", "   :header-rows: 1", "", "   * - event", "     - level", "     - what it says"]
+    source = inspect.getsource(events)
+    for name, level, text in re.findall(r'^[A-Z_]+: Final = "([a-z-]+)"  # ([A-Z or]+): (.+)$', source, re.MULTILINE):
+        lines += [f"   * - ``{name}``", f"     - {level}", f"     - {text[0].upper()}{text[1:]}."]
+    return EVENTS_HEAD + "\n".join(lines) + "\n"
+
+
 #: Text by file name.
 PAGES = {
     "link.rst": link_page,
     "deliveries.rst": deliveries_page,
     "broker-versions.rst": versions_page,
+    "log-events.rst": events_page,
     "reference/index.rst": reference_index,
     **{f"reference/{package}.rst": partial(reference_page, package) for package in PUBLIC},
 }

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from eda_core import Connect, criticality
-from eda_core.drivers import CoroutineDriver
+from eda_core import Connect
+from eda_core.drivers import CoroutineDriver, write_report
 from eda_core.services import CoroutineService
 from examples.custom_transport import CustomLink
 
@@ -67,8 +67,8 @@ class AsyncioDriver(CoroutineDriver):
     def future(self) -> asyncio.Future[Any]:
         return self.loop.create_future()
 
-    def report(self, level: int, text: str) -> None:
-        LOGGER.log(criticality.LOGGING_LEVELS[level], "%s", text)
+    def report(self, level: int, text: str, event: str) -> None:
+        write_report(LOGGER, level, text, event)
 
     async def tear_down(self) -> None:
         tasks = {*self.tasks, *(link.task for link in self.links.values() if isinstance(link, CustomLink))}

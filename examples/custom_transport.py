@@ -15,7 +15,7 @@ from pamqp.commands import Basic, Channel, Confirm, Connection
 
 from eda_core import Ack, Address, Cancel, Connect, Consume, Declare, Nack, OpenChannel, Publish, PublishLog
 from eda_core.amqp import read_frame
-from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, reason
+from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, login_refusal, reason
 
 FRAME_MAX = 131_072  # bytes
 ABILITIES = "authentication_failure_close basic.nack connection.blocked consumer_cancel_notify publisher_confirms"
@@ -32,10 +32,11 @@ class Wire:
 
     async def handshake(self, asked: Connect) -> None:
         """Log in and agree on limits (section 2.2.4). If this takes too long, the machine closes the link."""
-        address = Address.of(asked.url)
+        self.url, address = asked.url, Address.of(asked.url)
         login = f"\0{address.user}\0{address.password}"
         about: Any = {"connection_name": asked.name, "capabilities": dict.fromkeys(ABILITIES.split(), True)}
-        await self.ask(0, header.ProtocolHeader(), Connection.Start)
+        start = await self.ask(0, header.ProtocolHeader(), Connection.Start)
+        self.server = start.server_properties
         tune = await self.ask(0, Connection.StartOk(about, "PLAIN", login), Connection.Tune)
         self.frame_max = min(tune.frame_max or FRAME_MAX, FRAME_MAX)
         self.send(0, Connection.TuneOk(tune.channel_max, self.frame_max, asked.heartbeat))
@@ -75,7 +76,8 @@ class Wire:
             channel, got = read_frame(data)
             if isinstance(got, Connection.Close):
                 self.send(0, Connection.CloseOk())
-                raise (PermissionError if got.reply_code == 403 else ConnectionError)(got.reply_text)
+                refusal = login_refusal(self.url, got.reply_code, got.reply_text)
+                raise PermissionError(refusal) if refusal else ConnectionError(got.reply_text)
             if isinstance(got, (Basic.Deliver, Basic.Return)):
                 self.content = got
             elif isinstance(got, base.Frame):
@@ -100,7 +102,7 @@ class CustomLink(Link):
     async def run(self) -> None:
         self.consumer, self.publisher = await self.connect(1), await self.connect(2)
         await self.publisher.ask(1, Confirm.Select(), Confirm.SelectOk)
-        self.report_open()
+        self.report_open(self.publisher.server)
         async with asyncio.TaskGroup() as readers:
             for wire in self.wires:
                 readers.create_task(self.read(wire))
@@ -131,7 +133,8 @@ class CustomLink(Link):
         while isinstance(error, ExceptionGroup):  # the readers raised several: the first one says why
             error = error.exceptions[0]
         refused = isinstance(error, PermissionError) and error.errno is None  # the broker did, not our own system
-        self.tell(self.machine.link_down, "closed" if error is None else reason(error), refused=refused)
+        why = "closed" if error is None else str(error) if refused else reason(error)
+        self.tell(self.machine.link_down, why, refused=refused)
 
     def close(self) -> None:
         self.closing = True

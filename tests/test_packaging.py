@@ -1,4 +1,4 @@
-"""What the build description promises, checked against the tree. (That a wheel builds is not checked here.)"""
+"""What the build description promises, checked against the tree. (``nox -s packages`` builds and tries the wheel.)"""
 
 import ast
 import re
@@ -11,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from tests.installed import smoke
 from tests.support.services import environment
 
 ROOT = Path(__file__).parents[1]
@@ -169,3 +170,40 @@ def test_every_package_of_the_shelves_is_shipped_typed() -> None:
 
 def test_no_package_takes_a_name_that_is_not_ours() -> None:
     assert all(package.name.startswith("eda_") for package in PACKAGES)
+
+
+def test_each_extra_is_tried_when_it_is_installed() -> None:
+    assert {"core", *EXTRAS} == {*smoke.PARTS, "all"}
+
+
+def sessions() -> set[str]:
+    """The names of the sessions in noxfile.py, which is not imported: nox is not installed where the tests run."""
+    found: set[str] = set()
+    noxfile = (ROOT / "noxfile.py").read_text("utf-8")
+    for options, function in re.findall(r"^@nox\.session(?:\((.*)\))?\ndef (\w+)", noxfile, re.MULTILINE):
+        named = re.search(r'name="(.*?)"', options)
+        name = named[1] if named else function
+        pythons = PYTHONS if "python=PYTHONS" in options else ()
+        found.update((name, *(f"{name}-{python}" for python in pythons)))
+    return found
+
+
+PYTHONS = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+
+
+@pytest.mark.parametrize("file", [".github/workflows/checks.yml", "CONTRIBUTING.rst", "README.rst"])
+def test_the_sessions_that_are_named_exist(file: str) -> None:
+    text = (ROOT / file).read_text("utf-8")
+    named = set(re.findall(r"nox -s ([\w.-]*\w)", text))
+    for listed in re.findall(r"session: \[(.*)\]", text):
+        named.update(listed.split(", "))
+    named.update(re.findall(r"^``([\w.-]+)`` ", text, re.MULTILINE) if file == "CONTRIBUTING.rst" else ())
+    assert named
+    assert named - sessions() == set()
+
+
+def test_commits_are_checked_with_the_ruff_of_the_checks() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
+    pins = re.findall(r'additional_dependencies: \["(ruff.*?)"\]', hooks)
+    assert pins
+    assert set(pins) == set(PYPROJECT["dependency-groups"]["lint"])

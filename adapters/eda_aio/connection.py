@@ -13,9 +13,11 @@ import asyncio
 from typing import Any
 
 from aiormq import Connection as Aiormq
-from aiormq.exceptions import AMQPConnectionError
+from aiormq.exceptions import AMQPConnectionError, AuthenticationError, ConnectionClosed, ProbableAuthenticationError
+from pamqp.commands import Connection as Method
 
 from eda_core.amqp import read_frame
+from eda_core.drivers.login import login_refusal
 
 
 class _ReceivedFrames:
@@ -40,8 +42,33 @@ class _ReceivedFrames:
             raise AMQPConnectionError(f"malformed frame from the broker: {error}") from error
 
 
+class _Replies:
+    """Raises the broker's reason if it closes the connection instead of replying. aiormq's error does not have it."""
+
+    def __init__(self, frames: Any) -> None:
+        self._frames = frames
+
+    async def get_frame(self) -> tuple[int, int, Any]:
+        _, _, frame = got = await self._frames.get_frame()
+        if isinstance(frame, Method.Close):
+            code, text = frame.reply_code, frame.reply_text
+            raise ProbableAuthenticationError(text) if code == 403 else ConnectionClosed(code, text)
+        return got  # type: ignore[no-any-return]
+
+
 class AmqpConnection(Aiormq):
     """A connection that no message can end: what cannot be read comes as :class:`eda_core.messages.Unreadable`."""
 
+    @staticmethod
+    async def _rpc(request: Any, writer: Any, frame_receiver: Any, wait_response: bool = True) -> Any:
+        return await Aiormq._rpc(request, writer, _Replies(frame_receiver), wait_response)  # type: ignore[arg-type]
+
     async def _Connection__reader(self, receiver: Any) -> None:
         await super()._Connection__reader(_ReceivedFrames(receiver.reader))  # type: ignore[misc]
+
+
+def refusal(url: str, error: BaseException) -> str:
+    """Return why the broker at ``url`` refuses the login, if that is what the error of a connect means, or else ""."""
+    if isinstance(error, (AuthenticationError, ProbableAuthenticationError)):
+        return login_refusal(url, 403, str(error))
+    return login_refusal(url, error.errno, error.strerror or "") if isinstance(error, ConnectionClosed) else ""

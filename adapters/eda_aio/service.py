@@ -19,9 +19,10 @@ from typing import Any
 from eda_aio.signals import SIGNALS, stopping_on_signals
 from eda_aio.transport import AioLink
 from eda_core import Connect
-from eda_core.criticality import LOGGING_LEVELS, WARNING
+from eda_core.criticality import WARNING
 from eda_core.drivers.coroutines import CoroutineDriver
-from eda_core.drivers.library import quieten
+from eda_core.drivers.library import quieten, write_report
+from eda_core.machine.events import LEFT_UNFINISHED
 from eda_core.services.eventail import EventailCoroutines
 
 LOGGER = logging.getLogger("eda_aio")
@@ -98,8 +99,8 @@ class _Driver(CoroutineDriver):
     def future(self) -> asyncio.Future[Any]:
         return self._loop.create_future()
 
-    def report(self, level: int, text: str) -> None:
-        LOGGER.log(LOGGING_LEVELS[level], "%s", text)
+    def report(self, level: int, text: str, event: str) -> None:
+        write_report(LOGGER, level, text, event)
 
     async def tear_down(self) -> None:
         links = [link for link in self.links.values() if isinstance(link, AioLink)]
@@ -111,4 +112,5 @@ class _Driver(CoroutineDriver):
             done, left = await asyncio.wait(ending, timeout=self.machine.config.close_timeout)
             await asyncio.gather(*done, return_exceptions=True)
             if left:
-                self.report(WARNING, f"{len(left)} handler(s) go on although they were cancelled; they are left behind")
+                text = f"{len(left)} handler(s) go on although they were cancelled; they are left behind"
+                self.report(WARNING, text, LEFT_UNFINISHED)

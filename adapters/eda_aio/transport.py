@@ -17,15 +17,16 @@ from ssl import SSLContext, create_default_context
 from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
+import aiormq.connection
 from aiormq import Channel
 from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from aiormq.exceptions import AuthenticationError, ConnectionClosed, DeliveryError, ProbableAuthenticationError
+from aiormq.exceptions import DeliveryError
 from pamqp import base
 from pamqp.commands import Channel as Channels
 from pamqp.commands import Connection as Method
 
-from eda_aio.connection import AmqpConnection
+from eda_aio.connection import AmqpConnection, refusal
 from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, OpenChannel, Publish, PublishLog
 from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.base import Driver
@@ -47,20 +48,6 @@ class _Transports(TransportFactory):
         reader, writer = await factory.create(url, **options)
         self.last = writer.transport
         return reader, writer
-
-
-class _Replies:
-    """Raises the broker's reason if it closes the connection instead of replying. aiormq's error does not have it."""
-
-    def __init__(self, frames: Any) -> None:
-        self._frames = frames
-
-    async def get_frame(self) -> tuple[int, int, Any]:
-        _, _, frame = got = await self._frames.get_frame()
-        if isinstance(frame, Method.Close):
-            code, text = frame.reply_code, frame.reply_text
-            raise ProbableAuthenticationError(text) if code == 403 else ConnectionClosed(code, text)
-        return got  # type: ignore[no-any-return]
 
 
 class _Frames(asyncio.Queue[ChannelFrame]):
@@ -103,10 +90,6 @@ class Connection(AmqpConnection):
         """How many bytes wait to be sent."""
         return self._transports.last.get_write_buffer_size()
 
-    @staticmethod
-    async def _rpc(request: Any, writer: Any, frame_receiver: Any, wait_response: bool = True) -> Any:
-        return await AmqpConnection._rpc(request, writer, _Replies(frame_receiver), wait_response)  # type: ignore[arg-type]
-
     async def _hear(self, frame: Method.Blocked | Method.Unblocked) -> None:
         self.link.hear(frame)
 
@@ -121,6 +104,8 @@ class AioLink(Link):
         asked: the effect that asks for it.
         ssl: for ``amqps://``; ``None`` checks the chain and the host name.
     """
+
+    library = f"aiormq {aiormq.connection.__version__}"
 
     def __init__(self, asked: Connect, driver: Driver, ssl: SSLContext | None) -> None:
         super().__init__(asked, driver)
@@ -167,7 +152,7 @@ class AioLink(Link):
     async def _run(self) -> None:
         try:
             await self._connect()
-            self.report_open()
+            self.report_open(self._publishes.server_properties)
             while not self._abandoned and not isinstance(effect := await self._effects.get(), Close):
                 try:
                     if (action := self.actions[type(effect)](effect)) is not None:
@@ -180,8 +165,8 @@ class AioLink(Link):
         except asyncio.CancelledError:
             pass
         except Exception as error:
-            self._end = reason(error)
-            self._refused = isinstance(error, (AuthenticationError, ProbableAuthenticationError))
+            refused = refusal(self.asked.url, error)
+            self._end, self._refused = refused or reason(error), bool(refused)
         self._abandoned = True
         self.closing = True
         for task in self._publishing:

@@ -12,8 +12,9 @@ import time
 from collections import deque
 from ssl import SSLContext
 
-from eda_core import Config, Connect, Machine, criticality
+from eda_core import Config, Connect, Machine
 from eda_core.drivers.blocking import BlockingDriver, Record
+from eda_core.drivers.library import write_report
 from eda_kombu.transport import KombuLink
 
 LOGGER = logging.getLogger("eda_kombu")
@@ -40,5 +41,5 @@ class Session(BlockingDriver):
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def report(self, level: int, text: str) -> None:
-        LOGGER.log(criticality.LOGGING_LEVELS[level], "%s", text)
+    def report(self, level: int, text: str, event: str) -> None:
+        write_report(LOGGER, level, text, event)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from ssl import SSLContext, SSLSocket, create_default_context
 from typing import Any
 
+import amqp
 from amqp import spec
 from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, RecoverableConnectionError
 from amqp.transport import SSLTransport, TCPTransport
@@ -28,6 +29,7 @@ from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.blocking import BlockingDriver
 from eda_core.drivers.library import raised_in
 from eda_core.drivers.link import Link, reason
+from eda_core.drivers.login import login_refusal
 from eda_core.urls import Address, redact
 
 #: Seconds between two looks at the heartbeats, as py-amqp asks for.
@@ -100,6 +102,7 @@ class _Connection(pyamqp.Connection):
 class KombuLink(Link):
     """The connection of one epoch. Its methods tell the machine what happens; failures of the network never raise."""
 
+    library = f"py-amqp {amqp.__version__}"
     driver: BlockingDriver
     _connection: Any = None
 
@@ -131,12 +134,13 @@ class KombuLink(Link):
             self._channel.events["basic_nack"].add(self._on_nack)
             self._channel.events["basic_return"].add(self._on_return)
         except _FAULTS as error:
-            self._lose(error, refused=not logged_in and getattr(error, "reply_code", None) == 403)
+            code, text = getattr(error, "reply_code", None), str(getattr(error, "reply_text", ""))
+            self._lose(error, "" if logged_in else login_refusal(self.asked.url, code, text))
         except BaseException:
             self.abort()
             raise
         else:
-            self.report_open()
+            self.report_open(connection.server_properties)
 
     def _new_connection(self, timeout: float, ssl: SSLContext | None) -> _Connection:
         asked, address = self.asked, Address.of(self.asked.url)
@@ -272,16 +276,16 @@ class KombuLink(Link):
 
     # The end
 
-    def _lose(self, error: BaseException, refused: bool = False) -> None:
+    def _lose(self, error: BaseException, refusal: str = "") -> None:
         """End the link because of ``error``. Raise it if it is no fault of the link: it may come from user code."""
         if not isinstance(error, _FAULTS) or not raised_in((*_LIBRARY, "eda_kombu", "eda_core"), error):
             raise error
         if not self._ended:
-            why = reason(error)
+            why = refusal or reason(error)
             self.driver.publish_call.link_failed(f"{redact(self.asked.url)}: {why}")
             if isinstance(error, ChannelError) and self.up:
                 self.report_channel_closed(CONSUMING, why)
-            self._end(why, refused)
+            self._end(why, bool(refusal))
 
     def _end(self, why: str, refused: bool) -> None:
         self._ended = True

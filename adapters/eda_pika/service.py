@@ -20,10 +20,11 @@ from typing import Any, ClassVar
 from pika.adapters.select_connection import IOLoop
 
 from eda_core import Connect, Epoch, LocalError, StateError
-from eda_core.criticality import ERROR, LOGGING_LEVELS
+from eda_core.criticality import ERROR
 from eda_core.drivers.callbacks import CallbackDriver
 from eda_core.drivers.jobs import Jobs
-from eda_core.drivers.library import library_at_work, quieten
+from eda_core.drivers.library import library_at_work, quieten, write_report
+from eda_core.machine.events import LIBRARY_FAILED
 from eda_core.machine.outcomes import failure
 from eda_core.services.callbacks import CallbackService
 from eda_core.services.eventail import EventailService, time_to_stop
@@ -119,7 +120,7 @@ class _Driver(CallbackDriver):
                     try:
                         self.loop.start()
                     except Exception as error:  # a mistake in pika: nothing of ours raises in its loop
-                        self.report(ERROR, f"pika failed\n{failure(error).detail}")
+                        self.report(ERROR, f"pika failed\n{failure(error).detail}", LIBRARY_FAILED)
                         for link in self._links():
                             link.lose(repr(error))
         finally:
@@ -201,8 +202,8 @@ class _Driver(CallbackDriver):
         if self.over and not self.links:
             self._end()
 
-    def write(self, level: int, text: str) -> None:
-        LOGGER.log(LOGGING_LEVELS[level], "%s", text)
+    def write(self, level: int, text: str, event: str) -> None:
+        write_report(LOGGER, level, text, event)
 
     def stopped(self, error: str | None) -> None:
         for link in self._links():

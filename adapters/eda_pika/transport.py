@@ -5,6 +5,7 @@ from a connection that has published, not even acknowledgements (docs/design.rst
 decides nothing about messages, and does not know when a link is opened.
 """
 
+import re
 from collections.abc import Callable, Generator
 from functools import partial
 from ssl import SSLContext
@@ -18,9 +19,12 @@ from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, OpenC
 from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.base import Driver
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
+from eda_core.drivers.login import login_refusal
 from eda_pika.connection import Connection, Properties, parameters
 
 _SPEC = pika.spec
+#: The text of pika's errors during a login: the reply code and the text of the broker's close.
+_LOGIN = re.compile(r"ConnectionClosedByBroker: \((\d+)\) ['\"](.*)['\"]", re.DOTALL)
 _REPLIES = [_SPEC.Exchange.DeclareOk, _SPEC.Queue.DeclareOk, _SPEC.Queue.BindOk, _SPEC.Basic.QosOk]
 
 
@@ -33,6 +37,8 @@ class PikaLink(Link):
         forget: called when no connection is left.
     """
 
+    library = f"pika {pika.__version__}"
+
     def __init__(
         self, asked: Connect, driver: Driver, context: SSLContext | None, loop: Any, forget: Callable[[], None]
     ) -> None:
@@ -40,7 +46,7 @@ class PikaLink(Link):
         self._loop, self._context, self._forget = loop, context, forget
         self._connections: list[Connection] = []
         # Not at once: the driver does not know this link yet.
-        loop.add_callback_threadsafe(partial(self._follow, self._opening(), self.report_open))
+        loop.add_callback_threadsafe(partial(self._follow, self._opening(), self._opened))
 
     def close(self, *, at_once: bool = False) -> None:
         """Close in good order if possible, by force after ``close_timeout`` seconds, or at once if that is asked."""
@@ -65,6 +71,9 @@ class PikaLink(Link):
             self.tell(self.machine.link_down, "closed")
 
     # Opening
+
+    def _opened(self) -> None:
+        self.report_open(self._publishes.server_properties)
 
     def _opening(self) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
         """The steps, in order: each yields what to begin next, and is sent what that calls back with."""
@@ -113,8 +122,10 @@ class PikaLink(Link):
 
     def _on_closed(self, connection: Connection, error: BaseException) -> None:
         self._connections.remove(connection)
-        # pika takes any loss during the login for a refusal. Only the broker's 403 is one.
-        self.lose(reason(error), "ConnectionClosedByBroker: (403)" in str(error))
+        # pika takes any loss during the login for a refusal. Only a close by the broker is one.
+        found = _LOGIN.search(str(error))
+        refusal = login_refusal(self.asked.url, int(found[1]), found[2]) if found else ""
+        self.lose(refusal or reason(error), bool(refusal))
         self._end_if_closed()
 
     def _on_channel_closed(self, name: str, _channel: Any, error: Exception) -> None:

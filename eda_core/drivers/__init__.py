@@ -7,10 +7,11 @@ from eda_core.drivers.base import Driver, LinkLike, UserCode
 from eda_core.drivers.blocking import BlockingDriver, BlockingLink
 from eda_core.drivers.callbacks import CallbackDriver
 from eda_core.drivers.coroutines import CoroutineDriver, Future
-from eda_core.drivers.handling import handled_by, handling
+from eda_core.drivers.handling import Run, handled_by, handling
 from eda_core.drivers.jobs import Jobs
-from eda_core.drivers.library import library_at_work, quieten, raised_in, require
+from eda_core.drivers.library import library_at_work, quieten, raised_in, require, write_report
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
+from eda_core.drivers.login import login_refusal
 from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, PublishCall, PublishLimits, Unroutable
 from eda_core.drivers.signals import StopSignals
 from eda_core.machine.effects import CONSUMING, LOGGING, PUBLISHING
@@ -33,14 +34,17 @@ __all__ = [
     "PartlyPublished",
     "PublishCall",
     "PublishLimits",
+    "Run",
     "StopSignals",
     "Unroutable",
     "UserCode",
     "handled_by",
     "handling",
     "library_at_work",
+    "login_refusal",
     "quieten",
     "raised_in",
     "reason",
     "require",
+    "write_report",
 ]

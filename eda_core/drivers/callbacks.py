@@ -19,9 +19,10 @@ from eda_core.drivers.base import Driver, UserCode
 from eda_core.drivers.handling import handling
 from eda_core.errors import Abandoned, StateError
 from eda_core.machine.effects import Effect
+from eda_core.machine.events import LEFT_UNFINISHED
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
-from eda_core.machine.outcomes import check_begun, failure, outcome
+from eda_core.machine.outcomes import check_begun, failure
 from eda_core.messages.values import AnyMessage
 
 #: How many logs may wait for the thread that uses the machine. Older ones are dropped.
@@ -40,7 +41,7 @@ class CallbackDriver(Driver):
         self.exit: BaseException | None = None
         self._posted: deque[Callable[[], object]] = deque(maxlen=MOST_POSTED)
         self._waking = False
-        self._reports: SimpleQueue[tuple[int, str] | None] = SimpleQueue()
+        self._reports: SimpleQueue[tuple[int, str, str] | None] = SimpleQueue()
 
     # An adapter also defines these
 
@@ -49,7 +50,7 @@ class CallbackDriver(Driver):
         """Let :meth:`do_posted` be called soon where the machine may be used. It must not wait, and take no lock."""
 
     @abstractmethod
-    def write(self, level: int, text: str) -> None:
+    def write(self, level: int, text: str, event: str) -> None:
         """Write a report to the local log, see :meth:`report`. It may wait, and may raise."""
 
     @abstractmethod
@@ -88,8 +89,8 @@ class CallbackDriver(Driver):
         while self._posted:
             self._posted.popleft()()
 
-    def report(self, level: int, text: str) -> None:
-        self._reports.put((level, text))
+    def report(self, level: int, text: str, event: str) -> None:
+        self._reports.put((level, text, event))
 
     def write_reports(self) -> None:
         """Write reports until :meth:`end_reports`. A thread of its own calls this.
@@ -135,13 +136,13 @@ class CallbackDriver(Driver):
         self.spawn(partial(self._call, effect, function, *arguments))
 
     def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        began = self.now()
-        try:
-            with handling(self.service, delivery):
-                result = outcome(message, self.user(self.service.handle, message))
-        except Exception as error:
-            result = failure(error)
-        self.ask(partial(self.handled, delivery, result, began))
+        began, returned = self.now(), None
+        with handling(self.service, delivery, message) as run:
+            try:
+                returned = self.user(self.service.handle, message)
+            except Exception as error:
+                run.failed(error)
+        self.ask(partial(self.run_ended, run, returned, began))
 
     def _call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -152,5 +153,6 @@ class CallbackDriver(Driver):
     def _break_off(self, error: BaseException) -> None:
         self.exit = self.exit or error
         if isinstance(error, Abandoned):
-            self.report(WARNING, f"a handler or a timer is left unfinished: {failure(error).detail}")
+            text = f"a handler or a timer is left unfinished: {failure(error).detail}"
+            self.report(WARNING, text, LEFT_UNFINISHED)
         self.stop(0.0)

@@ -20,7 +20,7 @@ from eda_core.machine.calls import answer
 from eda_core.machine.effects import Effect, PublishDone, Replied
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
-from eda_core.machine.outcomes import failure, outcome
+from eda_core.machine.outcomes import failure
 from eda_core.messages.values import AnyMessage
 
 Input = Callable[..., list[Effect]]
@@ -119,21 +119,22 @@ class CoroutineDriver(Driver):
         self.spawn(self._handle(delivery, message))
 
     async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        began = self.now()
-        try:
-            with handling(self.service, delivery):
+        began, returned = self.now(), None
+        with handling(self.service, delivery, message) as run:
+            try:
                 returned = self.service.handle(message)
-                result = outcome(message, await returned if isawaitable(returned) else returned)
-        except GeneratorExit:
-            raise
-        except _EXITS as error:
-            self._break_off(error)
-            raise
-        except BaseException as error:  # also CancelledError: a handler may await something that is cancelled
-            if self.over:  # tear_down() has cancelled it; the broker delivers its message again
+                if isawaitable(returned):
+                    returned = await returned
+            except GeneratorExit:
                 raise
-            result = failure(error)
-        self.handled(delivery, result, began)
+            except _EXITS as error:
+                self._break_off(error)
+                raise
+            except BaseException as error:  # also CancelledError: a handler may await something that is cancelled
+                if self.over:  # tear_down() has cancelled it; the broker delivers its message again
+                    raise
+                run.failed(error)
+        self.run_ended(run, returned, began)
 
     def _break_off(self, error: BaseException) -> None:
         """Stop at once: user code ends the program. The broker delivers unfinished messages again."""

@@ -1,5 +1,5 @@
 """The client library below an adapter: whether the right one is installed, whether it has raised an error, and what
-becomes of its logs.
+becomes of its logs and of our own.
 
 This module knows no library: an adapter gives it the names.
 """
@@ -14,11 +14,22 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, Final
 
+from eda_core.criticality import LOGGING_LEVELS
+
 #: Python's ``logging.DEBUG``; the core does not import ``logging``.
 _DEBUG: Final = 10
 
 #: Whether the code that runs is the library's, at work for one of our links.
 _at_work: ContextVar[bool] = ContextVar("eda_library_at_work", default=False)
+
+
+def write_report(logger: Any, level: int, text: str, event: str) -> None:
+    """Write a report of the machine to a logger of ``logging``, with the attribute ``eda_event`` (docs/log-events.rst).
+
+    Args:
+        level: a syslog severity, from 0 to 7.
+    """
+    logger.log(LOGGING_LEVELS[level], "%s", text, extra={"eda_event": event})
 
 
 def require(package: str, extra: str, modules: Mapping[str, str]) -> None:

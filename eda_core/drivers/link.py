@@ -7,8 +7,8 @@ for each effect, and passes in what the broker sends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final
 
 from pamqp import base
 
@@ -30,6 +30,7 @@ from eda_core.machine.effects import (
     PublishLog,
 )
 from eda_core.machine.machine import Machine
+from eda_core.text import one_line, shortened
 
 #: Bytes that may wait to be sent before logs are dropped: an alarm may last for hours, and a program may log more than
 #: a broker reads.
@@ -44,10 +45,13 @@ class Link:
     Attributes:
         asked: the effect that asks for this link.
         up: the link is complete, and effects are performed. :meth:`report_open` sets it; a transport may unset it.
+        library: the name and the version of the client library, for the log. The class of a transport sets it.
         closing: the link is given up, or is to be closed: nothing more is performed, and failures are not reported. The
             transport sets it.
         actions: the method for each effect except ``Close``.
     """
+
+    library: ClassVar[str] = ""
 
     def __init__(self, asked: Connect, driver: Driver) -> None:
         self.asked: Connect = asked
@@ -149,10 +153,15 @@ class Link:
         else:
             self.tell(self.machine.channel_closed, why, channel=channel)
 
-    def report_open(self) -> None:
-        """Tell the machine that the link is complete."""
+    def report_open(self, server: Mapping[str, Any] | None = None) -> None:
+        """Tell the machine that the link is complete.
+
+        Args:
+            server: the ``server-properties`` of the broker's ``Connection.Start``, for the log; ``None`` if the library
+                does not give them.
+        """
         self.up = True
-        self.tell(self.machine.link_up)
+        self.tell(self.machine.link_up, broker=broker_name(server or {}), library=self.library)
 
     def report_channel_open(self, channel: str) -> None:
         """Tell the machine that a channel is open again."""
@@ -205,6 +214,12 @@ def reason(error: BaseException) -> str:
     """Why a link failed, on one line. Some libraries give the reason only in the ``repr`` of an error."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else " ".join(repr(error).split())
+
+
+def broker_name(server: Mapping[str, Any]) -> str:
+    """Return the name and the version of a broker from its ``server-properties``, such as "RabbitMQ 3.10.8"."""
+    parts = (server.get(name) for name in ("product", "version"))
+    return shortened(one_line(" ".join(_text(part) for part in parts if isinstance(part, (str, bytes)))), 100)
 
 
 def _text(value: str | bytes) -> str:

@@ -5,6 +5,7 @@ This module decides the exit status. It does not know how a replay works.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterable
@@ -31,18 +32,25 @@ def main(arguments: list[str]) -> int:
     """The command.
 
     Returns:
-        0 if the effects are those in the journal; 1 if they differ; 2 for a usage error, or a line that is not of a
-        journal. (When a process is killed, the last line of its journal may be incomplete. What comes before such a
-        line is replayed.)
+        0 if the effects are those in the journal; 1 if they differ; 2 for a line that is not of a journal. (When a
+        process is killed, the last line of its journal may be incomplete. What comes before such a line is replayed.)
+
+    Raises:
+        SystemExit: with status 0 after the help, with status 2 for a usage error.
     """
-    if len(arguments) != 2 or arguments[0] not in ("replay", "show"):
-        print("usage: python -m eda_core.journal replay FILE   (or show FILE: print it line by line)", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(
+        "python -m eda_core.journal",
+        description="Give the inputs in a journal to a new machine, and compare its effects with those in the journal.",
+        epilog="Exit status: 0 they are the same, 1 they differ, 2 usage, or FILE is no journal.",
+    )
+    parser.add_argument("command", choices=("replay", "show"), help="show also prints each input with its effects")
+    parser.add_argument("file", metavar="FILE", help="a journal, as ServiceApi.keep_journal writes it")
+    asked = parser.parse_args(arguments)
     try:
-        with open(arguments[1], encoding="utf-8") as file:
-            return _replay_file(file, arguments[1], show=arguments[0] == "show")
+        with open(asked.file, encoding="utf-8") as file:
+            return _replay_file(file, asked.file, show=asked.command == "show")
     except (OSError, UnicodeDecodeError) as error:
-        print(f"{arguments[1]}: {error}", file=sys.stderr)
+        print(f"{asked.file}: {error}", file=sys.stderr)
         return 2
 
 

@@ -16,6 +16,7 @@ from eda_core.criticality import NOTICE, WARNING
 from eda_core.machine import link
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Cancel, Close, Connect, Consume, Declare, Effect, Report
+from eda_core.machine.events import LINK_LOST, STOPPING, USED_AS_IS
 from eda_core.machine.identifiers import Epoch
 from eda_core.machine.topology import (
     Given,
@@ -46,11 +47,13 @@ class Connection:
         progress: whether a delivery was settled or a publish confirmed on this link.
         stop_due: when a stop closes the link although work is unfinished, monotonic seconds; ``None`` without a stop.
         error: why the service ends, if nobody asked it to.
+        lost_at: when the last open link was lost, monotonic seconds; ``None`` if there was none.
     """
 
     __slots__ = (
         *"_added _adding _adding_due _config _consuming _due _failures _given _learned _next_url _open_since".split(),
-        *"_random _refused_urls _silent_urls _wanted _was_open epoch error progress queues state stop_due".split(),
+        *"_random _refused_urls _silent_urls _wanted _was_open".split(),
+        *"epoch error lost_at progress queues state stop_due".split(),
     )
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
@@ -62,6 +65,7 @@ class Connection:
         self.progress: bool = False
         self.stop_due: float | None = None
         self.error: str | None = None
+        self.lost_at: float | None = None
         self._wanted = subscriptions(config)
         self._given = Given()
         #: Whether the next attempt declares something in another way than this one.
@@ -74,7 +78,8 @@ class Connection:
         self._adding_due: float | None = None
         self._failures = 0
         self._next_url = 0
-        self._refused_urls: set[int] = set()
+        #: Why each URL has refused the login when it was last tried.
+        self._refused_urls: dict[int, str] = {}
         #: The URLs whose last attempt did not open a link. They are tried after the others.
         self._silent_urls: set[int] = set()
         self._open_since: float | None = None
@@ -137,14 +142,15 @@ class Connection:
             self._silent_urls.add(url)
         self._next_url = self._url_after(url)
         if refused:
-            self._refused_urls.add(url)
+            self._refused_urls[url] = reason
         else:
-            self._refused_urls.discard(url)
+            self._refused_urls.pop(url, None)
         if self.state is link.STOPPED:
             return self._end()
         if len(self._refused_urls) == len(self._config.urls):
             self._go(link.FATAL)
-            self.error = f"the broker refuses the credentials on every URL: {reason}"
+            reasons = dict.fromkeys(self._refused_urls.values())
+            self.error = f"the broker refuses the credentials or the vhost on every URL: {'; '.join(reasons)}"
             return self._end()
         delay = self._count_failure(now)
         attempts = None if self._learned else self._config.reconnect.initial_attempts
@@ -154,10 +160,12 @@ class Connection:
             self.error = f"no link to {redact(self._config.urls[url])}: {reason}"
             return self._end()
         self.epoch = Epoch(self.epoch + 1)
+        if self._open_since is not None:
+            self.lost_at = now
         self._due = now + delay
         self._forget_link()
         lost, following = (redact(self._config.urls[number]) for number in (url, self._next_url))
-        effects.append(Report(WARNING, f"no link to {lost}: {reason}; trying {following} in {delay:.1f} s"))
+        effects.append(Report(WARNING, f"no link to {lost}: {reason}; trying {following} in {delay:.1f} s", LINK_LOST))
         return LOST
 
     def refused(self, declaration: base.Frame, reason: str, effects: list[Effect]) -> None:
@@ -165,7 +173,7 @@ class Connection:
         text = self._given.learn(declaration, redact(reason))
         if text is not None:
             self._failures, self._learned = 0, True
-            effects.append(Report(WARNING, text))
+            effects.append(Report(WARNING, text, USED_AS_IS))
 
     def give_up(self, reason: str, now: float, effects: list[Effect]) -> str | None:
         """Close the link, and treat it as lost."""
@@ -180,7 +188,7 @@ class Connection:
         if self.state is link.STOPPED and before is not link.STOPPED:
             return self._end()
         if self.state is link.DRAINING and before is link.OPEN:
-            effects.append(Report(NOTICE, "stopping"))
+            effects.append(Report(NOTICE, "stopping", STOPPING))
             effects.extend(Cancel(self.epoch, tag) for tag in self._consuming)
         return None
 
@@ -277,6 +285,11 @@ class Connection:
         count = len(self._config.urls)
         in_turn = [(url + step) % count for step in range(1, count + 1)]
         return next((each for each in in_turn if each not in self._silent_urls), in_turn[0])
+
+    @property
+    def dead_lettering(self) -> set[str]:
+        """The queues that are known to have a dead-letter exchange. A policy of the operator is not known."""
+        return self._given.dead_lettering
 
     def urls(self) -> tuple[str, ...]:
         """Return all URLs, that of the link or of the next attempt first."""

@@ -9,13 +9,14 @@ link; it is told when a link is lost.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from typing import Any, Final
 
 from pamqp.commands import Basic
 
-from eda_core.criticality import ALERT, EMERGENCY, WARNING
+from eda_core.criticality import EMERGENCY, WARNING
 from eda_core.errors import LocalError
+from eda_core.machine import events
 from eda_core.machine.attempts import AttemptMemory, fallback_key
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Dispatch, Effect, Nack, Publish, Report
@@ -254,12 +255,14 @@ class Deliveries:
         in_flight: the deliveries of the present link.
         paused: those of them whose handlers wait for space in the outbox.
         stale: how many inputs about deliveries that have ended were ignored.
-        useless: whether a configuration was dead-lettered.
+        useless: whether a configuration was rejected.
+        succeeded, failures: how many handlers have succeeded and failed so far.
     """
 
     __slots__ = (
-        *"_adoptable _adopted _config _logs _memory _orphans _outbox _over _overran _overrun _queues _read".split(),
-        *"in_flight paused stale useless".split(),
+        *"_adoptable _adopted _config _dead_lettering _logs _memory".split(),
+        *"_orphans _outbox _over _overran _overrun _queues _read".split(),
+        *"failures in_flight paused stale succeeded useless".split(),
     )
 
     def __init__(self, config: Config, outbox: Outbox, logs: Logs, read: Read) -> None:
@@ -280,6 +283,9 @@ class Deliveries:
         self._overrun = config.heartbeat or _OVERRUN
         self.paused: deque[Delivery] = deque()
         self._queues: Mapping[str, str] = {}
+        #: The queues that are known to have a dead-letter exchange. A policy of the operator is not known.
+        self._dead_lettering: Container[str] = ()
+        self.succeeded = self.failures = 0
         self._over = False
         self.in_flight: InFlight = InFlight(Epoch(1))
         self.stale: int = 0
@@ -332,8 +338,8 @@ class Deliveries:
         self, epoch: Epoch, tag: int, exchange: str, routing_key: str, invalid: InvalidEnvelope, now: float
     ) -> list[Effect]:
         """Dead-letter a delivery that is no message (docs/architecture.rst, "Invalid messages")."""
-        text = f"invalid message {exchange}/{routing_key}: {invalid}: dead-lettered"
-        effects: list[Effect] = [Report(EMERGENCY, text)]
+        text = f"invalid message {exchange}/{routing_key}: {invalid}: {self._rejection(exchange)}"
+        effects: list[Effect] = [Report(EMERGENCY, text, events.INVALID_MESSAGE)]
         fields = {"outcome": "dead-letter", "routing_key": routing_key}
         self._logs.write(EMERGENCY, text, now, effects, conversation_id=invalid.conversation_id, fields=fields)
         effects.append(Nack(epoch, tag, False))
@@ -407,7 +413,8 @@ class Deliveries:
         delivery.unconfirmed -= 1
         if is_copy:
             fields = {"outcome": "dead-letter", "routing_key": delivery.message.name, "attempt": delivery.attempt}
-            self._report(EMERGENCY, f"{reason}: dead-lettered", delivery, fields, now, effects)
+            text = f"{reason}: {self._rejection(_exchange_of(delivery))}"
+            self._report(EMERGENCY, events.GIVING_UP, text, delivery, fields, now, effects)
         else:
             delivery.failure = Failed(reason)
             delivery.unconfirmed -= self._outbox.drop(delivery.run)
@@ -488,7 +495,9 @@ class Deliveries:
         if stage is IGNORE:
             self.stale += 1
             return False
-        if signal is FAILED and delivery.failure is None:
+        if signal is not FAILED:
+            self.succeeded += 1
+        elif delivery.failure is None:
             delivery.failure = outcome  # type: ignore[assignment]  # signal says that it is Failed
         held = delivery.held
         if held and stage is not FAILING and stage is not REQUEUED:
@@ -557,9 +566,9 @@ class Deliveries:
 
     # From the service
 
-    def opened(self, queues: Mapping[str, str]) -> None:
-        """Note the names of the queues by consumer tag: the link is open."""
-        self._queues = queues
+    def opened(self, queues: Mapping[str, str], dead_lettering: Container[str]) -> None:
+        """Note the names of the queues by consumer tag, and which have a dead-letter exchange: the link is open."""
+        self._queues, self._dead_lettering = queues, dead_lettering
 
     def resume(self, now: float, effects: list[Effect]) -> None:
         """Start the handlers that wait for space in the outbox, as long as there is space."""
@@ -629,7 +638,7 @@ class Deliveries:
         if delivery.overruns > 1:
             text += f": {delivery.overruns} times now, which counts as a failure"
         fields = {"routing_key": name, "attempt": delivery.attempt, "seconds": round(seconds, 1)}
-        effects.append(Report(WARNING, text))
+        effects.append(Report(WARNING, text, events.SLOW_HANDLER))
         conversation = delivery.message.conversation_id
         self._logs.write(WARNING, text, now, effects, conversation_id=conversation, fields=fields)
 
@@ -712,17 +721,25 @@ class Deliveries:
         delivery.held = []  # a failure publishes nothing
         failure, retry, name = delivery.failure, self._config.retry, delivery.message.name
         assert failure is not None
+        self.failures += 1
         gives_up = failure.permanent or retry.gives_up(delivery.attempt)
         fields = {"outcome": "dead-letter" if gives_up else "retry", "routing_key": name, "attempt": delivery.attempt}
-        self._report(failure.level, f"{name}: {failure.reason}", delivery, fields, now, effects)
+        self._report(failure.level, events.HANDLER_FAILED, f"{name}: {failure.reason}", delivery, fields, now, effects)
         if gives_up:
-            text = f"giving up on {name} after {delivery.attempt} attempt(s): dead-lettered"
-            self._report(EMERGENCY, text, delivery, fields, now, effects)
+            text = f"giving up on {name} after {delivery.attempt} attempt(s): "
+            text += self._rejection(_exchange_of(delivery))
+            self._report(EMERGENCY, events.GIVING_UP, text, delivery, fields, now, effects)
             self._step(delivery, GIVE_UP, now, effects)
         elif self._publish_again(delivery):
             self._step(delivery, RETRY_LATER, now, effects)
         else:
             self._step(delivery, RETRY, now, effects)
+
+    def _rejection(self, exchange: str) -> str:
+        """Say what becomes of a rejected message from the queue for this exchange."""
+        if self._queues.get(exchange) in self._dead_lettering:
+            return "dead-lettered"
+        return 'rejected; without a dead-letter exchange RabbitMQ drops it: see docs/architecture.rst, "Dead letters"'
 
     def _publish_again(self, delivery: Delivery) -> bool:
         """Publish a copy of a failed message to its retry queue, or to its own queue if the policy counts so.
@@ -731,7 +748,7 @@ class Deliveries:
         """
         retry, message = self._config.retry, delivery.message
         delay = retry.delay(delivery.attempt)
-        exchange = COMMANDS if isinstance(message, (Command, Result)) else EVENTS
+        exchange = _exchange_of(delivery)
         queue = self._queues.get(exchange)
         if (
             not retry.republishes
@@ -762,10 +779,32 @@ class Deliveries:
         return True
 
     def _report(
-        self, level: int, text: str, delivery: Delivery, fields: Mapping[str, Any], now: float, effects: list[Effect]
+        self,
+        level: int,
+        event: str,
+        text: str,
+        delivery: Delivery,
+        fields: Mapping[str, Any],
+        now: float,
+        effects: list[Effect],
     ) -> None:
-        """Log to the bus and to the local log."""
-        full = delivery.failure.detail if delivery.failure is not None else ""
-        effects.append(Report(level, f"{text}\n{full}" if full and level == ALERT else text))
+        """Log to the bus and to the local log.
+
+        The record of each failure on the bus has the traceback, and the record of giving up has its last line. The
+        local log has the traceback at the first attempt only.
+        """
+        failure, full = delivery.failure, ""
+        if failure is not None:
+            full = failure.detail if event is events.HANDLER_FAILED else failure.reason
+        first = event is events.HANDLER_FAILED and delivery.attempt == 1
+        effects.append(Report(level, f"{text}\n{full}" if full and first else text, event))
         conversation = delivery.message.conversation_id
         self._logs.write(level, text, now, effects, full=full, conversation_id=conversation, fields=fields)
+
+
+def _exchange_of(delivery: Delivery) -> str:
+    """Return the exchange for messages of this kind, also if a retry queue has delivered it."""
+    message = delivery.message
+    if isinstance(message, Configuration):
+        return CONFIGURATIONS
+    return COMMANDS if isinstance(message, (Command, Result)) else EVENTS

@@ -11,7 +11,7 @@ The effects that come with each message are not frozen, because a frozen data cl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pamqp import base
@@ -279,10 +279,16 @@ class BufferAvailable:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Write a text to the local log of the process. Its level is a syslog severity (:mod:`eda_core.criticality`)."""
+    """Write a text to the local log of the process.
+
+    Attributes:
+        level: a syslog severity (:mod:`eda_core.criticality`).
+        event: the name of what has happened (docs/log-events.rst).
+    """
 
     level: int
     text: str
+    event: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         return f"Report({self.level}, {shortened(self.text)!r})"

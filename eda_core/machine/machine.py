@@ -17,8 +17,9 @@ from typing import Any
 from pamqp import base
 from pamqp.commands import Basic
 
+from eda_core._version import __version__
 from eda_core.checks import is_number
-from eda_core.criticality import ALERT, EMERGENCY, NOTICE, WARNING
+from eda_core.criticality import ALERT, EMERGENCY, ERROR, NOTICE, WARNING
 from eda_core.errors import BufferFull, LocalError, StateError
 from eda_core.machine.calls import Call, Calls, reply_key
 from eda_core.machine.config import Config
@@ -47,6 +48,22 @@ from eda_core.machine.effects import (
     Stopped,
     Unconfigured,
 )
+from eda_core.machine.events import (
+    BLOCKED,
+    CALLBACK_FAILED,
+    CHANNEL_CLOSED,
+    CONFIGURED,
+    LATE_RESULT,
+    PUBLISH_FAILED,
+    PUBLISH_REFUSED,
+    READY,
+    RECONNECTED,
+    RETURNED,
+    STARTED,
+    UNBLOCKED,
+    UNCONFIRMED,
+)
+from eda_core.machine.events import STOPPED as HAS_STOPPED
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.in_flight import Delivery
 from eda_core.machine.link import DRAINING, OPEN, OVER, SERVING, STOPPED, WITHOUT_LINK
@@ -80,8 +97,8 @@ class Machine:
     """
 
     __slots__ = (
-        *"_ask_due _asked _blamed _calls _calls_wanted _configured _connection _content_type _deliveries".split(),
-        *"_holds _logs _outbox _random _stale _starved _token config".split(),
+        *"_ask_due _asked _blamed _broker _calls _calls_wanted _configured _connection".split(),
+        *"_content_type _deliveries _holds _library _logs _outbox _random _stale _starved _token config".split(),
     )
 
     def __init__(
@@ -102,6 +119,7 @@ class Machine:
         self._ask_due: float | None = None
         self._asked = 0
         self._holds = 0
+        self._broker = self._library = ""
         self._stale = 0
         #: Whether the broker has ended the link, perhaps because a handler has taken too long.
         self._blamed = False
@@ -162,14 +180,19 @@ class Machine:
         self._connection.start(now, effects)
         return effects
 
-    def link_up(self, epoch: Epoch, now: float) -> list[Effect]:
+    def link_up(self, epoch: Epoch, now: float, *, broker: str = "", library: str = "") -> list[Effect]:
         """Report that the link of a ``Connect`` is complete. All inputs about a link have its number as ``epoch``.
+
+        Args:
+            broker: the name and the version of the broker, for the log; "" if they are not known.
+            library: the name and the version of the client library, for the log.
 
         Raises:
             StateError: this was reported before.
         """
         effects: list[Effect] = []
         if not self._is_stale(epoch):
+            self._broker, self._library = broker, library
             self._connection.link_up(effects)
         return effects
 
@@ -189,7 +212,8 @@ class Machine:
 
         Args:
             reason: why, in one line. Passwords in URLs are removed.
-            refused: whether the broker refused the credentials.
+            refused: whether the broker refused the login, so that trying again cannot help: the credentials are wrong,
+                or the virtual host is missing or not permitted (:func:`eda_core.drivers.login_refusal`).
         """
         effects: list[Effect] = []
         if not self._is_stale(epoch):
@@ -253,13 +277,13 @@ class Machine:
         if self._is_stale(epoch) or self._connection.state in WITHOUT_LINK:
             return []
         self._outbox.block(now)
-        return [Report(WARNING, f"the broker blocks publishing: {reason}")]
+        return [Report(WARNING, f"the broker blocks publishing: {reason}", BLOCKED)]
 
     def unblocked(self, epoch: Epoch, now: float) -> list[Effect]:
         """Report that the broker does not block publishing any more."""
         effects: list[Effect] = []
         if not self._is_stale(epoch) and self._outbox.unblock(now):
-            effects.append(Report(NOTICE, "the broker takes publishes again"))
+            effects.append(Report(NOTICE, "the broker takes publishes again", UNBLOCKED))
             self._proceed(now, effects)
         return effects
 
@@ -289,7 +313,7 @@ class Machine:
         elif several:
             text = f"the broker closed the channel for publishing: {redact(reason)}; "
             text += f"each of the last {outbox.suspects} publishes is sent alone now, to find the one that it refuses"
-            effects.append(Report(WARNING, text))
+            effects.append(Report(WARNING, text, CHANNEL_CLOSED))
         self._dropped(dropped, now, effects)
         self._proceed(now, effects)
         return effects
@@ -308,7 +332,7 @@ class Machine:
         else:
             level = EMERGENCY
             self._logs.write(level, text, now, effects)
-        effects.append(Report(level, text))
+        effects.append(Report(level, text, PUBLISH_FAILED))
         self._dropped([publish], now, effects)
 
     def _logging_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
@@ -320,7 +344,7 @@ class Machine:
         if self._logs.channel_closed(reason):
             rest = "drops this record" if again else "publishes no logs on this link"
             text = f"the broker closed the channel for logs: {redact(reason)}; the service {rest}"
-            effects.append(Report(WARNING, text))
+            effects.append(Report(WARNING, text, CHANNEL_CLOSED))
         if again:
             effects.append(OpenChannel(epoch, LOGGING))
         return effects
@@ -340,10 +364,11 @@ class Machine:
         fatal = isinstance(effect, (Ready, Unconfigured))
         if fatal and self.stopping:
             hook = _HOOKS[type(effect)]
-            return [Report(WARNING, f"{hook} was broken off by the stop: {failure.reason}")]
+            return [Report(WARNING, f"{hook} was broken off by the stop: {failure.reason}", CALLBACK_FAILED)]
         what = "a timer" if effect is None else _HOOKS.get(type(effect), f"the effect {type(effect).__name__}")
         text = f"{what} failed: {failure.reason}"
-        effects.append(Report(ALERT, f"{text}\n{failure.detail}" if failure.detail else text))
+        shown = f"{text}\n{failure.detail}" if failure.detail else text
+        effects.append(Report(ALERT, shown, CALLBACK_FAILED))
         self._logs.write(EMERGENCY if fatal else ALERT, text, now, effects, full=failure.detail)
         if fatal:
             self._connection.error = self._connection.error or text
@@ -660,7 +685,8 @@ class Machine:
         delay = self.config.retry_delay
         count, unwanted = self._outbox.refused(tag, multiple, now + delay)
         if count:
-            effects.append(Report(WARNING, f"the broker refused {count} publish(es), sending again in {delay:g} s"))
+            text = f"the broker refused {count} publish(es), sending again in {delay:g} s"
+            effects.append(Report(WARNING, text, PUBLISH_REFUSED))
         self._dropped(unwanted, now, effects)
         reason = self._outbox.refuses_all(now) if count else None
         if reason is not None:
@@ -697,7 +723,7 @@ class Machine:
         except DecodeError as error:  # the hook is called all the same
             payload, reason = None, f"{reason}; {error}"
         return [
-            Report(WARNING, f"{exchange}/{routing_key} came back: {reason}"),
+            Report(WARNING, f"{exchange}/{routing_key} came back: {reason}", RETURNED),
             Returned(routing_key, payload, envelope_of(properties), reason),
         ]
 
@@ -788,7 +814,7 @@ class Machine:
             return effects
         self._calls.late += 1
         text = f"a result that nobody waits for is dropped ({self._calls.late} so far)"
-        effects.append(Report(WARNING, text))
+        effects.append(Report(WARNING, text, LATE_RESULT))
         self._logs.write(WARNING, text, now, effects, conversation_id=message.conversation_id)
         return effects
 
@@ -913,18 +939,37 @@ class Machine:
         connection, config = self._connection, self.config
         self._configured = not config.configurations or not config.wait_for_configuration
         self._ask_due, self._asked = None, 0
-        self._deliveries.opened(connection.queues)
+        self._report_link(now, effects)
+        self._deliveries.opened(connection.queues, connection.dead_lettering)
         self._logs.opened(connection.epoch, effects)
         if REPLIES in connection.queues:
             self._added(now, effects)
         if connection.state is OPEN:
             if self._configured:
                 self._consume(connection.queues, effects)
-                effects.append(Ready())
+                self._ready(effects)
             else:
                 self._consume((CONFIGURATIONS,), effects)
                 effects.append(Unconfigured())
         self._proceed(now, effects)
+
+    def _report_link(self, now: float, effects: list[Effect]) -> None:
+        """Report that the link is open: which one, and what the service does on it."""
+        config, connection = self.config, self._connection
+        broker = f"{self._broker or 'broker'} at {redact(connection.urls()[0])}"
+        if connection.lost_at is not None:
+            text = f"reconnected after {now - connection.lost_at:.1f} s: {broker}"
+            effects.append(Report(NOTICE, text, RECONNECTED))
+            return
+        library = f" on {self._library}" if self._library else ""
+        text = f"started: {config.connection_name}, eda-core {__version__}{library}; {broker}; "
+        text += f"queues {', '.join(connection.queues.values()) or 'none'}; prefetch {config.prefetch}"
+        effects.append(Report(NOTICE, text, STARTED))
+
+    def _ready(self, effects: list[Effect]) -> None:
+        names = ", ".join(tag for tag in self._connection.queues if tag != REPLIES)
+        effects.append(Report(NOTICE, f"ready: receives {names or 'nothing, publishes only'}", READY))
+        effects.append(Ready())
 
     def _added(self, now: float, effects: list[Effect]) -> None:
         """Consume the queue for the results of calls, also during a stop, because handlers may wait for them."""
@@ -941,9 +986,10 @@ class Machine:
         if not self._configured:
             self._configured = True
             self._ask_due, self._asked = None, 0
+            effects.append(Report(NOTICE, "configured", CONFIGURED))
             if self._connection.state is OPEN:
                 self._consume([tag for tag in self._connection.queues if tag != CONFIGURATIONS], effects)
-                effects.append(Ready())
+                self._ready(effects)
 
     def _ask_again(self, now: float) -> None:
         """Ask for a configuration again after a while, if the last one was of no use."""
@@ -962,7 +1008,11 @@ class Machine:
 
     def _ended(self, now: float, effects: list[Effect]) -> None:
         self._abandon(now, effects)
-        effects.append(Stopped(self._connection.error))
+        error, deliveries = self._connection.error, self._deliveries
+        text = f"stopped: {error}; " if error else "stopped: "
+        text += f"handled {deliveries.succeeded}, failed {deliveries.failures}, published {self.published}"
+        effects.append(Report(ERROR if error else NOTICE, text, HAS_STOPPED))
+        effects.append(Stopped(error))
 
     def _forget_link(self, now: float, effects: list[Effect], *, over: bool = False) -> None:
         """Tell all parts that the link is lost."""
@@ -980,7 +1030,7 @@ class Machine:
         effects.extend(PublishDone(publish.ticket, error) for publish in unsafe if publish.ticket is not None)
         dropped = sum(publish.kept for publish in unsafe)
         if dropped:
-            effects.append(Report(EMERGENCY, f"{dropped} publish(es) were never confirmed by the broker"))
+            effects.append(Report(EMERGENCY, f"{dropped} publish(es) were never confirmed by the broker", UNCONFIRMED))
         error = "the service stopped before its result came"
         effects.extend(Replied(call.ticket, call.command, None, error) for call in self._calls.abandon())
 

@@ -27,6 +27,8 @@ NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 ACCESS_REFUSED: Final = "ACCESS_REFUSED"
 NOT_FOUND: Final = "NOT_FOUND"
 PRECONDITION_FAILED: Final = "PRECONDITION_FAILED"
+#: The argument of a queue in the texts of RabbitMQ.
+_DEAD_LETTER_EXCHANGE: Final = "'x-dead-letter-exchange'"
 _QUEUE, _EXCHANGE = "queue", "exchange"
 
 
@@ -114,12 +116,16 @@ class Given:
     The machine learns that from the broker, which closes the channel: with 406 if a queue exists with other properties,
     with 403 if the user may not configure a queue or an exchange. A passive declaration only checks that it
     exists, and needs no permission (AMQP 0-9-1, the field ``passive``).
+
+    Attributes:
+        dead_lettering: the queues that have a dead-letter exchange as an argument, as far as the broker has said so.
     """
 
-    __slots__ = ("_names",)
+    __slots__ = ("_names", "dead_lettering")
 
     def __init__(self) -> None:
         self._names: set[tuple[str, str]] = set()
+        self.dead_lettering: set[str] = set()
 
     def applied(self, commands: Iterable[base.Frame]) -> tuple[base.Frame, ...]:
         """Return the commands, with passive declarations of what is given."""
@@ -143,6 +149,8 @@ class Given:
         if ACCESS_REFUSED not in reason and (PRECONDITION_FAILED not in reason or kind == _EXCHANGE):
             return None  # an exchange of another type would route in another way
         self._names.add(name)
+        if _DEAD_LETTER_EXCHANGE in reason and "but current is the value" in reason:
+            self.dead_lettering.add(given)
         return f"the {kind} {shortened(given)} is used as it is, because the broker refuses to declare it: {reason}"
 
     @staticmethod

@@ -23,6 +23,8 @@ from eda_core.services.batch import EventBatch
 class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
     """The base class of services whose methods are awaited."""
 
+    _eda_awaits = True
+
     async def stop(self, timeout: float | None = None) -> None:
         """Ask the service to stop. This returns at once; ``run`` returns when the service has stopped.
 
@@ -64,8 +66,8 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         return cast(CoroutineDriver, super().running_driver())
 
     async def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> None:
-        driver, within = self.running_driver(), self.handled_delivery()
-        publish = partial(driver.machine.publish, within=within, mandatory=mandatory, immediate=immediate)
+        driver = self.running_driver()
+        publish = partial(self.publishing(message, mandatory=mandatory, immediate=immediate), machine=driver.machine)
         await driver.request(_copied_if_it_waits(publish, message))
 
     async def make_input(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:

@@ -31,16 +31,15 @@ class Anonymizer(Service):
 
     async def on_AnonymizeText(
         self, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: dict[str, Any]
-    ) -> None:
+    ) -> dict[str, Any] | None:
         """Answers an error to a command that makes no sense: the caller has to know. Bugs are the toolkit's affair."""
         text = payload.get("text") if isinstance(payload, dict) else None
         if not isinstance(text, str):
             reason = {"reason": "AnonymizeText needs a field 'text' of type str"}
             await self.return_error(reply_to, reason, conversation_id, correlation_id)
-            return
+            return None
         anonymized = anonymize(text)
-        result = {"text": anonymized.text, "counts": anonymized.counts}
-        await self.return_success(reply_to, result, conversation_id, correlation_id)
+        return {"text": anonymized.text, "counts": anonymized.counts}
 
 
 class PatientAnonymizer(Anonymizer):

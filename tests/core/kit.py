@@ -11,7 +11,8 @@ from pamqp.commands import Basic, Exchange, Queue
 
 from eda_core.machine import link
 from eda_core.machine.config import Config
-from eda_core.machine.effects import Connect, Declare, Dispatch, Effect, Publish
+from eda_core.machine.effects import Connect, Declare, Dispatch, Effect, Publish, Report
+from eda_core.machine.events import CONFIGURED, READY, RECONNECTED, STARTED, STOPPED
 from eda_core.machine.identifiers import DeliveryId, Epoch, PublishId
 from eda_core.machine.in_flight import Group
 from eda_core.machine.machine import Machine
@@ -116,6 +117,14 @@ def forget_stale(machine: Machine) -> None:
     machine._stale = machine._deliveries.stale = 0
 
 
+#: What becomes of a rejected message if no dead-letter exchange is known.
+REJECTED = "rejected; without a dead-letter exchange RabbitMQ drops it: "
+REJECTED += 'see docs/architecture.rst, "Dead letters"'
+
+#: The reports of the service's life come at the side of what an input is for. test_machine_life.py is about them.
+LIFE = (STARTED, CONFIGURED, READY, RECONNECTED, STOPPED)
+
+
 class Bench:
     """One machine with a clock, and short forms of its inputs.
 
@@ -133,9 +142,9 @@ class Bench:
         self._tags: dict[Epoch, int] = {}
 
     def did(self, effects: list[Effect]) -> list[Effect]:
-        """Note the effects of an input."""
+        """Note the effects of an input, and return them without the reports of the service's life."""
         self.seen += effects
-        return effects
+        return [each for each in effects if not (isinstance(each, Report) and each.event in LIFE)]
 
     @property
     def epoch(self) -> Epoch:

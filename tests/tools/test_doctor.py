@@ -144,9 +144,8 @@ async def test_a_worker_that_waits_and_a_binding_that_is_left(managed: tuple[Rab
     """The worker is connected and waits for its configuration; its class does not handle all that is bound."""
     node, vhost = managed
     url = node.vhost_url(vhost)
-    (tmp_path / "mine.py").write_text(
-        "from eda_aio import Service\nclass Desk(Service):\n    def on_Ev(self, *args): ...\n    def on_Do(self, *args): ..."
-    )
+    handlers = "    def on_Ev(self, *args): ...\n    def on_Do(self, *args): ...\n"
+    (tmp_path / "mine.py").write_text(f"from eda_aio import Service\nclass Desk(Service):\n{handlers}")
     desk = Probe(url, ["Ev", "Old"], ["desk.Do"], "desk", ["Conf"])
     words = (url, "--management", node.management_url, "--json", "--class", "desk=mine:Desk")
     async with peer(url) as client:

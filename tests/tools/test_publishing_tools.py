@@ -200,7 +200,7 @@ async def test_refused_credentials_and_virtual_hosts(
     ran = await here(name, capsys, f"{broker.url.rpartition('/')[0]}/no%2Fvhost", *needed(name))
     assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
     assert ran.line.startswith(f"{name}: no connection to amqp://guest:***@")
-    assert ran.line.endswith("the broker refuses the virtual host 'no/vhost', or it is not an AMQP 0-9-1 broker")
+    assert "vhost not found: 'no/vhost'" in ran.line
 
 
 @pytest.mark.parametrize("name", ["monitor", "publish_event"])
@@ -255,7 +255,7 @@ async def test_a_broker_that_does_not_answer(capsys: pytest.CaptureFixture[str])
     ("file", "body", "status", "told"),
     [
         ("none.json", None, cli.FAILED, "none.json: No such file or directory"),
-        ("bad.json", b'{"a": 1,}', cli.FAILED, "bad.json:1:9: malformed JSON: "),
+        ("bad.json", b'{"a": 1 2}', cli.FAILED, "bad.json:1:9: malformed JSON: "),
         ("bad.cbor", b"\xa1", cli.FAILED, "bad.cbor: malformed CBOR: "),
         ("bad.txt", b"{}", cli.USAGE, "bad.txt: the extension is neither .json nor .cbor"),
     ],
@@ -303,7 +303,7 @@ class Echo(Probe):
         super().__init__(url, [], ["echo.Echo", "echo.Mute", "echo.Babble", "echo.Forget"], "echo")
         self.commands: list[Command] = []
 
-    async def handle(self, message: Any) -> None:
+    async def handle(self, message: Any) -> bool:
         assert isinstance(message, Command)
         self.commands.append(message)
         self.seen.add(message.name)
@@ -315,6 +315,8 @@ class Echo(Probe):
         elif message.name == "echo.Babble":  # a service in another language, and in trouble
             async with peer(self._eda_config.urls[0]) as babbler:
                 await babbler.publish("commands", message.reply_to, b"\xff", headers=message.payload)
+        await self.manual_ack(message.meta["delivery_tag"])
+        return True  # or the service would warn of a command without an answer
 
 
 @asynchronous

@@ -82,6 +82,8 @@ def attributes(kind: type) -> tuple[str, ...] | None:
     names: list[str] = []
     for base in reversed(kind.__mro__[:-1]):
         slots = base.__dict__.get("__slots__")
+        if slots is None and base.__dictoffset__ == 0:  # Generic, which is written in C from Python 3.12 on
+            continue
         if slots is None:
             return None
         names += [slots] if isinstance(slots, str) else slots

@@ -37,10 +37,10 @@ class ToTheBus(logging.Handler):
         self.source, self.send = source, send
         self.wanted = threading.Event()
 
-    def acquire(self) -> None:
+    def handle(self, record: logging.LogRecord) -> bool:
         if threading.current_thread().name != self.source:
             self.wanted.set()
-        super().acquire()
+        return super().handle(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         if threading.current_thread().name == self.source:

@@ -49,13 +49,13 @@ class Runs(CallbackDriver):
         if isinstance(effect, Declare):
             self.tell(self.machine.declared, effect.epoch, replies(effect))
 
-    def report(self, level: int, text: str) -> None:
+    def report(self, level: int, text: str, event: str) -> None:
         self.reports.append(text)
 
     def wake(self) -> None:
         self.woken += 1
 
-    def write(self, level: int, text: str) -> None:
+    def write(self, level: int, text: str, event: str) -> None:
         self.reports.append(f"{level} {text}")
         if "fails" in text:
             raise OSError("no disk")
@@ -113,6 +113,7 @@ def running(kind: type[Service] = Service) -> tuple[Service, Runs]:
     driver.tell(driver.machine.start)
     driver.tell(driver.machine.link_up, driver.machine.epoch)
     driver.work()
+    driver.reports.clear()
     driver.asked = 0
     return service, driver
 

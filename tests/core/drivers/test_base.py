@@ -104,7 +104,7 @@ class Carrier(Driver):
         self._note("buffer available")
         super().buffer_available()
 
-    def report(self, level: int, text: str) -> None:
+    def report(self, level: int, text: str, event: str) -> None:
         self._note("report", level, text)
 
     def stopped(self, error: str | None) -> None:
@@ -290,7 +290,7 @@ def test_a_whole_connection_from_within_the_callbacks() -> None:
     carrier = willing(Carrier())
     carrier.tell(carrier.machine.start)
     assert carrier.machine.state == "open"
-    assert [what[0] for what in carrier.done] == ["open", "call"]
+    assert [what[0] for what in carrier.done] == ["open", "report", "report", "call"]
     assert kinds(carrier.opened[0].asked) == ["Declare", "Declare", "Consume", "Consume"]
 
 

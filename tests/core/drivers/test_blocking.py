@@ -108,7 +108,7 @@ class Caller(BlockingDriver):
     def abort(self) -> None:
         self.aborts += 1
 
-    def report(self, level: int, text: str) -> None:
+    def report(self, level: int, text: str, event: str) -> None:
         """Nobody reads it."""
 
 
@@ -503,7 +503,7 @@ class Alone(BlockingDriver):
     def open(self, effect: Connect) -> Lazy:
         raise NotImplementedError
 
-    def report(self, level: int, text: str) -> None:
+    def report(self, level: int, text: str, event: str) -> None:
         """Nobody reads it."""
 
 

@@ -210,7 +210,7 @@ def test_what_is_posted_while_the_rest_is_done_is_done_too() -> None:
 def test_reports_are_written_until_the_end_although_one_cannot_be() -> None:
     _, driver = running()
     for text in ("first", "this one fails", "last"):
-        CallbackDriver.report(driver, 4, text)
+        CallbackDriver.report(driver, 4, text, "ready")
     driver.end_reports()
     driver.write_reports()
-    assert driver.reports == ["4 first", "4 this one fails", "4 last"]
+    assert driver.reports[-3:] == ["4 first", "4 this one fails", "4 last"]

@@ -8,7 +8,7 @@ import pytest
 from pamqp import base
 from pamqp.commands import Basic, Channel, Confirm, Connection, Exchange, Queue
 
-from eda_core.drivers.link import Link, reason
+from eda_core.drivers.link import Link, broker_name, reason
 from eda_core.machine.effects import (
     CONSUMING,
     LOGGING,
@@ -90,7 +90,28 @@ def test_each_effect_finds_its_method() -> None:
     for effect in EFFECTS.values():
         link.perform(effect)
     assert link.done == [*EFFECTS]
-    assert told == [("link_up", EPOCH)]
+    assert told == [("link_up", EPOCH, ("broker", ""), ("library", ""))]
+
+
+def test_an_open_link_tells_what_is_at_its_ends() -> None:
+    link, told = willing()
+    Willing.library = "carrier 1.0"
+    link.report_open({"product": "RabbitMQ", "version": b"4.3.6", "platform": 7})
+    assert told == [("link_up", EPOCH, ("broker", "RabbitMQ 4.3.6"), ("library", "carrier 1.0"))]
+
+
+@pytest.mark.parametrize(
+    ("server", "name"),
+    [
+        ({}, ""),
+        ({"product": "RabbitMQ"}, "RabbitMQ"),
+        ({"product": 1, "version": None}, ""),
+        ({"product": "two\nlines", "version": "1"}, "two"),
+        ({"product": b"\xff"}, "\N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_the_name_of_a_broker_may_be_anything(server: dict[str, Any], name: str) -> None:
+    assert broker_name(server) == name
 
 
 def test_logs_alone_are_dropped_when_too_much_waits() -> None:

@@ -101,7 +101,7 @@ class Runs(CoroutineDriver):
         if isinstance(effect, Declare):
             self.tell(self.machine.declared, effect.epoch, replies(effect))
 
-    def report(self, level: int, text: str) -> None:
+    def report(self, level: int, text: str, event: str) -> None:
         pass
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -69,7 +69,15 @@ def test_of_a_journal_that_was_cut_the_rest_is_replayed(tmp_path: Path, capsys: 
     assert f"replayed {len(lines) - 2} inputs" in told.out
 
 
-def test_usage_and_missing_files_have_their_own_status(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 2
+@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["repeat", "x"], 2), (["--help"], 0)])
+def test_the_usage_is_told(arguments: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == status
+    told = capsys.readouterr()
+    assert "usage: python -m eda_core.journal" in (told.err if status else told.out)
+
+
+def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", "/nonexistent"]) == 2
-    assert "usage" in capsys.readouterr().err
+    assert "/nonexistent: " in capsys.readouterr().err

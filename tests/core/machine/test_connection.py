@@ -297,7 +297,8 @@ def test_credentials_refused_on_every_url_stop_the_service_with_a_clear_error() 
     bench.connect()
     effects = bench.lose(f"ACCESS_REFUSED for {URLS[1]}", refused=True)
     error = only(Stopped, effects).error
-    assert error == f"the broker refuses the credentials on every URL: ACCESS_REFUSED for {SHOWN[1]}"
+    reasons = f"ACCESS_REFUSED for {SHOWN[0]}; ACCESS_REFUSED for {SHOWN[1]}"
+    assert error == f"the broker refuses the credentials or the vhost on every URL: {reasons}"
     assert bench.state is link.STOPPED
     assert bench.machine.deadline() is None
     assert "secret" not in "".join(map(repr, bench.seen))

@@ -16,7 +16,7 @@ from eda_core.machine.outcomes import DEFERRED, DONE, Failed, failure
 from eda_core.machine.policy import RetryPolicy
 from eda_core.messages.headers import DELIVERY_COUNT_HEADER
 from eda_core.messages.values import Event
-from tests.core.kit import WALL, Bench, kinds, of, only, opened
+from tests.core.kit import REJECTED, WALL, Bench, kinds, of, only, opened
 
 FAILED = Failed("ValueError: no", "Traceback …\nValueError: no")
 
@@ -121,7 +121,7 @@ def test_a_message_that_may_not_be_lost_at_all_is_dead_lettered_after_its_first_
     headers = {"conversation_id": "c-1", "x-delivery-count": 1, "x-acquired-count": 1}
     effects = bench.deliver(headers=headers, redelivered=True)
     assert kinds(effects) == ["Report", "PublishLog", "Report", "PublishLog", "Nack"]
-    assert of(Report, effects)[1].text == "giving up on Happened after 0 attempt(s): dead-lettered"
+    assert of(Report, effects)[1].text == f"giving up on Happened after 0 attempt(s): {REJECTED}"
 
 
 def test_a_redelivery_after_a_lost_link_is_not_taken_for_a_failure() -> None:
@@ -222,13 +222,14 @@ def test_giving_up_is_an_emergency() -> None:
     fail(bench, message_id="m")
     effects = fail(bench, message_id="m", redelivered=True)
     assert kinds(effects) == ["Report", "PublishLog", "Report", "PublishLog", "Nack"]
-    text = "giving up on Happened after 2 attempt(s): dead-lettered"
+    text = f"giving up on Happened after 2 attempt(s): {REJECTED}"
     assert of(Report, effects)[1] == Report(EMERGENCY, text)
     alert, emergency = records(effects)
     assert (alert["level"], alert["_outcome"], alert["_attempt"]) == (ALERT, "dead-letter", 2)
     assert [log.routing_key for log in of(PublishLog, effects)] == ["svc.ALERT", "svc.EMERGENCY"]
     assert (emergency["level"], emergency["short_message"]) == (EMERGENCY, text)
-    assert emergency["full_message"] == FAILED.detail
+    assert alert["full_message"] == FAILED.detail
+    assert emergency["full_message"] == FAILED.reason, "the traceback is in the record of the failure"
     assert (emergency["_outcome"], emergency["_routing_key"], emergency["_attempt"]) == ("dead-letter", "Happened", 2)
     assert emergency["_conversation_id"] == "c-1"
 
@@ -278,7 +279,7 @@ def test_an_invalid_message_is_an_emergency_and_dead_lettered_unseen(
     report = only(Report, effects)
     assert report.level == EMERGENCY
     assert report.text.startswith(f"invalid message {fields.get('exchange', 'events')}/Happened: {reason}")
-    assert report.text.endswith(": dead-lettered")
+    assert report.text.endswith(f": {REJECTED}")
     (record,) = records(effects)
     assert (record["level"], record["short_message"]) == (EMERGENCY, report.text)
     assert (record["_outcome"], record["_routing_key"]) == ("dead-letter", "Happened")

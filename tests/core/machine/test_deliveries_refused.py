@@ -12,7 +12,7 @@ from eda_core.machine.effects import (
 )
 from eda_core.machine.outcomes import DEFERRED, Failed
 from eda_core.machine.policy import RetryPolicy
-from tests.core.kit import kinds, of, only, opened
+from tests.core.kit import REJECTED, kinds, of, only, opened
 from tests.core.machine.channels import REFUSAL, closed, reopened, told
 
 
@@ -94,7 +94,7 @@ def test_a_copy_for_a_later_retry_that_the_broker_does_not_take_is_dead_lettered
     effects = closed(bench)
     assert only(Nack, effects) == Nack(bench.epoch, 1, False)
     assert only(Report, effects).level == EMERGENCY
-    assert only(Report, effects).text.endswith("dead-lettered")
+    assert only(Report, effects).text.endswith(REJECTED)
 
 
 def test_a_group_of_which_one_publish_fails_fails() -> None:

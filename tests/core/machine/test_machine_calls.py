@@ -27,7 +27,7 @@ from eda_core.machine.effects import BufferAvailable
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.outcomes import DONE
 from eda_core.messages.values import Command
-from tests.core.kit import REPLY_KEY, Bench, calling, kinds, of, only, opened
+from tests.core.kit import REJECTED, REPLY_KEY, Bench, calling, kinds, of, only, opened
 from tests.core.machine.states import REACH
 
 # --- the command ---
@@ -182,7 +182,7 @@ def test_a_result_that_cannot_be_read_is_dead_lettered() -> None:
     effects = bench.deliver(REPLY_KEY, exchange="commands", correlation_id="tok-call-1", unreadable=reason)
     assert kinds(effects) == ["Report", "PublishLog", "Nack"]
     assert not only(Nack, effects).requeue
-    assert only(Report, effects).text == f"invalid message commands/{REPLY_KEY}: {reason}: dead-lettered"
+    assert only(Report, effects).text == f"invalid message commands/{REPLY_KEY}: {reason}: {REJECTED}"
     assert only(Replied, bench.reply(1)).ticket == 1
 
 

@@ -147,7 +147,7 @@ def test_a_dispatch_that_failed_is_a_failed_handler() -> None:
 def test_a_close_that_failed_is_a_closed_link() -> None:
     bench = REACH[link.CLOSING]()
     close = only(Close, bench.seen)
-    assert kinds(bench.machine.effect_failed(close, "no", bench.now)) == ["Stopped"]
+    assert kinds(bench.did(bench.machine.effect_failed(close, "no", bench.now))) == ["Stopped"]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_the_extension_tells_the_format(tmp_path: Path, name: str, content_type:
 @pytest.mark.parametrize(
     ("name", "body", "told", "status"),
     [
-        ("p.json", b'{"a": 1,}', "p.json:1:9: malformed JSON: ", FAILED),
+        ("p.json", b'{"a": 1 2}', "p.json:1:9: malformed JSON: ", FAILED),
         ("p.json", b'{\n "a": 1\n "b": 2}', "p.json:3:2: malformed JSON: ", FAILED),
         ("p.json", b'{\n "a": "\xff"}', "p.json:2: not UTF-8, at byte 9", FAILED),
         ("p.json", b"[" * 100_000, "p.json: malformed JSON: nested deeper than 32 levels", FAILED),

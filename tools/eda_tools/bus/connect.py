@@ -20,21 +20,19 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from aiormq.channel import Channel
 from aiormq.exceptions import (
     AMQPError,
-    AuthenticationError,
     ChannelClosed,
     ChannelInvalidStateError,
     ChannelNotFoundEntity,
     InvalidFrameError,
-    ProbableAuthenticationError,
 )
 from pamqp.commands import Queue
 
-from eda_aio.connection import AmqpConnection
+from eda_aio.connection import AmqpConnection, refusal
 from eda_core.messages.routing import check_name
 from eda_core.urls import redact
 from eda_tools.bus.names import ExchangeDeclare, QueueDeclare
@@ -171,10 +169,10 @@ async def _close(connection: AmqpConnection) -> None:
 
 def explain(error: BaseException, url: str = "") -> str:
     """Say in a few plain words what an error of connecting, or of the client library, means."""
-    if isinstance(error, (ProbableAuthenticationError, AuthenticationError)):
-        return "the broker refuses the user name or the password"
-    if isinstance(error, InvalidFrameError):  # raised for a virtual host that is missing or not permitted
-        return f"the broker refuses the virtual host {_vhost(url)!r}, or it is not an AMQP 0-9-1 broker"
+    if url and (refused := refusal(url, error)):
+        return refused
+    if isinstance(error, InvalidFrameError):
+        return "it is not an AMQP 0-9-1 broker"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {_tls_reason(error)}"
     if isinstance(error, ChannelClosed):
@@ -206,7 +204,3 @@ def _tls_reason(error: ssl.SSLError) -> str:
     if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
         return "the server does not use TLS (amqp:// connects without it)"
     return (error.reason or " ".join(map(str, error.args))).replace("_", " ").lower()
-
-
-def _vhost(url: str) -> str:
-    return unquote(urlsplit(url).path[1:]) or "/"

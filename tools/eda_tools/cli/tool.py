@@ -135,7 +135,7 @@ def _explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, ToolError):
         return str(error), error.status
     if isinstance(error, ServiceError):
-        return str(error), NO_CONNECTION if "credentials" in str(error) else FAILED
+        return str(error), NO_CONNECTION if "refuses the credentials" in str(error) else FAILED
     if isinstance(error, LocalError):
         return str(error), USAGE
     if isinstance(error, EdaError):

@@ -1,0 +1,42 @@
+"""What it means that a broker closes a connection during the login, in words for whoever has to mend it.
+
+It decides for which reasons trying again cannot help. It knows no client library: a transport passes in the reply code
+and the text of the broker's ``Connection.Close``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from eda_core.urls import Address
+
+#: Reply codes of AMQP 0-9-1: for wrong credentials, and for a virtual host that is missing or not permitted.
+_ACCESS_REFUSED: Final = 403
+_NOT_ALLOWED: Final = 530
+
+#: How RabbitMQ names a virtual host that is missing.
+_MISSING: Final = re.compile(r"\bvhost .* not found", re.DOTALL)
+#: How RabbitMQ names one that the user may not use. A colon and a limit follow if it only is full.
+_DENIED: Final = re.compile(r"\baccess to vhost .* refused for user [^:]*\Z", re.DOTALL)
+
+
+def login_refusal(url: str, code: int | None, text: str) -> str:
+    """Return why the broker at ``url`` does not let the user in, and what to do; "" if trying again may help.
+
+    Args:
+        code: the reply code of the broker's ``Connection.Close``; ``None`` if there is none.
+        text: its text.
+    """
+    address = Address.of(url)
+    user, vhost = address.user, address.vhost
+    if code == _ACCESS_REFUSED:
+        return "the broker refuses the user name or the password"
+    if code != _NOT_ALLOWED:
+        return ""
+    if _MISSING.search(text):
+        return f"vhost not found: {vhost!r}; create it (rabbitmqctl add_vhost {vhost}), or correct the URL"
+    if _DENIED.search(text):
+        permit = f"rabbitmqctl set_permissions -p {vhost} {user} '.*' '.*' '.*'"
+        return f"vhost refused: the user {user!r} may not use {vhost!r}; permit it ({permit}), or correct the URL"
+    return ""

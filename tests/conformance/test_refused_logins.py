@@ -1,0 +1,83 @@
+"""A service whose vhost is missing or not permitted ends, and says so in the same words with every transport."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+import pytest
+
+import eda_kombu
+from eda_core.testing.conformance import Worker
+from eda_tools.broker import EmbeddedBroker, EmbeddedBrokerThread
+from tests.conformance.runner import Cast
+from tests.conformance.test_conformance import ADAPTERS
+from tests.support.rabbitmq import RabbitNode
+from tests.support.services import asynchronous, within
+
+EACH = pytest.mark.parametrize("adapter", ADAPTERS)
+
+MISSING = "vhost not found: 'nowhere'; create it (rabbitmqctl add_vhost nowhere), or correct the URL"
+REFUSED = "vhost refused: the user 'guest' may not use {0!r}; permit it "
+REFUSED += "(rabbitmqctl set_permissions -p {0} guest '.*' '.*' '.*'), or correct the URL"
+PREFIX = "the broker refuses the credentials or the vhost on every URL: "
+
+
+def elsewhere(url: str, vhost: str) -> str:
+    """The URL of another vhost of the same broker, with user and password."""
+    return f"amqp://guest:guest@{urlsplit(url).hostname}:{urlsplit(url).port}/{vhost}"
+
+
+async def end(adapter: str, url: str) -> str | None:
+    """The error with which a service ends that nobody asks to."""
+    cast = Cast(Worker("service", events=["Happened"]), ADAPTERS[adapter], [url])
+    await cast.start()
+    assert cast.end is not None
+    await within(asyncio.shield(cast.end), "the service ends by itself", 15.0)
+    return cast.end.result()
+
+
+def failure_of_an_endpoint(url: str) -> str:
+    with (
+        eda_kombu.Endpoint(url, "probe", confirm_timeout=15.0) as endpoint,
+        pytest.raises(eda_kombu.NotConfirmed) as raised,
+    ):
+        endpoint.publish_event("Happened", {}, "c")
+    return str(raised.value)
+
+
+@EACH
+@asynchronous
+async def test_a_missing_vhost_of_the_embedded_broker_ends_a_service(adapter: str) -> None:
+    async with EmbeddedBroker() as embedded:
+        assert await end(adapter, elsewhere(embedded.url, "nowhere")) == PREFIX + MISSING
+
+
+@EACH
+@pytest.mark.rabbitmq
+@asynchronous
+async def test_a_missing_vhost_of_rabbitmq_ends_a_service(adapter: str, rabbitmq: RabbitNode) -> None:
+    assert await end(adapter, elsewhere(rabbitmq.url, "nowhere")) == PREFIX + MISSING
+
+
+@EACH
+@pytest.mark.rabbitmq
+@asynchronous
+async def test_a_vhost_without_permissions_ends_a_service(
+    adapter: str, rabbitmq: RabbitNode, rabbit_vhost: str
+) -> None:
+    await asyncio.to_thread(rabbitmq.ctl, "clear_permissions", "-p", rabbit_vhost, "guest")
+    url = elsewhere(rabbitmq.url, rabbit_vhost)
+    assert await end(adapter, url) == PREFIX + REFUSED.format(rabbit_vhost)
+
+
+def test_an_endpoint_names_a_missing_vhost_of_the_embedded_broker() -> None:
+    with EmbeddedBrokerThread() as embedded:
+        assert MISSING in failure_of_an_endpoint(elsewhere(embedded.url, "nowhere"))
+
+
+@pytest.mark.rabbitmq
+def test_an_endpoint_names_a_vhost_of_rabbitmq(rabbitmq: RabbitNode, rabbit_vhost: str) -> None:
+    assert MISSING in failure_of_an_endpoint(elsewhere(rabbitmq.url, "nowhere"))
+    rabbitmq.ctl("clear_permissions", "-p", rabbit_vhost, "guest")
+    assert REFUSED.format(rabbit_vhost) in failure_of_an_endpoint(elsewhere(rabbitmq.url, rabbit_vhost))

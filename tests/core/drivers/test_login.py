@@ -1,0 +1,45 @@
+"""What a close of the connection during the login means, and in which words a user is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from eda_core.drivers import login_refusal
+
+URL = "amqp://ann:secret@broker/shop"
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "words"),
+    [
+        (403, "ACCESS_REFUSED - Login was refused", "the broker refuses the user name or the password"),
+        (
+            530,
+            "NOT_ALLOWED - vhost shop not found",
+            "vhost not found: 'shop'; create it (rabbitmqctl add_vhost shop), or correct the URL",
+        ),
+        (
+            530,
+            "NOT_ALLOWED - access to vhost 'shop' refused for user 'ann'",
+            "vhost refused: the user 'ann' may not use 'shop'; permit it "
+            "(rabbitmqctl set_permissions -p shop ann '.*' '.*' '.*'), or correct the URL",
+        ),
+    ],
+)
+def test_a_refused_login_is_explained(code: int, text: str, words: str) -> None:
+    assert login_refusal(URL, code, text) == words
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (530, "NOT_ALLOWED - access to vhost 'shop' refused for user 'ann': connection limit (1) is reached"),
+        (530, "NOT_ALLOWED - access to vhost 'shop' refused for user 'ann': vhost connection limit reached"),
+        (530, "NOT_ALLOWED - negotiated frame_max 1 is over the maximum of 0"),
+        (541, "INTERNAL_ERROR - access to vhost 'shop' refused for user 'ann': vhost 'shop' is down"),
+        (320, "CONNECTION_FORCED - vhost not found"),
+        (None, "vhost shop not found"),
+    ],
+)
+def test_what_may_pass_is_no_refusal(code: int | None, text: str) -> None:
+    assert login_refusal(URL, code, text) == ""
