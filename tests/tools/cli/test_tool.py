@@ -482,6 +482,7 @@ NEEDED = {
     "inspect_queue": "q",
     "resurrect": "q",
     "trace": "conversation",
+    "unbind": "a Old",
     "topology": "--management http://127.0.0.1:1",
 }
 

@@ -15,6 +15,7 @@ TOOLS: Final = {
     "resurrect": "send dead letters again",
     "trace": "draw one conversation",
     "doctor": "check a broker for what the architecture needs",
+    "unbind": "take away bindings that a service does not want any more",
     "topology": "draw who publishes and who consumes what",
 }
 
