@@ -20,10 +20,10 @@ from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, Recoverab
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 from pamqp import body, frame, header
-from pamqp.commands import INDEX_MAPPING, Basic
+from pamqp.commands import INDEX_MAPPING, Basic, Channel
 from pamqp.constants import FRAME_MIN_SIZE
 
-from eda_core import Connect, Declare, Effect, OpenChannel, Publish, PublishLog
+from eda_core import Connect, Declare, Effect, OpenChannel, Probe, Publish, PublishLog
 from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.blocking import BlockingDriver
 from eda_core.drivers.library import raised_in
@@ -130,6 +130,7 @@ class KombuLink(Link):
             self._channel.events["basic_ack"].add(self._on_ack)
             self._channel.events["basic_nack"].add(self._on_nack)
             self._channel.events["basic_return"].add(self._on_return)
+            self._channel._callbacks[spec.Channel.FlowOk] = self._on_flow
         except _FAULTS as error:
             self._lose(error, refused=not logged_in and getattr(error, "reply_code", None) == 403)
         except BaseException:
@@ -217,6 +218,14 @@ class KombuLink(Link):
             self._channel.confirm_select()
         self.report_channel_open(effect.channel)
 
+    def probe(self, effect: Probe) -> None:
+        """Ask on the channel for publishing for both: there is one connection, and the other channel may be closed."""
+        self._unsent += frame.marshal(Channel.Flow(True), _PUBLISHES)
+        self.flush()
+
+    def traffic(self, channel: str) -> tuple[int, int]:
+        return self._connection.bytes_recv, 0  # a write waits until the broker reads
+
     def publish(self, effect: Publish) -> None:
         self._send(_PUBLISHES, effect, effect.mandatory)
 
@@ -249,6 +258,10 @@ class KombuLink(Link):
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         self.tell(self.machine.confirmed, tag, multiple=multiple)
+
+    def _on_flow(self, _active: bool) -> None:
+        for channel in (CONSUMING, PUBLISHING):
+            self.receive(Channel.FlowOk.name, None, channel)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         self.driver.publish_call.refused(time.monotonic())

@@ -15,8 +15,20 @@ from pamqp import base
 from eda_core.criticality import NOTICE, WARNING
 from eda_core.machine import link
 from eda_core.machine.config import Config
-from eda_core.machine.effects import Cancel, Close, Connect, Consume, Declare, Effect, Report
+from eda_core.machine.effects import (
+    CONSUMING,
+    PUBLISHING,
+    Cancel,
+    Close,
+    Connect,
+    Consume,
+    Declare,
+    Effect,
+    Probe,
+    Report,
+)
 from eda_core.machine.identifiers import Epoch
+from eda_core.machine.silence import ASK, GIVE_UP, Silence
 from eda_core.machine.topology import (
     Given,
     Subscription,
@@ -46,11 +58,13 @@ class Connection:
         progress: whether a delivery was settled or a publish confirmed on this link.
         stop_due: when a stop closes the link although work is unfinished, monotonic seconds; ``None`` without a stop.
         error: why the service ends, if nobody asked it to.
+        consuming, publishing: how long the broker has been silent on these channels of the open link.
     """
 
     __slots__ = (
-        *"_added _adding _adding_due _config _consuming _due _failures _given _learned _next_url _open_since".split(),
-        *"_random _refused_urls _silent_urls _wanted _was_open epoch error progress queues state stop_due".split(),
+        *"_added _adding _adding_due _blocked _config _consuming _due _failures _given _learned _next_url".split(),
+        *"_open_since _random _refused_urls _reopening _silent_urls _wanted _was_open".split(),
+        *"consuming epoch error progress publishing queues state stop_due".split(),
     )
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
@@ -79,8 +93,15 @@ class Connection:
         self._silent_urls: set[int] = set()
         self._open_since: float | None = None
         self._was_open = False
-        #: When the present state ends: with the next attempt, or because the link has not opened or closed in time.
+        #: When the present state ends: with the next attempt, or because the link has not opened or closed in time. On
+        #: an open link: when the silence of the broker is looked at next.
         self._due: float | None = None
+        interval, timeout = config.probe_interval, config.probe_timeout
+        self.consuming: Silence = Silence(CONSUMING, interval, timeout)
+        self.publishing: Silence = Silence(PUBLISHING, interval, timeout)
+        #: Whether the broker blocks publishing, and so may read nothing; whether the channel for publishing is being
+        #: opened again.
+        self._blocked = self._reopening = False
 
     # Inputs, all about the present link
 
@@ -111,7 +132,6 @@ class Connection:
             return ADDED
         if self.state is not link.OPEN:  # it is being closed
             return None
-        self._due = None
         self._open_since = now
         self._was_open = True
         self.progress = False
@@ -240,7 +260,41 @@ class Connection:
         if self.state is link.CLOSING:
             self._go(link.DUE)
             return self._end()
+        if self.state in link.SERVING:
+            return self._look(now, effects)
         return self.give_up(f"no link after {self._config.connect_timeout:g} s", now, effects)
+
+    # Silence
+
+    def watch(self, now: float, *, blocked: bool | None = None, reopening: bool | None = None) -> None:
+        """Watch the channels on which the broker can answer from now on, and no others.
+
+        While a queue is added or a channel opened, the broker's reply to that has a deadline of its own.
+
+        Args:
+            blocked: whether the broker blocks publishing; ``None`` if that has not changed.
+            reopening: whether the channel for publishing is being opened again; ``None`` if that has not changed.
+        """
+        self._blocked = self._blocked if blocked is None else blocked
+        self._reopening = self._reopening if reopening is None else reopening
+        if self.state in link.SERVING:
+            can_answer = not self._blocked and self._adding is link.NOTHING
+            self.consuming.watch(now, can_answer)
+            self.publishing.watch(now, can_answer and not self._reopening)
+            self._due = self._silence_due()
+
+    def _look(self, now: float, effects: list[Effect]) -> str | None:
+        """Ask a silent broker whether it still works, or give up the link if it does not answer."""
+        todo = [(each, each.tick(now)) for each in (self.consuming, self.publishing)]
+        for silence, what in todo:
+            if what is GIVE_UP:
+                return self.give_up(f"the broker has not answered for {silence.waited(now):.0f} s", now, effects)
+        effects.extend(Probe(self.epoch, silence.channel) for silence, what in todo if what is ASK)
+        self._due = self._silence_due()
+        return None
+
+    def _silence_due(self) -> float | None:
+        return min((each.due for each in (self.consuming, self.publishing) if each.due is not None), default=None)
 
     # Steps
 
@@ -271,6 +325,7 @@ class Connection:
             self._added = missing
             self._adding_due = now + self._config.connect_timeout
             effects.append(Declare(self.epoch, self._given.applied(declarations(missing, ()))))
+        self.watch(now)
 
     def _url_after(self, url: int) -> int:
         """Return the next URL in turn, without those that did not answer, if there is another one."""
@@ -285,6 +340,8 @@ class Connection:
 
     def _forget_link(self) -> None:
         self._open_since = None
+        self._blocked = self._reopening = False
+        self.consuming.due = self.publishing.due = None
         self._consuming.clear()
         self.queues = {}
         self._added = ()
