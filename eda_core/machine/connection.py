@@ -40,6 +40,9 @@ from eda_core.machine.topology import (
 )
 from eda_core.urls import redact
 
+#: How many commands a ``Declare`` has at most. Its replies show that the broker gets on with many declarations.
+PORTION: Final = 500
+
 # What has happened in an input
 OPENED: Final = "opened"  # the link is open
 ADDED: Final = "added"  # a queue that was added to the open link can be consumed
@@ -63,7 +66,7 @@ class Connection:
 
     __slots__ = (
         *"_added _adding _adding_due _blocked _config _consuming _due _failures _given _learned _next_url".split(),
-        *"_open_since _random _refused_urls _reopening _silent_urls _wanted _was_open".split(),
+        *"_open_since _random _refused_urls _reopening _replies _rest _silent_urls _wanted _was_open".split(),
         *"consuming epoch error progress publishing queues state stop_due".split(),
     )
 
@@ -83,6 +86,9 @@ class Connection:
         self._consuming: list[str] = []
         #: The queues of the ``Declare`` that waits for its replies.
         self._added: tuple[Subscription, ...] = ()
+        #: The commands that follow in later ``Declare`` effects of this step, and the replies to the earlier ones.
+        self._rest: tuple[base.Frame, ...] = ()
+        self._replies: tuple[base.Frame, ...] = ()
         #: The state of adding a queue to the open link, and when the replies to its ``Declare`` are overdue.
         self._adding: str = link.NOTHING
         self._adding_due: float | None = None
@@ -116,15 +122,26 @@ class Connection:
         if self.state is link.DECLARING:
             self._added = self._wanted
             first = declarations(self._added, self._config.retry.delays, queue_arguments(self._config))
-            effects.append(Declare(self.epoch, self._given.applied(first)))
+            self._declare(self._given.applied(first), effects)
 
     def declared(self, replies: Sequence[base.Frame], now: float, effects: list[Effect]) -> str | None:
-        """Go on after the replies to a ``Declare``. Raises ``StateError`` if there was none."""
+        """Go on after the replies to a ``Declare``. Raises ``StateError`` if there was none.
+
+        The replies show that the broker gets on, so the next ones have the whole time again.
+        """
         serving = self.state in link.SERVING
+        due = now + self._config.connect_timeout
+        replies = self._replies = (*self._replies, *replies)
+        if self._rest:
+            self._renew(due)
+            self._declare(self._rest, effects)
+            return None
+        self._replies = ()
         if serving:
             self._adding = link.step(link.ADDING, self._adding, link.REPLIED)
         self._go(link.DECLARED)
         if self.state is link.BINDING or self._adding is link.BINDINGS:
+            self._renew(due)
             return self._bind(replies, now, effects)
         if serving:
             self._adding_due = None
@@ -210,6 +227,7 @@ class Connection:
         if self.state is link.STOPPED:
             return self._end()
         self._due = now + self._config.close_timeout
+        self._rest = self._replies = ()
         self._adding, self._adding_due = link.step(link.ADDING, self._adding, link.GONE), None
         return CLOSING
 
@@ -312,8 +330,20 @@ class Connection:
         if queues is None:
             return self.give_up("the broker did not name the queues it declared", now, effects)
         self.queues = {**self.queues, **queues}
-        effects.append(Declare(self.epoch, bindings(self._added, queues, self._config.prefetch)))
+        self._declare(bindings(self._added, queues, self._config.prefetch), effects)
         return None
+
+    def _declare(self, commands: tuple[base.Frame, ...], effects: list[Effect]) -> None:
+        """Send the first of these commands, and keep the others for later."""
+        self._rest = commands[PORTION:]
+        effects.append(Declare(self.epoch, commands[:PORTION]))
+
+    def _renew(self, due: float) -> None:
+        """Let the replies to the next ``Declare`` be overdue at ``due``, in monotonic seconds."""
+        if self.state in link.SERVING:
+            self._adding_due = due
+        else:
+            self._due = due
 
     def _add(self, now: float, effects: list[Effect]) -> None:
         """Declare the queues that are wanted but not yet declared on the open link."""
@@ -324,7 +354,7 @@ class Connection:
         if self._adding is not before:
             self._added = missing
             self._adding_due = now + self._config.connect_timeout
-            effects.append(Declare(self.epoch, self._given.applied(declarations(missing, ()))))
+            self._declare(self._given.applied(declarations(missing, ())), effects)
         self.watch(now)
 
     def _url_after(self, url: int) -> int:
@@ -345,6 +375,7 @@ class Connection:
         self._consuming.clear()
         self.queues = {}
         self._added = ()
+        self._rest = self._replies = ()
         self._adding, self._adding_due = link.step(link.ADDING, self._adding, link.GONE), None
 
     def _end(self) -> str:
