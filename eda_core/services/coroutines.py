@@ -5,7 +5,7 @@ This module decides what their methods wait for. It knows no event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from copy import deepcopy
 from functools import partial
 from inspect import isawaitable
@@ -15,6 +15,7 @@ from eda_core.drivers.coroutines import CoroutineDriver, Input
 from eda_core.errors import BufferFull
 from eda_core.machine.effects import Effect
 from eda_core.machine.machine import Machine
+from eda_core.messages.options import options
 from eda_core.messages.values import AnyMessage
 from eda_core.services.api import ServiceApi
 from eda_core.services.batch import EventBatch
@@ -35,7 +36,17 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         """
         self.running_driver().stop(timeout)
 
-    async def call(self, command: str, message: Any, timeout: float = 30.0, conversation_id: str = "") -> Any:
+    async def call(
+        self,
+        command: str,
+        message: Any,
+        timeout: float = 30.0,
+        conversation_id: str = "",
+        *,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+    ) -> Any:
         """Send a command at once, and wait for its result.
 
         The result comes to this worker, and only as long as its link lasts. If a result must not be lost with a link or
@@ -45,6 +56,7 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
             command: ``service.Command``.
             timeout: how long to wait for the result, seconds.
             conversation_id: by default that of the message that is being handled, or else a new one.
+            headers, expiration, priority: see :meth:`publish_event`.
 
         Returns:
             The payload of the result.
@@ -55,18 +67,23 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
             PublishError: no service receives the command, or this service has stopped.
             LocalError: the command cannot be sent. The text says why.
         """
+        meta = options(headers, expiration, priority)
         driver, within = self.running_driver(), self.handled_delivery()
         machine = driver.machine
-        call = partial(machine.call, command, timeout=timeout, conversation_id=conversation_id, within=within)
+        call = partial(
+            machine.call, command, timeout=timeout, conversation_id=conversation_id, within=within, meta=meta
+        )
         return await driver.request(_copied_if_it_waits(call, message), machine.forget_call)
 
     def running_driver(self) -> CoroutineDriver:
         return cast(CoroutineDriver, super().running_driver())
 
-    async def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> None:
+    async def publish_message(
+        self, message: AnyMessage, *, mandatory: bool, immediate: bool = False, timeout: float | None = None
+    ) -> None:
         driver, within = self.running_driver(), self.handled_delivery()
         publish = partial(driver.machine.publish, within=within, mandatory=mandatory, immediate=immediate)
-        await driver.request(_copied_if_it_waits(publish, message))
+        await driver.request(_copied_if_it_waits(publish, message), timeout=timeout)
 
     async def make_input(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:
         self.make_input_now(call, waits=waits)
