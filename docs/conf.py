@@ -1,6 +1,7 @@
 """How Sphinx reads the documents: ``nox -s docs``. The packages must be importable."""
 
 import importlib
+import posixpath
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -53,7 +54,7 @@ def resolve_pages(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         page, _, anchor = link.get("refuri", "").partition("#")
         if not page.endswith(".rst") or "://" in page:
             continue
-        target = str(Path(docname).parent / page.removesuffix(".rst"))
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(docname), page.removesuffix(".rst")))
         if target not in app.env.found_docs:
             LOGGER.warning("there is no page %s", page, location=link)
         elif anchor and anchor not in app.env.get_doctree(target).ids:

@@ -104,7 +104,12 @@ class CommandTimeout(EdaError, TimeoutError):
 
 
 class Reject(EdaError):
-    """A handler raises this to dead-letter its message at once, because trying again cannot help."""
+    """A handler raises this to dead-letter its message at once, because trying again cannot help.
+
+    If the message is a command, it is answered: its sender gets a result with the status ``error`` and the payload
+    ``{"reason": text}``, where ``text`` is that of the exception. The message is dead-lettered when the broker has
+    confirmed this result.
+    """
 
 
 class NoHandler(EdaError):

@@ -9,6 +9,7 @@ from hypothesis import settings
 
 from tests.support.rabbitmq import RabbitNode, find_server
 from tests.support.rabbitmq_cluster import RabbitCluster
+from tests.support.signals import take_none_for_ignored
 from tests.support.vhosts import VhostPool, Victim, Victims
 
 TESTS = Path(__file__).parent
@@ -44,6 +45,11 @@ RABBIT_FIXTURES = frozenset(
 settings.register_profile("default", deadline=None)
 settings.register_profile("deep", deadline=None, max_examples=5_000, stateful_step_count=100)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure() -> None:
+    """Tests start programs from threads as well, where what they inherit cannot be changed."""
+    take_none_for_ignored()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

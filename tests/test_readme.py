@@ -1,29 +1,28 @@
-"""README.rst keeps its word: its service runs as pasted, its commands and paths exist."""
+"""README.rst keeps its word: its service runs as pasted, its commands and paths exist. tests/docs runs all its code."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
 import signal
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eda_tools.broker import EmbeddedBroker
-from tests.support.services import ROOT, Probe, asynchronous, program, running
+from tests.docs.blocks import ROOT, Block, read_page
+from tests.support.services import Probe, asynchronous, program, running
 
-README = (ROOT / "README.rst").read_text(encoding="utf-8")
-#: Named in the README, and not ours: the user's own file and directory.
-THEIRS = {"greeter.py", "path/to/texts"}
+PAGE = read_page(ROOT / "README.rst")
+README = PAGE.text
+#: Named in the README, and not ours: the user's own file.
+THEIRS = {"greeter.py"}
 
 
-def pasted_service(adapter: str = "eda_aio") -> str:
-    """The first code block with a class on this adapter, as a reader would paste it."""
-    blocks = re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", README, re.MULTILINE)
-    (first, *_) = [block for block in map(textwrap.dedent, blocks) if "class " in block and adapter in block]
-    return str(first).strip() + "\n"
+def pasted_service(name: str = "README.rst") -> Block:
+    """The first file that a reader pastes."""
+    return next(block for block in read_page(ROOT / name).blocks if block.file.endswith("greeter.py"))
 
 
 class Caller(Probe):
@@ -44,10 +43,14 @@ class Caller(Probe):
         self.seen.add((payload, conversation_id, status, correlation_id))
 
 
-@pytest.mark.parametrize("adapter", ["eda_aio", "eda_pika"])
+@pytest.mark.parametrize(
+    ("page", "adapter"), [("README.rst", "eda_aio"), ("docs/howto/plain-functions.rst", "eda_pika")]
+)
 @asynchronous
-async def test_the_services_of_the_readme_run_as_pasted(tmp_path: Path, adapter: str) -> None:
-    (tmp_path / "greeter.py").write_text(pasted_service(adapter), encoding="utf-8")
+async def test_the_services_run_as_pasted(tmp_path: Path, page: str, adapter: str) -> None:
+    service = pasted_service(page)
+    assert f"from {adapter} import" in service.text
+    (tmp_path / "greeter.py").write_text(service.text, encoding="utf-8")
     async with EmbeddedBroker() as broker:
         caller = Caller(broker.url)
         async with program("greeter.py", url=broker.url, cwd=tmp_path) as greeter, running(caller):
@@ -58,9 +61,14 @@ async def test_the_services_of_the_readme_run_as_pasted(tmp_path: Path, adapter:
 
 
 def test_the_service_of_the_readme_has_fifteen_lines() -> None:
-    lines = [line for line in pasted_service().splitlines() if line.strip()]
+    lines = [line for line in pasted_service().text.splitlines() if line.strip()]
     assert len(lines) <= 15
-    assert 'os.environ.get("EDA_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")' in pasted_service()
+    assert 'os.environ.get("EDA_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")' in pasted_service().text
+
+
+def test_the_service_of_the_readme_is_run() -> None:
+    assert not pasted_service().not_run
+    assert any(block.text == "$ python greeter.py" and "background" in block.orders for block in PAGE.blocks)
 
 
 def test_the_two_commands() -> None:
@@ -68,9 +76,14 @@ def test_the_two_commands() -> None:
     before = {text[: match.start()].rpartition(" && ")[2][-12:] for match in re.finditer(r"\bnox\b", text)}
     assert all(words.endswith(("python3 -m ", "pip install ")) for words in before), "nox is run as python3 -m nox"
     commands = set(re.findall(r"python3 -m nox(?: -\w+ \w+)*", text))
-    assert commands == {"python3 -m nox -s demo", "python3 -m nox"}
+    assert commands == {"python3 -m nox -s demo", "python3 -m nox -s docs", "python3 -m nox"}
     sessions = re.findall(r"^@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
-    assert "demo" in sessions
+    assert {"demo", "docs"} <= {*sessions}
+
+
+def test_an_environment_is_made_before_anything_is_installed() -> None:
+    """Debian's pip refuses to install anything outside of one."""
+    assert README.index("python3 -m venv") < README.index("pip install")
 
 
 def test_modules_exist() -> None:
@@ -85,8 +98,8 @@ def named_paths() -> set[str]:
     return {text for text in literals if re.fullmatch(r"[\w./-]+(/[\w.-]*|\.(py|rst|toml|txt))", text)} - THEIRS
 
 
-@pytest.mark.parametrize("path", sorted(named_paths()))
+@pytest.mark.parametrize("path", sorted(named_paths() - {"docs/_build/"}))
 def test_paths_exist(path: str) -> None:
     """From the checkout, or from a directory that the README names."""
-    bases = [ROOT, *(ROOT / directory for directory in named_paths() if directory.endswith("/"))]
+    bases: list[Any] = [ROOT, *(ROOT / directory for directory in named_paths() if directory.endswith("/"))]
     assert any((base / path).exists() for base in bases)

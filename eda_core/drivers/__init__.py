@@ -7,7 +7,7 @@ from eda_core.drivers.base import Driver, LinkLike, UserCode
 from eda_core.drivers.blocking import BlockingDriver, BlockingLink
 from eda_core.drivers.callbacks import CallbackDriver
 from eda_core.drivers.coroutines import CoroutineDriver, Future
-from eda_core.drivers.handling import handled_by, handling
+from eda_core.drivers.handling import Run, handled_by, handling
 from eda_core.drivers.jobs import Jobs
 from eda_core.drivers.library import library_at_work, quieten, raised_in, require, write_report
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
@@ -34,6 +34,7 @@ __all__ = [
     "PartlyPublished",
     "PublishCall",
     "PublishLimits",
+    "Run",
     "StopSignals",
     "Unroutable",
     "UserCode",

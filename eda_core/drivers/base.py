@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from eda_core.criticality import WARNING
+from eda_core.drivers.answers import Answers
+from eda_core.drivers.handling import Run
 from eda_core.drivers.timers import Timers
-from eda_core.errors import ServiceError, StateError
+from eda_core.errors import EdaError, ServiceError, StateError
 from eda_core.machine.effects import (
     BufferAvailable,
     Close,
@@ -28,11 +31,13 @@ from eda_core.machine.effects import (
     Stopped,
     Unconfigured,
 )
+from eda_core.machine.events import SUSPICIOUS
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.link import CLOSING
 from eda_core.machine.machine import Machine
-from eda_core.machine.outcomes import Outcome
-from eda_core.messages.values import AnyMessage
+from eda_core.machine.outcomes import CONFIGURED, DEFERRED, Failed, Outcome, failure, is_payload, outcome
+from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
+from eda_core.text import one_line, shortened
 
 T = TypeVar("T")
 
@@ -84,6 +89,7 @@ class Driver(ABC):
         self._timers = Timers()
         self._interrupted = False
         self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], Outcome]] = {}
+        self._answers = Answers()
         self._todo: deque[Effect] = deque()
         self._pumping = False
         self._armed: float | None = None
@@ -117,7 +123,7 @@ class Driver(ABC):
 
     @abstractmethod
     def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        """Run the handler for a message, and then call :meth:`handled`."""
+        """Run the handler for a message in ``handling``, and then call :meth:`run_ended`."""
 
     @abstractmethod
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
@@ -190,6 +196,79 @@ class Driver(ABC):
         if at_end is not None:
             outcome = at_end(outcome, self.now())
         self.tell(self.machine.handled, delivery, outcome, began=began)
+
+    def run_ended(self, run: Run, returned: object, began: float) -> None:
+        """Report that a handler has ended, and publish the result of a command that it has returned.
+
+        Args:
+            returned: what it returned, if it has not failed.
+            began: when it began, monotonic seconds.
+        """
+        delivery = run.delivery
+        assert delivery is not None
+        if run.failure is not None:
+            if run.rejection:
+                self._reject(run)
+            self.handled(delivery, run.failure, began)
+        else:
+            self.handled(delivery, self._conclude(run, returned), began)
+
+    def _conclude(self, run: Run, returned: object) -> Outcome:
+        """Return the outcome of a handler that has returned a value. Publish a result, and warn about other values."""
+        message = run.message
+        assert message is not None
+        end = outcome(message, returned)
+        if isinstance(end, Failed):
+            return end
+        if not isinstance(message, Command):
+            if is_payload(returned) and not isinstance(message, LogRecord):
+                self.warn(_odd_return(run, message, returned, end), message)
+        elif not is_payload(returned):
+            if not run.answers and end is not DEFERRED and self._is_ours(message):
+                self.warn(self._answers.ended(run, message), message)
+        elif run.answers:
+            text = f"{run.name()} has published a result of {message.name} and returns {_shown(returned)}, "
+            text += "which is not published; answer a command once: return its result, or call return_success() or "
+            self.warn(f"{text}return_error()", message)
+        else:
+            try:
+                self._publish_result(run, message, returned, SUCCESS)
+            except EdaError as error:
+                return failure(error)
+        return end
+
+    def _is_ours(self, command: Command) -> bool:
+        """Return whether this service is to answer a command; it may only watch commands for others."""
+        return command.name.rpartition(".")[0] == self.machine.config.service
+
+    def _reject(self, run: Run) -> None:
+        """Answer a rejected command, before its message is dead-lettered. The dead letter waits for the confirm."""
+        if isinstance(run.message, Command):
+            try:
+                self._publish_result(run, run.message, {"reason": run.rejection}, ERROR, immediate=True)
+            except EdaError as error:
+                self.warn(f"the rejected command {run.message.name} is not answered: {error}", run.message)
+
+    def answered(self, run: Run | None, result: Result) -> None:
+        """Note that ``run`` has published a result, and warn if it is the second one for its command."""
+        self.warn(self._answers.published(run, result), result)
+
+    def _publish_result(
+        self, run: Run, command: Command, payload: object, status: str, *, immediate: bool = False
+    ) -> None:
+        result = Result(command.reply_to, payload, command.conversation_id, status, command.correlation_id)
+        self.tell(self.machine.publish, result, within=run.delivery, immediate=immediate)
+
+    def warn(self, text: str, message: AnyMessage | None = None) -> None:
+        """Log a warning to the local log and to the bus, unless it is empty.
+
+        Args:
+            message: the message that it is about.
+        """
+        if text:
+            conversation = "" if message is None else message.conversation_id
+            self.report(WARNING, text, SUSPICIOUS)
+            self.tell(self.machine.log, WARNING, text, conversation_id=conversation)
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop the service within ``timeout`` seconds, by default within ``Config.stop_timeout``."""
@@ -283,6 +362,25 @@ class Driver(ABC):
         self._timers.clear()
         self._disarm()
         self.stopped(effect.error)
+
+
+def _odd_return(run: Run, message: AnyMessage, returned: object, end: Outcome) -> str:
+    """Return a warning about a value that a handler has returned, and which is neither None, True nor False."""
+    if isinstance(message, Configuration):
+        rule = "the handler of a configuration returns True when the service is configured, and None otherwise"
+        done = f"this counts as {'True' if end is CONFIGURED else 'None'}"
+    else:
+        kind = "an event" if isinstance(message, Event) else "a result"
+        rule = f"the handler of {kind} returns None, or True to acknowledge the message by hand"
+        done = "this message is acknowledged"
+    return f"{run.name()} returned {_shown(returned)}: {rule}; {done}"
+
+
+def _shown(value: object) -> str:
+    try:
+        return shortened(one_line(repr(value)))
+    except Exception:  # the __repr__ of a user's class may raise
+        return f"a value of type {type(value).__name__}"
 
 
 def _nothing() -> None:

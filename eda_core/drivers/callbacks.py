@@ -22,7 +22,7 @@ from eda_core.machine.effects import Effect
 from eda_core.machine.events import LEFT_UNFINISHED
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
-from eda_core.machine.outcomes import check_begun, failure, outcome
+from eda_core.machine.outcomes import check_begun, failure
 from eda_core.messages.values import AnyMessage
 
 #: How many logs may wait for the thread that uses the machine. Older ones are dropped.
@@ -136,13 +136,13 @@ class CallbackDriver(Driver):
         self.spawn(partial(self._call, effect, function, *arguments))
 
     def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        began = self.now()
-        try:
-            with handling(self.service, delivery):
-                result = outcome(message, self.user(self.service.handle, message))
-        except Exception as error:
-            result = failure(error)
-        self.ask(partial(self.handled, delivery, result, began))
+        began, returned = self.now(), None
+        with handling(self.service, delivery, message) as run:
+            try:
+                returned = self.user(self.service.handle, message)
+            except Exception as error:
+                run.failed(error)
+        self.ask(partial(self.run_ended, run, returned, began))
 
     def _call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         try:

@@ -22,7 +22,7 @@ from eda_core.machine.calls import answer
 from eda_core.machine.effects import Effect, PublishDone, Replied
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
-from eda_core.machine.outcomes import failure, outcome
+from eda_core.machine.outcomes import failure
 from eda_core.messages.values import AnyMessage
 
 Input = Callable[..., list[Effect]]
@@ -121,21 +121,23 @@ class CoroutineDriver(Driver):
         self.spawn(self._handle(delivery, message))
 
     async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        began = self.now()
-        try:
-            with handling(self.service, delivery):
+        began, returned = self.now(), None
+        with handling(self.service, delivery, message) as run:
+            try:
                 returned = self.service.handle(message)
-                result = outcome(message, await returned if isawaitable(returned) else returned)
-        except GeneratorExit:
-            raise
-        except _EXITS as error:
-            self._break_off(error)
-            raise
-        except BaseException as error:  # also CancelledError: a handler may await something that is cancelled
-            if self.over:  # tear_down() has cancelled it; the broker delivers its message again
+                if isawaitable(returned):
+                    returned = await returned
+                run.check_awaited()
+            except GeneratorExit:
                 raise
-            result = failure(error)
-        self.handled(delivery, result, began)
+            except _EXITS as error:
+                self._break_off(error)
+                raise
+            except BaseException as error:  # also CancelledError: a handler may await something that is cancelled
+                if self.over:  # tear_down() has cancelled it; the broker delivers its message again
+                    raise
+                run.failed(error)
+        self.run_ended(run, returned, began)
 
     def _break_off(self, error: BaseException) -> None:
         """Stop at once: user code ends the program. The broker delivers unfinished messages again."""
@@ -154,10 +156,11 @@ class CoroutineDriver(Driver):
 
     async def _call(self, effect: Effect | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:
-            with handling(self.service, None):  # even if a handler has led to this call
+            with handling(self.service, None) as run:  # even if a handler has led to this call
                 returned = function(*arguments)
                 if isawaitable(returned):
                     await returned
+                run.check_awaited()
         except GeneratorExit:
             raise
         except _EXITS as error:

@@ -1,4 +1,4 @@
-"""Remembers which delivery the running user code handles, and for which service.
+"""Remembers which user code runs, for which service and for which delivery.
 
 It uses a context variable, so the tasks that a handler starts belong to its delivery, too. It does not know what the
 delivery is used for.
@@ -9,24 +9,82 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 
+from eda_core.errors import NotBegun, Reject
 from eda_core.machine.identifiers import DeliveryId
+from eda_core.machine.outcomes import Failed, failure
+from eda_core.messages.values import AnyMessage
 
-#: The service whose code runs in this context, and the delivery that it handles.
-_handled: ContextVar[tuple[object, DeliveryId | None] | None] = ContextVar("eda_handled", default=None)
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One call of user code: a handler, a hook, the function of a timer, or the callback of a batch.
+
+    Attributes:
+        service: the service whose code runs.
+        delivery: the delivery to which belongs what it publishes; ``None`` if there is none.
+        message: the message, if this is a handler.
+        answers: how many results it has published for its message, which is a command.
+        failure: the outcome, if it has raised an exception.
+        rejection: why it has rejected its message; "" if it has not.
+        not_awaited: an error text for each method of the service that it has called and not awaited.
+        over: whether it has ended.
+    """
+
+    service: object
+    delivery: DeliveryId | None = None
+    message: AnyMessage | None = None
+    answers: int = 0
+    failure: Failed | None = None
+    rejection: str = ""
+    not_awaited: list[str] = field(default_factory=list)
+    over: bool = False
+
+    def failed(self, error: BaseException) -> None:
+        """Note what it has raised."""
+        self.failure = failure(error)
+        if isinstance(error, Reject):
+            self.rejection = self.failure.reason.partition(": ")[2]
+
+    def check_awaited(self) -> None:
+        """Check, at its end, that it has awaited what it called.
+
+        Raises:
+            NotBegun: it has not.
+        """
+        if self.not_awaited:
+            raise NotBegun("; ".join(self.not_awaited))
+
+    def name(self) -> str:
+        """Return the name of the handler, such as ``Billing.on_ChargeCard``, for a log."""
+        method = "handle" if self.message is None else f"on_{self.message.name.rpartition('.')[2]}"
+        return f"{type(self.service).__name__}.{method if hasattr(self.service, method) else 'handle'}"
+
+
+#: The user code that runs in this context.
+_running: ContextVar[Run | None] = ContextVar("eda_running", default=None)
 
 
 @contextmanager
-def handling(service: object, delivery: DeliveryId | None) -> Iterator[None]:
+def handling(service: object, delivery: DeliveryId | None = None, message: AnyMessage | None = None) -> Iterator[Run]:
     """Let what ``service`` publishes in the block, and in tasks that are started there, belong to ``delivery``."""
-    token = _handled.set((service, delivery))
+    run = Run(service, delivery, message)
+    token = _running.set(run)
     try:
-        yield
+        yield run
     finally:
-        _handled.reset(token)
+        run.over = True
+        _running.reset(token)
+
+
+def run_of(service: object) -> Run | None:
+    """Return the call of this service's code that runs where this is called; ``None`` outside of its code."""
+    run = _running.get()
+    return run if run is not None and run.service is service else None
 
 
 def handled_by(service: object) -> DeliveryId | None:
     """Return the delivery that ``service`` handles in the code that calls this; ``None`` outside of its handlers."""
-    handler, delivery = _handled.get() or (None, None)
-    return delivery if handler is service else None
+    run = run_of(service)
+    return None if run is None else run.delivery

@@ -25,7 +25,7 @@ Collected: TypeAlias = tuple[DeliveryId | None, Entry]
 class Aggregator(Generic[Entry]):
     """Collects entries into a batch, until there are enough or the first one has waited long enough.
 
-    A handler adds an entry for its message (:meth:`add`) and returns a true value, which defers the acknowledgement.
+    A handler adds an entry for its message (:meth:`add`) and returns ``True``, which defers the acknowledgement.
     When the batch is full or :meth:`deadline` has passed, the driver empties it (:meth:`take`), calls the callback with
     the entries, and reports what that has done (:meth:`settle`). If it succeeded, all messages of the batch are
     acknowledged, and none before all their publishes are confirmed. If it failed, or if the handler within whose

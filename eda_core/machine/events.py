@@ -13,6 +13,7 @@ STARTED: Final = "started"  # NOTICE: the first link is open: versions, broker, 
 CONFIGURED: Final = "configured"  # NOTICE: the handler of a configuration has returned true
 READY: Final = "ready"  # NOTICE: the service receives its messages; ``on_ready`` is called
 RECONNECTED: Final = "reconnected"  # NOTICE: a link is open again, after so many seconds without one
+SUSPICIOUS: Final = "suspicious"  # WARNING or ERROR: the class or a handler may not do what its author means
 STOPPING: Final = "stopping"  # NOTICE: a stop was asked for; the service takes no new messages
 STOPPED: Final = "stopped"  # NOTICE or ERROR: the service has ended: counts, and the error if nobody asked it to stop
 

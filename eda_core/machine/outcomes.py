@@ -13,7 +13,7 @@ from typing import Final
 from eda_core.criticality import ALERT, ERROR
 from eda_core.errors import NoHandler, NotBegun, Reject
 from eda_core.messages.gelf import check_level
-from eda_core.messages.values import AnyMessage, Configuration, LogRecord
+from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Message, Result
 from eda_core.text import one_line, shortened
 
 
@@ -69,21 +69,38 @@ DEFERRED: Final = Deferred()
 CONFIGURED: Final = Configured()
 
 
+#: What ``True`` from a handler means, by the type of its message.
+_TRUE: Final[dict[type[Message], Outcome]] = {
+    Event: DEFERRED,
+    Command: DEFERRED,
+    Result: DEFERRED,
+    Configuration: CONFIGURED,
+    LogRecord: DONE,
+}
+
+
 def outcome(message: AnyMessage, returned: object) -> Outcome:
     """Return the outcome of a handler that has returned a value for ``message``.
 
-    A true value means ``Configured`` for a configuration, nothing for a log record, and ``Deferred`` for any other
-    message. A coroutine or a generator is a failure.
+    ``True`` means ``Configured`` for a configuration, nothing for a log record, and ``Deferred`` for any other message.
+    ``None`` and ``False`` mean ``Done``. So does any other value, because a message must not stay unacknowledged by
+    mistake; but for a configuration another true value means ``Configured``, as in eventail. :func:`is_payload` tells
+    such values. A coroutine or a generator is a failure.
     """
+    if returned is None or returned is False:
+        return DONE
+    if returned is True:
+        return _TRUE[type(message)]
     try:
-        if not returned:
-            return DONE
         check_begun(returned)
+        return CONFIGURED if type(message) is Configuration and returned else DONE
     except Exception as error:  # some values, such as arrays, are neither true nor false
         return failure(error)
-    if type(message) is LogRecord:
-        return DONE
-    return CONFIGURED if type(message) is Configuration else DEFERRED
+
+
+def is_payload(returned: object) -> bool:
+    """Return whether a value that a handler has returned is no sign. From the handler of a command it is the result."""
+    return returned is not None and returned is not True and returned is not False
 
 
 def check_begun(returned: object) -> None:

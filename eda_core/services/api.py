@@ -12,16 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, cast
 
 from pamqp.commands import Basic
 
+from eda_core.criticality import WARNING
 from eda_core.drivers.base import Driver
-from eda_core.drivers.handling import handled_by
+from eda_core.drivers.handling import handled_by, run_of
 from eda_core.errors import LocalError, StateError
 from eda_core.journal.recording import RecordingMachine
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Effect
+from eda_core.machine.events import SUSPICIOUS
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
@@ -30,7 +32,9 @@ from eda_core.messages import gelf
 from eda_core.messages.codec import JSON, Limits
 from eda_core.messages.envelope import open_envelope
 from eda_core.messages.options import options
+from eda_core.messages.routing import TopicPattern
 from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, Result
+from eda_core.services.checks import check_service
 from eda_core.services.handlers import Handlers
 
 if TYPE_CHECKING:
@@ -38,6 +42,21 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 D = TypeVar("D", bound=Driver)
+
+#: How many keys for results are checked. Keys that are made for one command each would fill the memory.
+_MOST_REPLY_KEYS: Final = 1000
+
+
+class _NotMade:
+    """Stands for the configuration of a service whose constructor has not called that of its base class."""
+
+    def __get__(self, service: object, owner: type) -> Self:
+        if service is None:
+            return self
+        raise LocalError(
+            f"the constructor of {owner.__name__} has not called that of its base class",
+            hint="call super().__init__(amqp_urls, event_routing_keys, command_routing_keys, logical_service) in it",
+        )
 
 
 class ServiceApi(Handlers, Generic[R]):
@@ -91,6 +110,9 @@ class ServiceApi(Handlers, Generic[R]):
     #: When to connect again after a lost link.
     RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
 
+    #: Whether handlers, hooks and timers may be coroutine functions.
+    _eda_awaits: ClassVar[bool] = False
+    _eda_config: Config = cast(Any, _NotMade())
     _eda_journal: Callable[[str], None] | None = None
     _eda_running: Driver | None = None
     _eda_machine: Machine | None = None
@@ -107,6 +129,8 @@ class ServiceApi(Handlers, Generic[R]):
         ssl: SSLContext | None = None,
     ) -> None:
         self._eda_identity = self.worker_identity()
+        #: The keys for results of this service that were checked.
+        self._eda_reply_keys: set[str] = set()
         self.ssl_context = ssl
         self.logical_service = logical_service
         self._eda_config = Config.make(
@@ -167,30 +191,71 @@ class ServiceApi(Handlers, Generic[R]):
         """Publish a message of any kind. See :meth:`publish_event`."""
         if timeout is not None:
             raise LocalError("timeout is given, but this method does not wait for the confirm", hint="leave it out")
-        within = self.handled_delivery()
-        return self.make_input(
-            lambda machine, now: machine.publish(message, now, within=within, mandatory=mandatory, immediate=immediate)
-        )
+        publish = self.publishing(message, mandatory=mandatory, immediate=immediate)
+        return self.make_input(lambda machine, now: publish(message, machine=machine, now=now))
+
+    def publishing(self, message: AnyMessage, *, mandatory: bool, immediate: bool) -> Callable[..., list[Effect]]:
+        """Return the input that publishes a message for the user code that calls this.
+
+        It takes the message, or a copy of it, the machine, ``now``, and ``ticket`` if somebody waits for the confirm.
+        """
+        run = run_of(self)
+        within = None if run is None else run.delivery
+
+        def publish(message: AnyMessage, *, machine: Machine, now: float, ticket: int | None = None) -> list[Effect]:
+            effects = machine.publish(
+                message, now, within=within, mandatory=mandatory, immediate=immediate, ticket=ticket
+            )
+            if isinstance(message, Result):
+                self.running_driver().answered(run, message)
+            elif isinstance(message, Command):
+                self._eda_check_reply_key(message)
+            return effects
+
+        return publish
+
+    def _eda_check_reply_key(self, command: Command) -> None:
+        """Warn, once for each key, if the result of a command would come to this service, but it does not get it."""
+        key, config, checked = command.reply_to, self._eda_config, self._eda_reply_keys
+        if key in checked or not key.startswith(f"{config.service}.") or len(checked) >= _MOST_REPLY_KEYS:
+            return
+        checked.add(key)
+        if not any(TopicPattern(pattern).matches(key) for pattern in config.commands):
+            self.running_driver().warn(
+                f"the result of {command.name} cannot come: this service does not subscribe to its reply_to {key!r}; "
+                f"add {key!r} to command_routing_keys, and define on_{key.rpartition('.')[2]}()",
+                command,
+            )
 
     def begin_run(self, make: Callable[[Self], D]) -> D:
-        """Make the driver with which the service runs from now on, and return it.
+        """Check the service, make the driver with which it runs from now on, and return it.
 
         Raises:
+            LocalError: the methods of the service are wrong, so that no message could be handled. The text lists all
+                that is wrong. What is only suspicious is a warning in the local log.
             StateError: the service was run before.
         """
         if self._eda_running is not None:
             raise StateError("a service runs once", hint="make another one")
+        findings = check_service(self, self._eda_config, awaits=self._eda_awaits)
+        if findings.faults:
+            raise LocalError(f"{type(self).__name__} cannot run{_listed(findings.faults)}")
         driver = make(self)
         self._eda_running = driver
+        if findings.doubts:
+            text = f"{type(self).__name__} may not do what it should{_listed(findings.doubts)}"
+            driver.report(WARNING, text, SUSPICIOUS)
         return driver
 
     def running_driver(self) -> Driver:
         """Return the driver with which the service runs.
 
         Raises:
+            LocalError: the constructor of the service has not called that of its base class.
             StateError: the service was not run yet.
         """
         if self._eda_running is None:
+            _ = self._eda_config  # raises if it is missing
             raise StateError("the service does not run", hint="run it first, and begin in on_ready")
         return self._eda_running
 
@@ -443,11 +508,11 @@ class ServiceApi(Handlers, Generic[R]):
     # Acknowledging by hand
 
     def manual_ack(self, delivery_tag: int, multiple: bool = False) -> R:
-        """Acknowledge a message whose handler has returned true, as soon as its publishes are confirmed.
+        """Acknowledge a message whose handler has returned ``True``, as soon as its publishes are confirmed.
 
         Args:
             delivery_tag: ``meta["delivery_tag"]`` of the message.
-            multiple: whether to acknowledge also all earlier messages whose handlers have returned true.
+            multiple: whether to acknowledge also all earlier messages whose handlers have returned ``True``.
 
         Raises:
             LocalError: the message is acknowledged or rejected already.
@@ -456,7 +521,7 @@ class ServiceApi(Handlers, Generic[R]):
         return self.make_input(lambda machine, now: machine.ack(DeliveryId(delivery_tag), now, multiple=multiple))
 
     def manual_nack(self, delivery_tag: int, requeue: bool = False, multiple: bool = False) -> R:
-        """Reject a message whose handler has returned true. See :meth:`manual_ack`.
+        """Reject a message whose handler has returned ``True``. See :meth:`manual_ack`.
 
         Args:
             requeue: whether it goes back to its queue, which counts as a failed attempt. If not, it is dead-lettered.
@@ -464,6 +529,10 @@ class ServiceApi(Handlers, Generic[R]):
         return self.make_input(
             lambda machine, now: machine.nack(DeliveryId(delivery_tag), now, requeue=requeue, multiple=multiple)
         )
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return "".join(f"\n- {line}" for line in lines)
 
 
 def _or_empty(correlation_id: str | None) -> str:

@@ -36,14 +36,14 @@ class RawEvent:
 class EventBatch:
     """Collects the events that handlers push, and passes them to a callback together.
 
-    If a handler returns true after ``push``, its event is acknowledged together with the others of the batch. If it
+    If a handler returns ``True`` after ``push``, its event is acknowledged together with the others of the batch. If it
     returns nothing, its event is acknowledged at once, as with eventail. Then it is lost if the process dies before the
     callback has ended. If the callback runs when the handler ends, the event is acknowledged with the others in any
     case. When a service stops, the callback gets the events that there are, and at once each event that comes later.
 
     Args:
         endpoint: the service.
-        max_entries: the size of a full batch. If the handlers return true, it should be at most ``PREFETCH_COUNT``,
+        max_entries: the size of a full batch. If the handlers return ``True``, it should be at most ``PREFETCH_COUNT``,
             because no more events are unacknowledged at once.
         timeout: how long the first event waits at most, seconds.
         callback: is called with the events of a batch. What it publishes is confirmed before the events are
@@ -110,8 +110,9 @@ class EventBatch:
             return
         failed: BaseException | None = None
         try:
-            with handling(self.endpoint, within):
+            with handling(self.endpoint, within) as run:
                 yield [event for _, event in taken]
+                run.check_awaited()
         except Abandoned:
             taken = []  # neither acknowledged nor failed: the broker delivers them again
             raise

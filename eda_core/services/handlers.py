@@ -16,9 +16,14 @@ from eda_core.messages.values import AnyMessage, Command, Configuration, Event, 
 class Handlers:
     """The methods of a service that are called with messages. Override those that you need.
 
-    If the handler of an event, a command or a result returns true, it means that the service will acknowledge the
-    message itself, by ``manual_ack(meta["delivery_tag"])``. If the handler of a configuration returns true, it means
-    that the service is configured now.
+    A handler returns ``None`` or ``False`` when it is done. If the handler of an event, a command or a result returns
+    ``True``, the service will acknowledge the message itself, by ``manual_ack(meta["delivery_tag"])``. If the handler
+    of a configuration returns ``True``, the service is configured now. Any other value from the handler of a command is
+    the payload of its result, which is published with the status ``success``. From other handlers such a value means
+    nothing: it is logged as a warning, and the message is acknowledged. (The service is configured by any true value
+    from the handler of a configuration, as with eventail.)
+
+    A handler raises :class:`eda_core.Reject` if trying again cannot help.
 
     As in eventail, the methods ``handle_…`` get ``meta`` as a keyword argument, the methods ``on_…`` by position.
     """
@@ -81,21 +86,28 @@ class Handlers:
 
 
 #: Methods that are no handlers: a message named ``ready`` must not call ``on_ready``.
-_HOOKS: Final = ("on_ready", "on_unconfigured")
+HOOKS: Final = ("on_ready", "on_unconfigured")
 
 
-def _find(service: Handlers, kind: str, name: str) -> Any:
-    method = f"on_{name.rpartition('.')[2]}"
-    handler = None if method in _HOOKS else getattr(service, method, None)
-    if not callable(handler):
+def handler_of(service: Handlers, name: str) -> Callable[..., Any] | None:
+    """Return the method ``on_<name>`` of a service; ``None`` if there is none."""
+    method = f"on_{name}"
+    handler = None if method in HOOKS else getattr(service, method, None)
+    return handler if callable(handler) else None
+
+
+def _find(service: Handlers, kind: str, name: str) -> Callable[..., Any]:
+    word = name.rpartition(".")[2]
+    handler = handler_of(service, word)
+    if handler is None:
         known = sorted(
             attribute[3:]
             for attribute in dir(service)
-            if attribute.startswith("on_") and attribute not in _HOOKS and callable(getattr(service, attribute))
+            if attribute.startswith("on_") and attribute not in HOOKS and callable(getattr(service, attribute))
         )
         raise NoHandler(
             f"unexpected {kind} {name}: {type(service).__name__} has handlers for {', '.join(known) or 'nothing'}",
-            hint=f"define {method}(), or do not subscribe to it",
+            hint=f"define on_{word}(), or do not subscribe to it",
         )
     return handler
 

@@ -20,7 +20,7 @@ from examples.conversations.worker import add_url_argument, required_url, say_re
 
 
 class Anonymizer(Service):
-    #: Two workers share the queue, which does not count. With this policy the message says how often it has failed.
+    #: Three workers share the queue, which does not count. With this policy the message says how often it has failed.
     RETRY_POLICY: ClassVar[RetryPolicy] = RetryPolicy(counted=True)
 
     def __init__(self, amqp_urls: Sequence[str]) -> None:
@@ -31,27 +31,34 @@ class Anonymizer(Service):
 
     async def on_AnonymizeText(
         self, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: dict[str, Any]
-    ) -> None:
+    ) -> dict[str, Any] | None:
         """Answers an error to a command that makes no sense: the caller has to know. Bugs are the toolkit's affair."""
         text = payload.get("text") if isinstance(payload, dict) else None
         if not isinstance(text, str):
             reason = {"reason": "AnonymizeText needs a field 'text' of type str"}
             await self.return_error(reply_to, reason, conversation_id, correlation_id)
-            return
+            return None
         anonymized = anonymize(text)
-        result = {"text": anonymized.text, "counts": anonymized.counts}
-        await self.return_success(reply_to, result, conversation_id, correlation_id)
+        return {"text": anonymized.text, "counts": anonymized.counts}
 
 
-async def _run(url: str) -> None:
-    await Anonymizer([url]).run()
+class PatientAnonymizer(Anonymizer):
+    """Waits before it tries a message again."""
+
+    RETRY_POLICY: ClassVar[RetryPolicy] = RetryPolicy(attempts=2, delays=(2.0,))
+
+
+async def _run(url: str, service: type[Anonymizer]) -> None:
+    await service([url]).run()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.conversations.anonymizer", description="Run one worker.")
     add_url_argument(parser)
-    url = required_url(parser, parser.parse_args().url)
-    asyncio.run(_run(url))
+    parser.add_argument("--patient", action="store_true", help="wait two seconds before a message is tried again")
+    arguments = parser.parse_args()
+    url = required_url(parser, arguments.url)
+    asyncio.run(_run(url, PatientAnonymizer if arguments.patient else Anonymizer))
     return 0
 
 

@@ -1,9 +1,10 @@
 """Runs the whole pipeline and shows every message on the bus.
 
-    python -m examples.conversations.demo [DIRECTORY]
+    python -m examples.conversations.demo [--fast] [DIRECTORY]
 
 DIRECTORY holds the transcripts, by default those that come with the example. One of them makes the anonymizer fail each
-time, so there is a retry and a dead letter to see while all the others go through.
+time, so there is a retry and a dead letter to see while all the others go through. The retry comes after two seconds,
+so that it can be seen; with --fast it comes at once.
 
 The demo starts an embedded broker of its own, unless the environment variable ``EDA_AMQP_URL`` names one. That broker
 is used as it is: give the demo a virtual host of its own if services called archive, anonymizer, tagger or collector
@@ -31,7 +32,7 @@ from eda_core import LocalError
 from eda_core.urls import check_urls
 from examples.conversations.processes import Child, Children, DemoError
 from examples.conversations.queues import guest_of
-from examples.conversations.report import Report, make_report
+from examples.conversations.report import Report
 from examples.conversations.tally import Tally
 from examples.conversations.transcripts import SHIPPED, TranscriptError, read_transcripts
 from examples.conversations.watcher import Watcher, watching
@@ -46,8 +47,11 @@ START_DEADLINE: Final = 30.0
 PROGRESS_DEADLINE: Final = 60.0
 
 
-async def run_demo(directory: Path, url: str | None, report: Report) -> Tally:
+async def run_demo(directory: Path, url: str | None, report: Report, *, fast: bool) -> Tally:
     """Run the pipeline over ``directory`` on the broker at ``url``, or on an embedded one.
+
+    Args:
+        fast: whether a failed message is tried again at once.
 
     Raises:
         DemoError: it could not be completed.
@@ -62,7 +66,7 @@ async def run_demo(directory: Path, url: str | None, report: Report) -> Tally:
             await stack.enter_async_context(guest_of(url))
         watcher = await stack.enter_async_context(watching(url, tally, START_DEADLINE))
         children = await stack.enter_async_context(Children())
-        workers = await _start_workers(children, url, state)
+        workers = await _start_workers(children, url, state, fast=fast)
         await _collect(children, directory, url, tally)
         await _until_finished(watcher, workers, tally)
         for child, status in (await children.stop()).items():
@@ -82,10 +86,11 @@ async def _start_broker(children: Children) -> str:
         raise DemoError(f"the embedded broker was not ready within {START_DEADLINE:.0f} s") from None
 
 
-async def _start_workers(children: Children, url: str, state: Path) -> list[Child]:
+async def _start_workers(children: Children, url: str, state: Path, *, fast: bool) -> list[Child]:
     workers: list[Child] = []
+    options_of = {"archive": ["--state", str(state)], "anonymizer": [] if fast else ["--patient"]}
     for service, count in WORKERS.items():
-        options = ["--state", str(state)] if service == "archive" else []
+        options = options_of.get(service, [])
         for number in range(1, count + 1):
             module = f"examples.conversations.{service}"
             workers.append(await children.start(f"{service} {number}", module, *options, url=url))
@@ -135,12 +140,12 @@ async def _until_finished(watcher: Watcher, workers: list[Child], tally: Tally) 
             raise DemoError(f"no message for {PROGRESS_DEADLINE:.0f} s, with {len(tally.unfinished)} to go: {files}")
 
 
-async def _main(directory: Path, url: str | None, report: Report) -> Tally:
+async def _main(directory: Path, url: str | None, report: Report, *, fast: bool) -> Tally:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel)
-    return await run_demo(directory, url, report)
+    return await run_demo(directory, url, report, fast=fast)
 
 
 def main() -> int:
@@ -152,7 +157,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("directory", nargs="?", type=Path, default=SHIPPED, help="default: the transcripts shipped")
-    directory: Path = parser.parse_args().directory
+    parser.add_argument("--fast", action="store_true", help="try a failed message again at once")
+    arguments = parser.parse_args()
+    directory: Path = arguments.directory
     url = os.environ.get(URL_VARIABLE) or None
     try:
         read_transcripts(directory)
@@ -164,22 +171,19 @@ def main() -> int:
     except LocalError as error:
         note(f"{URL_VARIABLE}: {error}")
         return 2
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):
-            # A terminal that cannot show an accent is no reason to stop.
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     # The demo says itself what goes wrong; logging's last resort would print the client library's version before it.
     logging.getLogger().addHandler(logging.NullHandler())
-    report = make_report()
+    report = Report()
     try:
-        tally = asyncio.run(_main(directory, url, report))
+        report.summary(asyncio.run(_main(directory, url, report, fast=arguments.fast)))
     except DemoError as error:
         note(f"demo: {error}")
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         note("demo: interrupted")
         return 130
-    report.summary(tally)
+    finally:
+        report.close()
     return 0
 
 

@@ -14,7 +14,10 @@ from examples.conversations.processes import DemoError
 from examples.conversations.worker import note
 
 SERVICES: Final = ("archive", "anonymizer", "tagger", "collector")
-QUEUES: Final = tuple(f"{service}.{exchange}" for service in SERVICES for exchange in ("events", "commands"))
+QUEUES: Final = (
+    *(f"{service}.{exchange}" for service in SERVICES for exchange in ("events", "commands")),
+    "anonymizer.commands.retry.2000",  # of PatientAnonymizer
+)
 
 _TIMEOUT: Final = 10.0
 

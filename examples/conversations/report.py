@@ -1,43 +1,37 @@
-"""How the demo looks: coloured with ``rich`` on a terminal, plain text elsewhere."""
+"""How the demo looks. Its lines are those of ``eda monitor``: coloured on a terminal, plain text elsewhere."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import shutil
 import sys
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from eda_core import criticality
+from eda_tools.cli.output import Output, OutputClosed
+from eda_tools.messages.show import Line
 from examples.conversations.tally import DeadLetter, Seen, Tally
 
-_STYLES: Final = {"event": "green", "command": "cyan", "result": "blue", "log": "dim"}
 
-
-class Report(Protocol):
-    def message(self, message: Seen, file: str) -> None: ...
-
-    def summary(self, tally: Tally) -> None: ...
-
-
-def make_report() -> Report:
-    """The report for this process's stdout."""
-    if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
-        return _Rich()
-    return _Plain()
-
-
-def columns(message: Seen, file: str) -> list[str]:
-    """The columns of a message's line, padded except for the last."""
-    conversation = f"{message.conversation_id[:8]} {file}"
-    cells = [
-        message.time.strftime("%H:%M:%S.%f")[:-3],
-        f"{message.service:<12}",
-        f"{message.kind:<7}",
-        f"{message.name:<30}",
-        f"{conversation:<46}",
+def line(message: Seen, file: str, width: int) -> Text:
+    """A message as a line for a screen of ``width`` columns."""
+    bad = 0 <= message.level <= criticality.ERROR
+    return Line(
+        message.time,
+        message.service,
+        message.kind,
+        message.name,
+        message.conversation_id,
         message.text,
-    ]
-    return cells if message.text else [*cells[:4], conversation]
+        message.status,
+        label=file,
+        bad=bad,
+    ).drawn(width)
 
 
 def rows(tally: Tally) -> list[tuple[str, int]]:
@@ -53,6 +47,25 @@ def rows(tally: Tally) -> list[tuple[str, int]]:
     ]
 
 
+def results(tally: Tally) -> list[tuple[str, str, str, str]]:
+    """What the pipeline has found: file, language, topics, and what was replaced how often."""
+    found = []
+    for file, payload in tally.results:
+        topics, counts = _of(payload, "topics", list), _of(payload, "counts", dict)
+        replaced = ", ".join(f"{count} {str(kind).lower()}" for kind, count in sorted(counts.items()) if count)
+        found.append((file, str(payload.get("language", "")), ", ".join(map(_topic, topics)), replaced))
+    return sorted(found)
+
+
+def _of(payload: dict[str, Any], name: str, kind: type[Any]) -> Any:
+    value = payload.get(name)
+    return value if isinstance(value, kind) else kind()
+
+
+def _topic(topic: object) -> str:
+    return str(topic.get("name", "")) if isinstance(topic, dict) else str(topic)
+
+
 def explanation(letter: DeadLetter) -> str:
     """Why a conversation was dead-lettered."""
     cause = f" ({letter.cause})" if letter.cause and letter.cause not in letter.text else ""
@@ -60,58 +73,79 @@ def explanation(letter: DeadLetter) -> str:
     return f"dead letter {letter.file}: {source}{letter.text}{cause}"
 
 
-class _Plain:
+def next_steps() -> list[tuple[str, list[str]]]:
+    """What to do after the demo: sentences, and the commands that belong to each."""
+    python, eda = _command("python"), _command("eda")
+    url = "EDA_AMQP_URL=amqp://guest:guest@127.0.0.1/"
+    return [
+        (
+            "See it on a broker that stays, each command in a terminal of its own:",
+            [f"{eda} broker", f"{url} {eda} monitor", f"{url} {python} -m examples.conversations.demo"],
+        ),
+        (
+            "Look at the dead letter, while that broker runs:",
+            [f"{url} {eda} inspect_queue dead-letters"],
+        ),
+        (
+            'Write a service of your own: "A service in fifteen lines" in README.rst. The tools are in docs/tools.rst.',
+            [],
+        ),
+    ]
+
+
+def _command(name: str) -> str:
+    """How to start a command that stands beside this Python."""
+    path = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if found is not None and Path(found).absolute() == path.absolute():
+        return name
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+class Report:
+    """Writes what the demo sees to standard output. When nobody reads it any more, the demo goes on without it."""
+
     def __init__(self) -> None:
+        self._output = Output("demo")
         self._gone = False
 
     def message(self, message: Seen, file: str) -> None:
-        self._print("  ".join(columns(message, file)))
+        """Show a message of the conversation in ``file``."""
+        self._print(line(message, file, self._output.out.width))
 
     def summary(self, tally: Tally) -> None:
+        """Show what came out, the counts, the dead letters and what to do next."""
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in ("file", "language", "topics", "replaced"):
+            table.add_column(name, overflow="fold")
+        for result in results(tally):
+            table.add_row(*map(Text, result))
+        self._print("")
+        self._print(table)
         self._print("")
         for label, value in rows(tally):
             self._print(f"{label:<18}{value:>6}")
         for letter in tally.dead_letters:
-            self._print(explanation(letter))
+            self._paragraph(Text(explanation(letter), "bold red"))
+        self._print("")
+        self._print("Next steps:")
+        for number, (sentence, commands) in enumerate(next_steps(), 1):
+            self._paragraph(Text(f"{number}. {sentence}"))
+            for command in commands:
+                self._print(Text(f"     {command}", "cyan"))  # never broken, so that it can be copied
 
-    def _print(self, line: str) -> None:
+    def close(self) -> None:
+        """Flush standard output."""
+        self._output.close()
+
+    def _paragraph(self, text: Text) -> None:
+        self._print(Group(text))
+
+    def _print(self, renderable: Any) -> None:
         if self._gone:
             return
         try:
-            print(line, flush=True)
-        except BrokenPipeError:
-            # Nobody reads any more (``| head``). The run goes on to its end; the interpreter must not flush to the pipe
-            # again.
+            self._output.print(renderable)
+            self._output.flush()
+        except OutputClosed:
             self._gone = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-class _Rich:
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(highlight=False)
-
-    def message(self, message: Seen, file: str) -> None:
-        from rich.text import Text
-
-        time, service, kind, *rest = columns(message, file)
-        bad = 0 <= message.level <= criticality.ERROR or message.text == "error"
-        style = "bold red" if bad else _STYLES.get(message.kind, "")
-        line = Text("  ").join(
-            [Text(time, "dim"), Text(service, "bold"), *(Text(cell, style) for cell in (kind, *rest))]
-        )
-        self._console.print(line, soft_wrap=True)
-
-    def summary(self, tally: Tally) -> None:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(show_header=False)
-        table.add_column()
-        table.add_column(justify="right")
-        for label, value in rows(tally):
-            table.add_row(label, str(value))
-        self._console.print(table)
-        for letter in tally.dead_letters:
-            self._console.print(Text(explanation(letter), "bold red"))

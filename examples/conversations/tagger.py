@@ -27,18 +27,17 @@ class Tagger(Service):
 
     async def on_TagTopics(
         self, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: dict[str, Any]
-    ) -> None:
+    ) -> dict[str, Any] | None:
         text = payload.get("text") if isinstance(payload, dict) else None
         if not isinstance(text, str):
             reason = {"reason": "TagTopics needs a field 'text' of type str"}
             await self.return_error(reply_to, reason, conversation_id, correlation_id)
-            return
+            return None
         tags = tag(text)
-        result = {
+        return {
             "language": tags.language,
             "topics": [{"name": topic.name, "score": topic.score} for topic in tags.topics],
         }
-        await self.return_success(reply_to, result, conversation_id, correlation_id)
 
 
 async def _run(url: str) -> None:

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from eda_core import Command, Configuration, Event, LogRecord, Result, criticality
+from eda_tools.messages.show import compact, shortened
 
 _KINDS: Final = {Event: "event", Command: "command", Result: "result", Configuration: "configuration", LogRecord: "log"}
+
+#: Characters of a payload, where the screen has room for so many.
+_LONGEST: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,8 @@ class Seen:
 
     Attributes:
         service: who published it, ``-`` if unknown.
-        text: a log's short message, a result's status if it is an error.
+        text: a log's short message; the beginning of the payload of another message, as JSON.
+        status: a result's status.
         level: a log's criticality, else -1.
         outcome: what became of the message that a handler failed on, according to the log: ``retry`` or
             ``dead-letter``.
@@ -36,6 +41,8 @@ class Seen:
     outcome: str = ""
     source: str = ""
     cause: str = ""
+    status: str = ""
+    payload: Any = None
 
 
 def seen(message: Event | Command | Result | Configuration | LogRecord, now: datetime.datetime) -> Seen:
@@ -58,8 +65,9 @@ def seen(message: Event | Command | Result | Configuration | LogRecord, now: dat
             one_line(record.get("_routing_key")),
             one_line(full[-1]) if full else "",
         )
-    text = one_line(message.status) if isinstance(message, Result) and message.status != "success" else ""
-    return Seen(now, service, kind, one_line(message.name), message.conversation_id, text)
+    status = one_line(message.status) if isinstance(message, Result) else ""
+    name, text = one_line(message.name), shortened(compact(message.payload), _LONGEST)
+    return Seen(now, service, kind, name, message.conversation_id, text, status=status, payload=message.payload)
 
 
 def one_line(value: object) -> str:
@@ -92,7 +100,7 @@ class Tally:
         self._show = show
         self._files: dict[str, str] = {}
         self._early: list[Seen] | None = []
-        self._archived: set[str] = set()
+        self._archived: dict[str, Any] = {}
         self._failed: set[str] = set()
         self._dead: dict[str, Seen] = {}
         self._causes: dict[str, str] = {}
@@ -131,7 +139,7 @@ class Tally:
         elif message.level == criticality.EMERGENCY and message.outcome == "dead-letter":
             self._dead.setdefault(conversation_id, message)
         if message.kind == "event" and message.name == "ConversationArchived":
-            self._archived.add(conversation_id)
+            self._archived[conversation_id] = message.payload
         elif message.kind == "event" and message.name == "ConversationFailed":
             self._failed.add(conversation_id)
         self._show(message, self._files[conversation_id])
@@ -146,7 +154,12 @@ class Tally:
 
     @property
     def failed(self) -> int:
-        return len(self._failed - self._archived)
+        return len(self._failed - self._archived.keys())
+
+    @property
+    def results(self) -> list[tuple[str, dict[str, Any]]]:
+        """The file and the payload of ``ConversationArchived`` of each archived conversation."""
+        return [(self._files[key], found if isinstance(found, dict) else {}) for key, found in self._archived.items()]
 
     @property
     def dead_letters(self) -> list[DeadLetter]:
@@ -160,5 +173,5 @@ class Tally:
     @property
     def unfinished(self) -> list[str]:
         """The files whose conversation has come to no end yet."""
-        ended = self._archived | self._failed | self._dead.keys()
+        ended = self._archived.keys() | self._failed | self._dead.keys()
         return [file for key, file in self._files.items() if key not in ended]

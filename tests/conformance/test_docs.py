@@ -89,9 +89,3 @@ def test_each_state_and_input_is_explained(page: str) -> None:
             explained = re.search(rf"^``{value}``\n    (.+)$", text, re.MULTILINE)
             assert explained, value
             assert "…" not in explained[1]
-
-
-def test_the_index_names_every_page() -> None:
-    index = (ROOT / "docs" / "index.rst").read_text("utf-8")
-    pages = {page.stem for page in (ROOT / "docs").glob("*.rst")} - {"index"}
-    assert pages == {page for page in pages if f"\n   {page}\n" in index and f"<{page}.rst>`_" in index}

@@ -2,6 +2,8 @@
 
 import datetime
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 
 from eda_core import Command, Event, LogRecord, Result, criticality
-from examples.conversations.report import columns, explanation, rows
+from eda_tools.cli.catalogue import SERVERS, TOOLS
+from examples.conversations.report import explanation, line, next_steps, results, rows
 from examples.conversations.tally import Seen, Tally, seen
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901)
@@ -90,11 +93,41 @@ def test_any_log_record(payload: Any) -> None:
 
 def test_lines() -> None:
     result = Result("archive.TagTopicsReturn", {}, "12345678-9", "error", "k", {"app_id": "tagger"})
-    cells = [cell.strip() for cell in columns(seen(result, NOW), "call.txt")]
-    assert cells == ["03:04:05.678", "tagger", "result", "archive.TagTopicsReturn", "12345678 call.txt", "error"]
-    command = seen(Command("a.B", {}, "12345678-9", "c.D", "k", {"app_id": None}), NOW)
-    assert columns(command, "call.txt")[1].strip() == "-"
-    assert columns(command, "call.txt")[-1] == "12345678 call.txt"
+    cells = re.split("  +", line(seen(result, NOW), "call.txt", 200).plain)
+    assert cells == ["03:04:05.678", "tagger", "result", "archive.TagTopicsReturn", "12345678 call.txt", "error", "{}"]
+    command = seen(Command("a.B", {"a": 1}, "12345678-9", "c.D", "k", {"app_id": None}), NOW)
+    cells = re.split("  +", line(command, "call.txt", 200).plain)
+    assert (cells[1], cells[-2], cells[-1]) == ("-", "12345678 call.txt", '{"a": 1}')
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
+def test_lines_fit_any_screen_and_failures_are_whole(width: int) -> None:
+    drawn = line(log(criticality.ALERT), "a-rather-long-name-of-a-file.txt", width).plain
+    assert all(len(each) <= width for each in drawn.split("\n"))
+    assert " ".join(drawn.split()).endswith("it failed")
+    text = "payload " * 30
+    drawn = line(seen(Event("ConversationReceived", {"text": text}, "12345678-9", {}), NOW), "call.txt", width).plain
+    assert all(len(each) <= width for each in drawn.split("\n"))
+    assert len(drawn.split("\n")) == 1 if width > 100 else len(drawn.split("\n")) < 6
+
+
+def test_what_the_pipeline_has_found(tally: Tally) -> None:
+    for key in "ab":
+        tally.expect(key, f"{key}.txt")
+    topics = [{"name": "billing", "score": 0.4}, {"name": "energy", "score": 0.2}]
+    payload = {"name": "a.txt", "language": "en", "topics": topics, "counts": {"PHONE": 2, "CARD": 0, "EMAIL": 1}}
+    for key, archived in (("b", "odd"), ("a", payload)):
+        tally.see(seen(Event("ConversationArchived", archived, key, {}), NOW))
+    assert results(tally) == [("a.txt", "en", "billing, energy", "1 email, 2 phone"), ("b.txt", "", "", "")]
+
+
+def test_the_next_steps_are_three_and_their_tools_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = next_steps()
+    assert len(steps) == 3
+    commands = [shlex.split(command) for _, lines in steps for command in lines]
+    names = [words[place + 1] for words in commands for place, word in enumerate(words[:-1]) if word.endswith("eda")]
+    assert names == ["broker", "monitor", "inspect_queue"]
+    assert set(names) <= TOOLS.keys() | SERVERS.keys()
 
 
 def test_nothing_in_a_message_breaks_a_line_or_commands_the_terminal() -> None:
@@ -117,8 +150,9 @@ def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 def test_a_whole_run() -> None:
     done = run_demo()
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    table = dict(line.rsplit(None, 1) for line in lines[-6:-1])
+    run, found, counts, steps = done.stdout.split("\n\n")
+    lines = counts.splitlines()
+    table = dict(line.rsplit(None, 1) for line in lines[:-1])
     # Six messages for each archived conversation, two for the poisoned one.
     assert table == {
         "conversations in": "13",
@@ -129,7 +163,20 @@ def test_a_whole_run() -> None:
     }
     assert lines[-1].startswith("dead letter 13-telecom-card-update-en.txt: ")
     assert "ValueError: month must be in 1..12" in lines[-1]
-    assert sum("  ConversationArchived " in line for line in lines) == 12
+    assert sum("  ConversationArchived " in line for line in run.splitlines()) == 12
+    assert len(found.splitlines()) == 13
+    assert re.search(
+        r"^02-telecom-facture-fr.txt +fr +billing +1 email, 1 person, 1 phone$",
+        re.sub(" +$", "", found, flags=re.M),
+        re.M,
+    )
+    assert steps.startswith("Next steps:\n1. ")
+    failed, gave_up = (
+        datetime.datetime.fromisoformat(f"2026-01-01T{line[:12]}")
+        for line in run.splitlines()
+        if "  anonymizer.ALERT " in line
+    )
+    assert gave_up - failed > datetime.timedelta(seconds=1.9), "the retry is slow enough to be seen"
 
 
 @pytest.mark.parametrize(("argument", "problem"), [("missing", "no such directory"), ("empty", "holds no *.txt file")])

@@ -81,6 +81,10 @@ class Record(Generic[T]):
         self.all.append(item)
         self._news.set()
 
+    def wake(self) -> None:
+        """Let :meth:`until` look at its condition again, because something else has changed."""
+        self._news.set()
+
     async def until(self, condition: Callable[[list[T]], bool], what: str, seconds: float = TIMEOUT) -> None:
         """Wait until ``condition`` holds for the items."""
         try:

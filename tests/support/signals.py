@@ -10,12 +10,20 @@ from types import FrameType
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def take_none_for_ignored() -> None:
+    """Let the programs that this process starts from now on begin with the default actions, in whatever thread.
+
+    A test run in a background job has SIGINT ignored, and one under ``nohup`` SIGHUP: programs would inherit that. Call
+    this in the main thread.
+    """
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _nothing)
+
+
 @contextmanager
 def inherited(ignored: Container[signal.Signals] = ()) -> Iterator[None]:
-    """In the block, programs are started with these signals ignored and the others not.
-
-    A test run in a background job has SIGINT ignored, and one under ``nohup`` SIGHUP: programs would inherit that.
-    """
+    """In the block, programs are started with these signals ignored and the others not."""
     changed = {}
     try:
         for number in ENDING:

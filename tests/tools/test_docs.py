@@ -61,6 +61,7 @@ def objects(capsys: pytest.CaptureFixture[str], path: str, other: str) -> Iterat
         bench.event("Broken", b"{")
         bench.kill()
         yield from told("doctor", broker.url)
+        yield from told("unbind", broker.url, "a", "Done")
         yield from told("publish_event", broker.url, "Done", "--data", "1")
         yield from told("inspect_queue", broker.url, DEAD_LETTER_QUEUE)
         yield from told("inspect_queue", "--save", str(Path(path).parent), broker.url, DEAD_LETTER_QUEUE)

@@ -89,6 +89,8 @@ async def test_an_exchange_of_another_type_is_found_and_nothing_is_left_behind(b
         (["-"], 2, "argument amqp_url: the broker's URL is '-', but EDA_AMQP_URL is not set"),
         (["amqp://h/", "--management", "-"], 2, "argument --management: the URL is '-', but EDA_MANAGEMENT_URL is not"),
         (["amqp://h/", "--management", "http://u:secret@"], 2, "argument --management: 'http://u:***@' is not a URL"),
+        (["amqp://h/", "--class", "a=b"], 2, "argument --class: 'a=b' is not SERVICE=module:Class"),
+        (["amqp://h/", "--class", "a=b:C"], 2, "--class needs --management: AMQP does not tell of bindings"),
         (["amqp://h/", "--from", "/nowhere/r"], 1, "/nowhere/r: No such file or directory"),
     ],
 )
@@ -138,6 +140,34 @@ def managed(rabbit_management: RabbitNode) -> Iterator[tuple[RabbitNode, str]]:
 
 
 @asynchronous
+async def test_a_worker_that_waits_and_a_binding_that_is_left(managed: tuple[RabbitNode, str], tmp_path: Path) -> None:
+    """The worker is connected and waits for its configuration; its class does not handle all that is bound."""
+    node, vhost = managed
+    url = node.vhost_url(vhost)
+    handlers = "    def on_Ev(self, *args): ...\n    def on_Do(self, *args): ...\n"
+    (tmp_path / "mine.py").write_text(f"from eda_aio import Service\nclass Desk(Service):\n{handlers}")
+    desk = Probe(url, ["Ev", "Old"], ["desk.Do"], "desk", ["Conf"])
+    words = (url, "--management", node.management_url, "--json", "--class", "desk=mine:Desk")
+    async with peer(url) as client:
+        await client.channel.declare_exchange("am-dlx", "topic", durable=True)
+        async with running(desk, ready=False):
+            deadline = asyncio.get_running_loop().time() + 20
+            found: dict[str, Any] = {}
+            while "worker-waits" not in found:  # the API is some seconds behind
+                assert asyncio.get_running_loop().time() < deadline, found
+                ran = await run_tool("doctor", *words, cwd=tmp_path)
+                found = {each["check"]: each for each in ran.objects}
+            assert found["binding-unhandled"]["subjects"] == ["desk.events"]
+            assert found["binding-unhandled"]["run"] == ["eda unbind desk Old --yes"]
+            assert "queue-without-consumers" not in found
+            assert "commands-unserved" not in found
+    unbound = await run_tool("unbind", url, *found["binding-unhandled"]["run"][0].split()[2:])
+    assert (unbound.status, unbound.out) == (0, "desk.events from events, key Old: is not bound now\n")
+    ran = await run_tool("doctor", *words, cwd=tmp_path)
+    assert "binding-unhandled" not in {each["check"] for each in ran.objects}
+
+
+@asynchronous
 async def test_what_is_told_to_run_mends_it(managed: tuple[RabbitNode, str], tmp_path: Path) -> None:
     node, vhost = managed
     url = node.vhost_url(vhost)
@@ -149,12 +179,12 @@ async def test_what_is_told_to_run_mends_it(managed: tuple[RabbitNode, str], tmp
             [] if await asyncio.to_thread(_has_a_default_limit, node) else [("no-delivery-limit", ["desk.events"])]
         )
         assert [(each["check"], each["subjects"]) for each in ran.objects] == [
+            ("no-dead-letter-policy", ["desk.commands", "desk.events", "left.events"]),
+            ("dead-letter-exchange-missing", ["am-dlx"]),
             ("exchange-wrong", ["events"]),
             ("exchange-missing", ["configurations"]),
             ("exchange-missing", ["logs"]),
             ("queue-without-consumers", ["left.events"]),
-            ("no-dead-letter-policy", ["desk.commands", "desk.events", "left.events"]),
-            ("dead-letter-exchange-missing", ["am-dlx"]),
             *unlimited,
             ("retry-left-over", ["gone.events.retry.500"]),
         ]
@@ -287,20 +317,22 @@ def test_a_user_who_may_not_read_policies_is_told_so(capsys: pytest.CaptureFixtu
     with EmbeddedBrokerThread(broker=broker) as embedded, _api(**told, **forbidden) as (url, _):
         ran = run_here(TOOL, capsys, embedded.url, "--management", url, "--json")
     assert [(each["severity"], each["check"]) for each in ran.objects] == [
-        ("problem", "queue-without-consumers"),
         ("problem", "no-dead-letter-policy"),
         ("problem", "dead-letter-exchange-missing"),
+        ("problem", "queue-without-consumers"),
         ("note", "not-checked"),
     ]
-    assert '{"delivery-limit":3,"dead-letter-exchange":"am-dlx"}' in ran.objects[1]["run"][0]
+    assert '{"delivery-limit":3,"dead-letter-exchange":"am-dlx"}' in ran.objects[0]["run"][0]
     assert "this user may not read policies" in ran.objects[3]["text"]
 
 
-def test_on_a_terminal_problems_are_red() -> None:
-    with EmbeddedBrokerThread() as embedded:
+def test_on_a_terminal_only_loss_is_red() -> None:
+    with EmbeddedBrokerThread(dead_letters=False) as embedded:
         status, sent = on_terminal(sys.executable, "-m", "eda_tools.doctor", embedded.url)
         assert status == 1
-        assert "\x1b[1;31mproblem" in sent
+        assert sent.count("\x1b[1;31mproblem") == 1
+        assert "\x1b[1;31mMessages are lost\x1b[0m\n\x1b[1;31mproblem" in sent
+        assert "\x1b[33mSomething does not work\x1b[0m\n\x1b[33mproblem" in sent
         status, sent = on_terminal(sys.executable, "-m", "eda_tools.doctor", embedded.url, env={"NO_COLOR": "1"})
     assert "\x1b" not in sent
     assert re.search(r"^problem +events: there is no such exchange$", sent, re.MULTILINE)

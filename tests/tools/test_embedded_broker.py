@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import pytest
 from pamqp import commands, frame
 
 from eda_tools import broker as tool
+from eda_tools import eda
 from eda_tools.broker import EmbeddedBroker, EmbeddedBrokerThread
 from tests.support.signals import inherited
 
@@ -367,12 +368,14 @@ def test_heartbeats_keep_idle_connections_of_all_clients() -> None:
 
 
 @contextlib.contextmanager
-def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def command(
+    *arguments: str, module: str = "eda_tools.broker", before: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tools")])}
     with (
         inherited(),
         subprocess.Popen(
-            [sys.executable, "-m", "eda_tools.broker", *arguments],
+            [sys.executable, "-m", module, *before, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -419,6 +422,19 @@ def test_usage_errors_are_status_2(arguments: list[str], capsys: pytest.CaptureF
         tool.main(arguments)
     assert caught.value.code == 2
     assert capsys.readouterr().out == ""
+
+
+def test_eda_broker_is_the_same_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        eda.main(["broker", "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: eda broker [-h] [--host HOST] ")
+    with command("--port", "0", module="eda_tools", before=("broker",)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("listening on amqp://127.0.0.1:")
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (0, "", "")
 
 
 def test_help_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:

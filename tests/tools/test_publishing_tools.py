@@ -303,7 +303,7 @@ class Echo(Probe):
         super().__init__(url, [], ["echo.Echo", "echo.Mute", "echo.Babble", "echo.Forget"], "echo")
         self.commands: list[Command] = []
 
-    async def handle(self, message: Any) -> None:
+    async def handle(self, message: Any) -> bool:
         assert isinstance(message, Command)
         self.commands.append(message)
         self.seen.add(message.name)
@@ -315,6 +315,8 @@ class Echo(Probe):
         elif message.name == "echo.Babble":  # a service in another language, and in trouble
             async with peer(self._eda_config.urls[0]) as babbler:
                 await babbler.publish("commands", message.reply_to, b"\xff", headers=message.payload)
+        await self.manual_ack(message.meta["delivery_tag"])
+        return True  # or the service would warn of a command without an answer
 
 
 @asynchronous
@@ -419,6 +421,116 @@ async def test_a_result_that_forgets_what_it_answers_is_shown_with_a_warning(
     sent = echo.commands[0].correlation_id
     assert first == f"send_command: the result's correlation_id is '8', the command's was '{sent}'"
     assert second == "send_command: the result's conversation_id is 'another', the command's was 'mine'"
+
+
+class Failing(Probe):
+    """Logs, then fails or answers."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, [], ["failing.Do"], "failing")
+
+    async def on_Do(
+        self, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: dict[str, Any]
+    ) -> None:
+        await self.log(6, "working on it", conversation_id=conversation_id)
+        await self.log(6, "something else", conversation_id="another")
+        if payload == "fail":
+            raise ZeroDivisionError("on purpose")
+        await self.return_success(reply_to, payload, conversation_id, correlation_id)
+
+
+@asynchronous
+async def test_the_logs_of_the_conversation_are_shown(
+    broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(Failing(broker.url)):
+        ran = await here("send_command", capsys, broker.url, "failing.Do", "--data", "1", "--json")
+        assert (ran.status, ran.objects[0]["payload"]) == (cli.DONE, 1)
+        head, *rest = ran.err.splitlines()
+        assert re.fullmatch(r"\d{4}-\S+ \S+ INFO      failing working on it", head)
+        assert [line.split(":")[0] for line in rest] == ["    from"]
+        ran = await here("send_command", capsys, broker.url, "failing.Do", "--data", "1", "--no-logs")
+        assert (ran.status, ran.err) == (cli.DONE, "")
+
+
+@asynchronous
+async def test_a_command_that_is_given_up_ends_at_once(broker: BrokerUnderTest) -> None:
+    async with running(Failing(broker.url)):
+        ran = await run_tool("send_command", broker.url, "failing.Do", "--data", '"fail"', "--timeout", "20")
+        assert (ran.status, ran.out) == (cli.FAILED, "")
+        assert ran.err.count("Do: ZeroDivisionError: on purpose\n") == 2
+        assert ran.err.count("Traceback (most recent call last)") == 1
+        last = ran.err.splitlines()[-1]
+        told = "send_command.py: failing.Do has failed. Its service says: giving up on failing.Do after 2 attempt(s): "
+        assert last.startswith(told)
+
+
+@asynchronous
+async def test_what_is_said_of_an_older_conversation_ends_nothing(
+    broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There, the service may have given up another command of that name."""
+    async with running(Failing(broker.url)):
+        words = ("failing.Do", "--data", '"fail"', "--conversation-id", "old", "--timeout", "2.5")
+        ran = await here("send_command", capsys, broker.url, *words)
+    assert ran.status == cli.TIMED_OUT
+    assert " giving up on failing.Do " in ran.err
+
+
+LAST_WORD = {
+    "_conversation_id": "c",
+    "_logical_service": "a",
+    "_routing_key": "a.B",
+    "level": 0,
+    "_outcome": "dead-letter",
+    "short_message": "no more",
+}
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        {},
+        {"_conversation_id": "x"},
+        {"_logical_service": "other"},
+        {"_routing_key": "a.C"},
+        {"level": 1},
+        {"_outcome": "retry"},
+    ],
+)
+@asynchronous
+async def test_only_the_last_word_of_the_service_is_believed(
+    different: dict[str, Any], broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Anybody may log anything."""
+    async with running(echo := Echo(broker.url)), peer(broker.url) as client:
+        words = ("echo.Mute", "--data", "1", "--timeout", "2.5")
+        sending = asyncio.create_task(here("send_command", capsys, broker.url, *words))
+        await echo.seen.count(1)
+        sent = {"_conversation_id": echo.commands[0].conversation_id, "_logical_service": "echo"}
+        record = {**LAST_WORD, **sent, "_routing_key": "echo.Mute", **different}
+        await client.publish("logs", "echo.EMERGENCY", json.dumps(record).encode())
+        ran = await sending
+    if different:
+        assert (ran.status, "timed out" in ran.err) == (cli.TIMED_OUT, True)
+    else:
+        told = "send_command: echo.Mute has failed. Its service says: no more"
+        assert (ran.status, ran.err.splitlines()[-1]) == (cli.FAILED, told)
+
+
+@asynchronous
+async def test_a_result_comes_before_the_last_word(broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]) -> None:
+    """A service may answer a command that it gives up."""
+    async with running(echo := Echo(broker.url)), peer(broker.url) as client:
+        words = ("echo.Mute", "--data", "1", "--timeout", "10")
+        sending = asyncio.create_task(here("send_command", capsys, broker.url, *words))
+        await echo.seen.count(1)
+        command = echo.commands[0]
+        sent = {"_conversation_id": command.conversation_id, "_logical_service": "echo", "_routing_key": "echo.Mute"}
+        await client.publish("logs", "echo.EMERGENCY", json.dumps({**LAST_WORD, **sent}).encode())
+        await echo.return_error(command.reply_to, "why", command.conversation_id, command.correlation_id)
+        ran = await sending
+    assert (ran.status, ran.out.splitlines()[-1]) == (cli.ERROR_RESULT, '"why"')
 
 
 @asynchronous

@@ -17,9 +17,10 @@ from pamqp.commands import Basic, Queue
 
 from eda_core import Limits
 from eda_core.machine.topology import declarations, subscriptions
-from eda_tools import monitor
+from eda_tools import logger, monitor
 from eda_tools.bus import service
 from eda_tools.cli import status as cli
+from eda_tools.messages.delivery import Delivery, fields
 from eda_tools.messages.recording import read_recording
 from tests.support.services import (
     BrokerUnderTest,
@@ -122,7 +123,7 @@ async def test_everything_is_shown_even_what_is_invalid(broker: BrokerUnderTest)
 @asynchronous
 async def test_subscriptions_count_and_text(broker: BrokerUnderTest) -> None:
     """Without --json, and with the URL after options that take any number of values."""
-    words = ("--commands", "--events", "A.*", "B", "--count", "2", broker.url)
+    words = ("--full", "--commands", "--events", "A.*", "B", "--count", "2", broker.url)
     async with peer(broker.url) as client, watching("monitor", *words) as started:
         await publish(client, "configurations", "Settings", 1)
         await publish(client, "commands", "B", 2, reply_to="me.R")
@@ -137,6 +138,22 @@ async def test_subscriptions_count_and_text(broker: BrokerUnderTest) -> None:
     assert first.splitlines()[-1] == '"\\u001b[2J"'
     assert second.splitlines()[-3:] == ["{", '  "a": 1', "}"]
     assert rest == ""
+
+
+@asynchronous
+async def test_a_message_is_one_line(broker: BrokerUnderTest) -> None:
+    async with peer(broker.url) as client, watching("monitor", "--count", "3", broker.url) as started:
+        await publish(client, "events", "Done", {"a": "\x1b[2J\n"}, {"conversation_id": "12345678-9"}, app_id="echo")
+        await publish(client, "commands", "me.R", 1, {"conversation_id": "c", "status": "error"}, correlation_id="7")
+        await publish(client, "configurations", "Settings", [1], {})
+        ran = await finished(started)
+    assert (ran.status, "\x1b" in ran.out) == (cli.DONE, False)
+    lines = sorted(line.split("  ", 1)[1].split() for line in ran.out.splitlines())
+    assert lines == [
+        ["-", "config", "Settings", "[1]"],
+        ["-", "result", "me.R", "c", "error", "1"],
+        ["echo", "event", "Done", "12345678", '{"a":', '"\\u001b[2J\\n"}'],
+    ]
 
 
 @asynchronous
@@ -160,10 +177,11 @@ async def test_only_what_is_asked_for_is_shown_and_recorded(broker: BrokerUnderT
     assert recorded[0].received.isoformat() == ran.objects[0]["received"]
 
 
-@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("form", ["", "--full", "--json"])
 @asynchronous
-async def test_payloads_are_saved(as_json: bool, broker: BrokerUnderTest, tmp_path: Path) -> None:
-    words = ("--count", "4", *(["--json"] if as_json else []), "--save")
+async def test_payloads_are_saved(form: str, broker: BrokerUnderTest, tmp_path: Path) -> None:
+    as_json = form == "--json"
+    words = ("--count", "4", *form.split(), "--save")
     value = {"é": b"\xff"}
     async with peer(broker.url) as client, watching("monitor", *words, broker.url, cwd=tmp_path) as started:
         await publish(client, "events", "Done", value)
@@ -182,7 +200,7 @@ async def test_payloads_are_saved(as_json: bool, broker: BrokerUnderTest, tmp_pa
     if as_json:
         assert sorted(line["saved"] for line in ran.objects) == sorted(names)
     else:
-        assert ran.out.count("\n  payload saved as ") == 4
+        assert ran.out.count("\n  payload saved as " if form else "  saved as ") == 4
         assert '"é"' not in ran.out
 
 
@@ -389,6 +407,45 @@ async def test_logs_are_laid_out(broker: BrokerUnderTest) -> None:
     assert lines[8] == "    from: echo@h pid 12"
     assert lines[9].split(" ", 2)[2] == "?         odd hello"
     assert lines[10].startswith("invalid echo.ERROR  ")
+
+
+def shown(layout: logger.Layout, key: str, body: bytes) -> list[str]:
+    return layout.text(fields(Delivery("logs", key, Basic.Properties(), body))).plain.splitlines()
+
+
+def test_a_failure_is_shown_once() -> None:
+    """As a service logs it: each attempt, then that it gives up, always with the traceback."""
+    layout, trace = logger.Layout(), "Traceback (most recent call last):\n  File\nValueError: 13\n"
+    common = {"full_message": trace, "_routing_key": "Boom"}
+    first = shown(layout, "echo.ALERT", record(1, **common, _outcome="retry", _attempt=1))
+    assert [line.strip() for line in first[1:]] == [
+        "conversation: c",
+        "from: echo@h pid 12",
+        "routing_key: Boom",
+        "outcome: retry",
+        "attempt: 1",
+        "Traceback (most recent call last):",
+        "File",
+        "ValueError: 13",
+    ]
+    again = shown(layout, "echo.ALERT", record(1, **common, _outcome="dead-letter", _attempt=2, _worker_pid=13))
+    assert again[0] == first[0]
+    time = first[0].partition(" ALERT")[0]
+    rest = [f"    the rest is as at {time}"]
+    assert again[1:] == ["    from: echo@h pid 13", "    outcome: dead-letter", "    attempt: 2", *rest]
+    last = record(0, **common, _outcome="dead-letter", _attempt=1, short_message="giving up")
+    assert shown(layout, "echo.EMERGENCY", last)[1:] == ["    outcome: dead-letter", *rest]
+
+
+def test_only_the_same_message_of_the_same_conversation_and_service_is_left_out() -> None:
+    layout = logger.Layout()
+    for name, conversation, full in (("a", "1", "x"), ("b", "1", "x"), ("a", "2", "x"), ("a", "1", "y")):
+        lines = shown(layout, "k", record(1, name, full_message=full, _conversation_id=conversation))
+        assert lines[-1] == f"    {full}"
+    assert shown(layout, "k", record(6, "a"))[1:] == shown(layout, "k", record(6, "a"))[1:]
+    for number in range(1000):
+        shown(layout, "k", record(1, "a", full_message=str(number)))
+    assert len(layout._shown) == logger._REMEMBERED
 
 
 @asynchronous

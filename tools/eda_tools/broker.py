@@ -1,6 +1,6 @@
 """The embedded broker: an AMQP 0-9-1 server in one process, for trials, demos and tests. In production use RabbitMQ.
 
-It keeps everything in memory and forgets it when it stops. ``python -m eda_tools.broker`` runs it. In a program::
+It keeps everything in memory and forgets it when it stops. ``eda broker`` runs it. In a program::
 
     async with EmbeddedBroker(port=0) as broker:
         ...  # connect any client to broker.url
@@ -361,15 +361,21 @@ def _short(text: str) -> int:
     return number
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m eda_tools.broker",
+        prog=prog,
         description="An AMQP 0-9-1 broker in one process, for trials, demos and tests. It keeps everything in memory "
         "and forgets it when it stops. In production use RabbitMQ.",
         epilog="When it is ready, it prints 'listening on amqp://HOST:PORT/' on standard output. Everything else goes "
         "to standard error. SIGINT, SIGTERM or SIGHUP stops it, a second one at once. Exit status: 0 stopped, 1 cannot "
         "listen or read the certificate, 2 usage, 130 stopped at once.",
     )
+    arguments(parser)
+    return parser
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
         "--port", type=_short, default=5672, help="port to listen on; 0 takes a free one (default: %(default)s)"
@@ -394,7 +400,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--certificate", metavar="FILE", help="speak TLS with this chain of certificates (PEM)")
     parser.add_argument("--key", metavar="FILE", help="the private key, if FILE of --certificate does not hold it")
     parser.add_argument("--verbose", action="store_true", help="report connections on standard error")
-    return parser
 
 
 def _tls(args: argparse.Namespace) -> SSLContext | None:
@@ -433,9 +438,9 @@ async def _serve(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m eda_tools.broker") -> int:
     """Run the command (see ``--help``). Returns the exit status."""
-    args = _parser().parse_args(argv)
+    args = _parser(prog).parse_args(argv)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO if args.verbose else logging.WARNING, format="%(asctime)s %(message)s"
     )

@@ -17,9 +17,9 @@ from eda_core.messages.routing import COMMANDS, EVENTS, EXCHANGES, queue_name
 from eda_tools.bus.management import Management, management_option, vhost_of
 from eda_tools.cli.arguments import common_options, url_argument
 from eda_tools.cli.output import Output, safe
-from eda_tools.cli.status import DONE, FAILED, ToolError
+from eda_tools.cli.status import DONE, FAILED, USAGE, ToolError
 from eda_tools.cli.tool import Tool
-from eda_tools.diagnosis.checks import PROBLEM, Check, failed_checks
+from eda_tools.diagnosis.checks import LEFT_OVER, LOSS, NOTES, PROBLEM, UNSERVED, Check, failed_checks
 from eda_tools.diagnosis.facts import (
     Exchange,
     Facts,
@@ -28,13 +28,16 @@ from eda_tools.diagnosis.facts import (
     policies_of,
     queue_of,
     service_of,
+    service_of_connection,
 )
+from eda_tools.diagnosis.handlers import load, service_class, unhandled
 from eda_tools.messages.deaths import retried
 from eda_tools.messages.delivery import fields
 from eda_tools.messages.recording import read_recording
 
 DEAD_LETTER_EXCHANGE: Final = "am-dlx"
-_STYLES: Final = {PROBLEM: "bold red"}
+#: The styles of headings and of the word "problem" below them.
+_STYLES: Final = {LOSS: "bold red", UNSERVED: "yellow", LEFT_OVER: "cyan", NOTES: "dim"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +61,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="commands that some service must serve",
     )
     parser.add_argument(
+        "--class",
+        dest="classes",
+        nargs="*",
+        action="extend",
+        type=service_class,
+        default=[],
+        metavar="SERVICE=MODULE:CLASS",
+        help="the class of a service: with --management, its bindings without a handler are found, such as those of "
+        "subscriptions that were removed. The module is imported",
+    )
+    parser.add_argument(
         "--from", dest="recording", metavar="FILE", help="some service must serve the commands in this recording, too"
     )
     parser.add_argument(
@@ -71,10 +85,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, output: Output) -> int:
     """Check the broker and show what is wrong."""
+    if args.classes and args.management is None:
+        raise ToolError("--class needs --management: AMQP does not tell of bindings", USAGE)
+    loaded = {each.service: load(each) for each in args.classes}
     commands = dict.fromkeys([*args.command, *_recorded(args.recording)])
     facts = await _facts(args, list(commands), output)
+    facts.unhandled = [each for name, found in loaded.items() for each in unhandled(name, found, facts.bindings or ())]
     checks = failed_checks(facts)
+    group = NOTES
     for each in checks:
+        if each.group not in (group, NOTES) and not output.json:
+            group = each.group
+            output.print(Text(group, style=_STYLES.get(group, "bold")))
         if output.json:
             output.record(_as_json(each))
         else:
@@ -171,6 +193,8 @@ class _Asking:
         facts.bindings = bindings_of(bindings)
         facts.policies = policies_of(await management.list("policies", facts.vhost))
         facts.operator_policies = policies_of(await management.list("operator-policies", facts.vhost))
+        connections = await management.list("vhosts", facts.vhost, "connections")
+        facts.connected = None if connections is None else set(map(service_of_connection, connections))
         facts.version = _version(overview.get("rabbitmq_version"))
         facts.management = management.url
 
@@ -221,6 +245,7 @@ def _version(text: object) -> tuple[int, int] | None:
 def _as_json(check: Check) -> dict[str, Any]:
     return {
         "severity": check.severity,
+        "group": check.group,
         "check": check.name,
         "subjects": check.subjects,
         "text": check.text,
@@ -230,14 +255,14 @@ def _as_json(check: Check) -> dict[str, Any]:
 
 
 def _as_text(check: Check) -> Text:
-    text = Text(f"{check.severity:<8} ", style=_STYLES.get(check.severity, "bold"))
+    text = Text().append(f"{check.severity:<8} ", style=_STYLES[check.group])
     if check.subjects:
-        text.append(", ".join(safe(subject) for subject in check.subjects), style="bold not red").append(": ")
-    text.append(safe(check.text), style="not bold not red")
+        text.append(", ".join(safe(subject) for subject in check.subjects), style="bold").append(": ")
+    text.append(safe(check.text))
     if check.advice:
-        text.append(f"\n         {safe(check.advice)}", style="not bold not red")
+        text.append(f"\n         {safe(check.advice)}", style="dim")
     for line in check.run:
-        text.append(f"\n         $ {safe(line)}", style="not bold cyan")
+        text.append(f"\n         $ {safe(line)}")
     return text
 
 
@@ -247,6 +272,11 @@ TOOL = Tool(
     arguments,
     run,
     "Nothing is changed on the broker. The status is 1 if something is wrong.",
+    examples=(
+        "eda doctor",
+        "eda doctor --management http://127.0.0.1:15672 --service transcriber archive",
+        "eda doctor --command transcriber.TranscribeAudio",
+    ),
 )
 main: Final = TOOL.main
 

@@ -186,6 +186,11 @@ TOOL = Tool(
     run,
     "On classic queues reading sets the flag 'redelivered'. On quorum queues it spends a delivery attempt, so they are "
     "refused (status 2) without --force. Messages that consumers have, or take meanwhile, are not shown.",
+    examples=(
+        "eda inspect_queue dead-letters --group-by reason",
+        "eda inspect_queue dead-letters --count 3",
+        "eda inspect_queue dead-letters --where 'payload.client_id == 123' --json",
+    ),
 )
 main: Final = TOOL.main
 

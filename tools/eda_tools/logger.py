@@ -10,7 +10,8 @@ import datetime
 import fnmatch
 import math
 import sys
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from rich.text import Text
@@ -24,6 +25,8 @@ from eda_tools.cli.tool import Tool
 from eda_tools.messages import show
 
 _STYLES: Final = ("bold white on red", "bold white on red", "bold red", "red", "yellow", "cyan", "green", "dim")
+#: How many long messages are remembered.
+_REMEMBERED: Final = 200
 #: Fields that are shown in fixed places, or that are of no use to people.
 _LAID_OUT: Final = (
     "version",
@@ -71,7 +74,7 @@ async def run(args: argparse.Namespace, output: Output) -> int:
             return False
         return args.level is None or level is None or level <= args.level
 
-    keys = args.filter or ["#"]
+    keys, layout = args.filter or ["#"], Layout()
     warn_of_stars(keys, output)
     async with watching(args.urls, "logger", output, logs=keys) as watch:
         output.note(f"watching logs {' '.join(keys)}; Ctrl-C ends")
@@ -83,7 +86,7 @@ async def run(args: argparse.Namespace, output: Output) -> int:
             elif output.json:
                 output.record(record)
             else:
-                output.print(as_text(found))
+                output.print(layout.text(found))
     return DONE
 
 
@@ -101,26 +104,59 @@ def _source(found: Fields) -> tuple[str, int | None]:
     return (named if isinstance(named, str) and named else service), level
 
 
-def as_text(found: Fields) -> Text:
-    """A GELF record for people: time, level, service and short message in one line, its other fields below."""
-    record: Mapping[str, Any] = found["payload"]
-    service, level = _source(found)
-    text = Text().append(f"{_time(record.get('timestamp'), found['received'])} ", style="dim")
-    label = str(record.get("_levelname") or (LABELS[level] if level is not None else "?"))
-    text.append(f"{safe(label):<9}", style=_STYLES[level] if level is not None else "bold")
-    text.append(f" {safe(service)} ", style="bold")
-    text.append(safe(record.get("short_message", "")), style=_STYLES[level] if level is not None and level < 5 else "")
+class Layout:
+    """Lays out GELF records for people. It shows a long message once.
+
+    A service logs a failure with its traceback at each attempt, and once more when it gives up. Of a record that
+    repeats the full message of an earlier one of its service and conversation, only what is different is shown.
+
+    Args:
+        without: names of fields that are not shown.
+    """
+
+    def __init__(self, without: Collection[str] = ()) -> None:
+        self._without = without
+        #: By service, conversation and full message: the time and the other fields of the record that was shown.
+        self._shown: OrderedDict[tuple[str, str, str], tuple[str, dict[str, str]]] = OrderedDict()
+
+    def text(self, found: Fields) -> Text:
+        """Time, level, service and short message in one line, the other fields below."""
+        record: Mapping[str, Any] = found["payload"]
+        service, level = _source(found)
+        time = _time(record.get("timestamp"), found["received"])
+        text = Text().append(f"{time} ", style="dim")
+        label = str(record.get("_levelname") or (LABELS[level] if level is not None else "?"))
+        text.append(f"{safe(label):<9}", style=_STYLES[level] if level is not None else "bold")
+        text.append(f" {safe(service)} ", style="bold")
+        style = _STYLES[level] if level is not None and level < 5 else ""
+        text.append(safe(record.get("short_message", "")), style=style)
+        fields, full = _fields(record), str(record.get("full_message") or "")
+        key = service, str(record.get("_conversation_id") or ""), full
+        before, known = self._shown.get(key, ("", dict[str, str]()))
+        for name, value in fields.items():
+            if known.get(name) != value and name not in self._without:
+                _indented(text, f"{name}: {value}", "dim")
+        if before:
+            _indented(text, f"the rest is as at {before}", "dim")
+        elif full:
+            _indented(text, full, "")
+            self._shown[key] = time, fields
+            if len(self._shown) > _REMEMBERED:
+                self._shown.popitem(last=False)
+        return text
+
+
+def _fields(record: Mapping[str, Any]) -> dict[str, str]:
+    """The fields of a record that stand below its first line, as text."""
+    found = {}
     if record.get("_conversation_id"):
-        text.append(f"\n    conversation: {safe(record['_conversation_id'])}", style="dim")
+        found["conversation"] = str(record["_conversation_id"])
     if record.get("host"):
-        text.append(f"\n    from: {safe(record['host'])} pid {safe(record.get('_worker_pid', '?'))}", style="dim")
+        found["from"] = f"{record['host']} pid {record.get('_worker_pid', '?')}"
     for name, value in record.items():
         if name not in _LAID_OUT:
-            shown = value if isinstance(value, str) else str(jsonable(value))
-            _indented(text, f"{name.removeprefix('_')}: {shown}", "dim")
-    if record.get("full_message"):
-        _indented(text, str(record["full_message"]), "")
-    return text
+            found[name.removeprefix("_")] = value if isinstance(value, str) else str(jsonable(value))
+    return found
 
 
 def _indented(text: Text, block: str, style: str) -> None:
@@ -137,7 +173,17 @@ def _time(timestamp: object, received: datetime.datetime) -> str:
     return show.local_time(received)
 
 
-TOOL = Tool("logger", "Show logs as they are written, selected by key, level and service.", arguments, run)
+TOOL = Tool(
+    "logger",
+    "Show logs as they are written, selected by key, level and service.",
+    arguments,
+    run,
+    examples=(
+        "eda logger --level WARNING",
+        "eda logger --service 'trans*' --filter '*.ERROR'",
+        "eda logger --where 'payload._conversation_id == \"7d5f\"'",
+    ),
+)
 main: Final = TOOL.main
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from eda_tools.cli.output import Output
 from eda_tools.cli.status import DONE
 from eda_tools.cli.tool import Tool
 from eda_tools.messages import show
-from eda_tools.messages.delivery import Delivery
+from eda_tools.messages.delivery import Delivery, is_of
 from eda_tools.messages.payloads import write_new, write_payload
 from eda_tools.messages.rates import Statistics
 from eda_tools.messages.recording import Recorder
@@ -57,7 +57,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K=V",
         help="only messages whose payload has these values, such as client_id=123; a value is text or JSON",
     )
-    parser.add_argument("--conversation", metavar="ID", help="only this conversation")
+    parser.add_argument(
+        "--conversation",
+        metavar="ID",
+        help="only this conversation; the first 8 characters of its id, or more, are enough",
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="show each message whole, in many lines: all properties, headers, payload"
+    )
     parser.add_argument(
         "--save",
         nargs="?",
@@ -95,7 +102,7 @@ async def run(args: argparse.Namespace, output: Output) -> int:
 
 def _selector(args: argparse.Namespace) -> Callable[[Fields], bool]:
     def wanted(found: Fields) -> bool:
-        if args.conversation is not None and found["conversation_id"] != args.conversation:
+        if args.conversation is not None and not is_of(found, args.conversation):
             return False
         return all(_has(found, name, value) for name, value in args.filter_fields)
 
@@ -144,10 +151,13 @@ def _shower(args: argparse.Namespace, output: Output) -> Callable[[Delivery, Fie
         if output.json:
             shown: dict[str, Any] = show.as_json(found, body=delivery.body)
             output.record(shown if saved is None else {**shown, "saved": str(saved)})
-        else:
+        elif args.full:
             text = show.as_text(found, payload=saved is None, body=delivery.body)
             output.print(text.append(f"\n  payload saved as {saved}") if saved is not None else text)
             output.print()
+        else:
+            text = show.as_line(found, output.out.width, None if saved is None else f"saved as {saved}")
+            output.print(text)
 
     return see
 
@@ -166,6 +176,12 @@ TOOL = Tool(
     arguments,
     run,
     "While it runs, the broker has a queue for every message, so that publishers do not learn that one is unroutable.",
+    examples=(
+        "eda monitor",
+        "eda monitor --events TranscriptReady 'Call.*' --where 'payload.duration > 60'",
+        "eda monitor --conversation 6ecd5dd7 --record calls.cbor",
+        "eda monitor --json --count 1 --events TranscriptReady --timeout 60 > first.json",
+    ),
 )
 main: Final = TOOL.main
 

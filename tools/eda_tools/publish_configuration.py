@@ -6,7 +6,14 @@ from typing import Final
 from eda_core.messages.values import Configuration
 from eda_tools.bus.publish import publishing
 
-TOOL = publishing("publish_configuration", Configuration)
+TOOL = publishing(
+    "publish_configuration",
+    Configuration,
+    (
+        """eda publish_configuration TaggerSettings --data '{"threshold": 3}'""",
+        "jq '.threshold = 3' settings.json | eda publish_configuration TaggerSettings -",
+    ),
+)
 main: Final = TOOL.main
 
 if __name__ == "__main__":

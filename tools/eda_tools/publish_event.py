@@ -6,7 +6,15 @@ from typing import Final
 from eda_core.messages.values import Event
 from eda_tools.bus.publish import publishing
 
-TOOL = publishing("publish_event", Event)
+TOOL = publishing(
+    "publish_event",
+    Event,
+    (
+        """eda publish_event CallEnded --data '{"call": 7}'""",
+        "eda publish_event CallEnded call.json",
+        "eda publish_event CallEnded call.cbor --count 1000 --rate 50",
+    ),
+)
 main: Final = TOOL.main
 
 if __name__ == "__main__":

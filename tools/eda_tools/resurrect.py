@@ -162,6 +162,11 @@ TOOL = Tool(
     "Only dead letters that are in the queue at the beginning are looked at. Those that are not wanted, or cannot be "
     "sent as they were (such as those with a property that is not UTF-8), stay in their places. Whatever ends it, "
     "also kill -9, no dead letter is lost; the next run may send those of the last batch once more.",
+    examples=(
+        "eda resurrect dead-letters --filter TranscriptReady --dry-run",
+        "eda resurrect dead-letters --reason rejected --older-than 1h --rate 20 --backup before.cbor",
+        "eda resurrect dead-letters --set payload.client_id=123 --count 1",
+    ),
 )
 main: Final = TOOL.main
 

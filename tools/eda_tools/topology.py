@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eda_tools.bus.management import Management, management_option, vhost_of
-from eda_tools.cli.arguments import broker_urls, common_options
+from eda_tools.cli.arguments import common_options, url_argument
 from eda_tools.cli.output import Output, safe
 from eda_tools.cli.status import DONE, PARTLY, USAGE, ToolError, naming_file
 from eda_tools.cli.tool import Tool
@@ -29,13 +29,11 @@ from eda_tools.trace import read_conversations
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the tool."""
-    parser.add_argument(
-        "urls",
-        nargs="?",
-        metavar="amqp_url",
-        type=broker_urls,
-        help="URL of the broker, whose virtual host, user and password are used with --management; nothing connects to "
-        "it; '-' takes it from the environment variable EDA_AMQP_URL",
+    url_argument(
+        parser,
+        needed=False,
+        help="URL of the broker, whose virtual host, user and password are used with --management; nothing connects "
+        "to it",
     )
     management_option(parser)
     parser.add_argument("--vhost", metavar="NAME", help="the virtual host (default: that of amqp_url, or /)")
@@ -165,6 +163,11 @@ TOOL = Tool(
     arguments,
     run,
     "What is inferred is marked with ~ or drawn dotted.",
+    examples=(
+        "eda topology --management http://127.0.0.1:15672",
+        "eda topology --from calls.cbor",
+        "eda topology --management http://127.0.0.1:15672 --from calls.cbor --html topology.html",
+    ),
 )
 main: Final = TOOL.main
 

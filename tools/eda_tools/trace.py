@@ -17,7 +17,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from eda_tools.bus.watch import Fields, matching, watch_options
-from eda_tools.cli.arguments import broker_urls
+from eda_tools.cli.arguments import url_argument
 from eda_tools.cli.output import Output, safe
 from eda_tools.cli.status import DONE, FAILED, PARTLY, TIMED_OUT, USAGE, ToolError
 from eda_tools.cli.tool import Tool
@@ -42,12 +42,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "%(prog)s [options] amqp_url CONVERSATION_ID\n       %(prog)s [options] --from FILE [CONVERSATION_ID]"
     )
+    url_argument(parser, needed=False, help="URL of the broker to watch, not needed with --from")
     parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="amqp_url CONVERSATION_ID",
-        help="URL of the broker to watch, as in the other tools ('-' takes it from EDA_AMQP_URL), and the id of the "
-        "conversation; with --from only the id, without which the conversations of the recording are listed",
+        "conversation",
+        nargs="?",
+        metavar="CONVERSATION_ID",
+        help="the conversation; with --from it may be left out: the conversations of the recording are then listed",
     )
     parser.add_argument(
         "--from", dest="recording", metavar="FILE", help="draw it from a recording that monitor --record has written"
@@ -62,13 +62,11 @@ async def run(args: argparse.Namespace, output: Output) -> int:
         raise ToolError("--mermaid or --json, not both", USAGE)
     if args.recording is not None:
         return _recorded(args, output)
-    if len(args.words) != 2:
-        raise ToolError(f"give amqp_url and CONVERSATION_ID, or --from FILE; these are {len(args.words)} words", USAGE)
-    try:
-        urls = broker_urls(args.words[0])
-    except argparse.ArgumentTypeError as error:
-        raise ToolError(str(error), USAGE) from None
-    return await _live(urls, args.words[1], args, output)
+    if args.conversation is None:
+        raise ToolError("give CONVERSATION_ID, or --from FILE", USAGE)
+    if args.urls is None:
+        raise ToolError("no URL: give one or set EDA_AMQP_URL, or give --from FILE", USAGE)
+    return await _live(args.urls, args.conversation, args, output)
 
 
 # By watching
@@ -123,15 +121,13 @@ async def _messages(
 
 
 def _recorded(args: argparse.Namespace, output: Output) -> int:
-    if len(args.words) > 1:
-        raise ToolError("with --from, give no more than a conversation", USAGE)
     if args.count is not None or args.idle_timeout is not None:
         raise ToolError("--count and --idle-timeout are for watching, not for --from", USAGE)
     by_conversation, broken = read_conversations(args.recording, args.where)
     if not by_conversation:
         raise broken or ToolError(f"{args.recording}: there is no{' such' if args.where else ''} message in it")
-    if args.words:
-        _draw_one(args.words[0], by_conversation, args, output, complete=broken is None)
+    if args.conversation is not None:
+        _draw_one(args.conversation, by_conversation, args, output, complete=broken is None)
     elif len(by_conversation) == 1:
         _draw_one(next(iter(by_conversation)), by_conversation, args, output, complete=broken is None)
     elif args.mermaid:
@@ -279,6 +275,11 @@ TOOL = Tool(
     arguments,
     run,
     "A message is marked with ~ if its cause is inferred.",
+    examples=(
+        "eda trace 6ecd5dd7-63a1-4b1c-a2ff-a1f0f4e49e3e",
+        "eda trace --from calls.cbor",
+        "eda trace --from calls.cbor 6ecd5dd7-63a1-4b1c-a2ff-a1f0f4e49e3e --mermaid",
+    ),
 )
 main: Final = TOOL.main
 

@@ -106,6 +106,34 @@ def commands_are_answered_to_who_sent_them() -> Script:
     equal((yield Notes(other)), ["ready"], "what the other service saw")
 
 
+def _return_sum(payload: Any, *_arguments: Any) -> Steps:
+    yield from ()
+    return {"sum": sum(payload)}
+
+
+def what_the_handler_of_a_command_returns_is_its_result() -> Script:
+    """A returned payload is published as a result with the status success. The command is acknowledged then."""
+    adder = Worker("adder", commands=["adder.Add"], handlers={"Add": _return_sum})
+    asker = Worker("asker", commands=["asker.AddReturn"], handlers={"AddReturn": accept})
+    yield Start(adder)
+    yield Start(asker)
+    yield Do(asker, "send_command", "adder.Add", [1, 2], "c1", "asker.AddReturn", "k1")
+    ((payload, conversation, status, correlation, _),) = yield Seen(asker, "AddReturn")
+    equal((payload, conversation, status, correlation), ({"sum": 3}, "c1", "success", "k1"), "the result")
+    yield from stop(adder)
+    equal((yield Count("adder.commands")), 0, "commands that are left in the queue")
+
+
+def a_value_that_means_nothing_leaves_no_message_unacknowledged() -> Script:
+    """If the handler of an event returns something else than None, True or False, the event is acknowledged."""
+    service = Worker("service", events=["Happened"], handlers={"Happened": _return_sum})
+    yield Start(service)
+    yield event("Happened", [1, 2])
+    yield Seen(service, "Happened")
+    yield from stop(service)
+    equal((yield Count("service.events")), 0, "events that are left in the queue")
+
+
 def _configure(payload: Any, _meta: Any) -> Steps:
     yield from ()
     return bool(payload["complete"])
@@ -301,6 +329,8 @@ MESSAGES: Final[tuple[Check, ...]] = tuple(
         events_reach_their_subscribers,
         the_envelope_is_that_of_the_architecture,
         commands_are_answered_to_who_sent_them,
+        what_the_handler_of_a_command_returns_is_its_result,
+        a_value_that_means_nothing_leaves_no_message_unacknowledged,
         business_waits_for_the_configuration,
         configuration_is_asked_for_again_after_a_lost_link,
         a_configuration_of_no_use_is_asked_for_again,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Final
 
+from eda_core.errors import Reject
 from eda_core.machine.policy import RetryPolicy
 from eda_core.testing.conformance.script import (
     DEAD_LETTERS,
@@ -80,6 +81,27 @@ def a_retry_may_succeed() -> Script:
     yield from stop(service)
     equal((yield Count("service.events")), 0, "messages left in the queue")
     equal((yield Count(DEAD_LETTERS)), 0, "dead letters")
+
+
+def _reject(*_arguments: Any) -> Steps:
+    yield from ()
+    raise Reject("no such customer")
+
+
+def rejected_commands_are_answered_and_dead_lettered() -> Script:
+    """Reject ends a message at its first attempt. Whoever sent a command gets a result with the reason."""
+    service = Worker("service", ["Happened"], ["service.Do"], handlers={"Do": _reject, "Happened": _reject})
+    asker = Worker("asker", commands=["asker.DoReturn"], handlers={"DoReturn": accept})
+    yield Start(service)
+    yield Start(asker)
+    yield Do(asker, "send_command", "service.Do", {"n": 1}, "c1", "asker.DoReturn", "k1")
+    ((payload, conversation, status, correlation, _),) = yield Seen(asker, "DoReturn")
+    equal((payload, conversation, status, correlation), ({"reason": "no such customer"}, "c1", "error", "k1"), "result")
+    taken = yield Take(DEAD_LETTERS)
+    equal((taken.key, taken.payload), ("service.Do", {"n": 1}), "the dead letter")
+    yield event("Happened", 1)
+    equal((yield Take(DEAD_LETTERS)).key, "Happened", "the key of the rejected event")
+    equal((yield Notes(service)), ["ready", "Do", "Happened"], "what the service has handled")
 
 
 def failing_handlers_publish_nothing() -> Script:
@@ -265,6 +287,7 @@ SETTLING: Final[tuple[Check, ...]] = tuple(
     for script in (
         failures_are_retried_once_then_dead_lettered,
         a_retry_may_succeed,
+        rejected_commands_are_answered_and_dead_lettered,
         failing_handlers_publish_nothing,
         sources_are_acknowledged_after_the_confirms,
         refused_publishes_are_sent_again_whole,

@@ -18,15 +18,15 @@ class Pong(Service):
 
     async def on_Ping(
         self, payload: JSON_MODEL, conversation_id: str, reply_to: str, correlation_id: str, meta: JSON_MODEL
-    ) -> None:
+    ) -> JSON_MODEL | None:
         try:
             answer = {"sent": payload["sent"], "worker": os.getpid()}
         except (KeyError, TypeError):  # the sender's mistake is for the sender; what is raised from here is ours
             await self.return_error(
                 reply_to, {"reason": "a ping tells when it was sent"}, conversation_id, correlation_id
             )
-        else:
-            await self.return_success(reply_to, answer, conversation_id, correlation_id)
+            return None
+        return answer
 
 
 if __name__ == "__main__":

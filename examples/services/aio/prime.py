@@ -19,14 +19,14 @@ class Prime(Service):
 
     async def on_FindPrimes(
         self, payload: JSON_MODEL, conversation_id: str, reply_to: str, correlation_id: str, meta: JSON_MODEL
-    ) -> None:
+    ) -> JSON_MODEL | None:
         try:
             # In a thread, so that heartbeats and other handlers go on meanwhile.
             primes = await asyncio.to_thread(primes_between, payload["low"], payload["high"])
         except (KeyError, TypeError, ValueError) as error:
             await self.return_error(reply_to, {"reason": repr(error)}, conversation_id, correlation_id)
-        else:
-            await self.return_success(reply_to, {"primes": primes}, conversation_id, correlation_id)
+            return None
+        return {"primes": primes}
 
 
 if __name__ == "__main__":

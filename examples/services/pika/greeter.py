@@ -31,9 +31,8 @@ class Greeter(Service):
 
     def on_Greet(
         self, payload: JSON_MODEL, conversation_id: str, reply_to: str, correlation_id: str, meta: JSON_MODEL
-    ) -> None:
-        text = f"{self.greeting}, {payload.get('name', 'stranger')}!"
-        self.return_success(reply_to, {"greeting": text}, conversation_id, correlation_id)
+    ) -> JSON_MODEL:
+        return {"greeting": f"{self.greeting}, {payload.get('name', 'stranger')}!"}
 
 
 if __name__ == "__main__":

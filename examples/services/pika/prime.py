@@ -18,13 +18,13 @@ class Prime(Service):
 
     def on_FindPrimes(
         self, payload: JSON_MODEL, conversation_id: str, reply_to: str, correlation_id: str, meta: JSON_MODEL
-    ) -> None:
+    ) -> JSON_MODEL | None:
         try:
             primes = primes_between(payload["low"], payload["high"])
         except (KeyError, TypeError, ValueError) as error:
             self.return_error(reply_to, {"reason": repr(error)}, conversation_id, correlation_id)
-        else:
-            self.return_success(reply_to, {"primes": primes}, conversation_id, correlation_id)
+            return None
+        return {"primes": primes}
 
 
 if __name__ == "__main__":

@@ -113,6 +113,7 @@ def running(kind: type[Service] = Service) -> tuple[Service, Runs]:
     driver.tell(driver.machine.start)
     driver.tell(driver.machine.link_up, driver.machine.epoch)
     driver.work()
+    driver.reports.clear()
     driver.asked = 0
     return service, driver
 

@@ -20,6 +20,7 @@ from eda_core.machine.outcomes import (
     Failed,
     Outcome,
     failure,
+    is_payload,
     outcome,
 )
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Result
@@ -62,16 +63,31 @@ def test_a_handler_that_returns_nothing_is_done(message: AnyMessage, returned: o
     assert outcome(message, returned) is DONE
 
 
-@pytest.mark.parametrize("returned", [True, 1, "yes", object()])
 @pytest.mark.parametrize(
     ("message", "expected"),
     [(EVENT, DEFERRED), (COMMAND, DEFERRED), (RESULT, DEFERRED), (CONFIGURATION, CONFIGURED), (LOG, DONE)],
     ids=lambda value: type(value).__name__,
 )
-def test_what_a_truthy_return_means_depends_on_the_kind(
-    message: AnyMessage, expected: Outcome, returned: object
-) -> None:
-    assert outcome(message, returned) is expected
+def test_what_true_means_depends_on_the_kind(message: AnyMessage, expected: Outcome) -> None:
+    assert outcome(message, True) is expected
+
+
+@pytest.mark.parametrize("returned", [1, "yes", {"a": 1}, object()])
+@pytest.mark.parametrize("message", [EVENT, COMMAND, RESULT, LOG], ids=lambda message: type(message).__name__)
+def test_no_other_value_leaves_a_message_unacknowledged(message: AnyMessage, returned: object) -> None:
+    assert outcome(message, returned) is DONE
+
+
+@pytest.mark.parametrize("returned", [1, "yes", {"a": 1}, object()])
+def test_any_true_value_configures_as_in_eventail(returned: object) -> None:
+    assert outcome(CONFIGURATION, returned) is CONFIGURED
+
+
+@pytest.mark.parametrize(
+    ("returned", "expected"), [(None, False), (True, False), (False, False), (0, True), ({}, True)]
+)
+def test_what_is_no_sign_is_a_payload(returned: object, expected: bool) -> None:
+    assert is_payload(returned) is expected
 
 
 def raised(error: BaseException) -> BaseException:
@@ -148,8 +164,8 @@ class Undecided:
         raise ValueError("ambiguous")
 
 
-def test_a_returned_value_that_is_neither_true_nor_false_is_a_failure() -> None:
-    assert outcome(Event("Done", None, "c"), Undecided()).reason == "ValueError: ambiguous"  # type: ignore[union-attr]
+def test_a_value_from_the_handler_of_a_configuration_that_is_neither_true_nor_false_is_a_failure() -> None:
+    assert outcome(CONFIGURATION, Undecided()).reason == "ValueError: ambiguous"  # type: ignore[union-attr]
 
 
 async def _coroutine() -> None: ...

@@ -366,6 +366,7 @@ def test_timers_are_those_of_the_driver_asked_where_it_wants_to_be() -> None:
     with pytest.raises(StateError, match="does not run"):
         made.cancel_timer(1)
     driver = made.begin_run(Elsewhere)
+    driver.done.clear()
     made.cancel_timer(made.call_later(1.0, print))
     driver.clock = 101.0
     driver.tick()

@@ -25,11 +25,13 @@ echo "${COMPREPLY[*]}"
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("eda ", " ".join(TOOLS)),
+        ("eda ", " ".join([*TOOLS, "broker"])),
         ("eda mon", "monitor"),
         ("eda monitor --idle", "--idle-timeout"),
         ("eda resurrect - --to ", "exchange queue"),
         ("eda send_command - a.B pay", "payload.json"),
+        ("eda send_command a.B pay", "payload.json"),
+        ("eda broker --no", "--no-dead-letters"),
         ("eda trace --from rec", "record.cbor"),
         ("eda topology --html pa", "payload.json"),
         ("monitor.py --filter", "--filter_fields"),

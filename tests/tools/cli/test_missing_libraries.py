@@ -21,6 +21,7 @@ ARGUMENTS = {
     "inspect_queue": "q",
     "resurrect": "q",
     "trace": "conversation",
+    "unbind": "a Old",
 }
 URL = "amqp://guest:guest@127.0.0.1:1/"
 

@@ -7,6 +7,7 @@ import asyncio
 import errno
 import importlib
 import logging
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -95,9 +96,97 @@ def test_urls_are_separated_by_commas_but_passwords_may_have_some() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("", (URL, None, [])),
+        ("q", (URL, "q", [])),
+        ("- q", (URL, "q", [])),
+        ("q --filter A B", (URL, "q", ["A", "B"])),
+        ("--filter A B -- q", (URL, "q", ["A", "B"])),
+        ("--filter A B", (URL, None, ["A", "B"])),
+        ("amqp://elsewhere/ q", ("amqp://elsewhere/", "q", [])),
+        ("-- amqp://elsewhere/ q", ("amqp://elsewhere/", "q", [])),
+        ("--filter A AMQP://elsewhere/ q", ("AMQP://elsewhere/", "q", ["A"])),
+        ("-- -q", (URL, "-q", [])),
+        ("q://odd", None),
+        ("localhost q", None),
+    ],
+)
+def test_the_url_may_be_left_out_if_the_environment_has_one(
+    words: str,
+    meant: tuple[str, str | None, list[str]] | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("EDA_AMQP_URL", URL)
+    if meant is None:
+        with pytest.raises(SystemExit):
+            parsed(*words.split())
+        told = capsys.readouterr().err
+        assert ("the scheme is not amqp or amqps" in told) == ("://" in words)
+        because = "unrecognized arguments: q; amqp_url is that of EDA_AMQP_URL, because the first argument is no URL"
+        assert (because in told) == ("://" not in words)
+    else:
+        args = parsed(*words.split())
+        assert (args.urls, args.queue, args.filter) == ((meant[0],), *meant[1:])
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("publish_event Name -", {"event": "Name", "payload": "-"}),
+        ("publish_event --data 1 Name", {"event": "Name", "payload": None, "data": "1"}),
+        ("publish_event - Name -", {"event": "Name", "payload": "-"}),
+        ("send_command a.B p.json --timeout 5", {"command": "a.B", "payload": "p.json", "timeout": 5}),
+        ("inspect_queue --save q", {"queue": "q", "save": "."}),
+        ("inspect_queue q --save d", {"queue": "q", "save": "d"}),
+        ("inspect_queue --save d q", {"queue": "q", "save": "d"}),
+        ("trace conv", {"conversation": "conv", "recording": None}),
+        ("trace --from f conv", {"conversation": "conv", "recording": "f"}),
+        ("trace --from f", {"conversation": None, "recording": "f"}),
+        ("topology --from f", {"recording": "f"}),
+        ("monitor --events A B", {"events": ["A", "B"]}),
+    ],
+)
+def test_what_tools_take_without_a_url(words: str, meant: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    name, *rest = words.split()
+    monkeypatch.setenv("EDA_AMQP_URL", URL)
+    args = vars(eda.load(name).parser().parse_args(rest))
+    assert args["urls"] == (URL,)
+    assert {key: args[key] for key in meant} == meant
+
+
+def test_a_url_that_is_not_needed_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDA_AMQP_URL", raising=False)
+    args = eda.load("trace").parser().parse_args(["--from", "f", "conv"])
+    assert (args.urls, args.conversation) == (None, "conv")
+    assert eda.load("topology").parser().parse_args(["--from", "f"]).urls is None
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_the_help_has_examples_that_are_valid(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDA_AMQP_URL", URL)
+    found = eda.load(name)
+    assert found.main(["--help"]) == cli.DONE
+    told = capsys.readouterr().out
+    assert " [amqp_url]" in told.partition("\n\n")[0] or name in ("trace", "topology")
+    assert found.examples
+    for example in found.examples:
+        assert f"\n  {example}\n" in told
+        words = shlex.split(example)
+        words = words[words.index("eda") + 1 :]
+        end = next((place for place, word in enumerate(words) if word in (">", "|")), None)
+        assert words[0] == name
+        assert found.parser().parse_args(words[1:end]).urls == (URL,)
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("", "probe: the following arguments are required: amqp_url"),
+        ("", "probe: the following arguments are required: amqp_url (or set EDA_AMQP_URL)"),
+        ("there q", "probe: argument amqp_url: broker URL 'there': the scheme is not amqp or amqps"),
         (
             "http://guest:sekret@h/",
             "probe: argument amqp_url: broker URL 'http://guest:***@h/': the scheme ",
@@ -356,7 +445,7 @@ def test_no_command_shadows_a_module_of_python() -> None:
 def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
     assert eda.main(["--help"]) == cli.DONE
     told = capsys.readouterr().out
-    assert all(f"\n  {name} " in told for name in TOOLS)
+    assert all(f"\n  {name} " in told for name in (*TOOLS, "broker"))
     assert eda.main(["publish-event", "--help"]) == cli.DONE
     assert capsys.readouterr().out.startswith("usage: eda publish_event ")
     assert eda.main(["--version"]) == cli.DONE
@@ -368,6 +457,11 @@ def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "usage: eda [-h]"),
         (["nope"], "eda: there is no tool 'nope'; there are logger, monitor, "),
+        (["moniter"], "eda: there is no tool 'moniter'; did you mean monitor?\n"),
+        (["Doctor", "amqp://h/"], "eda: there is no tool 'Doctor amqp://h/'; did you mean doctor?\n"),
+        (["inspect"], "eda: there is no tool 'inspect'; did you mean inspect_queue?\n"),
+        (["send-comand"], "eda: there is no tool 'send-comand'; did you mean send_command?\n"),
+        (["brocker"], "eda: there is no tool 'brocker'; did you mean broker?\n"),
         (["--nope", "monitor"], "eda: there is no tool '--nope monitor'; there are logger, monitor, "),
         (["--print-completion", "fish"], "eda: argument --print-completion: invalid choice: 'fish' (choose from "),
     ],
@@ -388,6 +482,7 @@ NEEDED = {
     "inspect_queue": "q",
     "resurrect": "q",
     "trace": "conversation",
+    "unbind": "a Old",
     "topology": "--management http://127.0.0.1:1",
 }
 

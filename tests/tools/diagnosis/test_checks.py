@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import eda_aio
+import eda_pika
 from eda_core.messages.routing import EXCHANGES
-from eda_tools.diagnosis.checks import NOTE, PROBLEM, Check, failed_checks, shell
+from eda_core.services.handlers import Handlers
+from eda_tools.cli.status import ToolError
+from eda_tools.diagnosis.checks import (
+    LEFT_OVER,
+    LOSS,
+    NOTE,
+    NOTES,
+    PROBLEM,
+    UNSERVED,
+    Check,
+    failed_checks,
+    shell,
+)
 from eda_tools.diagnosis.facts import (
     Binding,
     Exchange,
@@ -25,6 +41,7 @@ from eda_tools.diagnosis.facts import (
     policies_of,
     queue_of,
 )
+from eda_tools.diagnosis.handlers import load, service_class, unhandled
 
 DLX = Policy("DLX", r".*\.events|.*\.commands", {"dead-letter-exchange": "am-dlx"})
 
@@ -158,8 +175,8 @@ SET_DLX = (
             ("events",),
             "it is of type direct, not topic",
             [
-                "rabbitmqadmin --vhost=/ delete exchange name=events || "
-                "rabbitmqadmin --vhost=/ delete exchange --name=events",
+                "rabbitmqadmin --vhost=/ delete exchange --name=events || "
+                "rabbitmqadmin --vhost=/ delete exchange name=events",
                 _imports(exchanges=[TOPIC | {"name": "events"}]),
             ],
         ),
@@ -303,10 +320,10 @@ def test_without_management_what_is_not_known_is_not_judged() -> None:
     facts.commands = ["b.Do", "a.Do"]
     facts.queues["b.commands"] = Queue("b.commands", 0, 0)
     assert [(each.severity, each.name) for each in failed_checks(facts)] == [
+        (PROBLEM, "dead-letter-exchange-missing"),
         (PROBLEM, "queue-without-consumers"),
         (PROBLEM, "command-unserved"),
         (PROBLEM, "command-unserved"),
-        (PROBLEM, "dead-letter-exchange-missing"),
         (NOTE, "exchange-unknown"),
         (NOTE, "not-checked"),
     ]
@@ -316,8 +333,8 @@ def test_dead_letters_that_wait_are_a_note() -> None:
     facts = healthy()
     _queue(name="dead-letters", consumers=0, messages=3)(facts)
     assert only(facts, NOTE).run == (
-        "eda inspect_queue - dead-letters --headers-only",
-        "eda resurrect - dead-letters",
+        "eda inspect_queue dead-letters --headers-only",
+        "eda resurrect dead-letters",
     )
 
 
@@ -358,8 +375,100 @@ def test_both_versions_of_rabbitmqadmin_are_told_where_the_api_is(url: str, old:
     facts.management = url
     _wrong("direct")(facts)
     assert only(facts).run[0] == (
-        f"rabbitmqadmin {old} delete exchange name=events || rabbitmqadmin {new} delete exchange --name=events"
+        f"rabbitmqadmin {new} delete exchange --name=events || rabbitmqadmin {old} delete exchange name=events"
     )
+    facts.version = (4, 0)
+    assert only(facts).run[0] == f"rabbitmqadmin {new} delete exchange --name=events"
+
+
+def test_what_loses_messages_comes_first() -> None:
+    facts = healthy()
+    _without("exchanges", "logs")(facts)
+    _queue(name="b.events.retry.1000", consumers=0, messages=2)(facts)
+    _queue(name="dead-letters", consumers=0, messages=3)(facts)
+    facts.policies = []
+    _queue(durable=False, consumers=0)(facts)
+    assert [(each.group, each.name) for each in failed_checks(facts)] == [
+        (LOSS, "queue-not-durable"),
+        (LOSS, "no-dead-letter-policy"),
+        (UNSERVED, "exchange-missing"),
+        (UNSERVED, "commands-unserved"),
+        (LEFT_OVER, "retry-left-over"),
+        (NOTES, "dead-letters"),
+    ]
+
+
+def test_a_worker_that_waits_for_its_configuration_is_no_problem() -> None:
+    facts = healthy()
+    _queue(consumers=0, messages=2)(facts)
+    facts.connected = {"b"}
+    assert only(facts).name == "commands-unserved"
+    facts.connected = {"a"}
+    waits = only(facts, NOTE)
+    assert (waits.name, waits.subjects) == ("worker-waits", ("a.commands",))
+    assert waits.text.startswith("a is connected but does not consume: it waits for its configuration, or ")
+    assert waits.text.endswith("; 2 messages are in it")
+    assert [each for each in failed_checks(facts) if each.severity == PROBLEM] == []
+    facts = unmanaged()
+    facts.queues["a.events"].consumers = 0
+    assert only(facts).text.endswith(" (a worker that waits for its configuration does not consume either)")
+
+
+class Plain(Handlers):
+    def on_Ev(self) -> None: ...
+
+    def on_Do(self) -> None: ...
+
+
+class Catching(Plain):
+    def handle_event(self, *args: Any, **keys: Any) -> None: ...
+
+
+def test_bindings_without_a_handler_are_found() -> None:
+    facts = healthy()
+    old = [("events", "a.events", "Old"), ("events", "a.events", "Call.Old"), ("commands", "a.commands", "a.OldReturn")]
+    others = [("events", "a.events", "Call.*"), ("events", "b.events", "Old"), ("events", "a.commands", "Odd")]
+    assert facts.bindings is not None
+    facts.bindings = [*facts.bindings, *(Binding(*each) for each in old + others)]
+    facts.unhandled = list(unhandled("a", Plain, facts.bindings))
+    first, second = (each for each in failed_checks(facts) if each.name == "binding-unhandled")
+    assert (first.group, first.subjects, first.run) == (
+        LEFT_OVER,
+        ("a.events",),
+        ("eda unbind a Old Call.Old --yes",),
+    )
+    assert second.run == ("eda unbind a a.OldReturn --yes",)
+    assert list(unhandled("a", Catching, facts.bindings)) == [("a", "a.commands", "a.OldReturn")]
+    for adapter in (eda_aio, eda_pika):
+        own = type("Own", (adapter.Service,), {"on_Ev": Plain.on_Ev, "on_Do": Plain.on_Do})
+        assert len(list(unhandled("a", own, facts.bindings))) == 3
+
+
+@pytest.mark.parametrize("text", ["a", "a=b", "a=b:", "=b:C", "a=:C"])
+def test_what_names_no_class(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not SERVICE=module:Class"):
+        service_class(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("nowhere_at_all:C", "nowhere_at_all cannot be imported: ModuleNotFoundError: "),
+        ("mine:No", "mine has no class No"),
+        ("mine:NUMBER", "mine:NUMBER is no class of a service"),
+        ("mine:Odd", "mine:Odd is no class of a service"),
+    ],
+)
+def test_what_is_no_class_of_a_service(path: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "NUMBER = 1\nclass Odd: ...\nfrom eda_aio import Service\nclass Mine(Service): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    with pytest.raises(ToolError) as caught:
+        load(service_class(f"a={path}"))
+    assert str(caught.value).startswith(told)
+    assert load(service_class("a=mine:Mine")).__name__ == "Mine"
 
 
 def test_every_check_is_in_the_docs() -> None:

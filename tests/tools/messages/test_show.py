@@ -27,7 +27,7 @@ from eda_tools.dead_letters.groups import Groups
 from eda_tools.dead_letters.replay import REPLAYED, Item, Outcomes
 from eda_tools.diagrams.routes import Publisher, Route
 from eda_tools.messages import show
-from eda_tools.messages.delivery import FIELDS, Delivery, fields
+from eda_tools.messages.delivery import FIELDS, Delivery, fields, is_of
 from eda_tools.messages.rates import Statistics
 from tests.core.kit import seal
 
@@ -141,9 +141,10 @@ def test_every_message_has_a_json_object_and_a_text(message: AnyMessage) -> None
     delivery = delivered(message)
     found = fields(delivery)
     json.loads(json.dumps(jsonable(show.as_json(found)), allow_nan=False))
-    for text in (show.as_text(found), show.as_line(found)):
+    for text in (show.as_text(found), show.as_line(found, 10_000), show.as_line(found, 60)):
         assert all(character.isprintable() or character == "\n" for character in text.plain)
-    assert "\n" not in show.as_line(found).plain
+    assert "\n" not in show.as_line(found, 10_000).plain
+    assert all(len(line) <= 60 for line in show.as_line(found, 60).plain.split("\n"))
 
 
 def test_the_object_of_an_invalid_message_has_its_bytes() -> None:
@@ -170,8 +171,42 @@ def test_text_has_the_heading_then_the_rest_then_the_payload() -> None:
 
 
 def test_a_line_has_the_beginning_of_the_payload() -> None:
-    line = show.as_line(fields(delivered(Event("Done", "x" * 100, "c1")))).plain
-    assert line.split(" ", 1)[1] == f'event   Done c1 "{"x" * 58}…'
+    found = fields(delivered(Event("Done", "x" * 100, "c1", {"app_id": "echo"})))
+    line = show.as_line(found, 137).plain
+    shown = line.split("  ", 1)[1]
+    assert shown == f'echo          event    Done                            c1  "{"x" * (137 - 75)}…'
+    assert len(line) == 137
+
+
+def test_a_line_goes_on_below_where_the_screen_is_narrow() -> None:
+    found = fields(
+        delivered(Result("transcriber.TranscribeAudioReturn", {"text": "x y" * 9}, "12345678-9", "error", "k"))
+    )
+    first, *rest = show.as_line(found, 60).plain.split("\n")
+    assert first.split()[1:] == ["-", "result"]
+    assert rest[0].split()[0] == "transcriber.TranscribeAudioReturn"
+    assert all(line.startswith(" " * 14) for line in rest)
+    whole = " ".join(line.strip() for line in (first, *rest))
+    assert '12345678 error {"text": "x yx yx yx' in " ".join(whole.split())
+    for width in range(20, 200):
+        assert all(len(line) <= width for line in show.as_line(found, width).plain.split("\n"))
+
+
+def test_a_line_shows_the_configuration_the_error_and_the_status() -> None:
+    assert " config   Settings " in show.as_line(fields(MESSAGES["configuration"]), 120).plain
+    invalid = show.as_line(fields(MESSAGES["invalid"]), 200)
+    assert invalid.plain.split("  c1  ")[1].startswith("malformed CBOR")
+    assert "  c1  error  null" in show.as_line(fields(MESSAGES["result"]), 120).plain
+
+
+def test_the_beginning_of_a_conversations_id_is_enough() -> None:
+    found = {"conversation_id": "12345678-9"}
+    assert [is_of(found, text) for text in ("12345678-9", "12345678", "1234567", "12345678-90")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_payloads_are_laid_out_as_json() -> None:

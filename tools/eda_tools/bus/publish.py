@@ -22,7 +22,7 @@ from eda_tools.messages.payloads import payload_arguments, read_payload
 _WINDOW = 200
 
 
-def publishing(name: str, make: type[Event] | type[Configuration]) -> Tool:
+def publishing(name: str, make: type[Event] | type[Configuration], examples: tuple[str, ...]) -> Tool:
     """The tool that publishes what ``make`` makes."""
     kind = make.__name__.lower()
     a_kind = f"{'an' if kind == 'event' else 'a'} {kind}"
@@ -36,6 +36,7 @@ def publishing(name: str, make: type[Event] | type[Configuration]) -> Tool:
         _arguments,
         run,
         f"If no queue is bound for {a_kind}, the tool says so, with status 1.",
+        examples,
     )
 
 

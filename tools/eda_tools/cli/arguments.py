@@ -20,21 +20,55 @@ class Parser(argparse.ArgumentParser):
 
     argparse does not always find them between options (bpo-15112), and never behind an option that takes any number of
     values, or an optional one: ``monitor.py --events A B amqp://host/``, ``inspect_queue.py URL --save queue``.
+
+    The argument of :func:`url_argument` may be left out. The first positional argument is the URL if it is ``-`` or
+    contains ``://``. Otherwise the URL is that of EDA_AMQP_URL, if this is set.
     """
 
+    #: The argument that :func:`url_argument` has added.
+    url: argparse.Action | None = None
+    _url_left_out = False
+
     def error(self, message: str) -> NoReturn:
+        if self._url_left_out and re.match("unrecognized arguments: [^-]", message):
+            message += "; amqp_url is that of EDA_AMQP_URL, because the first argument is no URL"
+        if message.startswith("the following arguments are required: amqp_url"):
+            message = message.replace("amqp_url", f"amqp_url (or set {_VARIABLE})")
         self.exit(USAGE, f"{self.prog}: {redact(message)} (see {self.prog} --help)\n")
+
+    def format_usage(self) -> str:
+        return self._with_optional_url(super().format_usage())
+
+    def format_help(self) -> str:
+        return self._with_optional_url(super().format_help())
+
+    def _with_optional_url(self, text: str) -> str:
+        return text if self.url is None else re.sub(r"(?<=[\s])amqp_url\b", "[amqp_url]", text, count=1)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         arguments = list(sys.argv[1:] if args is None else args)
         return super().parse_known_args(self._positionals_first(arguments), namespace)
 
+    def _stands_for_url(self, positionals: list[str]) -> str | None:
+        """The word to insert where ``positionals`` have no URL, or ``None``."""
+        if self.url is None or (positionals and _LOOKS_LIKE_URL.search(positionals[0])):
+            return None
+        self._url_left_out = bool(os.environ.get(_VARIABLE))
+        if self._url_left_out:
+            return "-"
+        return _NO_URL if self.url.nargs == "?" else None
+
     def _positionals_first(self, arguments: list[str]) -> list[str]:
         known = self._option_string_actions
-        if any(_is_option(word) and word.partition("=")[0] not in known for word in arguments):
-            return arguments  # argparse reports an unknown option; "--" is one here, and says where options end
+        for word in arguments:
+            if isinstance(known.get(word), (argparse._HelpAction, argparse._VersionAction)):
+                return [word]  # whatever else is wrong
+        unknown = any(_is_option(word) and word.partition("=")[0] not in known for word in arguments if word != "--")
+        words, literal = arguments, list[str]()
+        if "--" in arguments:  # says where options end
+            words, literal = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
         positionals, options, doubtful = list[str](), list[str](), list[int]()
-        rest = arguments[::-1]
+        rest = words[::-1]
         while rest:
             word = rest.pop()
             if not _is_option(word):
@@ -46,47 +80,75 @@ class Parser(argparse.ArgumentParser):
                 options.append(rest.pop())
             most = {"?": 1, "*": len(rest)}.get(str(nargs), 0)
             for _ in range(most):
-                if not rest or _is_option(rest[-1]) or (not positionals and _LOOKS_LIKE_URL.match(rest[-1])):
+                if not rest or _is_option(rest[-1]) or (not positionals and _LOOKS_LIKE_URL.search(rest[-1])):
                     break
                 if nargs == "?":
                     doubtful.append(len(options))
                 options.append(rest.pop())
+        inserted = self._stands_for_url(positionals + literal)
         wanted = sum(action.nargs is None for action in self._actions if not action.option_strings)
-        if doubtful and len(positionals) == wanted - 1:
+        if doubtful and not literal and len(positionals) + (inserted == "-") == wanted - 1:
             positionals.append(options.pop(doubtful[-1]))
-        return positionals + options
+            inserted = self._stands_for_url(positionals)
+        url = [] if inserted is None else [inserted]
+        if unknown:
+            return url + arguments  # argparse reports the unknown option
+        if any(map(_is_option, literal)):
+            return [*options, "--", *url, *positionals, *literal]
+        return [*url, *positionals, *literal, *options]
 
 
 def _is_option(word: str) -> bool:
     return word.startswith("-") and word != "-"
 
 
-_LOOKS_LIKE_URL: Final = re.compile(r"amqps?://|-$", re.IGNORECASE)
+_VARIABLE: Final = "EDA_AMQP_URL"
+#: Stands for a URL that is not needed, was left out, and that the environment does not have either.
+_NO_URL: Final = "(no URL)"
+_LOOKS_LIKE_URL: Final = re.compile(r"^-$|://")
 
 
 def broker_urls(text: str) -> tuple[str, ...]:
     """The type of an argument: URLs of brokers, checked. ``-`` takes them from EDA_AMQP_URL."""
-    origin = ""
+    origin = hint = ""
     if text == "-":
-        origin, text = "from EDA_AMQP_URL: ", os.environ.get("EDA_AMQP_URL", "")
+        origin, text = f"from {_VARIABLE}: ", os.environ.get(_VARIABLE, "")
         if not text:
-            raise argparse.ArgumentTypeError("the broker's URL is '-', but EDA_AMQP_URL is not set")
+            raise argparse.ArgumentTypeError(f"the broker's URL is '-', but {_VARIABLE} is not set")
+    elif not _LOOKS_LIKE_URL.search(text):
+        hint = f"; give a URL before it, or set {_VARIABLE}"
     try:
         return check_urls([url.strip() for url in re.split(r",\s*(?=amqps?://)", text, flags=re.IGNORECASE)])
     except LocalError as error:
-        raise argparse.ArgumentTypeError(f"{origin}{error}") from None
+        raise argparse.ArgumentTypeError(f"{origin}{error}{hint}") from None
 
 
-def url_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``amqp_url``; the checked URLs are ``args.urls``."""
-    parser.add_argument(
+def url_argument(
+    parser: argparse.ArgumentParser,
+    *,
+    needed: bool = True,
+    help: str = "URL of the broker: amqp://user:password@host:5672/vhost or amqps://…; several, separated by commas, "
+    "are tried in turn",
+) -> None:
+    """Add ``amqp_url``, before all other positional arguments; the checked URLs are ``args.urls``.
+
+    Args:
+        needed: whether it is an error if there is none; otherwise ``args.urls`` is then ``None``.
+    """
+    action = parser.add_argument(
         "urls",
         metavar="amqp_url",
-        type=broker_urls,
-        help="URL of the broker: amqp://user:password@host:5672/vhost or amqps://…; several, separated by commas, are "
-        "tried in turn; '-' takes it from the environment variable EDA_AMQP_URL, so that no process list shows the "
-        "password",
+        nargs=None if needed else "?",
+        type=broker_urls if needed else _urls_or_none,
+        help=f"{help}; if it is left out, or is '-', it is that of the environment variable {_VARIABLE}, which no list "
+        "of processes shows",
     )
+    if isinstance(parser, Parser):
+        parser.url = action
+
+
+def _urls_or_none(text: str) -> tuple[str, ...] | None:
+    return None if text == _NO_URL else broker_urls(text)
 
 
 def common_options(
@@ -140,6 +202,17 @@ def _number(text: str, wanted: str, *, above: float, whole: bool = False) -> flo
     return value
 
 
+class Formatter(argparse.HelpFormatter):
+    """Fills the paragraphs of a text each by itself. Lines that are indented stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = (
+            part if part.startswith(" ") else super(Formatter, self)._fill_text(part, width, indent)
+            for part in text.split("\n\n")
+        )
+        return "\n\n".join(parts)
+
+
 def completion_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--print-completion``."""
     parser.add_argument(
@@ -163,8 +236,11 @@ class _PrintCompletion(argparse.Action):
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:
     """Let the shell complete the arguments that are names of files, also those of subcommands."""
+    places = [action.dest for action in parser._actions if not action.option_strings]
+    # A payload stands one place earlier if the URL is left out.
+    files = {"payload", places[places.index("payload") - 1]} if "payload" in places else {"payload"}
     for action in parser._actions:
-        if action.metavar in ("FILE", "DIR") or action.dest == "payload":
+        if action.metavar in ("FILE", "DIR") or action.dest in files:
             action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads it
         if isinstance(action, argparse._SubParsersAction):
             for subcommand in action.choices.values():

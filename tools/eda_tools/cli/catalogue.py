@@ -1,4 +1,4 @@
-"""The names of all tools and what each is for. It knows nothing else of them and loads none."""
+"""The names of all tools and what each is for. It loads none of them."""
 
 from __future__ import annotations
 
@@ -15,5 +15,9 @@ TOOLS: Final = {
     "resurrect": "send dead letters again",
     "trace": "draw one conversation",
     "doctor": "check a broker for what the architecture needs",
+    "unbind": "take away bindings that a service does not want any more",
     "topology": "draw who publishes and who consumes what",
 }
+
+#: The subcommands that are no tools for a bus.
+SERVERS: Final = {"broker": "run the embedded broker, for trials, demos and tests"}

@@ -4,6 +4,7 @@
   ``docs/tools.rst`` says (bytes as base64, dates as ISO 8601 …), so any payload can be passed.
 - ``output.print(renderable)``: data for people, as text or as anything of rich (``rich.text.Text``, tables). Plain
   strings are printed without markup. Pass what came from the network through :func:`safe` first.
+- ``output.aside(text)``: a text of rich on standard error.
 - ``output.note(text)``, ``output.error(text)``: a line ``prog: text`` on standard error, without passwords.
 - ``output.progress(text, total)``: a progress bar on standard error if that is a terminal.
 - ``output.drawable``: whether standard output is a terminal, where a drawing can be replaced by the next one.
@@ -120,6 +121,11 @@ class Output:
     def note(self, text: str) -> None:
         """Write a line on standard error."""
         self._tell(text, "")
+
+    def aside(self, text: Text) -> None:
+        """Write a text on standard error that is about the work and no data."""
+        with contextlib.suppress(OSError):
+            self.err.print(text, soft_wrap=True)
 
     def error(self, text: str) -> None:
         """Write the line on standard error that says why the tool ends."""

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from eda_core._version import __version__
 from eda_core.errors import EdaError, LocalError, ServiceError
 from eda_core.urls import redact
-from eda_tools.cli.arguments import Parser, completion_option
+from eda_tools.cli.arguments import Formatter, Parser, completion_option
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.signals import Ending
 from eda_tools.cli.start import missing_library
@@ -53,7 +53,8 @@ class Tool:
         summary: one sentence for the help.
         arguments: adds its arguments to a parser.
         run: does the work and returns the exit status.
-        epilog: the last paragraph of the help.
+        epilog: a paragraph of the help, behind the arguments.
+        examples: commands, for the help.
     """
 
     name: str
@@ -61,10 +62,13 @@ class Tool:
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Output], Awaitable[int]]
     epilog: str = ""
+    examples: tuple[str, ...] = ()
 
     def parser(self, prog: str | None = None) -> Parser:
         """A parser of its arguments."""
-        parser = Parser(prog, description=self.summary, epilog=f"{self.epilog} {STATUSES}.".strip(), allow_abbrev=False)
+        examples = "\n".join(f"  {each}" for each in self.examples)
+        epilog = "\n\n".join(filter(None, (examples and f"examples:\n\n{examples}", self.epilog, f"{STATUSES}.")))
+        parser = Parser(prog, description=self.summary, epilog=epilog, formatter_class=Formatter, allow_abbrev=False)
         self.arguments(parser)
         parser.add_argument("--version", action="version", version=f"eda-core {__version__}")
         completion_option(parser)

@@ -107,7 +107,8 @@ class Outcomes:
             elif self._dry_run and outcome == REPLAYED and item.copy is not None:
                 target = item.copy.exchange or f"the queue {item.copy.routing_key}"
                 line = Text().append(f"to {safe(target)}: ", style="dim")
-                self._output.print(line.append_text(show.as_line(fields(item.delivery))))
+                width = max(20, self._output.out.width - len(line))
+                self._output.print(line.append_text(show.as_line(fields(item.delivery), width)))
 
     def _as_json(self, item: Item, outcome: str) -> dict[str, object]:
         return {

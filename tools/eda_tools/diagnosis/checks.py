@@ -17,6 +17,22 @@ from eda_tools.messages.deaths import retried
 PROBLEM: Final = "problem"
 NOTE: Final = "note"
 
+#: Groups of problems, the gravest first.
+LOSS: Final = "Messages are lost"
+UNSERVED: Final = "Something does not work"
+LEFT_OVER: Final = "Something is left over"
+NOTES: Final = "Notes"
+GROUPS: Final = (LOSS, UNSERVED, LEFT_OVER, NOTES)
+#: The groups of problems by the names of the checks. The others are :data:`UNSERVED`.
+_GROUP: Final = {
+    "no-dead-letter-policy": LOSS,
+    "dead-letter-exchange-missing": LOSS,
+    "dead-letter-queue-missing": LOSS,
+    "queue-not-durable": LOSS,
+    "retry-left-over": LEFT_OVER,
+    "binding-unhandled": LEFT_OVER,
+}
+
 #: What the operator sets up (docs/architecture.rst, "Dead letters").
 POLICY: Final = "DLX"
 PATTERN: Final = r".*\.events|.*\.commands"
@@ -48,11 +64,16 @@ class Check:
     advice: str = ""
     run: tuple[str, ...] = ()
 
+    @property
+    def group(self) -> str:
+        """One of :data:`GROUPS`."""
+        return _GROUP.get(self.name, UNSERVED) if self.severity == PROBLEM else NOTES
+
 
 def failed_checks(facts: Facts) -> list[Check]:
-    """Make all checks. Returns those that did not pass, then the notes."""
+    """Make all checks. Returns those that did not pass, by their groups."""
     found = [each for checks in _CHECKS for each in checks(facts)]
-    return sorted(found, key=lambda each: each.severity != PROBLEM)
+    return sorted(found, key=lambda each: GROUPS.index(each.group))
 
 
 # Exchanges
@@ -68,7 +89,8 @@ def _exchanges(facts: Facts) -> Iterator[Check]:
         elif exchange.wrong:
             advice = (
                 "delete it with its bindings, which services make again when they connect, so restart them afterwards; "
-                "the first line is for both versions of rabbitmqadmin, that of RabbitMQ 3 and, after ||, v2:"
+                "the first line needs rabbitmqadmin"
+                + (":" if _is_new(facts) else ": v2, or after || that of RabbitMQ 3:")
             )
             delete = _delete_exchange(facts, name)
             yield Check(PROBLEM, "exchange-wrong", (name,), exchange.wrong, advice, (delete, declare))
@@ -94,8 +116,16 @@ def _consumers(facts: Facts) -> Iterator[Check]:
             continue
         keys = ", ".join(facts.keys_of(queue.name, COMMANDS))
         serves = f"; nobody serves {keys}" if keys else ""
-        text = f"it has no consumers, and {_messages(queue)}{serves}"
         service = service_of(queue.name)
+        if service and service in (facts.connected or ()):
+            text = (
+                f"{service} is connected but does not consume: it waits for its configuration, or it has just started "
+                f"or stopped; {_messages(queue)}"
+            )
+            yield Check(NOTE, "worker-waits", (queue.name,), text)
+            continue
+        waits = "" if facts.managed else " (a worker that waits for its configuration does not consume either)"
+        text = f"it has no consumers, and {_messages(queue)}{serves}{waits}"
         start = f"start a worker of {service}" if service else "start what consumes it"
         name = "commands-unserved" if keys else "queue-without-consumers"
         advice = f"{start}; or, if it is not needed any more, delete it with its messages:"
@@ -134,6 +164,17 @@ def _retries(facts: Facts) -> Iterator[Check]:
         if base and not queue.exclusive and base not in facts.queues:
             text = f"it is left over: {base}, whose retries wait in it, does not exist; {_messages(queue)}"
             yield Check(PROBLEM, "retry-left-over", (name,), text, run=(_delete(facts, name),))
+
+
+def _unhandled(facts: Facts) -> Iterator[Check]:
+    by_queue: dict[tuple[str, str], list[str]] = {}
+    for service, queue, key in facts.unhandled:
+        by_queue.setdefault((service, queue), []).append(key)
+    for (service, queue), keys in by_queue.items():
+        text = f"the class has no handler for {', '.join(keys)}: such messages are rejected as often as they come"
+        advice = "add the handlers, or, if no version of the service that runs wants these messages, take them away:"
+        run = shell("eda", "unbind", service, *keys, "--yes")
+        yield Check(PROBLEM, "binding-unhandled", (queue,), text, advice, (run,))
 
 
 # Dead letters and delivery limits
@@ -194,7 +235,7 @@ def _waiting(facts: Facts) -> Iterator[Check]:
     for name in sorted(_dead_letter_queues(facts)):
         queue = facts.queues.get(name)
         if queue is not None and queue.messages:
-            run = shell("eda", "inspect_queue", "-", name, "--headers-only"), shell("eda", "resurrect", "-", name)
+            run = shell("eda", "inspect_queue", name, "--headers-only"), shell("eda", "resurrect", name)
             text = f"{queue.messages:,} dead letter(s) wait in it"
             yield Check(NOTE, "dead-letters", (name,), text, "to look at them, and to send them again:", run)
 
@@ -218,6 +259,7 @@ _CHECKS: Final = (
     _dead_letters,
     _delivery_limits,
     _retries,
+    _unhandled,
     _waiting,
     _unmanaged,
 )
@@ -285,10 +327,13 @@ def _delete_exchange(facts: Facts, name: str) -> str:
     options += [f"--vhost={facts.vhost}"]
     old = [*options, *(["--ssl"] if tls else []), *([f"--path-prefix={parts.path}"] if parts.path else [])]
     new = [*options, *(["--use-tls"] if tls else []), *([f"--path-prefix={parts.path}/api"] if parts.path else [])]
-    return (
-        f"{shell('rabbitmqadmin', *old, 'delete', 'exchange', f'name={name}')} || "
-        f"{shell('rabbitmqadmin', *new, 'delete', 'exchange', f'--name={name}')}"
-    )
+    line = shell("rabbitmqadmin", *new, "delete", "exchange", f"--name={name}")
+    return line if _is_new(facts) else f"{line} || {shell('rabbitmqadmin', *old, 'delete', 'exchange', f'name={name}')}"
+
+
+def _is_new(facts: Facts) -> bool:
+    """Whether the broker is RabbitMQ 4, for which rabbitmqadmin v2 is the only one that is documented."""
+    return facts.version is not None and facts.version >= _LIMITED_SINCE
 
 
 def _json(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -118,6 +118,8 @@ class Facts:
         commands: routing keys of commands that somebody sends.
         version: the broker's version, as two numbers.
         management: URL of the management API without user and password, "" if it was not given.
+        connected: the services that have connections, by the names of these.
+        unhandled: bindings of services whose class has no handler for them: service, queue and key.
     """
 
     vhost: str
@@ -131,6 +133,8 @@ class Facts:
     operator_policies: Sequence[Policy] | None = None
     version: tuple[int, int] | None = None
     management: str = ""
+    connected: Collection[str] | None = None
+    unhandled: Sequence[tuple[str, str, str]] = ()
 
     @property
     def managed(self) -> bool:
@@ -250,6 +254,15 @@ def exchange_of(row: Mapping[str, Any]) -> Exchange:
     wrong = [f"it is of type {kind}, not topic"] * (kind != "topic") + ["it is not durable"] * (not durable)
     wrong += ["it is internal"] * bool(row.get("internal")) + ["it is auto-delete"] * bool(row.get("auto_delete"))
     return Exchange(str(row.get("name", "")), kind, durable, " and ".join(wrong))
+
+
+def service_of_connection(connection: Mapping[str, Any]) -> str:
+    """The service to which a connection in an answer of ``/api/connections`` belongs; "" if unknown.
+
+    Adapters name theirs ``service@host:pid``.
+    """
+    name = connection.get("user_provided_name") or mapping(connection.get("client_properties")).get("connection_name")
+    return name.partition("@")[0] if isinstance(name, str) else ""
 
 
 def mapping(value: object) -> Mapping[str, Any]:

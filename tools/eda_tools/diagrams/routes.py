@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from eda_core.messages.routing import EXCHANGES, LOGS, TopicPattern
 from eda_tools.cli.catalogue import TOOLS
-from eda_tools.diagnosis.facts import Binding, mapping, service_of
+from eda_tools.diagnosis.facts import Binding, mapping, service_of, service_of_connection
 from eda_tools.diagrams.conversation import CAUSATION, build
 from eda_tools.messages.deaths import retried
 
@@ -101,7 +101,7 @@ def subscriptions(
         consumers: the answer of ``/api/consumers``.
         connections: the answer of ``/api/connections``.
     """
-    names = {str(each.get("name")): _connection_name(each) for each in connections}
+    names = {str(each.get("name")): service_of_connection(each) for each in connections}
     workers: dict[str, int] = {}
     owners: dict[str, str] = {}
     for each in consumers:
@@ -124,12 +124,6 @@ def subscriptions(
 
 def _unnamed(queue: str) -> str:
     return "(unnamed)" if queue.startswith("amq.") else queue
-
-
-def _connection_name(connection: Mapping[str, Any]) -> str:
-    """The service to which a connection belongs: adapters name theirs ``service@host:pid``."""
-    name = connection.get("user_provided_name") or mapping(connection.get("client_properties")).get("connection_name")
-    return name.partition("@")[0] if isinstance(name, str) else ""
 
 
 def routes(bound: Iterable[Subscription], recorded: Mapping[str, list[dict[str, Any]]]) -> list[Route]:

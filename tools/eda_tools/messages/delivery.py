@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -32,6 +33,9 @@ PROPERTIES: Final = {
     "user_id": "user_id",
     "app_id": "app_id",
 }
+
+#: How many characters of a conversation id lines show. Those of a UUID are enough to tell it from others.
+BEGINNING: Final = 8
 
 #: The first words of paths in ``--where``.
 FIELDS: Final = (
@@ -123,6 +127,17 @@ def fields(delivery: Delivery) -> dict[str, Any]:
     found["properties"] = properties_of(delivery.properties)
     found["headers"] = delivery.headers
     return found
+
+
+def is_of(found: Mapping[str, Any], conversation: str) -> bool:
+    """Whether a message, by its :func:`fields`, is of the conversation with this id, or whose id begins so.
+
+    Only :data:`BEGINNING` characters or more are taken for the beginning of an id: lines show so many.
+    """
+    identifier = found["conversation_id"]
+    return bool(
+        identifier == conversation or (len(conversation) >= BEGINNING and str(identifier).startswith(conversation))
+    )
 
 
 def _payload(delivery: Delivery) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 - :func:`as_json`: the object that ``--json`` writes, for ``output.record``; the schema is in ``docs/tools.rst``.
 - :func:`as_text`: a heading and the payload, for ``output.print``.
-- :func:`as_line`: one line, for lists and trees.
+- :func:`as_line`: one line, for lists; :class:`Line` makes it.
 - :func:`payload_text`: only a payload, as indented and coloured JSON.
 """
 
@@ -11,11 +11,15 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
+from rich.console import Console
 from rich.text import Text
 
+from eda_core.messages.values import SUCCESS
 from eda_tools.cli.output import jsonable, safe
+from eda_tools.messages.delivery import BEGINNING
 
 STYLES: Final = {
     "event": "bold green",
@@ -27,6 +31,13 @@ STYLES: Final = {
 }
 #: Characters of a payload in one line.
 _SHORT: Final = 60
+#: Columns from which on names are padded to ``_NAME`` columns, and labelled conversations to ``_LABELLED``.
+_WIDE: Final = 100
+_NAME: Final = 30
+_LABELLED: Final = 46
+#: Columns that are too few for a part of a text: it goes on in the next line.
+_LITTLE: Final = 20
+_ABBREVIATED: Final = {"configuration": "config"}
 
 #: Properties that the heading shows, or that are of no use to people.
 _LEFT_OUT: Final = ("content_type", "delivery_mode", "correlation_id", "reply_to")
@@ -61,7 +72,7 @@ def as_text(fields: Mapping[str, Any], *, payload: bool = True, body: bytes | No
     properties = {name: value for name, value in fields["properties"].items() if name not in _LEFT_OUT}
     headers = {name: value for name, value in fields["headers"].items() if name not in ("conversation_id", "status")}
     for name, value in (properties | headers).items():
-        append_row(text, name, value if isinstance(value, str) else _compact(value), "dim")
+        append_row(text, name, value if isinstance(value, str) else compact(value), "dim")
     if payload:
         text.append("\n")
         if "payload" in fields:
@@ -71,18 +82,87 @@ def as_text(fields: Mapping[str, Any], *, payload: bool = True, body: bytes | No
     return text
 
 
-def as_line(fields: Mapping[str, Any]) -> Text:
-    """A message in one line: time, kind, key, conversation, and the beginning of the payload."""
-    kind = fields["kind"]
-    text = Text().append(f"{_clock(fields['received'])} ", style="dim")
-    text.append(f"{kind:<7} ", style=STYLES.get(kind, ""))
-    text.append(safe(fields["name"]), style="bold")
-    append_status(text, fields.get("status"))
-    if fields.get("conversation_id"):
-        text.append(f" {safe(fields['conversation_id'])}", style="dim")
-    if "payload" in fields:
-        text.append(f" {summary(fields['payload'])}")
-    return text
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A message in one line, for lists. On a narrow screen the line goes on, indented, below.
+
+    Attributes:
+        service: who published it; "" if unknown.
+        conversation: its beginning is shown.
+        label: is shown behind the conversation, for example the name of a file.
+        text: the end of the line. It is cut off where the line ends, if there is room for a part of it. That of a
+            failure is shown whole.
+        bad: whether the message tells of a failure.
+    """
+
+    time: datetime.datetime
+    service: str
+    kind: str
+    name: str
+    conversation: str
+    text: str = ""
+    status: str = ""
+    label: str = ""
+    bad: bool = False
+
+    def drawn(self, width: int) -> Text:
+        """The line for a screen of ``width`` columns. Unprintable characters are escaped."""
+        wide = width >= _WIDE
+        style = "bold red" if self.bad else STYLES.get(self.kind, "").removeprefix("bold ")
+        cells = [
+            Text(_clock(self.time), "dim"),
+            Text(f"{safe(self.service) or '-':<12}", "bold"),
+            Text(f"{_ABBREVIATED.get(self.kind, self.kind):<7}", style),
+            Text(f"{safe(self.name):<{_NAME if wide else 0}}", style),
+        ]
+        if self.conversation or self.label:
+            conversation = f"{safe(self.conversation)[:BEGINNING]} {safe(self.label)}".strip()
+            cells.append(
+                Text(f"{conversation:<{_LABELLED if wide and self.label and (self.text or self.status) else 0}}", "dim")
+            )
+        if self.status:
+            cells.append(Text(safe(self.status), style="green" if self.status == SUCCESS else "bold red"))
+        line = Text("  ").join(cells)
+        if self.text:
+            room = width - len(line) - 2
+            whole = safe(self.text)
+            text = whole if self.bad else shortened(whole, room if room >= _LITTLE else _SHORT)
+            line = Text("  ").join((line, Text(text, style="bold red" if self.bad else "")))
+        line.rstrip()
+        return _folded(line, width)
+
+
+def _folded(line: Text, width: int) -> Text:
+    """``line`` in as many lines as it needs, of which all but the first are indented."""
+    if len(line) <= width:
+        return line
+    console, indent = Console(width=width, color_system=None), " " * (14 if width >= 60 else 2)
+    first = line.wrap(console, width)[0]
+    rest = line[len(first) :]
+    rest = rest[len(rest) - len(rest.plain.lstrip(" ")) :]
+    return Text(f"\n{indent}").join((first, *rest.wrap(console, max(10, width - len(indent)))))
+
+
+def as_line(fields: Mapping[str, Any], width: int, text: str | None = None) -> Text:
+    """A message in one line: time, service, kind, key, conversation, and the beginning of the payload.
+
+    Args:
+        width: columns of the screen.
+        text: shown instead of the payload.
+    """
+    invalid = fields["kind"] == "invalid"
+    if text is None:
+        text = str(fields["error"]) if invalid else compact(fields["payload"])
+    return Line(
+        fields["received"],
+        str(fields["properties"].get("app_id") or ""),
+        fields["kind"],
+        fields["name"],
+        fields.get("conversation_id") or "",
+        text,
+        fields.get("status") or "",
+        bad=invalid,
+    ).drawn(width)
 
 
 def append_status(text: Text, status: object) -> None:
@@ -93,7 +173,7 @@ def append_status(text: Text, status: object) -> None:
 
 def summary(payload: Any) -> str:
     """The beginning of a payload in one line."""
-    return shortened(safe(_compact(payload)), _SHORT)
+    return shortened(safe(compact(payload)), _SHORT)
 
 
 def payload_text(payload: Any) -> Text:
@@ -126,7 +206,8 @@ def append_row(text: Text, name: str, value: object, style: str = "") -> None:
     text.append(f"\n  {safe(name)}: ", style="dim").append(safe(value), style=style)
 
 
-def _compact(value: Any) -> str:
+def compact(value: Any) -> str:
+    """``value`` as JSON in one line."""
     return json.dumps(jsonable(value), ensure_ascii=False)
 
 
