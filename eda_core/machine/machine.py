@@ -757,6 +757,7 @@ class Machine:
         timeout: float,
         conversation_id: str = "",
         within: DeliveryId | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> list[Effect]:
         """Send a command at once. ``Replied`` brings its result. The first call declares a queue for the results.
 
@@ -767,6 +768,7 @@ class Machine:
                 comes later is dropped.
             conversation_id: by default that of the delivery ``within``, or else a new one.
             within: the delivery whose handler calls, if any. Its acknowledgement waits for the confirm of the command.
+            meta: the ``meta`` of the command.
 
         Raises:
             LocalError: the command cannot be sent (:func:`eda_core.messages.envelope.seal`), or the timeout is wrong.
@@ -782,7 +784,9 @@ class Machine:
         correlation_id = self._correlation_id(ticket)
         if not conversation_id and delivery is not None:
             conversation_id = delivery.message.conversation_id
-        message = Command(command, payload, conversation_id or correlation_id, calls.key, correlation_id)
+        message = Command(
+            command, payload, conversation_id or correlation_id, calls.key, correlation_id, dict(meta or {})
+        )
         sealed = seal(message, self._content_type, self.config.limits)
         self._reserve(delivery, timeout)
         publish = self._stamp(sealed, True, delivery, None, True)
