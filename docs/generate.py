@@ -81,6 +81,8 @@ What a service logs
 A service writes to Python's ``logging``, to the logger ``eda_aio``, ``eda_pika`` or ``eda_kombu``. Each record has the
 attribute ``eda_event``: a name that stays the same when the texts change. To see the life of a service, and the names:
 
+.. test: file logged.py
+
 .. code-block:: python
 
     import logging
@@ -89,6 +91,8 @@ attribute ``eda_event``: a name that stays the same when the texts change. To se
     handler = logging.StreamHandler()
     handler.setFormatter(names)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+.. not run: the times and names are made up; tests/core/machine/test_machine_life.py has these lines
 
 .. code-block:: text
 
