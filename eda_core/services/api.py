@@ -21,9 +21,9 @@ from eda_core.drivers.base import Driver
 from eda_core.drivers.handling import handled_by, run_of
 from eda_core.errors import LocalError, StateError
 from eda_core.journal.recording import RecordingMachine
+from eda_core.machine import events
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Effect
-from eda_core.machine.events import SUSPICIOUS
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
@@ -217,6 +217,7 @@ class ServiceApi(Handlers, Generic[R]):
         checked.add(key)
         if not any(TopicPattern(pattern).matches(key) for pattern in config.commands):
             self.running_driver().warn(
+                events.NO_REPLY_KEY,
                 f"the result of {command.name} cannot come: this service does not subscribe to its reply_to {key!r}; "
                 f"add {key!r} to command_routing_keys, and define on_{key.rpartition('.')[2]}()",
                 command,
@@ -239,7 +240,7 @@ class ServiceApi(Handlers, Generic[R]):
         self._eda_running = driver
         if findings.doubts:
             text = f"{type(self).__name__} may not do what it should{_listed(findings.doubts)}"
-            driver.report(WARNING, text, SUSPICIOUS)
+            driver.report(WARNING, text, events.CHECKED)
         return driver
 
     def running_driver(self) -> Driver:

@@ -15,6 +15,7 @@ from eda_core.criticality import ERROR
 from eda_core.drivers.coroutines import CoroutineDriver, Input
 from eda_core.drivers.handling import run_of
 from eda_core.errors import BufferFull
+from eda_core.machine import events
 from eda_core.machine.effects import Effect
 from eda_core.machine.machine import Machine
 from eda_core.messages.values import AnyMessage
@@ -104,7 +105,7 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
             if run is not None and not run.over:
                 run.not_awaited.append(text)
             elif self._eda_running is not None:
-                self._eda_running.report(ERROR, text)
+                self._eda_running.report(ERROR, text, events.NOT_AWAITED)
 
         return forgotten
 

@@ -36,7 +36,7 @@ def started(kind: type[Forgetful]) -> tuple[Forgetful, Runs, list[tuple[int, str
     service = kind(URLS[0], ["Happened"], ["svc.Do"], "svc")
     driver, _ = running(service)
     reports: list[tuple[int, str]] = []
-    driver.report = lambda level, text: reports.append((level, text))  # type: ignore[method-assign]
+    driver.report = lambda level, text, event: reports.append((level, text))  # type: ignore[method-assign]
     return service, driver, reports
 
 
@@ -143,7 +143,7 @@ def test_a_handler_that_returns_what_it_should_await_fails() -> None:
 
 def test_a_plain_handler_may_return_what_is_to_be_awaited() -> None:
     class Plain(Forgetful):
-        def on_Happened(self, *_: Any) -> Any:  # type: ignore[override]
+        def on_Happened(self, *_: Any) -> Any:
             return self.publish_event("Told", 1, "c")
 
     _, driver, _reports = started(Plain)
