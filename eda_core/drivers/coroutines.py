@@ -125,6 +125,7 @@ class CoroutineDriver(Driver):
                 returned = self.service.handle(message)
                 if isawaitable(returned):
                     returned = await returned
+                run.check_awaited()
             except GeneratorExit:
                 raise
             except _EXITS as error:
@@ -153,10 +154,11 @@ class CoroutineDriver(Driver):
 
     async def _call(self, effect: Effect | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:
-            with handling(self.service, None):  # even if a handler has led to this call
+            with handling(self.service, None) as run:  # even if a handler has led to this call
                 returned = function(*arguments)
                 if isawaitable(returned):
                     await returned
+                run.check_awaited()
         except GeneratorExit:
             raise
         except _EXITS as error:

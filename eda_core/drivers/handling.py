@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from eda_core.errors import Reject
+from eda_core.errors import NotBegun, Reject
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.outcomes import Failed, failure
 from eda_core.messages.values import AnyMessage
@@ -28,6 +28,8 @@ class Run:
         answers: how many results it has published for its message, which is a command.
         failure: the outcome, if it has raised an exception.
         rejection: why it has rejected its message; "" if it has not.
+        not_awaited: an error text for each method of the service that it has called and not awaited.
+        over: whether it has ended.
     """
 
     service: object
@@ -36,12 +38,23 @@ class Run:
     answers: int = 0
     failure: Failed | None = None
     rejection: str = ""
+    not_awaited: list[str] = field(default_factory=list)
+    over: bool = False
 
     def failed(self, error: BaseException) -> None:
         """Note what it has raised."""
         self.failure = failure(error)
         if isinstance(error, Reject):
             self.rejection = self.failure.reason.partition(": ")[2]
+
+    def check_awaited(self) -> None:
+        """Check, at its end, that it has awaited what it called.
+
+        Raises:
+            NotBegun: it has not.
+        """
+        if self.not_awaited:
+            raise NotBegun("; ".join(self.not_awaited))
 
     def name(self) -> str:
         """Return the name of the handler, such as ``Billing.on_ChargeCard``, for a log."""
@@ -61,6 +74,7 @@ def handling(service: object, delivery: DeliveryId | None = None, message: AnyMe
     try:
         yield run
     finally:
+        run.over = True
         _running.reset(token)
 
 

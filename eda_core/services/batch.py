@@ -110,8 +110,9 @@ class EventBatch:
             return
         failed: BaseException | None = None
         try:
-            with handling(self.endpoint, within):
+            with handling(self.endpoint, within) as run:
                 yield [event for _, event in taken]
+                run.check_awaited()
         except Abandoned:
             taken = []  # neither acknowledged nor failed: the broker delivers them again
             raise

@@ -11,21 +11,31 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any, cast
 
+from eda_core.criticality import ERROR
 from eda_core.drivers.coroutines import CoroutineDriver, Input
+from eda_core.drivers.handling import run_of
 from eda_core.errors import BufferFull
+from eda_core.machine import events
 from eda_core.machine.effects import Effect
 from eda_core.machine.machine import Machine
 from eda_core.messages.values import AnyMessage
 from eda_core.services.api import ServiceApi
+from eda_core.services.asked import FINISHED, Asked
 from eda_core.services.batch import EventBatch
 
 
 class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
-    """The base class of services whose methods are awaited."""
+    """The base class of services whose methods are awaited.
+
+    The methods that publish, and ``call``, do nothing until they are awaited or made a task. If a handler, a hook, a
+    timer or the callback of a batch ends and has forgotten an ``await``, it has failed: its message is dead-lettered.
+    Elsewhere that is an error in the local log. ``log``, ``manual_ack``, ``manual_nack`` and ``stop`` have done their
+    work when they return. To await these is good style, but no need.
+    """
 
     _eda_awaits = True
 
-    async def stop(self, timeout: float | None = None) -> None:
+    def stop(self, timeout: float | None = None) -> Coroutine[Any, Any, None]:
         """Ask the service to stop. This returns at once; ``run`` returns when the service has stopped.
 
         Args:
@@ -36,8 +46,11 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
             StateError: the service was not run yet.
         """
         self.running_driver().stop(timeout)
+        return FINISHED
 
-    async def call(self, command: str, message: Any, timeout: float = 30.0, conversation_id: str = "") -> Any:
+    def call(
+        self, command: str, message: Any, timeout: float = 30.0, conversation_id: str = ""
+    ) -> Coroutine[Any, Any, Any]:
         """Send a command at once, and wait for its result.
 
         The result comes to this worker, and only as long as its link lasts. If a result must not be lost with a link or
@@ -57,6 +70,9 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
             PublishError: no service receives the command, or this service has stopped.
             LocalError: the command cannot be sent. The text says why.
         """
+        return Asked(self._eda_call(command, message, timeout, conversation_id), self._eda_forgotten())
+
+    async def _eda_call(self, command: str, message: Any, timeout: float, conversation_id: str) -> Any:
         driver, within = self.running_driver(), self.handled_delivery()
         machine = driver.machine
         call = partial(machine.call, command, timeout=timeout, conversation_id=conversation_id, within=within)
@@ -65,13 +81,33 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
     def running_driver(self) -> CoroutineDriver:
         return cast(CoroutineDriver, super().running_driver())
 
-    async def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> None:
+    def publish_message(
+        self, message: AnyMessage, *, mandatory: bool, immediate: bool = False
+    ) -> Coroutine[Any, Any, None]:
+        return Asked(self._eda_publish(message, mandatory, immediate), self._eda_forgotten())
+
+    async def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
         driver = self.running_driver()
         publish = partial(self.publishing(message, mandatory=mandatory, immediate=immediate), machine=driver.machine)
         await driver.request(_copied_if_it_waits(publish, message))
 
-    async def make_input(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:
+    def make_input(
+        self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True
+    ) -> Coroutine[Any, Any, None]:
         self.make_input_now(call, waits=waits)
+        return FINISHED
+
+    def _eda_forgotten(self) -> Callable[[str], None]:
+        """Return what to call if the user code that runs now does not await what it has called."""
+        run = run_of(self)
+
+        def forgotten(text: str) -> None:
+            if run is not None and not run.over:
+                run.not_awaited.append(text)
+            elif self._eda_running is not None:
+                self._eda_running.report(ERROR, text, events.NOT_AWAITED)
+
+        return forgotten
 
 
 def _copied_if_it_waits(make: Callable[..., list[Effect]], value: Any) -> Input:
@@ -96,17 +132,25 @@ def _copied_if_it_waits(make: Callable[..., list[Effect]], value: Any) -> Input:
 class CoroutineBatch(EventBatch):
     __doc__ = EventBatch.__doc__
 
-    async def push(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+    endpoint: CoroutineService
+
+    def push(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> Coroutine[Any, Any, None]:
         """Add the event that is being handled, with the arguments of its handler. Await the callback if it is full now.
 
         Raises:
             LocalError: ``meta`` is not the one that the handler was given.
         """
+        return Asked(self._push(payload, conversation_id, meta), self.endpoint._eda_forgotten())
+
+    async def _push(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
         if self._add(payload, conversation_id, meta):
             await self.expire()
 
-    async def expire(self) -> None:
+    def expire(self) -> Coroutine[Any, Any, None]:
         """Await the callback with the events that there are, if any."""
+        return Asked(self._expire(), self.endpoint._eda_forgotten())
+
+    async def _expire(self) -> None:
         with self._taken() as events:
             if events:
                 returned = self.callback(events)

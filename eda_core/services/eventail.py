@@ -164,7 +164,7 @@ class EventailService(EventailNames, ServiceApi[R], Generic[R]):
 class EventailCoroutines(EventailService[Coroutine[Any, Any, None]], CoroutineService):
     """The names of eventail's asynchronous services, for services whose methods are awaited."""
 
-    async def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
+    def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> Coroutine[Any, Any, None]:
         """Ask the service to stop. This returns at once; ``run`` returns when the service has stopped.
 
         Args:
@@ -175,7 +175,7 @@ class EventailCoroutines(EventailService[Coroutine[Any, Any, None]], CoroutineSe
             LocalError: the timeout is not a number of seconds, or ``reconnect`` is true.
             StateError: the service was not run yet.
         """
-        await super().stop(time_to_stop(timeout, reconnect))
+        return super().stop(time_to_stop(timeout, reconnect))
 
 
 def time_to_stop(timeout: float | None, reconnect: bool) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pamqp.commands import Basic
 
+from eda_core.criticality import WARNING
 from eda_core.drivers.answers import REMEMBERED, Answers
 from eda_core.drivers.handling import Run
 from eda_core.errors import Reject
@@ -27,7 +28,7 @@ class Bench:
 
     Attributes:
         driver: its driver.
-        reports: what it has written to the local log.
+        reports: the warnings and worse that it has written to the local log.
     """
 
     def __init__(self, driver: Any, answer: Callable[[Any], Any]) -> None:
@@ -37,8 +38,9 @@ class Bench:
         self.tag = 0
         self.driver.report = self._report
 
-    def _report(self, level: int, text: str) -> None:
-        self.reports.append(text)
+    def _report(self, level: int, text: str, event: str) -> None:
+        if level <= WARNING:
+            self.reports.append(text)
 
     def deliver(self, exchange: str, name: str, **properties: Any) -> None:
         headers = {"conversation_id": "c-1", **properties.pop("headers", {})}
