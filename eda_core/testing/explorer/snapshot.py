@@ -267,7 +267,8 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     Machine: {
         **dict.fromkeys(("config", "_random", "_stale", "_token"), None),
         "_ask_due": _time,
-        "_logs": None,  # nothing depends on logs
+        # nothing depends on logs and warnings
+        **dict.fromkeys(("_logs", "_received", "_waits_since", "_warn_due"), None),
     },
     Connection: {
         **dict.fromkeys(("_config", "epoch", "_random", "_wanted", "_added"), None),
