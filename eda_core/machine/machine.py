@@ -98,9 +98,9 @@ class Machine:
     """
 
     __slots__ = (
-        *"_ask_due _asked _blamed _broker _calls _calls_wanted _configured _connection".split(),
-        *"_content_type _deliveries _holds _library _logs _outbox _random _stale _starved _token config".split(),
-        *"_received _waits_since _warn_due".split(),
+        *"_ask_due _asked _blamed _broker _calls _calls_wanted _configured _connection _consuming".split(),
+        *"_content_type _deliveries _holds _library _logs _outbox _publishing _random _stale _starved".split(),
+        *"_received _token _waits_since _warn_due config".split(),
     )
 
     def __init__(
@@ -134,6 +134,7 @@ class Machine:
         #: not told yet that there is space again.
         self._starved = self._calls_wanted = False
         self._connection = Connection(config, random)
+        self._consuming, self._publishing = self._connection.consuming, self._connection.publishing
         self._logs = Logs(config, wall_offset)
         self._outbox = Outbox(config)
         self._calls = Calls(reply_key(config.service, token, config.commands), config.buffer)
@@ -269,8 +270,16 @@ class Machine:
                 self._logs.opened(epoch, effects)
             else:
                 self._outbox.channel_opened()
+                self._connection.watch(now, reopening=False)
                 self._proceed(now, effects)
         return effects
+
+    def alive(self, epoch: Epoch, now: float, *, channel: str) -> list[Effect]:
+        """Report a sign of life from the broker on a channel, as an effect ``Probe`` asks for it."""
+        if not self._is_stale(epoch):
+            silence = self._consuming if channel == CONSUMING else self._publishing
+            silence.heard = now
+        return []
 
     def consumer_cancelled(self, epoch: Epoch, consumer_tag: str, now: float) -> list[Effect]:
         """Report that the broker has cancelled a consumer. The link is closed and opened again.
@@ -284,12 +293,14 @@ class Machine:
         if self._is_stale(epoch) or self._connection.state in WITHOUT_LINK:
             return []
         self._outbox.block(now)
+        self._connection.watch(now, blocked=True)
         return [Report(WARNING, f"the broker blocks publishing: {reason}", BLOCKED)]
 
     def unblocked(self, epoch: Epoch, now: float) -> list[Effect]:
         """Report that the broker does not block publishing any more."""
         effects: list[Effect] = []
         if not self._is_stale(epoch) and self._outbox.unblock(now):
+            self._connection.watch(now, blocked=False)
             effects.append(Report(NOTICE, "the broker takes publishes again", UNBLOCKED))
             self._proceed(now, effects)
         return effects
@@ -312,6 +323,7 @@ class Machine:
         outbox = self._outbox
         if NOT_FOUND in reason and not outbox.are_missing(outbox.exchanges()):
             return self._give_up_link(epoch, f"channel closed: {reason}", now)  # the next link declares it again
+        self._connection.watch(now, reopening=True)
         effects: list[Effect] = [OpenChannel(epoch, PUBLISHING)]
         several = outbox.unconfirmed() > 1
         culprit, dropped = outbox.channel_closed(now)
@@ -512,6 +524,7 @@ class Machine:
         if epoch != connection.epoch or connection.state not in SERVING or not deliveries.in_flight.is_next(tag):
             self._stale += 1
             return []
+        self._consuming.heard = now
         if self._calls.subscribed and routing_key == self._calls.key:
             return self._result(epoch, tag, exchange, routing_key, properties, body, now)
         if connection.state is DRAINING:  # the broker sent it before our Cancel came; another worker will get it
@@ -676,6 +689,7 @@ class Machine:
             return effects
         safe = self._outbox.confirmed(tag, multiple)
         if safe:
+            self._publishing.heard = now
             self._connection.progress = True
         for publish in safe:
             if publish.ticket is not None:
@@ -696,6 +710,8 @@ class Machine:
             return effects
         delay = self.config.retry_delay
         count, unwanted = self._outbox.refused(tag, multiple, now + delay)
+        if count or unwanted:
+            self._publishing.heard = now
         if count:
             text = f"the broker refused {count} publish(es), sending again in {delay:g} s"
             effects.append(Report(WARNING, text, PUBLISH_REFUSED))
@@ -719,6 +735,7 @@ class Machine:
         """Report that the broker has returned a mandatory message as unroutable. Its confirm follows."""
         if self._is_stale(epoch):
             return []
+        self._publishing.heard = now
         if not exchange:  # it was to be tried again; the next link declares the queues again
             return self._give_up_link(epoch, f"the queue {routing_key} is gone", now)
         calls = self._calls

@@ -89,6 +89,10 @@ class ServiceApi(Handlers, Generic[R]):
     DELIVERY_LIMIT: ClassVar[int] = 20
     #: The heartbeat to propose to the broker, seconds. With 0 there are none, and nobody notices a vanished broker.
     HEARTBEAT: ClassVar[int] = 20
+    #: For how long the broker may send nothing before it is asked whether it still works, seconds; 0: never. It has
+    #: ``PROBE_TIMEOUT`` seconds to answer. Then the service connects to the next URL.
+    PROBE_INTERVAL: ClassVar[float] = 4
+    PROBE_TIMEOUT: ClassVar[float] = 4
     #: The time until a publish that the broker refused is sent again, seconds.
     RETRY_DELAY: ClassVar[float] = 15
     #: How long a resource alarm of the broker may last before another broker is tried, seconds.
@@ -152,6 +156,8 @@ class ServiceApi(Handlers, Generic[R]):
             "queue_type": self.QUEUE_TYPE,
             "delivery_limit": self.DELIVERY_LIMIT,
             "heartbeat": self.HEARTBEAT,
+            "probe_interval": self.PROBE_INTERVAL,
+            "probe_timeout": self.PROBE_TIMEOUT,
             "retry_delay": self.RETRY_DELAY,
             "blocked_timeout": self.BLOCKED_TIMEOUT,
             "buffer": self.BUFFER,

@@ -21,6 +21,8 @@ These stand at the top of a page:
 
 ``.. page: after PAGE``
     The files of the other page are there at the beginning.
+``.. page: on RabbitMQ``
+    The page is run on RabbitMQ, with the command ``rabbitmqctl``, and not on the embedded broker.
 ``.. page: tested by FILE``
     Another test runs or compares the blocks of this page.
 """
@@ -79,6 +81,7 @@ class Page:
     Attributes:
         path: from the root of the checkout.
         after: the path of the page whose files are there at the beginning; "" without one.
+        on_rabbitmq: whether it is run on RabbitMQ.
         tested_by: the path of the test that looks after the blocks of this page; "" if the page itself is run.
     """
 
@@ -86,21 +89,24 @@ class Page:
     text: str
     after: str = ""
     tested_by: str = ""
+    on_rabbitmq: bool = False
     blocks: list[Block] = field(default_factory=list)
 
 
 def read_page(path: Path) -> Page:
     """Read a document and its blocks."""
     name, text = path.relative_to(ROOT).as_posix(), path.read_text("utf-8")
-    after = tested_by = ""
+    after, tested_by, on_rabbitmq = "", "", False
     for order in _PAGE.findall(text):
         if order.startswith("after "):
             after = (path.parent / order.removeprefix("after ")).resolve().relative_to(ROOT).as_posix()
         elif order.startswith("tested by "):
             tested_by = order.removeprefix("tested by ")
+        elif order == "on RabbitMQ":
+            on_rabbitmq = True
         else:
             raise ValueError(f"{name}: the comment '.. page: {order}' means nothing; see tests/docs/blocks.py")
-    return Page(name, text, after, tested_by, blocks_of(name, text))
+    return Page(name, text, after, tested_by, on_rabbitmq, blocks_of(name, text))
 
 
 def blocks_of(name: str, text: str) -> list[Block]:

@@ -14,13 +14,14 @@ import re
 import signal
 import socket
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from eda_tools.broker import EmbeddedBroker
 from tests.docs.blocks import ROOT, Block, Page, read_page
+from tests.support.rabbitmq import RabbitNode
 from tests.support.services import Record, environment, within
 from tests.support.signals import inherited
 
@@ -134,14 +135,14 @@ def commands_of(block: Block) -> list[tuple[str, list[str]]]:
 class Player:
     """Runs the blocks of one page in ``directory``."""
 
-    def __init__(self, page: Page, directory: Path, broker: EmbeddedBroker) -> None:
+    def __init__(self, page: Page, directory: Path, port: int, consumers: Callable[[], int]) -> None:
         self.page = page
         self.directory = directory
-        self.broker = broker
-        self.ports = {"5672": str(broker.port), "8000": str(_free_port())}
+        self.consumers = consumers
+        self.ports = {"5672": str(port), "8000": str(_free_port())}
         self.running: list[Process] = []
         self.settings = {
-            **environment(broker.url.replace("//", "//guest:guest@")),
+            **environment(f"amqp://guest:guest@127.0.0.1:{port}/"),
             "NO_COLOR": "1",
             "COLUMNS": "100",
             "PYTHONUNBUFFERED": "1",
@@ -173,8 +174,7 @@ class Player:
             last = number == len(commands_of(block)) - 1
             orders = block.orders if last else ()
             if export := _EXPORT.fullmatch(command):
-                if export[1] != "EDA_AMQP_URL":
-                    self.settings[export[1]] = self.on_our_ports(export[2].strip("'\""))
+                self.settings[export[1]] = self.on_our_ports(export[2].strip("'\""))
             elif "output" in orders:
                 await self.find(command, block).prints([self.on_our_ports(line) for line in expected], block)
             elif "stop" in orders:
@@ -199,10 +199,10 @@ class Player:
         if not again:
             for process in [process for process in self.running if process.command == command]:
                 await self.stop(process)
-        consumers = self.consumers()
+        consumers = None if expected else self.consumers()
         process = await self.start(command)
         self.running.append(process)
-        if expected:
+        if consumers is None:
             await process.prints([self.on_our_ports(line) for line in expected], block)
         else:
             async with asyncio.timeout(COMMAND_TIMEOUT):
@@ -256,10 +256,6 @@ class Player:
             process.lines.all
         )
 
-    def consumers(self) -> int:
-        model = self.broker.broker
-        return sum(len(model.consumers(queue)) for queue in model.queue_names())
-
 
 def earlier_files(page: Page) -> list[Block]:
     """Return the files of the pages before this one, the first page first."""
@@ -287,8 +283,28 @@ def _programs(directory: Path) -> Path:
 
 
 async def play(page: Page, directory: Path) -> None:
-    """Run the blocks of a page. A failure names the block."""
+    """Run the blocks of a page on the embedded broker. A failure names the block."""
+    async with EmbeddedBroker() as broker:
+        model = broker.broker
+
+        def consumers() -> int:
+            return sum(len(model.consumers(queue)) for queue in model.queue_names())
+
+        await _play(page, directory, broker.port, consumers)
+
+
+async def play_on_rabbitmq(page: Page, directory: Path, node: RabbitNode) -> None:
+    """Run the blocks of a page on a node of RabbitMQ. What goes on in the background has to print something."""
+
+    def consumers() -> int:
+        pytest.fail(f"{page.path}: let the page say what the command in the background prints when it is ready")
+
+    (directory / "bin").mkdir()
+    node.write_ctl(directory / "bin" / "rabbitmqctl")
+    await _play(page, directory, node.port, consumers)
+
+
+async def _play(page: Page, directory: Path, port: int, consumers: Callable[[], int]) -> None:
     (directory / "project").mkdir()
-    async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(EmbeddedBroker())
-        await within(Player(page, directory / "project", broker).play(), f"{page.path} as a whole", PAGE_TIMEOUT)
+    player = Player(page, directory / "project", port, consumers)
+    await within(player.play(), f"{page.path} as a whole", PAGE_TIMEOUT)

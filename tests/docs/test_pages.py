@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import ROOT, Block, Page, blocks_of, read_page
-from tests.docs.playing import play
+from tests.docs.playing import play, play_on_rabbitmq
+from tests.support.rabbitmq import RabbitNode
 
 PAGES = [
     page
@@ -20,9 +21,19 @@ PAGES = [
 RUN = [page for page in PAGES if not page.tested_by]
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda page: page.path)
+@pytest.mark.parametrize("page", [page for page in RUN if not page.on_rabbitmq], ids=lambda page: page.path)
 def test_the_blocks_of_a_page_run_as_it_says(page: Page, tmp_path: Path) -> None:
     asyncio.run(play(page, tmp_path))
+
+
+def test_the_operator_prepares_rabbitmq_as_the_page_says(rabbitmq: RabbitNode, tmp_path: Path) -> None:
+    (page,) = [page for page in RUN if page.on_rabbitmq]
+    try:
+        asyncio.run(play_on_rabbitmq(page, tmp_path, rabbitmq))
+    finally:
+        rabbitmq.ctl("delete_vhost", "shop")
+        for user in ("mailer", "operator"):
+            rabbitmq.ctl("delete_user", user)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.tested_by], ids=lambda page: page.path)

@@ -17,6 +17,7 @@ import os
 import random
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -422,6 +423,13 @@ class RabbitNode:
         """
         command = [str(self._server.with_name("rabbitmqctl")), "-q", "-n", self.name, *args]
         return self._run(command, f"rabbitmqctl {' '.join(args)}", timeout)
+
+    def write_ctl(self, path: Path) -> None:
+        """Write a program that is rabbitmqctl for this node, for those who know its name only."""
+        settings = [f"{name}={value}" for name, value in self._env.items()]
+        command = ["env", "-i", *settings, str(self._server.with_name("rabbitmqctl")), "-q", "-n", self.name]
+        path.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', "utf-8")
+        path.chmod(0o755)
 
     def _run(self, command: list[str], what: str, timeout: float) -> str:
         try:
