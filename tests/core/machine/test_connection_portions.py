@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pamqp import base
 from pamqp.commands import Basic, Queue
@@ -14,7 +16,7 @@ from tests.core.kit import Bench, kinds, of, only
 NAMES = [f"Event{number}" for number in range(2 * PORTION + 7)]
 
 
-def binding(**settings: object) -> tuple[Bench, Declare]:
+def binding(**settings: Any) -> tuple[Bench, Declare]:
     """A bench that has begun to bind, with the first portion."""
     bench = Bench(events=NAMES, commands=[], connect_timeout=12.0, **settings)
     bench.connect()
