@@ -429,6 +429,7 @@ def settings_page() -> str:
         text += "   * - name\n     - default\n     - meaning\n"
         for comment, attribute, default in found:
             meaning = " ".join(line.strip().removeprefix("#: ") for line in comment.splitlines())
+            meaning = re.sub(r":meth:`(\w+)`", r"``\1()``", meaning)
             text += f"   * - ``{attribute}``\n     - ``{default}``\n     - {meaning}\n"
         text += "\n"
     return text.rstrip("\n") + "\n"
@@ -440,7 +441,7 @@ def options_page() -> str:
     text = f"{OPTIONS_HEAD}{'=' * len(title)}\n{title}\n{'=' * len(title)}\n\n{OPTIONS_TEXT}"
     for name in TOOLS:
         text += f"\n.. sphinx_argparse_cli::\n   :module: tool_parsers\n   :func: {name}\n   :prog: eda {name}\n"
-        text += f"   :title: eda {name}\n   :group_title_prefix: {name}\n"
+        text += f"   :title: eda {name}\n   :group_title_prefix: {name}\n   :epilog: ``--help`` has examples.\n"
     return text
 
 
