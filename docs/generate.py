@@ -424,13 +424,15 @@ def settings_page() -> str:
     text = SETTINGS_HEAD
     for title, module, name in _WITH_SETTINGS:
         (source,) = re.findall(rf"^class {name}\b.*?(?=^class |\Z)", _source(module), re.MULTILINE | re.DOTALL)
-        found = re.findall(r"((?:^    #: .+\n)+)    ([A-Z_]+): \S.*? = (.+)$", source, re.MULTILINE)
+        groups = re.findall(r"((?:^    #: .+\n)+)((?:^    [A-Z_]+: \S.*? = .+\n)+)", source, re.MULTILINE)
         text += f"{_title(title).lstrip()}.. list-table::\n   :header-rows: 1\n   :widths: 24 20 56\n\n"
         text += "   * - name\n     - default\n     - meaning\n"
-        for comment, attribute, default in found:
+        for comment, attributes in groups:
             meaning = " ".join(line.strip().removeprefix("#: ") for line in comment.splitlines())
             meaning = re.sub(r":meth:`(\w+)`", r"``\1()``", meaning)
-            text += f"   * - ``{attribute}``\n     - ``{default}``\n     - {meaning}\n"
+            for attribute, default in re.findall(r"^    ([A-Z_]+): \S.*? = (.+)$", attributes, re.MULTILINE):
+                text += f"   * - ``{attribute}``\n     - ``{default}``\n     - {meaning}\n"
+                meaning = "See above."
         text += "\n"
     return text.rstrip("\n") + "\n"
 
