@@ -424,12 +424,15 @@ def settings_page() -> str:
     text = SETTINGS_HEAD
     for title, module, name in _WITH_SETTINGS:
         (source,) = re.findall(rf"^class {name}\b.*?(?=^class |\Z)", _source(module), re.MULTILINE | re.DOTALL)
-        found = re.findall(r"((?:^    #: .+\n)+)    ([A-Z_]+): \S.*? = (.+)$", source, re.MULTILINE)
+        groups = re.findall(r"((?:^    #: .+\n)+)((?:^    [A-Z_]+: \S.*? = .+\n)+)", source, re.MULTILINE)
         text += f"{_title(title).lstrip()}.. list-table::\n   :header-rows: 1\n   :widths: 24 20 56\n\n"
         text += "   * - name\n     - default\n     - meaning\n"
-        for comment, attribute, default in found:
+        for comment, attributes in groups:
             meaning = " ".join(line.strip().removeprefix("#: ") for line in comment.splitlines())
-            text += f"   * - ``{attribute}``\n     - ``{default}``\n     - {meaning}\n"
+            meaning = re.sub(r":meth:`(\w+)`", r"``\1()``", meaning)
+            for attribute, default in re.findall(r"^    ([A-Z_]+): \S.*? = (.+)$", attributes, re.MULTILINE):
+                text += f"   * - ``{attribute}``\n     - ``{default}``\n     - {meaning}\n"
+                meaning = "See above."
         text += "\n"
     return text.rstrip("\n") + "\n"
 
@@ -440,7 +443,7 @@ def options_page() -> str:
     text = f"{OPTIONS_HEAD}{'=' * len(title)}\n{title}\n{'=' * len(title)}\n\n{OPTIONS_TEXT}"
     for name in TOOLS:
         text += f"\n.. sphinx_argparse_cli::\n   :module: tool_parsers\n   :func: {name}\n   :prog: eda {name}\n"
-        text += f"   :title: eda {name}\n   :group_title_prefix: {name}\n"
+        text += f"   :title: eda {name}\n   :group_title_prefix: {name}\n   :epilog: ``--help`` has examples.\n"
     return text
 
 

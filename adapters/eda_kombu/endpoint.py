@@ -65,6 +65,7 @@ class Endpoint(EventailNames):
     WINDOW: ClassVar[int] = 500
     #: Seconds for :meth:`close`.
     STOP_TIMEOUT: ClassVar[float] = 10
+    #: When to connect again after a lost connection.
     RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
 
     def __init__(
