@@ -31,7 +31,7 @@ from eda_core.machine.effects import (
     Stopped,
     Unconfigured,
 )
-from eda_core.machine.events import SUSPICIOUS
+from eda_core.machine.events import BLOCKED_LOOP, SUSPICIOUS
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.link import CLOSING
 from eda_core.machine.machine import Machine
@@ -259,15 +259,30 @@ class Driver(ABC):
         result = Result(command.reply_to, payload, command.conversation_id, status, command.correlation_id)
         self.tell(self.machine.publish, result, within=run.delivery, immediate=immediate)
 
-    def warn(self, text: str, message: AnyMessage | None = None) -> None:
+    def check_blocking(self, message: AnyMessage, seconds: float, advice: str) -> None:
+        """Warn if a handler has kept the event loop for so long that the broker may take the service for dead.
+
+        Args:
+            message: the message that it has handled.
+            seconds: how long it has kept the loop.
+            advice: what to do about it, as one clause.
+        """
+        heartbeat = self.machine.config.heartbeat
+        if heartbeat and seconds > heartbeat / 2:
+            text = f"the handler of {message.name} kept the event loop for {seconds:.1f} s, longer than half the "
+            text += f"heartbeat ({heartbeat} s), and no heartbeat was sent meanwhile; {advice}"
+            self.warn(text, message, BLOCKED_LOOP)
+
+    def warn(self, text: str, message: AnyMessage | None = None, event: str = SUSPICIOUS) -> None:
         """Log a warning to the local log and to the bus, unless it is empty.
 
         Args:
             message: the message that it is about.
+            event: the name of the report.
         """
         if text:
             conversation = "" if message is None else message.conversation_id
-            self.report(WARNING, text, SUSPICIOUS)
+            self.report(WARNING, text, event)
             self.tell(self.machine.log, WARNING, text, conversation_id=conversation)
 
     def stop(self, timeout: float | None = None) -> None:
