@@ -13,7 +13,7 @@ from typing import Any
 from pamqp import base, body, frame, header, heartbeat
 from pamqp.commands import Basic, Channel, Confirm, Connection
 
-from eda_core import Ack, Address, Cancel, Connect, Consume, Declare, Nack, OpenChannel, Publish, PublishLog
+from eda_core import Ack, Address, Cancel, Connect, Consume, Declare, Nack, OpenChannel, Probe, Publish, PublishLog
 from eda_core.amqp import read_frame
 from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, login_refusal, reason
 
@@ -29,6 +29,7 @@ class Wire:
         self.longest_silence: float | None = None  # seconds that the peer may be silent
         self.content: Any = None  # the Deliver or Return whose header and body are to come
         self.header, self.body = header.ContentHeader(), bytearray()
+        self.received = 0  # frames
 
     async def handshake(self, asked: Connect) -> None:
         """Log in and agree on limits (section 2.2.4). If this takes too long, the machine closes the link."""
@@ -72,6 +73,7 @@ class Wire:
                 if (size := int.from_bytes(start[3:])) > FRAME_MAX:
                     raise ValueError(f"a frame of {size} bytes")
                 data = start + await self.reader.readexactly(size + 1)
+            self.received += 1
             got: Any
             channel, got = read_frame(data)
             if isinstance(got, Connection.Close):
@@ -122,7 +124,7 @@ class CustomLink(Link):
             channel, method, *message = got
             if isinstance(method, Channel.Close):
                 wire.send(channel, Channel.CloseOk())
-            if isinstance(method, (Channel.Close, Channel.OpenOk)):
+            if isinstance(method, (Channel.Close, Channel.OpenOk, Channel.FlowOk)):
                 message = [CONSUMING if wire is self.consumer else PUBLISHING if channel == 1 else LOGGING]
             self.receive(method.name, method, *message)
 
@@ -158,6 +160,16 @@ class CustomLink(Link):
         self.publisher.send(1 if effect.channel == PUBLISHING else 2, Channel.Open())
         if effect.channel == PUBLISHING:
             self.publisher.send(1, Confirm.Select())
+
+    def probe(self, effect: Probe) -> None:
+        self.wire(effect.channel).send(1, Channel.Flow(True))
+
+    def traffic(self, channel: str) -> tuple[int, int]:
+        wire = self.wire(channel)
+        return wire.received, wire.writer.transport.get_write_buffer_size()
+
+    def wire(self, channel: str) -> Wire:
+        return self.consumer if channel == CONSUMING else self.publisher
 
     def ack(self, effect: Ack) -> None:
         self.consumer.send(1, Basic.Ack(effect.tag, effect.multiple))

@@ -10,6 +10,7 @@ tests/adapters/aio checks that they are called.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from aiormq import Connection as Aiormq
@@ -23,8 +24,8 @@ from eda_core.drivers.login import login_refusal
 class _ReceivedFrames:
     """The frames that come from ``reader``, in the place of aiormq's receiver."""
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader = reader
+    def __init__(self, reader: asyncio.StreamReader, received: Callable[[], None]) -> None:
+        self._reader, self._received = reader, received
 
     def __aiter__(self) -> _ReceivedFrames:
         return self
@@ -36,6 +37,7 @@ class _ReceivedFrames:
             data = start + await read(int.from_bytes(start[3:]) + 1)
         except (asyncio.IncompleteReadError, OSError) as error:
             raise AMQPConnectionError(f"Server connection unexpectedly closed. {error}") from error
+        self._received()
         try:
             return len(data), *read_frame(data)
         except ValueError as error:
@@ -57,14 +59,23 @@ class _Replies:
 
 
 class AmqpConnection(Aiormq):
-    """A connection that no message can end: what cannot be read comes as :class:`eda_core.messages.Unreadable`."""
+    """A connection that no message can end: what cannot be read comes as :class:`eda_core.messages.Unreadable`.
+
+    Attributes:
+        received: how many frames have come.
+    """
+
+    received: int = 0
+
+    def _count(self) -> None:
+        self.received += 1
 
     @staticmethod
     async def _rpc(request: Any, writer: Any, frame_receiver: Any, wait_response: bool = True) -> Any:
         return await Aiormq._rpc(request, writer, _Replies(frame_receiver), wait_response)  # type: ignore[arg-type]
 
     async def _Connection__reader(self, receiver: Any) -> None:
-        await super()._Connection__reader(_ReceivedFrames(receiver.reader))  # type: ignore[misc]
+        await super()._Connection__reader(_ReceivedFrames(receiver.reader, self._count))  # type: ignore[misc]
 
 
 def refusal(url: str, error: BaseException) -> str:

@@ -27,7 +27,20 @@ from pamqp.commands import Channel as Channels
 from pamqp.commands import Connection as Method
 
 from eda_aio.connection import AmqpConnection, refusal
-from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Effect, Nack, OpenChannel, Publish, PublishLog
+from eda_core import (
+    Ack,
+    Cancel,
+    Close,
+    Connect,
+    Consume,
+    Declare,
+    Effect,
+    Nack,
+    OpenChannel,
+    Probe,
+    Publish,
+    PublishLog,
+)
 from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.base import Driver
 from eda_core.drivers.library import library_at_work
@@ -125,8 +138,10 @@ class AioLink(Link):
 
     def perform(self, effect: Effect) -> None:
         """Perform the effect after those before it. Never raises: a failure is reported to the machine."""
-        if isinstance(effect, (Publish, OpenChannel)):  # a blocked connection holds up neither
-            step = self.publish(effect) if isinstance(effect, Publish) else self.open_channel(effect)
+        if isinstance(effect, (Publish, OpenChannel, Probe)):  # a blocked connection, or another wait, holds up none
+            step = self.actions[type(effect)](effect)
+            if step is None:
+                return
             task = asyncio.create_task(step, context=self._context)
             self._publishing.add(task)
             task.add_done_callback(self._publishing.discard)
@@ -178,7 +193,7 @@ class AioLink(Link):
         if address.tls:  # in a thread, because it reads files
             self._ssl = await asyncio.to_thread(address.tls_context, self._ssl, create_default_context)
         consuming, publishing = await self._connection(), await self._connection()
-        self._publishes = publishing
+        self._consumes, self._publishes = consuming, publishing
         self._consumer = await self._channel(consuming, CONSUMING)
         self._consumer.on_consumer_cancel_callbacks.add(self.hear)
         self._publisher = await self._channel(publishing, PUBLISHING)
@@ -253,6 +268,15 @@ class AioLink(Link):
         else:
             self._logger = channel
         self.report_channel_open(effect.channel)
+
+    async def probe(self, effect: Probe) -> None:
+        channel = self._consumer if effect.channel == CONSUMING else self._publisher
+        with suppress(Exception):  # if it is closed meanwhile, that is told elsewhere
+            self.hear(await channel.flow(active=True), effect.channel)
+
+    def traffic(self, channel: str) -> tuple[int, int]:
+        connection = self._consumes if channel == CONSUMING else self._publishes
+        return connection.received, connection.unsent
 
     async def ack(self, effect: Ack) -> None:
         await self._consumer.basic_ack(effect.tag, effect.multiple, wait=False)

@@ -55,6 +55,10 @@ class Endpoint(EventailNames):
 
     #: Seconds. The broker disconnects an endpoint that is not used for longer; it connects again when it is used.
     HEARTBEAT: ClassVar[int] = 30
+    #: While a publish waits: seconds that the broker may send nothing until it is asked whether it still works, 0 for
+    #: never, and seconds that it has to answer. Then the endpoint connects to the next URL.
+    PROBE_INTERVAL: ClassVar[float] = 4
+    PROBE_TIMEOUT: ClassVar[float] = 4
     #: Seconds until a message that the broker refused is sent again.
     RETRY_DELAY: ClassVar[float] = 1
     #: How many messages of ``publish_many`` may be unconfirmed at the same time.
@@ -80,6 +84,8 @@ class Endpoint(EventailNames):
             logical_service,
             hostname=self.HOSTNAME,
             heartbeat=self.HEARTBEAT,
+            probe_interval=self.PROBE_INTERVAL,
+            probe_timeout=self.PROBE_TIMEOUT,
             retry_delay=self.RETRY_DELAY,
             window=self.WINDOW,
             buffer=self.WINDOW,

@@ -21,10 +21,10 @@ from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, Recoverab
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 from pamqp import body, frame, header
-from pamqp.commands import INDEX_MAPPING, Basic
+from pamqp.commands import INDEX_MAPPING, Basic, Channel
 from pamqp.constants import FRAME_MIN_SIZE
 
-from eda_core import Connect, Declare, Effect, OpenChannel, Publish, PublishLog
+from eda_core import Connect, Declare, Effect, OpenChannel, Probe, Publish, PublishLog
 from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.blocking import BlockingDriver
 from eda_core.drivers.library import raised_in
@@ -133,6 +133,7 @@ class KombuLink(Link):
             self._channel.events["basic_ack"].add(self._on_ack)
             self._channel.events["basic_nack"].add(self._on_nack)
             self._channel.events["basic_return"].add(self._on_return)
+            self._channel._callbacks[spec.Channel.FlowOk] = self._on_flow
         except _FAULTS as error:
             code, text = getattr(error, "reply_code", None), str(getattr(error, "reply_text", ""))
             self._lose(error, "" if logged_in else login_refusal(self.asked.url, code, text))
@@ -221,6 +222,14 @@ class KombuLink(Link):
             self._channel.confirm_select()
         self.report_channel_open(effect.channel)
 
+    def probe(self, effect: Probe) -> None:
+        """Ask on the channel for publishing for both: there is one connection, and the other channel may be closed."""
+        self._unsent += frame.marshal(Channel.Flow(True), _PUBLISHES)
+        self.flush()
+
+    def traffic(self, channel: str) -> tuple[int, int]:
+        return self._connection.bytes_recv, 0  # a write waits until the broker reads
+
     def publish(self, effect: Publish) -> None:
         self._send(_PUBLISHES, effect, effect.mandatory)
 
@@ -253,6 +262,10 @@ class KombuLink(Link):
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         self.tell(self.machine.confirmed, tag, multiple=multiple)
+
+    def _on_flow(self, _active: bool) -> None:
+        for channel in (CONSUMING, PUBLISHING):
+            self.receive(Channel.FlowOk.name, None, channel)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         self.driver.publish_call.refused(time.monotonic())

@@ -15,7 +15,7 @@ import pika
 from pamqp import commands
 from pika.exceptions import ChannelClosedByBroker
 
-from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, OpenChannel, Publish, PublishLog
+from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, OpenChannel, Probe, Publish, PublishLog
 from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.drivers.base import Driver
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
@@ -116,7 +116,10 @@ class PikaLink(Link):
         self._connections.append(Connection(asked, then, self._on_closed, self._on_closed, self._loop))
 
     def _channel(self, connection: Connection, name: str, then: Callable[..., None]) -> None:
-        connection.channel(on_open_callback=then).add_on_close_callback(partial(self._on_channel_closed, name))
+        channel = connection.channel(on_open_callback=then)
+        channel.add_on_close_callback(partial(self._on_channel_closed, name))
+        flowing = partial(self.receive, commands.Channel.FlowOk.name)
+        channel.add_callback(lambda frame: flowing(frame.method, name), [_SPEC.Channel.FlowOk], one_shot=False)
 
     # What the broker sends
 
@@ -157,6 +160,14 @@ class PikaLink(Link):
 
     def open_channel(self, effect: OpenChannel) -> None:
         self._follow(self._opening_channel(effect.channel), partial(self.report_channel_open, effect.channel))
+
+    def probe(self, effect: Probe) -> None:
+        channel = self._consumer if effect.channel == CONSUMING else self._publisher
+        channel._send_method(_SPEC.Channel.Flow(True))  # not by flow(), which waits for other replies first
+
+    def traffic(self, channel: str) -> tuple[int, int]:
+        connection = (self._consumer if channel == CONSUMING else self._publisher).connection
+        return connection.bytes_received, connection.unsent
 
     def ack(self, effect: Ack) -> None:
         self._consumer.basic_ack(effect.tag, effect.multiple)

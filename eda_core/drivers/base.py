@@ -17,6 +17,7 @@ from eda_core.drivers.answers import Answers
 from eda_core.drivers.handling import Run
 from eda_core.drivers.timers import Timers
 from eda_core.errors import EdaError, ServiceError, StateError
+from eda_core.machine import events
 from eda_core.machine.effects import (
     BufferAvailable,
     Close,
@@ -31,7 +32,6 @@ from eda_core.machine.effects import (
     Stopped,
     Unconfigured,
 )
-from eda_core.machine.events import BLOCKED_LOOP, SUSPICIOUS
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.link import CLOSING
 from eda_core.machine.machine import Machine
@@ -222,14 +222,14 @@ class Driver(ABC):
             return end
         if not isinstance(message, Command):
             if is_payload(returned) and not isinstance(message, LogRecord):
-                self.warn(_odd_return(run, message, returned, end), message)
+                self.warn(events.RETURN_VALUE, _odd_return(run, message, returned, end), message)
         elif not is_payload(returned):
             if not run.answers and end is not DEFERRED and self._is_ours(message):
-                self.warn(self._answers.ended(run, message), message)
+                self.warn(events.ANSWERS, self._answers.ended(run, message), message)
         elif run.answers:
             text = f"{run.name()} has published a result of {message.name} and returns {_shown(returned)}, "
             text += "which is not published; answer a command once: return its result, or call return_success() or "
-            self.warn(f"{text}return_error()", message)
+            self.warn(events.ANSWERS, f"{text}return_error()", message)
         else:
             try:
                 self._publish_result(run, message, returned, SUCCESS)
@@ -247,11 +247,12 @@ class Driver(ABC):
             try:
                 self._publish_result(run, run.message, {"reason": run.rejection}, ERROR, immediate=True)
             except EdaError as error:
-                self.warn(f"the rejected command {run.message.name} is not answered: {error}", run.message)
+                text = f"the rejected command {run.message.name} is not answered: {error}"
+                self.warn(events.ANSWERS, text, run.message)
 
     def answered(self, run: Run | None, result: Result) -> None:
         """Note that ``run`` has published a result, and warn if it is the second one for its command."""
-        self.warn(self._answers.published(run, result), result)
+        self.warn(events.ANSWERS, self._answers.published(run, result), result)
 
     def _publish_result(
         self, run: Run, command: Command, payload: object, status: str, *, immediate: bool = False
@@ -271,19 +272,17 @@ class Driver(ABC):
         if heartbeat and seconds > heartbeat / 2:
             text = f"the handler of {message.name} kept the event loop for {seconds:.1f} s, longer than half the "
             text += f"heartbeat ({heartbeat} s), and no heartbeat was sent meanwhile; {advice}"
-            self.warn(text, message, BLOCKED_LOOP)
+            self.warn(events.BLOCKED_LOOP, text, message)
 
-    def warn(self, text: str, message: AnyMessage | None = None, event: str = SUSPICIOUS) -> None:
-        """Log a warning to the local log and to the bus, unless it is empty.
+    def warn(self, event: str, text: str, message: AnyMessage) -> None:
+        """Log a warning about a message to the local log and to the bus, unless it is empty.
 
         Args:
-            message: the message that it is about.
-            event: the name of the report.
+            event: the name of what has happened (docs/log-events.rst).
         """
         if text:
-            conversation = "" if message is None else message.conversation_id
             self.report(WARNING, text, event)
-            self.tell(self.machine.log, WARNING, text, conversation_id=conversation)
+            self.tell(self.machine.log, WARNING, text, conversation_id=message.conversation_id)
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop the service within ``timeout`` seconds, by default within ``Config.stop_timeout``."""

@@ -26,6 +26,7 @@ from eda_core.machine.effects import (
     Effect,
     Nack,
     OpenChannel,
+    Probe,
     Publish,
     PublishLog,
 )
@@ -64,6 +65,7 @@ class Link:
             Consume: self.consume,
             Cancel: self.cancel,
             OpenChannel: self.open_channel,
+            Probe: self._probe_once,
             Ack: self.ack,
             Nack: self.nack,
             Publish: self.publish,
@@ -72,6 +74,8 @@ class Link:
         #: The commands of the last ``Declare``, and the replies to them that have come.
         self._declared: tuple[base.Frame, ...] = ()
         self._replies: list[base.Frame] = []
+        #: What :meth:`traffic` returned at the last ``Probe``, by channel, until the broker has answered.
+        self._probed: dict[str, tuple[int, int]] = {}
 
     # What a transport fills in. Each of these may raise: the failure is reported to the machine.
 
@@ -99,6 +103,17 @@ class Link:
         """Open the channel again that the broker has closed, for ``PUBLISHING`` with confirms.
 
         Then call :meth:`report_channel_open`.
+        """
+        raise NotImplementedError
+
+    def probe(self, effect: Probe) -> Any:
+        """Send ``Channel.Flow`` with ``active`` set on a channel, and pass the reply to :meth:`receive`."""
+        raise NotImplementedError
+
+    def traffic(self, channel: str) -> tuple[int, int]:
+        """Return what has been received on the connection of a channel, and how many bytes wait to be sent there.
+
+        The first number grows with each frame or byte that the broker sends.
         """
         raise NotImplementedError
 
@@ -165,6 +180,7 @@ class Link:
 
     def report_channel_open(self, channel: str) -> None:
         """Tell the machine that a channel is open again."""
+        self._probed.pop(channel, None)
         self.tell(self.machine.channel_opened, channel=channel)
 
     def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
@@ -180,8 +196,8 @@ class Link:
                 command of ``Declare`` must be pamqp's.
             content: if a message comes with the method, its properties (pamqp's, or an object with the same
                 attributes; :class:`eda_core.messages.Unreadable` if they cannot be read) and its body. With
-                ``Channel.Close`` and ``Channel.OpenOk`` comes the name of the channel: ``CONSUMING``, ``PUBLISHING`` or
-                ``LOGGING``.
+                ``Channel.Close``, ``Channel.OpenOk`` and ``Channel.FlowOk`` comes the name of the channel:
+                ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
 
         Raises:
             ValueError: no broker sends this method to a link that is open.
@@ -194,6 +210,21 @@ class Link:
     def _log_unless_congested(self, effect: PublishLog) -> Any:
         """Nothing else bounds logs: no window, and nobody waits for them."""
         return None if self.congested() else self.log(effect)
+
+    def _probe_once(self, effect: Probe) -> Any:
+        """Ask the broker for a sign of life; if it was asked already, look whether a large message is on its way."""
+        channel, (received, unsent) = effect.channel, self.traffic(effect.channel)
+        before = self._probed.get(channel)
+        self._probed[channel] = received, unsent
+        if before is None:
+            return self.probe(effect)
+        if received != before[0] or unsent < before[1]:
+            self.tell(self.machine.alive, channel=channel)
+        return None
+
+    def _report_alive(self, channel: str) -> None:
+        self._probed.pop(channel, None)
+        self.tell(self.machine.alive, channel=channel)
 
     def _begin_to_declare(self, effect: Declare) -> Any:
         self._replies, self._declared = [], effect.commands
@@ -246,6 +277,7 @@ MEANINGS: Final[dict[str, Callable[..., None]]] = {
     "Basic.Cancel": lambda link, it: link.tell(link.machine.consumer_cancelled, _text(it.consumer_tag)),
     "Channel.Close": lambda link, it, channel: link.report_channel_closed(channel, _text(it.reply_text)),
     "Channel.OpenOk": lambda link, it, channel: None if channel == PUBLISHING else link.report_channel_open(channel),
+    "Channel.FlowOk": lambda link, it, channel: link._report_alive(channel),
     "Confirm.SelectOk": lambda link, it: link.report_channel_open(PUBLISHING),
     "Connection.Blocked": lambda link, it: link.tell(link.machine.blocked, _text(it.reason)),
     "Connection.Unblocked": lambda link, it: link.tell(link.machine.unblocked),

@@ -27,6 +27,7 @@ INPUTS: Final = (
     "link_down",
     "channel_closed",
     "channel_opened",
+    "alive",
     "consumer_cancelled",
     "blocked",
     "unblocked",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from eda_core.checks import check_seconds
+from eda_core.checks import check_seconds, is_number
 from eda_core.errors import LocalError
 from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS, JSON, Limits
@@ -38,9 +38,13 @@ class Config:
         prefetch: how many messages may be unacknowledged at once, for each consumer; from 1 to 65535.
         heartbeat: seconds; 10 to 30 suit most networks. With 0 there are none, and nobody notices a peer that has
             vanished.
+        probe_interval: for how long the broker may send nothing before it is asked whether it still works, seconds;
+            0: it is never asked.
+        probe_timeout: how long it may take to answer that before the link is closed, seconds.
         retry_delay: the time until a publish that the broker refused is sent again, seconds.
         blocked_timeout: how long a resource alarm may last before another broker is tried, seconds.
-        connect_timeout: the time from the start of connecting until the service consumes, seconds.
+        connect_timeout: the time from the start of connecting until the broker has answered the first declarations,
+            and then for each further 500 of them, seconds.
         confirm_timeout: how long a publish may wait for its confirm before the link is closed, seconds. The time of a
             resource alarm does not count.
         stop_timeout: how long a stop may take before unfinished messages are left to other workers, seconds.
@@ -72,6 +76,8 @@ class Config:
     limits: Limits = DEFAULT_LIMITS
     prefetch: int = 10
     heartbeat: int = 20
+    probe_interval: float = 4.0
+    probe_timeout: float = 4.0
     retry_delay: float = 15.0
     blocked_timeout: float = 3600.0
     connect_timeout: float = 30.0
@@ -97,6 +103,9 @@ class Config:
                 raise LocalError(f"{name} is {value!r}", hint=f"give a whole number from {lowest} to {highest}")
         for name in _SECONDS:
             check_seconds(name, getattr(self, name))
+        interval = self.probe_interval
+        if not is_number(interval) or not 0 <= interval < float("inf"):
+            raise LocalError(f"probe_interval is {interval!r}", hint="give seconds, or 0 for never")
         for name, kind in _KINDS:
             if not isinstance(getattr(self, name), kind):
                 raise LocalError(f"{name} is {getattr(self, name)!r}", hint=f"give a {kind.__name__}")
@@ -156,7 +165,15 @@ _WHOLE = (
     ("held", 1, 10_000_000),
     ("pid", 0, 2**32),
 )
-_SECONDS = ("retry_delay", "blocked_timeout", "connect_timeout", "confirm_timeout", "stop_timeout", "close_timeout")
+_SECONDS = (
+    "probe_timeout",
+    "retry_delay",
+    "blocked_timeout",
+    "connect_timeout",
+    "confirm_timeout",
+    "stop_timeout",
+    "close_timeout",
+)
 
 _KINDS = (
     ("exclusive_queues", bool),

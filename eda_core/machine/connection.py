@@ -15,9 +15,21 @@ from pamqp import base
 from eda_core.criticality import NOTICE, WARNING
 from eda_core.machine import link
 from eda_core.machine.config import Config
-from eda_core.machine.effects import Cancel, Close, Connect, Consume, Declare, Effect, Report
+from eda_core.machine.effects import (
+    CONSUMING,
+    PUBLISHING,
+    Cancel,
+    Close,
+    Connect,
+    Consume,
+    Declare,
+    Effect,
+    Probe,
+    Report,
+)
 from eda_core.machine.events import LINK_LOST, STOPPING, USED_AS_IS
 from eda_core.machine.identifiers import Epoch
+from eda_core.machine.silence import ASK, GIVE_UP, Silence
 from eda_core.machine.topology import (
     Given,
     Subscription,
@@ -28,6 +40,9 @@ from eda_core.machine.topology import (
     subscriptions,
 )
 from eda_core.urls import redact
+
+#: How many commands a ``Declare`` has at most. Its replies show that the broker gets on with many declarations.
+PORTION: Final = 500
 
 # What has happened in an input
 OPENED: Final = "opened"  # the link is open
@@ -48,12 +63,13 @@ class Connection:
         stop_due: when a stop closes the link although work is unfinished, monotonic seconds; ``None`` without a stop.
         error: why the service ends, if nobody asked it to.
         lost_at: when the last open link was lost, monotonic seconds; ``None`` if there was none.
+        consuming, publishing: how long the broker has been silent on these channels of the open link.
     """
 
     __slots__ = (
-        *"_added _adding _adding_due _config _consuming _due _failures _given _learned _next_url _open_since".split(),
-        *"_random _refused_urls _silent_urls _wanted _was_open".split(),
-        *"epoch error lost_at progress queues state stop_due".split(),
+        *"_added _adding _adding_due _blocked _config _consuming _due _failures _given _learned _next_url".split(),
+        *"_open_since _random _refused_urls _reopening _replies _rest _silent_urls _wanted _was_open".split(),
+        *"consuming epoch error lost_at progress publishing queues state stop_due".split(),
     )
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
@@ -73,6 +89,9 @@ class Connection:
         self._consuming: list[str] = []
         #: The queues of the ``Declare`` that waits for its replies.
         self._added: tuple[Subscription, ...] = ()
+        #: The commands that follow in later ``Declare`` effects of this step, and the replies to the earlier ones.
+        self._rest: tuple[base.Frame, ...] = ()
+        self._replies: tuple[base.Frame, ...] = ()
         #: The state of adding a queue to the open link, and when the replies to its ``Declare`` are overdue.
         self._adding: str = link.NOTHING
         self._adding_due: float | None = None
@@ -84,8 +103,15 @@ class Connection:
         self._silent_urls: set[int] = set()
         self._open_since: float | None = None
         self._was_open = False
-        #: When the present state ends: with the next attempt, or because the link has not opened or closed in time.
+        #: When the present state ends: with the next attempt, or because the link has not opened or closed in time. On
+        #: an open link: when the silence of the broker is looked at next.
         self._due: float | None = None
+        interval, timeout = config.probe_interval, config.probe_timeout
+        self.consuming: Silence = Silence(CONSUMING, interval, timeout)
+        self.publishing: Silence = Silence(PUBLISHING, interval, timeout)
+        #: Whether the broker blocks publishing, and so may read nothing; whether the channel for publishing is being
+        #: opened again.
+        self._blocked = self._reopening = False
 
     # Inputs, all about the present link
 
@@ -100,15 +126,26 @@ class Connection:
         if self.state is link.DECLARING:
             self._added = self._wanted
             first = declarations(self._added, self._config.retry.delays, queue_arguments(self._config))
-            effects.append(Declare(self.epoch, self._given.applied(first)))
+            self._declare(self._given.applied(first), effects)
 
     def declared(self, replies: Sequence[base.Frame], now: float, effects: list[Effect]) -> str | None:
-        """Go on after the replies to a ``Declare``. Raises ``StateError`` if there was none."""
+        """Go on after the replies to a ``Declare``. Raises ``StateError`` if there was none.
+
+        The replies show that the broker gets on, so the next ones have the whole time again.
+        """
         serving = self.state in link.SERVING
+        due = now + self._config.connect_timeout
+        replies = self._replies = (*self._replies, *replies)
+        if self._rest:
+            self._renew(due)
+            self._declare(self._rest, effects)
+            return None
+        self._replies = ()
         if serving:
             self._adding = link.step(link.ADDING, self._adding, link.REPLIED)
         self._go(link.DECLARED)
         if self.state is link.BINDING or self._adding is link.BINDINGS:
+            self._renew(due)
             return self._bind(replies, now, effects)
         if serving:
             self._adding_due = None
@@ -116,7 +153,6 @@ class Connection:
             return ADDED
         if self.state is not link.OPEN:  # it is being closed
             return None
-        self._due = None
         self._open_since = now
         self._was_open = True
         self.progress = False
@@ -198,6 +234,7 @@ class Connection:
         if self.state is link.STOPPED:
             return self._end()
         self._due = now + self._config.close_timeout
+        self._rest = self._replies = ()
         self._adding, self._adding_due = link.step(link.ADDING, self._adding, link.GONE), None
         return CLOSING
 
@@ -248,7 +285,41 @@ class Connection:
         if self.state is link.CLOSING:
             self._go(link.DUE)
             return self._end()
+        if self.state in link.SERVING:
+            return self._look(now, effects)
         return self.give_up(f"no link after {self._config.connect_timeout:g} s", now, effects)
+
+    # Silence
+
+    def watch(self, now: float, *, blocked: bool | None = None, reopening: bool | None = None) -> None:
+        """Watch the channels on which the broker can answer from now on, and no others.
+
+        While a queue is added or a channel opened, the broker's reply to that has a deadline of its own.
+
+        Args:
+            blocked: whether the broker blocks publishing; ``None`` if that has not changed.
+            reopening: whether the channel for publishing is being opened again; ``None`` if that has not changed.
+        """
+        self._blocked = self._blocked if blocked is None else blocked
+        self._reopening = self._reopening if reopening is None else reopening
+        if self.state in link.SERVING:
+            can_answer = not self._blocked and self._adding is link.NOTHING
+            self.consuming.watch(now, can_answer)
+            self.publishing.watch(now, can_answer and not self._reopening)
+            self._due = self._silence_due()
+
+    def _look(self, now: float, effects: list[Effect]) -> str | None:
+        """Ask a silent broker whether it still works, or give up the link if it does not answer."""
+        todo = [(each, each.tick(now)) for each in (self.consuming, self.publishing)]
+        for silence, what in todo:
+            if what is GIVE_UP:
+                return self.give_up(f"the broker has not answered for {silence.waited(now):.0f} s", now, effects)
+        effects.extend(Probe(self.epoch, silence.channel) for silence, what in todo if what is ASK)
+        self._due = self._silence_due()
+        return None
+
+    def _silence_due(self) -> float | None:
+        return min((each.due for each in (self.consuming, self.publishing) if each.due is not None), default=None)
 
     # Steps
 
@@ -266,8 +337,20 @@ class Connection:
         if queues is None:
             return self.give_up("the broker did not name the queues it declared", now, effects)
         self.queues = {**self.queues, **queues}
-        effects.append(Declare(self.epoch, bindings(self._added, queues, self._config.prefetch)))
+        self._declare(bindings(self._added, queues, self._config.prefetch), effects)
         return None
+
+    def _declare(self, commands: tuple[base.Frame, ...], effects: list[Effect]) -> None:
+        """Send the first of these commands, and keep the others for later."""
+        self._rest = commands[PORTION:]
+        effects.append(Declare(self.epoch, commands[:PORTION]))
+
+    def _renew(self, due: float) -> None:
+        """Let the replies to the next ``Declare`` be overdue at ``due``, in monotonic seconds."""
+        if self.state in link.SERVING:
+            self._adding_due = due
+        else:
+            self._due = due
 
     def _add(self, now: float, effects: list[Effect]) -> None:
         """Declare the queues that are wanted but not yet declared on the open link."""
@@ -278,7 +361,8 @@ class Connection:
         if self._adding is not before:
             self._added = missing
             self._adding_due = now + self._config.connect_timeout
-            effects.append(Declare(self.epoch, self._given.applied(declarations(missing, ()))))
+            self._declare(self._given.applied(declarations(missing, ())), effects)
+        self.watch(now)
 
     def _url_after(self, url: int) -> int:
         """Return the next URL in turn, without those that did not answer, if there is another one."""
@@ -298,9 +382,12 @@ class Connection:
 
     def _forget_link(self) -> None:
         self._open_since = None
+        self._blocked = self._reopening = False
+        self.consuming.due = self.publishing.due = None
         self._consuming.clear()
         self.queues = {}
         self._added = ()
+        self._rest = self._replies = ()
         self._adding, self._adding_due = link.step(link.ADDING, self._adding, link.GONE), None
 
     def _end(self) -> str:

@@ -97,6 +97,22 @@ class OpenChannel:
     channel: str
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask the broker for a sign of life: send ``Channel.Flow`` with ``active`` set, which changes nothing.
+
+    Report ``alive`` when ``Channel.FlowOk`` has come. The machine asks again before it gives up the link. Then send
+    nothing more, and report ``alive`` if bytes of the broker have come since the last time, or if it has taken bytes
+    that waited to be sent: it may be busy with a large message.
+
+    Attributes:
+        channel: ``CONSUMING`` or ``PUBLISHING``.
+    """
+
+    epoch: Epoch
+    channel: str
+
+
 #: The epoch of a publish that was not sent yet.
 _NO_LINK: Final = Epoch(0)
 
@@ -309,9 +325,9 @@ def _because(error: str | None) -> str:
 
 
 #: The effects after whose failure the link has to be closed.
-ON_LINK: Final = (Declare, Consume, Cancel, OpenChannel, Publish, Ack, Nack)
+ON_LINK: Final = (Declare, Consume, Cancel, OpenChannel, Probe, Publish, Ack, Nack)
 
-_ForLink = Connect | Declare | Consume | Cancel | OpenChannel | Publish | PublishLog | Ack | Nack | Close
+_ForLink = Connect | Declare | Consume | Cancel | OpenChannel | Probe | Publish | PublishLog | Ack | Nack | Close
 _ForService = Dispatch | Ready | Unconfigured | Returned | PublishDone | Replied | BufferAvailable | Report | Stopped
 #: Any effect.
 Effect = _ForLink | _ForService

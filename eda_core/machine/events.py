@@ -11,9 +11,9 @@ from typing import Final
 # The life of a service
 STARTED: Final = "started"  # NOTICE: the first link is open: versions, broker, queues, prefetch
 CONFIGURED: Final = "configured"  # NOTICE: the handler of a configuration has returned true
+UNCONFIGURED: Final = "unconfigured"  # WARNING: no handler has returned true for a configuration for a long time
 READY: Final = "ready"  # NOTICE: the service receives its messages; ``on_ready`` is called
 RECONNECTED: Final = "reconnected"  # NOTICE: a link is open again, after so many seconds without one
-SUSPICIOUS: Final = "suspicious"  # WARNING or ERROR: the class or a handler may not do what its author means
 STOPPING: Final = "stopping"  # NOTICE: a stop was asked for; the service takes no new messages
 STOPPED: Final = "stopped"  # NOTICE or ERROR: the service has ended: counts, and the error if nobody asked it to stop
 
@@ -39,4 +39,9 @@ INVALID_MESSAGE: Final = "invalid-message"  # EMERGENCY: a delivery is no messag
 CALLBACK_FAILED: Final = "callback-failed"  # ALERT or WARNING: a hook or a timer has raised an exception
 BLOCKED_LOOP: Final = "blocked-loop"  # WARNING: a handler kept the event loop for more than half the heartbeat
 SLOW_HANDLER: Final = "slow-handler"  # WARNING: a link was lost while a handler took longer than the heartbeat
+RETURN_VALUE: Final = "return-value"  # WARNING: a handler has returned a value that means nothing
+ANSWERS: Final = "answers"  # WARNING: a command was answered several times, or not at all
+NO_REPLY_KEY: Final = "no-reply-key"  # WARNING: the result of a command cannot come back to this service
+NOT_AWAITED: Final = "not-awaited"  # ERROR: a method was called outside of handlers and not awaited, so it did nothing
+CHECKED: Final = "checked"  # WARNING: at the start: subscriptions and methods of the service that do not fit together
 LEFT_UNFINISHED: Final = "left-unfinished"  # WARNING: the service ends although handlers still run

@@ -12,7 +12,7 @@ this module decides what that means for the other parts. It knows nothing of soc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pamqp import base
 from pamqp.commands import Basic
@@ -61,6 +61,7 @@ from eda_core.machine.events import (
     RETURNED,
     STARTED,
     UNBLOCKED,
+    UNCONFIGURED,
     UNCONFIRMED,
 )
 from eda_core.machine.events import STOPPED as HAS_STOPPED
@@ -97,8 +98,9 @@ class Machine:
     """
 
     __slots__ = (
-        *"_ask_due _asked _blamed _broker _calls _calls_wanted _configured _connection".split(),
-        *"_content_type _deliveries _holds _library _logs _outbox _random _stale _starved _token config".split(),
+        *"_ask_due _asked _blamed _broker _calls _calls_wanted _configured _connection _consuming".split(),
+        *"_content_type _deliveries _holds _library _logs _outbox _publishing _random _stale _starved".split(),
+        *"_received _token _waits_since _warn_due config".split(),
     )
 
     def __init__(
@@ -118,6 +120,11 @@ class Machine:
         #: When to ask for a configuration again, monotonic seconds, and how often this was done since the last one.
         self._ask_due: float | None = None
         self._asked = 0
+        #: When to warn that the service is not configured yet, and since when it waits for that, monotonic seconds.
+        self._warn_due: float | None = None
+        self._waits_since = 0.0
+        #: The names of the configurations that came meanwhile, as keys.
+        self._received: dict[str, None] = {}
         self._holds = 0
         self._broker = self._library = ""
         self._stale = 0
@@ -127,6 +134,7 @@ class Machine:
         #: not told yet that there is space again.
         self._starved = self._calls_wanted = False
         self._connection = Connection(config, random)
+        self._consuming, self._publishing = self._connection.consuming, self._connection.publishing
         self._logs = Logs(config, wall_offset)
         self._outbox = Outbox(config)
         self._calls = Calls(reply_key(config.service, token, config.commands), config.buffer)
@@ -262,8 +270,16 @@ class Machine:
                 self._logs.opened(epoch, effects)
             else:
                 self._outbox.channel_opened()
+                self._connection.watch(now, reopening=False)
                 self._proceed(now, effects)
         return effects
+
+    def alive(self, epoch: Epoch, now: float, *, channel: str) -> list[Effect]:
+        """Report a sign of life from the broker on a channel, as an effect ``Probe`` asks for it."""
+        if not self._is_stale(epoch):
+            silence = self._consuming if channel == CONSUMING else self._publishing
+            silence.heard = now
+        return []
 
     def consumer_cancelled(self, epoch: Epoch, consumer_tag: str, now: float) -> list[Effect]:
         """Report that the broker has cancelled a consumer. The link is closed and opened again.
@@ -277,12 +293,14 @@ class Machine:
         if self._is_stale(epoch) or self._connection.state in WITHOUT_LINK:
             return []
         self._outbox.block(now)
+        self._connection.watch(now, blocked=True)
         return [Report(WARNING, f"the broker blocks publishing: {reason}", BLOCKED)]
 
     def unblocked(self, epoch: Epoch, now: float) -> list[Effect]:
         """Report that the broker does not block publishing any more."""
         effects: list[Effect] = []
         if not self._is_stale(epoch) and self._outbox.unblock(now):
+            self._connection.watch(now, blocked=False)
             effects.append(Report(NOTICE, "the broker takes publishes again", UNBLOCKED))
             self._proceed(now, effects)
         return effects
@@ -305,6 +323,7 @@ class Machine:
         outbox = self._outbox
         if NOT_FOUND in reason and not outbox.are_missing(outbox.exchanges()):
             return self._give_up_link(epoch, f"channel closed: {reason}", now)  # the next link declares it again
+        self._connection.watch(now, reopening=True)
         effects: list[Effect] = [OpenChannel(epoch, PUBLISHING)]
         several = outbox.unconfirmed() > 1
         culprit, dropped = outbox.channel_closed(now)
@@ -450,8 +469,9 @@ class Machine:
     def deadline(self) -> float | None:
         """Return when to call :meth:`tick` next, in monotonic seconds; it may be past. ``None`` if nothing is due."""
         first = self._connection.deadline()
-        if self._ask_due is not None and (first is None or self._ask_due < first):
-            first = self._ask_due
+        for due in (self._ask_due, self._warn_due):
+            if due is not None and (first is None or due < first):
+                first = due
         due = self._calls.deadline()
         if due is not None and (first is None or due < first):
             first = due
@@ -466,6 +486,8 @@ class Machine:
             self._ask_due = None
             if self._connection.state is OPEN:
                 effects.append(Unconfigured())
+        if self._warn_due is not None and now >= self._warn_due:
+            self._still_waiting(now, effects)
         overdue = self._calls.overdue(now)
         late = "no result came in time"
         effects.extend(Replied(call.ticket, call.command, None, late, timed_out=True) for call in overdue)
@@ -502,12 +524,15 @@ class Machine:
         if epoch != connection.epoch or connection.state not in SERVING or not deliveries.in_flight.is_next(tag):
             self._stale += 1
             return []
+        self._consuming.heard = now
         if self._calls.subscribed and routing_key == self._calls.key:
             return self._result(epoch, tag, exchange, routing_key, properties, body, now)
         if connection.state is DRAINING:  # the broker sent it before our Cancel came; another worker will get it
             return [Nack(epoch, tag, True)]
         effects = deliveries.delivered(epoch, tag, redelivered, exchange, routing_key, properties, body, now)
         if not self._configured:
+            if len(self._received) < _MOST_NAMES:
+                self._received[routing_key] = None
             self._ask_again(now)
         return effects
 
@@ -664,6 +689,7 @@ class Machine:
             return effects
         safe = self._outbox.confirmed(tag, multiple)
         if safe:
+            self._publishing.heard = now
             self._connection.progress = True
         for publish in safe:
             if publish.ticket is not None:
@@ -684,6 +710,8 @@ class Machine:
             return effects
         delay = self.config.retry_delay
         count, unwanted = self._outbox.refused(tag, multiple, now + delay)
+        if count or unwanted:
+            self._publishing.heard = now
         if count:
             text = f"the broker refused {count} publish(es), sending again in {delay:g} s"
             effects.append(Report(WARNING, text, PUBLISH_REFUSED))
@@ -707,6 +735,7 @@ class Machine:
         """Report that the broker has returned a mandatory message as unroutable. Its confirm follows."""
         if self._is_stale(epoch):
             return []
+        self._publishing.heard = now
         if not exchange:  # it was to be tried again; the next link declares the queues again
             return self._give_up_link(epoch, f"the queue {routing_key} is gone", now)
         calls = self._calls
@@ -943,6 +972,8 @@ class Machine:
         connection, config = self._connection, self.config
         self._configured = not config.configurations or not config.wait_for_configuration
         self._ask_due, self._asked = None, 0
+        self._warn_due, self._waits_since = None if self._configured else now + _CONFIGURING, now
+        self._received.clear()
         self._report_link(now, effects)
         self._deliveries.opened(connection.queues, connection.dead_lettering)
         self._logs.opened(connection.epoch, effects)
@@ -989,11 +1020,22 @@ class Machine:
     def _now_configured(self, effects: list[Effect]) -> None:
         if not self._configured:
             self._configured = True
-            self._ask_due, self._asked = None, 0
+            self._ask_due, self._asked, self._warn_due = None, 0, None
             effects.append(Report(NOTICE, "configured", CONFIGURED))
             if self._connection.state is OPEN:
                 self._consume([tag for tag in self._connection.queues if tag != CONFIGURATIONS], effects)
                 self._ready(effects)
+
+    def _still_waiting(self, now: float, effects: list[Effect]) -> None:
+        """Warn that the service is not configured yet: after a while, and then each time after twice as long."""
+        self._warn_due = None
+        if self._connection.state is OPEN:
+            seconds = now - self._waits_since
+            self._warn_due = now + seconds
+            text = f"still waiting for a configuration handler to return True, for {seconds:.0f} s now; received: "
+            text += ", ".join(map(shortened, self._received)) or "nothing"
+            effects.append(Report(WARNING, text, UNCONFIGURED))
+            self._logs.write(WARNING, text, now, effects)
 
     def _ask_again(self, now: float) -> None:
         """Ask for a configuration again after a while, if the last one was of no use."""
@@ -1021,7 +1063,7 @@ class Machine:
     def _forget_link(self, now: float, effects: list[Effect], *, over: bool = False) -> None:
         """Tell all parts that the link is lost."""
         self._logs.lost()
-        self._ask_due = None
+        self._ask_due = self._warn_due = None
         self._deliveries.lose_link(self._connection.epoch, now, effects, blamed=self._blamed, over=over)
         for publish in (*self._outbox.lose_link(), *self._calls.held()):
             self._deliveries.await_again(publish)
@@ -1038,6 +1080,11 @@ class Machine:
         error = "the service stopped before its result came"
         effects.extend(Replied(call.ticket, call.command, None, error) for call in self._calls.abandon())
 
+
+#: Seconds until the first warning that the service is not configured yet.
+_CONFIGURING: Final = 30.0
+#: How many names of configurations such a warning has at most.
+_MOST_NAMES: Final = 10
 
 #: The hooks of a service, by the effect that calls them.
 _HOOKS: dict[type, str] = {Ready: "on_ready", Unconfigured: "on_unconfigured", Returned: "handle_returned_message"}

@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn
 import cbor2
 
 from eda_core.errors import LocalError, PayloadError
+from eda_core.messages.places import culprit, too_deep
 from eda_core.text import shortened
 
 #: The content type of CBOR, the default for what a service publishes.
@@ -33,6 +34,8 @@ _PLAIN: Final = (dict, list, tuple)
 _SPARE_LEVELS: Final = 3
 #: Characters of an error of the CBOR library that are shown. It may quote a key of any length.
 _LONGEST_CAUSE: Final = 200
+#: What the writers raise for a payload that they cannot write.
+_WRITE_ERRORS: Final = (cbor2.CBORError, TypeError, ValueError, OverflowError, RecursionError)
 #: The types of values that hold no other values.
 _LEAVES: Final = frozenset((str, int, float, bool, type(None), bytes))
 
@@ -82,8 +85,11 @@ def encode(payload: object, content_type: str = CBOR, limits: Limits = DEFAULT_L
     plain = _is_plain(payload, limits)
     try:
         body = writer(payload)
-    except (cbor2.CBORError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise PayloadError(f"payload cannot be written as {content_type}: {error}", hint="send plain data") from error
+    except _WRITE_ERRORS as error:
+        where, cause = culprit(payload, error, writer)
+        raise PayloadError(
+            f"payload cannot be written as {content_type}: {where}{cause}", hint="send plain data"
+        ) from error
     size = len(body)
     if size > limits.max_bytes:
         raise PayloadError(
@@ -94,7 +100,10 @@ def encode(payload: object, content_type: str = CBOR, limits: Limits = DEFAULT_L
         try:
             decode(body, content_type, limits)
         except DecodeError as error:
-            raise PayloadError(f"payload would be refused by its receiver: {error}", hint="send plain data") from None
+            where, cause = culprit(payload, error, lambda value: decode(writer(value), content_type, limits))
+            raise PayloadError(
+                f"payload would be refused by its receiver: {where}{cause}", hint="send plain data"
+            ) from None
     return body
 
 
@@ -184,7 +193,12 @@ def _look_closely(payload: object, limits: Limits) -> bool:
         if not level:
             return plain and depth < limits.max_depth - _SPARE_LEVELS
     if any(isinstance(node, _CONTAINERS) for node, _ in level):
-        raise PayloadError(f"payload is nested deeper than {limits.max_depth} levels", hint="flatten it")
+        where, outer = too_deep(payload, limits.max_depth)
+        if outer:
+            raise PayloadError(f"payload contains itself: {where} is {outer}", hint="send plain data")
+        raise PayloadError(
+            f"payload is nested deeper than {limits.max_depth} levels{where and ': '}{where}", hint="flatten it"
+        )
     return False
 
 

@@ -21,9 +21,9 @@ from eda_core.drivers.base import Driver
 from eda_core.drivers.handling import handled_by, run_of
 from eda_core.errors import LocalError, StateError
 from eda_core.journal.recording import RecordingMachine
+from eda_core.machine import events
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Effect
-from eda_core.machine.events import SUSPICIOUS
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
@@ -90,6 +90,10 @@ class ServiceApi(Handlers, Generic[R]):
     DELIVERY_LIMIT: ClassVar[int] = 20
     #: The heartbeat to propose to the broker, seconds. With 0 there are none, and nobody notices a vanished broker.
     HEARTBEAT: ClassVar[int] = 20
+    #: For how long the broker may send nothing before it is asked whether it still works, seconds; 0: never. It has
+    #: ``PROBE_TIMEOUT`` seconds to answer. Then the service connects to the next URL.
+    PROBE_INTERVAL: ClassVar[float] = 4
+    PROBE_TIMEOUT: ClassVar[float] = 4
     #: The time until a publish that the broker refused is sent again, seconds.
     RETRY_DELAY: ClassVar[float] = 15
     #: How long a resource alarm of the broker may last before another broker is tried, seconds.
@@ -161,6 +165,8 @@ class ServiceApi(Handlers, Generic[R]):
             "queue_type": self.QUEUE_TYPE,
             "delivery_limit": self.DELIVERY_LIMIT,
             "heartbeat": self.HEARTBEAT,
+            "probe_interval": self.PROBE_INTERVAL,
+            "probe_timeout": self.PROBE_TIMEOUT,
             "retry_delay": self.RETRY_DELAY,
             "blocked_timeout": self.BLOCKED_TIMEOUT,
             "buffer": self.BUFFER,
@@ -239,6 +245,7 @@ class ServiceApi(Handlers, Generic[R]):
         checked.add(key)
         if not any(TopicPattern(pattern).matches(key) for pattern in config.commands):
             self.running_driver().warn(
+                events.NO_REPLY_KEY,
                 f"the result of {command.name} cannot come: this service does not subscribe to its reply_to {key!r}; "
                 f"add {key!r} to command_routing_keys, and define on_{key.rpartition('.')[2]}()",
                 command,
@@ -261,7 +268,7 @@ class ServiceApi(Handlers, Generic[R]):
         self._eda_running = driver
         if findings.doubts:
             text = f"{type(self).__name__} may not do what it should{_listed(findings.doubts)}"
-            driver.report(WARNING, text, SUSPICIOUS)
+            driver.report(WARNING, text, events.CHECKED)
         return driver
 
     def running_driver(self) -> Driver:

@@ -15,8 +15,8 @@ from eda_core.criticality import ERROR
 from eda_core.drivers.coroutines import CoroutineDriver, Input
 from eda_core.drivers.handling import run_of
 from eda_core.errors import BufferFull
+from eda_core.machine import events
 from eda_core.machine.effects import Effect
-from eda_core.machine.events import SUSPICIOUS
 from eda_core.machine.machine import Machine
 from eda_core.messages.options import options
 from eda_core.messages.values import AnyMessage
@@ -120,7 +120,7 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
             if run is not None and not run.over:
                 run.not_awaited.append(text)
             elif self._eda_running is not None:
-                self._eda_running.report(ERROR, text, SUSPICIOUS)
+                self._eda_running.report(ERROR, text, events.NOT_AWAITED)
 
         return forgotten
 

@@ -50,8 +50,12 @@ WALL = 1_000_000.0
 
 
 def config(**settings: Any) -> Config:
-    """Return the configuration of a service with events, commands and one broker, changed by ``settings``."""
-    settings = {"urls": URLS[0], "service": "svc", "events": ["Happened"], "commands": ["svc.#"], **settings}
+    """Return the configuration of a service with events, commands and one broker, changed by ``settings``.
+
+    The broker is asked for no sign of life unless the test says so.
+    """
+    subscribed = {"events": ["Happened"], "commands": ["svc.#"]}
+    settings = {"urls": URLS[0], "service": "svc", **subscribed, "probe_interval": 0, **settings}
     return Config.make(hostname="box", pid=7, **settings)
 
 

@@ -72,7 +72,9 @@ def objects(capsys: pytest.CaptureFixture[str], path: str, other: str) -> Iterat
 
 
 def test_the_docs_have_every_key_of_json_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    conversation = event("Done", 0.0), command("a.Do", 1.0, reply_to="b.R"), result("b.R", 2.0)
+    dead = event("Dead", 0.5)
+    dead.properties.headers = {**dead.headers, "x-death": [{"queue": "a.events", "reason": "expired"}]}
+    conversation = dead, event("Done", 0.0), command("a.Do", 1.0, reply_to="b.R"), result("b.R", 2.0)
     path = recording(tmp_path / "one", *conversation)
     other = recording(tmp_path / "two", *conversation, event("Done", 3.0, conversation="another"))
     names = {name for told in objects(capsys, path, other) for name in (*told, *_inner(told))}

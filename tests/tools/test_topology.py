@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -16,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eda_tools.diagnosis.facts import Binding
-from eda_tools.diagrams.drawing import svg
+from eda_tools.diagrams.dot import dot
+from eda_tools.diagrams.drawing import svg, weight
 from eda_tools.diagrams.page import page
 from eda_tools.diagrams.routes import Consumer, Publisher, Route, Subscription, routes, subscriptions
 from eda_tools.messages.delivery import fields
@@ -172,6 +175,99 @@ def test_drawings_are_well_formed_and_their_boxes_neither_overlap_nor_stick_out(
     assert len(list(drawing.iter("{http://www.w3.org/2000/svg}path"))) == edges
 
 
+def test_arrows_have_heads_and_are_thicker_for_more_messages() -> None:
+    few, many = (
+        Route("events", f"E{count}", messages=count, publishers={"a": Publisher("a", count)}) for count in (1, 100_000)
+    )
+    few.consumers["b"] = Consumer("b")
+    drawing = ElementTree.fromstring("\n".join(svg([few, many])))
+    paths = list(drawing.iter("{http://www.w3.org/2000/svg}path"))
+    widths = [float(path.attrib["style"].removeprefix("stroke-width:")) for path in paths]
+    assert widths == [1.3, 1.3, 4.8]
+    for path in paths:
+        _, curve, head = path.attrib["d"].split("M")
+        end = re.findall(r"[\d.]+", curve)[-2:]
+        start, tip, other = (each.split() for each in head.split("L"))
+        assert tip == end, "the head is at the end of the curve"
+        assert start[0] == other[0] < tip[0] or float(start[0]) < float(tip[0])
+        assert float(start[1]) < float(tip[1]) < float(other[1])
+    assert [weight(count) for count in (0, 1, 10**12)] == [1.3, 1.3, 5.0]
+
+
+PRIVATE = "0123456789abcdef0123456789abcdef"
+
+
+def test_our_tools_and_private_reply_keys_are_folded() -> None:
+    uuid = "5b01ee80-adc9-4a66-91b6-0b4c85c00ec5"
+    sent = (
+        command("a.Do", 0.0, reply_to=f"eda-send_command.{PRIVATE}", app_id="eda-send_command", correlation="1"),
+        result(f"eda-send_command.{PRIVATE}", 0.1, app_id="a", correlation="1"),
+        command("a.Do", 1.0, reply_to=f"eda-send_command.{PRIVATE[::-1]}", app_id="eda-send_command", correlation="2"),
+        result(f"eda-send_command.{PRIVATE[::-1]}", 1.1, app_id="a", correlation="2"),
+        event("E", 2.0, app_id="eda-publish_event"),
+        result(f"desk.{uuid}.DoReturn", 3.0, app_id="a", correlation="3"),
+    )
+    bound = [Subscription("commands", f"desk.{uuid}.DoReturn", "desk.commands", "desk", 1)]
+    assert told(routes(bound, recorded(*sent))) == [
+        ("events", "E", [("(tools)", False)], []),
+        ("commands", "a.Do", [("(tools)", False)], [("a", True)]),
+        ("commands", "desk.*.DoReturn", [("a", False)], [("desk", False)]),
+        ("commands", "eda-send_command.*", [("a", False)], [("(tools)", True)]),
+    ]
+    assert next(route.messages for route in routes([], recorded(*sent)) if route.key == "a.Do") == 2
+
+
+@given(some_routes)
+def test_graphs_hold_no_text_that_graphviz_could_take_for_its_own(found: list[Route]) -> None:
+    text = r'"(?:[^"\\\n]|\\\\|\\")*"'
+    for line in list(dot(found))[2:-1]:
+        assert re.fullmatch(
+            rf" *subgraph cluster_\d+ {{| *label={text};| *}}| *k\d+ \[label={text}, style=rounded\];"
+            rf"| *[pc]\d+ \[label={text}\];| *(?:p\d+ -> k\d+|k\d+ -> c\d+) \[color=\"#\w+\", penwidth=[\d.]+"
+            r'(?:, style=dashed)?(?:, label="\d+")?\];',
+            line,
+        ), line
+
+
+def test_a_graph_for_graphviz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = recording(tmp_path / "r.cbors", *MESSAGES[:2])
+    drawn = run_here(TOOL, capsys, "--from", path, "--dot").out
+    assert drawn.splitlines()[2:] == [
+        "    subgraph cluster_1 {",
+        '        label="events";',
+        '        k1 [label="Received", style=rounded];',
+        "    }",
+        "    subgraph cluster_2 {",
+        '        label="commands";',
+        '        k2 [label="worker.Do", style=rounded];',
+        "    }",
+        '    p1 [label="inbox"];',
+        '    p2 [label="desk"];',
+        '    c1 [label="desk"];',
+        '    c2 [label="worker"];',
+        '    p1 -> k1 [color="#1a7f4b", penwidth=1.3, label="1"];',
+        '    k1 -> c1 [color="#1a7f4b", penwidth=1.3, style=dashed, label="1"];',
+        '    p2 -> k2 [color="#1f5fbf", penwidth=1.3, label="1"];',
+        '    k2 -> c2 [color="#1f5fbf", penwidth=1.3, style=dashed, label="1"];',
+        "}",
+    ]
+    if shutil.which("dot") is not None:
+        subprocess.run(["dot", "-Tsvg"], input=drawn, text=True, check=True, capture_output=True, timeout=60)
+
+
+def test_on_a_narrow_screen_it_is_a_list(tmp_path: Path) -> None:
+    name = "transcriber.TranscribeTheWholeRecordingOfTheCall"
+    path = recording(tmp_path / "r", *MESSAGES, command(name, 1, reply_to="desk.R", app_id="desk"))
+    command_line = (sys.executable, "-m", "eda_tools.topology", "--from", path)
+    status, sent = on_terminal(*command_line, env={"NO_COLOR": "1", "COLUMNS": "60"})
+    assert status == 0
+    lines = sent.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert lines[:4] == ["events", "  Received  1 message", "    from inbox", "    to desk ~"]
+    assert [line for line in lines if not line.startswith(" ")] == ["events", "commands", "configurations"]
+    assert name in sent
+
+
 class _Reader(HTMLParser):
     """Collects the elements of a page."""
 
@@ -218,7 +314,7 @@ def test_fifty_services_are_drawn_without_crossing_more_than_they_have_to() -> N
         route.consumers[f"s{(n + 1) % 50}"] = Consumer(f"s{(n + 1) % 50}")
     drawing = ElementTree.fromstring("\n".join(svg(chain)))
     curves = [path.attrib["d"] for path in drawing.iter("{http://www.w3.org/2000/svg}path")]
-    ends = [re.findall(r"(\d+) (\d+)(?=C|$)", curve) for curve in curves]
+    ends = [re.findall(r"(\d+) (\d+)(?=C|$)", curve.split("M")[1]) for curve in curves]
     assert len(ends) == 100
     assert all(abs(int(first[1]) - int(last[1])) <= 2 for first, last in ends)
 

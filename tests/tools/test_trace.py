@@ -13,11 +13,12 @@ import pytest
 
 from eda_core.testing.broker import Broker, Outgoing
 from eda_tools.broker import EmbeddedBrokerThread
+from eda_tools.messages.delivery import Delivery
 from eda_tools.trace import TOOL
 from tests.support.services import BrokerUnderTest, Probe, asynchronous, peer, running
 from tests.support.tools import Ran, interrupted, on_terminal, run_here, run_tool, watching
 from tests.tools.diagrams.test_conversation import INFERRED, KNOWN
-from tests.tools.samples import event, recording
+from tests.tools.samples import event, message, recording
 
 UUID = "5b01ee80-adc9-4a66-91b6-0b4c85c00ec%d"
 
@@ -185,7 +186,77 @@ def test_each_message_of_a_deep_conversation_can_be_read_on_a_terminal(tmp_path:
         assert "(level 39)" in sent
 
 
+def failed(level: int, outcome: str, text: str, at: float) -> Delivery:
+    """What the service worker logs about the command worker.Do."""
+    record = {
+        "short_message": text,
+        "level": level,
+        "_outcome": outcome,
+        "_routing_key": "worker.Do",
+        "_logical_service": "worker",
+        "_conversation_id": "conv",
+    }
+    return message("logs", "worker.ALERT", at, record)
+
+
+def test_dead_letters_are_in_the_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs = (
+        failed(1, "retry", "worker.Do: ValueError: 13", 0.11),
+        failed(1, "dead-letter", "worker.Do: ValueError: \x1b 13", 0.12),
+        failed(0, "dead-letter", "giving up on worker.Do", 0.13),
+    )
+    dead = event("Lost", 0.5, cause="gone")
+    assert dead.properties.headers is not None
+    dead.properties.headers["x-death"] = [{"queue": "a.events", "reason": "expired", "exchange": "events", "count": 1}]
+    path = recording(tmp_path / "r.cbors", *KNOWN[:2], *logs, dead)
+    assert run_here(TOOL, capsys, "--from", path).out == (
+        "conversation conv\n"
+        '├── event Received  +0.000 s  by inbox  {"n": 1}\n'
+        "│   └── command worker.Do  +0.100 s  by desk  null\n"
+        "│       ├── ✗ failed  in worker  worker.Do: ValueError: 13\n"
+        "│       ├── ✗ failed  in worker  worker.Do: ValueError: \\x1b 13\n"
+        "│       └── ✗ dead letter  in worker  giving up on worker.Do\n"
+        "└── event Lost  +0.500 s  (its cause gone was not seen)  null\n"
+        "    └── ✗ dead letter  in a  expired in a.events\n"
+    )
+    found = run_here(TOOL, capsys, "--from", path, "--json").objects
+    assert [len(each["failures"]) for each in found] == [0, 3, 1]
+    assert found[1]["failures"][2] == {
+        "outcome": "dead-letter",
+        "text": "giving up on worker.Do",
+        "service": "worker",
+    }
+
+
+def test_the_beginning_of_an_id_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = recording(tmp_path / "r", event("A", 0, conversation=UUID % 1), event("B", 1, conversation="other"))
+    assert run_here(TOOL, capsys, "--from", path, UUID[:8]).out.startswith(f"conversation {UUID % 1}\n")
+    assert run_here(TOOL, capsys, "--from", path, UUID[:7]).status == 1
+
+
 # Live
+
+
+class Failing(Probe):
+    async def on_Received(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+        raise ValueError("on purpose")
+
+
+@asynchronous
+async def test_a_dead_letter_is_drawn_live(broker: BrokerUnderTest) -> None:
+    async with running(service := Failing(broker.url, ["Received"], [], "failing")):
+        async with watching("trace", broker.url, "conv-1") as live, peer(broker.url) as client:
+            logs = await client.tap("logs")
+            await service.publish_event("Received", 1, "conv-1")
+            while (await logs.next()).routing_key != "failing.EMERGENCY":
+                pass
+            ran = await interrupted(live)
+    assert ran.status == 130
+    assert [line.partition("✗ ")[2].split("  ")[0] for line in ran.out.splitlines()[2:]] == [
+        "failed",
+        "failed",
+        "dead letter",
+    ]
 
 
 class Desk(Probe):
@@ -284,7 +355,7 @@ def _subscribed(embedded: EmbeddedBrokerThread) -> bool:
         return []
 
     embedded.operate(look)
-    return len(found) >= 3
+    return len(found) >= 4  # the logs, too
 
 
 @asynchronous

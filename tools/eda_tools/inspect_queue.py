@@ -17,7 +17,7 @@ from eda_tools.cli.arguments import common_options, natural, url_argument
 from eda_tools.cli.output import Output
 from eda_tools.cli.status import DONE
 from eda_tools.cli.tool import Tool
-from eda_tools.dead_letters.groups import GROUPS, Groups
+from eda_tools.dead_letters.groups import GROUPS, Groups, last_moment
 from eda_tools.messages import show
 from eda_tools.messages.deaths import DEATH_HEADERS, deaths, died_at, place_of_death
 from eda_tools.messages.delivery import Delivery, fields
@@ -158,7 +158,7 @@ def _text(position: int, delivery: Delivery, found: Fields, saved: Path | None, 
     """The envelope, a line for each death, the size, and the payload."""
     headers = {name: value for name, value in found["headers"].items() if not name.startswith(DEATH_HEADERS)}
     text = Text().append(f"{position}. ", style="dim")
-    text.append_text(show.as_text({**found, "headers": headers}, payload=False))
+    text.append_text(show.as_text({**found, "headers": headers}, payload=False, time=last_moment(delivery)))
     exchange = found["exchange"] or "the default exchange"
     show.append_row(text, "published", f"to {exchange} with the key {found['routing_key']}")
     for death in deaths(delivery.headers):

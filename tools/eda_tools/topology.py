@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -22,9 +24,13 @@ from eda_tools.cli.status import DONE, PARTLY, USAGE, ToolError, naming_file
 from eda_tools.cli.tool import Tool
 from eda_tools.diagnosis.facts import bindings_of
 from eda_tools.diagrams import mermaid
+from eda_tools.diagrams.dot import dot
 from eda_tools.diagrams.page import consumer_text, page, publisher_text
 from eda_tools.diagrams.routes import UNKNOWN, Route, Subscription, routes, subscriptions
 from eda_tools.trace import read_conversations
+
+#: A narrower screen gets a list instead of a table.
+_TABLE_COLUMNS: Final = 80
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     drawn = parser.add_mutually_exclusive_group()
     drawn.add_argument("--mermaid", action="store_true", help="draw it as a Mermaid flowchart")
+    drawn.add_argument("--dot", action="store_true", help="draw it as a graph for Graphviz: … --dot | dot -Tsvg")
     drawn.add_argument("--html", metavar="FILE", help="draw it in a self-contained page; '-' is standard output")
     common_options(parser, json="one JSON object per exchange and key, one line each")
 
@@ -53,7 +60,7 @@ async def run(args: argparse.Namespace, output: Output) -> int:
     """Draw the topology."""
     if args.management is None and args.recording is None:
         raise ToolError("give --management URL, --from FILE, or both", USAGE)
-    if args.json and (args.mermaid or args.html):
+    if args.json and (args.mermaid or args.dot or args.html):
         raise ToolError("--json or a drawing, not both", USAGE)
     bound: Sequence[Subscription] = ()
     if args.management is not None:
@@ -91,6 +98,9 @@ def _draw(found: Sequence[Route], args: argparse.Namespace, output: Output) -> N
             output.record(route.as_json())
     elif args.mermaid:
         mermaid.show(list(flowchart(found)), output)
+    elif args.dot:
+        for line in dot(found):
+            output.print(line)
     elif args.html == "-":
         for line in page(found, _source(args)):
             output.print(line)
@@ -99,6 +109,8 @@ def _draw(found: Sequence[Route], args: argparse.Namespace, output: Output) -> N
         with naming_file(args.html):
             Path(args.html).write_text(text, encoding="utf-8")
         output.note(f"drawn in {args.html}")
+    elif output.out.width < _TABLE_COLUMNS:
+        output.print(Group(*listing(found)))
     else:
         output.print(table(found))
 
@@ -128,6 +140,27 @@ def table(found: Iterable[Route]) -> Table:
         counted = f"{route.messages:,}" if route.messages else "–"
         drawn.add_row(safe(route.exchange), safe(route.key), publishers or "–", consumers or "–", counted)
     return drawn
+
+
+def listing(found: Iterable[Route]) -> Iterator[Text | Padding]:
+    """The routes for a narrow screen: by exchange and key, below each who publishes (from) and who consumes (to)."""
+    exchange = None
+    for route in found:
+        if route.exchange != exchange:
+            exchange = route.exchange
+            yield Text(safe(exchange or "(default exchange)"), style="bold")
+        counted = f"  {route.messages:,} message{'' if route.messages == 1 else 's'}" if route.messages else ""
+        yield _indented(2, Text(safe(route.key or "(empty)")).append(counted, style="dim"))
+        for publisher in route.publishers.values():
+            yield _indented(4, Text(f"from {safe(publisher_text(publisher))}"))
+        for consumer in route.consumers.values():
+            style = "bold red" if consumer.workers == 0 else ""
+            yield _indented(4, Text(f"to {safe(consumer_text(consumer))}", style=style))
+
+
+def _indented(columns: int, text: Text) -> Padding:
+    """``text`` as a block: also the lines in which it goes on are indented."""
+    return Padding(text, (0, 0, 0, columns), expand=False)
 
 
 def flowchart(found: Sequence[Route]) -> Iterator[str]:

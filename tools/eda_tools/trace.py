@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict
 from typing import Any, Final
 
 from rich.live import Live
@@ -22,9 +23,9 @@ from eda_tools.cli.output import Output, safe
 from eda_tools.cli.status import DONE, FAILED, PARTLY, TIMED_OUT, USAGE, ToolError
 from eda_tools.cli.tool import Tool
 from eda_tools.diagrams import mermaid
-from eda_tools.diagrams.conversation import Step, build, walk
+from eda_tools.diagrams.conversation import Failure, Step, build, tells_of_failure, walk
 from eda_tools.messages import show
-from eda_tools.messages.delivery import fields
+from eda_tools.messages.delivery import BEGINNING, fields, is_of
 from eda_tools.messages.recording import read_recording
 from eda_tools.messages.where import Predicate
 
@@ -75,14 +76,15 @@ async def run(args: argparse.Namespace, output: Output) -> int:
 async def _live(urls: tuple[str, ...], conversation: str, args: argparse.Namespace, output: Output) -> int:
     """Draw the messages that pass, whatever ends the watching."""
     seen: list[Fields] = []
+    logs: list[Fields] = []
     interactive = output.drawable and not args.json and not args.mermaid
     try:
-        with _watched(seen, output) if interactive else contextlib.nullcontext():
-            async for found in _messages(urls, conversation, args, output):
+        with _watched(seen, logs, output) if interactive else contextlib.nullcontext():
+            async for found in _messages(urls, conversation, args, output, logs):
                 seen.append(found)
     finally:
         if seen:
-            _draw(build(seen), args, output)
+            _draw(build([*seen, *logs]), args, output)
     if not seen:
         waited = f"within {args.idle_timeout:g} s"
         raise ToolError(f"no message of conversation {conversation} came {waited}", TIMED_OUT)
@@ -90,10 +92,10 @@ async def _live(urls: tuple[str, ...], conversation: str, args: argparse.Namespa
 
 
 @contextlib.contextmanager
-def _watched(seen: list[Fields], output: Output) -> Iterator[None]:
+def _watched(seen: list[Fields], logs: list[Fields], output: Output) -> Iterator[None]:
     """Show the tree as it grows."""
     with Live(
-        get_renderable=lambda: tree(build(list(seen)), output.out.width) if seen else Text(),
+        get_renderable=lambda: tree(build([*seen, *logs]), output.out.width) if seen else Text(),
         console=output.out,
         refresh_per_second=4,
         transient=True,
@@ -102,17 +104,26 @@ def _watched(seen: list[Fields], output: Output) -> Iterator[None]:
 
 
 async def _messages(
-    urls: tuple[str, ...], conversation: str, args: argparse.Namespace, output: Output
+    urls: tuple[str, ...], conversation: str, args: argparse.Namespace, output: Output, logs: list[Fields]
 ) -> AsyncIterator[Fields]:
+    """The messages of the conversation. Logs about their failures are added to ``logs``; they are not counted."""
     from eda_tools.bus.service import watching
 
     everything = ["#"]
     async with watching(
-        urls, "trace", output, events=everything, commands=everything, configurations=everything
+        urls, "trace", output, events=everything, commands=everything, configurations=everything, logs=everything
     ) as watch:
         output.doing = f"watching for messages of conversation {conversation}"
         output.note(f"{output.doing}; Ctrl-C ends")
-        mine = matching(watch, args, lambda found: bool(found["conversation_id"] == conversation))
+
+        def wanted(found: Fields) -> bool:
+            if found["kind"] != "log":
+                return is_of(found, conversation)
+            if tells_of_failure(found) and is_of(found, conversation):
+                logs.append(found)
+            return False
+
+        mine = matching(watch, args, wanted)
         async for delivery, found in mine:
             yield show.as_json(found, body=delivery.body)
 
@@ -160,6 +171,9 @@ def read_conversations(path: str, where: Predicate | None = None) -> tuple[dict[
 def _draw_one(
     name: str, by_conversation: dict[str, list[Fields]], args: argparse.Namespace, output: Output, *, complete: bool
 ) -> None:
+    if name not in by_conversation and len(name) >= BEGINNING:
+        begun = [each for each in by_conversation if each.startswith(name)]
+        name = begun[0] if len(begun) == 1 else name
     if name not in by_conversation:
         some = ", ".join(each or "(none)" for each in list(by_conversation)[:3])
         more = f" and {len(by_conversation) - 3} more" if len(by_conversation) > 3 else ""
@@ -217,6 +231,7 @@ def as_json(step: Step) -> dict[str, Any]:
         "inferred": step.inferred,
         "unseen_cause": step.unseen or None,
         "repeats": None if step.repeats is None else step.repeats.number,
+        "failures": [asdict(failure) for failure in step.failures],
         **step.fields,
     }
 
@@ -237,7 +252,17 @@ def tree(steps: list[Step], width: int) -> Tree:
         level = min(step.level, deepest)
         del nodes[level + 1 :]
         nodes.append(nodes[level].add(_line(step, deepest)))
+        for failure in step.failures:
+            nodes[-1].add(_failure(failure))
     return root
+
+
+def _failure(failure: Failure) -> Text:
+    gave_up = failure.outcome == "dead-letter"
+    line = Text("✗ dead letter" if gave_up else "✗ failed", style="bold red" if gave_up else "red")
+    if failure.service:
+        line.append("  in ", style="not bold dim").append(safe(failure.service), style="not bold")
+    return line.append(f"  {safe(failure.text)}", style="not bold")
 
 
 def _line(step: Step, deepest: int) -> Text:

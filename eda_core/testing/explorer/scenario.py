@@ -203,9 +203,11 @@ def service(urls: tuple[str, ...] = ONE_URL, name: str = "svc", **settings: Any)
     """The configuration of a service that subscribes to the event ``In`` and the command ``<name>.Do``.
 
     Args:
-        settings: what else ``Config.make`` takes. By default ``prefetch`` is 2 and ``stop_timeout`` 100 s.
+        settings: what else ``Config.make`` takes. By default ``prefetch`` is 2, ``stop_timeout`` 100 s, and the broker
+            is not asked for signs of life.
     """
     known: dict[str, Any] = {"events": ("In",), "commands": (f"{name}.Do",), "prefetch": 2, "stop_timeout": 100.0}
+    known["probe_interval"] = 0
     return Config.make(urls, name, **{**known, **settings})
 
 

@@ -29,6 +29,7 @@ from eda_core.machine.identifiers import TAG_BITS, TAG_MASK, DeliveryId
 from eda_core.machine.in_flight import Delivery, Group, InFlight
 from eda_core.machine.machine import Machine
 from eda_core.machine.outbox import Confirms, Outbox
+from eda_core.machine.silence import Silence
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS, DecodeError, decode
 from eda_core.messages.properties import Properties
 from eda_core.messages.values import Message
@@ -247,6 +248,14 @@ def _count(value: Any, _: _View) -> Any:
     return len(value)
 
 
+def _silence(value: Silence, view: _View) -> Any:
+    """The silence on a channel, as far as it can have an effect: not if the channel is not watched."""
+    if value.due is None:
+        return value._patience
+    left = value._left
+    return (value._patience, value.due - view.now, value.heard - view.now, left, value._asked - view.now if left else 0)
+
+
 def neutral(queue: str) -> str:
     """The name of a queue, without the number in a name that the broker made."""
     return _SERVER_NAMED if queue.startswith(_SERVER_NAMED) else queue
@@ -265,9 +274,11 @@ def _queues(value: Mapping[str, str], _: _View) -> Any:
 #: How attributes go into an image. ``None`` leaves them out; attributes that are not named go in as they are.
 RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     Machine: {
+        **dict.fromkeys(("_consuming", "_publishing"), None),  # the connection has them, too
         **dict.fromkeys(("config", "_random", "_stale", "_token"), None),
         "_ask_due": _time,
-        "_logs": None,  # nothing depends on logs
+        # nothing depends on logs and warnings
+        **dict.fromkeys(("_logs", "_received", "_waits_since", "_warn_due"), None),
     },
     Connection: {
         **dict.fromkeys(("_config", "epoch", "_random", "_wanted", "_added"), None),
@@ -275,6 +286,8 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
         "_open_since": _age,
         "_due": _time,
         "_adding_due": _time,
+        "consuming": _silence,
+        "publishing": _silence,
         "stop_due": _time,
     },
     Deliveries: {

@@ -28,7 +28,7 @@ class Bench:
 
     Attributes:
         driver: its driver.
-        reports: what it has written to the local log.
+        reports: the warnings and worse that it has written to the local log.
     """
 
     def __init__(self, driver: Any, answer: Callable[[Any], Any]) -> None:
@@ -39,7 +39,7 @@ class Bench:
         self.driver.report = self._report
 
     def _report(self, level: int, text: str, event: str) -> None:
-        if level <= WARNING:  # not that it is configured and ready
+        if level <= WARNING:
             self.reports.append(text)
 
     def deliver(self, exchange: str, name: str, **properties: Any) -> None:

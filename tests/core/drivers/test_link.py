@@ -22,6 +22,7 @@ from eda_core.machine.effects import (
     Effect,
     Nack,
     OpenChannel,
+    Probe,
     Publish,
     PublishLog,
 )
@@ -36,6 +37,7 @@ EFFECTS: dict[str, Effect] = {
     "consume": Consume(EPOCH, "q", "events"),
     "cancel": Cancel(EPOCH, "events"),
     "open_channel": OpenChannel(EPOCH, PUBLISHING),
+    "probe": Probe(EPOCH, PUBLISHING),
     "ack": Ack(EPOCH, 1, False),
     "nack": Nack(EPOCH, 1, False),
     "publish": PUBLISH,
@@ -65,6 +67,7 @@ class Willing(Link):
     def __init__(self, asked: Connect, driver: Inputs) -> None:
         self.done: list[str] = []
         self.full = False
+        self.moved = (0, 0)
         super().__init__(asked, driver)
 
     def close(self) -> None:
@@ -72,6 +75,9 @@ class Willing(Link):
 
     def congested(self) -> bool:
         return self.full
+
+    def traffic(self, channel: str) -> tuple[int, int]:
+        return self.moved if channel == PUBLISHING else (0, 0)
 
 
 for _name in EFFECTS:
@@ -192,6 +198,54 @@ def test_a_channel_that_is_closed_or_open_is_an_input_with_its_name(channel: str
         assert told == []
         link.receive("Confirm.SelectOk", Confirm.SelectOk())
     assert told == [("channel_opened", EPOCH, named)]
+
+
+@pytest.mark.parametrize("channel", [CONSUMING, PUBLISHING])
+def test_the_answer_to_a_probe_is_an_input_with_the_name_of_the_channel(channel: str) -> None:
+    link, told = willing()
+    link.up = True
+    for _ in range(2):
+        link.perform(Probe(EPOCH, channel))
+        assert told == []
+        link.receive("Channel.FlowOk", Channel.FlowOk(True), channel)
+        assert told.pop() == ("alive", EPOCH, ("channel", channel))
+    assert link.done == ["probe", "probe"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "alive"),
+    [
+        ((10, 500), (10, 500), False),
+        ((10, 500), (10, 600), False),  # we have sent more
+        ((10, 500), (11, 500), True),
+        ((10, 500), (11, 600), True),
+        ((10, 500), (10, 499), True),
+    ],
+    ids=["nothing", "we have sent", "received", "both have sent", "taken"],
+)
+def test_while_an_answer_is_awaited_each_further_probe_looks_for_bytes(
+    before: tuple[int, int], after: tuple[int, int], alive: bool
+) -> None:
+    link, told = willing()
+    link.up, link.moved = True, before
+    link.perform(Probe(EPOCH, PUBLISHING))
+    link.moved = after
+    for expected in (alive, False):  # nothing moves between the second and the third
+        link.perform(Probe(EPOCH, PUBLISHING))
+        assert told == [("alive", EPOCH, ("channel", PUBLISHING))] * expected
+        told.clear()
+    link.perform(Probe(EPOCH, CONSUMING))
+    assert link.done == ["probe"] * 2, "one for each channel"
+
+
+def test_a_channel_that_is_opened_again_owes_no_answer() -> None:
+    link, told = willing()
+    link.up = True
+    for _ in range(2):
+        link.perform(Probe(EPOCH, PUBLISHING))
+        link.report_channel_open(PUBLISHING)
+    assert link.done == ["probe"] * 2
+    assert {name for name, *_ in told} == {"channel_opened"}
 
 
 def test_that_a_consumer_is_there_or_gone_is_no_news() -> None:

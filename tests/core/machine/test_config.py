@@ -23,7 +23,15 @@ WHOLE = [
     ("held", 1, 10_000_000),
     ("pid", 0, 2**32),
 ]
-SECONDS = ["retry_delay", "blocked_timeout", "connect_timeout", "confirm_timeout", "stop_timeout", "close_timeout"]
+SECONDS = [
+    "probe_timeout",
+    "retry_delay",
+    "blocked_timeout",
+    "connect_timeout",
+    "confirm_timeout",
+    "stop_timeout",
+    "close_timeout",
+]
 
 
 def make(**settings: Any) -> Config:
@@ -79,6 +87,13 @@ def test_seconds_are_more_than_none_and_not_for_ever(name: str) -> None:
         assert reason(**{name: wrong}) == f"{name} is {wrong!r}; give seconds, more than 0"
 
 
+def test_the_interval_of_probes_may_be_0_for_none() -> None:
+    for value in (0, 0.0, 0.001, 86_400.5):
+        assert make(probe_interval=value).probe_interval == value
+    for wrong in (-1.0, math.inf, math.nan, "5", None, True, False):
+        assert reason(probe_interval=wrong) == f"probe_interval is {wrong!r}; give seconds, or 0 for never"
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -96,7 +111,7 @@ def test_the_other_settings_are_of_their_kind(name: str, kind: str) -> None:
 
 def test_every_number_is_checked() -> None:
     numbers = {field.name for field in dataclasses.fields(Config) if field.type in ("int", "float")}
-    assert numbers == {name for name, _, _ in WHOLE} | set(SECONDS)
+    assert numbers == {name for name, _, _ in WHOLE} | {*SECONDS, "probe_interval"}
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "", None, "application/CBOR"])

@@ -19,6 +19,7 @@ from eda_core.machine.effects import (
     Declare,
     Nack,
     OpenChannel,
+    Probe,
     Publish,
     PublishDone,
     PublishLog,
@@ -51,7 +52,7 @@ def test_what_touches_the_link_carries_its_epoch(kind: type) -> None:
 
 
 def test_the_loss_of_a_log_or_of_a_hook_is_not_the_loss_of_the_link() -> None:
-    assert set(ON_LINK) == {Declare, Consume, Cancel, OpenChannel, Publish, Ack, Nack}
+    assert set(ON_LINK) == {Declare, Consume, Cancel, OpenChannel, Probe, Publish, Ack, Nack}
 
 
 def test_connect_does_not_show_the_password() -> None:

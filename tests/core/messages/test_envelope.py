@@ -292,7 +292,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"meta": {"key": "\ud800"}}, "the headers of Name cannot be written: "),
     ({"meta": {"key": "x" * MAX_HEADER_BYTES}}, "bytes, the limit is 120000; move data to the payload"),
     ({"payload": object()}, "payload cannot be written as application/cbor"),
-    ({"payload": [[[]]]}, "payload is nested deeper than 2 levels; flatten it"),
+    ({"payload": [[[]]]}, "payload is nested deeper than 2 levels: payload[0][0]; flatten it"),
 ]
 
 

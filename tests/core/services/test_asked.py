@@ -36,11 +36,7 @@ def started(kind: type[Forgetful]) -> tuple[Forgetful, Runs, list[tuple[int, str
     service = kind(URLS[0], ["Happened"], ["svc.Do"], "svc")
     driver, _ = running(service)
     reports: list[tuple[int, str]] = []
-
-    def report(level: int, text: str, event: str) -> None:
-        reports.append((level, text))
-
-    driver.report = report  # type: ignore[method-assign]
+    driver.report = lambda level, text, event: reports.append((level, text))  # type: ignore[method-assign]
     return service, driver, reports
 
 

@@ -16,14 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
+from rich.cells import cell_len
 from rich.console import Console
 
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, Result
 from eda_core.testing.strategies import messages
-from eda_tools import topology
+from eda_tools import inspect_queue, topology
+from eda_tools.bus.confirming import Copy
 from eda_tools.cli.output import Output, jsonable, safe
-from eda_tools.dead_letters.groups import Groups
+from eda_tools.dead_letters.groups import Groups, last_moment
 from eda_tools.dead_letters.replay import REPLAYED, Item, Outcomes
 from eda_tools.diagrams.routes import Publisher, Route
 from eda_tools.messages import show
@@ -31,6 +33,7 @@ from eda_tools.messages.delivery import FIELDS, Delivery, fields, is_of
 from eda_tools.messages.rates import Statistics
 from tests.core.kit import seal
 
+DAY = datetime.timedelta(days=1)
 AT = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
 
 
@@ -144,7 +147,7 @@ def test_every_message_has_a_json_object_and_a_text(message: AnyMessage) -> None
     for text in (show.as_text(found), show.as_line(found, 10_000), show.as_line(found, 60)):
         assert all(character.isprintable() or character == "\n" for character in text.plain)
     assert "\n" not in show.as_line(found, 10_000).plain
-    assert all(len(line) <= 60 for line in show.as_line(found, 60).plain.split("\n"))
+    assert all(cell_len(line) <= 60 for line in show.as_line(found, 60).plain.split("\n"))
 
 
 def test_the_object_of_an_invalid_message_has_its_bytes() -> None:
@@ -207,6 +210,35 @@ def test_the_beginning_of_a_conversations_id_is_enough() -> None:
         False,
         False,
     ]
+
+
+DIED = {
+    "x-first-death-exchange": "events",
+    "x-first-death-queue": "a.events",
+    "x-first-death-reason": "rejected",
+    "x-death": [{"queue": "a.events", "reason": "rejected", "exchange": "events", "count": 1, "time": AT - DAY}],
+}
+
+
+@pytest.mark.parametrize(
+    ("headers", "properties", "moment"),
+    [
+        (DIED, {"timestamp": AT - 2 * DAY}, f"died {(AT - DAY).astimezone():%Y-%m-%d %H:%M:%S}"),
+        ({}, {"timestamp": AT - 2 * DAY}, f"published {(AT - 2 * DAY).astimezone():%Y-%m-%d %H:%M:%S}"),
+        ({}, {}, ""),
+    ],
+)
+def test_the_time_of_a_dead_letter_is_that_of_its_death_and_not_of_reading(
+    headers: dict[str, Any], properties: dict[str, Any], moment: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    headers = {"conversation_id": "c", **headers}
+    letter = raw("am-dlx" if "x-death" in headers else "events", "Done", b"{}", headers, **properties)
+    assert last_moment(letter) == moment
+    first = inspect_queue._text(1, letter, fields(letter), None, payload=True).plain.splitlines()[0]
+    assert first == f"1. event Done  {moment}".rstrip()
+    copy = Copy("events", "Done", letter.properties, b"{}")
+    Outcomes(Output("test"), dry_run=True).add(Item(1, 1, letter, "Done", copy=copy), REPLAYED)
+    assert capsys.readouterr().out.startswith(f"to events: {moment or '-'}  -  ")
 
 
 def test_payloads_are_laid_out_as_json() -> None:

@@ -36,6 +36,7 @@ from dataclasses import dataclass
 
 from eda_core._version import __version__
 from eda_core.errors import EdaError, LocalError, ServiceError
+from eda_core.machine.events import STOPPED
 from eda_core.urls import redact
 from eda_tools.cli.arguments import Formatter, Parser, completion_option
 from eda_tools.cli.output import Output, OutputClosed
@@ -157,7 +158,8 @@ class _Notes(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._output.note(record.getMessage())
+        if getattr(record, "eda_event", "") != STOPPED:  # the tool says itself why it ends
+            self._output.note(record.getMessage())
 
 
 @contextlib.contextmanager

@@ -31,6 +31,14 @@ def since(delivery: Delivery) -> datetime.datetime | None:
     return sent if sent.tzinfo is not None else sent.replace(tzinfo=datetime.UTC)
 
 
+def last_moment(delivery: Delivery) -> str:
+    """Says when the message died last, or when it was published, in the user's time zone; "" if that is unknown."""
+    moment = since(delivery)
+    if moment is None:
+        return ""
+    return f"{'published' if died_at(delivery.headers) is None else 'died'} {_local(moment)}"
+
+
 def _key(delivery: Delivery) -> str:
     exchange, key = delivery.origin()
     return f"{exchange}/{key}"

@@ -27,6 +27,7 @@ from eda_tools.bus.queues import Reader
 from eda_tools.cli.output import Output, OutputClosed, safe
 from eda_tools.cli.status import FAILED, ToolError
 from eda_tools.dead_letters.backup import Backup
+from eda_tools.dead_letters.groups import last_moment
 from eda_tools.dead_letters.republish import CopyRules, Unsendable
 from eda_tools.messages import show
 from eda_tools.messages.deaths import published
@@ -107,8 +108,8 @@ class Outcomes:
             elif self._dry_run and outcome == REPLAYED and item.copy is not None:
                 target = item.copy.exchange or f"the queue {item.copy.routing_key}"
                 line = Text().append(f"to {safe(target)}: ", style="dim")
-                width = max(20, self._output.out.width - len(line))
-                self._output.print(line.append_text(show.as_line(fields(item.delivery), width)))
+                width, moment = max(20, self._output.out.width - len(line)), last_moment(item.delivery) or "-"
+                self._output.print(line.append_text(show.as_line(fields(item.delivery), width, time=moment)))
 
     def _as_json(self, item: Item, outcome: str) -> dict[str, object]:
         return {

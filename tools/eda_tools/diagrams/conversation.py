@@ -8,6 +8,9 @@ the edge is ``causation``. Some peers write none (``eventail``). Then the cause 
   result addressed to that service, or an event of another service. The publisher is the ``app_id``; if a command has
   none, the first word of its ``reply_to``; if a result has none, the service that it answers for.
 
+A service logs what becomes of a message that its handler fails on. Such a record is no message of its own: it is a
+:class:`Failure` of the message. So are the deaths in the headers of a dead letter.
+
 Whatever the messages say, the result is a forest: an edge that would close a circle is left out.
 """
 
@@ -19,7 +22,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from eda_core.criticality import EMERGENCY
 from eda_core.messages.headers import CAUSATION_ID
+from eda_tools.diagnosis.facts import service_of
+from eda_tools.messages.deaths import place_of_death
 
 CAUSATION: Final = "causation"
 CORRELATION: Final = "correlation"
@@ -27,6 +33,21 @@ TIME: Final = "time"
 
 #: How many messages before a message are looked at to infer its cause by time.
 _LOOK_BACK: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """That a service has failed on a message.
+
+    Attributes:
+        outcome: ``retry``, or ``dead-letter`` where the message was given up.
+        text: what the service says, or the broker.
+        service: the service; "" if unknown.
+    """
+
+    outcome: str
+    text: str
+    service: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +66,7 @@ class Step:
         repeats: an earlier message with the same id: it was published or received again.
         effects: the messages whose ``cause`` this is.
         level: how many causes are above it.
+        failures: by time.
     """
 
     number: int
@@ -58,6 +80,7 @@ class Step:
     repeats: Step | None = None
     effects: list[Step] = field(default_factory=list)
     level: int = 0
+    failures: list[Failure] = field(default_factory=list)
 
     @property
     def kind(self) -> str:
@@ -92,13 +115,18 @@ def build(messages: Iterable[Mapping[str, Any]]) -> list[Step]:
     Args:
         messages: the fields of each (:func:`eda_tools.messages.delivery.fields`), in any order.
     """
-    ordered = sorted(messages, key=_received)
+    everything = sorted(messages, key=_received)
+    ordered = [fields for fields in everything if not tells_of_failure(fields)]
     steps = [
         Step(number, fields, (_received(fields) - _received(ordered[0])).total_seconds())
         for number, fields in enumerate(ordered, 1)
     ]
     for step in steps:
         _attribute(step)
+        _bury(step)
+    for fields in everything:
+        if tells_of_failure(fields):
+            _fail(steps, fields)
     links, by_id = _Links(), _by_id(steps)
     inferring = [step for step in steps if not _known(step, by_id, links)]
     _infer(inferring, steps, links)
@@ -110,6 +138,39 @@ def build(messages: Iterable[Mapping[str, Any]]) -> list[Step]:
     for step in walk(steps):
         step.level = 0 if step.cause is None else step.cause.level + 1
     return steps
+
+
+def tells_of_failure(fields: Mapping[str, Any]) -> bool:
+    """Whether this is the log record of a service about a message that its handler has failed on."""
+    record = fields.get("payload")
+    return (
+        fields["kind"] == "log" and isinstance(record, Mapping) and record.get("_outcome") in ("retry", "dead-letter")
+    )
+
+
+def _fail(steps: Sequence[Step], fields: Mapping[str, Any]) -> None:
+    """Add what a record tells to the last message before it that has the routing key which it names.
+
+    Messages and records come through different queues, so a record may have come before its message.
+    """
+    record = fields["payload"]
+    named = [step for step in steps if step.name == record.get("_routing_key")]
+    before = [step for step in named if _received(step.fields) <= _received(fields)]
+    if named:
+        gives_up = record.get("level") == EMERGENCY
+        failure = Failure(
+            "dead-letter" if gives_up else "retry",
+            _text(record.get("short_message")),
+            _text(record.get("_logical_service")),
+        )
+        (before[-1] if before else named[0]).failures.append(failure)
+
+
+def _bury(step: Step) -> None:
+    """Add the death of a message that was recorded as a dead letter."""
+    death = place_of_death(step.fields["headers"])
+    if death is not None and death.queue and death.reason:
+        step.failures.append(Failure("dead-letter", f"{death.reason} in {death.queue}", service_of(death.queue)))
 
 
 def walk(steps: Sequence[Step]) -> Iterator[Step]:

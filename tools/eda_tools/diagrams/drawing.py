@@ -5,6 +5,7 @@ It decides where the boxes are. Their colours are those of :mod:`eda_tools.diagr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -23,6 +24,7 @@ _MARGIN: Final = 16
 _GAP: Final = (160, 420)  # the least and the most space between columns, for the edges
 _CHARACTER: Final = 7.4  # the width of a character of 13 px, a little more than the average
 _PADDING: Final = 20
+_HEAD: Final = 8  # the length of an arrowhead
 #: Characters of a label.
 _LONGEST: Final = 44
 #: How often the boxes are sorted; more hardly changes anything.
@@ -52,6 +54,12 @@ class _Edge:
     left: bool
     inferred: bool
     title: str
+    weight: float
+
+
+def weight(messages: int) -> float:
+    """How thick an edge is for so many messages, in pixels: it grows with their order of magnitude, up to 5."""
+    return min(5.0, 1.3 + 0.7 * math.log10(max(1, messages)))
 
 
 def shown(text: str) -> str:
@@ -81,7 +89,7 @@ class _Plan:
         for publisher in route.publishers.values():
             node = self._service(self.left, publisher.service or UNKNOWN)
             title = f"{publisher.service or UNKNOWN} publishes {route.key}: {publisher.messages:,} message(s)"
-            self.edges.append(_Edge(node, key, True, publisher.inferred, title))
+            self.edges.append(_Edge(node, key, True, publisher.inferred, title, weight(publisher.messages)))
         for consumer in route.consumers.values():
             node = self._service(self.right, consumer.service)
             if consumer.workers == 0:
@@ -89,7 +97,7 @@ class _Plan:
             title = f"{consumer.service} consumes {route.key}"
             if consumer.queues:
                 title += f" from {', '.join(consumer.queues)}, {consumer.workers or 0} worker(s)"
-            self.edges.append(_Edge(node, key, False, consumer.inferred, title))
+            self.edges.append(_Edge(node, key, False, consumer.inferred, title, weight(route.messages)))
 
     def _service(self, side: dict[str, _Node], name: str) -> _Node:
         group = self._groups.setdefault(name, f"s{len(self._groups) + 1}")
@@ -191,11 +199,13 @@ def _drawn_edge(edge: _Edge, x: Sequence[float], widths: Sequence[float]) -> str
     first, last = (edge.service.y, edge.key.y) if edge.left else (edge.key.y, edge.service.y)
     middle = (start + end) / 2
     curve = f"M{start:.0f} {first:.0f}C{middle:.0f} {first:.0f} {middle:.0f} {last:.0f} {end:.0f} {last:.0f}"
+    head = f"M{end - _HEAD:.0f} {last - _HEAD / 2:.1f}L{end:.0f} {last:.0f}L{end - _HEAD:.0f} {last + _HEAD / 2:.1f}"
     inferred = " inferred" if edge.inferred else ""
     note = " (inferred)" if edge.inferred else ""
     return (
         f'<path class="edge {edge.key.style}{inferred}" data-service="{edge.service.group}" '
-        f'data-key="{edge.key.group}" data-side="{"left" if edge.left else "right"}" d="{curve}">'
+        f'data-key="{edge.key.group}" data-side="{"left" if edge.left else "right"}" '
+        f'style="stroke-width:{edge.weight:.1f}" d="{curve}{head}">'
         f"<title>{shown(edge.title + note)}</title></path>"
     )
 

@@ -35,7 +35,7 @@ svg .exchange { font-weight: 600; }
 .edge.inferred { stroke-dasharray: 5 4; }
 .focus .edge { stroke-opacity: .07; }
 .focus .box { opacity: .25; }
-.focus .edge.lit { stroke-opacity: 1; stroke-width: 2; }
+.focus .edge.lit { stroke-opacity: 1; }
 .focus .box.lit { opacity: 1; }
 ul.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; padding: 0; color: var(--dim); }
 .legend svg { display: inline; vertical-align: middle; }
@@ -106,7 +106,8 @@ def page(routes: Sequence[Route], source: str) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width">'
     yield f"<title>Topology: {shown(source)}</title><style>{_STYLE}</style></head><body>"
     yield "<h1>Who publishes and who consumes what</h1>"
-    yield f"<p>From {shown(source)}. Point at a box to see what it is connected to; click to keep that.</p>"
+    yield f"<p>From {shown(source)}. Point at a box to see what it is connected to; click to keep that. "
+    yield "The more messages were seen, the thicker is a line.</p>"
     yield '<ul class="legend">'
     for style, inferred, text in _LEGEND:
         line = f'<svg width="34" height="10"><path class="edge {style}{inferred}" d="M0 5H34"/></svg>'

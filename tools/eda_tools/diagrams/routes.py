@@ -8,6 +8,7 @@ marked as inferred.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -22,6 +23,10 @@ from eda_tools.messages.deaths import retried
 UNKNOWN: Final = "unknown"
 #: The names of the tools' connections.
 _TOOLS: Final = frozenset(f"eda-{name}" for name in TOOLS)
+#: All of them together.
+TOOLS_TOGETHER: Final = "(tools)"
+#: A word of a key that is made for one conversation or one worker: a UUID, also without its hyphens.
+_PRIVATE: Final = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -137,11 +142,12 @@ def routes(bound: Iterable[Subscription], recorded: Mapping[str, list[dict[str, 
     for messages in recorded.values():
         _publish(found, messages)
     for subscription in bound:
-        pattern = TopicPattern(subscription.key)
+        subscribed = _folded(subscription.key)
+        pattern = TopicPattern(subscribed)
         matching = [route for (exchange, key), route in found.items() if exchange == subscription.exchange]
         matching = [route for route in matching if pattern.matches(route.key) and route.messages]
         if not matching:
-            key = subscription.exchange, subscription.key
+            key = subscription.exchange, subscribed
             matching = [found.setdefault(key, Route(*key))]
         for route in matching:
             _subscribe(route, subscription)
@@ -149,19 +155,29 @@ def routes(bound: Iterable[Subscription], recorded: Mapping[str, list[dict[str, 
     return sorted(found.values(), key=lambda route: (order.get(route.exchange, len(order)), route.exchange, route.key))
 
 
+def _folded(key: str) -> str:
+    """A key in which private words are replaced by ``*``: there is one such reply key for each run of a program."""
+    return ".".join("*" if _PRIVATE.fullmatch(word) else word for word in key.split("."))
+
+
+def _service(name: str) -> str:
+    return TOOLS_TOGETHER if name in _TOOLS else name
+
+
 def _publish(found: dict[tuple[str, str], Route], messages: list[dict[str, Any]]) -> None:
     for step in build(messages):
         if step.fields["exchange"] == LOGS:
             continue
-        key = str(step.fields["exchange"]), str(step.fields["routing_key"])
+        key = str(step.fields["exchange"]), _folded(str(step.fields["routing_key"]))
         route = found.setdefault(key, Route(*key))
         route.messages += 1
         route.kinds.add(step.kind)
-        publisher = route.publishers.setdefault(step.service, Publisher(step.service, inferred=True))
+        name = _service(step.service)
+        publisher = route.publishers.setdefault(name, Publisher(name, inferred=True))
         publisher.messages += 1
         publisher.inferred = publisher.inferred and (step.service_inferred or not step.service)
         acting = (effect.service for effect in step.effects if effect.edge == CAUSATION)
-        for service in (step.addressee, *acting):
+        for service in map(_service, (step.addressee, *acting)):
             if service:
                 route.consumers.setdefault(service, Consumer(service, inferred=True))
 

@@ -56,14 +56,20 @@ def as_json(fields: Mapping[str, Any], *, body: bytes | None = None) -> dict[str
     return found
 
 
-def as_text(fields: Mapping[str, Any], *, payload: bool = True, body: bytes | None = None) -> Text:
-    """A message for people: kind, key and time in the first line, then its other parts, then the payload."""
+def as_text(
+    fields: Mapping[str, Any], *, payload: bool = True, body: bytes | None = None, time: str | None = None
+) -> Text:
+    """A message for people: kind, key and time in the first line, then its other parts, then the payload.
+
+    Args:
+        time: shown instead of the time at which it was received.
+    """
     text = Text()
     kind = fields["kind"]
     text.append(f"{kind} ", style=STYLES.get(kind, ""))
     text.append(safe(fields["name"]), style="bold")
     append_status(text, fields.get("status"))
-    text.append(f"  {_clock(fields['received'])}", style="dim")
+    text.append(f"  {_clock(fields['received']) if time is None else time}".rstrip(), style="dim")
     for name in ("conversation_id", "correlation_id", "reply_to", "error"):
         if fields.get(name):
             append_row(
@@ -87,6 +93,7 @@ class Line:
     """A message in one line, for lists. On a narrow screen the line goes on, indented, below.
 
     Attributes:
+        time: a text is shown as it is, of a time the time of day.
         service: who published it; "" if unknown.
         conversation: its beginning is shown.
         label: is shown behind the conversation, for example the name of a file.
@@ -95,7 +102,7 @@ class Line:
         bad: whether the message tells of a failure.
     """
 
-    time: datetime.datetime
+    time: datetime.datetime | str
     service: str
     kind: str
     name: str
@@ -110,7 +117,7 @@ class Line:
         wide = width >= _WIDE
         style = "bold red" if self.bad else STYLES.get(self.kind, "").removeprefix("bold ")
         cells = [
-            Text(_clock(self.time), "dim"),
+            Text(self.time if isinstance(self.time, str) else _clock(self.time), "dim"),
             Text(f"{safe(self.service) or '-':<12}", "bold"),
             Text(f"{_ABBREVIATED.get(self.kind, self.kind):<7}", style),
             Text(f"{safe(self.name):<{_NAME if wide else 0}}", style),
@@ -124,7 +131,7 @@ class Line:
             cells.append(Text(safe(self.status), style="green" if self.status == SUCCESS else "bold red"))
         line = Text("  ").join(cells)
         if self.text:
-            room = width - len(line) - 2
+            room = width - line.cell_len - 2
             whole = safe(self.text)
             text = whole if self.bad else shortened(whole, room if room >= _LITTLE else _SHORT)
             line = Text("  ").join((line, Text(text, style="bold red" if self.bad else "")))
@@ -134,7 +141,7 @@ class Line:
 
 def _folded(line: Text, width: int) -> Text:
     """``line`` in as many lines as it needs, of which all but the first are indented."""
-    if len(line) <= width:
+    if line.cell_len <= width:
         return line
     console, indent = Console(width=width, color_system=None), " " * (14 if width >= 60 else 2)
     first = line.wrap(console, width)[0]
@@ -143,18 +150,19 @@ def _folded(line: Text, width: int) -> Text:
     return Text(f"\n{indent}").join((first, *rest.wrap(console, max(10, width - len(indent)))))
 
 
-def as_line(fields: Mapping[str, Any], width: int, text: str | None = None) -> Text:
+def as_line(fields: Mapping[str, Any], width: int, text: str | None = None, time: str | None = None) -> Text:
     """A message in one line: time, service, kind, key, conversation, and the beginning of the payload.
 
     Args:
         width: columns of the screen.
         text: shown instead of the payload.
+        time: shown instead of the time at which it was received.
     """
     invalid = fields["kind"] == "invalid"
     if text is None:
         text = str(fields["error"]) if invalid else compact(fields["payload"])
     return Line(
-        fields["received"],
+        fields["received"] if time is None else time,
         str(fields["properties"].get("app_id") or ""),
         fields["kind"],
         fields["name"],

@@ -1,0 +1,165 @@
+"""Brokers and networks that are silent, against each adapter: how soon that is noticed, and what is no silence."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import pytest
+
+from eda_core.testing import Broker
+from eda_core.testing.conformance import Alarm, Begin, Check, Declare, Join, Seen, Start, Take, Worker
+from eda_core.testing.conformance.script import Step, accept, equal, event
+from eda_tools.broker import DEAD_LETTER_POLICY, EmbeddedBroker
+from tests.conformance.brokers import Embedded
+from tests.conformance.runner import no_task_is_left
+from tests.conformance.test_conformance import ADAPTERS
+from tests.conformance.test_cuts import Await, Player, Steps, every_adapter, play, relaying, until
+from tests.support.proxy import DOWN, UP, Direction
+from tests.support.vhosts import Victim
+
+#: Short times for tests. There are no heartbeats, which would end the link as well.
+QUICK: dict[str, Any] = {"HEARTBEAT": 0, "PROBE_INTERVAL": 0.2, "PROBE_TIMEOUT": 0.8}
+
+
+@every_adapter
+@pytest.mark.parametrize("directions", [(UP,), (DOWN,), (UP, DOWN)], ids=" ".join)
+@pytest.mark.parametrize("which", [(0,), (1,), (0, 1)], ids=["consuming", "publishing", "both"])
+def test_a_connection_that_is_silent_is_given_up(
+    adapter: str, which: Sequence[int], directions: Sequence[Direction]
+) -> None:
+    def script(under_test: Embedded) -> Steps:
+        worker, proxy = relaying(**QUICK), under_test.proxy
+        yield Declare("tap", "events", "Relayed")
+        yield Start(worker)
+        yield event("Happened", 0)
+        yield Take("tap")
+        silent = [proxy.links[number] for number in which]
+        for link in silent:
+            link.freeze(*directions)
+        yield Seen(worker, "ready", 2)
+        for link in silent:
+            link.cut()  # or the broker delivers to it
+        yield event("Happened", 1)
+        while (yield Take("tap")).payload != 1:  # the first one may come twice
+            pass
+
+    play(script, adapter)
+
+
+def block(seconds: float) -> Callable[..., Generator[Step, None, Any]]:
+    """A handler during which the event loop stands still."""
+
+    def handler(payload: Any, _conversation: str, _meta: Any) -> Generator[Step, None, Any]:
+        time.sleep(seconds)
+        return
+        yield
+
+    return handler
+
+
+@every_adapter
+def test_a_blocked_event_loop_is_no_silence_of_the_broker(adapter: str) -> None:
+    """The answer is in the socket, and is read only when the handler has ended."""
+
+    def script(under_test: Embedded) -> Steps:
+        worker = Worker("slow", events=["Happened"], handlers={"Happened": block(1.5)}, settings=QUICK)
+        yield Start(worker)
+        yield Await(lambda: asyncio.sleep(2 * QUICK["PROBE_INTERVAL"]))
+        for number in range(3):
+            yield event("Happened", number)
+        yield Seen(worker, "Happened", 3)
+        yield until(lambda: not broker.unacked("slow.events"))
+        equal(under_test.proxy.accepted, 2, "connections")
+
+    broker = Broker(policies=[DEAD_LETTER_POLICY])
+    play(script, adapter, broker)
+
+
+@every_adapter
+def test_an_alarm_is_no_silence(adapter: str) -> None:
+    def script(under_test: Embedded) -> Steps:
+        worker = Worker("source", settings=QUICK)
+        yield Declare("tap", "events", "Told")
+        yield Start(worker)
+        yield Alarm(True)
+        yield Begin(worker, "publish_event", "Told", 1, "c")
+        yield Await(lambda: asyncio.sleep(3 * (QUICK["PROBE_INTERVAL"] + QUICK["PROBE_TIMEOUT"])))
+        yield Alarm(False)
+        yield Join(worker)
+        equal((yield Take("tap")).payload, 1, "what was published")
+        equal(under_test.proxy.accepted, 2, "connections")
+
+    play(script, adapter)
+
+
+@every_adapter
+def test_a_large_message_that_comes_slowly_is_no_silence(adapter: str) -> None:
+    """It takes three times as long as an answer may take."""
+
+    def script(under_test: Embedded) -> Steps:
+        worker = Worker("reader", events=["Happened"], handlers={"Happened": accept}, settings=QUICK)
+        yield Start(worker)
+        under_test.proxy.rate = 400_000.0
+        yield event("Happened", "x" * 1_000_000)
+        yield Seen(worker, "Happened")
+        equal(under_test.proxy.accepted, 2, "connections")
+
+    play(script, adapter)
+
+
+@every_adapter
+def test_a_large_message_on_a_slow_network_gets_through_in_the_end(adapter: str) -> None:
+    """The buffers of the system take it at once, so nobody sees that it goes on. Each link has more time for it."""
+
+    def script(under_test: Embedded) -> Steps:
+        worker = Worker("source", settings=QUICK)
+        yield Declare("tap", "events", "Told")
+        yield Start(worker)
+        under_test.proxy.rate = 400_000.0
+        yield Begin(worker, "publish_event", "Told", "x" * 1_000_000, "c")
+        equal(len((yield Take("tap")).payload), 1_000_000, "characters")
+        yield Join(worker)
+
+    play(script, adapter)
+
+
+@every_adapter
+@pytest.mark.rabbitmq
+def test_a_service_leaves_a_node_that_stands_still_within_10_seconds(adapter: str, rabbit_victim: Victim) -> None:
+    """The kernel still takes what is sent to a node that is stopped (SIGSTOP). The heartbeat is 20 s."""
+    node = rabbit_victim.node
+    took = []
+
+    def script(under_test: Embedded) -> Steps:
+        worker = relaying(HEARTBEAT=20)
+        yield Declare("tap", "events", "Relayed")
+        yield Start(worker)
+        yield Await(lambda: asyncio.to_thread(node.pause))
+        began = time.monotonic()
+        yield Begin(worker, "publish_event", "Relayed", 0, "c")
+        yield Seen(worker, "ready", 2)
+        took.append(time.monotonic() - began)
+        equal((yield Take("tap")).payload, 0, "what nobody had confirmed")
+        yield Join(worker)
+        yield event("Happened", 1)
+        equal((yield Take("tap")).payload, 1, "what the second broker has delivered")
+
+    class Both(Embedded):
+        """The embedded broker, which is the second URL of each service."""
+
+        def urls(self, names: Sequence[str]) -> list[str]:
+            return [rabbit_victim.url, *super().urls(names)]
+
+    async def run() -> None:
+        async with EmbeddedBroker() as embedded, Both(embedded) as under_test:
+            await Player(under_test, ADAPTERS[adapter]).run(Check("stands still", "", lambda: script(under_test)))
+        await no_task_is_left()
+
+    try:
+        asyncio.run(run())
+    finally:
+        node.resume()
+    assert took[0] < 10.0
