@@ -103,6 +103,7 @@ class _Driver(CallbackDriver):
         self.loop: Any = IOLoop()
         self._process, self._thread, self._context = os.getpid(), threading.get_ident(), service.ssl_context
         self._threads = service.HANDLER_THREADS
+        self.in_loop = not self._threads
         self._signals = Signals(self.loop, self.interrupt, self._woken, machine.config.stop_timeout, signals)
         self._jobs = Jobs(self.run_job, self._soon, self.now, self._threads)
         self._asked: set[Future[Any]] = set()

@@ -260,6 +260,20 @@ class Driver(ABC):
         result = Result(command.reply_to, payload, command.conversation_id, status, command.correlation_id)
         self.tell(self.machine.publish, result, within=run.delivery, immediate=immediate)
 
+    def check_blocking(self, message: AnyMessage, seconds: float, advice: str) -> None:
+        """Warn if a handler has kept the event loop for so long that the broker may take the service for dead.
+
+        Args:
+            message: the message that it has handled.
+            seconds: how long it has kept the loop.
+            advice: what to do about it, as one clause.
+        """
+        heartbeat = self.machine.config.heartbeat
+        if heartbeat and seconds > heartbeat / 2:
+            text = f"the handler of {message.name} kept the event loop for {seconds:.1f} s, longer than half the "
+            text += f"heartbeat ({heartbeat} s), and no heartbeat was sent meanwhile; {advice}"
+            self.warn(events.BLOCKED_LOOP, text, message)
+
     def warn(self, event: str, text: str, message: AnyMessage) -> None:
         """Log a warning about a message to the local log and to the bus, unless it is empty.
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from eda_core.criticality import WARNING
 from eda_core.drivers.base import Driver, UserCode
-from eda_core.drivers.handling import handling
+from eda_core.drivers.handling import Run, handling
 from eda_core.errors import Abandoned, StateError
 from eda_core.machine.effects import Effect
 from eda_core.machine.events import LEFT_UNFINISHED
@@ -33,11 +33,13 @@ class CallbackDriver(Driver):
     """Makes a job of each handler, hook and timer. Jobs use the machine by :meth:`ask`.
 
     Attributes:
+        in_loop: whether jobs run in the thread of the network. A handler that takes long keeps it waiting then.
         exit: the exception that a job has raised if it is no ``Exception``. It ends the service at once.
     """
 
     def __init__(self, service: UserCode, machine: Machine) -> None:
         super().__init__(service, machine)
+        self.in_loop: bool = True
         self.exit: BaseException | None = None
         self._posted: deque[Callable[[], object]] = deque(maxlen=MOST_POSTED)
         self._waking = False
@@ -142,7 +144,12 @@ class CallbackDriver(Driver):
                 returned = self.user(self.service.handle, message)
             except Exception as error:
                 run.failed(error)
-        self.ask(partial(self.run_ended, run, returned, began))
+        self.ask(partial(self._handler_ended, run, message, returned, began, self.now() - began))
+
+    def _handler_ended(self, run: Run, message: AnyMessage, returned: Any, began: float, seconds: float) -> None:
+        if self.in_loop:
+            self.check_blocking(message, seconds, "set HANDLER_THREADS")
+        self.run_ended(run, returned, began)
 
     def _call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         try:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from eda_core.checks import check_seconds
 from eda_core.drivers.base import Driver, UserCode
 from eda_core.drivers.handling import handling
+from eda_core.drivers.steps import Steps
 from eda_core.errors import BufferFull, EdaError, PublishError, PublishRefused, PublishTimeout
 from eda_core.machine.calls import answer
 from eda_core.machine.effects import Effect, PublishDone, Replied
@@ -121,12 +122,12 @@ class CoroutineDriver(Driver):
         self.spawn(self._handle(delivery, message))
 
     async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        began, returned = self.now(), None
+        began, returned, steps = self.now(), None, Steps(self.now)
         with handling(self.service, delivery, message) as run:
             try:
-                returned = self.service.handle(message)
+                returned = steps.step(self.service.handle, message)
                 if isawaitable(returned):
-                    returned = await returned
+                    returned = await steps.of(returned)
                 run.check_awaited()
             except GeneratorExit:
                 raise
@@ -137,6 +138,7 @@ class CoroutineDriver(Driver):
                 if self.over:  # tear_down() has cancelled it; the broker delivers its message again
                     raise
                 run.failed(error)
+        self.check_blocking(message, steps.longest, "run what takes long by asyncio.to_thread()")
         self.run_ended(run, returned, began)
 
     def _break_off(self, error: BaseException) -> None:

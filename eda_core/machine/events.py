@@ -37,6 +37,7 @@ HANDLER_FAILED: Final = "handler-failed"  # ALERT or ERROR: a handler has failed
 GIVING_UP: Final = "giving-up"  # EMERGENCY: a message is rejected: a further attempt is not allowed or cannot help
 INVALID_MESSAGE: Final = "invalid-message"  # EMERGENCY: a delivery is no message of the architecture and is rejected
 CALLBACK_FAILED: Final = "callback-failed"  # ALERT or WARNING: a hook or a timer has raised an exception
+BLOCKED_LOOP: Final = "blocked-loop"  # WARNING: a handler kept the event loop for more than half the heartbeat
 SLOW_HANDLER: Final = "slow-handler"  # WARNING: a link was lost while a handler took longer than the heartbeat
 RETURN_VALUE: Final = "return-value"  # WARNING: a handler has returned a value that means nothing
 ANSWERS: Final = "answers"  # WARNING: a command was answered several times, or not at all

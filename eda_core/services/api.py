@@ -29,7 +29,7 @@ from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
 from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
 from eda_core.messages import gelf
-from eda_core.messages.codec import JSON, Limits
+from eda_core.messages.codec import DEFAULT_LIMITS, JSON, Limits
 from eda_core.messages.envelope import open_envelope
 from eda_core.messages.options import options
 from eda_core.messages.routing import TopicPattern
@@ -105,6 +105,14 @@ class ServiceApi(Handlers, Generic[R]):
     WINDOW: ClassVar[int] = 500
     #: How long a publish may wait for its confirm before the connection is closed, seconds.
     CONFIRM_TIMEOUT: ClassVar[float] = 300
+    #: How many publishes one handler may hold until it ends.
+    HELD: ClassVar[int] = 10_000
+    #: How large and how deep a payload may be, when it is written and when it is read.
+    LIMITS: ClassVar[Limits] = DEFAULT_LIMITS
+    #: The time from the start of connecting until the service receives messages, seconds.
+    CONNECT_TIMEOUT: ClassVar[float] = 30
+    #: How long the connection may take to close, seconds.
+    CLOSE_TIMEOUT: ClassVar[float] = 5
     #: How long a stop may take before unfinished messages are left to other workers, seconds.
     STOP_TIMEOUT: ClassVar[float] = 30
     #: The name of the host in logs and in the name of the connection; by default that of the computer.
@@ -164,10 +172,19 @@ class ServiceApi(Handlers, Generic[R]):
             "buffer": self.BUFFER,
             "window": self.WINDOW,
             "confirm_timeout": self.CONFIRM_TIMEOUT,
+            "held": self.HELD,
+            "limits": self.LIMITS,
+            "connect_timeout": self.CONNECT_TIMEOUT,
+            "close_timeout": self.CLOSE_TIMEOUT,
             "stop_timeout": self.STOP_TIMEOUT,
             "retry": self.RETRY_POLICY,
             "reconnect": self.RECONNECT_POLICY,
         }
+
+    def subscribes_to(self, kind: str, name: str) -> bool:
+        config = self._eda_config
+        keys = {"event": config.events, "configuration": config.configurations}.get(kind, config.commands)
+        return any(TopicPattern(key).matches(name) for key in keys)
 
     # An adapter defines the first two of these, and uses the others
 

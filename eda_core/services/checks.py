@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Final
 
 from eda_core.machine.config import Config
@@ -39,6 +40,10 @@ _AWAITED: Final = frozenset(
     """publish_event publish_configuration send_command return_success return_error manual_ack manual_nack call
     publish_message""".split()
 )
+#: The packages whose classes have settings.
+_PACKAGES: Final = ("eda_core", "eda_aio", "eda_pika", "eda_kombu")
+#: How alike two names are that one takes for the other; PREFETCH and PREFETCH_COUNT are.
+_NEAR: Final = 0.7
 
 
 @dataclass(slots=True)
@@ -79,8 +84,24 @@ def check_service(service: Handlers, config: Config, *, awaits: bool) -> Finding
                 findings.doubts.append(
                     f"{name}() is never called: no routing key ends with {name[3:]!r}; subscribe to it"
                 )
+    findings.doubts.extend(_misspelt(service))
     findings.faults[:] = dict.fromkeys(findings.faults)
     return findings
+
+
+def _misspelt(service: Handlers) -> Iterator[str]:
+    """Return what to say about attributes of the user that look like settings and are none."""
+    ours = [each for each in type(service).__mro__ if each.__module__.partition(".")[0] in _PACKAGES]
+    settings = [name for name in dir(ours[0]) if _is_setting(name)] if ours else []
+    users = [each for each in type(service).__mro__ if each not in ours]
+    for name in dict.fromkeys(name for place in (service, *users) for name in vars(place)):
+        near = [] if name in settings or not _is_setting(name) else get_close_matches(name, settings, 1, _NEAR)
+        if near:
+            yield f"{name} is no setting, and is ignored; do you mean {near[0]}?"
+
+
+def _is_setting(name: str) -> bool:
+    return name.isupper() and not name.startswith("_")
 
 
 def _subscriptions(service: Handlers, config: Config) -> list[tuple[str, str, str]]:

@@ -74,6 +74,14 @@ class Handlers:
             envelope: its headers, and ``reply_to`` and ``correlation_id`` if it has them.
         """
 
+    def subscribes_to(self, kind: str, name: str) -> bool:
+        """Return whether the service subscribes to messages with this routing key.
+
+        Args:
+            kind: ``"event"``, ``"command"``, ``"result"`` or ``"configuration"``.
+        """
+        return True
+
     def on_ready(self) -> Any:
         """Begin the work of the service. This is called after each connection, when the service receives messages."""
 
@@ -105,9 +113,13 @@ def _find(service: Handlers, kind: str, name: str) -> Callable[..., Any]:
             for attribute in dir(service)
             if attribute.startswith("on_") and attribute not in HOOKS and callable(getattr(service, attribute))
         )
+        hint = f"define on_{word}(), or do not subscribe to it"
+        if not service.subscribes_to(kind, name):
+            hint = "the service does not subscribe to it: its binding is left over from an earlier version, and "
+            hint += "'eda unbind' takes it away"
         raise NoHandler(
             f"unexpected {kind} {name}: {type(service).__name__} has handlers for {', '.join(known) or 'nothing'}",
-            hint=f"define on_{word}(), or do not subscribe to it",
+            hint=hint,
         )
     return handler
 

@@ -40,13 +40,19 @@ say("over")
 """
 
 
+#: The beginnings of the lines about the life of a service.
+LIFE = ("started: ", "ready: ", "stopped: ")
+
+
 async def ran(threads: int, forks: str) -> list[str]:
     """The lines of such a service. It ends well, on its first link."""
     async with EmbeddedBroker() as broker, peer(broker.url) as client:
         source = f"{SERVICE}{forks}{RUN}"
         async with program("-W", "ignore", "-c", source, str(threads), url=broker.url) as service:
             assert await service.end() == 0
-        lines = service.lines.all
+        assert service.lines.all[0].startswith("started: "), "the log of the service's life is there, once"
+        lines = [line for line in service.lines.all if not line.startswith(LIFE)]
+        assert len(service.lines.all) == len(lines) + len(LIFE)
         assert (lines[0], lines[-1]) == ("ready", "over")
         assert lines.count("ready") == lines.count("over") == 1
         assert await client.waiting_in("svc.events") == 0

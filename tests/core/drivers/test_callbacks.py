@@ -214,3 +214,30 @@ def test_reports_are_written_until_the_end_although_one_cannot_be() -> None:
     driver.end_reports()
     driver.write_reports()
     assert driver.reports[-3:] == ["4 first", "4 this one fails", "4 last"]
+
+
+# A handler that keeps the network waiting
+
+
+@pytest.mark.parametrize(
+    ("seconds", "in_loop", "warned"), [(11.0, True, True), (10.0, True, False), (11.0, False, False)]
+)
+def test_a_handler_that_takes_half_the_heartbeat_in_the_loop_is_named(
+    seconds: float, in_loop: bool, warned: bool
+) -> None:
+    class Slow(Service):
+        def on_Happened(self, *_: Any) -> None:
+            driver.clock += seconds
+
+    driver = Slow(URLS[0], ["Happened"], [], "svc").begin_run(Runs)
+    driver.tell(driver.machine.start)
+    driver.tell(driver.machine.link_up, driver.machine.epoch)
+    driver.in_loop = in_loop
+    deliver(driver, "Happened")
+    driver.work()
+    expected = (
+        "the handler of Happened kept the event loop for 11.0 s, longer than half the heartbeat (20 s), and no "
+        "heartbeat was sent meanwhile; set HANDLER_THREADS"
+    )
+    assert (expected in driver.reports) == warned
+    assert [outcome for what, _, outcome in driver.told] == [DONE]

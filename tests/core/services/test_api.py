@@ -16,7 +16,7 @@ from eda_core.machine.effects import Ack, Connect, Effect, Nack, Publish, Publis
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import DEFERRED, DONE
-from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
+from eda_core.messages.codec import CBOR, DEFAULT_LIMITS, Limits
 from eda_core.messages.envelope import InvalidEnvelope, seal
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, Result
 from eda_core.services.api import ServiceApi
@@ -441,3 +441,23 @@ def test_a_log_waits_for_nothing_and_has_the_time_of_its_making() -> None:
     with pytest.raises(LocalError, match="name 'id'"):
         made.log(6, "short", additional_fields={"id": 1})
     assert posted == []
+
+
+def test_every_setting_of_a_service_gets_to_the_machine() -> None:
+    class Own(Service):
+        HELD = 7
+        LIMITS = Limits(max_bytes=100)
+        CONNECT_TIMEOUT = 1.5
+        CLOSE_TIMEOUT = 2.5
+
+    config = Own([URLS[0]], [], [], "svc")._eda_config
+    assert (config.held, config.limits) == (7, Limits(max_bytes=100))
+    assert (config.connect_timeout, config.close_timeout) == (1.5, 2.5)
+
+
+def test_a_wrong_setting_is_named() -> None:
+    class Own(Service):
+        LIMITS = 100  # type: ignore[assignment]
+
+    with pytest.raises(LocalError, match="limits is 100; give a Limits"):
+        Own([URLS[0]], [], [], "svc")

@@ -310,3 +310,46 @@ def test_a_constructor_that_forgets_its_base_class_is_told_so(base: str) -> None
             LocalError, match="the constructor of Billing has not called that of its base class; call s"
         ):
             use()
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("PREFETCH", "PREFETCH_COUNT"),
+        ("HEARTBEATS", "HEARTBEAT"),
+        ("RETRYPOLICY", "RETRY_POLICY"),
+        ("CONNECTION_TIMEOUT", "CONNECT_TIMEOUT"),
+        ("LIMIT", "LIMITS"),
+    ],
+)
+@pytest.mark.parametrize("base", BASES)
+def test_a_misspelt_setting_is_named_with_the_nearest_one(base: str, name: str, near: str) -> None:
+    (report,) = started(base, {name: 3}).reports()
+    assert f"{name} is no setting, and is ignored; do you mean {near}?" in report
+
+
+def test_a_misspelt_setting_of_a_base_class_or_of_the_constructor_is_named_too() -> None:
+    class Base(CallbackService):
+        PREFETCH = 3
+
+        def __init__(self) -> None:
+            super().__init__(URLS[0], [], [], "billing")
+            self.HEARTBEATS = 5
+
+        def worker_identity(self) -> tuple[str, int]:
+            return "box", 7
+
+    class Derived(Base):
+        pass
+
+    (report,) = Derived().begin_run(lambda service: Runs(service)).reports()
+    assert "do you mean PREFETCH_COUNT?" in report
+    assert "do you mean HEARTBEAT?" in report
+
+
+@pytest.mark.parametrize("name", ["PREFETCH_COUNT", "HELD", "TAX_RATE", "_PREFETCH", "Prefetch", "ID"])
+def test_settings_and_constants_of_ones_own_are_no_mistake(name: str) -> None:
+    assert started("callbacks", {name: 3}).reports() == []

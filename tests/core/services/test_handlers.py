@@ -11,8 +11,10 @@ from eda_core import criticality
 from eda_core.errors import NoHandler
 from eda_core.machine.outcomes import failure
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Result
+from eda_core.services.callbacks import CallbackService
 from eda_core.services.handlers import Handlers
 from eda_core.testing import strategies
+from tests.core.kit import URLS
 
 META = {"delivery_tag": 7}
 EVENT = Event("TranscriptReady", {"a": 1}, "c", META)
@@ -150,3 +152,32 @@ def test_a_missing_handler_is_permanent_an_error_only_and_needs_no_traceback() -
     failed = failure(caught.value)
     assert failed.reason == str(caught.value)
     assert (failed.detail, failed.permanent, failed.level) == ("", True, criticality.ERROR)
+
+
+@pytest.mark.parametrize(
+    ("message", "left_over"),
+    [
+        (Event("OldNews", 1, "c"), True),
+        (Event("NewsCame", 1, "c"), False),
+        (Command("svc.Forget", 1, "c", "x.y", ""), True),
+        (Command("svc.Do", 1, "c", "x.y", ""), False),
+        (Result("svc.ForgetReturn", 1, "c", "success", ""), True),
+        (Configuration("Old", 1, ""), True),
+        (Configuration("Settings", 1, ""), False),
+    ],
+)
+def test_a_message_that_nobody_subscribes_to_comes_by_a_binding_that_is_left_over(
+    message: AnyMessage, left_over: bool
+) -> None:
+    class Plain(CallbackService):
+        def worker_identity(self) -> tuple[str, int]:
+            return "box", 7
+
+    service = Plain(URLS[0], ["News*", "NewsCame"], ["svc.Do"], "svc", ["Settings"])
+    with pytest.raises(NoHandler) as raised:
+        service.handle(message)
+    words = (
+        "; the service does not subscribe to it: its binding is left over from an earlier version, and "
+        "'eda unbind' takes it away"
+    )
+    assert str(raised.value).endswith(words) == left_over
