@@ -18,8 +18,10 @@ import generate
 LOGGER = logging.getLogger(__name__)
 
 project = "eda-core"
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.mermaid"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.mermaid", "sphinx_argparse_cli"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 exclude_patterns = ["_build"]
 
 napoleon_use_ivar = True  # the attributes of a class are a list, not entries of their own

@@ -15,10 +15,12 @@ from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout need not be installed
 sys.path.insert(0, str(Path(__file__).parents[1] / "adapters"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import eda_core.testing
 from eda_core.machine import deliveries, events, link
 from eda_core.testing.broker.versions import VERSIONS, Version
+from eda_tools.cli.catalogue import TOOLS
 
 DOCS = Path(__file__).parent
 
@@ -81,6 +83,8 @@ What a service logs
 A service writes to Python's ``logging``, to the logger ``eda_aio``, ``eda_pika`` or ``eda_kombu``. Each record has the
 attribute ``eda_event``: a name that stays the same when the texts change. To see the life of a service, and the names:
 
+.. test: file logged.py
+
 .. code-block:: python
 
     import logging
@@ -89,6 +93,8 @@ attribute ``eda_event``: a name that stays the same when the texts change. To se
     handler = logging.StreamHandler()
     handler.setFormatter(names)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+.. not run: the times and names are made up; tests/core/machine/test_machine_life.py has these lines
 
 .. code-block:: text
 
@@ -379,8 +385,77 @@ def events_page() -> str:
     return EVENTS_HEAD + "\n".join(lines) + "\n"
 
 
+SETTINGS_HEAD = """\
+.. Written by docs/generate.py from the attributes of the classes. Change those, then run it.
+
+========
+Settings
+========
+
+A service is set by attributes of its class. They are checked when it starts.
+
+.. test: file patient.py
+
+.. code-block:: python
+
+   from eda_aio import Service
+   from eda_core import RetryPolicy
+
+
+   class Patient(Service):
+       PREFETCH_COUNT = 50
+       RETRY_POLICY = RetryPolicy.backoff(attempts=8)
+
+What is different from one installation to the next, such as the URL of the broker, is given to the constructor, and
+comes from environment variables.
+
+"""
+
+#: The classes with settings: their titles, modules and names.
+_WITH_SETTINGS = (
+    ("Services", "eda_core.services.api", "ServiceApi"),
+    ("Services of eda_pika", "eda_pika.service", "Service"),
+    ("The synchronous endpoint", "eda_kombu.endpoint", "Endpoint"),
+)
+
+
+def settings_page() -> str:
+    """The text of ``settings.rst``."""
+    text = SETTINGS_HEAD
+    for title, module, name in _WITH_SETTINGS:
+        (source,) = re.findall(rf"^class {name}\b.*?(?=^class |\Z)", _source(module), re.MULTILINE | re.DOTALL)
+        found = re.findall(r"((?:^    #: .+\n)+)    ([A-Z_]+): \S.*? = (.+)$", source, re.MULTILINE)
+        text += f"{_title(title).lstrip()}.. list-table::\n   :header-rows: 1\n   :widths: 24 20 56\n\n"
+        text += "   * - name\n     - default\n     - meaning\n"
+        for comment, attribute, default in found:
+            meaning = " ".join(line.strip().removeprefix("#: ") for line in comment.splitlines())
+            text += f"   * - ``{attribute}``\n     - ``{default}``\n     - {meaning}\n"
+        text += "\n"
+    return text.rstrip("\n") + "\n"
+
+
+def options_page() -> str:
+    """The text of ``tools-options.rst``."""
+    title = "The options of the tools"
+    text = f"{OPTIONS_HEAD}{'=' * len(title)}\n{title}\n{'=' * len(title)}\n\n{OPTIONS_TEXT}"
+    for name in TOOLS:
+        text += f"\n.. sphinx_argparse_cli::\n   :module: tool_parsers\n   :func: {name}\n   :prog: eda {name}\n"
+        text += f"   :title: eda {name}\n   :group_title_prefix: {name}\n"
+    return text
+
+
+OPTIONS_HEAD = """\
+.. Written by docs/generate.py from eda_tools/cli/catalogue.py. Change that, then run it.
+
+"""
+OPTIONS_TEXT = """\
+As ``--help`` shows them. `The tools <tools.rst>`_ explains them, and has examples.
+"""
+
 #: Text by file name.
 PAGES = {
+    "settings.rst": settings_page,
+    "tools-options.rst": options_page,
     "link.rst": link_page,
     "deliveries.rst": deliveries_page,
     "broker-versions.rst": versions_page,

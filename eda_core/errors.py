@@ -65,6 +65,18 @@ class PublishError(EdaError):
     """A publish that was accepted but will not be confirmed, or a call whose command no service receives."""
 
 
+class PublishTimeout(PublishError, TimeoutError):
+    """A publish whose confirm did not come in the time that its caller was willing to wait.
+
+    Attributes:
+        may_arrive: whether the message is still being sent, and may arrive. If false, it was never accepted.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", may_arrive: bool = True) -> None:
+        super().__init__(message, hint=hint)
+        self.may_arrive = may_arrive
+
+
 class PublishRefused(PublishError):
     """A publish for which the broker has closed the channel. It is not stored anywhere, and is not sent again.
 

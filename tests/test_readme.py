@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from eda_tools.broker import EmbeddedBroker
+from eda_tools.cli.catalogue import SERVERS, TOOLS
 from tests.docs.blocks import ROOT, Block, read_page
 from tests.support.services import Probe, asynchronous, program, running
 
@@ -86,9 +87,14 @@ def test_an_environment_is_made_before_anything_is_installed() -> None:
     assert README.index("python3 -m venv") < README.index("pip install")
 
 
+def test_tools_exist() -> None:
+    tools = set(re.findall(r"\beda ([a-z_]+)", README))
+    assert tools
+    assert tools - {*TOOLS, *SERVERS} == set()
+
+
 def test_modules_exist() -> None:
     modules = set(re.findall(r"python3? -m ([\w.]+)", README)) - {"nox", "pip", "venv"}
-    assert modules
     assert [module for module in sorted(modules) if importlib.util.find_spec(module) is None] == []
 
 

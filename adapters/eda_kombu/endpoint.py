@@ -12,15 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ssl import SSLContext
 from typing import Any, ClassVar, Self, TypeVar
 
-from eda_core import JSON, AnyMessage, Config, Configuration, Event, LocalError, ReconnectPolicy, StateError
+from eda_core import JSON, AnyMessage, Config, Configuration, Event, ReconnectPolicy, StateError
 from eda_core.drivers.blocking import KEPT_RECORDS, Record
 from eda_core.drivers.publish_call import PartlyPublished, PublishCall, PublishLimits
 from eda_core.messages import gelf
-from eda_core.messages.routing import CONFIGURATIONS
-from eda_core.services.eventail import EventailNames
+from eda_core.messages.options import options
+from eda_core.services.eventail import EventailNames, event_of, text_of
 from eda_kombu.session import Session
 
 T = TypeVar("T")
@@ -52,8 +53,6 @@ class Endpoint(EventailNames):
         LocalError: an argument is wrong. The text says which one and why.
     """
 
-    CONFIGURATION_EXCHANGE: ClassVar[str] = CONFIGURATIONS
-    CONFIGURATION_EXCHANGE_TYPE: ClassVar[str] = "topic"
     #: Seconds. The broker disconnects an endpoint that is not used for longer; it connects again when it is used.
     HEARTBEAT: ClassVar[int] = 30
     #: While a publish waits: seconds that the broker may send nothing until it is asked whether it still works, 0 for
@@ -109,7 +108,17 @@ class Endpoint(EventailNames):
             session.machine.use_json(session.now())
 
     def publish_event(
-        self, event: str, message: Any, conversation_id: str, max_retries: int | None = None, *, mandatory: bool = False
+        self,
+        event: str,
+        message: Any,
+        conversation_id: str,
+        max_retries: int | None = None,
+        *,
+        mandatory: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Publish an event; return when the broker has confirmed it.
 
@@ -120,6 +129,10 @@ class Endpoint(EventailNames):
             max_retries: how often to try again after the first failure (no connection, a lost connection, a refusal by
                 the broker). ``None``: as often as ``confirm_timeout`` allows.
             mandatory: fail if nobody subscribes.
+            headers: more headers, by name. Names that begin with ``x-`` and those of the toolkit are refused.
+            expiration: how long the message is of use, seconds. Then its queue drops or dead-letters it.
+            priority: from 0 to 255, for queues that have priorities.
+            timeout: takes the place of ``confirm_timeout`` for this call, seconds.
 
         Raises:
             LocalError: the message cannot be sent. The text says why.
@@ -128,16 +141,35 @@ class Endpoint(EventailNames):
                 says whether the message may arrive.
             Unroutable: the message was mandatory, and no queue is bound for it.
         """
-        self._publish_one(Event(event, message, _text(conversation_id)), mandatory, max_retries)
+        sent = Event(event, message, text_of(conversation_id), options(headers, expiration, priority))
+        self._publish_one(sent, mandatory, self._limits.of_call(max_retries, timeout))
 
     def publish_configuration(
-        self, event: str, message: Any, max_retries: int | None = None, *, mandatory: bool = False
+        self,
+        event: str,
+        message: Any,
+        max_retries: int | None = None,
+        *,
+        mandatory: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Publish a configuration to all workers that subscribe to it now. See :meth:`publish_event`."""
-        self._publish_one(Configuration(event, message, ""), mandatory, max_retries)
+        sent = Configuration(event, message, "", options(headers, expiration, priority))
+        self._publish_one(sent, mandatory, self._limits.of_call(max_retries, timeout))
 
     def publish_many(
-        self, events: Iterable[tuple[str, Any, str]], max_retries: int | None = None, *, mandatory: bool = False
+        self,
+        events: Iterable[tuple[str, Any, str]],
+        max_retries: int | None = None,
+        *,
+        mandatory: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
     ) -> int:
         """Publish many events, without waiting for the confirm of one before sending the next.
 
@@ -148,7 +180,8 @@ class Endpoint(EventailNames):
 
         Args:
             events: the name, the message and the conversation id of each event.
-            max_retries, mandatory: see :meth:`publish_event`.
+            max_retries, mandatory, headers, expiration, priority, timeout: see :meth:`publish_event`. They are the same
+                for all events.
 
         Returns:
             How many events there were. All are confirmed.
@@ -158,7 +191,8 @@ class Endpoint(EventailNames):
             PartlyPublished: at least one event failed. The error says which events are confirmed, which are not, and
                 why. After the first failure no more are taken from the iterable.
         """
-        call = self._publish(map(_event, events), mandatory, max_retries)
+        meta, limits = options(headers, expiration, priority), self._limits.of_call(max_retries, timeout)
+        call = self._publish(map(partial(event_of, meta), events), mandatory, limits)
         if call.failed:
             raise PartlyPublished(call.taken, call.failed)
         return call.taken
@@ -189,9 +223,7 @@ class Endpoint(EventailNames):
             LocalError: the level or the name of a field is not allowed.
             StateError: the endpoint is closed.
         """
-        gelf.check_level(criticity)
-        fields = dict(additional_fields or {})
-        gelf.check_names(fields)
+        fields = gelf.checked_fields(criticity, additional_fields)
         process = self._process()
         if self._closed and process.user != threading.get_ident():
             raise StateError("the endpoint is closed", hint="make another one")
@@ -228,12 +260,11 @@ class Endpoint(EventailNames):
 
     # Steps
 
-    def _publish_one(self, message: AnyMessage, mandatory: bool, max_retries: int | None) -> None:
-        for error in self._publish((message,), mandatory, max_retries).failed.values():
+    def _publish_one(self, message: AnyMessage, mandatory: bool, limits: PublishLimits) -> None:
+        for error in self._publish((message,), mandatory, limits).failed.values():
             raise error
 
-    def _publish(self, messages: Iterable[AnyMessage], mandatory: bool, max_retries: int | None) -> PublishCall:
-        limits = replace(self._limits, max_retries=max_retries)
+    def _publish(self, messages: Iterable[AnyMessage], mandatory: bool, limits: PublishLimits) -> PublishCall:
         process = self._process()
         with process.lock:
             if process.user is not None:
@@ -315,18 +346,3 @@ class _Process:
                 session.close(timeout)
         finally:
             self.user = None
-
-
-def _event(given: tuple[str, Any, str]) -> Event:
-    try:
-        name, message, conversation_id = given
-    except (TypeError, ValueError):
-        raise LocalError(
-            f"an event is a {type(given).__name__}", hint="pass (name, message, conversation_id)"
-        ) from None
-    return Event(name, message, _text(conversation_id))
-
-
-def _text(conversation_id: Any) -> Any:
-    """The conversation id as text: eventail took a UUID or a number too. ``None`` stays, and the core refuses it."""
-    return conversation_id if conversation_id is None else str(conversation_id)

@@ -10,12 +10,14 @@ import itertools
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Protocol
 
+from eda_core.checks import check_seconds
 from eda_core.drivers.base import Driver, UserCode
 from eda_core.drivers.handling import handling
-from eda_core.errors import BufferFull, EdaError, PublishError, PublishRefused
+from eda_core.errors import BufferFull, EdaError, PublishError, PublishRefused, PublishTimeout
 from eda_core.machine.calls import answer
 from eda_core.machine.effects import Effect, PublishDone, Replied
 from eda_core.machine.identifiers import DeliveryId
@@ -171,22 +173,26 @@ class CoroutineDriver(Driver):
 
     # Callers that wait
 
-    async def request(self, make: Input, forget: Input | None = None) -> Any:
+    async def request(self, make: Input, forget: Input | None = None, timeout: float | None = None) -> Any:
         """Make an input that has a ticket, as soon as there is space, and wait for its answer.
 
         Args:
             make: the input, without ``now`` and ``ticket``.
             forget: the input that ends the wait for a ticket. It is made if this coroutine is cancelled.
+            timeout: how long to wait, seconds; ``None`` for as long as it takes.
 
         Returns:
             The payload of the result of a call; ``None``, or why it was unroutable, for a publish.
 
         Raises:
-            LocalError: the machine refuses the input.
+            LocalError: the machine refuses the input, or the timeout is not a number of seconds.
             PublishError: the service has stopped, or no service receives the command.
+            PublishTimeout: ``timeout`` has passed.
             CommandError: the result has the status ``error``.
             CommandTimeout: no result came in time.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         ticket = next(self._tickets)
         for_space = self._publishes_for_space if forget is None else self._calls_for_space
         effects = self._unless_full(make, ticket)
@@ -195,12 +201,24 @@ class CoroutineDriver(Driver):
             for_space[ticket] = make
         else:
             self.feed(effects)
+        timer = None if timeout is None else self.call_later(timeout, partial(self._expire, ticket, timeout))
         try:
             return await waiting
         finally:
+            if timer is not None:
+                self.cancel_timer(timer)
             cancelled = self._waiting.pop(ticket, None) is not None
             if cancelled and for_space.pop(ticket, None) is None and forget is not None:
                 self.tell(forget, ticket)
+
+    def _expire(self, ticket: int, timeout: float) -> None:
+        """End the wait of a caller. Its publish goes on if the machine has accepted it."""
+        waiting = self._waiting.get(ticket)
+        if waiting is None or waiting.done():
+            return
+        accepted = ticket not in self._publishes_for_space
+        hint = "it is still being sent and may arrive" if accepted else "it was not accepted: publish it again later"
+        waiting.set_exception(PublishTimeout(f"no confirm within {timeout:g} s", hint=hint, may_arrive=accepted))
 
     def _unless_full(self, make: Input, ticket: int) -> list[Effect] | None:
         try:

@@ -7,8 +7,9 @@ waits for that. It does not know what happens during the wait.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from eda_core.checks import check_seconds
 from eda_core.errors import LocalError, PublishError, PublishRefused
 from eda_core.machine.effects import PublishDone
 
@@ -81,6 +82,16 @@ class PublishLimits:
             count = getattr(self, name)
             if count is not None and (type(count) is not int or count < 0):
                 raise LocalError(f"{name} is {count!r}", hint="give a whole number, or None for any number")
+
+    def of_call(self, max_retries: int | None, timeout: float | None) -> PublishLimits:
+        """Return the limits of one call, with ``max_retries`` and, unless it is ``None``, with ``timeout`` in seconds.
+
+        Raises:
+            LocalError: one of them is wrong.
+        """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        return replace(self, max_retries=max_retries, timeout=self.timeout if timeout is None else timeout)
 
 
 class PublishCall:

@@ -11,6 +11,7 @@ from typing import Final
 # The life of a service
 STARTED: Final = "started"  # NOTICE: the first link is open: versions, broker, queues, prefetch
 CONFIGURED: Final = "configured"  # NOTICE: the handler of a configuration has returned true
+UNCONFIGURED: Final = "unconfigured"  # WARNING: no handler has returned true for a configuration for a long time
 READY: Final = "ready"  # NOTICE: the service receives its messages; ``on_ready`` is called
 RECONNECTED: Final = "reconnected"  # NOTICE: a link is open again, after so many seconds without one
 STOPPING: Final = "stopping"  # NOTICE: a stop was asked for; the service takes no new messages

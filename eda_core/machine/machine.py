@@ -12,7 +12,7 @@ this module decides what that means for the other parts. It knows nothing of soc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pamqp import base
 from pamqp.commands import Basic
@@ -61,6 +61,7 @@ from eda_core.machine.events import (
     RETURNED,
     STARTED,
     UNBLOCKED,
+    UNCONFIGURED,
     UNCONFIRMED,
 )
 from eda_core.machine.events import STOPPED as HAS_STOPPED
@@ -99,7 +100,7 @@ class Machine:
     __slots__ = (
         *"_ask_due _asked _blamed _broker _calls _calls_wanted _configured _connection _consuming".split(),
         *"_content_type _deliveries _holds _library _logs _outbox _publishing _random _stale _starved".split(),
-        *"_token config".split(),
+        *"_received _token _waits_since _warn_due config".split(),
     )
 
     def __init__(
@@ -119,6 +120,11 @@ class Machine:
         #: When to ask for a configuration again, monotonic seconds, and how often this was done since the last one.
         self._ask_due: float | None = None
         self._asked = 0
+        #: When to warn that the service is not configured yet, and since when it waits for that, monotonic seconds.
+        self._warn_due: float | None = None
+        self._waits_since = 0.0
+        #: The names of the configurations that came meanwhile, as keys.
+        self._received: dict[str, None] = {}
         self._holds = 0
         self._broker = self._library = ""
         self._stale = 0
@@ -463,8 +469,9 @@ class Machine:
     def deadline(self) -> float | None:
         """Return when to call :meth:`tick` next, in monotonic seconds; it may be past. ``None`` if nothing is due."""
         first = self._connection.deadline()
-        if self._ask_due is not None and (first is None or self._ask_due < first):
-            first = self._ask_due
+        for due in (self._ask_due, self._warn_due):
+            if due is not None and (first is None or due < first):
+                first = due
         due = self._calls.deadline()
         if due is not None and (first is None or due < first):
             first = due
@@ -479,6 +486,8 @@ class Machine:
             self._ask_due = None
             if self._connection.state is OPEN:
                 effects.append(Unconfigured())
+        if self._warn_due is not None and now >= self._warn_due:
+            self._still_waiting(now, effects)
         overdue = self._calls.overdue(now)
         late = "no result came in time"
         effects.extend(Replied(call.ticket, call.command, None, late, timed_out=True) for call in overdue)
@@ -522,6 +531,8 @@ class Machine:
             return [Nack(epoch, tag, True)]
         effects = deliveries.delivered(epoch, tag, redelivered, exchange, routing_key, properties, body, now)
         if not self._configured:
+            if len(self._received) < _MOST_NAMES:
+                self._received[routing_key] = None
             self._ask_again(now)
         return effects
 
@@ -757,6 +768,7 @@ class Machine:
         timeout: float,
         conversation_id: str = "",
         within: DeliveryId | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> list[Effect]:
         """Send a command at once. ``Replied`` brings its result. The first call declares a queue for the results.
 
@@ -767,6 +779,7 @@ class Machine:
                 comes later is dropped.
             conversation_id: by default that of the delivery ``within``, or else a new one.
             within: the delivery whose handler calls, if any. Its acknowledgement waits for the confirm of the command.
+            meta: the ``meta`` of the command.
 
         Raises:
             LocalError: the command cannot be sent (:func:`eda_core.messages.envelope.seal`), or the timeout is wrong.
@@ -782,7 +795,9 @@ class Machine:
         correlation_id = self._correlation_id(ticket)
         if not conversation_id and delivery is not None:
             conversation_id = delivery.message.conversation_id
-        message = Command(command, payload, conversation_id or correlation_id, calls.key, correlation_id)
+        message = Command(
+            command, payload, conversation_id or correlation_id, calls.key, correlation_id, dict(meta or {})
+        )
         sealed = seal(message, self._content_type, self.config.limits)
         self._reserve(delivery, timeout)
         publish = self._stamp(sealed, True, delivery, None, True)
@@ -957,6 +972,8 @@ class Machine:
         connection, config = self._connection, self.config
         self._configured = not config.configurations or not config.wait_for_configuration
         self._ask_due, self._asked = None, 0
+        self._warn_due, self._waits_since = None if self._configured else now + _CONFIGURING, now
+        self._received.clear()
         self._report_link(now, effects)
         self._deliveries.opened(connection.queues, connection.dead_lettering)
         self._logs.opened(connection.epoch, effects)
@@ -1003,11 +1020,22 @@ class Machine:
     def _now_configured(self, effects: list[Effect]) -> None:
         if not self._configured:
             self._configured = True
-            self._ask_due, self._asked = None, 0
+            self._ask_due, self._asked, self._warn_due = None, 0, None
             effects.append(Report(NOTICE, "configured", CONFIGURED))
             if self._connection.state is OPEN:
                 self._consume([tag for tag in self._connection.queues if tag != CONFIGURATIONS], effects)
                 self._ready(effects)
+
+    def _still_waiting(self, now: float, effects: list[Effect]) -> None:
+        """Warn that the service is not configured yet: after a while, and then each time after twice as long."""
+        self._warn_due = None
+        if self._connection.state is OPEN:
+            seconds = now - self._waits_since
+            self._warn_due = now + seconds
+            text = f"still waiting for a configuration handler to return True, for {seconds:.0f} s now; received: "
+            text += ", ".join(map(shortened, self._received)) or "nothing"
+            effects.append(Report(WARNING, text, UNCONFIGURED))
+            self._logs.write(WARNING, text, now, effects)
 
     def _ask_again(self, now: float) -> None:
         """Ask for a configuration again after a while, if the last one was of no use."""
@@ -1035,7 +1063,7 @@ class Machine:
     def _forget_link(self, now: float, effects: list[Effect], *, over: bool = False) -> None:
         """Tell all parts that the link is lost."""
         self._logs.lost()
-        self._ask_due = None
+        self._ask_due = self._warn_due = None
         self._deliveries.lose_link(self._connection.epoch, now, effects, blamed=self._blamed, over=over)
         for publish in (*self._outbox.lose_link(), *self._calls.held()):
             self._deliveries.await_again(publish)
@@ -1052,6 +1080,11 @@ class Machine:
         error = "the service stopped before its result came"
         effects.extend(Replied(call.ticket, call.command, None, error) for call in self._calls.abandon())
 
+
+#: Seconds until the first warning that the service is not configured yet.
+_CONFIGURING: Final = 30.0
+#: How many names of configurations such a warning has at most.
+_MOST_NAMES: Final = 10
 
 #: The hooks of a service, by the effect that calls them.
 _HOOKS: dict[type, str] = {Ready: "on_ready", Unconfigured: "on_unconfigured", Returned: "handle_returned_message"}

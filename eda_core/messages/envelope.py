@@ -41,15 +41,15 @@ MAX_HEADER_NAME_BYTES: Final = 128
 #: Levels of tables and arrays in a header. Much deeper ones crash some clients (docs/design.rst, "Poison headers").
 MAX_HEADER_DEPTH: Final = 32
 #: The longest ``expiration``, milliseconds. RabbitMQ closes the channel over a longer one.
-_LONGEST_EXPIRATION: Final = 315_360_000_000
+LONGEST_EXPIRATION: Final = 315_360_000_000
 #: RabbitMQ closes the channel over a message with this ``reply_to`` if the channel does not consume from it.
 _DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
 
 #: The keys of ``meta`` that become properties of a published message.
-_SENT: Final = ("timestamp", "expiration", "app_id", "priority", "message_type", "content_encoding")
+SENT: Final = ("timestamp", "expiration", "app_id", "priority", "message_type", "content_encoding")
 #: The keys of ``meta`` that are not published. A published message has an id of its own, the broker refuses the user_id
 #: of another user, and the others are written from the attributes of the message.
-_NOT_SENT: Final = (
+NOT_SENT: Final = (
     "delivery_tag",
     "message_id",
     "user_id",
@@ -140,15 +140,15 @@ def _add_meta(meta: dict[str, Any], properties: Basic.Properties, headers: dict[
         raise LocalError(f"meta is {type(meta).__name__}, not dict", hint="pass a dict of headers")
     for key, value in meta.items():
         _check_header_name(key, 1)
-        if key in _SENT:
+        if key in SENT:
             if value is not None:
                 setattr(properties, key, value)
-        elif key not in _NOT_SENT and not key.startswith("x-"):
+        elif key not in NOT_SENT and not key.startswith("x-"):
             headers[key] = _copied(key, value, MAX_HEADER_DEPTH)
     if properties.expiration is not None and not _is_expiration(properties.expiration):
         raise LocalError(
             f"expiration is {shortened(repr(properties.expiration), 40)}",
-            hint=f"give milliseconds as text, such as '60000', up to {_LONGEST_EXPIRATION}",
+            hint=f"give milliseconds as text, such as '60000', up to {LONGEST_EXPIRATION}",
         )
 
 
@@ -178,7 +178,7 @@ def _copied(name: str, value: object, levels: int) -> object:
 def _is_expiration(value: object) -> bool:
     if not isinstance(value, str) or not value.isascii() or not value.isdecimal():
         return False
-    return len(value) < 20 and int(value) <= _LONGEST_EXPIRATION
+    return len(value) < 20 and int(value) <= LONGEST_EXPIRATION
 
 
 def _check_headers(name: str, properties: Basic.Properties) -> None:

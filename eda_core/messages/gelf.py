@@ -38,6 +38,18 @@ def check_level(level: int) -> int:
     return int(level)
 
 
+def checked_fields(level: int, fields: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a copy of the additional fields of a record, if its level and the names of the fields are allowed.
+
+    Raises:
+        LocalError: as for :func:`check_level` and :func:`check_names`.
+    """
+    check_level(level)
+    checked = dict(fields or {})
+    check_names(checked)
+    return checked
+
+
 def check_names(fields: Mapping[str, Any]) -> None:
     """Check the names of the additional fields of a record.
 

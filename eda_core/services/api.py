@@ -31,6 +31,7 @@ from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
 from eda_core.messages import gelf
 from eda_core.messages.codec import JSON, Limits
 from eda_core.messages.envelope import open_envelope
+from eda_core.messages.options import options
 from eda_core.messages.routing import TopicPattern
 from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, Result
 from eda_core.services.checks import check_service
@@ -190,8 +191,12 @@ class ServiceApi(Handlers, Generic[R]):
         else:
             driver.make_soon(call)
 
-    def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> R:
+    def publish_message(
+        self, message: AnyMessage, *, mandatory: bool, immediate: bool = False, timeout: float | None = None
+    ) -> R:
         """Publish a message of any kind. See :meth:`publish_event`."""
+        if timeout is not None:
+            raise LocalError("timeout is given, but this method does not wait for the confirm", hint="leave it out")
         publish = self.publishing(message, mandatory=mandatory, immediate=immediate)
         return self.make_input(lambda machine, now: publish(message, machine=machine, now=now))
 
@@ -360,7 +365,17 @@ class ServiceApi(Handlers, Generic[R]):
     # Publishing
 
     def publish_event(
-        self, event: str, message: Any, conversation_id: str, mandatory: bool = False, *, immediate: bool = False
+        self,
+        event: str,
+        message: Any,
+        conversation_id: str,
+        mandatory: bool = False,
+        *,
+        immediate: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
     ) -> R:
         """Publish an event. In a handler it is held until the handler succeeds; elsewhere it is sent at once.
 
@@ -369,17 +384,36 @@ class ServiceApi(Handlers, Generic[R]):
             message: the payload.
             mandatory: whether ``handle_returned_message`` is called if no service receives the event.
             immediate: whether to send the event at once although the handler runs, for example a report of progress.
+            headers: more headers, by name. Names that begin with ``x-`` and those of the toolkit are refused.
+            expiration: how long the message is of use, seconds. Then its queue drops or dead-letters it.
+            priority: from 0 to 255, for queues that have priorities.
+            timeout: how long to wait for the confirm, seconds; by default as long as it takes. Only coroutines wait for
+                it, outside of handlers.
 
         Raises:
             LocalError: the message cannot be sent. The text says why.
             PublishError: the service stopped before the broker confirmed the message. Only coroutines wait for that.
+            PublishTimeout: there was no confirm within ``timeout``. The text says whether the message may still arrive.
             StateError: the service was not run yet, or it has stopped.
         """
-        return self.publish_message(Event(event, message, conversation_id), mandatory=mandatory, immediate=immediate)
+        meta = options(headers, expiration, priority)
+        sent = Event(event, message, conversation_id, meta)
+        return self.publish_message(sent, mandatory=mandatory, immediate=immediate, timeout=timeout)
 
-    def publish_configuration(self, event: str, message: Any, *, immediate: bool = False) -> R:
+    def publish_configuration(
+        self,
+        event: str,
+        message: Any,
+        *,
+        immediate: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+    ) -> R:
         """Publish a configuration. Its name ``event`` is its routing key. See :meth:`publish_event`."""
-        return self.publish_message(Configuration(event, message, ""), mandatory=False, immediate=immediate)
+        sent = Configuration(event, message, "", options(headers, expiration, priority))
+        return self.publish_message(sent, mandatory=False, immediate=immediate, timeout=timeout)
 
     def send_command(
         self,
@@ -391,6 +425,10 @@ class ServiceApi(Handlers, Generic[R]):
         mandatory: bool = True,
         *,
         immediate: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
     ) -> R:
         """Send a command. The other arguments are those of :meth:`publish_event`.
 
@@ -399,26 +437,49 @@ class ServiceApi(Handlers, Generic[R]):
             reply_to: the routing key for the result.
             correlation_id: comes back with the result, so that the handler knows to which command it belongs.
         """
-        sent = Command(command, message, conversation_id, reply_to, _or_empty(correlation_id))
-        return self.publish_message(sent, mandatory=mandatory, immediate=immediate)
+        meta = options(headers, expiration, priority)
+        sent = Command(command, message, conversation_id, reply_to, _or_empty(correlation_id), meta)
+        return self.publish_message(sent, mandatory=mandatory, immediate=immediate, timeout=timeout)
 
     def return_success(
-        self, destination: str, message: Any, conversation_id: str, correlation_id: str | None, mandatory: bool = True
+        self,
+        destination: str,
+        message: Any,
+        conversation_id: str,
+        correlation_id: str | None,
+        mandatory: bool = True,
+        *,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
     ) -> R:
         """Publish the result of a command that succeeded. See :meth:`publish_event`.
 
         Args:
             destination: the ``reply_to`` of the command. Both other identifiers are also those of the command.
         """
-        result = Result(destination, message, conversation_id, SUCCESS, _or_empty(correlation_id))
-        return self.publish_message(result, mandatory=mandatory)
+        meta = options(headers, expiration, priority)
+        result = Result(destination, message, conversation_id, SUCCESS, _or_empty(correlation_id), meta)
+        return self.publish_message(result, mandatory=mandatory, timeout=timeout)
 
     def return_error(
-        self, destination: str, message: Any, conversation_id: str, correlation_id: str | None, mandatory: bool = True
+        self,
+        destination: str,
+        message: Any,
+        conversation_id: str,
+        correlation_id: str | None,
+        mandatory: bool = True,
+        *,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
     ) -> R:
         """Publish the result of a command that failed in an expected way. See :meth:`return_success`."""
-        result = Result(destination, message, conversation_id, ERROR, _or_empty(correlation_id))
-        return self.publish_message(result, mandatory=mandatory)
+        meta = options(headers, expiration, priority)
+        result = Result(destination, message, conversation_id, ERROR, _or_empty(correlation_id), meta)
+        return self.publish_message(result, mandatory=mandatory, timeout=timeout)
 
     def log(
         self,
@@ -443,8 +504,7 @@ class ServiceApi(Handlers, Generic[R]):
             LocalError: the level or the name of a field is not allowed.
             StateError: the service was not run yet.
         """
-        level, fields = gelf.check_level(criticity), dict(additional_fields or {})
-        gelf.check_names(fields)
+        level, fields = gelf.check_level(criticity), gelf.checked_fields(criticity, additional_fields)
         return self.make_input(
             lambda machine, now: machine.log(
                 level, short, now, full=full, conversation_id=conversation_id, fields=fields

@@ -5,7 +5,7 @@ This module decides what their methods wait for. It knows no event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from copy import deepcopy
 from functools import partial
 from inspect import isawaitable
@@ -18,6 +18,7 @@ from eda_core.errors import BufferFull
 from eda_core.machine import events
 from eda_core.machine.effects import Effect
 from eda_core.machine.machine import Machine
+from eda_core.messages.options import options
 from eda_core.messages.values import AnyMessage
 from eda_core.services.api import ServiceApi
 from eda_core.services.asked import FINISHED, Asked
@@ -49,7 +50,15 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         return FINISHED
 
     def call(
-        self, command: str, message: Any, timeout: float = 30.0, conversation_id: str = ""
+        self,
+        command: str,
+        message: Any,
+        timeout: float = 30.0,
+        conversation_id: str = "",
+        *,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Send a command at once, and wait for its result.
 
@@ -60,6 +69,7 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
             command: ``service.Command``.
             timeout: how long to wait for the result, seconds.
             conversation_id: by default that of the message that is being handled, or else a new one.
+            headers, expiration, priority: see :meth:`publish_event`.
 
         Returns:
             The payload of the result.
@@ -70,26 +80,31 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
             PublishError: no service receives the command, or this service has stopped.
             LocalError: the command cannot be sent. The text says why.
         """
-        return Asked(self._eda_call(command, message, timeout, conversation_id), self._eda_forgotten())
+        meta = options(headers, expiration, priority)
+        return Asked(self._eda_call(command, message, timeout, conversation_id, meta), self._eda_forgotten())
 
-    async def _eda_call(self, command: str, message: Any, timeout: float, conversation_id: str) -> Any:
+    async def _eda_call(
+        self, command: str, message: Any, timeout: float, conversation_id: str, meta: dict[str, Any]
+    ) -> Any:
         driver, within = self.running_driver(), self.handled_delivery()
         machine = driver.machine
-        call = partial(machine.call, command, timeout=timeout, conversation_id=conversation_id, within=within)
+        call = partial(
+            machine.call, command, timeout=timeout, conversation_id=conversation_id, within=within, meta=meta
+        )
         return await driver.request(_copied_if_it_waits(call, message), machine.forget_call)
 
     def running_driver(self) -> CoroutineDriver:
         return cast(CoroutineDriver, super().running_driver())
 
     def publish_message(
-        self, message: AnyMessage, *, mandatory: bool, immediate: bool = False
+        self, message: AnyMessage, *, mandatory: bool, immediate: bool = False, timeout: float | None = None
     ) -> Coroutine[Any, Any, None]:
-        return Asked(self._eda_publish(message, mandatory, immediate), self._eda_forgotten())
+        return Asked(self._eda_publish(message, mandatory, immediate, timeout), self._eda_forgotten())
 
-    async def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool) -> None:
+    async def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool, timeout: float | None) -> None:
         driver = self.running_driver()
         publish = partial(self.publishing(message, mandatory=mandatory, immediate=immediate), machine=driver.machine)
-        await driver.request(_copied_if_it_waits(publish, message))
+        await driver.request(_copied_if_it_waits(publish, message), timeout=timeout)
 
     def make_input(
         self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True

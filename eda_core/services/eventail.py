@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeV
 from eda_core.checks import is_number
 from eda_core.errors import LocalError
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS
+from eda_core.messages.values import Event
 from eda_core.services.api import ServiceApi
 from eda_core.services.coroutines import CoroutineService
 
@@ -72,6 +73,8 @@ class EventailNames:
     HOSTNAME: str = ""
     EVENT_EXCHANGE: ClassVar[str] = EVENTS
     EVENT_EXCHANGE_TYPE: ClassVar[str] = "topic"
+    CONFIGURATION_EXCHANGE: ClassVar[str] = CONFIGURATIONS
+    CONFIGURATION_EXCHANGE_TYPE: ClassVar[str] = "topic"
     LOG_EXCHANGE: ClassVar[str] = LOGS
     LOG_EXCHANGE_TYPE: ClassVar[str] = "topic"
 
@@ -193,6 +196,26 @@ def time_to_stop(timeout: float | None, reconnect: bool) -> float | None:
     if timeout is not None and not (is_number(timeout) and timeout >= 0):
         raise LocalError(f"the timeout of stop() is {timeout!r}", hint="give seconds, 0 or more")
     return timeout
+
+
+def event_of(meta: dict[str, Any], given: tuple[str, Any, str]) -> Event:
+    """Return the event that is given as its name, its payload and its conversation id.
+
+    Raises:
+        LocalError: something else is given.
+    """
+    try:
+        name, message, conversation_id = given
+    except (TypeError, ValueError):
+        raise LocalError(
+            f"an event is a {type(given).__name__}", hint="pass (name, message, conversation_id)"
+        ) from None
+    return Event(name, message, text_of(conversation_id), meta)
+
+
+def text_of(conversation_id: Any) -> Any:
+    """Return a conversation id as text: eventail took a UUID or a number too. ``None`` stays, and is refused later."""
+    return conversation_id if conversation_id is None else str(conversation_id)
 
 
 class ReconnectingSupervisor:

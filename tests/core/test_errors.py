@@ -24,13 +24,14 @@ from eda_core.errors import (
     PayloadError,
     PublishError,
     PublishRefused,
+    PublishTimeout,
     Reject,
     ServiceError,
     StateError,
 )
 
 ALL = [EdaError, LocalError, StateError, PayloadError, BufferFull, ServiceError, PublishError, PublishRefused]
-ALL += [CommandTimeout, Reject, NoHandler, NotBegun]
+ALL += [PublishTimeout, CommandTimeout, Reject, NoHandler, NotBegun]
 
 
 @pytest.mark.parametrize("kind", ALL)

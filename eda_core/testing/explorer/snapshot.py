@@ -277,7 +277,8 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
         **dict.fromkeys(("_consuming", "_publishing"), None),  # the connection has them, too
         **dict.fromkeys(("config", "_random", "_stale", "_token"), None),
         "_ask_due": _time,
-        "_logs": None,  # nothing depends on logs
+        # nothing depends on logs and warnings
+        **dict.fromkeys(("_logs", "_received", "_waits_since", "_warn_due"), None),
     },
     Connection: {
         **dict.fromkeys(("_config", "epoch", "_random", "_wanted", "_added"), None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import cbor2
 import pytest
 
 from eda_core import CBOR, JSON, LocalError, PayloadError, StateError, criticality
-from eda_kombu import Endpoint, PartlyPublished, Unroutable
+from eda_kombu import Endpoint, NotConfirmed, PartlyPublished, Unroutable
 from tests.adapters.kombu.support import Background, ProxyThread, Publisher, witness
 from tests.support.services import BrokerUnderTest
 
@@ -42,6 +43,36 @@ def test_an_event_on_the_wire(broker: BrokerUnderTest, content_type: str) -> Non
     assert (json.loads(body.decode()) if content_type == JSON else cbor2.loads(body)) == MESSAGE
     if content_type == JSON:
         assert "déjà vu".encode() in body, "non-ASCII characters are kept"
+
+
+def test_options_on_the_wire(broker: BrokerUnderTest) -> None:
+    options: dict[str, Any] = {"headers": {"tenant": "a"}, "expiration": 60, "priority": 3, "timeout": 30.0}
+    with witness(broker.url) as seen, Publisher([broker.url], "source") as endpoint:
+        events, configurations = seen.queue("events"), seen.queue("configurations")
+        endpoint.publish_event("Happened", 1, "c", **options)
+        endpoint.publish_many([("Happened", 2, "c"), ("Happened", 3, "c")], **options)
+        endpoint.publish_configuration("Settings", 4, **options)
+        got = [*seen.take(events, 3), *seen.take(configurations, 1)]
+    for _, properties, _ in got:
+        assert properties.headers["tenant"] == "a"
+        assert (properties.expiration, properties.priority) == ("60000", 3)
+
+
+def test_a_wrong_option_is_refused() -> None:
+    with Endpoint("amqp://127.0.0.1:1/", "source") as endpoint:
+        with pytest.raises(LocalError, match="the header 'x-own' cannot be sent"):
+            endpoint.publish_event("Happened", 1, "c", headers={"x-own": 1})
+        with pytest.raises(LocalError, match="timeout is 0; give seconds, more than 0"):
+            endpoint.publish_many([("Happened", 1, "c")], timeout=0)
+
+
+def test_the_timeout_of_a_call_takes_the_place_of_the_endpoints() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"amqp://127.0.0.1:{silent.getsockname()[1]}/"
+        with Endpoint(url, "source") as endpoint, pytest.raises(NotConfirmed, match=r"no confirm within 0\.5 s"):
+            endpoint.publish_event("Happened", 1, "c", timeout=0.5)
 
 
 def test_json_may_be_forced_at_any_time(broker: BrokerUnderTest) -> None:

@@ -30,6 +30,7 @@ from eda_core import (
 )
 from eda_core.journal.recording import RecordingMachine
 from eda_core.machine.logs import WallOffset
+from eda_core.messages.options import options
 from tests.core.kit import seal
 
 URL = "amqp://user:s3cret@host/"
@@ -63,7 +64,14 @@ def a_life(lines: list[str]) -> None:
             Epoch(1), tag, False, "events", "Asked", message.properties, message.body, now=2.0
         )
         assert isinstance(dispatch, Dispatch)
-        answer = Command("other.Do", {"d": Decimal("1.5"), 3: b"x", "set": {1}, "nan": float("nan")}, "c", "svc.R", "i")
+        answer = Command(
+            "other.Do",
+            {"d": Decimal("1.5"), 3: b"x", "set": {1}, "nan": float("nan")},
+            "c",
+            "svc.R",
+            "i",
+            options({"tenant": "a"}, 1.5, 7),
+        )
         machine.publish(answer, 2.0, within=dispatch.delivery)
         machine.handled(dispatch.delivery, outcome, now=2.5)
     with pytest.raises(LocalError):

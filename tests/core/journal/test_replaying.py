@@ -42,6 +42,7 @@ def test_a_life_replays_to_identical_effects() -> None:
     for number, entry, made in replayed:
         assert made == entry.get("raised", entry.get("effects")), (number, entry)
     assert {entry["input"] for _, entry, _ in replayed} >= {"start", "delivered", "handled", "publish", "tick"}
+    assert any("tenant" in line and '"1500"' in line for line in lines), "options of a publish are part of the journal"
 
 
 class NotOurs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pamqp.commands import Basic
 
@@ -19,6 +21,7 @@ from eda_core.machine.effects import (
     Nack,
     Publish,
     PublishDone,
+    PublishLog,
     Ready,
     Report,
     Unconfigured,
@@ -398,7 +401,7 @@ def test_a_configuration_that_is_retried_is_not_asked_for() -> None:
     bench = Bench(configurations=["Settings"])
     bench.open()
     bench.handled(bench.take("Settings", exchange="configurations"), Failed("no"))
-    assert bench.machine.deadline() is None
+    assert bench.machine.deadline() == bench.now + 30.0, "only the warning is due"
 
 
 def test_a_service_that_is_configured_meanwhile_or_later_does_not_ask() -> None:
@@ -417,7 +420,58 @@ def test_a_lost_link_ends_the_asking_and_a_new_one_asks_anew() -> None:
     useless(bench, "failed")
     bench.lose()
     assert kinds(bench.open())[-1] == "Unconfigured"
-    assert bench.machine.deadline() is None
+    assert bench.machine.deadline() == bench.now + 30.0, "only the warning is due"
+
+
+def waiting(bench: Bench) -> list[str]:
+    """Go on until the next deadline, and return the warnings that the service is not configured."""
+    due = bench.machine.deadline()
+    assert due is not None
+    bench.now = due
+    effects = bench.did(bench.machine.tick(due))
+    texts = [report.text for report in of(Report, effects) if report.event == "unconfigured"]
+    assert texts == [json.loads(log.body)["short_message"] for log in of(PublishLog, effects)]
+    return texts
+
+
+def test_a_service_that_is_not_configured_for_long_says_so_less_and_less_often() -> None:
+    bench = Bench(configurations=["Settings", "Rates"])
+    bench.open()
+    began, times = bench.now, []
+    text = "still waiting for a configuration handler to return True, for {:.0f} s now; received: {}"
+    assert waiting(bench) == [text.format(30, "nothing")]
+    for name in ("Settings", "Settings", "Rates"):
+        bench.handled(bench.take(name, exchange="configurations"))
+    for _ in range(4):
+        (said,) = waiting(bench)
+        times.append(bench.now - began)
+        assert said == text.format(times[-1], "Settings, Rates")
+        assert bench.did(bench.machine.tick(bench.now)) == []
+    assert times == [60.0, 120.0, 240.0, 480.0]
+
+
+def test_such_a_warning_has_at_most_ten_names() -> None:
+    bench = Bench(configurations=["#"])
+    bench.open()
+    for number in range(20):
+        bench.handled(bench.take(f"N{number}", exchange="configurations"))
+    (said,) = waiting(bench)
+    assert said.endswith("received: N0, N1, N2, N3, N4, N5, N6, N7, N8, N9")
+
+
+@pytest.mark.parametrize("how", ["configured", "lost", "stopped", "needs none"])
+def test_a_service_that_does_not_wait_says_nothing(how: str) -> None:
+    bench = Bench(configurations=[] if how == "needs none" else ["Settings"])
+    bench.open()
+    if how == "configured":
+        bench.handled(bench.take("Settings", exchange="configurations"), CONFIGURED)
+    elif how == "lost":
+        bench.lose()
+    elif how == "stopped":
+        bench.take("Settings", exchange="configurations")
+        bench.stop(timeout=100.0)
+    effects = bench.did(bench.machine.tick(bench.now + 31.0))
+    assert [report for report in of(Report, effects) if report.event == "unconfigured"] == []
 
 
 def test_a_service_that_stops_does_not_ask() -> None:

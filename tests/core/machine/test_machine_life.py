@@ -163,7 +163,7 @@ def test_each_report_of_the_core_and_the_adapters_has_a_name() -> None:
     """A ``Report`` has a third argument, and a call of ``report`` has, too."""
     found = 0
     used: set[str] = set()
-    for room in (ROOT / "machine", ROOT / "drivers", ROOT.parent / "adapters"):
+    for room in (ROOT / "machine", ROOT / "drivers", ROOT / "services", ROOT.parent / "adapters"):
         for path in room.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if not isinstance(node, ast.Call):

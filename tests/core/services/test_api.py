@@ -33,7 +33,9 @@ class Service(ServiceApi[str]):
     def worker_identity(self) -> tuple[str, int]:
         return "box", 7
 
-    def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> str:
+    def publish_message(
+        self, message: AnyMessage, *, mandatory: bool, immediate: bool = False, timeout: float | None = None
+    ) -> str:
         self.__dict__.setdefault("published", []).append((message, mandatory, immediate))
         return "published"
 

@@ -45,7 +45,9 @@ class Service(Plain):
     def running_driver(self) -> Any:
         return self.runs
 
-    def publish_message(self, message: AnyMessage, *, mandatory: bool, immediate: bool = False) -> str:
+    def publish_message(
+        self, message: AnyMessage, *, mandatory: bool, immediate: bool = False, timeout: float | None = None
+    ) -> str:
         self.runs.tell(self.runs.machine.publish, message, within=self.handled_delivery())
         return "published"
 

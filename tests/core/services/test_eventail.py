@@ -48,7 +48,8 @@ def test_the_exchanges_are_there_to_be_read() -> None:
     assert (service.EVENT_EXCHANGE, service.CMD_EXCHANGE) == ("events", "commands")
     assert (service.CONFIG_EXCHANGE, service.LOG_EXCHANGE) == ("configurations", "logs")
     types = [name for name in dir(service) if name.endswith("_EXCHANGE_TYPE")]
-    assert [getattr(service, name) for name in types] == ["topic"] * 4
+    assert service.CONFIGURATION_EXCHANGE == "configurations"
+    assert [getattr(service, name) for name in types] == ["topic"] * 5
 
 
 @pytest.mark.parametrize("name", _FIXED)
