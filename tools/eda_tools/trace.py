@@ -23,6 +23,7 @@ from eda_tools.cli.output import Output, safe
 from eda_tools.cli.status import DONE, FAILED, PARTLY, TIMED_OUT, USAGE, ToolError
 from eda_tools.cli.tool import Tool
 from eda_tools.diagrams import mermaid
+from eda_tools.diagrams.conversation import FAILED as HANDLER_FAILED
 from eda_tools.diagrams.conversation import Failure, Step, build, tells_of_failure, walk
 from eda_tools.messages import show
 from eda_tools.messages.delivery import BEGINNING, fields, is_of
@@ -258,8 +259,7 @@ def tree(steps: list[Step], width: int) -> Tree:
 
 
 def _failure(failure: Failure) -> Text:
-    gave_up = failure.outcome == "dead-letter"
-    line = Text("✗ dead letter" if gave_up else "✗ failed", style="bold red" if gave_up else "red")
+    line = Text(f"✗ {failure.outcome}", style="red" if failure.outcome == HANDLER_FAILED else "bold red")
     if failure.service:
         line.append("  in ", style="not bold dim").append(safe(failure.service), style="not bold")
     return line.append(f"  {safe(failure.text)}", style="not bold")

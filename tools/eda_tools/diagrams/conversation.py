@@ -31,6 +31,13 @@ CAUSATION: Final = "causation"
 CORRELATION: Final = "correlation"
 TIME: Final = "time"
 
+#: A handler failed.
+FAILED: Final = "failed"
+#: The service gave the message up. It does not always know whether that makes the message a dead letter.
+GIVEN_UP: Final = "given up"
+#: The message became a dead letter: its headers say so.
+DEAD_LETTER: Final = "dead letter"
+
 #: How many messages before a message are looked at to infer its cause by time.
 _LOOK_BACK: Final = 500
 
@@ -40,7 +47,7 @@ class Failure:
     """That a service has failed on a message.
 
     Attributes:
-        outcome: ``retry``, or ``dead-letter`` where the message was given up.
+        outcome: one of :data:`FAILED`, :data:`GIVEN_UP` and :data:`DEAD_LETTER`.
         text: what the service says, or the broker.
         service: the service; "" if unknown.
     """
@@ -159,7 +166,7 @@ def _fail(steps: Sequence[Step], fields: Mapping[str, Any]) -> None:
     if named:
         gives_up = record.get("level") == EMERGENCY
         failure = Failure(
-            "dead-letter" if gives_up else "retry",
+            GIVEN_UP if gives_up else FAILED,
             _text(record.get("short_message")),
             _text(record.get("_logical_service")),
         )
@@ -170,7 +177,7 @@ def _bury(step: Step) -> None:
     """Add the death of a message that was recorded as a dead letter."""
     death = place_of_death(step.fields["headers"])
     if death is not None and death.queue and death.reason:
-        step.failures.append(Failure("dead-letter", f"{death.reason} in {death.queue}", service_of(death.queue)))
+        step.failures.append(Failure(DEAD_LETTER, f"{death.reason} in {death.queue}", service_of(death.queue)))
 
 
 def walk(steps: Sequence[Step]) -> Iterator[Step]:
