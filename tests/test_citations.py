@@ -31,7 +31,7 @@ SHELVES: Final = ("adapters", "tools", ".")
 #: Whoever cites one of these says which section.
 IN_SECTIONS: Final = ("docs/architecture.rst", "docs/design.rst")
 #: What a build writes.
-BUILT: Final = ("docs/_build",)
+BUILT: Final = ("docs/_build", "docs/_build/")
 #: Files that tests make up.
 MADE_UP: Final = {
     "tests/examples/test_conversations_end_to_end.py": {"notes.md"},

@@ -9,15 +9,14 @@ import os
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from ssl import SSLContext
 from typing import Any, ClassVar, Self, TypeVar
 
 from eda_core import JSON, AnyMessage, Config, Configuration, Event, ReconnectPolicy, StateError
-from eda_core.drivers.blocking import KEPT_RECORDS, Record
+from eda_core.drivers.processes import ProcessState
 from eda_core.drivers.publish_call import PartlyPublished, PublishCall, PublishLimits
 from eda_core.messages import gelf
 from eda_core.messages.options import options
@@ -99,7 +98,7 @@ class Endpoint(EventailNames):
         self._limits = PublishLimits(confirm_timeout, connection_max_retries, None, self.RETRY_DELAY)
         self._ssl = ssl
         self._closed = False
-        self._processes: dict[int, _Process] = {}
+        self._processes: dict[int, ProcessState[Session]] = {}
 
     def force_json(self) -> None:
         """From now on, publish payloads as JSON instead of CBOR."""
@@ -277,10 +276,10 @@ class Endpoint(EventailNames):
             self._pass_on(process)
         return call
 
-    def _process(self) -> _Process:
-        return self._processes.setdefault(os.getpid(), _Process())
+    def _process(self) -> ProcessState[Session]:
+        return self._processes.setdefault(os.getpid(), ProcessState())
 
-    def _pass_on(self, process: _Process) -> None:
+    def _pass_on(self, process: ProcessState[Session]) -> None:
         """Send the log records that wait. Every user of the session does so meanwhile and at the end."""
         for _ in range(_ROUNDS):
             if not process.records or not process.lock.acquire(blocking=False):
@@ -292,7 +291,7 @@ class Endpoint(EventailNames):
             finally:
                 process.lock.release()
 
-    def _use(self, process: _Process, call: Callable[[Session], T]) -> T:
+    def _use(self, process: ProcessState[Session], call: Callable[[Session], T]) -> T:
         """Run ``call`` with this process's session, or with a new one if that is not fit. The caller has the lock."""
         process.user = threading.get_ident()
         try:
@@ -310,40 +309,3 @@ class Endpoint(EventailNames):
             raise
         finally:
             process.user = None
-
-
-@dataclass
-class _Process:
-    """What belongs to one process, and no other process touches: a fork copies the memory and shares the sockets.
-
-    Attributes:
-        lock: the thread that has it may use the session. A thread may take it twice, because handlers of signals and of
-            logging run anywhere.
-        user: the thread that uses the session. Meanwhile nothing else may use it, not even code of the same thread.
-        session: the session, if there is one.
-        urls: the URLs of the last session, the one to begin with first: a host that hangs costs its time-out once.
-        records: log records for the user of the session. A log does not wait for a publish, because the publish may
-            wait for the thread that logs.
-    """
-
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    user: int | None = None
-    session: Session | None = None
-    urls: tuple[str, ...] = ()
-    records: deque[Record] = field(default_factory=lambda: deque(maxlen=KEPT_RECORDS))
-
-    def drop(self) -> None:
-        """End the session at once, whatever its state. After an interruption of this there is no session either."""
-        session, self.session = self.session, None
-        if session is not None:
-            self.urls = session.machine.urls
-            session.drop()
-
-    def close(self, timeout: float) -> None:
-        """Close the session in good order. Only its user calls this, or a thread that is about to be its user."""
-        session, self.session = self.session, None
-        try:
-            if session is not None:
-                session.close(timeout)
-        finally:
-            self.user = None

@@ -30,7 +30,7 @@ async def refused(service: Listener) -> str:
     loop = asyncio.get_running_loop()
     async with running(service, ready=False):
         driver: Any = service.running_driver()
-        driver.report = lambda level, text: loop.call_soon_threadsafe(reports.add, text)
+        driver.report = lambda level, text, event: loop.call_soon_threadsafe(reports.add, text)
         await reports.until(lambda all: any("no link to" in text for text in all), "an attempt in vain")
         service.stop()
         await service.ended()

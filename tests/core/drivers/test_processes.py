@@ -1,0 +1,48 @@
+"""What a process has of an object that threads share: its session ends once, in whatever way."""
+
+from __future__ import annotations
+
+import pytest
+
+from eda_core.drivers.processes import ProcessState
+from tests.core.drivers.test_blocking import Caller
+
+
+def in_use() -> tuple[ProcessState[Caller], Caller]:
+    session = Caller(urls=("amqp://a/", "amqp://b/"))
+    return ProcessState(user=7, session=session), session
+
+
+def test_a_session_that_is_dropped_leaves_its_urls_for_the_next_one() -> None:
+    state, session = in_use()
+    state.drop()
+    assert state.session is None
+    assert state.urls == session.machine.urls == ("amqp://a/", "amqp://b/")
+    assert session.over
+
+
+def test_a_session_that_is_closed_has_no_user() -> None:
+    state, session = in_use()
+    state.close(1.0)
+    assert (state.session, state.user) == (None, None)
+    assert session.over
+
+
+def test_a_close_that_is_interrupted_leaves_no_session_and_no_user() -> None:
+    state, session = in_use()
+
+    def interrupted(timeout: float) -> None:
+        raise KeyboardInterrupt
+
+    session.close = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        state.close(1.0)
+    assert (state.session, state.user) == (None, None)
+
+
+def test_without_a_session_there_is_nothing_to_end() -> None:
+    state: ProcessState[Caller] = ProcessState(user=7)
+    state.drop()
+    assert (state.urls, state.user) == ((), 7)
+    state.close(1.0)
+    assert state.user is None
