@@ -61,8 +61,8 @@ def test_a_queue_of_a_thousand_is_left_as_it_was(broker: BrokerUnderTest, bench:
     assert [each["position"] for each in shown] == list(range(1, MANY + 1))
     lines = err.decode().splitlines()
     assert lines == [
-        "inspect_queue.py: each message read will be marked as redelivered: services take that for an attempt that "
-        "failed",
+        "inspect_queue.py: each message read will be marked as redelivered, which only services of eventail take for a "
+        "failure",
         f"inspect_queue.py: {MANY} shown of {MANY} in 'a.events'; all {MANY} that were read are back",
     ]
     left = bench.drain(EVENTS_QUEUE)

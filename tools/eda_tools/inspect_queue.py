@@ -67,7 +67,7 @@ async def run(args: argparse.Namespace, output: Output) -> int:
             return DONE
         if kind == CLASSIC:
             output.note(
-                "each message read will be marked as redelivered: services take that for an attempt that failed"
+                "each message read will be marked as redelivered, which only services of eventail take for a failure"
                 f"{_taken(found.consumer_count)}"
             )
         output.doing = f"reading {args.queue!r}"
@@ -184,7 +184,8 @@ TOOL = Tool(
     "to their places, whatever ends it.",
     arguments,
     run,
-    "On classic queues reading sets the flag 'redelivered'. On quorum queues it spends a delivery attempt, so they are "
+    "On classic queues reading sets the flag 'redelivered'. On quorum queues, of RabbitMQ 4.3 as well, it counts "
+    "towards the delivery limit, after which the broker gives a message up, so they are "
     "refused (status 2) without --force. Messages that consumers have, or take meanwhile, are not shown.",
     examples=(
         "eda inspect_queue dead-letters --group-by reason",
