@@ -58,6 +58,13 @@ def live(world: World, history: list[tuple[Any, ...]]) -> None:
     ],
     delays=False,
 )
+@example(  # the same, and the handler ends before what it has published is confirmed on the new link
+    history=[
+        *[("deliver",), ("publish", 0, True), ("lose",), ("wait", 40.0), *[("answer",)] * 3, ("deliver",)],
+        *[("handle", 0, DONE), ("reply", 0, False, True)],
+    ],
+    delays=False,
+)
 @example(  # the same, and the handler fails
     history=[
         *[("deliver",), ("publish", 0, False), ("lose",), ("wait", 0.0), *[("answer",)] * 3, ("deliver",)],
