@@ -188,3 +188,10 @@ def test_a_repr_shows_the_service_and_the_brokers_without_passwords() -> None:
 def test_keys_that_are_no_sequence_are_refused(keys: Any) -> None:
     with pytest.raises(LocalError, match=r"event_routing_keys is .*; pass a list of routing keys"):
         Config.make("amqp://localhost", "svc", keys)
+
+
+@pytest.mark.parametrize("queue_type", ["stream", "Quorum", None])
+def test_a_queue_type_is_classic_or_quorum(queue_type: Any) -> None:
+    with pytest.raises(LocalError) as caught:
+        make(queue_type=queue_type)
+    assert str(caught.value) == f'queue_type is {queue_type!r}; give "classic" or "quorum"'

@@ -96,3 +96,24 @@ def test_a_refused_record_leaves_nothing_behind(level: int, fields: dict[str, An
     with pytest.raises(LocalError):
         write(logs, level=level, fields=fields)
     assert snapshot(logs) == before
+
+
+def test_a_closed_channel_keeps_records_until_the_next_link_and_is_told_once_for_each_reason() -> None:
+    logs = some_logs()
+    begin(logs, FIRST)
+    assert logs.channel_closed("ACCESS_REFUSED - access to topic 'svc.INFO'")
+    assert write(logs, "kept") == []
+    assert not logs.channel_closed("ACCESS_REFUSED - access to topic 'svc.ERROR'")
+    assert logs.channel_closed("PRECONDITION_FAILED - message size 9")
+    assert texts(begin(logs, SECOND)) == ["kept"]
+
+
+def test_the_time_stamps_follow_a_clock_that_is_set_and_not_each_reading() -> None:
+    offset = 1000.0
+    logs = Logs(config(), lambda: offset)
+    begin(logs, FIRST)
+    stamps: list[float] = []
+    for step in (0.0, -0.05, 0.05, 3600.0):
+        offset += step
+        stamps += [json.loads(effect.body)["timestamp"] for effect in write(logs, now=1.0)]
+    assert stamps == [1001.0, 1001.0, 1001.0, 4601.0]

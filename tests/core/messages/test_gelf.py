@@ -203,3 +203,17 @@ def test_anything_else_is_not(level: Any) -> None:
     with pytest.raises(LocalError) as caught:
         gelf.check_level(level)
     assert str(caught.value) == f"log level {level!r} is not from 0 to 7; use a constant of eda_core.criticality"
+
+
+def test_checked_fields_are_a_copy() -> None:
+    fields = {"order": 7}
+    checked = gelf.checked_fields(criticality.INFO, fields)
+    assert checked == fields
+    assert checked is not fields
+    assert gelf.checked_fields(criticality.INFO, None) == {}
+
+
+@pytest.mark.parametrize(("level", "fields"), [(8, {}), (criticality.INFO, {"id": 1}), (criticality.INFO, {7: 1})])
+def test_fields_and_levels_that_no_record_may_have_are_refused(level: int, fields: Any) -> None:
+    with pytest.raises(LocalError):
+        gelf.checked_fields(level, fields)
