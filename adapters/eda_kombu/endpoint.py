@@ -277,7 +277,7 @@ class Endpoint(EventailNames):
         return call
 
     def _process(self) -> ProcessState[Session]:
-        return self._processes.setdefault(os.getpid(), ProcessState())
+        return self._processes.setdefault(os.getpid(), ProcessState(threading.RLock()))
 
     def _pass_on(self, process: ProcessState[Session]) -> None:
         """Send the log records that wait. Every user of the session does so meanwhile and at the end."""

@@ -8,10 +8,14 @@ says what both mean. Every wait in py-amqp ends at a deadline.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Unfinished
 from ssl import SSLContext, SSLSocket, create_default_context
 from typing import Any
 
@@ -25,7 +29,7 @@ from pamqp.commands import INDEX_MAPPING, Basic, Channel
 from pamqp.constants import FRAME_MIN_SIZE
 
 from eda_core import Connect, Declare, Effect, OpenChannel, Probe, Publish, PublishLog
-from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
+from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING, LookUps
 from eda_core.drivers.blocking import BlockingDriver
 from eda_core.drivers.library import raised_in
 from eda_core.drivers.link import Link, reason
@@ -40,8 +44,10 @@ _INSTANT = 0.001
 #: message.
 _TOGETHER = 0.01
 _ENOUGH = 65536
-#: The socket option, where there is one. py-amqp sets it to 1 s: an alarm, or a short stall, would cut the connection.
+#: The socket option, where there is one. py-amqp sets it to 1 s, but an alarm may last for hours: the broker reads
+#: nothing then, and the system would end the connection.
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+_LOOK_UPS = LookUps(socket, threading.Thread, Future, os.getpid)
 #: The numbers of the channels. py-amqp forgets those of channels that the broker closes.
 _PUBLISHES, _LOGS = 1, 2
 _LIBRARY = ("amqp", "kombu", "vine")
@@ -57,7 +63,33 @@ class NoAnswer(TimeoutError):
     """The deadline of a wait has passed."""
 
 
-class _Tls(SSLTransport):  # type: ignore[misc]
+class _LooksUp:
+    """Looks up the host within the time to connect. py-amqp would wait until the resolver returns."""
+
+    def _connect(self, host: str, port: int, timeout: float) -> None:
+        began, failure = time.monotonic(), None
+        for *_, place in _addresses(host, port, timeout):
+            try:
+                super()._connect(place[0], port, max(_INSTANT, began + timeout - time.monotonic()))  # type: ignore[misc]
+            except OSError as error:
+                failure = failure or error
+            else:
+                return
+        raise failure or OSError(f"{host} has no address")
+
+
+def _addresses(host: str, port: int, timeout: float) -> Any:
+    try:
+        return _LOOK_UPS.begin(host, port).result(timeout)
+    except Unfinished:
+        raise TimeoutError(f"the name {host} was not resolved within {timeout:g} s") from None
+
+
+class _Tcp(_LooksUp, TCPTransport):  # type: ignore[misc]
+    pass
+
+
+class _Tls(_LooksUp, SSLTransport):  # type: ignore[misc]
     def _wrap_socket(self, sock: socket.socket, context: SSLContext, server_hostname: str) -> SSLSocket:
         return context.wrap_socket(sock, server_hostname=server_hostname, do_handshake_on_connect=False)
 
@@ -81,7 +113,7 @@ class _Connection(pyamqp.Connection):
     deadline: float
 
     def Transport(self, host: str, timeout: float, ssl: Any, *_timeouts: None, **settings: Any) -> Any:
-        return (_Tls if ssl else TCPTransport)(host, connect_timeout=timeout, ssl=ssl, **settings)
+        return (_Tls if ssl else _Tcp)(host, connect_timeout=timeout, ssl=ssl, **settings)
 
     def blocking_read(self, timeout: float | None = None) -> Any:
         if self._transport is None:  # py-amqp would connect again
@@ -155,7 +187,7 @@ class KombuLink(Link):
             heartbeat=asked.heartbeat,
             connect_timeout=timeout,
             ssl={"context": context, "server_hostname": address.host} if context else False,
-            socket_settings={_USER_TIMEOUT: int(self._timeout * 1000)} if _USER_TIMEOUT else {},
+            socket_settings={_USER_TIMEOUT: 0} if _USER_TIMEOUT else {},
             client_properties={"connection_name": asked.name, "capabilities": {"basic.nack": True}},
             on_blocked=lambda reason: self._on_blocked(True, self.machine.blocked, reason),
             on_unblocked=lambda: self._on_blocked(False, self.machine.unblocked),
