@@ -60,7 +60,8 @@ class Accepted:
     """A publish that the machine took.
 
     Attributes:
-        within: the delivery for whose acknowledgement it counts, if it was running or deferred when it was made.
+        within: the delivery for whose acknowledgement it counts, if it was running or deferred when it was made. It has
+            the number that its handler knows.
         source: the message of that delivery.
     """
 
@@ -118,6 +119,8 @@ class World:
         # The service
         self.running: dict[DeliveryId, Source] = {}
         self.deferred: dict[DeliveryId, Source] = {}
+        #: The epoch and the tag of each delivery, by the number that its handler knows. If the message is delivered again
+        #: while the handler runs, they are those of the last time.
         self.ids: dict[DeliveryId, tuple[Epoch, int]] = {}
         #: What became of each delivery, by epoch and tag: lost, requeued, acknowledged or dead-lettered.
         self.fates: dict[tuple[Epoch, int], str] = {}
@@ -292,14 +295,28 @@ class World:
             source = self.queue.pop(0)
             tag, self.next_tag = self.next_tag, self.next_tag + 1
             self.unacked[tag] = source
+            runs = [delivery for delivery, each in self.running.items() if each is source]
             before = len(self.ids)
             self.perform(
                 self.machine.delivered(
                     self.epoch, tag, source.redelivered, "events", "Happened", source.properties, source.body, self.now
                 )
             )
+            if runs:
+                self._goes_on(runs, tag, before)
+                return
             paused = self.machine._outbox.kept >= self.machine.config.buffer
             assert len(self.ids) == before + 1 or tag not in self.unacked or paused, "neither dispatched nor settled"
+
+    def _goes_on(self, runs: list[DeliveryId], tag: int, before: int) -> None:
+        """Let the handler that still runs for a lost delivery of a message go on for the one that came now."""
+        assert self.epoch is not None
+        (run,) = runs
+        assert self.ids[run][0] < self.epoch, "its message was delivered twice on one link"
+        assert len(self.ids) == before, "two handlers run for one message"
+        if tag in self.unacked:  # else it was lost too often, and is dead-lettered
+            assert self.machine.in_flight(run), "neither dispatched nor settled nor carried by the handler that runs"
+            self.ids[run] = (self.epoch, tag)
 
     def handle(self, choice: int, outcome: Any) -> None:
         if self.running:
@@ -355,10 +372,9 @@ class World:
         number = next(self.numbers)
         candidates = [*sorted(self.running), *sorted(self.deferred), None]
         within = candidates[choice % len(candidates)]
-        live = within is not None and self.ids[within][0] == self.epoch
         source = self.running.get(within) or self.deferred.get(within) if within is not None else None
         held = within in self.running and not immediate
-        self.accepted[number] = Accepted(number, number, within if live else None, source, held)
+        self.accepted[number] = Accepted(number, number, within, source, held)
         return number, within
 
     def result(self, choice: int, again: bool) -> None:
@@ -516,9 +532,9 @@ class World:
         for publish in self.accepted.values():
             safe = publish.confirmed or publish.failed or publish.number in self.made_of_failures
             safe = safe or self._is_dropped(publish)
-            if publish.held and not safe:  # an orphan's is within nothing
-                fate = "lost" if publish.within is None else self.fates[self.ids[publish.within]]
-                safe = fate in ("lost", "requeued")
+            if publish.held and not safe:
+                assert publish.within is not None
+                safe = self.fates[self.ids[publish.within]] in ("lost", "requeued")
             assert safe, f"I3: publish {publish.number} was silently dropped"
         if self.machine.state is link.OPEN:
             assert not self.queue

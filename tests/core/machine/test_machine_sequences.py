@@ -50,6 +50,28 @@ def live(world: World, history: list[tuple[Any, ...]]) -> None:
     ],
     delays=False,
 )
+@example(  # a message comes again while its handler runs, which goes on for it with all that it has published
+    history=[
+        *[("arrive",), ("deliver",), ("publish", 0, False), ("publish", 0, True), ("lose",), ("publish", 0, False)],
+        *[("publish", 0, True), ("wait", 40.0), *[("answer",)] * 3, *[("deliver",)] * 2, ("publish", 0, False)],
+        *[("handle", 0, DONE), *[("reply", 0, False, True)] * 5],
+    ],
+    delays=False,
+)
+@example(  # the same, and the handler fails
+    history=[
+        *[("deliver",), ("publish", 0, False), ("lose",), ("wait", 0.0), *[("answer",)] * 3, ("deliver",)],
+        *[("handle", 0, FAILED), ("reply", 0, False, True)],
+    ],
+    delays=True,
+)
+@example(  # the same, and its acknowledgement is left to later
+    history=[
+        *[("deliver",), ("lose",), ("wait", 40.0), *[("answer",)] * 3, ("deliver",), ("handle", 0, DEFERRED)],
+        *[("publish", 0, True), ("by_hand", 0, "together"), ("reply", 0, False, True)],
+    ],
+    delays=False,
+)
 def test_whatever_happens_nothing_is_lost_and_all_becomes_quiet(history: list[tuple[Any, ...]], delays: bool) -> None:
     world = World(delays)
     for _ in range(3):  # from an open link, or too few histories would get far
