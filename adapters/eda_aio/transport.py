@@ -18,7 +18,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from ssl import SSLContext, create_default_context
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from urllib.parse import urlencode, urlsplit
 
 import aiormq.connection
@@ -45,10 +45,7 @@ from eda_core import (
     Publish,
     PublishLog,
 )
-from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING, LookUps
-from eda_core.drivers.base import Driver
-from eda_core.drivers.library import library_at_work
-from eda_core.drivers.link import MAX_UNSENT, Link, reason
+from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, LookUps, library_at_work, reason
 from eda_core.urls import Address
 
 #: Seconds for a connection to close in good order once the link is lost.
@@ -156,7 +153,7 @@ class AioLink(Link):
         ssl: for ``amqps://``; ``None`` checks the chain and the host name.
     """
 
-    library = f"aiormq {aiormq.connection.__version__}"
+    library: ClassVar[str] = f"aiormq {aiormq.connection.__version__}"
 
     def __init__(self, asked: Connect, driver: Driver, ssl: SSLContext | None) -> None:
         super().__init__(asked, driver)

@@ -15,12 +15,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Unfinished
 from ssl import SSLContext, SSLSocket, create_default_context
-from typing import Any
+from typing import Any, ClassVar
 
 import amqp
-from amqp import spec
 from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, RecoverableConnectionError
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
@@ -29,11 +27,8 @@ from pamqp.commands import INDEX_MAPPING, Basic, Channel
 from pamqp.constants import FRAME_MIN_SIZE
 
 from eda_core import Connect, Declare, Effect, OpenChannel, Probe, Publish, PublishLog
-from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING, LookUps
-from eda_core.drivers.blocking import BlockingDriver
+from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING, BlockingDriver, Link, LookUps, login_refusal, reason
 from eda_core.drivers.library import raised_in
-from eda_core.drivers.link import Link, reason
-from eda_core.drivers.login import login_refusal
 from eda_core.urls import Address, redact
 
 #: Seconds between two looks at the heartbeats, as py-amqp asks for.
@@ -42,8 +37,7 @@ _BEAT = 1.0
 _INSTANT = 0.001
 #: What is sent within this time (seconds) may go out in one write, up to this size (bytes): that halves the cost of a
 #: message.
-_TOGETHER = 0.01
-_ENOUGH = 65536
+_TOGETHER, _ENOUGH = 0.01, 65536
 #: The socket option, where there is one. py-amqp sets it to 1 s, but an alarm may last for hours: the broker reads
 #: nothing then, and the system would end the connection.
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
@@ -68,21 +62,13 @@ class _LooksUp:
 
     def _connect(self, host: str, port: int, timeout: float) -> None:
         began, failure = time.monotonic(), None
-        for *_, place in _addresses(host, port, timeout):
+        for *_, place in _LOOK_UPS.wait(host, port, timeout):
             try:
                 super()._connect(place[0], port, max(_INSTANT, began + timeout - time.monotonic()))  # type: ignore[misc]
+                return
             except OSError as error:
                 failure = failure or error
-            else:
-                return
         raise failure or OSError(f"{host} has no address")
-
-
-def _addresses(host: str, port: int, timeout: float) -> Any:
-    try:
-        return _LOOK_UPS.begin(host, port).result(timeout)
-    except Unfinished:
-        raise TimeoutError(f"the name {host} was not resolved within {timeout:g} s") from None
 
 
 class _Tcp(_LooksUp, TCPTransport):  # type: ignore[misc]
@@ -134,7 +120,7 @@ class _Connection(pyamqp.Connection):
 class KombuLink(Link):
     """The connection of one epoch. Its methods tell the machine what happens; failures of the network never raise."""
 
-    library = f"py-amqp {amqp.__version__}"
+    library: ClassVar[str] = f"py-amqp {amqp.__version__}"
     driver: BlockingDriver
     _connection: Any = None
 
@@ -165,7 +151,7 @@ class KombuLink(Link):
             self._channel.events["basic_ack"].add(self._on_ack)
             self._channel.events["basic_nack"].add(self._on_nack)
             self._channel.events["basic_return"].add(self._on_return)
-            self._channel._callbacks[spec.Channel.FlowOk] = self._on_flow
+            self._channel._callbacks[amqp.spec.Channel.FlowOk] = self._on_flow
         except _FAULTS as error:
             code, text = getattr(error, "reply_code", None), str(getattr(error, "reply_text", ""))
             self._lose(error, "" if logged_in else login_refusal(self.asked.url, code, text))
@@ -311,7 +297,7 @@ class KombuLink(Link):
 
     def _on_channel_closed(self, channel: _Channel, text: str) -> None:
         self.flush()  # what is held back belongs to the channel as it was
-        channel.send_method(spec.Channel.CloseOk)
+        channel.send_method(amqp.spec.Channel.CloseOk)
         channel.is_open = channel._confirm_selected = False
         self.report_channel_closed(PUBLISHING if channel is self._channel else LOGGING, text)
 

@@ -9,17 +9,14 @@ import re
 from collections.abc import Callable, Generator
 from functools import partial
 from ssl import SSLContext
-from typing import Any
+from typing import Any, ClassVar
 
 import pika
 from pamqp import commands
 from pika.exceptions import ChannelClosedByBroker
 
 from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, OpenChannel, Probe, Publish, PublishLog
-from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
-from eda_core.drivers.base import Driver
-from eda_core.drivers.link import MAX_UNSENT, Link, reason
-from eda_core.drivers.login import login_refusal
+from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, login_refusal, reason
 from eda_pika.connection import Connection, Network, Properties, parameters
 
 _SPEC = pika.spec
@@ -37,7 +34,7 @@ class PikaLink(Link):
         forget: called when no connection is left.
     """
 
-    library = f"pika {pika.__version__}"
+    library: ClassVar[str] = f"pika {pika.__version__}"
 
     def __init__(
         self, asked: Connect, driver: Driver, context: SSLContext | None, loop: Any, forget: Callable[[], None]

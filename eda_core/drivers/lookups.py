@@ -55,6 +55,17 @@ class LookUps:
             found.set_exception(error)
         return found
 
+    def wait(self, host: str, port: int, timeout: float) -> Any:
+        """Look up a host name within ``timeout`` seconds, and return what ``getaddrinfo`` returns.
+
+        Raises:
+            OSError, UnicodeError: see :meth:`begin`; ``TimeoutError`` if the resolver does not answer in time.
+        """
+        try:
+            return self.begin(host, port).result(timeout)
+        except TimeoutError:
+            raise TimeoutError(f"the name {host} was not resolved within {timeout:g} s") from None
+
     def _look_up(self, key: tuple[int, str, int], found: Any) -> None:
         _, host, port = key
         try:

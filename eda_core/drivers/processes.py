@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from eda_core.drivers.blocking import KEPT_RECORDS, BlockingDriver, Record
 
@@ -23,7 +23,7 @@ class Lock(Protocol):
 
     def __enter__(self) -> bool: ...
 
-    def __exit__(self, kind: object, error: object, traceback: object) -> None: ...
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None: ...
 
 
 @dataclass
