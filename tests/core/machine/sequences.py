@@ -119,8 +119,8 @@ class World:
         # The service
         self.running: dict[DeliveryId, Source] = {}
         self.deferred: dict[DeliveryId, Source] = {}
-        #: The epoch and the tag of each delivery, by the number that its handler knows. If the message is delivered again
-        #: while the handler runs, they are those of the last time.
+        #: The epoch and the tag of each delivery, by the number that its handler knows. If the message is delivered
+        #: again while the handler runs, they are those of the last time.
         self.ids: dict[DeliveryId, tuple[Epoch, int]] = {}
         #: What became of each delivery, by epoch and tag: lost, requeued, acknowledged or dead-lettered.
         self.fates: dict[tuple[Epoch, int], str] = {}
