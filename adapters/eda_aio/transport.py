@@ -9,19 +9,23 @@ messages, and does not know when a link is opened.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from ssl import SSLContext, create_default_context
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from urllib.parse import urlencode, urlsplit
 
 import aiormq.connection
 from aiormq import Channel
 from aiormq.abc import ChannelFrame, DeliveredMessage
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from aiormq.exceptions import DeliveryError
+from aiormq.connection import TransportFactory
+from aiormq.exceptions import AMQPConnectionError, DeliveryError
 from pamqp import base
 from pamqp.commands import Channel as Channels
 from pamqp.commands import Connection as Method
@@ -41,24 +45,55 @@ from eda_core import (
     Publish,
     PublishLog,
 )
-from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
-from eda_core.drivers.base import Driver
-from eda_core.drivers.library import library_at_work
-from eda_core.drivers.link import MAX_UNSENT, Link, reason
+from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, LookUps, library_at_work, reason
 from eda_core.urls import Address
 
 #: Seconds for a connection to close in good order once the link is lost.
 _GRACE = 0.5
+#: The socket option, where there is one.
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+_LOOK_UPS = LookUps(socket, threading.Thread, Future, os.getpid)
 
 
 class _Transports(TransportFactory):
-    """Opens transports as aiormq does, and keeps the last one, which aiormq does not give out."""
+    """Opens transports, and keeps the last one, which aiormq does not give out.
+
+    Args:
+        user_timeout: of ``Connect``; 0 on a connection for publishing.
+    """
 
     last: asyncio.WriteTransport
 
+    def __init__(self, user_timeout: int) -> None:
+        self._user_timeout = user_timeout
+
     async def create(self, url: Any, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
-        reader, writer = await factory.create(url, **options)
+        tls: dict[str, Any] = {}
+        if url.scheme == "amqps":
+            tls = {"ssl": await options["ssl_context_provider"].get_context(), "server_hostname": url.host}
+        failure = None
+        try:
+            # Not by asyncio: the end of the program would wait for its threads, and a hung resolver would keep them.
+            for address in await asyncio.wrap_future(_LOOK_UPS.begin(url.host, url.port)):
+                try:
+                    return await self._open(address, tls)
+                except OSError as error:
+                    failure = failure or error
+        except OSError as error:
+            failure = error
+        raise AMQPConnectionError(*failure.args if failure else ("the host has no address",)) from failure
+
+    async def _open(self, address: Any, tls: dict[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        sock = socket.socket(*address[:3])  # family, type, protocol
+        try:
+            sock.setblocking(False)
+            if _USER_TIMEOUT is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, self._user_timeout)
+            await asyncio.get_running_loop().sock_connect(sock, address[4])
+            reader, writer = await asyncio.open_connection(sock=sock, **tls)
+        except BaseException:
+            sock.close()
+            raise
         self.last = writer.transport
         return reader, writer
 
@@ -92,8 +127,8 @@ class Connection(AmqpConnection):
 
     HEARTBEAT_GRACE_MULTIPLIER: int = 2  # aiormq waits for a silent peer three times the heartbeat, others twice
 
-    def __init__(self, url: str, context: SSLContext | None, link: AioLink) -> None:
-        self._transports = _Transports()
+    def __init__(self, url: str, context: SSLContext | None, link: AioLink, user_timeout: int = 0) -> None:
+        self._transports = _Transports(user_timeout)
         super().__init__(url, context=context, transport_factory=self._transports)
         self.link = link
         self.write_queue: asyncio.Queue[Any] = _Frames(self.FRAME_BUFFER_SIZE)
@@ -118,7 +153,7 @@ class AioLink(Link):
         ssl: for ``amqps://``; ``None`` checks the chain and the host name.
     """
 
-    library = f"aiormq {aiormq.connection.__version__}"
+    library: ClassVar[str] = f"aiormq {aiormq.connection.__version__}"
 
     def __init__(self, asked: Connect, driver: Driver, ssl: SSLContext | None) -> None:
         super().__init__(asked, driver)
@@ -192,16 +227,16 @@ class AioLink(Link):
         address = Address.of(self.asked.url)
         if address.tls:  # in a thread, because it reads files
             self._ssl = await asyncio.to_thread(address.tls_context, self._ssl, create_default_context)
-        consuming, publishing = await self._connection(), await self._connection()
+        consuming, publishing = await self._connection(self.asked.user_timeout), await self._connection(0)
         self._consumes, self._publishes = consuming, publishing
         self._consumer = await self._channel(consuming, CONSUMING)
         self._consumer.on_consumer_cancel_callbacks.add(self.hear)
         self._publisher = await self._channel(publishing, PUBLISHING)
         self._logger = await self._channel(publishing, LOGGING)
 
-    async def _connection(self) -> Connection:
+    async def _connection(self, user_timeout: int) -> Connection:
         query = urlencode({"heartbeat": self.asked.heartbeat, "name": self.asked.name})
-        connection = Connection(urlsplit(self.asked.url)._replace(query=query).geturl(), self._ssl, self)
+        connection = Connection(urlsplit(self.asked.url)._replace(query=query).geturl(), self._ssl, self, user_timeout)
         await connection.connect()
         self._connections.append(connection)
         connection.closing.add_done_callback(self._on_connection_closed)

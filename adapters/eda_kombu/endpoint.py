@@ -25,6 +25,8 @@ from eda_kombu.session import Session
 
 T = TypeVar("T")
 
+#: The attributes of the machine's configuration that are class attributes of an endpoint, in capitals.
+_SETTINGS = ("hostname", "heartbeat", "probe_interval", "probe_timeout", "retry_delay", "window")
 #: How often a call looks for log records that came while it sent others. If a thread logs without a pause, it sends its
 #: own records.
 _ROUNDS = 3
@@ -82,12 +84,7 @@ class Endpoint(EventailNames):
         self._config = Config.make(
             amqp_urls,
             logical_service,
-            hostname=self.HOSTNAME,
-            heartbeat=self.HEARTBEAT,
-            probe_interval=self.PROBE_INTERVAL,
-            probe_timeout=self.PROBE_TIMEOUT,
-            retry_delay=self.RETRY_DELAY,
-            window=self.WINDOW,
+            **{name: getattr(self, name.upper()) for name in _SETTINGS},
             buffer=self.WINDOW,
             connect_timeout=connect_timeout,
             close_timeout=self.STOP_TIMEOUT / 2,
@@ -277,7 +274,7 @@ class Endpoint(EventailNames):
         return call
 
     def _process(self) -> ProcessState[Session]:
-        return self._processes.setdefault(os.getpid(), ProcessState())
+        return self._processes.setdefault(os.getpid(), ProcessState(threading.RLock()))
 
     def _pass_on(self, process: ProcessState[Session]) -> None:
         """Send the log records that wait. Every user of the session does so meanwhile and at the end."""

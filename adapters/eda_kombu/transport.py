@@ -8,15 +8,17 @@ says what both mean. Every wait in py-amqp ends at a deadline.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from ssl import SSLContext, SSLSocket, create_default_context
-from typing import Any
+from typing import Any, ClassVar
 
 import amqp
-from amqp import spec
 from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, RecoverableConnectionError
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
@@ -25,11 +27,8 @@ from pamqp.commands import INDEX_MAPPING, Basic, Channel
 from pamqp.constants import FRAME_MIN_SIZE
 
 from eda_core import Connect, Declare, Effect, OpenChannel, Probe, Publish, PublishLog
-from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
-from eda_core.drivers.blocking import BlockingDriver
+from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING, BlockingDriver, Link, LookUps, login_refusal, reason
 from eda_core.drivers.library import raised_in
-from eda_core.drivers.link import Link, reason
-from eda_core.drivers.login import login_refusal
 from eda_core.urls import Address, redact
 
 #: Seconds between two looks at the heartbeats, as py-amqp asks for.
@@ -38,10 +37,11 @@ _BEAT = 1.0
 _INSTANT = 0.001
 #: What is sent within this time (seconds) may go out in one write, up to this size (bytes): that halves the cost of a
 #: message.
-_TOGETHER = 0.01
-_ENOUGH = 65536
-#: The socket option, where there is one. py-amqp sets it to 1 s: an alarm, or a short stall, would cut the connection.
+_TOGETHER, _ENOUGH = 0.01, 65536
+#: The socket option, where there is one. py-amqp sets it to 1 s, but an alarm may last for hours: the broker reads
+#: nothing then, and the system would end the connection.
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+_LOOK_UPS = LookUps(socket, threading.Thread, Future, os.getpid)
 #: The numbers of the channels. py-amqp forgets those of channels that the broker closes.
 _PUBLISHES, _LOGS = 1, 2
 _LIBRARY = ("amqp", "kombu", "vine")
@@ -57,7 +57,25 @@ class NoAnswer(TimeoutError):
     """The deadline of a wait has passed."""
 
 
-class _Tls(SSLTransport):  # type: ignore[misc]
+class _LooksUp:
+    """Looks up the host within the time to connect. py-amqp would wait until the resolver returns."""
+
+    def _connect(self, host: str, port: int, timeout: float) -> None:
+        began, failure = time.monotonic(), None
+        for *_, place in _LOOK_UPS.wait(host, port, timeout):
+            try:
+                super()._connect(place[0], port, max(_INSTANT, began + timeout - time.monotonic()))  # type: ignore[misc]
+                return
+            except OSError as error:
+                failure = failure or error
+        raise failure or OSError(f"{host} has no address")
+
+
+class _Tcp(_LooksUp, TCPTransport):  # type: ignore[misc]
+    pass
+
+
+class _Tls(_LooksUp, SSLTransport):  # type: ignore[misc]
     def _wrap_socket(self, sock: socket.socket, context: SSLContext, server_hostname: str) -> SSLSocket:
         return context.wrap_socket(sock, server_hostname=server_hostname, do_handshake_on_connect=False)
 
@@ -81,7 +99,7 @@ class _Connection(pyamqp.Connection):
     deadline: float
 
     def Transport(self, host: str, timeout: float, ssl: Any, *_timeouts: None, **settings: Any) -> Any:
-        return (_Tls if ssl else TCPTransport)(host, connect_timeout=timeout, ssl=ssl, **settings)
+        return (_Tls if ssl else _Tcp)(host, connect_timeout=timeout, ssl=ssl, **settings)
 
     def blocking_read(self, timeout: float | None = None) -> Any:
         if self._transport is None:  # py-amqp would connect again
@@ -102,7 +120,7 @@ class _Connection(pyamqp.Connection):
 class KombuLink(Link):
     """The connection of one epoch. Its methods tell the machine what happens; failures of the network never raise."""
 
-    library = f"py-amqp {amqp.__version__}"
+    library: ClassVar[str] = f"py-amqp {amqp.__version__}"
     driver: BlockingDriver
     _connection: Any = None
 
@@ -133,7 +151,7 @@ class KombuLink(Link):
             self._channel.events["basic_ack"].add(self._on_ack)
             self._channel.events["basic_nack"].add(self._on_nack)
             self._channel.events["basic_return"].add(self._on_return)
-            self._channel._callbacks[spec.Channel.FlowOk] = self._on_flow
+            self._channel._callbacks[amqp.spec.Channel.FlowOk] = self._on_flow
         except _FAULTS as error:
             code, text = getattr(error, "reply_code", None), str(getattr(error, "reply_text", ""))
             self._lose(error, "" if logged_in else login_refusal(self.asked.url, code, text))
@@ -155,7 +173,7 @@ class KombuLink(Link):
             heartbeat=asked.heartbeat,
             connect_timeout=timeout,
             ssl={"context": context, "server_hostname": address.host} if context else False,
-            socket_settings={_USER_TIMEOUT: int(self._timeout * 1000)} if _USER_TIMEOUT else {},
+            socket_settings={_USER_TIMEOUT: 0} if _USER_TIMEOUT else {},
             client_properties={"connection_name": asked.name, "capabilities": {"basic.nack": True}},
             on_blocked=lambda reason: self._on_blocked(True, self.machine.blocked, reason),
             on_unblocked=lambda: self._on_blocked(False, self.machine.unblocked),
@@ -279,7 +297,7 @@ class KombuLink(Link):
 
     def _on_channel_closed(self, channel: _Channel, text: str) -> None:
         self.flush()  # what is held back belongs to the channel as it was
-        channel.send_method(spec.Channel.CloseOk)
+        channel.send_method(amqp.spec.Channel.CloseOk)
         channel.is_open = channel._confirm_selected = False
         self.report_channel_closed(PUBLISHING if channel is self._channel else LOGGING, text)
 

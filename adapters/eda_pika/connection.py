@@ -4,18 +4,27 @@ The methods that begin with an underscore are private methods of pika 1.4. ``eda
 tests/adapters/pika checks what they do.
 """
 
+import os
+import socket
 import ssl
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import pika
 from pamqp.commands import Basic
+from pika.adapters.utils.nbio_interface import AbstractIOReference
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 from pika.exceptions import AMQPConnectionError
 from pika.frame import Header
 
 from eda_core import Connect
 from eda_core.amqp import read_header
+from eda_core.drivers import LookUps, library_at_work
 from eda_core.urls import Address
 
+_LOOK_UPS = LookUps(socket, threading.Thread, Future, os.getpid)
 _HEADER, _END = 2, 0xCE  # AMQP 0-9-1, section 4.2.3: a frame's type, and its last byte
 
 
@@ -27,6 +36,33 @@ class Properties(pika.BasicProperties):  # type: ignore[misc]  # pika publishes 
 
     def encode(self) -> list[bytes]:
         return [self._encoded]
+
+
+class Network(SelectorIOServicesAdapter):  # type: ignore[misc]
+    """Looks up host names in threads that do not keep the process alive. A hung resolver would keep those of pika."""
+
+    def getaddrinfo(self, host: str, port: int, on_done: Any, *_options: Any, **_named: Any) -> AbstractIOReference:
+        return _LookUp(_LOOK_UPS.begin(host, port), self.add_callback_threadsafe, on_done)
+
+
+class _LookUp(AbstractIOReference):  # type: ignore[misc]
+    """Calls ``on_done`` in the loop with the addresses, or with the exception."""
+
+    def __init__(self, found: Any, in_loop: Any, on_done: Any) -> None:
+        self._in_loop, self._on_done, self._waiting = in_loop, on_done, True
+        found.add_done_callback(self._found)
+
+    def _found(self, found: Any) -> None:
+        with suppress(Exception), library_at_work():  # the loop may have been closed meanwhile
+            self._in_loop(lambda: self._tell(found.exception() or found.result()))
+
+    def _tell(self, result: Any) -> None:
+        if self.cancel():
+            self._on_done(result)
+
+    def cancel(self) -> bool:
+        waiting, self._waiting = self._waiting, False
+        return waiting
 
 
 class Connection(pika.SelectConnection):  # type: ignore[misc]
@@ -72,8 +108,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         return end, Header(int.from_bytes(data[1:3]), header.body_size, header.properties)
 
 
-def parameters(asked: Connect, given: ssl.SSLContext | None) -> Any:
-    """The parameters of pika. pika would read the URL in another way than the other adapters do."""
+def parameters(asked: Connect, given: ssl.SSLContext | None, user_timeout: int = 0) -> Any:
+    """The parameters of pika. pika would read the URL in another way than the other adapters do.
+
+    Args:
+        user_timeout: of ``Connect``; 0 on a connection for publishing.
+    """
     address = Address.of(asked.url)
     context = address.tls_context(given, ssl.create_default_context)
     return pika.ConnectionParameters(
@@ -85,5 +125,6 @@ def parameters(asked: Connect, given: ssl.SSLContext | None) -> Any:
         ssl_options=pika.SSLOptions(context, address.host) if context else None,
         stack_timeout=None,  # the core decides
         blocked_connection_timeout=None,
+        tcp_options={"TCP_USER_TIMEOUT": user_timeout} if hasattr(socket, "TCP_USER_TIMEOUT") else None,
         client_properties={"connection_name": asked.name},
     )

@@ -9,18 +9,15 @@ import re
 from collections.abc import Callable, Generator
 from functools import partial
 from ssl import SSLContext
-from typing import Any
+from typing import Any, ClassVar
 
 import pika
 from pamqp import commands
 from pika.exceptions import ChannelClosedByBroker
 
 from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, OpenChannel, Probe, Publish, PublishLog
-from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
-from eda_core.drivers.base import Driver
-from eda_core.drivers.link import MAX_UNSENT, Link, reason
-from eda_core.drivers.login import login_refusal
-from eda_pika.connection import Connection, Properties, parameters
+from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, login_refusal, reason
+from eda_pika.connection import Connection, Network, Properties, parameters
 
 _SPEC = pika.spec
 #: The text of pika's errors during a login: the reply code and the text of the broker's close.
@@ -37,7 +34,7 @@ class PikaLink(Link):
         forget: called when no connection is left.
     """
 
-    library = f"pika {pika.__version__}"
+    library: ClassVar[str] = f"pika {pika.__version__}"
 
     def __init__(
         self, asked: Connect, driver: Driver, context: SSLContext | None, loop: Any, forget: Callable[[], None]
@@ -77,7 +74,8 @@ class PikaLink(Link):
 
     def _opening(self) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
         """The steps, in order: each yields what to begin next, and is sent what that calls back with."""
-        consuming, self._publishes = (yield self._connect), (yield self._connect)
+        consuming = yield partial(self._connect, self.asked.user_timeout)
+        self._publishes = yield partial(self._connect, 0)
         self._consumer = yield partial(self._channel, consuming, CONSUMING)
         self._consumer.add_on_cancel_callback(self._on_frame)
         self._consumer.add_callback(self._on_reply, _REPLIES, one_shot=False)
@@ -111,9 +109,9 @@ class PikaLink(Link):
 
         step()
 
-    def _connect(self, then: Callable[..., None]) -> None:
-        asked = parameters(self.asked, self._context)
-        self._connections.append(Connection(asked, then, self._on_closed, self._on_closed, self._loop))
+    def _connect(self, user_timeout: int, then: Callable[..., None]) -> None:
+        asked = parameters(self.asked, self._context, user_timeout)
+        self._connections.append(Connection(asked, then, self._on_closed, self._on_closed, Network(self._loop)))
 
     def _channel(self, connection: Connection, name: str, then: Callable[..., None]) -> None:
         channel = connection.channel(on_open_callback=then)

@@ -12,6 +12,7 @@ from eda_core.drivers.jobs import Jobs
 from eda_core.drivers.library import library_at_work, quieten, raised_in, require, write_report
 from eda_core.drivers.link import MAX_UNSENT, Link, reason
 from eda_core.drivers.login import login_refusal
+from eda_core.drivers.lookups import LookUps
 from eda_core.drivers.processes import ProcessState
 from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, PublishCall, PublishLimits, Unroutable
 from eda_core.drivers.signals import StopSignals
@@ -31,6 +32,7 @@ __all__ = [
     "Jobs",
     "Link",
     "LinkLike",
+    "LookUps",
     "NotConfirmed",
     "PartlyPublished",
     "ProcessState",

@@ -5,14 +5,25 @@ This module decides who may use a blocking driver. It does not know what is publ
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from eda_core.drivers.blocking import KEPT_RECORDS, BlockingDriver, Record
 
 S = TypeVar("S", bound=BlockingDriver)
+
+
+class Lock(Protocol):
+    """What this package needs of ``threading.RLock``."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> bool: ...
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None: ...
 
 
 @dataclass
@@ -29,7 +40,7 @@ class ProcessState(Generic[S]):
             wait for the thread that logs.
     """
 
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: Lock
     user: int | None = None
     session: S | None = None
     urls: tuple[str, ...] = ()

@@ -285,7 +285,8 @@ class Deliveries:
         self._queues: Mapping[str, str] = {}
         #: The queues that are known to have a dead-letter exchange. A policy of the operator is not known.
         self._dead_lettering: Container[str] = ()
-        self.succeeded = self.failures = 0
+        self.succeeded: int = 0
+        self.failures: int = 0
         self._over = False
         self.in_flight: InFlight = InFlight(Epoch(1))
         self.stale: int = 0

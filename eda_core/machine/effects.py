@@ -42,6 +42,17 @@ class Connect:
     name: str
     heartbeat: int
 
+    @property
+    def user_timeout(self) -> int:
+        """Two heartbeats, in milliseconds: for how long the peer may acknowledge nothing that was sent. 0: any time.
+
+        It is the value for the socket option ``TCP_USER_TIMEOUT`` of the connection for consuming. With it the system
+        ends a connection on a network that stalls; without it that takes up to 15 minutes. A connection on which
+        messages are published must not have it: during a resource alarm the broker reads nothing from that one, and
+        the system would end it.
+        """
+        return 2000 * self.heartbeat
+
     def __repr__(self) -> str:
         return f"Connect(epoch={self.epoch}, url={shortened(redact(self.url))!r})"
 

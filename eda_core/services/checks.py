@@ -16,7 +16,7 @@ from eda_core.machine.config import Config
 from eda_core.services.handlers import HOOKS, Handlers, handler_of
 
 #: What the handlers of each kind are given (docs/architecture.rst, "Handlers").
-PARAMETERS: Final = {
+PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
     "an event": ("payload", "conversation_id", "meta"),
     "a command": ("payload", "conversation_id", "reply_to", "correlation_id", "meta"),
     "a result": ("payload", "conversation_id", "status", "correlation_id", "meta"),

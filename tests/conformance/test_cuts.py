@@ -106,10 +106,12 @@ def relaying(**settings: Any) -> Worker:
 @pytest.mark.parametrize("how", [Link.cut, Link.reset])
 @pytest.mark.parametrize("which", [0, 1])
 def test_when_one_of_two_connections_is_lost_both_are_made_anew(
-    adapter: str, which: int, how: Callable[[Link], None]
+    adapter: str, which: int, how: Callable[[Link], None], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The end of the connection tells it: not a channel, a heartbeat or an answer that does not come."""
+
     def script(under_test: Embedded) -> Steps:
-        worker, proxy = relaying(), under_test.proxy
+        worker, proxy = relaying(HEARTBEAT=0, PROBE_INTERVAL=0), under_test.proxy
         yield Declare("tap", "events", "Relayed")
         yield Start(worker)
         yield event("Happened", 0)
@@ -124,6 +126,8 @@ def test_when_one_of_two_connections_is_lost_both_are_made_anew(
         yield until(lambda: len(proxy.links) == 2 and not set(old) & set(proxy.links))
 
     play(script, adapter)
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [text.startswith("no link to") and "channel" not in text for text in told] == [True], told
 
 
 class Cutting:

@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 import pika.channel
@@ -147,6 +146,10 @@ def test_operators_see_who_is_connected(rabbitmq: RabbitNode, rabbit_url: str, r
 # --- peers that do not answer, and pika's own failures ---
 
 
+class Hasty(Probe):
+    CONNECT_TIMEOUT = 1.0
+
+
 @pytest.mark.parametrize("scheme", ["amqp", "amqps"])
 @asynchronous
 async def test_a_peer_that_accepts_and_says_nothing_is_given_up(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -157,8 +160,7 @@ async def test_a_peer_that_accepts_and_says_nothing_is_given_up(scheme: str, cap
         accepted.append(writer)
 
     async with EmbeddedBroker() as broker, await asyncio.start_server(accept, "127.0.0.1", 0) as mute:
-        service = Probe([f"{scheme}://127.0.0.1:{mute.sockets[0].getsockname()[1]}/", broker.url])
-        service._eda_config = replace(service._eda_config, connect_timeout=1.0)
+        service = Hasty([f"{scheme}://127.0.0.1:{mute.sockets[0].getsockname()[1]}/", broker.url])
         async with running(service):
             pass
         assert accepted
@@ -212,6 +214,8 @@ async def test_an_effect_that_fails_costs_the_link_and_loses_nothing(monkeypatch
 class SlowStart(Listener):
     """Keeps the loop from reading the answer to its Basic.Consume for longer than that may take."""
 
+    CLOSE_TIMEOUT = 0.1
+
     def on_ready(self) -> None:
         super().on_ready()
         time.sleep(0.3)
@@ -221,11 +225,14 @@ class SlowStart(Listener):
 async def test_an_answer_that_only_waits_for_a_handler_is_not_late() -> None:
     async with EmbeddedBroker() as broker:
         service = SlowStart(broker.url, ["Happened"])
-        service._eda_config = replace(service._eda_config, close_timeout=0.1)
         async with running(service):
             await publish(service, 1)
             await service.has_all(range(1, 2))
         assert service.ready.all == [1]
+
+
+class SoonClosed(Listener):
+    CLOSE_TIMEOUT = 0.1
 
 
 @asynchronous
@@ -240,8 +247,7 @@ async def test_a_consume_that_is_not_answered_costs_the_link(monkeypatch: pytest
 
     monkeypatch.setattr(pika.channel.Channel, "basic_consume", unanswered)
     async with EmbeddedBroker() as broker:
-        service = Listener(broker.url, ["Happened"])
-        service._eda_config = replace(service._eda_config, close_timeout=0.1)
+        service = SoonClosed(broker.url, ["Happened"])
         async with running(service):
             await service.ready.count(2)
             await publish(service, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from pamqp.commands import Basic
@@ -148,12 +147,13 @@ def test_a_handler_whose_buffer_is_full_is_told_so() -> None:
     """Its messages are held until it ends; there is no waiting for that."""
 
     class Busy(Service):
+        HELD = 2
+
         async def on_Happened(self, *_: Any) -> None:
             for number in range(3):
                 await self.publish_event("Told", number, "c-1")
 
     service = Busy(URLS[0], ["Happened"], [], "svc")
-    service._eda_config = replace(service._eda_config, held=2)
     driver, _ = running(service)
     properties = Basic.Properties(headers={"conversation_id": "c-1"}, content_type="application/json")
     epoch = driver.machine.epoch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import RLock
+
 import pytest
 
 from eda_core.drivers.processes import ProcessState
@@ -10,7 +12,7 @@ from tests.core.drivers.test_blocking import Caller
 
 def in_use() -> tuple[ProcessState[Caller], Caller]:
     session = Caller(urls=("amqp://a/", "amqp://b/"))
-    return ProcessState(user=7, session=session), session
+    return ProcessState(RLock(), user=7, session=session), session
 
 
 def test_a_session_that_is_dropped_leaves_its_urls_for_the_next_one() -> None:
@@ -41,7 +43,7 @@ def test_a_close_that_is_interrupted_leaves_no_session_and_no_user() -> None:
 
 
 def test_without_a_session_there_is_nothing_to_end() -> None:
-    state: ProcessState[Caller] = ProcessState(user=7)
+    state: ProcessState[Caller] = ProcessState(RLock(), user=7)
     state.drop()
     assert (state.urls, state.user) == ((), 7)
     state.close(1.0)
