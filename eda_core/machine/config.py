@@ -96,7 +96,10 @@ class Config:
         if self.content_type not in (CBOR, JSON):
             raise LocalError(f"content type {self.content_type!r} is not supported", hint=f"use {CBOR} or {JSON}")
         if self.queue_type not in _QUEUE_TYPES:
-            raise LocalError(f"queue_type is {self.queue_type!r}", hint='give "classic" or "quorum"')
+            raise LocalError(
+                f"queue_type is {self.queue_type!r}",
+                hint='give "classic", "quorum", or "" for the default of the broker',
+            )
         for name, lowest, highest in _WHOLE:
             value = getattr(self, name)
             if type(value) is not int or not lowest <= value <= highest:

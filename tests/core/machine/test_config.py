@@ -194,4 +194,4 @@ def test_keys_that_are_no_sequence_are_refused(keys: Any) -> None:
 def test_a_queue_type_is_classic_or_quorum(queue_type: Any) -> None:
     with pytest.raises(LocalError) as caught:
         make(queue_type=queue_type)
-    assert str(caught.value) == f'queue_type is {queue_type!r}; give "classic" or "quorum"'
+    assert str(caught.value) == f'queue_type is {queue_type!r}; give "classic", "quorum" or ""'
