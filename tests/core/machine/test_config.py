@@ -194,4 +194,5 @@ def test_keys_that_are_no_sequence_are_refused(keys: Any) -> None:
 def test_a_queue_type_is_classic_or_quorum(queue_type: Any) -> None:
     with pytest.raises(LocalError) as caught:
         make(queue_type=queue_type)
-    assert str(caught.value) == f'queue_type is {queue_type!r}; give "classic", "quorum" or ""'
+    hint = 'give "classic", "quorum", or "" for the default of the broker'
+    assert str(caught.value) == f"queue_type is {queue_type!r}; {hint}"
