@@ -87,7 +87,7 @@ def next_steps() -> list[tuple[str, list[str]]]:
             [f"{url} {eda} inspect_queue dead-letters"],
         ),
         (
-            'Write a service of your own: "A service in fifteen lines" in README.rst. The tools are in docs/tools.rst.',
+            "Write a service of your own: docs/quickstart.rst. The tools are in docs/tools.rst.",
             [],
         ),
     ]
