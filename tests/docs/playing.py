@@ -156,8 +156,8 @@ class Player:
             for block in self.page.blocks:
                 if not block.not_run:
                     await self.run(block)
-            for process in self.running:
-                await self.stop(process)
+            while self.running:
+                await self.stop(self.running[-1])
         except BaseException:
             for process in self.running:
                 await process.kill()
