@@ -66,7 +66,7 @@ def _own(arguments: list[str]) -> int:
         _, unknown = parser.parse_known_args(arguments)
     except SystemExit as over:
         return over.code if isinstance(over.code, int) else USAGE
-    sys.stderr.write(f"eda: there is no tool {' '.join(unknown)!r}; {_suggestion(unknown[0])}\n")
+    sys.stderr.write(f"eda: there is no tool {unknown[0]!r}; {_suggestion(unknown[0])}\n")
     return USAGE
 
 

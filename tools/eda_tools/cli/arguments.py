@@ -110,17 +110,19 @@ _LOOKS_LIKE_URL: Final = re.compile(r"^-$|://")
 
 def broker_urls(text: str) -> tuple[str, ...]:
     """The type of an argument: URLs of brokers, checked. ``-`` takes them from EDA_AMQP_URL."""
-    origin = hint = ""
+    origin = ""
     if text == "-":
         origin, text = f"from {_VARIABLE}: ", os.environ.get(_VARIABLE, "")
         if not text:
             raise argparse.ArgumentTypeError(f"the broker's URL is '-', but {_VARIABLE} is not set")
     elif not _LOOKS_LIKE_URL.search(text):
-        hint = f"; give a URL before it, or set {_VARIABLE}"
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no URL of a broker; give one before it, or set {_VARIABLE}=amqp://user:password@host:5672/vhost"
+        )
     try:
         return check_urls([url.strip() for url in re.split(r",\s*(?=amqps?://)", text, flags=re.IGNORECASE)])
     except LocalError as error:
-        raise argparse.ArgumentTypeError(f"{origin}{error}{hint}") from None
+        raise argparse.ArgumentTypeError(f"{origin}{error}") from None
 
 
 def url_argument(
