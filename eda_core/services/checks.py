@@ -41,7 +41,7 @@ _AWAITED: Final = frozenset(
     publish_message""".split()
 )
 #: The packages whose classes have settings.
-_PACKAGES: Final = ("eda_core", "eda_aio", "eda_pika", "eda_kombu")
+PACKAGES: Final = ("eda_core", "eda_aio", "eda_pika", "eda_kombu")
 #: How alike two names are that one takes for the other; PREFETCH and PREFETCH_COUNT are.
 _NEAR: Final = 0.7
 
@@ -91,7 +91,7 @@ def check_service(service: Handlers, config: Config, *, awaits: bool) -> Finding
 
 def _misspelt(service: Handlers) -> Iterator[str]:
     """Return what to say about attributes of the user that look like settings and are none."""
-    ours = [each for each in type(service).__mro__ if each.__module__.partition(".")[0] in _PACKAGES]
+    ours = [each for each in type(service).__mro__ if each.__module__.partition(".")[0] in PACKAGES]
     settings = [name for name in dir(ours[0]) if _is_setting(name)] if ours else []
     users = [each for each in type(service).__mro__ if each not in ours]
     for name in dict.fromkeys(name for place in (service, *users) for name in vars(place)):

@@ -97,8 +97,8 @@ class Handlers:
 HOOKS: Final = ("on_ready", "on_unconfigured")
 
 
-def handler_of(service: Handlers, name: str) -> Callable[..., Any] | None:
-    """Return the method ``on_<name>`` of a service; ``None`` if there is none."""
+def handler_of(service: Handlers | type[Handlers], name: str) -> Callable[..., Any] | None:
+    """Return the method ``on_<name>`` of a service or of its class; ``None`` if there is none."""
     method = f"on_{name}"
     handler = None if method in HOOKS else getattr(service, method, None)
     return handler if callable(handler) else None

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from eda_core.messages.routing import COMMANDS, EVENTS, queue_name
-from eda_core.services.handlers import Handlers
+from eda_core.services.checks import PACKAGES
+from eda_core.services.handlers import Handlers, handler_of
 from eda_tools.cli.status import USAGE, ToolError
 from eda_tools.diagnosis.facts import Binding
 
@@ -35,7 +36,7 @@ def service_class(text: str) -> ServiceClass:
     return ServiceClass(service, path)
 
 
-def load(found: ServiceClass) -> type:
+def load(found: ServiceClass) -> type[Handlers]:
     """Import the class. The current directory is searched first, as ``python -m`` does.
 
     Raises:
@@ -56,7 +57,7 @@ def load(found: ServiceClass) -> type:
     return loaded
 
 
-def unhandled(service: str, loaded: type, bindings: Iterable[Binding]) -> Iterator[tuple[str, str, str]]:
+def unhandled(service: str, loaded: type[Handlers], bindings: Iterable[Binding]) -> Iterator[tuple[str, str, str]]:
     """The bindings of the service's queues for which the class has no method ``on_<Name>``: service, queue and key.
 
     Nothing is said of keys with wildcards, and of a class that has a method of its own for messages of any name.
@@ -69,11 +70,10 @@ def unhandled(service: str, loaded: type, bindings: Iterable[Binding]) -> Iterat
             if (binding.source, binding.destination) != (exchange, queue) or not binding.to_queue:
                 continue
             name = binding.key.rpartition(".")[2]
-            if not set(binding.key) & set("*#") and not callable(getattr(loaded, f"on_{name}", None)):
+            if not set(binding.key) & set("*#") and not handler_of(loaded, name):
                 yield service, queue, binding.key
 
 
-def _defaults(loaded: type) -> type:
+def _defaults(loaded: type[Handlers]) -> type:
     """The class of an adapter, or of the core, from which ``loaded`` derives."""
-    own = ("eda_core", "eda_aio", "eda_pika", "eda_kombu")
-    return next((each for each in loaded.__mro__ if each.__module__.partition(".")[0] in own), Handlers)
+    return next((each for each in loaded.__mro__ if each.__module__.partition(".")[0] in PACKAGES), Handlers)
