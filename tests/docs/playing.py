@@ -23,7 +23,6 @@ from eda_tools.broker import EmbeddedBroker
 from tests.docs.blocks import ROOT, Block, Page, read_page
 from tests.support.rabbitmq import RabbitNode
 from tests.support.services import Record, environment, within
-from tests.support.signals import inherited
 
 #: Seconds for one command, on a machine that is busy with other things.
 COMMAND_TIMEOUT = 60.0
@@ -224,19 +223,18 @@ class Player:
 
     async def start(self, command: str) -> Process:
         pipe = asyncio.subprocess.PIPE
-        with inherited():
-            process = await asyncio.create_subprocess_exec(
-                "bash",
-                "-c",
-                self.on_our_ports(command),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=pipe,
-                stderr=asyncio.subprocess.STDOUT,
-                cwd=self.directory,
-                env=self.settings,
-                start_new_session=True,
-                limit=2**20,
-            )
+        process = await asyncio.create_subprocess_exec(
+            "bash",
+            "-c",
+            self.on_our_ports(command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=asyncio.subprocess.STDOUT,
+            cwd=self.directory,
+            env=self.settings,
+            start_new_session=True,
+            limit=2**20,
+        )
         return Process(command, process)
 
     def find(self, command: str, block: Block) -> Process:

@@ -21,7 +21,6 @@ import pytest
 
 from eda_tools.cli.tool import Tool
 from tests.support.services import TIMEOUT, Program, environment, program, within
-from tests.support.signals import inherited
 
 #: The tools that eventail has, too: they are installed as scripts of these names, ``logger.py`` and so on.
 EVENTAILS = (
@@ -76,18 +75,17 @@ async def run_tool(
         url: for EDA_AMQP_URL.
         env: more environment variables.
     """
-    with inherited():
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            f"eda_tools.{name}",
-            *arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**environment(url), **(env or {})},
-            cwd=cwd,
-        )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        f"eda_tools.{name}",
+        *arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**environment(url), **(env or {})},
+        cwd=cwd,
+    )
     try:
         out, err = await within(process.communicate(stdin), f"the end of {name}")
     finally:
@@ -139,10 +137,7 @@ def on_terminal(*command: str, url: str | None = None, env: Mapping[str, str] | 
     variables = {**environment(url), "TERM": "xterm-256color", "COLUMNS": "100", **(env or {})}
     for name in {"NO_COLOR", "FORCE_COLOR"} - set(env or {}):
         variables.pop(name, None)
-    with inherited():
-        process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env=variables, start_new_session=True
-        )
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=variables, start_new_session=True)
     os.close(slave)
     sent, deadline = b"", time.monotonic() + TIMEOUT
     try:

@@ -27,7 +27,6 @@ from pamqp import commands, frame
 from eda_tools import broker as tool
 from eda_tools import eda
 from eda_tools.broker import EmbeddedBroker, EmbeddedBrokerThread
-from tests.support.signals import inherited
 
 kombu: Any = importlib.import_module("kombu")  # has no types
 ROOT = Path(__file__).parents[2]
@@ -373,7 +372,6 @@ def command(
 ) -> Iterator[subprocess.Popen[str]]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tools")])}
     with (
-        inherited(),
         subprocess.Popen(
             [sys.executable, "-m", module, *before, *arguments],
             stdout=subprocess.PIPE,

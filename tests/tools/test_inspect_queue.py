@@ -20,7 +20,6 @@ from eda_tools.bus.queues import QueueKind, queue_kind
 from eda_tools.cli.output import Output
 from eda_tools.inspect_queue import TOOL
 from tests.support.services import DEAD_LETTER_QUEUE, TEST_TIMEOUT, BrokerUnderTest, environment, within
-from tests.support.signals import inherited
 from tests.support.tools import on_terminal, run_here
 from tests.tools.bench import EVENTS_QUEUE, Operator, operator, ran
 
@@ -31,10 +30,9 @@ async def begun(url: str, *arguments: str) -> asyncio.subprocess.Process:
     """Start a tool that cannot end before its output is read, because a pipe cannot hold all of it."""
     command = ("-m", "eda_tools.inspect_queue", *arguments, url, EVENTS_QUEUE)
     pipe = asyncio.subprocess.PIPE
-    with inherited():
-        return await asyncio.create_subprocess_exec(
-            sys.executable, *command, stdout=pipe, stderr=pipe, env=environment(), limit=2**16
-        )
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *command, stdout=pipe, stderr=pipe, env=environment(), limit=2**16
+    )
 
 
 def numbers(bench: Operator) -> list[int]:

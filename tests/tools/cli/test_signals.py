@@ -57,8 +57,7 @@ def alone(*arguments: str, first_on_path: Path | None = None) -> Ran:
     env = environment()
     if first_on_path is not None:
         env["PYTHONPATH"] = f"{first_on_path}{os.pathsep}{env['PYTHONPATH']}"
-    with inherited():
-        ended = subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=20)
+    ended = subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=20)
     return Ran(ended.returncode, ended.stdout, ended.stderr)
 
 
@@ -230,7 +229,6 @@ def unread(work: str, grace: float, *arguments: str) -> Iterator[subprocess.Pope
     """A tool that is at work and whose output nobody reads."""
     command = (sys.executable, "-c", UNREAD.format(work=work, grace=grace), *arguments)
     with (
-        inherited(),
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process,
     ):
         assert process.stderr is not None
