@@ -30,9 +30,9 @@ def say(line):
 SERVICE = """
 class Busy(Service):
     RECONNECT_POLICY = ReconnectPolicy(base=0.05, cap=0.2)
-    STOP_TIMEOUT = 0.1
+    STOP_TIMEOUT = 3
     PREFETCH_COUNT = 200
-    HEARTBEAT = 1
+    HEARTBEAT = int(os.environ["EDA_TEST_HEARTBEAT"])
 """
 AIO = f"""{BEGIN}
 from eda_aio import Service
@@ -102,9 +102,10 @@ OURS = {
 
 
 @asynccontextmanager
-async def busy(adapter: str, url: str, logs: str) -> AsyncIterator[Program]:
-    threads = "3" if adapter.endswith("threads") else "0"
-    async with program("-c", PROGRAMS[adapter], logs, url=url, settings={"EDA_TEST_THREADS": threads}) as run:
+async def busy(adapter: str, url: str, logs: str, heartbeat: int = 20) -> AsyncIterator[Program]:
+    """Run a program. A machine that is busy may miss a heartbeat of a second or two."""
+    settings = {"EDA_TEST_THREADS": "3" if adapter.endswith("threads") else "0", "EDA_TEST_HEARTBEAT": f"{heartbeat}"}
+    async with program("-c", PROGRAMS[adapter], logs, url=url, settings=settings) as run:
         yield run
 
 
@@ -182,7 +183,7 @@ async def test_a_frozen_broker_is_told_in_one_line(adapter: str) -> None:
     """(Publishes of eda_kombu fail after a time of their own.)"""
     async with program("-m", "eda_tools.broker", "--port", "0") as broker:
         url = (await broker.lines.next()).removeprefix("listening on ")
-        async with busy(adapter, url, INFO) as run:
+        async with busy(adapter, url, INFO, heartbeat=2) as run:
             await run.says("ready")
             broker.process.send_signal(signal.SIGSTOP)
             await run.notes.until(lambda notes: any("no link to " in note for note in notes), "the loss")

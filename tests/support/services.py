@@ -341,10 +341,12 @@ class Program:
     Attributes:
         lines: what it has written to stdout so far.
         notes: what it has written to stderr so far.
+        ended: it writes no more lines to stdout.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
+        self.ended = False
         self.lines: Record[str] = Record("lines of the program")
         self.notes: Record[str] = Record("lines of the program on stderr")
         self._reading = asyncio.gather(self._read_lines(), self._read_errors())
@@ -353,6 +355,8 @@ class Program:
         assert self.process.stdout is not None
         async for line in self.process.stdout:
             self.lines.add(line.decode().rstrip("\n"))
+        self.ended = True
+        self.lines.wake()
 
     async def _read_errors(self) -> None:
         assert self.process.stderr is not None
