@@ -21,6 +21,10 @@ FRAME_MAX = 131_072  # bytes
 ABILITIES = "authentication_failure_close basic.nack connection.blocked consumer_cancel_notify publisher_confirms"
 
 
+class LoginRefused(Exception):
+    """Why, and what the broker refuses."""
+
+
 class Wire:
     """One AMQP 0-9-1 connection. It raises if a frame is malformed or the peer is silent for two heartbeats (4.2.7)."""
 
@@ -78,8 +82,8 @@ class Wire:
             channel, got = read_frame(data)
             if isinstance(got, Connection.Close):
                 self.send(0, Connection.CloseOk())
-                refusal = login_refusal(self.url, got.reply_code, got.reply_text)
-                raise PermissionError(refusal) if refusal else ConnectionError(got.reply_text)
+                why, refused = login_refusal(self.url, got.reply_code, got.reply_text)
+                raise LoginRefused(why, refused) if refused else ConnectionError(got.reply_text)
             if isinstance(got, (Basic.Deliver, Basic.Return)):
                 self.content = got
             elif isinstance(got, base.Frame):
@@ -134,9 +138,8 @@ class CustomLink(Link):
         error = None if task.cancelled() else task.exception()
         while isinstance(error, ExceptionGroup):  # the readers raised several: the first one says why
             error = error.exceptions[0]
-        refused = isinstance(error, PermissionError) and error.errno is None  # the broker did, not our own system
-        why = "closed" if error is None else str(error) if refused else reason(error)
-        self.tell(self.machine.link_down, why, refused=refused)
+        why, refused = error.args if isinstance(error, LoginRefused) else (error and reason(error), "")
+        self.tell(self.machine.link_down, why or "closed", refused=refused)
 
     def close(self) -> None:
         self.closing = True

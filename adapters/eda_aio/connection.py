@@ -78,8 +78,8 @@ class AmqpConnection(Aiormq):
         await super()._Connection__reader(_ReceivedFrames(receiver.reader, self._count))  # type: ignore[misc]
 
 
-def refusal(url: str, error: BaseException) -> str:
-    """Return why the broker at ``url`` refuses the login, if that is what the error of a connect means, or else ""."""
+def refusal(url: str, error: BaseException) -> tuple[str, str]:
+    """Return what :func:`login_refusal` says of the error of a connect to ``url``."""
     if isinstance(error, (AuthenticationError, ProbableAuthenticationError)):
         return login_refusal(url, 403, str(error))
-    return login_refusal(url, error.errno, error.strerror or "") if isinstance(error, ConnectionClosed) else ""
+    return login_refusal(url, error.errno, error.strerror or "") if isinstance(error, ConnectionClosed) else ("", "")

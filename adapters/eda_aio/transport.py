@@ -167,7 +167,7 @@ class AioLink(Link):
             self._context = copy_context()
         name = f"eda link {asked.epoch}"
         self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=name, context=self._context)
-        self._end, self._refused = "given up", False
+        self._end, self._refused = "given up", ""
         # A callback does this, and not the end of the task: a task that is cancelled at once does not run at all.
         self.task.add_done_callback(lambda _: self.tell(self.machine.link_down, self._end, refused=self._refused))
 
@@ -215,8 +215,8 @@ class AioLink(Link):
         except asyncio.CancelledError:
             pass
         except Exception as error:
-            refused = refusal(self.asked.url, error)
-            self._end, self._refused = refused or reason(error), bool(refused)
+            why, self._refused = refusal(self.asked.url, error)
+            self._end = why or reason(error)
         self._abandoned = True
         self.closing = True
         for task in self._publishing:

@@ -154,7 +154,7 @@ class KombuLink(Link):
             self._channel._callbacks[amqp.spec.Channel.FlowOk] = self._on_flow
         except _FAULTS as error:
             code, text = getattr(error, "reply_code", None), str(getattr(error, "reply_text", ""))
-            self._lose(error, "" if logged_in else login_refusal(self.asked.url, code, text))
+            self._lose(error, *(() if logged_in else login_refusal(self.asked.url, code, text)))
         except BaseException:
             self.abort()
             raise
@@ -274,7 +274,7 @@ class KombuLink(Link):
             with contextlib.suppress(*_FAULTS):
                 self._logs.close()  # answered after all that was sent on it; a connection's close may overtake that
                 self._connection.close()
-        self._end("closed", False)
+        self._end("closed", "")
 
     # What the broker sends
 
@@ -307,7 +307,7 @@ class KombuLink(Link):
 
     # The end
 
-    def _lose(self, error: BaseException, refusal: str = "") -> None:
+    def _lose(self, error: BaseException, refusal: str = "", refused: str = "") -> None:
         """End the link because of ``error``. Raise it if it is no fault of the link: it may come from user code."""
         if not isinstance(error, _FAULTS) or not raised_in((*_LIBRARY, "eda_kombu", "eda_core"), error):
             raise error
@@ -316,9 +316,9 @@ class KombuLink(Link):
             self.driver.publish_call.link_failed(f"{redact(self.asked.url)}: {why}")
             if isinstance(error, ChannelError) and self.up:
                 self.report_channel_closed(CONSUMING, why)
-            self._end(why, bool(refusal))
+            self._end(why, refused)
 
-    def _end(self, why: str, refused: bool) -> None:
+    def _end(self, why: str, refused: str) -> None:
         self._ended = True
         self.abort()
         self.tell(self.machine.link_down, why, refused=refused)

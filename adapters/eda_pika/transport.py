@@ -56,7 +56,7 @@ class PikaLink(Link):
                 connection.close()
         self._end_if_closed()
 
-    def lose(self, why: str, refused: bool = False) -> None:
+    def lose(self, why: str, refused: str = "") -> None:
         """Tell the machine that the link is lost, and close what is left of it."""
         if not self.closing:
             self.tell(self.machine.link_down, why, refused=refused)
@@ -125,8 +125,8 @@ class PikaLink(Link):
         self._connections.remove(connection)
         # pika takes any loss during the login for a refusal. Only a close by the broker is one.
         found = _LOGIN.search(str(error))
-        refusal = login_refusal(self.asked.url, int(found[1]), found[2]) if found else ""
-        self.lose(refusal or reason(error), bool(refusal))
+        why, refused = login_refusal(self.asked.url, int(found[1]), found[2]) if found else ("", "")
+        self.lose(why or reason(error), refused)
         self._end_if_closed()
 
     def _on_channel_closed(self, name: str, _channel: Any, error: Exception) -> None:

@@ -17,12 +17,15 @@ from eda_core.drivers.processes import ProcessState
 from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, PublishCall, PublishLimits, Unroutable
 from eda_core.drivers.signals import StopSignals
 from eda_core.machine.effects import CONSUMING, LOGGING, PUBLISHING
+from eda_core.machine.link import CREDENTIALS, VHOST
 
 __all__ = [
     "CONSUMING",
+    "CREDENTIALS",
     "LOGGING",
     "MAX_UNSENT",
     "PUBLISHING",
+    "VHOST",
     "BlockingDriver",
     "BlockingLink",
     "CallbackDriver",

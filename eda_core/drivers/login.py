@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from eda_core.machine.link import CREDENTIALS, VHOST
 from eda_core.urls import Address
 
 #: Reply codes of AMQP 0-9-1: for wrong credentials, and for a virtual host that is missing or not permitted.
@@ -21,22 +22,28 @@ _MISSING: Final = re.compile(r"\bvhost .* not found", re.DOTALL)
 _DENIED: Final = re.compile(r"\baccess to vhost .* refused for user [^:]*\Z", re.DOTALL)
 
 
-def login_refusal(url: str, code: int | None, text: str) -> str:
-    """Return why the broker at ``url`` does not let the user in, and what to do; "" if trying again may help.
+def login_refusal(url: str, code: int | None, text: str) -> tuple[str, str]:
+    """Return why the broker at ``url`` does not let the user in, and what to do.
 
     Args:
         code: the reply code of the broker's ``Connection.Close``; ``None`` if there is none.
         text: its text.
+
+    Returns:
+        The words for the user, and what the broker refuses (``CREDENTIALS`` or ``VHOST``), as ``link_down`` takes it.
+        Both are "" if the broker has closed the connection for another reason.
     """
     address = Address.of(url)
     user, vhost = address.user, address.vhost
     if code == _ACCESS_REFUSED:
-        return "the broker refuses the user name or the password"
+        return "the broker refuses the user name or the password", CREDENTIALS
     if code != _NOT_ALLOWED:
-        return ""
+        return "", ""
     if _MISSING.search(text):
-        return f"vhost not found: {vhost!r}; create it (rabbitmqctl add_vhost {vhost}), or correct the URL"
+        words = f"vhost not found: {vhost!r}; create it (rabbitmqctl add_vhost {vhost}), or correct the URL"
+        return words, VHOST
     if _DENIED.search(text):
         permit = f"rabbitmqctl set_permissions -p {vhost} {user} '.*' '.*' '.*'"
-        return f"vhost refused: the user {user!r} may not use {vhost!r}; permit it ({permit}), or correct the URL"
-    return ""
+        words = f"vhost refused: the user {user!r} may not use {vhost!r}; permit it ({permit}), or correct the URL"
+        return words, VHOST
+    return "", ""

@@ -163,7 +163,7 @@ class Connection:
         self._add(now, effects)
         return OPENED
 
-    def down(self, reason: str, now: float, effects: list[Effect], refused: bool = False) -> str | None:
+    def down(self, reason: str, now: float, effects: list[Effect], refused: str = "") -> str | None:
         """Wait for the next attempt, or end: the link could not be opened, was lost, or is closed.
 
         Returns what has happened; ``None`` if there was no link.
@@ -177,7 +177,7 @@ class Connection:
         if self._open_since is None:
             self._silent_urls.add(url)
         self._next_url = self._url_after(url)
-        if refused:
+        if refused == link.CREDENTIALS or (refused and not self._was_open):
             self._refused_urls[url] = reason
         else:
             self._refused_urls.pop(url, None)

@@ -43,6 +43,10 @@ FATAL: Final = "fatal"  # trying again cannot help
 
 INPUTS: Final = (START, LINK_UP, DECLARED, DOWN, DUE, STOP, FINISHED, FATAL)
 
+# What a broker may refuse during the login
+CREDENTIALS: Final = "credentials"  # the user name or the password
+VHOST: Final = "vhost"  # the virtual host is missing, or the user may not use it
+
 IGNORE: Final = "ignore"
 ILLEGAL: Final = "illegal"
 

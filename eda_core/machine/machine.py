@@ -215,13 +215,15 @@ class Machine:
             self._follow(self._connection.declared(replies, now, effects), now, effects)
         return effects
 
-    def link_down(self, epoch: Epoch, reason: str, now: float, *, refused: bool = False) -> list[Effect]:
+    def link_down(self, epoch: Epoch, reason: str, now: float, *, refused: str = "") -> list[Effect]:
         """Report that the link could not be opened, was lost, or is closed after a ``Close``.
 
         Args:
             reason: why, in one line. Passwords in URLs are removed.
-            refused: whether the broker refused the login, so that trying again cannot help: the credentials are wrong,
-                or the virtual host is missing or not permitted (:func:`eda_core.drivers.login_refusal`).
+            refused: what the broker refused during the login (:func:`eda_core.drivers.login_refusal`):
+                ``CREDENTIALS``, or ``VHOST``, which is missing or not permitted; "" if it refused neither. A service
+                ends when all URLs refuse it; but not for a virtual host that it has used before, because an operator
+                may give it back.
         """
         effects: list[Effect] = []
         if not self._is_stale(epoch):

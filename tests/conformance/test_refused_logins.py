@@ -13,7 +13,7 @@ from eda_tools.broker import EmbeddedBroker, EmbeddedBrokerThread
 from tests.conformance.runner import Cast
 from tests.conformance.test_conformance import ADAPTERS
 from tests.support.rabbitmq import RabbitNode
-from tests.support.services import asynchronous, within
+from tests.support.services import TIMEOUT, asynchronous, within
 
 EACH = pytest.mark.parametrize("adapter", ADAPTERS)
 
@@ -69,6 +69,32 @@ async def test_a_vhost_without_permissions_ends_a_service(
     await asyncio.to_thread(rabbitmq.ctl, "clear_permissions", "-p", rabbit_vhost, "guest")
     url = elsewhere(rabbitmq.url, rabbit_vhost)
     assert await end(adapter, url) == PREFIX + REFUSED.format(rabbit_vhost)
+
+
+@EACH
+@pytest.mark.rabbitmq
+@asynchronous
+async def test_a_vhost_that_is_refused_for_a_while_does_not_end_a_service(
+    adapter: str, rabbitmq: RabbitNode, rabbit_vhost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An operator takes the permissions away while the service runs, and gives them back."""
+
+    async def operate(*arguments: str) -> None:
+        await asyncio.to_thread(rabbitmq.ctl, *arguments)
+
+    cast = Cast(Worker("service", events=["Happened"]), ADAPTERS[adapter], [elsewhere(rabbitmq.url, rabbit_vhost)])
+    await cast.start()
+    await within(cast.seen("ready", 1), "ready")
+    await operate("clear_permissions", "-p", rabbit_vhost, "guest")
+    await operate("close_all_connections", "-p", rabbit_vhost, "permissions have changed")
+    async with asyncio.timeout(TIMEOUT):
+        while caplog.text.count(REFUSED.format(rabbit_vhost)) < 3:
+            await asyncio.sleep(0.05)
+    await operate("set_permissions", "-p", rabbit_vhost, "guest", ".*", ".*", ".*")
+    await within(cast.seen("ready", 2), "ready again")
+    await cast.subject.stop(None)
+    assert cast.end is not None
+    assert await cast.end is None
 
 
 def test_an_endpoint_names_a_missing_vhost_of_the_embedded_broker() -> None:

@@ -190,7 +190,7 @@ class Bench:
         self.connect()
         return self.declared(only(Declare, self.declared(self.link_up())))
 
-    def lose(self, reason: str = "cut", *, refused: bool = False) -> list[Effect]:
+    def lose(self, reason: str = "cut", *, refused: str = "") -> list[Effect]:
         return self.did(self.machine.link_down(self.epoch, reason, self.now, refused=refused))
 
     def stop(self, timeout: float | None = None) -> list[Effect]:

@@ -63,7 +63,7 @@ class Faults:
         node = self._state.node(index)
         node.link(epoch).refused = True
         node.refused |= {node.url}
-        self._machines.tell(index, "link_down", epoch, "access refused", refused=True)
+        self._machines.tell(index, "link_down", epoch, "access refused", refused=life.CREDENTIALS)
 
     def drop_seen_by_the_service(self, index: int, epoch: Epoch) -> None:
         """The service sees its connection end. What it has sent may still arrive; the broker sees the end later."""

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import pytest
 
-from eda_core.drivers import login_refusal
+from eda_core.drivers import CREDENTIALS, VHOST, login_refusal
 
 URL = "amqp://ann:secret@broker/shop"
 
 
 @pytest.mark.parametrize(
-    ("code", "text", "words"),
+    ("code", "text", "refusal"),
     [
-        (403, "ACCESS_REFUSED - Login was refused", "the broker refuses the user name or the password"),
+        (403, "ACCESS_REFUSED - Login was refused", ("the broker refuses the user name or the password", CREDENTIALS)),
         (
             530,
             "NOT_ALLOWED - vhost shop not found",
-            "vhost not found: 'shop'; create it (rabbitmqctl add_vhost shop), or correct the URL",
+            ("vhost not found: 'shop'; create it (rabbitmqctl add_vhost shop), or correct the URL", VHOST),
         ),
         (
             530,
             "NOT_ALLOWED - access to vhost 'shop' refused for user 'ann'",
-            "vhost refused: the user 'ann' may not use 'shop'; permit it "
-            "(rabbitmqctl set_permissions -p shop ann '.*' '.*' '.*'), or correct the URL",
+            (
+                "vhost refused: the user 'ann' may not use 'shop'; permit it "
+                "(rabbitmqctl set_permissions -p shop ann '.*' '.*' '.*'), or correct the URL",
+                VHOST,
+            ),
         ),
     ],
 )
-def test_a_refused_login_is_explained(code: int, text: str, words: str) -> None:
-    assert login_refusal(URL, code, text) == words
+def test_a_refused_login_is_explained(code: int, text: str, refusal: tuple[str, str]) -> None:
+    assert login_refusal(URL, code, text) == refusal
 
 
 @pytest.mark.parametrize(
@@ -42,4 +45,4 @@ def test_a_refused_login_is_explained(code: int, text: str, words: str) -> None:
     ],
 )
 def test_what_may_pass_is_no_refusal(code: int | None, text: str) -> None:
-    assert login_refusal(URL, code, text) == ""
+    assert login_refusal(URL, code, text) == ("", "")

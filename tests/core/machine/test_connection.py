@@ -84,7 +84,7 @@ def test_a_lost_link_before_the_start_is_refused_and_changes_nothing() -> None:
     bench = Bench(urls=[*URLS])
     before = snapshot(bench.machine)
     with pytest.raises(StateError):
-        bench.lose(refused=True)
+        bench.lose(refused=link.CREDENTIALS)
     assert snapshot(bench.machine) == before
 
 
@@ -256,7 +256,7 @@ def test_a_link_that_comes_up_after_it_was_given_up_is_ignored() -> None:
 REPORTS: dict[str, Callable[[Machine, Epoch, float], object]] = {
     "link_up": lambda machine, epoch, now: machine.link_up(epoch, now),
     "declared": lambda machine, epoch, now: machine.declared(epoch, [], now),
-    "link_down": lambda machine, epoch, now: machine.link_down(epoch, "late", now, refused=True),
+    "link_down": lambda machine, epoch, now: machine.link_down(epoch, "late", now, refused=link.CREDENTIALS),
     "channel_closed": lambda machine, epoch, now: machine.channel_closed(epoch, "late", now),
     "consumer_cancelled": lambda machine, epoch, now: machine.consumer_cancelled(epoch, "events", now),
     "blocked": lambda machine, epoch, now: machine.blocked(epoch, "late", now),
@@ -293,9 +293,9 @@ def test_reports_about_other_links_are_counted_and_change_nothing(state: str, re
 def test_credentials_refused_on_every_url_stop_the_service_with_a_clear_error() -> None:
     bench = Bench(urls=[*URLS])
     bench.connect()
-    bench.lose(f"ACCESS_REFUSED for {URLS[0]}", refused=True)
+    bench.lose(f"ACCESS_REFUSED for {URLS[0]}", refused=link.CREDENTIALS)
     bench.connect()
-    effects = bench.lose(f"ACCESS_REFUSED for {URLS[1]}", refused=True)
+    effects = bench.lose(f"ACCESS_REFUSED for {URLS[1]}", refused=link.CREDENTIALS)
     error = only(Stopped, effects).error
     reasons = f"ACCESS_REFUSED for {SHOWN[0]}; ACCESS_REFUSED for {SHOWN[1]}"
     assert error == f"the broker refuses the credentials or the vhost on every URL: {reasons}"
@@ -308,7 +308,7 @@ def test_credentials_refused_on_one_of_two_urls_are_tried_again() -> None:
     bench = Bench(urls=[*URLS])
     for _ in range(3):
         assert bench.connect().url == URLS[0]
-        assert of(Stopped, bench.lose(refused=True)) == []
+        assert of(Stopped, bench.lose(refused=link.CREDENTIALS)) == []
         assert bench.connect().url == URLS[1]
         assert of(Stopped, bench.lose("no route")) == []
 
@@ -316,20 +316,48 @@ def test_credentials_refused_on_one_of_two_urls_are_tried_again() -> None:
 def test_only_refusals_without_a_change_in_between_count() -> None:
     """The first broker refused once and was then unreachable, so it may accept the credentials now."""
     bench = Bench(urls=[*URLS])
-    for refused in (True, False, False, True):
+    for refused in (link.CREDENTIALS, "", "", link.CREDENTIALS):
         bench.connect()
         assert of(Stopped, bench.lose(refused=refused)) == []
     bench.connect()
-    assert only(Stopped, bench.lose(refused=True)).error is not None
+    assert only(Stopped, bench.lose(refused=link.CREDENTIALS)).error is not None
 
 
 def test_a_link_that_opened_forgets_refusals() -> None:
     bench = Bench(urls=[*URLS])
     bench.connect()
-    bench.lose(refused=True)
+    bench.lose(refused=link.CREDENTIALS)
     bench.open()
-    bench.lose(refused=True)
+    bench.lose(refused=link.CREDENTIALS)
     assert bench.state is link.BACKOFF
+
+
+def test_a_vhost_that_every_url_refuses_stops_a_service_that_has_not_used_it() -> None:
+    bench = Bench(urls=[*URLS])
+    bench.connect()
+    assert of(Stopped, bench.lose("vhost not found", refused=link.VHOST)) == []
+    bench.connect()
+    stopped = only(Stopped, bench.lose("vhost not found", refused=link.VHOST))
+    assert stopped.error == "the broker refuses the credentials or the vhost on every URL: vhost not found"
+
+
+def test_a_vhost_that_the_service_has_used_may_be_given_back() -> None:
+    bench = Bench()
+    bench.open()
+    bench.lose("permissions have changed")
+    for _ in range(5):
+        bench.connect()
+        assert of(Stopped, bench.lose("vhost refused", refused=link.VHOST)) == []
+    bench.open()
+    assert bench.state is link.OPEN
+
+
+def test_credentials_that_are_no_longer_good_stop_the_service() -> None:
+    bench = Bench()
+    bench.open()
+    bench.lose("permissions have changed")
+    bench.connect()
+    assert only(Stopped, bench.lose(refused=link.CREDENTIALS)).error is not None
 
 
 # Losing an open link

@@ -252,8 +252,8 @@ def test_a_link_that_does_not_close_is_left_behind() -> None:
     assert bench.lose("closed at last") == []
 
 
-@pytest.mark.parametrize("refused", [False, True])
-def test_however_the_link_closes_the_end_is_no_error(refused: bool) -> None:
+@pytest.mark.parametrize("refused", ["", link.CREDENTIALS, link.VHOST])
+def test_however_the_link_closes_the_end_is_no_error(refused: str) -> None:
     bench = closing()
     assert bench.lose("closed", refused=refused) == [Stopped()]
 

@@ -14,6 +14,7 @@ from eda_core._version import __version__
 from eda_core.criticality import ERROR, NOTICE
 from eda_core.machine import events
 from eda_core.machine.effects import Declare, Report
+from eda_core.machine.link import VHOST
 from eda_core.machine.outcomes import CONFIGURED, Failed
 from tests.core.kit import LIFE, REJECTED, Bench, only
 
@@ -96,7 +97,7 @@ def test_the_end_counts_what_was_done() -> None:
 def test_an_end_that_nobody_asked_for_is_an_error_with_its_reason() -> None:
     bench = Bench(urls=["amqp://one/"])
     bench.connect()
-    bench.lose("vhost not found: 'x'", refused=True)
+    bench.lose("vhost not found: 'x'", refused=VHOST)
     last = [each for each in bench.seen if isinstance(each, Report)][-1]
     reason = "the broker refuses the credentials or the vhost on every URL: vhost not found: 'x'"
     assert (last.level, last.event) == (ERROR, "stopped")

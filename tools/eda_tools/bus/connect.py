@@ -169,7 +169,7 @@ async def _close(connection: AmqpConnection) -> None:
 
 def explain(error: BaseException, url: str = "") -> str:
     """Say in a few plain words what an error of connecting, or of the client library, means."""
-    if url and (refused := refusal(url, error)):
+    if url and (refused := refusal(url, error)[0]):
         return refused
     if isinstance(error, InvalidFrameError):
         return "it is not an AMQP 0-9-1 broker"
