@@ -297,7 +297,7 @@ def test_credentials_refused_on_every_url_stop_the_service_with_a_clear_error() 
     bench.connect()
     effects = bench.lose(f"ACCESS_REFUSED for {URLS[1]}", refused=True)
     error = only(Stopped, effects).error
-    reasons = f"ACCESS_REFUSED for {SHOWN[0]}; ACCESS_REFUSED for {SHOWN[1]}"
+    reasons = f"{SHOWN[0]}: ACCESS_REFUSED for {SHOWN[0]}; {SHOWN[1]}: ACCESS_REFUSED for {SHOWN[1]}"
     assert error == f"the broker refuses the credentials or the vhost on every URL: {reasons}"
     assert bench.state is link.STOPPED
     assert bench.machine.deadline() is None
