@@ -200,7 +200,8 @@ def test_a_result_that_cannot_be_written_is_a_failure_of_its_handler(make: Any) 
     bench.command()
     assert [*of(Publish, bench.done), *of(Ack, bench.done)] == []
     assert only(Nack, bench.done).requeue
-    assert "PayloadError" in bench.reports[0]
+    named = "PayloadError: result asker.DoReturn: payload cannot be written as application/cbor: "
+    assert named in bench.reports[0]
 
 
 def _success(service: Any) -> Any:
@@ -367,5 +368,6 @@ def test_a_rejected_command_whose_answer_cannot_be_sent_is_dead_lettered_all_the
     bench.driver.machine.config = replace(bench.driver.machine.config, limits=Limits(max_bytes=1))
     bench.command()
     assert bench.results() == []
-    assert bench.reports[0].startswith("the rejected command svc.Do is not answered: payload is ")
+    answer = "the rejected command svc.Do is not answered: result asker.DoReturn: payload is 43 bytes"
+    assert bench.reports[0].startswith(answer)
     assert only(Nack, bench.done).requeue is False
