@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from eda_core.machine.config import Config
+from eda_core.machine.outcomes import PACKAGES
 from eda_core.services.handlers import HOOKS, Handlers, handler_of
 
 #: What the handlers of each kind are given (docs/architecture.rst, "Handlers").
@@ -40,8 +41,6 @@ _AWAITED: Final = frozenset(
     """publish_event publish_configuration send_command return_success return_error manual_ack manual_nack call
     publish_message""".split()
 )
-#: The packages whose classes have settings.
-PACKAGES: Final = ("eda_core", "eda_aio", "eda_pika", "eda_kombu")
 #: How alike two names are that one takes for the other; PREFETCH and PREFETCH_COUNT are.
 _NEAR: Final = 0.7
 

@@ -204,6 +204,19 @@ def test_a_result_that_cannot_be_written_is_a_failure_of_its_handler(make: Any) 
     assert named in bench.reports[0]
 
 
+def _stumble(service: Any) -> Any:
+    raise KeyError("amount")
+
+
+def test_the_traceback_of_a_failure_begins_with_the_code_of_the_user(make: Any) -> None:
+    bench = make(_stumble)
+    bench.deliver("events", "Paid")
+    line, title, first, *_ = bench.reports[0].splitlines()
+    assert (line, title) == ("Paid: KeyError: 'amount'", "Traceback (most recent call last):")
+    assert f'File "{__file__}"' in first
+    assert bench.reports[0].endswith("KeyError: 'amount'\n")
+
+
 def _success(service: Any) -> Any:
     return service.return_success("asker.DoReturn", 1, "c-1", "k")
 
