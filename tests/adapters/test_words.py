@@ -10,7 +10,11 @@ import pytest
 
 import eda_aio
 import eda_pika
+from eda_core.errors import StateError
 from eda_tools.broker import EmbeddedBrokerThread
+from tests.support.services import within
+
+NOWHERE = "amqp://guest:guest@127.0.0.1:1/"
 
 
 def told(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
@@ -75,3 +79,17 @@ def test_the_traceback_of_a_failure_begins_with_the_code_of_the_user(
     assert first.endswith("in on_Paid")
     assert rest[-1] == "KeyError: 'amount'"
     assert "eda_core" not in "".join(rest)
+
+
+def test_a_publish_of_a_service_that_does_not_run_says_how_to_test_a_handler() -> None:
+    """The newcomer calls a handler in a unit test."""
+
+    async def publish() -> None:
+        await AioShop(NOWHERE, ["Paid"], [], "shop").publish_paid()
+
+    words = r"^the service does not run; run it first, and begin in on_ready; in a unit test set the method to {}\(\), "
+    words += r'as in docs/tutorial/5-tests\.rst, "Call a handler"$'
+    with pytest.raises(StateError, match=words.format("AsyncMock")):
+        asyncio.run(within(publish(), "the publish"))
+    with pytest.raises(StateError, match=words.format("Mock")):
+        PikaShop(NOWHERE, ["Paid"], [], "shop").publish_paid()
