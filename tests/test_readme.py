@@ -58,7 +58,9 @@ async def test_the_services_run_as_pasted(tmp_path: Path, page: str, adapter: st
             await caller.greet()
             assert await caller.seen.next() == ({"greeting": "Hello, Ada!"}, "a conversation", "success", "k")
             greeter.process.send_signal(signal.SIGTERM)
-            assert (await greeter.end(), greeter.errors, greeter.lines.all) == (0, "", [])
+            assert (await greeter.end(), greeter.lines.all) == (0, [])
+    life = [line.split(":")[:3] for line in greeter.errors.splitlines()]
+    assert life == [["INFO", adapter, event] for event in ("started", "ready", "stopping", "stopped")]
 
 
 def test_the_service_of_the_readme_has_fifteen_lines() -> None:
@@ -69,7 +71,7 @@ def test_the_service_of_the_readme_has_fifteen_lines() -> None:
 
 def test_the_service_of_the_readme_is_run() -> None:
     assert not pasted_service().not_run
-    assert any(block.text == "$ python greeter.py" and "background" in block.orders for block in PAGE.blocks)
+    assert any(block.text.startswith("$ python greeter.py\n") and "background" in block.orders for block in PAGE.blocks)
 
 
 def test_the_two_commands() -> None:

@@ -15,6 +15,8 @@ from eda_core.urls import Address
 #: Reply codes of AMQP 0-9-1: for wrong credentials, and for a virtual host that is missing or not permitted.
 _ACCESS_REFUSED: Final = 403
 _NOT_ALLOWED: Final = 530
+#: The user of a new RabbitMQ, who may log in from the host of the broker only.
+_LOCAL_USER: Final = "guest"
 
 #: How RabbitMQ names a virtual host that is missing.
 _MISSING: Final = re.compile(r"\bvhost .* not found", re.DOTALL)
@@ -36,7 +38,10 @@ def login_refusal(url: str, code: int | None, text: str) -> tuple[str, str]:
     address = Address.of(url)
     user, vhost = address.user, address.vhost
     if code == _ACCESS_REFUSED:
-        return "the broker refuses the user name or the password", CREDENTIALS
+        hint = f"check them (rabbitmqctl authenticate_user {user}), and correct the URL"
+        if user == _LOCAL_USER:
+            hint += f"; from another host RabbitMQ never lets {user!r} in: make a user (rabbitmqctl add_user)"
+        return f"the broker refuses the user {user!r} or its password; {hint}", CREDENTIALS
     if code != _NOT_ALLOWED:
         return "", ""
     if _MISSING.search(text):

@@ -185,7 +185,7 @@ class Connection:
             return self._end()
         if len(self._refused_urls) == len(self._config.urls):
             self._go(link.FATAL)
-            reasons = dict.fromkeys(self._refused_urls.values())
+            reasons = (f"{redact(self._config.urls[each])}: {why}" for each, why in sorted(self._refused_urls.items()))
             self.error = f"the broker refuses the credentials or the vhost on every URL: {'; '.join(reasons)}"
             return self._end()
         delay = self._count_failure(now)

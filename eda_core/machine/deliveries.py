@@ -740,7 +740,10 @@ class Deliveries:
         """Say what becomes of a rejected message from the queue for this exchange."""
         if self._queues.get(exchange) in self._dead_lettering:
             return "dead-lettered"
-        return 'rejected; without a dead-letter exchange RabbitMQ drops it: see docs/architecture.rst, "Dead letters"'
+        return (
+            "rejected; without a dead-letter exchange RabbitMQ drops it: run 'eda doctor' or 'eda inspect_queue' to "
+            'find out, see docs/operating/dead-letters.rst, "Kept or dropped"'
+        )
 
     def _publish_again(self, delivery: Delivery) -> bool:
         """Publish a copy of a failed message to its retry queue, or to its own queue if the policy counts so.

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from eda_core.criticality import ALERT, ERROR
-from eda_core.errors import NoHandler, NotBegun, Reject
+from eda_core.errors import EdaError, NoHandler, NotBegun, Reject
 from eda_core.messages.gelf import check_level
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Message, Result
 from eda_core.text import one_line, shortened
+
+#: The packages that run user code.
+PACKAGES: Final = ("eda_core", "eda_aio", "eda_pika", "eda_kombu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,23 @@ def failure(error: BaseException) -> Failed:
         return Failed(one_line(text), permanent=True, level=ERROR)
     reason = one_line(f"{type(error).__name__}: {text}")
     try:
-        detail = "".join(traceback.format_exception(error))
+        detail = _traceback(error)
     except BaseException:  # its other methods, too
         detail = ""
     return Failed(reason, detail, permanent=isinstance(error, Reject))
+
+
+def _traceback(error: BaseException) -> str:
+    """Return the traceback of an error without the frames of this toolkit that have called the user's code.
+
+    If there is no frame of the user, all frames are kept, because the toolkit is wrong. But if the error is one of the
+    toolkit, it is about what the user's code has returned: its text says all, and "" is returned.
+    """
+    first = error.__traceback__
+    while first is not None and first.tb_frame.f_globals.get("__name__", "").partition(".")[0] in PACKAGES:
+        first = first.tb_next
+    if first is None and error.__traceback__ is not None:
+        if isinstance(error, EdaError):
+            return ""
+        first = error.__traceback__
+    return "".join(traceback.format_exception(type(error), error, first))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pamqp.commands import Basic
 
-from eda_core.errors import LocalError
+from eda_core.errors import LocalError, PayloadError
 from eda_core.messages.codec import JSON, DecodeError, Limits, decode, encode
 from eda_core.messages.headers import (
     ATTEMPT,
@@ -107,13 +107,24 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, s
         _add_meta(meta, properties, headers)
     if exchange is COMMANDS:
         _address(message, properties, headers)
-    body = encode(message.payload, content_type, limits)
+    try:
+        body = encode(message.payload, content_type, limits)
+    except PayloadError as error:  # a handler may publish several messages
+        named = PayloadError(f"{_KINDS[type(message)]} {shortened(name)}: {error}")
+        named.hint = error.hint
+        raise named from error.__cause__
     if meta or len(conversation_id) > MAX_NAME_BYTES:
         _check_headers(name, properties)
     return exchange, name, properties, body
 
 
 _OUTGOING: Final[dict[type, str]] = {Event: EVENTS, Command: COMMANDS, Result: COMMANDS, Configuration: CONFIGURATIONS}
+_KINDS: Final[dict[type, str]] = {
+    Event: "event",
+    Command: "command",
+    Result: "result",
+    Configuration: "configuration",
+}
 
 
 def _address(message: AnyMessage, properties: Basic.Properties, headers: dict[str, Any]) -> None:

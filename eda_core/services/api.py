@@ -280,7 +280,9 @@ class ServiceApi(Handlers, Generic[R]):
         """
         if self._eda_running is None:
             _ = self._eda_config  # raises if it is missing
-            raise StateError("the service does not run", hint="run it first, and begin in on_ready")
+            mock = "AsyncMock" if self._eda_awaits else "Mock"
+            hint = f"run it first, and begin in on_ready; in a unit test set the method to {mock}(), as in "
+            raise StateError("the service does not run", hint=f'{hint}docs/tutorial/5-tests.rst, "Call a handler"')
         return self._eda_running
 
     def make_machine(self, *, random: Callable[[], float], token: str, wall_offset: WallOffset) -> Machine:

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from eda_core.machine.config import Config
+from eda_core.machine.outcomes import PACKAGES
 from eda_core.services.handlers import HOOKS, Handlers, handler_of
 
 #: What the handlers of each kind are given (docs/architecture.rst, "Handlers").
@@ -40,8 +41,6 @@ _AWAITED: Final = frozenset(
     """publish_event publish_configuration send_command return_success return_error manual_ack manual_nack call
     publish_message""".split()
 )
-#: The packages whose classes have settings.
-PACKAGES: Final = ("eda_core", "eda_aio", "eda_pika", "eda_kombu")
 #: How alike two names are that one takes for the other; PREFETCH and PREFETCH_COUNT are.
 _NEAR: Final = 0.7
 
@@ -66,10 +65,10 @@ def check_service(service: Handlers, config: Config, *, awaits: bool) -> Finding
         awaits: whether its handlers may be coroutine functions.
     """
     findings = Findings()
-    subscriptions = _subscriptions(service, config)
+    subscriptions, idle = _subscriptions(service, config), _never_called(service, config)
     for argument, key, kind in subscriptions:
         if not _is_pattern(key):
-            findings.doubts.extend(_doubts_about(service, config, argument, key, kind))
+            findings.doubts.extend(_doubts_about(service, config, argument, key, kind, idle))
     called = dict(_called(service, subscriptions))
     for name, expected in called.items():
         _check_method(findings, getattr(service, name), name, *expected, awaits=awaits)
@@ -77,13 +76,8 @@ def check_service(service: Handlers, config: Config, *, awaits: bool) -> Finding
         if _overrides(service, name):
             by_name = name.startswith("handle_") and parameters[-1] == "meta"
             _check_method(findings, getattr(service, name), name, f"{name}()", parameters, by_name, awaits=awaits)
-    if not _dispatches_itself(service):
-        keys = [key for keys in (config.events, config.commands, config.configurations) for key in keys]
-        for name in _handlers(service):
-            if not any(_may_call(key, name) for key in keys):
-                findings.doubts.append(
-                    f"{name}() is never called: no routing key ends with {name[3:]!r}; subscribe to it"
-                )
+    for name in idle:
+        findings.doubts.append(f"on_{name}() is never called: no routing key ends with {name!r}; subscribe to it")
     findings.doubts.extend(_misspelt(service))
     findings.faults[:] = dict.fromkeys(findings.faults)
     return findings
@@ -133,15 +127,26 @@ def _called(
             yield name, (f"the handler of {kind}", PARAMETERS[kind], False)
 
 
-def _doubts_about(service: Handlers, config: Config, argument: str, key: str, kind: str) -> Iterator[str]:
-    """Return what is suspicious about a binding key without wildcards."""
-    name = _last(key)
+def _doubts_about(
+    service: Handlers, config: Config, argument: str, key: str, kind: str, idle: list[str]
+) -> Iterator[str]:
+    """Return what is suspicious about a binding key without wildcards.
+
+    Args:
+        idle: the names of the messages whose handlers are never called. One that the key may mean is removed.
+    """
+    prefix, dot, name = key.rpartition(".")
     handler = handler_of(service, name)
     if handler is None:
-        yield f"{argument} has {key!r}, but there is no method on_{name}(); define it, or remove the key"
+        text = f"{argument} has {key!r}, but there is no method on_{name}()"
+        near = get_close_matches(name, idle, 1, _NEAR)
+        if near:
+            idle.remove(near[0])
+            yield f"{text}, and on_{near[0]}() is never called; do you mean {prefix + dot + near[0]!r}?"
+        else:
+            yield f"{text}; define it, or remove the key"
         return
     taken = _names(handler)
-    prefix, dot, _ = key.rpartition(".")
     if kind == "an event" and dot and (prefix == config.service or "reply_to" in taken):
         yield f"{argument} has {key!r}, which looks like a command; commands belong to command_routing_keys"
     elif argument == "command_routing_keys" and not dot and not taken & {"reply_to", "status", "correlation_id"}:
@@ -190,8 +195,12 @@ def _overrides(service: Handlers, *names: str) -> bool:
     )
 
 
-def _dispatches_itself(service: Handlers) -> bool:
-    return _overrides(service, "handle", "handle_event", "handle_command", "handle_result", "handle_config")
+def _never_called(service: Handlers, config: Config) -> list[str]:
+    """Return the names of the messages that the service has handlers for, and does not subscribe to."""
+    if _overrides(service, "handle", "handle_event", "handle_command", "handle_result", "handle_config"):
+        return []
+    keys = (*config.events, *config.commands, *config.configurations)
+    return [name[3:] for name in _handlers(service) if not any(_may_call(key, name) for key in keys)]
 
 
 def _handlers(service: Handlers) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 import eda_kombu
 from eda_core.testing.conformance import Worker
+from eda_core.urls import redact
 from eda_tools.broker import EmbeddedBroker, EmbeddedBrokerThread
 from tests.conformance.runner import Cast
 from tests.conformance.test_conformance import ADAPTERS
@@ -21,6 +22,8 @@ MISSING = "vhost not found: 'nowhere'; create it (rabbitmqctl add_vhost nowhere)
 REFUSED = "vhost refused: the user 'guest' may not use {0!r}; permit it "
 REFUSED += "(rabbitmqctl set_permissions -p {0} guest '.*' '.*' '.*'), or correct the URL"
 PREFIX = "the broker refuses the credentials or the vhost on every URL: "
+WRONG = "the broker refuses the user 'guest' or its password; check them (rabbitmqctl authenticate_user guest), and "
+WRONG += "correct the URL; from another host RabbitMQ never lets 'guest' in: make a user (rabbitmqctl add_user)"
 
 
 def elsewhere(url: str, vhost: str) -> str:
@@ -28,8 +31,19 @@ def elsewhere(url: str, vhost: str) -> str:
     return f"amqp://guest:guest@{urlsplit(url).hostname}:{urlsplit(url).port}/{vhost}"
 
 
+def with_password(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    return f"amqp://guest:{password}@{parts.hostname}:{parts.port}{parts.path}"
+
+
 async def end(adapter: str, url: str) -> str | None:
-    """The error with which a service ends that nobody asks to."""
+    """The error with which a service ends that nobody asks to. It begins with the URL, which is left out."""
+    error = await error_of(adapter, url)
+    assert error is not None
+    return error.replace(f"{redact(url)}: ", "")
+
+
+async def error_of(adapter: str, url: str) -> str | None:
     cast = Cast(Worker("service", events=["Happened"]), ADAPTERS[adapter], [url])
     await cast.start()
     assert cast.end is not None
@@ -44,6 +58,26 @@ def failure_of_an_endpoint(url: str) -> str:
     ):
         endpoint.publish_event("Happened", {}, "c")
     return str(raised.value)
+
+
+@EACH
+@asynchronous
+async def test_a_wrong_password_is_told_with_its_url_and_its_user(
+    adapter: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with EmbeddedBroker() as embedded:
+        wrong = with_password(embedded.url, "sesame")
+        shown = with_password(embedded.url, "***")
+        assert await error_of(adapter, wrong) == f"{PREFIX}{shown}: {WRONG}"
+    assert f"stopped: {PREFIX}{shown}: {WRONG}" in caplog.text
+    assert "sesame" not in caplog.text
+
+
+@EACH
+@pytest.mark.rabbitmq
+@asynchronous
+async def test_a_wrong_password_of_rabbitmq_ends_a_service(adapter: str, rabbitmq: RabbitNode) -> None:
+    assert await end(adapter, with_password(rabbitmq.url, "sesame")) == PREFIX + WRONG
 
 
 @EACH
@@ -95,6 +129,13 @@ async def test_a_vhost_that_is_refused_for_a_while_does_not_end_a_service(
     await cast.subject.stop(None)
     assert cast.end is not None
     assert await cast.end is None
+
+
+def test_an_endpoint_names_the_url_and_the_user_of_a_wrong_password() -> None:
+    with EmbeddedBrokerThread() as embedded:
+        text = failure_of_an_endpoint(with_password(embedded.url, "sesame"))
+        assert f"{with_password(embedded.url, '***')}: {WRONG}" in text
+    assert "sesame" not in text
 
 
 def test_an_endpoint_names_a_missing_vhost_of_the_embedded_broker() -> None:

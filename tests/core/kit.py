@@ -122,8 +122,8 @@ def forget_stale(machine: Machine) -> None:
 
 
 #: What becomes of a rejected message if no dead-letter exchange is known.
-REJECTED = "rejected; without a dead-letter exchange RabbitMQ drops it: "
-REJECTED += 'see docs/architecture.rst, "Dead letters"'
+REJECTED = "rejected; without a dead-letter exchange RabbitMQ drops it: run 'eda doctor' or 'eda inspect_queue' to "
+REJECTED += 'find out, see docs/operating/dead-letters.rst, "Kept or dropped"'
 
 #: The reports of the service's life come at the side of what an input is for. test_machine_life.py is about them.
 LIFE = (STARTED, CONFIGURED, READY, RECONNECTED, STOPPED)

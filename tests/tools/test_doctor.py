@@ -108,7 +108,7 @@ def test_what_cannot_be_checked_is_told_in_one_line(
 async def test_refused_credentials(broker: BrokerUnderTest) -> None:
     ran = await run_tool("doctor", broker.url_with_password("wr0ng"))
     assert (ran.status, ran.out) == (4, "")
-    assert "refuses the user name or the password" in ran.line
+    assert "refuses the user 'guest' or its password" in ran.line
     assert "wr0ng" not in ran.line
 
 
@@ -235,7 +235,7 @@ async def test_credentials_of_the_management_api(rabbit_management: RabbitNode) 
         run_tool("doctor", rabbit_management.url, *with_port, "--json"),
     )
     assert (refused.status, refused.out) == (4, "")
-    assert "refuses the user name or the password" in refused.line
+    assert "refuses the user 'guest' or its password" in refused.line
     assert "wr0ng" not in refused.line
     assert taken.status == 1  # of amqp_url
 

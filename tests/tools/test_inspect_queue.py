@@ -254,7 +254,7 @@ def test_what_a_consumer_has_is_not_shown(broker: BrokerUnderTest, bench: Operat
 def test_no_connection_is_status_4(broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]) -> None:
     refused = ran("inspect_queue", broker.url_with_password("wrong"), "x")
     assert (refused.status, refused.out) == (4, "")
-    assert "refuses the user name or the password" in refused.line
+    assert "refuses the user 'guest' or its password" in refused.line
     assert "wrong" not in refused.err
     assert run_here(TOOL, capsys, "amqp://127.0.0.1:1/", "x").status == 4
     assert run_here(TOOL, capsys, "http://127.0.0.1/", "x").status == 2

@@ -195,7 +195,10 @@ async def test_refused_credentials_and_virtual_hosts(
     ran = await here(name, capsys, wrong, *needed(name))
     shown = broker.url_with_password("***")
     assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")
-    assert ran.line == f"{name}: no connection to {shown}: the broker refuses the user name or the password"
+    assert ran.line.startswith(
+        f"{name}: no connection to {shown}: the broker refuses the user 'guest' or its password; "
+    )
+    assert "rabbitmqctl authenticate_user guest" in ran.line
 
     ran = await here(name, capsys, f"{broker.url.rpartition('/')[0]}/no%2Fvhost", *needed(name))
     assert (ran.status, ran.out) == (cli.NO_CONNECTION, "")

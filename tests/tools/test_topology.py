@@ -513,7 +513,7 @@ async def test_the_management_api_tells_who_consumes(rabbit_management: RabbitNo
         assert all(not each["publishers"] for each in ran.objects)
     wrong = await run_tool(*asked[:2], "--management", rabbit_management.management_url.replace("//", "//guest:wr0ng@"))
     assert (wrong.status, wrong.out) == (4, "")
-    assert "refuses the user name or the password" in wrong.line
+    assert "refuses the user 'guest' or its password" in wrong.line
     missing = await run_tool(*asked, "--vhost", "nowhere")
     assert missing.status == 1
     assert missing.line.endswith("it does not tell of virtual host 'nowhere'; may this user see it?")

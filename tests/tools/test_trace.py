@@ -399,5 +399,5 @@ async def test_nothing_in_time(broker: BrokerUnderTest) -> None:
 async def test_refused_credentials(broker: BrokerUnderTest) -> None:
     ran = await run_tool("trace", broker.url_with_password("wr0ng"), "conv")
     assert (ran.status, ran.out) == (4, "")
-    assert "refuses the user name or the password" in ran.line
+    assert "refuses the user 'guest' or its password" in ran.line
     assert "wr0ng" not in ran.line

@@ -172,7 +172,7 @@ def test_brokers_are_tried_in_turn(broker: BrokerUnderTest) -> None:
 def test_a_wrong_password_is_a_clear_error(broker: BrokerUnderTest, caplog: pytest.LogCaptureFixture) -> None:
     with Publisher(broker.url_with_password("sesame"), "source") as endpoint:
         for _ in range(2):  # no retry can help, and a new call looks again
-            with pytest.raises(NotConfirmed, match="refuses the user name or the password") as caught:
+            with pytest.raises(NotConfirmed, match="refuses the user 'guest' or its password; check them") as caught:
                 endpoint.publish_event("Happened", 1, "c")
             assert not caught.value.may_arrive
             assert "sesame" not in str(caught.value)

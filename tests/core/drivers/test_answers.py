@@ -200,7 +200,21 @@ def test_a_result_that_cannot_be_written_is_a_failure_of_its_handler(make: Any) 
     bench.command()
     assert [*of(Publish, bench.done), *of(Ack, bench.done)] == []
     assert only(Nack, bench.done).requeue
-    assert "PayloadError" in bench.reports[0]
+    named = "PayloadError: result asker.DoReturn: payload cannot be written as application/cbor: "
+    assert named in bench.reports[0]
+
+
+def _stumble(service: Any) -> Any:
+    raise KeyError("amount")
+
+
+def test_the_traceback_of_a_failure_begins_with_the_code_of_the_user(make: Any) -> None:
+    bench = make(_stumble)
+    bench.deliver("events", "Paid")
+    line, title, first, *_ = bench.reports[0].splitlines()
+    assert (line, title) == ("Paid: KeyError: 'amount'", "Traceback (most recent call last):")
+    assert f'File "{__file__}"' in first
+    assert bench.reports[0].endswith("KeyError: 'amount'\n")
 
 
 def _success(service: Any) -> Any:
@@ -367,5 +381,6 @@ def test_a_rejected_command_whose_answer_cannot_be_sent_is_dead_lettered_all_the
     bench.driver.machine.config = replace(bench.driver.machine.config, limits=Limits(max_bytes=1))
     bench.command()
     assert bench.results() == []
-    assert bench.reports[0].startswith("the rejected command svc.Do is not answered: payload is ")
+    answer = "the rejected command svc.Do is not answered: result asker.DoReturn: payload is 43 bytes"
+    assert bench.reports[0].startswith(answer)
     assert only(Nack, bench.done).requeue is False

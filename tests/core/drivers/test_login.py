@@ -12,7 +12,15 @@ URL = "amqp://ann:secret@broker/shop"
 @pytest.mark.parametrize(
     ("code", "text", "refusal"),
     [
-        (403, "ACCESS_REFUSED - Login was refused", ("the broker refuses the user name or the password", CREDENTIALS)),
+        (
+            403,
+            "ACCESS_REFUSED - Login was refused",
+            (
+                "the broker refuses the user 'ann' or its password; check them (rabbitmqctl authenticate_user ann), "
+                "and correct the URL",
+                CREDENTIALS,
+            ),
+        ),
         (
             530,
             "NOT_ALLOWED - vhost shop not found",
@@ -31,6 +39,14 @@ URL = "amqp://ann:secret@broker/shop"
 )
 def test_a_refused_login_is_explained(code: int, text: str, refusal: tuple[str, str]) -> None:
     assert login_refusal(URL, code, text) == refusal
+
+
+@pytest.mark.parametrize("url", ["amqp://guest:wrong@broker/", "amqp://broker/"])
+def test_the_user_of_a_new_rabbitmq_is_told_where_he_may_log_in(url: str) -> None:
+    text, _ = login_refusal(url, 403, "ACCESS_REFUSED - Login was refused")
+    assert text.startswith("the broker refuses the user 'guest' or its password; ")
+    assert text.endswith("; from another host RabbitMQ never lets 'guest' in: make a user (rabbitmqctl add_user)")
+    assert "wrong" not in text
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_an_end_that_nobody_asked_for_is_an_error_with_its_reason() -> None:
     bench.connect()
     bench.lose("vhost not found: 'x'", refused=VHOST)
     last = [each for each in bench.seen if isinstance(each, Report)][-1]
-    reason = "the broker refuses the credentials or the vhost on every URL: vhost not found: 'x'"
+    reason = "the broker refuses the credentials or the vhost on every URL: amqp://one/: vhost not found: 'x'"
     assert (last.level, last.event) == (ERROR, "stopped")
     assert last.text == f"stopped: {reason}; handled 0, failed 0, published 0"
 

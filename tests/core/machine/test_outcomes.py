@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -102,6 +103,69 @@ def test_an_error_of_a_handler_may_be_tried_again_and_has_its_traceback() -> Non
     assert failed.detail.startswith("Traceback (most recent call last):\n")
     assert failed.detail.endswith("ValueError: no such\ncustomer\n")
     assert (failed.permanent, failed.level) == (False, criticality.ALERT)
+
+
+def _within(error: Exception, *modules: str) -> Exception:
+    """Return the error with a traceback of functions in these modules, the outermost first."""
+    call: Callable[[], Any] = _raising(error)
+    for module in reversed(modules):
+        places = {"__name__": module, "inner": call}
+        exec(compile("def outer():\n    inner()", f"{module}.py", "exec"), places)
+        call = places["outer"]  # type: ignore[assignment]
+    return _raised_by(call, error)
+
+
+def _raised_by(call: Callable[[], Any], error: Exception) -> Exception:
+    """Return the error that ``call`` raises, without the frame of this function."""
+    with pytest.raises(type(error)) as caught:
+        call()
+    first = caught.value.__traceback__
+    assert first is not None
+    return caught.value.with_traceback(first.tb_next)
+
+
+def _raising(error: Exception) -> Callable[[], None]:
+    def call() -> None:
+        raise error
+
+    places: dict[str, Any] = {"__name__": "eda_core.messages.codec", "error": error}
+    exec(compile("def call():\n    raise error", "codec.py", "exec"), places)
+    return places["call"] if isinstance(error, LocalError) else call
+
+
+def _files(failed: Failed) -> list[str]:
+    return re.findall(r'File "(?:.*/)?(.+?)\.py"', failed.detail)
+
+
+@pytest.mark.parametrize("ours", ["eda_core.drivers.coroutines", "eda_aio.service", "eda_pika.service"])
+def test_the_traceback_begins_with_the_code_of_the_user(ours: str) -> None:
+    failed = failure(_within(ValueError("no"), ours, "eda_core.services.handlers", "shop", "eda_tools.monitor"))
+    assert _files(failed) == ["shop", "eda_tools.monitor", "test_outcomes"]
+    assert failed.detail.startswith("Traceback (most recent call last):\n")
+    assert failed.detail.endswith("ValueError: no\n")
+
+
+def test_what_the_user_has_called_stays_in_the_traceback() -> None:
+    failed = failure(_within(LocalError("no"), "eda_core.drivers.base", "shop", "eda_core.services.api"))
+    assert _files(failed) == ["shop", "eda_core.services.api", "codec"]
+
+
+def test_the_cause_of_an_error_stays_in_the_traceback() -> None:
+    error = _within(ValueError("no"), "eda_core.drivers.base", "shop")
+    error.__cause__ = _within(KeyError("x"), "database")
+    assert _files(failure(error)) == ["database", "test_outcomes", "shop", "test_outcomes"]
+
+
+def test_an_error_within_the_toolkit_has_its_whole_traceback() -> None:
+    places: dict[str, Any] = {"__name__": "eda_core.drivers.base"}
+    exec(compile("def call():\n    1 / 0", "base.py", "exec"), places)
+    error = _raised_by(places["call"], ZeroDivisionError())
+    assert _files(failure(error)) == ["base"]
+
+
+def test_an_error_about_what_a_handler_has_returned_has_no_traceback() -> None:
+    failed = failure(_within(LocalError("payload is too large"), "eda_core.drivers.base"))
+    assert (failed.reason, failed.detail) == ("LocalError: payload is too large", "")
 
 
 def test_a_rejection_is_permanent() -> None:

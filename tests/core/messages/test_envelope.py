@@ -308,9 +308,25 @@ def test_a_message_that_cannot_be_sent_is_refused_and_not_changed(changes: dict[
     assert all(now is then for now, then in zip((message.meta, message.payload), parts[2:], strict=True))
 
 
-def test_a_payload_refused_by_the_codec_is_a_payload_error() -> None:
-    with pytest.raises(PayloadError):
-        seal(message_with(payload=math.nan), JSON, DEFAULT_LIMITS)
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        (Event("Paid", {"items": [1, math.nan]}, "c"), "event Paid"),
+        (Command("svc.Pay", {"items": [1, math.nan]}, "c", "me.PayReturn", "k"), "command svc.Pay"),
+        (Result("me.PayReturn", {"items": [1, math.nan]}, "c", "success", "k"), "result me.PayReturn"),
+        (Configuration("Prices", {"items": [1, math.nan]}, ""), "configuration Prices"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_payload_that_cannot_be_written_is_named_with_its_message_and_its_place(
+    message: AnyMessage, named: str
+) -> None:
+    """A handler may publish several messages."""
+    with pytest.raises(PayloadError) as caught:
+        seal(message, JSON, DEFAULT_LIMITS)
+    words = rf"{named}: payload cannot be written as application/json: payload\.items\[1\]: .+; send plain data"
+    assert re.fullmatch(words, str(caught.value))
+    assert caught.value.hint == "send plain data"
 
 
 def test_only_the_two_content_types_are_sent() -> None:

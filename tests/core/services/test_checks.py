@@ -97,6 +97,32 @@ def test_a_handler_without_a_subscription(base: str) -> None:
     assert doubts(base, {"on_Paid": _accept, "on_Left": _accept}, event_routing_keys=["Left"]) == [text]
 
 
+@pytest.mark.parametrize(
+    ("argument", "key", "meant"),
+    [
+        ("event_routing_keys", "OrderPlacd", "OrderPlaced"),
+        ("event_routing_keys", "orderPlaced", "OrderPlaced"),
+        ("command_routing_keys", "billing.OrderPlace", "billing.OrderPlaced"),
+        ("config_routing_keys", "OrdersPlaced", "OrderPlaced"),
+    ],
+)
+def test_a_misspelt_subscription_and_its_handler_are_told_together(
+    base: str, argument: str, key: str, meant: str
+) -> None:
+    name = key.rpartition(".")[2]
+    assert doubts(base, {"on_OrderPlaced": _accept, "on_Left": _accept}, **{argument: [key]}) == [
+        f"{argument} has {key!r}, but there is no method on_{name}(), and on_OrderPlaced() is never called; "
+        f"do you mean {meant!r}?",
+        "on_Left() is never called: no routing key ends with 'Left'; subscribe to it",
+    ]
+
+
+def test_a_handler_that_is_called_is_not_taken_for_a_misspelt_one(base: str) -> None:
+    assert doubts(base, {"on_OrderPlaced": _accept}, event_routing_keys=["OrderPlaced", "OrdersPlaced"]) == [
+        "event_routing_keys has 'OrdersPlaced', but there is no method on_OrdersPlaced(); define it, or remove the key"
+    ]
+
+
 def test_what_is_no_handler_by_its_name_needs_no_subscription(base: str) -> None:
     assert doubts(base, {"on_timeout": _accept, "on_ready": lambda self: None, "on_": _accept, "on_X": 7}) == []
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from eda_core.machine.outcomes import PACKAGES
 from eda_core.messages.routing import COMMANDS, EVENTS, queue_name
-from eda_core.services.checks import PACKAGES
 from eda_core.services.handlers import Handlers, handler_of
 from eda_tools.cli.status import USAGE, ToolError
 from eda_tools.diagnosis.facts import Binding
