@@ -61,6 +61,10 @@ class ServiceError(EdaError):
     """The reason why a service ended although nobody asked it to stop."""
 
 
+class NotReady(EdaError, TimeoutError):
+    """A service was not ready in the time that somebody was willing to wait. It goes on trying."""
+
+
 class PublishError(EdaError):
     """A publish that was accepted but will not be confirmed, or a call whose command no service receives."""
 

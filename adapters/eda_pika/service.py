@@ -76,9 +76,7 @@ class Service(EventailService[None], CallbackService):
             ServiceError: every broker refuses the credentials, or ``on_ready`` failed.
             StateError: the service was run before.
         """
-        if type(self.HANDLER_THREADS) is not int or self.HANDLER_THREADS < 0:
-            raise LocalError(f"HANDLER_THREADS is {self.HANDLER_THREADS!r}", hint="give a whole number, 0 for none")
-        self.begin_run(partial(_Driver, signals=SIGNALS.choose(signals))).run()
+        self.begin_run(lambda service: _Driver(service, SIGNALS.choose(signals))).run()
 
     def stop(self, timeout: float | None = None, *, reconnect: bool = False) -> None:
         """Ask the service to stop, and return at once.
@@ -96,13 +94,15 @@ class Service(EventailService[None], CallbackService):
 
 class _Driver(CallbackDriver):
     def __init__(self, service: Service, signals: tuple[int, ...]) -> None:
+        self._threads = service.HANDLER_THREADS
+        if type(self._threads) is not int or self._threads < 0:
+            raise LocalError(f"HANDLER_THREADS is {self._threads!r}", hint="give a whole number, 0 for none")
         machine = service.make_machine(
             random=random.random, token=secrets.token_hex(6), wall_offset=lambda: time.time() - self.now()
         )
         super().__init__(service, machine)
         self.loop: Any = IOLoop()
         self._process, self._thread, self._context = os.getpid(), threading.get_ident(), service.ssl_context
-        self._threads = service.HANDLER_THREADS
         self.in_loop = not self._threads
         self._signals = Signals(self.loop, self.interrupt, self._woken, machine.config.stop_timeout, signals)
         self._jobs = Jobs(self.run_job, self._soon, self.now, self._threads)

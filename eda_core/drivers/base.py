@@ -10,13 +10,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from eda_core.criticality import WARNING
 from eda_core.drivers.answers import Answers
 from eda_core.drivers.handling import Run
+from eda_core.drivers.readiness import Readiness
 from eda_core.drivers.timers import Timers
-from eda_core.errors import EdaError, ServiceError, StateError
+from eda_core.errors import EdaError, NotReady, ServiceError, StateError
 from eda_core.machine import events
 from eda_core.machine.effects import (
     BufferAvailable,
@@ -32,14 +33,18 @@ from eda_core.machine.effects import (
     Stopped,
     Unconfigured,
 )
+from eda_core.machine.events import LINK_LOST
 from eda_core.machine.identifiers import DeliveryId, Epoch
-from eda_core.machine.link import CLOSING
+from eda_core.machine.link import CLOSING, OPEN
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import CONFIGURED, DEFERRED, Failed, Outcome, failure, is_payload, outcome
 from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
 from eda_core.text import one_line, shortened
 
 T = TypeVar("T")
+
+#: What those are told who wait until a service is ready that is asked to stop.
+STOPPED_BEFORE: Final = "the service has stopped before it was ready"
 
 
 class UserCode(Protocol):
@@ -75,6 +80,7 @@ class Driver(ABC):
         at_stop: functions that are called when the service is asked to stop. The key says who set them.
         at_end: functions that are called with the outcome and the time when the handler of the delivery ends. They
             return the outcome that the machine is told.
+        readiness: whom to tell that the service is ready.
         over: whether the service has stopped.
         error: why it has stopped, if nobody asked it to.
     """
@@ -89,7 +95,10 @@ class Driver(ABC):
         self._timers = Timers()
         self._interrupted = False
         self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], Outcome]] = {}
+        self.readiness: Readiness = Readiness()
         self._answers = Answers()
+        #: Why there is no link, as the last report says.
+        self._link_lost = ""
         self._todo: deque[Effect] = deque()
         self._pumping = False
         self._armed: float | None = None
@@ -97,13 +106,13 @@ class Driver(ABC):
         self._actions: dict[type, Callable[[Any], None]] = {
             Connect: self._connect,
             Dispatch: lambda effect: self.dispatch(effect.delivery, effect.message),
-            Ready: lambda effect: self.call(effect, service.on_ready),
+            Ready: self._ready,
             Unconfigured: lambda effect: self.call(effect, service.on_unconfigured),
             Returned: self._returned,
             PublishDone: self.publish_done,
             Replied: self.replied,
             BufferAvailable: lambda effect: self.buffer_available(),
-            Report: lambda effect: self.report(effect.level, effect.text, effect.event),
+            Report: self._report,
             Stopped: self._stopped,
         }
 
@@ -358,6 +367,26 @@ class Driver(ABC):
     def _connect(self, effect: Connect) -> None:
         self.links[effect.epoch] = self.open(effect)
 
+    def _ready(self, effect: Ready) -> None:
+        self.call(effect, self.service.on_ready)
+        self.readiness.reach()
+
+    def tell_if_ready(self) -> None:
+        """Tell whoever waits for it if the service is ready now."""
+        if self.machine.ready:
+            self.readiness.reach()
+
+    def not_ready(self, timeout: float) -> NotReady:
+        """Return the error for somebody who has waited for ``timeout`` seconds. It says what is missing."""
+        if self.machine.state is OPEN:
+            return NotReady(f"not ready within {timeout:g} s: no handler of a configuration has returned True yet")
+        return NotReady(f"not ready within {timeout:g} s: {self._link_lost or 'there is no link yet'}")
+
+    def _report(self, effect: Report) -> None:
+        if effect.event is LINK_LOST:
+            self._link_lost = effect.text
+        self.report(effect.level, effect.text, effect.event)
+
     def _returned(self, effect: Returned) -> None:
         service = self.service
         self.call(effect, service.handle_returned_message, effect.name, effect.payload, dict(effect.envelope))
@@ -375,6 +404,7 @@ class Driver(ABC):
         self.over, self.error = True, effect.error
         self._timers.clear()
         self._disarm()
+        self.readiness.end(StateError(STOPPED_BEFORE) if effect.error is None else ServiceError(effect.error))
         self.stopped(effect.error)
 
 

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from eda_core.criticality import WARNING
-from eda_core.drivers.base import Driver, UserCode
+from eda_core.drivers.base import STOPPED_BEFORE, Driver, UserCode
 from eda_core.drivers.handling import Run, handling
 from eda_core.errors import Abandoned, StateError
 from eda_core.machine.effects import Effect
@@ -105,8 +105,12 @@ class CallbackDriver(Driver):
                 self.write(*report)
 
     def end_reports(self) -> None:
-        """Let :meth:`write_reports` end when it has written the reports before this."""
+        """Let :meth:`write_reports` end when it has written the reports before this.
+
+        Nobody waits for the service to be ready any more: its run has ended, whatever has ended it.
+        """
         self._reports.put(None)
+        self.readiness.end(StateError(STOPPED_BEFORE))
 
     def run_job(self, job: Callable[[], None]) -> None:
         """Run a job, unless the service has stopped.

@@ -157,6 +157,14 @@ class Machine:
         return self._connection.epoch
 
     @property
+    def ready(self) -> bool:
+        """Whether the service receives its messages: the link is open, and the service is configured if it has to be.
+
+        It is false again when a stop was asked for.
+        """
+        return self._configured and self._connection.state is OPEN
+
+    @property
     def stopping(self) -> bool:
         """Whether a stop was asked for. It stays true when the service has stopped."""
         return self._connection.stop_due is not None

@@ -19,6 +19,7 @@ from pamqp.commands import Basic
 from eda_core.criticality import WARNING
 from eda_core.drivers.base import Driver
 from eda_core.drivers.handling import handled_by, run_of
+from eda_core.drivers.readiness import Readiness
 from eda_core.errors import LocalError, StateError
 from eda_core.journal.recording import RecordingMachine
 from eda_core.machine import events
@@ -125,6 +126,7 @@ class ServiceApi(Handlers, Generic[R]):
     #: Whether handlers, hooks and timers may be coroutine functions.
     _eda_awaits: ClassVar[bool] = False
     _eda_config: Config = cast(Any, _NotMade())
+    _eda_readiness: Readiness = cast(Any, _NotMade())
     _eda_journal: Callable[[str], None] | None = None
     _eda_running: Driver | None = None
     _eda_machine: Machine | None = None
@@ -141,6 +143,7 @@ class ServiceApi(Handlers, Generic[R]):
         ssl: SSLContext | None = None,
     ) -> None:
         self._eda_identity = self.worker_identity()
+        self._eda_readiness = Readiness()
         #: The keys for results of this service that were checked.
         self._eda_reply_keys: set[str] = set()
         self.ssl_context = ssl
@@ -262,9 +265,15 @@ class ServiceApi(Handlers, Generic[R]):
         if self._eda_running is not None:
             raise StateError("a service runs once", hint="make another one")
         findings = check_service(self, self._eda_config, awaits=self._eda_awaits)
-        if findings.faults:
-            raise LocalError(f"{type(self).__name__} cannot run{_listed(findings.faults)}")
-        driver = make(self)
+        try:
+            if findings.faults:
+                raise LocalError(f"{type(self).__name__} cannot run{_listed(findings.faults)}")
+            driver = make(self)
+        except Exception as error:
+            self._eda_readiness.end(error)
+            raise
+        self._eda_readiness.begin()
+        driver.readiness = self._eda_readiness
         self._eda_running = driver
         if findings.doubts:
             text = f"{type(self).__name__} may not do what it should{_listed(findings.doubts)}"

@@ -6,8 +6,12 @@ This module decides when their methods return. It does not know in which thread 
 from __future__ import annotations
 
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any
 
+from eda_core.checks import check_seconds
+from eda_core.drivers.base import Driver
+from eda_core.errors import NotReady, StateError
 from eda_core.machine.effects import Effect
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import check_begun
@@ -17,6 +21,45 @@ from eda_core.services.batch import EventBatch
 
 class CallbackService(ServiceApi[None]):
     """The base class of services whose methods return as soon as the machine has accepted what they ask for."""
+
+    def wait_until_ready(self, timeout: float | None = None) -> None:
+        """Wait until the service receives its messages; not at all if it does so now.
+
+        Call it in another thread than that of ``run``, which it would keep from its work.
+
+        Args:
+            timeout: how long to wait, seconds; by default as long as it takes, and also until ``run`` is called.
+
+        Raises:
+            NotReady: it is not ready within ``timeout``. The text says what is missing. It is a ``TimeoutError``.
+            ServiceError, LocalError: what ``run`` raises, if it ends before.
+            StateError: the service was stopped before it was ready.
+        """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        readiness, told = self._eda_readiness, SimpleQueue[Exception | None]()
+        readiness.wait(told.put)
+        try:
+            driver = self._eda_running
+            if driver is not None:
+                self._eda_tell_if_ready(driver, told)
+            reason = told.get(timeout=timeout)
+        except Empty:
+            driver = self._eda_running
+            if driver is None:
+                raise NotReady(f"not ready within {timeout:g} s: it was not run yet", hint="call run()") from None
+            raise driver.not_ready(timeout or 0.0) from None
+        finally:
+            readiness.forget(told.put)
+        if reason is not None:
+            raise reason
+
+    def _eda_tell_if_ready(self, driver: Driver, told: SimpleQueue[Exception | None]) -> None:
+        try:
+            driver.ask(driver.tell_if_ready)
+        except StateError:  # the service has stopped, or this is a fork of its process, which nobody tells anything
+            if told.empty():
+                raise
 
     def make_input(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:
         self.make_input_now(call, waits=waits)

@@ -5,12 +5,13 @@ This module decides what their methods wait for. It knows no event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from copy import deepcopy
 from functools import partial
 from inspect import isawaitable
 from typing import Any, cast
 
+from eda_core.checks import check_seconds
 from eda_core.criticality import ERROR
 from eda_core.drivers.coroutines import CoroutineDriver, Input
 from eda_core.drivers.handling import run_of
@@ -48,6 +49,47 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         """
         self.running_driver().stop(timeout)
         return FINISHED
+
+    def wait_until_ready(self, timeout: float | None = None) -> Coroutine[Any, Any, None]:
+        """Wait until the service receives its messages; not at all if it does so now.
+
+        Begin ``run`` before, as a task: ``asyncio.create_task(service.run())``.
+
+        Args:
+            timeout: how long to wait, seconds; by default as long as it takes.
+
+        Raises:
+            NotReady: it is not ready within ``timeout``. The text says what is missing. It is a ``TimeoutError``.
+            ServiceError, LocalError: what ``run`` raises, if it ends before.
+            StateError: the service was not run yet, or was stopped before it was ready.
+        """
+        return Asked(self._eda_wait_until_ready(timeout), self._eda_forgotten())
+
+    async def _eda_wait_until_ready(self, timeout: float | None) -> None:
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        readiness = self._eda_readiness
+        if self._eda_running is None:
+            await _Turn()  # the task of run() may not have begun
+        readiness.raise_end()
+        driver = self.running_driver()
+        waiting = driver.future()
+
+        def tell(reason: Exception | None) -> None:
+            if not waiting.done():  # it may be cancelled
+                waiting.set_result(None) if reason is None else waiting.set_exception(reason)
+
+        readiness.wait(tell)
+        driver.tell_if_ready()
+        timer = None
+        if timeout is not None and not waiting.done():
+            timer = driver.call_later(timeout, lambda: tell(driver.not_ready(timeout)))
+        try:
+            await waiting
+        finally:
+            readiness.forget(tell)
+            if timer is not None:
+                driver.cancel_timer(timer)
 
     def call(
         self,
@@ -123,6 +165,13 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
                 self._eda_running.report(ERROR, text, events.NOT_AWAITED)
 
         return forgotten
+
+
+class _Turn:
+    """Lets other tasks go on once."""
+
+    def __await__(self) -> Generator[None, Any, None]:
+        yield
 
 
 def _copied_if_it_waits(make: Callable[..., list[Effect]], value: Any) -> Input:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import pytest
 
 import eda_aio
 import eda_pika
-from eda_core.errors import StateError
+from eda_core.errors import NotReady, ServiceError, StateError
+from eda_core.urls import redact
 from eda_tools.broker import EmbeddedBrokerThread
 from tests.support.services import within
 
@@ -93,3 +96,62 @@ def test_a_publish_of_a_service_that_does_not_run_says_how_to_test_a_handler() -
         asyncio.run(within(publish(), "the publish"))
     with pytest.raises(StateError, match=words.format("Mock")):
         PikaShop(NOWHERE, ["Paid"], [], "shop").publish_paid()
+
+
+async def _refused_aio(url: str) -> None:
+    service = eda_aio.Service(url, [], [], "shop")
+    run = asyncio.create_task(service.run())
+    with pytest.raises(ServiceError, match="refuses the user 'guest' or its password") as told:
+        await service.wait_until_ready(60)
+    with pytest.raises(ServiceError, match=f"^{re.escape(str(told.value))}$"):
+        await run
+
+
+def _refused_pika(url: str) -> None:
+    service = eda_pika.Service(url, [], [], "shop")
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(service.run)
+        with pytest.raises(ServiceError, match="refuses the user 'guest' or its password") as told:
+            service.wait_until_ready(60)
+        with pytest.raises(ServiceError, match=f"^{re.escape(str(told.value))}$"):
+            run.result(60)
+
+
+LOST = rf"not ready within 0\.2 s: no link to {re.escape(redact(NOWHERE))}: .+; trying .+ in .+ s"
+
+
+async def _away_aio() -> None:
+    service = eda_aio.Service(NOWHERE, [], [], "shop")
+    run = asyncio.create_task(service.run())
+    text = ""
+    while not re.fullmatch(LOST, text):  # on a slow machine the broker is not yet known to be away
+        with pytest.raises(NotReady) as told:
+            await service.wait_until_ready(0.2)
+        text = str(told.value)
+    await service.stop()
+    await run
+
+
+def _away_pika() -> None:
+    service = eda_pika.Service(NOWHERE, [], [], "shop")
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(service.run)
+        text = ""
+        while not re.fullmatch(LOST, text):
+            with pytest.raises(NotReady) as told:
+                service.wait_until_ready(0.2)
+            text = str(told.value)
+        service.stop()
+        run.result(60)
+
+
+def test_who_waits_until_a_service_is_ready_gets_the_error_with_which_it_ends() -> None:
+    with EmbeddedBrokerThread() as broker:
+        url = broker.url.replace("//", "//guest:wrong@")
+        asyncio.run(within(_refused_aio(url), "the end of the service"))
+        _refused_pika(url)
+
+
+def test_who_waits_until_a_service_is_ready_is_told_in_the_end_what_is_missing() -> None:
+    asyncio.run(within(_away_aio(), "the end of the service"))
+    _away_pika()

@@ -21,6 +21,7 @@ from eda_core.errors import (
     LocalError,
     NoHandler,
     NotBegun,
+    NotReady,
     PayloadError,
     PublishError,
     PublishRefused,
@@ -31,7 +32,7 @@ from eda_core.errors import (
 )
 
 ALL = [EdaError, LocalError, StateError, PayloadError, BufferFull, ServiceError, PublishError, PublishRefused]
-ALL += [PublishTimeout, CommandTimeout, Reject, NoHandler, NotBegun]
+ALL += [PublishTimeout, CommandTimeout, Reject, NoHandler, NotBegun, NotReady]
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -61,6 +61,20 @@ def events_reach_their_subscribers() -> Script:
         yield from stop(source)
 
 
+def who_waits_for_a_service_is_told_when_it_receives_its_messages() -> Script:
+    """``wait_until_ready`` returns when nothing is missed any more: after the start, at once, and after a lost link."""
+    names = ("Early", "Present", "Late")
+    listener = Worker("listener", events=names, handlers=dict.fromkeys(names, accept))
+    yield Start(listener, until=None)
+    for name in names:
+        yield Do(listener, "wait_until_ready")
+        yield Do(listener, "publish_event", name, name, "c")
+        equal((yield Seen(listener, name))[0][0], name, "the event")
+        if name == "Present":
+            yield Cut()
+    yield from stop(listener)
+
+
 def the_envelope_is_that_of_the_architecture() -> Script:
     """A message is persistent, and has a content type and the conversation id. Headers of a peer arrive in meta."""
     listener = Worker("listener", events=["Sent"], handlers={"Sent": accept})
@@ -327,6 +341,7 @@ MESSAGES: Final[tuple[Check, ...]] = tuple(
     check_of(script)
     for script in (
         events_reach_their_subscribers,
+        who_waits_for_a_service_is_told_when_it_receives_its_messages,
         the_envelope_is_that_of_the_architecture,
         commands_are_answered_to_who_sent_them,
         what_the_handler_of_a_command_returns_is_its_result,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from eda_core.drivers.handling import handling
-from eda_core.errors import Abandoned
+from eda_core.drivers.readiness import Readiness, Tell
+from eda_core.errors import Abandoned, LocalError, NotReady, ServiceError, StateError
 from eda_core.machine.effects import Ack, Nack, Publish
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.messages.values import AnyMessage, Event
 from eda_core.services.callbacks import CallbackBatch
-from tests.core.drivers.jobs import Service, running
-from tests.core.kit import of
+from tests.core.drivers.jobs import Runs, Service, running
+from tests.core.kit import URLS, of
 
 
 async def _by_mistake(*_: Any) -> None: ...
@@ -82,3 +85,106 @@ def test_messages_of_another_service_are_not_this_ones() -> None:
     with handling(service, DeliveryId(5)):
         other.publish_message(message, mandatory=False)
     assert [each.routing_key for each in of(Publish, driver.link.asked)] == ["Told"]
+
+
+# Waiting until it is ready
+
+
+class Watched(Readiness):
+    """Says when somebody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+
+    def wait(self, tell: Tell) -> None:
+        super().wait(tell)
+        self.asked.set()
+
+
+def waiting(service: Service, timeout: float | None = None) -> Future[None]:
+    """A thread that waits: it has asked when this returns. The result is that of ``wait_until_ready``."""
+    service._eda_readiness = watched = Watched()
+    pool = ThreadPoolExecutor(1)
+    done = pool.submit(service.wait_until_ready, timeout)
+    pool.shutdown(wait=False)
+    assert watched.asked.wait(60.0)
+    return done
+
+
+def begun(service: Service) -> Runs:
+    """Its driver, without a link."""
+    driver = service.begin_run(Runs)
+    driver.tell(driver.machine.start)
+    return driver
+
+
+def made(kind: type[Service] = Service, *configurations: str) -> Service:
+    return kind(URLS[0], ["Happened"], [], "svc", configurations)
+
+
+def test_who_waits_before_the_run_is_told_when_the_service_receives_its_messages() -> None:
+    done = waiting(service := made())
+    driver = begun(service)
+    assert not done.done()
+    driver.tell(driver.machine.link_up, driver.machine.epoch)
+    assert done.result(60.0) is None
+    assert service.wait_until_ready(0.001) is None  # type: ignore[func-returns-value]
+
+
+def test_the_error_with_which_run_ends_is_raised_where_somebody_waits() -> None:
+    done = waiting(service := made())
+    driver = begun(service)
+    driver.tell(driver.machine.link_down, driver.machine.epoch, "vhost not found", refused=True)
+    with pytest.raises(ServiceError, match="vhost not found"):
+        done.result(60.0)
+    with pytest.raises(ServiceError, match="vhost not found"):
+        service.wait_until_ready()
+
+
+def test_a_service_that_cannot_run_is_not_waited_for() -> None:
+    class Wrong(Service):
+        def on_Happened(self) -> None: ...
+
+    done = waiting(service := made(Wrong))
+    with pytest.raises(LocalError, match="Wrong cannot run"):
+        begun(service)
+    with pytest.raises(LocalError, match="Wrong cannot run"):
+        done.result(60.0)
+
+
+def test_a_run_that_ends_without_a_word_is_not_waited_for() -> None:
+    """Something else than the service has raised, such as Ctrl-C where signals are not taken."""
+    done = waiting(service := made())
+    begun(service).end_reports()
+    with pytest.raises(StateError, match="the service has stopped before it was ready"):
+        done.result(60.0)
+
+
+def test_a_wait_has_an_end_and_says_what_is_missing() -> None:
+    service = made(Service, "Settings")
+    with pytest.raises(NotReady, match=r"not ready within 0\.001 s: it was not run yet; call run\(\)"):
+        service.wait_until_ready(0.001)
+    driver = begun(service)
+    with pytest.raises(NotReady, match=r"not ready within 0\.001 s: there is no link yet"):
+        service.wait_until_ready(0.001)
+    driver.tell(driver.machine.link_up, driver.machine.epoch)
+    with pytest.raises(NotReady, match="no handler of a configuration has returned True yet"):
+        service.wait_until_ready(0.001)
+    with pytest.raises(LocalError, match="timeout is 0"):
+        service.wait_until_ready(0)
+    assert not service._eda_readiness._waiting
+
+
+def test_a_service_that_stops_while_somebody_asks_tells_why_or_that_it_has_stopped() -> None:
+    service, driver = running()
+
+    def stopped(call: Any) -> None:
+        raise StateError("the service has stopped")
+
+    driver.ask = stopped  # type: ignore[method-assign]
+    with pytest.raises(StateError, match=r"^the service has stopped$"):
+        service.wait_until_ready()
+    service._eda_readiness.end(ServiceError("vhost not found"))
+    with pytest.raises(ServiceError, match="vhost not found"):
+        service.wait_until_ready()

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from pamqp.commands import Basic
 
+from eda_core.errors import LocalError, NotReady, ServiceError, StateError
 from eda_core.machine.effects import PublishLog, Replied
 from eda_core.messages.values import Result
 from eda_core.services.batch import RawEvent
 from eda_core.services.coroutines import CoroutineBatch
-from tests.core.drivers.turning import Service, made, running
+from eda_core.urls import redact
+from tests.core.drivers.turning import Cancelled, Runs, Service, Task, made, running
 from tests.core.kit import URLS, only
 
 
@@ -77,3 +79,150 @@ def test_a_batch_is_handed_over_when_it_is_full_or_its_time_is_over(waits: bool)
     assert got == [2, 1]
     assert driver.begin(batch.expire()).done
     assert got == [2, 1], "an empty batch is not handed over"
+
+
+# Waiting until it is ready
+
+
+def begun(service: Service) -> tuple[Runs, Task]:
+    """Its driver, without a link, and the task of its ``run``."""
+    run = Task(service.run())
+    run.step()
+    driver = service.running_driver()
+    assert isinstance(driver, Runs)
+    driver.tasks.append(run)
+    return driver, run
+
+
+def open_link(driver: Runs) -> None:
+    driver.tell(driver.machine.link_up, driver.machine.epoch)
+    driver.turn()
+
+
+def pass_time(driver: Runs, seconds: float) -> None:
+    """Let a timer run, and then whoever waits for what it does."""
+    driver.clock += seconds
+    driver.tick()
+    driver.turn()
+    driver.turn()
+
+
+def test_who_waits_is_told_when_the_service_receives_its_messages_and_later_at_once() -> None:
+    driver, _ = begun(service := made())
+    first, second = driver.begin(service.wait_until_ready()), driver.begin(service.wait_until_ready(5.0))
+    driver.turn()
+    assert not first.done
+    open_link(driver)
+    assert (first.result, second.result) == (None, None)
+    assert driver.begin(service.wait_until_ready()).result is None
+    pass_time(driver, 9.0)
+    assert driver.told == [], "the timer is not left behind"
+
+
+def test_a_link_that_is_lost_is_waited_for() -> None:
+    driver, _ = running(service := made())
+    driver.tell(driver.machine.link_down, driver.machine.epoch, "cut")
+    waiting = driver.begin(service.wait_until_ready())
+    assert not waiting.done
+    driver.clock += 60.0
+    driver.tick()
+    open_link(driver)
+    assert waiting.result is None
+
+
+def test_run_may_be_a_task_that_has_not_begun() -> None:
+    service = made()
+    waiting = Task(service.wait_until_ready())
+    waiting.step()
+    driver, _ = begun(service)
+    driver.tasks.append(waiting)
+    driver.turn()
+    assert not waiting.done
+    open_link(driver)
+    assert waiting.result is None
+
+
+def test_a_service_that_nobody_runs_is_not_waited_for() -> None:
+    waiting = Task(made().wait_until_ready())
+    waiting.step()
+    waiting.step()
+    assert isinstance(waiting.error, StateError)
+    assert str(waiting.error).startswith("the service does not run; run it first")
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["asked before", "asked after"])
+def test_the_error_with_which_run_ends_is_raised_where_somebody_waits(before: bool) -> None:
+    driver, run = begun(service := made())
+    waiting = driver.begin(service.wait_until_ready()) if before else None
+    driver.tell(driver.machine.link_down, driver.machine.epoch, "vhost not found", refused=True)
+    driver.turn()
+    waiting = waiting or driver.begin(service.wait_until_ready())
+    assert type(waiting.error) is type(run.error) is ServiceError
+    assert str(waiting.error) == str(run.error)
+
+
+def test_a_service_that_cannot_run_is_not_waited_for() -> None:
+    class Wrong(Service):
+        async def on_Happened(self) -> None: ...
+
+    service = Wrong(URLS[0], ["Happened"], [], "svc")
+    waiting, run = Task(service.wait_until_ready()), Task(service.run())
+    for task in (waiting, run, waiting):
+        task.step()
+    assert isinstance(run.error, LocalError)
+    assert waiting.error is run.error
+
+
+def test_a_service_that_is_stopped_before_it_is_ready_says_so() -> None:
+    driver, run = begun(service := made())
+    waiting = driver.begin(service.wait_until_ready())
+    driver.begin(service.stop())
+    driver.tell(driver.machine.link_down, driver.machine.epoch, "closed")
+    driver.turn()
+    assert (run.result, str(waiting.error)) == (None, "the service has stopped before it was ready")
+
+
+def test_a_wait_has_an_end_and_says_what_is_missing() -> None:
+    driver, _ = begun(service := made())
+    waiting = driver.begin(service.wait_until_ready(5.0))
+    pass_time(driver, 5.0)
+    assert str(waiting.error) == "not ready within 5 s: there is no link yet"
+    driver.tell(driver.machine.link_down, driver.machine.epoch, "ConnectionRefusedError: nobody there")
+    waiting = driver.begin(service.wait_until_ready(0.01))
+    pass_time(driver, 0.01)
+    assert isinstance(waiting.error, NotReady)
+    text = f"not ready within 0.01 s: no link to {redact(URLS[0])}: ConnectionRefusedError: nobody there; trying "
+    assert str(waiting.error).startswith(text)
+
+
+def test_a_service_that_waits_for_its_configuration_says_so() -> None:
+    service = Service(URLS[0], [], [], "svc", ["Settings"])
+    driver, _ = begun(service)
+    open_link(driver)
+    waiting = driver.begin(service.wait_until_ready(5.0))
+    pass_time(driver, 5.0)
+    assert str(waiting.error) == "not ready within 5 s: no handler of a configuration has returned True yet"
+
+
+def test_a_wait_that_is_cancelled_leaves_nothing_behind() -> None:
+    driver, _ = begun(service := made())
+    waiting = driver.begin(service.wait_until_ready(5.0))
+    waiting.step(Cancelled())
+    open_link(driver)
+    assert isinstance(waiting.error, Cancelled)
+    assert driver.machine.ready
+
+
+def test_a_wait_that_is_not_awaited_is_told() -> None:
+    driver, _ = running(service := made())
+    reports: list[str] = []
+    driver.report = lambda level, text, event: reports.append(text)  # type: ignore[method-assign]
+    _ = service.wait_until_ready()
+    del _
+    assert reports[0].startswith("wait_until_ready() was not awaited in ")
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, "soon"])
+def test_a_time_to_wait_is_a_number_of_seconds(timeout: Any) -> None:
+    driver, _ = running(service := made())
+    assert isinstance(driver.begin(service.wait_until_ready(timeout)).error, LocalError)
