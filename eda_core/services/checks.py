@@ -15,6 +15,7 @@ from typing import Any, Final
 from eda_core.machine.config import Config
 from eda_core.machine.outcomes import PACKAGES
 from eda_core.services.handlers import HOOKS, Handlers, handler_of
+from eda_core.services.unawaited import unawaited
 
 #: What the handlers of each kind are given (docs/architecture.rst, "Handlers").
 PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
@@ -36,11 +37,6 @@ _DISPATCHERS: Final = {
 }
 #: The last words of binding keys that match any name.
 _ANY: Final = ("*", "#")
-#: The methods of a service whose result has to be awaited if handlers are coroutines.
-_AWAITED: Final = frozenset(
-    """publish_event publish_configuration send_command return_success return_error manual_ack manual_nack call
-    publish_message""".split()
-)
 #: How alike two names are that one takes for the other; PREFETCH and PREFETCH_COUNT are.
 _NEAR: Final = 0.7
 
@@ -76,6 +72,8 @@ def check_service(service: Handlers, config: Config, *, awaits: bool) -> Finding
         if _overrides(service, name):
             by_name = name.startswith("handle_") and parameters[-1] == "meta"
             _check_method(findings, getattr(service, name), name, f"{name}()", parameters, by_name, awaits=awaits)
+    if awaits:
+        findings.faults.extend(unawaited(service))
     for name in idle:
         findings.doubts.append(f"on_{name}() is never called: no routing key ends with {name!r}; subscribe to it")
     findings.doubts.extend(_misspelt(service))
@@ -169,13 +167,6 @@ def _check_method(
             f"async def {name}() would never be run, because this service awaits nothing; write def {name}(), or "
             "derive the service from eda_aio.Service"
         )
-    elif awaits and not inspect.iscoroutinefunction(method):
-        calls = sorted(_AWAITED.intersection(_used(method)))
-        if calls:
-            findings.doubts.append(
-                f"def {name}() uses {calls[0]}(), which does nothing unless it is awaited; write async def {name}(), "
-                f"and await self.{calls[0]}(…)"
-            )
     try:
         signature = inspect.signature(method)
     except (TypeError, ValueError):  # it is no function of Python
@@ -218,13 +209,6 @@ def _names(handler: Callable[..., Any]) -> set[str]:
         return set(inspect.signature(handler).parameters)
     except (TypeError, ValueError):  # it is no function of Python
         return set()
-
-
-def _used(function: Any) -> tuple[str, ...]:
-    """Return the names that a plain function uses; none if it is a wrapper of a coroutine function."""
-    inner = inspect.unwrap(function)
-    code = getattr(inner, "__code__", None)
-    return () if code is None or inspect.iscoroutinefunction(inner) else code.co_names
 
 
 def _last(key: str) -> str:

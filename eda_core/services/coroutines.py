@@ -29,9 +29,10 @@ from eda_core.services.batch import EventBatch
 class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
     """The base class of services whose methods are awaited.
 
-    The methods that publish, and ``call``, do nothing until they are awaited or made a task. If a handler, a hook, a
-    timer or the callback of a batch ends and has forgotten an ``await``, it has failed: its message is dead-lettered.
-    Elsewhere that is an error in the local log. ``log``, ``manual_ack``, ``manual_nack`` and ``stop`` have done their
+    The methods that publish, and ``call``, do nothing until they are awaited or made a task. A service does not run if
+    a method of it has such a call as a statement of its own. If a handler, a hook, a timer or the callback of a batch
+    ends and has forgotten an ``await`` in another way, it has failed: its message is dead-lettered. Elsewhere that is
+    an error in the local log. ``log``, ``manual_ack``, ``manual_nack`` and ``stop`` have done their
     work when they return. To await these is good style, but no need.
     """
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from eda_core import LocalError
 from eda_tools.broker import EmbeddedBroker
 from tests.support.services import Probe, asynchronous, peer, reports, running
 
@@ -71,20 +72,43 @@ async def test_publishes_may_be_begun_in_each_way_of_asyncio(begin: Any) -> None
 
 class Forgets(Probe):
     async def on_Happened(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
-        self.publish_event("Told", payload, conversation_id)  # type: ignore[unused-coroutine]
+        _ = self.publish_event("Told", payload, conversation_id)
 
 
+class Plain(Probe):
+    """Its handler is a plain function, in which nothing can be awaited."""
+
+    def on_Happened(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+        _ = self.publish_event("Told", payload, conversation_id)
+
+
+@pytest.mark.parametrize("kind", [Forgets, Plain])
 @asynchronous
-async def test_a_forgotten_await_is_told_with_its_line() -> None:
+async def test_a_forgotten_await_is_told_with_its_line(kind: Any) -> None:
     async with EmbeddedBroker() as broker:
-        service = Forgets(broker.url, ["Happened"])
+        service = kind(broker.url, ["Happened"])
         with reports() as said:
-            async with running(service):
+            async with running(service), peer(broker.url) as client:
+                wire = await client.tap("events", "Told")
                 await service.publish_event("Happened", 1, "c")
                 await said.until(lambda texts: any("giving up" in text for text in texts), "the message is given up")
+                assert wire.all == []
     (text,) = [text for text in said.all if text.startswith("Happened: ")]
-    line = Forgets.on_Happened.__code__.co_firstlineno + 1
+    line = kind.on_Happened.__code__.co_firstlineno + 1
     assert text.splitlines()[0] == (
         f"Happened: NotBegun: publish_event() was not awaited in {__file__}, line {line}, so that it did nothing; "
         "write await before it"
     )
+
+
+class Alone(Probe):
+    def on_Happened(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+        self.publish_event("Told", payload, conversation_id)  # type: ignore[unused-coroutine]
+
+
+@asynchronous
+async def test_a_publish_in_a_plain_function_stops_the_start() -> None:
+    words = r"on_Happened\(\) calls self.publish_event\(…\) in line \d+ without await, so that it does nothing; "
+    words += r"write async def on_Happened\(\), and await self\.publish_event\(…\)"
+    with pytest.raises(LocalError, match=f"^Alone cannot run\n- {words}$"):
+        await Alone("amqp://127.0.0.1:1/", ["Happened"]).run()

@@ -104,8 +104,8 @@ def test_a_forgotten_await_fails_the_handler(method: Any, kept: bool) -> None:
 def test_all_that_was_forgotten_is_told() -> None:
     class Forgets(Forgetful):
         async def work(self, meta: dict[str, Any]) -> None:
-            self.publish_event("Told", 1, "c")  # type: ignore[unused-coroutine]
-            self.publish_event("Told", 2, "c")  # type: ignore[unused-coroutine]
+            _ = self.publish_event("Told", 1, "c")
+            _ = self.publish_event("Told", 2, "c")
 
     _, driver, _reports = started(Forgets)
     deliver(driver)
@@ -154,7 +154,7 @@ def test_a_plain_handler_may_return_what_is_to_be_awaited() -> None:
 def test_an_error_of_the_handler_comes_first() -> None:
     class Forgets(Forgetful):
         async def work(self, meta: dict[str, Any]) -> None:
-            self.publish_event("Told", 1, "c")  # type: ignore[unused-coroutine]
+            _ = self.publish_event("Told", 1, "c")
             raise LookupError("nothing there")
 
     _, driver, _reports = started(Forgets)

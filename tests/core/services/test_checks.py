@@ -291,13 +291,18 @@ def _publishes(self: Any, payload: Any, conversation_id: str, meta: Any) -> None
     self.publish_event("Told", payload, conversation_id)
 
 
-def test_a_plain_function_that_publishes_is_suspicious_where_methods_are_awaited() -> None:
-    text = (
-        "def on_Paid() uses publish_event(), which does nothing unless it is awaited; write async def on_Paid(), and "
-        "await self.publish_event(…)"
-    )
-    assert doubts("coroutines", {"on_Paid": _publishes}, event_routing_keys=["Paid"]) == [text]
+def test_a_publish_that_is_not_awaited_is_a_fault_where_methods_are_awaited() -> None:
+    """tests/core/services/test_unawaited.py has all that is found."""
+    (line,) = faults("coroutines", {"on_Paid": _publishes}, event_routing_keys=["Paid"])
+    assert line.startswith("on_Paid() calls self.publish_event(…) in line ")
     assert doubts("callbacks", {"on_Paid": _publishes}, event_routing_keys=["Paid"]) == []
+
+
+def test_a_plain_function_may_return_what_is_to_be_awaited() -> None:
+    def on_Paid(self: Any, payload: Any, conversation_id: str, meta: Any) -> Any:
+        return self.publish_event("Told", payload, conversation_id)
+
+    assert doubts("coroutines", {"on_Paid": on_Paid}, event_routing_keys=["Paid"]) == []
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
