@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis.internal.conjecture import engine, providers
+from hypothesis.internal.conjecture import engine
 
 from tests.differential.comparison import Rabbit, modelled_release
 from tests.support.rabbitmq import RabbitNode
@@ -33,7 +34,7 @@ def varied(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, so the sequences of a fixed seed depend on the tests that ran before. There is no public way to change that.
     If the names in hypothesis change, sequences vary less, and from run to run, and faults are reported later.
     """
-    private: Any = providers
+    private: Any = sys.modules.get("hypothesis.internal.conjecture.providers")  # old versions do not have it
     if hasattr(private, "CONSTANTS_CACHE") and hasattr(private, "Constants"):
         monkeypatch.setattr(private, "_get_local_constants", private.Constants, raising=False)
         monkeypatch.setattr(private, "CONSTANTS_CACHE", type(private.CONSTANTS_CACHE)(1024))

@@ -6,11 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from eda_tools.cli import signals
 from tests.adapters.aio.conftest import broker
 from tests.support.services import BrokerUnderTest
 from tests.tools.bench import Operator, operator
 
 __all__ = ["broker"]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tools that run in this process must not end it, and all tests with it, when a busy machine keeps it waiting."""
+    monkeypatch.setattr(signals, "GRACE", 3600.0)
 
 
 @pytest.fixture

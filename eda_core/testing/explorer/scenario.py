@@ -138,7 +138,8 @@ class Scenario:
     """Services, what they do, and how much may go wrong.
 
     Attributes:
-        services: one configuration for each worker.
+        services: one configuration for each worker. Workers never ask the broker for signs of life, whatever the
+            configuration says.
         inputs: messages that wait for the services at the start. The payload of each is its label.
         plans: by label. The handler of a message without a plan does nothing, and succeeds.
         outside: what the first service publishes or calls outside its handlers, in order.
@@ -203,11 +204,9 @@ def service(urls: tuple[str, ...] = ONE_URL, name: str = "svc", **settings: Any)
     """The configuration of a service that subscribes to the event ``In`` and the command ``<name>.Do``.
 
     Args:
-        settings: what else ``Config.make`` takes. By default ``prefetch`` is 2, ``stop_timeout`` 100 s, and the broker
-            is not asked for signs of life.
+        settings: what else ``Config.make`` takes. By default ``prefetch`` is 2 and ``stop_timeout`` 100 s.
     """
     known: dict[str, Any] = {"events": ("In",), "commands": (f"{name}.Do",), "prefetch": 2, "stop_timeout": 100.0}
-    known["probe_interval"] = 0
     return Config.make(urls, name, **{**known, **settings})
 
 

@@ -6,7 +6,7 @@ A fork shares nodes, machines and the broker with its original until one of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from eda_core.machine.aggregator import Aggregator
@@ -345,9 +345,11 @@ class State:
     _owns_broker: bool = True
 
     def __post_init__(self) -> None:
+        # A machine that asks a silent broker for signs of life does so for ever: no world would become quiet.
+        configs = [replace(each, probe_interval=0) for each in self.scenario.services]
         self.nodes = [
             Node(Machine(config, random=_half, token=f"t{index}", wall_offset=0.0), _batch(self.scenario))
-            for index, config in enumerate(self.scenario.services)
+            for index, config in enumerate(configs)
         ]
         self._nodes_owned = self._machines_owned = (1 << len(self.nodes)) - 1
 

@@ -29,6 +29,8 @@ from tests.support.signals import ENDING, inherited
 from tests.support.tools import EVENTAILS, Ran, on_terminal, run_here, watching
 
 Run = Callable[[argparse.Namespace, Output], Awaitable[int]]
+#: The time that users know. The fixture ``patience`` sets another one while a test runs.
+GRACE = ending.GRACE
 
 
 @pytest.fixture(autouse=True)
@@ -348,4 +350,4 @@ def test_what_is_ignored_stays_ignored_while_it_is_loaded_and_at_its_end(tmp_pat
 
 def test_the_docs_say_how_long_it_takes() -> None:
     docs = " ".join((ROOT / "docs" / "tools.rst").read_text("utf-8").split())
-    assert f"``--timeout`` and the first signal take up to {ending.GRACE:g} s longer" in docs
+    assert f"``--timeout`` and the first signal take up to {GRACE:g} s longer" in docs

@@ -11,6 +11,7 @@ from functools import cache
 
 import pytest
 
+from eda_core.machine.config import Config
 from eda_core.machine.policy import RetryPolicy
 from eda_core.testing.explorer import (
     Counterexample,
@@ -203,6 +204,13 @@ def test_a_violation_becomes_a_counterexample(monkeypatch: pytest.MonkeyPatch) -
         explore(Scenario("nothing", (service(),)))
     assert caught.value.rule == "I5"
     assert caught.value.steps == []
+
+
+def test_a_configuration_with_nothing_but_defaults_can_be_explored() -> None:
+    config = Config.make("amqp://a/", "shop", ["Started"])
+    found = explore(Scenario("defaults", (config,), (event("m", "Started"),), bounds={"drop": 1}), ENOUGH)
+    assert found.complete
+    assert found.states > 10
 
 
 def test_what_never_ends_is_found() -> None:
