@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from itertools import count
 from typing import Any
 
 from pamqp import base, body, frame, header, heartbeat
-from pamqp.commands import Basic, Channel, Confirm, Connection
+from pamqp.commands import Basic, Channel, Confirm, Connection, Exchange, Queue
 
 from eda_core import Ack, Address, Cancel, Connect, Consume, Declare, Nack, OpenChannel, Probe, Publish, PublishLog
 from eda_core.amqp import read_frame
 from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, login_refusal, reason
 
 FRAME_MAX = 131_072  # bytes
+#: What the broker sends about a channel, and the replies to the commands of a ``Declare``.
+DECLARED = (Exchange.DeclareOk, Queue.DeclareOk, Queue.BindOk, Basic.QosOk)
+ON_A_CHANNEL = (Channel.Close, Channel.OpenOk, Channel.FlowOk, *DECLARED)
 ABILITIES = "authentication_failure_close basic.nack connection.blocked consumer_cancel_notify publisher_confirms"
 
 
@@ -102,6 +106,7 @@ class CustomLink(Link):
     def __init__(self, asked: Connect, driver: Driver) -> None:
         super().__init__(asked, driver)
         self.wires: list[Wire] = []
+        self.names = {1: CONSUMING}  # of the consumer's channels
         self.task = asyncio.get_running_loop().create_task(self.run())
         self.task.add_done_callback(self.ended)
 
@@ -128,8 +133,11 @@ class CustomLink(Link):
             channel, method, *message = got
             if isinstance(method, Channel.Close):
                 wire.send(channel, Channel.CloseOk())
-            if isinstance(method, (Channel.Close, Channel.OpenOk, Channel.FlowOk)):
-                message = [CONSUMING if wire is self.consumer else PUBLISHING if channel == 1 else LOGGING]
+            if isinstance(method, Channel.CloseOk):
+                del self.names[channel]
+                continue
+            if isinstance(method, ON_A_CHANNEL):
+                message = [self.names[channel] if wire is self.consumer else PUBLISHING if channel == 1 else LOGGING]
             self.receive(method.name, method, *message)
 
     def ended(self, task: asyncio.Task[None]) -> None:
@@ -150,8 +158,17 @@ class CustomLink(Link):
     # Effects. What is written is sent in order.
 
     def declare(self, effect: Declare) -> None:
+        number = 1
+        if effect.channel != CONSUMING:
+            number = next(each for each in count(2) if each not in self.names)
+            self.names[number] = effect.channel
+            self.consumer.send(number, Channel.Open())
         for command in effect.commands:
-            self.consumer.send(1, command)
+            self.consumer.send(number, command)
+
+    def close_channel(self, channel: str) -> None:
+        number = next(number for number, name in self.names.items() if name == channel)
+        self.consumer.send(number, Channel.Close(200, "", 0, 0))
 
     def consume(self, effect: Consume) -> None:
         self.consumer.send(1, Basic.Consume(queue=effect.queue, consumer_tag=effect.consumer_tag))

@@ -12,7 +12,7 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
@@ -161,7 +161,8 @@ class AioLink(Link):
         self._timeout = driver.machine.config.close_timeout  # also for each command that is answered
         self._connections: list[Connection] = []
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
-        self._publishing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._declarers: dict[str, Channel] = {}
         self._abandoned = False
         with library_at_work():
             self._context = copy_context()
@@ -173,19 +174,27 @@ class AioLink(Link):
 
     def perform(self, effect: Effect) -> None:
         """Perform the effect after those before it. Never raises: a failure is reported to the machine."""
-        if isinstance(effect, (Publish, OpenChannel, Probe)):  # a blocked connection, or another wait, holds up none
-            step = self.actions[type(effect)](effect)
-            if step is None:
-                return
-            task = asyncio.create_task(step, context=self._context)
-            self._publishing.add(task)
-            task.add_done_callback(self._publishing.discard)
+        apart = isinstance(effect, Declare) and effect.channel != CONSUMING
+        if apart or isinstance(effect, (Publish, OpenChannel, Probe)):  # a blocked connection, or a wait, holds up none
+            self._begin(self._attempt(effect))
         elif isinstance(effect, Close) and not self.up:
             self.abandon()
         else:
             self._effects.put_nowait(effect)
             if isinstance(effect, Close):
                 self.task.get_loop().call_later(max(0.0, self._timeout - 2 * _GRACE), self.abandon)
+
+    def _begin(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(step, context=self._context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _attempt(self, effect: Effect) -> None:
+        try:
+            if (action := self.actions[type(effect)](effect)) is not None:
+                await action
+        except Exception as error:
+            self.report_failure(effect, error)
 
     def abandon(self) -> None:
         """Close by force."""
@@ -204,11 +213,7 @@ class AioLink(Link):
             await self._connect()
             self.report_open(self._publishes.server_properties)
             while not self._abandoned and not isinstance(effect := await self._effects.get(), Close):
-                try:
-                    if (action := self.actions[type(effect)](effect)) is not None:
-                        await action
-                except Exception as error:
-                    self.report_failure(effect, error)
+                await self._attempt(effect)
             if not self._abandoned:
                 await self._leave()
                 self._end = "closed"
@@ -219,7 +224,7 @@ class AioLink(Link):
             self._end = why or reason(error)
         self._abandoned = True
         self.closing = True
-        for task in self._publishing:
+        for task in self._tasks:
             task.cancel()
         await asyncio.gather(*map(_drop, self._connections))
 
@@ -229,7 +234,7 @@ class AioLink(Link):
             self._ssl = await asyncio.to_thread(address.tls_context, self._ssl, create_default_context)
         consuming, publishing = await self._connection(self.asked.user_timeout), await self._connection(0)
         self._consumes, self._publishes = consuming, publishing
-        self._consumer = await self._channel(consuming, CONSUMING)
+        self._consumer = self._declarers[CONSUMING] = await self._channel(consuming, CONSUMING)
         self._consumer.on_consumer_cancel_callbacks.add(self.hear)
         self._publisher = await self._channel(publishing, PUBLISHING)
         self._logger = await self._channel(publishing, LOGGING)
@@ -257,10 +262,10 @@ class AioLink(Link):
             self.abandon()
 
     def _on_channel_closed(self, name: str, closing: asyncio.Future[Any]) -> None:
-        error = None if closing.cancelled() else closing.exception()
-        if not self.closing and isinstance(error, Exception):
-            while name == CONSUMING and self.up and not self._consumer.rpc_frames.empty():  # what came before
-                self.hear(self._consumer.rpc_frames.get_nowait())
+        error, declarer = None if closing.cancelled() else closing.exception(), self._declarers.get(name)
+        if not self.closing and isinstance(error, Exception) and (declarer or name in (PUBLISHING, LOGGING)):
+            while declarer and self.up and not declarer.rpc_frames.empty():  # what came before
+                self.hear(declarer.rpc_frames.get_nowait(), name)
             self.report_channel_closed(name, reason(error))
 
     async def _leave(self) -> None:
@@ -272,15 +277,20 @@ class AioLink(Link):
     # Effects
 
     async def declare(self, effect: Declare) -> None:
-        await self._consumer.create_task(self._declare(effect))  # the channel ends it with its reason
+        if (name := effect.channel) not in self._declarers:
+            self._declarers[name] = await self._channel(self._consumes, name)
+        channel = self._declarers[name]
+        await channel.create_task(self._declare(channel, effect))  # the channel ends it with its reason
 
-    async def _declare(self, effect: Declare) -> None:
+    async def _declare(self, channel: Channel, effect: Declare) -> None:
         """Do what aiormq's ``rpc`` does, for all commands at once."""
-        channel = self._consumer
         async with channel.lock:
             await channel.write_queue.put(ChannelFrame.marshall(channel.number, effect.commands))
             for _ in effect.commands:
-                self.hear(await channel.rpc_frames.get())
+                self.hear(await channel.rpc_frames.get(), effect.channel)
+
+    def close_channel(self, channel: str) -> None:
+        self._begin(self._declarers.pop(channel).close())
 
     async def consume(self, effect: Consume) -> None:
         tag = effect.consumer_tag
@@ -293,11 +303,7 @@ class AioLink(Link):
         await self._consumer.basic_cancel(effect.consumer_tag, timeout=self._timeout)
 
     async def open_channel(self, effect: OpenChannel) -> None:
-        try:
-            channel = await self._channel(self._publishes, effect.channel)
-        except Exception as error:
-            self.report_failure(effect, error)
-            return
+        channel = await self._channel(self._publishes, effect.channel)
         if effect.channel == PUBLISHING:
             self._publisher = channel
         else:

@@ -228,7 +228,7 @@ class KombuLink(Link):
             self.flush()
             reply: Any = INDEX_MAPPING[command.index + 1]  # it has the number after its command's
             arguments = self._logs.wait(divmod(reply.index, 1 << 16), returns_tuple=True)
-            self.receive(reply.name, reply(*arguments))
+            self.receive(reply.name, reply(*arguments), effect.channel)
         self._connection.on_channel_closed = self._on_channel_closed
 
     def open_channel(self, effect: OpenChannel) -> None:

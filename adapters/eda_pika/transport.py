@@ -42,6 +42,7 @@ class PikaLink(Link):
         super().__init__(asked, driver)
         self._loop, self._context, self._forget = loop, context, forget
         self._connections: list[Connection] = []
+        self._declarers: dict[str, Any] = {}
         # Not at once: the driver does not know this link yet.
         loop.add_callback_threadsafe(partial(self._follow, self._opening(), self._opened))
 
@@ -78,7 +79,7 @@ class PikaLink(Link):
         self._publishes = yield partial(self._connect, 0)
         self._consumer = yield partial(self._channel, consuming, CONSUMING)
         self._consumer.add_on_cancel_callback(self._on_frame)
-        self._consumer.add_callback(self._on_reply, _REPLIES, one_shot=False)
+        self._hear_replies(self._consumer, CONSUMING)
         yield from self._opening_channel(PUBLISHING)
         yield from self._opening_channel(LOGGING)
         self._publishes.add_on_connection_blocked_callback(lambda _, frame: self._on_frame(frame))
@@ -92,6 +93,9 @@ class PikaLink(Link):
         self._publisher = channel
         channel.add_on_return_callback(self._on_message)
         yield partial(channel.confirm_delivery, self._on_frame)
+
+    def _hear_replies(self, channel: Any, name: str) -> None:
+        channel.add_callback(lambda frame: self._on_reply(frame, name), _REPLIES, one_shot=False)
 
     def _follow(
         self, steps: Generator[Callable[[Callable[..., None]], Any], Any, None], then: Callable[[], None]
@@ -142,12 +146,23 @@ class PikaLink(Link):
     # Effects
 
     def declare(self, effect: Declare) -> None:
-        for command in effect.commands:  # not by _rpc, which sends each one when the one before is answered
-            self._consumer._send_method(_SPEC.methods[command.index]().decode(command.marshal()))
+        if effect.channel == CONSUMING:
+            _send(self._consumer, effect)
+        else:
+            self._follow(self._declaring(effect), lambda: None)
 
-    def _on_reply(self, frame: Any) -> None:
+    def _declaring(self, effect: Declare) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
+        name = effect.channel
+        channel = self._declarers[name] = yield partial(self._channel, self._consumer.connection, name)
+        self._hear_replies(channel, name)
+        _send(channel, effect)
+
+    def close_channel(self, channel: str) -> None:
+        self._declarers.pop(channel).close()
+
+    def _on_reply(self, frame: Any, channel: str) -> None:
         kind: Any = commands.INDEX_MAPPING[frame.method.INDEX]
-        self.receive(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)))
+        self.receive(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)), channel)
 
     def consume(self, effect: Consume) -> None:
         tag, then = effect.consumer_tag, self._answer_to(effect)
@@ -199,3 +214,8 @@ class PikaLink(Link):
         late = partial(self._loop.add_callback_threadsafe, look)
         self._loop.call_later(self.machine.config.close_timeout, late)
         return lambda _: awaited.clear()
+
+
+def _send(channel: Any, effect: Declare) -> None:
+    for command in effect.commands:  # not by _rpc, which sends each one when the one before is answered
+        channel._send_method(_SPEC.methods[command.index]().decode(command.marshal()))

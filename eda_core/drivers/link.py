@@ -16,6 +16,7 @@ from eda_core.amqp.reading import named
 from eda_core.drivers.base import Driver
 from eda_core.machine.effects import (
     CONSUMING,
+    LOGGING,
     PUBLISHING,
     Ack,
     Cancel,
@@ -71,9 +72,8 @@ class Link:
             Publish: self.publish,
             PublishLog: self._log_unless_congested,
         }
-        #: The commands of the last ``Declare``, and the replies to them that have come.
-        self._declared: tuple[base.Frame, ...] = ()
-        self._replies: list[base.Frame] = []
+        #: The commands of the last ``Declare`` on each channel, and the replies to them that have come.
+        self._declared: dict[str, tuple[tuple[base.Frame, ...], list[base.Frame]]] = {}
         #: What :meth:`traffic` returned at the last ``Probe``, by channel, until the broker has answered.
         self._probed: dict[str, tuple[int, int]] = {}
 
@@ -84,11 +84,16 @@ class Link:
         raise NotImplementedError
 
     def declare(self, effect: Declare) -> Any:
-        """Send the commands of the effect on the consuming channel, in order, and pass each reply to :meth:`receive`.
+        """Send the commands of the effect on its channel, in order, and pass each reply to :meth:`receive`.
 
         Send all of them before the first reply comes: a service may have thousands of names, and a round trip for each
-        would take too long. The broker replies in order.
+        would take too long. The broker replies in order. If the channel is not ``CONSUMING``, open it first, on the
+        connection for consuming; :meth:`close_channel` comes when all replies have come.
         """
+        raise NotImplementedError
+
+    def close_channel(self, channel: str) -> Any:
+        """Send ``Channel.Close`` on a channel that was opened for a ``Declare``. Nobody waits for the reply."""
         raise NotImplementedError
 
     def consume(self, effect: Consume) -> Any:
@@ -158,10 +163,11 @@ class Link:
         """Tell the machine that the broker has closed a channel, and, if it refused a declaration, which one.
 
         Args:
-            channel: ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+            channel: ``CONSUMING``, ``PUBLISHING``, ``LOGGING``, or that of a ``Declare``.
             why: the broker's reason.
         """
-        open_ = self._declared[len(self._replies) :] if channel == CONSUMING else ()
+        commands, replies = self._declared.get(channel, ((), []))
+        open_ = commands[len(replies) :]
         if open_:
             why, refused = f"{why}, in answer to {_shown(open_[0])}", open_[0]
             self.tell(self.machine.channel_closed, why, channel=channel, declaration=refused)
@@ -196,8 +202,9 @@ class Link:
                 command of ``Declare`` must be pamqp's.
             content: if a message comes with the method, its properties (pamqp's, or an object with the same
                 attributes; :class:`eda_core.messages.Unreadable` if they cannot be read) and its body. With
-                ``Channel.Close``, ``Channel.OpenOk`` and ``Channel.FlowOk`` comes the name of the channel:
-                ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+                ``Channel.Close``, ``Channel.OpenOk``, ``Channel.FlowOk`` and the replies to the commands of a
+                ``Declare`` comes the name of the channel: ``CONSUMING``, ``PUBLISHING``, ``LOGGING``, or that of the
+                ``Declare``.
 
         Raises:
             ValueError: no broker sends this method to a link that is open.
@@ -227,13 +234,20 @@ class Link:
         self.tell(self.machine.alive, channel=channel)
 
     def _begin_to_declare(self, effect: Declare) -> Any:
-        self._replies, self._declared = [], effect.commands
+        self._declared[effect.channel] = effect.commands, []
         return self.declare(effect)
 
-    def _collect_reply(self, reply: base.Frame) -> None:
-        self._replies.append(reply)
-        if len(self._replies) == len(self._declared):
-            self.tell(self.machine.declared, self._replies)
+    def _collect_reply(self, reply: base.Frame, channel: str = CONSUMING) -> None:
+        commands, replies = self._declared[channel]
+        replies.append(reply)
+        if len(replies) < len(commands):
+            return
+        if channel == CONSUMING:
+            self.tell(self.machine.declared, replies)
+        else:
+            del self._declared[channel]
+            self.close_channel(channel)
+            self.tell(self.machine.declared, replies, channel=channel)
 
 
 def _shown(declaration: base.Frame) -> str:
@@ -276,11 +290,11 @@ MEANINGS: Final[dict[str, Callable[..., None]]] = {
     "Basic.Nack": lambda link, it: link.tell(link.machine.refused, it.delivery_tag, multiple=it.multiple),
     "Basic.Cancel": lambda link, it: link.tell(link.machine.consumer_cancelled, _text(it.consumer_tag)),
     "Channel.Close": lambda link, it, channel: link.report_channel_closed(channel, _text(it.reply_text)),
-    "Channel.OpenOk": lambda link, it, channel: None if channel == PUBLISHING else link.report_channel_open(channel),
+    "Channel.OpenOk": lambda link, it, channel: link.report_channel_open(channel) if channel == LOGGING else None,
     "Channel.FlowOk": lambda link, it, channel: link._report_alive(channel),
     "Confirm.SelectOk": lambda link, it: link.report_channel_open(PUBLISHING),
     "Connection.Blocked": lambda link, it: link.tell(link.machine.blocked, _text(it.reason)),
     "Connection.Unblocked": lambda link, it: link.tell(link.machine.unblocked),
     **dict.fromkeys(("Exchange.DeclareOk", "Queue.DeclareOk", "Queue.BindOk", "Basic.QosOk"), Link._collect_reply),
-    **dict.fromkeys(("Basic.ConsumeOk", "Basic.CancelOk"), lambda link, it: None),
+    **dict.fromkeys(("Basic.ConsumeOk", "Basic.CancelOk"), lambda link, it, *channel: None),
 }

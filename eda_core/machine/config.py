@@ -44,7 +44,7 @@ class Config:
         retry_delay: the time until a publish that the broker refused is sent again, seconds.
         blocked_timeout: how long a resource alarm may last before another broker is tried, seconds.
         connect_timeout: the time from the start of connecting until the broker has answered the first declarations,
-            and then for each further 500 of them, seconds.
+            and then for the next ones each time, seconds.
         confirm_timeout: how long a publish may wait for its confirm before the link is closed, seconds. The time of a
             resource alarm does not count.
         stop_timeout: how long a stop may take before unfinished messages are left to other workers, seconds.

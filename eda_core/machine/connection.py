@@ -7,7 +7,8 @@ This module knows nothing of messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from pamqp import base
@@ -43,6 +44,11 @@ from eda_core.urls import redact
 
 #: How many commands a ``Declare`` has at most. Its replies show that the broker gets on with many declarations.
 PORTION: Final = 500
+#: On how many channels a service binds that has more names than a portion. The broker waits for its disk after each
+#: binding, but it does so once for the bindings of several channels.
+CHANNELS: Final = 16
+#: How many commands a ``Declare`` has at most then.
+SHARE: Final = 250
 
 # What has happened in an input
 OPENED: Final = "opened"  # the link is open
@@ -67,8 +73,9 @@ class Connection:
     """
 
     __slots__ = (
-        *"_added _adding _adding_due _blocked _config _consuming _due _failures _given _learned _next_url".split(),
-        *"_open_since _random _refused_urls _reopening _replies _rest _silent_urls _wanted _was_open".split(),
+        *"_added _adding _adding_due _blocked _channels _config _consuming _due _failures _given _learned".split(),
+        *"_next_url _open_since _portions _random _refused_urls _reopening _replies _silent_urls _waiting".split(),
+        *"_wanted _was_open _widens".split(),
         *"consuming epoch error lost_at progress publishing queues state stop_due".split(),
     )
 
@@ -89,9 +96,14 @@ class Connection:
         self._consuming: list[str] = []
         #: The queues of the ``Declare`` that waits for its replies.
         self._added: tuple[Subscription, ...] = ()
-        #: The commands that follow in later ``Declare`` effects of this step, and the replies to the earlier ones.
-        self._rest: tuple[base.Frame, ...] = ()
+        #: The channel and the commands of each later ``Declare`` of this step, and the replies to the earlier ones.
+        self._portions: deque[tuple[str, tuple[base.Frame, ...]]] = deque()
         self._replies: tuple[base.Frame, ...] = ()
+        #: The channels whose ``Declare`` is not answered.
+        self._waiting: set[str] = set()
+        #: On how many channels a service with many names binds, and whether it tries more on the next link.
+        self._channels = CHANNELS
+        self._widens = True
         #: The state of adding a queue to the open link, and when the replies to its ``Declare`` are overdue.
         self._adding: str = link.NOTHING
         self._adding_due: float | None = None
@@ -128,7 +140,9 @@ class Connection:
             first = declarations(self._added, self._config.retry.delays, queue_arguments(self._config))
             self._declare(self._given.applied(first), effects)
 
-    def declared(self, replies: Sequence[base.Frame], now: float, effects: list[Effect]) -> str | None:
+    def declared(
+        self, replies: Sequence[base.Frame], now: float, effects: list[Effect], channel: str = CONSUMING
+    ) -> str | None:
         """Go on after the replies to a ``Declare``. Raises ``StateError`` if there was none.
 
         The replies show that the broker gets on, so the next ones have the whole time again.
@@ -136,9 +150,10 @@ class Connection:
         serving = self.state in link.SERVING
         due = now + self._config.connect_timeout
         replies = self._replies = (*self._replies, *replies)
-        if self._rest:
+        self._waiting.discard(channel)
+        if self._portions or self._waiting:
             self._renew(due)
-            self._declare(self._rest, effects)
+            self._send_portions(effects)
             return None
         self._replies = ()
         if serving:
@@ -153,6 +168,8 @@ class Connection:
             return ADDED
         if self.state is not link.OPEN:  # it is being closed
             return None
+        if self._widens:
+            self._channels = CHANNELS
         self._open_since = now
         self._was_open = True
         self.progress = False
@@ -172,6 +189,9 @@ class Connection:
         self._go(link.DOWN)
         if self.state is before:
             return None
+        if self._waiting - {CONSUMING}:  # perhaps the user or the connection may not have so many channels
+            self._channels, self._learned = 1, True
+            self._widens = "channels" not in reason.lower()
         reason = redact(reason)
         url = self._next_url
         if self._open_since is None:
@@ -234,8 +254,7 @@ class Connection:
         if self.state is link.STOPPED:
             return self._end()
         self._due = now + self._config.close_timeout
-        self._rest = self._replies = ()
-        self._adding, self._adding_due = link.step(link.ADDING, self._adding, link.GONE), None
+        self._forget_declarations()
         return CLOSING
 
     # Queues
@@ -337,13 +356,33 @@ class Connection:
         if queues is None:
             return self.give_up("the broker did not name the queues it declared", now, effects)
         self.queues = {**self.queues, **queues}
-        self._declare(bindings(self._added, queues, self._config.prefetch), effects)
+        commands = bindings(self._added, queues, self._config.prefetch)
+        if len(commands) > PORTION and self._channels > 1:
+            self._spread(commands, effects)
+        else:
+            self._declare(commands, effects)
         return None
 
     def _declare(self, commands: tuple[base.Frame, ...], effects: list[Effect]) -> None:
-        """Send the first of these commands, and keep the others for later."""
-        self._rest = commands[PORTION:]
-        effects.append(Declare(self.epoch, commands[:PORTION]))
+        """Send these commands one portion after the other on the channel for consuming."""
+        self._portions.extend((CONSUMING, portion) for portion in _portions(commands, PORTION))
+        self._send_portions(effects)
+
+    def _spread(self, commands: tuple[base.Frame, ...], effects: list[Effect]) -> None:
+        """Send these commands on several channels at a time, and the last one on the channel for consuming."""
+        *bound, qos = commands
+        size = min(SHARE, -(-len(bound) // self._channels))
+        shares = enumerate(_portions(tuple(bound), size), 1)
+        self._portions.append((CONSUMING, (qos,)))
+        self._portions.extend((f"binding {number}", share) for number, share in shares)
+        self._send_portions(effects)
+
+    def _send_portions(self, effects: list[Effect]) -> None:
+        """Send the next portions: one at a time on each channel."""
+        while self._portions and len(self._waiting) < self._channels and self._portions[0][0] not in self._waiting:
+            channel, commands = self._portions.popleft()
+            self._waiting.add(channel)
+            effects.append(Declare(self.epoch, commands, channel))
 
     def _renew(self, due: float) -> None:
         """Let the replies to the next ``Declare`` be overdue at ``due``, in monotonic seconds."""
@@ -387,7 +426,12 @@ class Connection:
         self._consuming.clear()
         self.queues = {}
         self._added = ()
-        self._rest = self._replies = ()
+        self._forget_declarations()
+
+    def _forget_declarations(self) -> None:
+        self._portions.clear()
+        self._waiting.clear()
+        self._replies = ()
         self._adding, self._adding_due = link.step(link.ADDING, self._adding, link.GONE), None
 
     def _end(self) -> str:
@@ -406,3 +450,7 @@ class Connection:
                 self._failures = 0
         self._failures += 1
         return policy.delay(self._failures, len(self._config.urls), self._random)
+
+
+def _portions(commands: tuple[base.Frame, ...], size: int) -> Iterator[tuple[base.Frame, ...]]:
+    return (commands[at : at + size] for at in range(0, len(commands), size))

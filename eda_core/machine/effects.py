@@ -57,15 +57,30 @@ class Connect:
         return f"Connect(epoch={self.epoch}, url={shortened(redact(self.url))!r})"
 
 
+#: The channel of a link to declare, to consume and to acknowledge.
+CONSUMING: Final = "consuming"
+#: The channel of a link to publish with confirms.
+PUBLISHING: Final = "publishing"
+#: The channel of a link to publish logs.
+LOGGING: Final = "logging"
+
+
 @dataclass(frozen=True, slots=True)
 class Declare:
-    """Send AMQP methods on the consuming channel, in order. When the broker has answered all, report ``declared``."""
+    """Send AMQP methods on one channel, in order. When the broker has answered all, report ``declared``.
+
+    Attributes:
+        channel: ``CONSUMING``, or another name. That is the name of a channel for these commands alone: open it on the
+            connection for consuming, and close it when the broker has answered all. There may be several at a time.
+    """
 
     epoch: Epoch
     commands: tuple[base.Frame, ...]
+    channel: str = CONSUMING
 
     def __repr__(self) -> str:
-        return f"Declare(epoch={self.epoch}, {shortened(', '.join(command.name for command in self.commands))})"
+        shown = shortened(", ".join(command.name for command in self.commands))
+        return f"Declare(epoch={self.epoch}, {shown}{_on(self.channel)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +101,6 @@ class Cancel:
 
     epoch: Epoch
     consumer_tag: str
-
-
-#: The channel of a link to declare, to consume and to acknowledge.
-CONSUMING: Final = "consuming"
-#: The channel of a link to publish with confirms.
-PUBLISHING: Final = "publishing"
-#: The channel of a link to publish logs.
-LOGGING: Final = "logging"
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +336,10 @@ class Stopped:
 
     def __repr__(self) -> str:
         return f"Stopped({_because(self.error)[2:]})"
+
+
+def _on(channel: str) -> str:
+    return "" if channel == CONSUMING else f", channel={channel!r}"
 
 
 def _because(error: str | None) -> str:

@@ -212,15 +212,20 @@ class Machine:
             self._connection.link_up(effects)
         return effects
 
-    def declared(self, epoch: Epoch, replies: Sequence[base.Frame], now: float) -> list[Effect]:
+    def declared(
+        self, epoch: Epoch, replies: Sequence[base.Frame], now: float, *, channel: str = CONSUMING
+    ) -> list[Effect]:
         """Report the broker's replies to the commands of a ``Declare``, in order.
+
+        Args:
+            channel: that of the ``Declare``.
 
         Raises:
             StateError: there was no ``Declare``.
         """
         effects: list[Effect] = []
         if not self._is_stale(epoch):
-            self._follow(self._connection.declared(replies, now, effects), now, effects)
+            self._follow(self._connection.declared(replies, now, effects, channel), now, effects)
         return effects
 
     def link_down(self, epoch: Epoch, reason: str, now: float, *, refused: str = "") -> list[Effect]:
@@ -258,7 +263,7 @@ class Machine:
 
         Args:
             reason: what the broker says, such as "ACCESS_REFUSED - access to topic …".
-            channel: ``CONSUMING``, ``PUBLISHING`` or ``LOGGING``.
+            channel: ``CONSUMING``, ``PUBLISHING``, ``LOGGING``, or that of a ``Declare``.
             declaration: the command of a ``Declare`` that the broker has refused, if it did so for that.
         """
         if self._is_stale(epoch):

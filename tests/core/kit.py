@@ -183,7 +183,7 @@ class Bench:
         return only(Declare, self.did(self.machine.link_up(self.epoch, self.now)))
 
     def declared(self, declare: Declare) -> list[Effect]:
-        return self.did(self.machine.declared(self.epoch, replies(declare), self.now))
+        return self.did(self.machine.declared(self.epoch, replies(declare), self.now, channel=declare.channel))
 
     def open(self) -> list[Effect]:
         """Open the link, and return the effects of the last step."""

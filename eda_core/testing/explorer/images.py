@@ -187,7 +187,7 @@ def _link(link: SimulatedLink, age: int, connection: int | None, order: dict[int
 def _to_the_consuming_channel(item: tuple[Any, ...], newest: int) -> Hashable:
     kind, content = item
     if kind == "declare":
-        return (kind, len(content))
+        return (kind, content.channel, len(content.commands))
     if kind == "consume":
         return (kind, content.consumer_tag, neutral(content.queue))
     if kind == "cancel":
@@ -206,7 +206,7 @@ def _to_the_publishing_channel(item: tuple[Any, ...], last: int) -> Hashable:
 
 def _from_the_consuming_channel(item: tuple[Any, ...], newest: int) -> Hashable:
     if item[0] != "deliver":
-        return (item[0], item[1] if item[0] == "cancelled" else len(item[1]))
+        return (item[0], item[1] if item[0] == "cancelled" else (len(item[1]), *item[2:]))
     _, tag, redelivered, exchange, _key, properties, body = item
     return (newest - tag, redelivered, exchange, label_of(body), (properties.headers or {}).get("attempt"))
 

@@ -206,7 +206,7 @@ class Machines:
         node.links[effect.epoch] = SimulatedLink(effect.epoch)
 
     def _on_declare(self, index: int, node: Node, effect: fx.Declare) -> None:
-        node.link(effect.epoch).send(CONSUMING, ("declare", effect.commands))
+        node.link(effect.epoch).send(CONSUMING, ("declare", effect))
 
     def _on_consume(self, index: int, node: Node, effect: fx.Consume) -> None:
         method = commands.Basic.Consume(queue=effect.queue, consumer_tag=effect.consumer_tag)

@@ -163,12 +163,13 @@ class Network:
         broker, connection, number = state.own_broker(), ConnectionId(link.connection), NUMBER[channel]
         if kind == "declare":
             replies = []
-            for method in content[0]:
+            declare = content[0]
+            for method in declare.commands:
                 for out in broker.receive(connection, number, method, now=state.now):
                     if isinstance(out.method, commands.Channel.Close):
                         self.route([out])
                     replies.append(out.method)
-            link.answer(CONSUMING, ("declared", tuple(replies)))
+            link.answer(CONSUMING, ("declared", tuple(replies), declare.channel))
         elif kind == "open channel":
             for opening in (commands.Channel.Open(), commands.Confirm.Select()):
                 broker.receive(connection, number, opening, now=state.now)
@@ -238,9 +239,11 @@ class Network:
         self._machines.tell(index, "delivered", epoch, *content)
         self._judge.result(node, label, results_dropped(node.machine) - before, expected)
 
-    def _tell_declared(self, index: int, node: Node, link: SimulatedLink, replies: tuple[Any, ...]) -> None:
+    def _tell_declared(
+        self, index: int, node: Node, link: SimulatedLink, replies: tuple[Any, ...], channel: str
+    ) -> None:
         before = node.machine.state
-        self._machines.tell(index, "declared", link.epoch, replies)
+        self._machines.tell(index, "declared", link.epoch, replies, channel=channel)
         if before not in life.SERVING and node.machine.state in life.SERVING:
             node.opened, node.silent = True, node.silent - {node.url}
         if before is not life.OPEN and node.machine.state is life.OPEN:

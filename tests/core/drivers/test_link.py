@@ -73,6 +73,9 @@ class Willing(Link):
     def close(self) -> None:
         self.done.append("close")
 
+    def close_channel(self, channel: str) -> None:
+        self.done.append(f"close {channel}")
+
     def congested(self) -> bool:
         return self.full
 
@@ -194,10 +197,11 @@ def test_a_channel_that_is_closed_or_open_is_an_input_with_its_name(channel: str
     assert told == [("channel_closed", EPOCH, "NOT_FOUND", named)]
     told.clear()
     link.receive("Channel.OpenOk", Channel.OpenOk(), channel)
-    if channel == PUBLISHING:  # it is open for publishing when its confirms are on
+    if channel != LOGGING:
         assert told == []
+    if channel == PUBLISHING:  # it is open for publishing when its confirms are on
         link.receive("Confirm.SelectOk", Confirm.SelectOk())
-    assert told == [("channel_opened", EPOCH, named)]
+    assert told == ([] if channel == CONSUMING else [("channel_opened", EPOCH, named)])
 
 
 @pytest.mark.parametrize("channel", [CONSUMING, PUBLISHING])
@@ -274,6 +278,27 @@ def test_the_replies_to_a_declare_are_one_input_each_time() -> None:
             assert told == []
             link.receive(reply.name, reply)
         assert told.pop() == ("declared", EPOCH, replies)
+
+
+def test_a_channel_for_one_declare_is_closed_when_all_its_replies_have_come() -> None:
+    link, told = willing()
+    link.up = True
+    bind = Queue.Bind(queue="q", exchange="events", routing_key="Told")
+    for channel in ("binding 1", "binding 2"):
+        link.perform(Declare(EPOCH, (bind, bind), channel))
+    link.done.clear()
+    for channel in ("binding 2", "binding 1", "binding 2"):
+        assert told == [] == link.done
+        link.receive("Queue.BindOk", Queue.BindOk(), channel)
+    assert link.done == ["close binding 2"]
+    assert [(name, epoch, len(replies), named) for name, epoch, replies, named in told] == [
+        ("declared", EPOCH, 2, ("channel", "binding 2"))
+    ]
+    link.receive("Channel.OpenOk", Channel.OpenOk(), "binding 1")  # says nothing of the channel for publishing
+    link.report_channel_closed("binding 1", "gone")
+    named = ("channel", "binding 1"), ("declaration", bind)
+    shown = "gone, in answer to Queue.Bind(queue='q', exchange='events', routing_key='Told')"
+    assert told[1:] == [("channel_closed", EPOCH, shown, *named)]
 
 
 @pytest.mark.parametrize(
