@@ -7,7 +7,11 @@ and makes inputs of what they receive. ``custom_service.py`` runs user code; doc
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
+import threading
+from concurrent.futures import Future
 from itertools import count
 from typing import Any
 
@@ -16,12 +20,13 @@ from pamqp.commands import Basic, Channel, Confirm, Connection, Exchange, Queue
 
 from eda_core import Ack, Address, Cancel, Connect, Consume, Declare, Nack, OpenChannel, Probe, Publish, PublishLog
 from eda_core.amqp import read_frame
-from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, login_refusal, reason
+from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, LookUps, login_refusal, reason
 
 FRAME_MAX = 131_072  # bytes
 #: What the broker sends about a channel, and the replies to the commands of a ``Declare``.
 DECLARED = (Exchange.DeclareOk, Queue.DeclareOk, Queue.BindOk, Basic.QosOk)
 ON_A_CHANNEL = (Channel.Close, Channel.OpenOk, Channel.FlowOk, *DECLARED)
+LOOK_UPS = LookUps(socket, threading.Thread, Future, os.getpid)  # asyncio would wait for a hung resolver at the end
 ABILITIES = "authentication_failure_close basic.nack connection.blocked consumer_cancel_notify publisher_confirms"
 
 
@@ -120,8 +125,11 @@ class CustomLink(Link):
 
     async def connect(self, channels: int) -> Wire:
         address = Address.of(self.asked.url)
-        context = address.tls_context(None, ssl.create_default_context)
-        wire = Wire(*await asyncio.open_connection(address.host, address.port, ssl=context))
+        options = self.socket_options(socket, CONSUMING if channels == 1 else PUBLISHING)
+        tls, connect = address.tls_context(None, ssl.create_default_context), asyncio.get_running_loop().sock_connect
+        sock = await LOOK_UPS.connect(address.host, address.port, options, connect, asyncio.wrap_future)
+        secured = {"ssl": tls, "server_hostname": address.host} if tls else {}
+        wire = Wire(*await asyncio.open_connection(sock=sock, **secured))
         self.wires.append(wire)
         await wire.handshake(self.asked)
         for channel in range(1, channels + 1):

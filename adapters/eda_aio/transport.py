@@ -12,7 +12,7 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
@@ -34,7 +34,6 @@ from eda_aio.connection import AmqpConnection, refusal
 from eda_core import (
     Ack,
     Cancel,
-    Close,
     Connect,
     Consume,
     Declare,
@@ -50,50 +49,33 @@ from eda_core.urls import Address
 
 #: Seconds for a connection to close in good order once the link is lost.
 _GRACE = 0.5
-#: The socket option, where there is one.
-_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 _LOOK_UPS = LookUps(socket, threading.Thread, Future, os.getpid)
+_NONE: Mapping[str, int] = {}
 
 
 class _Transports(TransportFactory):
     """Opens transports, and keeps the last one, which aiormq does not give out.
 
     Args:
-        user_timeout: of ``Connect``; 0 on a connection for publishing.
+        socket_options: see :meth:`Link.socket_options`.
     """
 
     last: asyncio.WriteTransport
 
-    def __init__(self, user_timeout: int) -> None:
-        self._user_timeout = user_timeout
+    def __init__(self, socket_options: Mapping[str, int]) -> None:
+        self._socket_options = socket_options
 
     async def create(self, url: Any, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         tls: dict[str, Any] = {}
         if url.scheme == "amqps":
             tls = {"ssl": await options["ssl_context_provider"].get_context(), "server_hostname": url.host}
-        failure = None
         try:
             # Not by asyncio: the end of the program would wait for its threads, and a hung resolver would keep them.
-            for address in await asyncio.wrap_future(_LOOK_UPS.begin(url.host, url.port)):
-                try:
-                    return await self._open(address, tls)
-                except OSError as error:
-                    failure = failure or error
-        except OSError as error:
-            failure = error
-        raise AMQPConnectionError(*failure.args if failure else ("the host has no address",)) from failure
-
-    async def _open(self, address: Any, tls: dict[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        sock = socket.socket(*address[:3])  # family, type, protocol
-        try:
-            sock.setblocking(False)
-            if _USER_TIMEOUT is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, self._user_timeout)
-            await asyncio.get_running_loop().sock_connect(sock, address[4])
+            connect = asyncio.get_running_loop().sock_connect
+            sock = await _LOOK_UPS.connect(url.host, url.port, self._socket_options, connect, asyncio.wrap_future)
             reader, writer = await asyncio.open_connection(sock=sock, **tls)
-        except BaseException:
-            sock.close()
-            raise
+        except OSError as error:
+            raise AMQPConnectionError(*error.args) from error
         self.last = writer.transport
         return reader, writer
 
@@ -127,8 +109,10 @@ class Connection(AmqpConnection):
 
     HEARTBEAT_GRACE_MULTIPLIER: int = 2  # aiormq waits for a silent peer three times the heartbeat, others twice
 
-    def __init__(self, url: str, context: SSLContext | None, link: AioLink, user_timeout: int = 0) -> None:
-        self._transports = _Transports(user_timeout)
+    def __init__(
+        self, url: str, context: SSLContext | None, link: AioLink, socket_options: Mapping[str, int] = _NONE
+    ) -> None:
+        self._transports = _Transports(socket_options)
         super().__init__(url, context=context, transport_factory=self._transports)
         self.link = link
         self.write_queue: asyncio.Queue[Any] = _Frames(self.FRAME_BUFFER_SIZE)
@@ -160,7 +144,7 @@ class AioLink(Link):
         self._ssl = ssl
         self._timeout = driver.machine.config.close_timeout  # also for each command that is answered
         self._connections: list[Connection] = []
-        self._effects: asyncio.Queue[Effect] = asyncio.Queue()
+        self._effects: asyncio.Queue[Effect | None] = asyncio.Queue()  # None at the end
         self._tasks: set[asyncio.Task[None]] = set()
         self._declarers: dict[str, Channel] = {}
         self._abandoned = False
@@ -172,17 +156,24 @@ class AioLink(Link):
         # A callback does this, and not the end of the task: a task that is cancelled at once does not run at all.
         self.task.add_done_callback(lambda _: self.tell(self.machine.link_down, self._end, refused=self._refused))
 
-    def perform(self, effect: Effect) -> None:
-        """Perform the effect after those before it. Never raises: a failure is reported to the machine."""
+    def begin(self, effect: Effect) -> None:
+        """Perform the effect after those before it, unless it need not wait for them."""
         apart = isinstance(effect, Declare) and effect.channel != CONSUMING
-        if apart or isinstance(effect, (Publish, OpenChannel, Probe)):  # a blocked connection, or a wait, holds up none
+        if isinstance(effect, Publish):
+            self._begin(self.publish(effect))
+        elif apart or isinstance(effect, (OpenChannel, Probe)):  # no blocked connection and no wait holds up these
             self._begin(self._attempt(effect))
-        elif isinstance(effect, Close) and not self.up:
-            self.abandon()
         else:
             self._effects.put_nowait(effect)
-            if isinstance(effect, Close):
-                self.task.get_loop().call_later(max(0.0, self._timeout - 2 * _GRACE), self.abandon)
+
+    def close(self) -> None:
+        """Close in good order after the effects that wait, by force if that takes too long or the link is not open."""
+        self.closing: bool = True
+        if self.up:
+            self._effects.put_nowait(None)
+            self.task.get_loop().call_later(max(0.0, self._timeout - 2 * _GRACE), self.abandon)
+        else:
+            self.abandon()
 
     def _begin(self, step: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(step, context=self._context)
@@ -212,7 +203,7 @@ class AioLink(Link):
         try:
             await self._connect()
             self.report_open(self._publishes.server_properties)
-            while not self._abandoned and not isinstance(effect := await self._effects.get(), Close):
+            while not self._abandoned and (effect := await self._effects.get()) is not None:
                 await self._attempt(effect)
             if not self._abandoned:
                 await self._leave()
@@ -222,8 +213,7 @@ class AioLink(Link):
         except Exception as error:
             why, self._refused = refusal(self.asked.url, error)
             self._end = why or reason(error)
-        self._abandoned = True
-        self.closing = True
+        self._abandoned = self.closing = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*map(_drop, self._connections))
@@ -232,16 +222,17 @@ class AioLink(Link):
         address = Address.of(self.asked.url)
         if address.tls:  # in a thread, because it reads files
             self._ssl = await asyncio.to_thread(address.tls_context, self._ssl, create_default_context)
-        consuming, publishing = await self._connection(self.asked.user_timeout), await self._connection(0)
+        consuming, publishing = await self._connection(CONSUMING), await self._connection(PUBLISHING)
         self._consumes, self._publishes = consuming, publishing
         self._consumer = self._declarers[CONSUMING] = await self._channel(consuming, CONSUMING)
         self._consumer.on_consumer_cancel_callbacks.add(self.hear)
         self._publisher = await self._channel(publishing, PUBLISHING)
         self._logger = await self._channel(publishing, LOGGING)
 
-    async def _connection(self, user_timeout: int) -> Connection:
+    async def _connection(self, name: str) -> Connection:
         query = urlencode({"heartbeat": self.asked.heartbeat, "name": self.asked.name})
-        connection = Connection(urlsplit(self.asked.url)._replace(query=query).geturl(), self._ssl, self, user_timeout)
+        url, options = urlsplit(self.asked.url)._replace(query=query).geturl(), self.socket_options(socket, name)
+        connection = Connection(url, self._ssl, self, options)
         await connection.connect()
         self._connections.append(connection)
         connection.closing.add_done_callback(self._on_connection_closed)
@@ -270,7 +261,6 @@ class AioLink(Link):
 
     async def _leave(self) -> None:
         """Close in good order: channels first, because a connection's close may overtake what was sent on them."""
-        self.closing: bool = True
         for end in (self._consumer, self._logger, *self._connections):
             await end.close()
 

@@ -38,9 +38,6 @@ _INSTANT = 0.001
 #: What is sent within this time (seconds) may go out in one write, up to this size (bytes): that halves the cost of a
 #: message.
 _TOGETHER, _ENOUGH = 0.01, 65536
-#: The socket option, where there is one. py-amqp sets it to 1 s, but an alarm may last for hours: the broker reads
-#: nothing then, and the system would end the connection.
-_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 _LOOK_UPS = LookUps(socket, threading.Thread, Future, os.getpid)
 #: The numbers of the channels. py-amqp forgets those of channels that the broker closes.
 _PUBLISHES, _LOGS = 1, 2
@@ -61,14 +58,10 @@ class _LooksUp:
     """Looks up the host within the time to connect. py-amqp would wait until the resolver returns."""
 
     def _connect(self, host: str, port: int, timeout: float) -> None:
-        began, failure = time.monotonic(), None
-        for *_, place in _LOOK_UPS.wait(host, port, timeout):
-            try:
-                super()._connect(place[0], port, max(_INSTANT, began + timeout - time.monotonic()))  # type: ignore[misc]
-                return
-            except OSError as error:
-                failure = failure or error
-        raise failure or OSError(f"{host} has no address")
+        def connect(address: Any, seconds: float) -> None:
+            super(_LooksUp, self)._connect(address[4][0], port, seconds)  # type: ignore[misc]
+
+        _LOOK_UPS.connect_within(timeout, host, port, connect, time.monotonic)
 
 
 class _Tcp(_LooksUp, TCPTransport):  # type: ignore[misc]
@@ -173,7 +166,9 @@ class KombuLink(Link):
             heartbeat=asked.heartbeat,
             connect_timeout=timeout,
             ssl={"context": context, "server_hostname": address.host} if context else False,
-            socket_settings={_USER_TIMEOUT: 0} if _USER_TIMEOUT else {},
+            socket_settings={
+                getattr(socket, name): value for name, value in self.socket_options(socket, PUBLISHING).items()
+            },
             client_properties={"connection_name": asked.name, "capabilities": {"basic.nack": True}},
             on_blocked=lambda reason: self._on_blocked(True, self.machine.blocked, reason),
             on_unblocked=lambda: self._on_blocked(False, self.machine.unblocked),

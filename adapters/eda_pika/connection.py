@@ -108,11 +108,11 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]
         return end, Header(int.from_bytes(data[1:3]), header.body_size, header.properties)
 
 
-def parameters(asked: Connect, given: ssl.SSLContext | None, user_timeout: int = 0) -> Any:
+def parameters(asked: Connect, given: ssl.SSLContext | None, socket_options: dict[str, int] | None = None) -> Any:
     """The parameters of pika. pika would read the URL in another way than the other adapters do.
 
     Args:
-        user_timeout: of ``Connect``; 0 on a connection for publishing.
+        socket_options: see ``Link.socket_options``.
     """
     address = Address.of(asked.url)
     context = address.tls_context(given, ssl.create_default_context)
@@ -125,6 +125,6 @@ def parameters(asked: Connect, given: ssl.SSLContext | None, user_timeout: int =
         ssl_options=pika.SSLOptions(context, address.host) if context else None,
         stack_timeout=None,  # the core decides
         blocked_connection_timeout=None,
-        tcp_options={"TCP_USER_TIMEOUT": user_timeout} if hasattr(socket, "TCP_USER_TIMEOUT") else None,
+        tcp_options=socket_options,
         client_properties={"connection_name": asked.name},
     )

@@ -6,6 +6,7 @@ decides nothing about messages, and does not know when a link is opened.
 """
 
 import re
+import socket
 from collections.abc import Callable, Generator
 from functools import partial
 from ssl import SSLContext
@@ -75,8 +76,8 @@ class PikaLink(Link):
 
     def _opening(self) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
         """The steps, in order: each yields what to begin next, and is sent what that calls back with."""
-        consuming = yield partial(self._connect, self.asked.user_timeout)
-        self._publishes = yield partial(self._connect, 0)
+        consuming = yield partial(self._connect, CONSUMING)
+        self._publishes = yield partial(self._connect, PUBLISHING)
         self._consumer = yield partial(self._channel, consuming, CONSUMING)
         self._consumer.add_on_cancel_callback(self._on_frame)
         self._hear_replies(self._consumer, CONSUMING)
@@ -113,8 +114,8 @@ class PikaLink(Link):
 
         step()
 
-    def _connect(self, user_timeout: int, then: Callable[..., None]) -> None:
-        asked = parameters(self.asked, self._context, user_timeout)
+    def _connect(self, name: str, then: Callable[..., None]) -> None:
+        asked = parameters(self.asked, self._context, self.socket_options(socket, name))
         self._connections.append(Connection(asked, then, self._on_closed, self._on_closed, Network(self._loop)))
 
     def _channel(self, connection: Connection, name: str, then: Callable[..., None]) -> None:

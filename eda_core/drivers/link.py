@@ -144,15 +144,35 @@ class Link:
 
     # What the driver and the transport call
 
+    def socket_options(self, socket: Any, channel: str) -> dict[str, int]:
+        """Return the options to set on the socket of a connection, by their names in the module ``socket``.
+
+        A connection on which messages are published keeps none of its peer's silences for a fault (see
+        ``Connect.user_timeout``), so the value there is 0, whatever the client library has for a default.
+
+        Args:
+            socket: the module. An option that it does not have is left out.
+            channel: what the connection is for, ``CONSUMING`` or ``PUBLISHING``; the latter if it is for both.
+
+        Returns:
+            The values of the options, all of the level ``IPPROTO_TCP``.
+        """
+        options = {"TCP_USER_TIMEOUT": self.asked.user_timeout if channel == CONSUMING else 0}
+        return {name: value for name, value in options.items() if hasattr(socket, name)}
+
     def perform(self, effect: Effect) -> None:
         """Perform the effect. Never raises: a failure is reported to the machine."""
         try:
             if isinstance(effect, Close):
                 self.close()
             elif self.up and not self.closing:
-                self.actions[type(effect)](effect)
+                self.begin(effect)
         except Exception as error:
             self.report_failure(effect, error)
+
+    def begin(self, effect: Effect) -> None:
+        """Begin to perform an effect on an open link. A transport whose actions are coroutines overrides this."""
+        self.actions[type(effect)](effect)
 
     def report_failure(self, effect: Effect, error: BaseException) -> None:
         """Tell the machine that the effect could not be performed, unless the link is closing."""

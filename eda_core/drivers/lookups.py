@@ -1,13 +1,18 @@
 """Looks up host names without keeping anything waiting: a resolver may take minutes, or never return.
 
-It decides how many threads there are. It does no I/O: an adapter gives it the function that looks up, threads and
-futures.
+It decides how many threads there are, and in which order the addresses of a host are tried. It does no I/O: an adapter
+gives it the function that looks up, threads and futures, and says how to connect to one address.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: Seconds that an attempt to connect has at least: a time-out of 0 means to many functions that they must not wait.
+_INSTANT = 0.001
 
 
 class LookUps:
@@ -55,16 +60,77 @@ class LookUps:
             found.set_exception(error)
         return found
 
-    def wait(self, host: str, port: int, timeout: float) -> Any:
-        """Look up a host name within ``timeout`` seconds, and return what ``getaddrinfo`` returns.
+    async def connect(
+        self,
+        host: str,
+        port: int,
+        options: Mapping[str, int],
+        connect: Callable[[Any, Any], Awaitable[object]],
+        awaitable: Callable[[Any], Awaitable[Any]],
+    ) -> Any:
+        """Look up a host name, and connect to its addresses in turn until one of them can be connected to.
+
+        Args:
+            options: the options of the socket, as ``eda_core.drivers.Link.socket_options`` returns them.
+            connect: connects a socket to an address, such as the ``sock_connect`` of an event loop.
+            awaitable: makes an object to await of a future, such as ``asyncio.wrap_future``.
+
+        Returns:
+            The connected socket, which does not block.
 
         Raises:
-            OSError, UnicodeError: see :meth:`begin`; ``TimeoutError`` if the resolver does not answer in time.
+            OSError: the name is not found, or no address can be connected to. The error is that of the first address.
+            UnicodeError: ``host`` is no host name.
         """
+        failure: OSError | None = None
+        for address in await awaitable(self.begin(host, port)):
+            try:
+                return await self._connected(address, options, connect)
+            except OSError as error:
+                failure = failure or error
+        raise failure or _no_address(host)
+
+    async def _connected(
+        self, address: Any, options: Mapping[str, int], connect: Callable[[Any, Any], Awaitable[object]]
+    ) -> Any:
+        made = self._socket.socket(*address[:3])  # family, type, protocol
         try:
-            return self.begin(host, port).result(timeout)
+            made.setblocking(False)
+            for name, value in options.items():
+                made.setsockopt(self._socket.IPPROTO_TCP, getattr(self._socket, name), value)
+            await connect(made, address[4])
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def connect_within(
+        self, timeout: float, host: str, port: int, connect: Callable[[Any, float], T], now: Callable[[], float]
+    ) -> T:
+        """Look up a host name, and try its addresses in turn, within ``timeout`` seconds. Wait for it.
+
+        Args:
+            connect: connects to one address. It is given a record of ``getaddrinfo``, and the seconds that are left.
+            now: returns the time in monotonic seconds.
+
+        Returns:
+            What ``connect`` returns.
+
+        Raises:
+            OSError, UnicodeError: see :meth:`connect`; ``TimeoutError`` if the resolver does not answer in time.
+        """
+        due = now() + timeout
+        try:
+            found = self.begin(host, port).result(timeout)
         except TimeoutError:
             raise TimeoutError(f"the name {host} was not resolved within {timeout:g} s") from None
+        failure: OSError | None = None
+        for address in found:
+            try:
+                return connect(address, max(_INSTANT, due - now()))
+            except OSError as error:
+                failure = failure or error
+        raise failure or _no_address(host)
 
     def _look_up(self, key: tuple[int, str, int], found: Any) -> None:
         _, host, port = key
@@ -80,3 +146,7 @@ class LookUps:
     def _find(self, host: str, port: int, flags: int) -> Any:
         socket = self._socket
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags)
+
+
+def _no_address(host: str) -> OSError:
+    return OSError(f"the host {host} has no address")

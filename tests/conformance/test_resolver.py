@@ -117,7 +117,7 @@ def test_a_stop_does_not_wait_for_it(adapter: str, resolver: Resolver) -> None:
     play(script, adapter, resolver)
 
 
-@pytest.mark.parametrize("adapter", ["eda_aio", "eda_pika"])
+@every_adapter
 def test_many_attempts_use_one_thread(adapter: str, resolver: Resolver, caplog: pytest.LogCaptureFixture) -> None:
     def attempts() -> int:
         return sum("no link after" in record.getMessage() for record in caplog.records)
@@ -162,9 +162,8 @@ def hang(*arguments, flags=0, **named):
 socket.getaddrinfo = hang
 URL = "amqp://guest:guest@hung.invalid:5672/"
 
-async def on_asyncio():
-    import eda_aio
-    service = eda_aio.Service(URL, [], [], "svc")
+async def on_asyncio(kind):
+    service = kind(URL, [], [], "svc")
     running = asyncio.create_task(service.run())
     while not asked.is_set():
         await asyncio.sleep(0.01)
@@ -191,7 +190,11 @@ def on_kombu():
 
 match sys.argv[1]:
     case "eda_aio":
-        asyncio.run(on_asyncio())
+        import eda_aio
+        asyncio.run(on_asyncio(eda_aio.Service))
+    case "custom":
+        from examples.custom_service import Service
+        asyncio.run(on_asyncio(Service))
     case "eda_pika":
         on_pika()
     case _:
@@ -200,7 +203,7 @@ print("over", flush=True)
 """
 
 
-@pytest.mark.parametrize("adapter", ["eda_aio", "eda_pika", "eda_kombu"])
+@pytest.mark.parametrize("adapter", ["eda_aio", "eda_pika", "eda_kombu", "custom"])
 @asynchronous
 async def test_a_process_ends_although_it_does_not_return(adapter: str) -> None:
     async with program("-c", HANGING, adapter, url=HUNG) as process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,6 +155,17 @@ def test_what_a_transport_cannot_do_is_reported(name: str) -> None:
     effect = EFFECTS.get(name, Close(EPOCH, "over"))
     link.perform(effect)
     assert told == [("effect_failed", effect, "NotImplementedError()")]
+
+
+@pytest.mark.parametrize(("heartbeat", "consuming"), [(20, 40_000), (0, 0)])
+def test_the_system_ends_a_connection_on_which_nothing_is_acknowledged_unless_it_publishes(
+    heartbeat: int, consuming: int
+) -> None:
+    link = Link(Connect(EPOCH, "amqp://one/", "svc", heartbeat), Inputs())
+    has, has_not = SimpleNamespace(TCP_USER_TIMEOUT=18), SimpleNamespace()
+    assert link.socket_options(has, CONSUMING) == {"TCP_USER_TIMEOUT": consuming}
+    assert link.socket_options(has, PUBLISHING) == {"TCP_USER_TIMEOUT": 0}
+    assert link.socket_options(has_not, CONSUMING) == {}
 
 
 def test_a_failure_on_a_link_that_is_given_up_is_no_news() -> None:

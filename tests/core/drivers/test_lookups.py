@@ -1,10 +1,10 @@
-"""Looking up host names in threads."""
+"""Looking up host names in threads, and connecting to one address after the other."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -112,3 +112,119 @@ def test_no_time_is_lost_with_real_threads() -> None:
     look_ups = LookUps(socket, threading.Thread, Future, lambda: 1)
     found = [look_ups.begin("localhost", 5672) for _ in range(5)]
     assert all(each.result(20) for each in found)
+
+
+# --- connecting ---
+
+ADDRESSES = [("family", "type", "protocol", "", f"address {number}") for number in range(3)]
+
+
+class Socket:
+    """Notes its options, and whether it is closed."""
+
+    def __init__(self, *kind: str) -> None:
+        self.kind = kind
+        self.blocks = True
+        self.closed = False
+        self.options: list[tuple[Any, ...]] = []
+
+    def setblocking(self, flag: bool) -> None:
+        self.blocks = flag
+
+    def setsockopt(self, *option: Any) -> None:
+        self.options.append(option)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Network(Resolver):
+    """Finds three addresses at once, for every name, and connects to one of them.
+
+    Attributes:
+        reachable: the address that can be connected to.
+        tried: the sockets and where each was to be connected to.
+    """
+
+    def __init__(self, reachable: str | None, found: Sequence[Any] = ADDRESSES) -> None:
+        super().__init__()
+        self.reachable, self.found = reachable, found
+        self.tried: list[tuple[Any, str]] = []
+        self.clock = 100.0
+        self.look_ups._socket.socket = Socket
+        self.look_ups._socket.TCP_USER_TIMEOUT = 18
+
+    def find(self, host: str, port: int, *, type: int, proto: int, flags: int) -> Any:
+        return self.found
+
+    async def awaited(self, future: Any) -> Any:
+        return future.result(0)
+
+    async def sock_connect(self, sock: Socket, address: str) -> None:
+        self.connect(sock, address)
+
+    def connect(self, sock: Any, address: str) -> None:
+        self.tried.append((sock, address))
+        if address != self.reachable:
+            raise ConnectionRefusedError(f"{address} refuses")
+
+    def connected(self) -> Any:
+        options = {"TCP_USER_TIMEOUT": 14_000}
+        made = self.look_ups.connect("broker.example", 5672, options, self.sock_connect, self.awaited)
+        try:
+            made.send(None)
+        except StopIteration as end:
+            return end.value
+        raise AssertionError("it waits")
+
+    def within(self, timeout: float) -> Any:
+        def connect(address: Any, seconds: float) -> tuple[Any, float]:
+            self.clock += 2.0
+            self.connect(None, address[4])
+            return address, seconds
+
+        return self.look_ups.connect_within(timeout, "broker.example", 5672, connect, lambda: self.clock)
+
+
+def test_the_addresses_of_a_host_are_tried_in_turn() -> None:
+    network = Network("address 1")
+    sock = network.connected()
+    first, second = network.tried
+    assert (second, first[1]) == ((sock, "address 1"), "address 0")
+    assert (sock.kind, sock.blocks, sock.closed) == (("family", "type", "protocol"), False, False)
+    assert sock.options == [(socket.IPPROTO_TCP, 18, 14_000)]
+    assert first[0].closed, "the socket that is not connected"
+    assert network.within(5.0) == (ADDRESSES[1], 3.0)
+
+
+def test_an_address_has_the_time_that_is_left_and_always_some() -> None:
+    assert Network("address 2").within(3.0)[1] == 0.001
+
+
+@pytest.mark.parametrize("connect", [Network.connected, lambda network: network.within(9.0)], ids=["await", "within"])
+@pytest.mark.parametrize(
+    ("found", "told"), [(ADDRESSES, "address 0 refuses"), ([], r"the host broker\.example has no address")]
+)
+def test_the_first_failure_is_told_if_no_address_can_be_connected_to(
+    found: list[Any], told: str, connect: Callable[[Network], Any]
+) -> None:
+    network = Network(None, found)
+    with pytest.raises(OSError, match=told):
+        connect(network)
+    assert len(network.tried) == len(found)
+    assert all(sock is None or sock.closed for sock, _ in network.tried)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_the_time_to_connect_includes_the_resolver(answered: bool) -> None:
+    resolver = Resolver()
+    started = resolver.thread
+
+    def thread(**named: Any) -> Any:
+        started(**named).start()
+        return SimpleNamespace(start=resolver.works[-1] if answered else lambda: None)
+
+    resolver.look_ups._thread = thread
+    resolver.answer = socket.gaierror(-2, "unknown")
+    with pytest.raises(OSError, match="unknown" if answered else r"broker\.example was not resolved within 0\.01 s"):
+        resolver.look_ups.connect_within(0.01, "broker.example", 5672, lambda *_: None, lambda: 0.0)
