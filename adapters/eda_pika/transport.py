@@ -23,7 +23,8 @@ from eda_pika.connection import Connection, Network, Properties, parameters
 _SPEC = pika.spec
 #: The text of pika's errors during a login: the reply code and the text of the broker's close.
 _LOGIN = re.compile(r"ConnectionClosedByBroker: \((\d+)\) ['\"](.*)['\"]", re.DOTALL)
-_REPLIES = [_SPEC.Exchange.DeclareOk, _SPEC.Queue.DeclareOk, _SPEC.Queue.BindOk, _SPEC.Basic.QosOk]
+_QUEUE = _SPEC.Queue
+_REPLIES = [_SPEC.Exchange.DeclareOk, _QUEUE.DeclareOk, _QUEUE.BindOk, _SPEC.Basic.QosOk, _SPEC.Channel.FlowOk]
 
 
 class PikaLink(Link):
@@ -78,9 +79,8 @@ class PikaLink(Link):
         """The steps, in order: each yields what to begin next, and is sent what that calls back with."""
         consuming = yield partial(self._connect, CONSUMING)
         self._publishes = yield partial(self._connect, PUBLISHING)
-        self._consumer = yield partial(self._channel, consuming, CONSUMING)
+        self._consumer = self._declarers[CONSUMING] = yield partial(self._channel, consuming, CONSUMING)
         self._consumer.add_on_cancel_callback(self._on_frame)
-        self._hear_replies(self._consumer, CONSUMING)
         yield from self._opening_channel(PUBLISHING)
         yield from self._opening_channel(LOGGING)
         self._publishes.add_on_connection_blocked_callback(lambda _, frame: self._on_frame(frame))
@@ -94,9 +94,6 @@ class PikaLink(Link):
         self._publisher = channel
         channel.add_on_return_callback(self._on_message)
         yield partial(channel.confirm_delivery, self._on_frame)
-
-    def _hear_replies(self, channel: Any, name: str) -> None:
-        channel.add_callback(lambda frame: self._on_reply(frame, name), _REPLIES, one_shot=False)
 
     def _follow(
         self, steps: Generator[Callable[[Callable[..., None]], Any], Any, None], then: Callable[[], None]
@@ -121,8 +118,7 @@ class PikaLink(Link):
     def _channel(self, connection: Connection, name: str, then: Callable[..., None]) -> None:
         channel = connection.channel(on_open_callback=then)
         channel.add_on_close_callback(partial(self._on_channel_closed, name))
-        flowing = partial(self.receive, commands.Channel.FlowOk.name)
-        channel.add_callback(lambda frame: flowing(frame.method, name), [_SPEC.Channel.FlowOk], one_shot=False)
+        channel.add_callback(partial(self._on_reply, name), _REPLIES, one_shot=False)
 
     # What the broker sends
 
@@ -147,21 +143,19 @@ class PikaLink(Link):
     # Effects
 
     def declare(self, effect: Declare) -> None:
-        if effect.channel == CONSUMING:
-            _send(self._consumer, effect)
-        else:
-            self._follow(self._declaring(effect), lambda: None)
+        self._follow(self._declaring(effect), lambda: None)
 
     def _declaring(self, effect: Declare) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
-        name = effect.channel
-        channel = self._declarers[name] = yield partial(self._channel, self._consumer.connection, name)
-        self._hear_replies(channel, name)
-        _send(channel, effect)
+        name, declarers = effect.channel, self._declarers
+        if name not in declarers:
+            declarers[name] = yield partial(self._channel, self._consumer.connection, name)
+        for command in effect.commands:  # not by _rpc, which sends each one when the one before is answered
+            declarers[name]._send_method(_SPEC.methods[command.index]().decode(command.marshal()))
 
     def close_channel(self, channel: str) -> None:
         self._declarers.pop(channel).close()
 
-    def _on_reply(self, frame: Any, channel: str) -> None:
+    def _on_reply(self, channel: str, frame: Any) -> None:
         kind: Any = commands.INDEX_MAPPING[frame.method.INDEX]
         self.receive(kind.name, kind(*(getattr(frame.method, name) for name in kind.__slots__)), channel)
 
@@ -215,8 +209,3 @@ class PikaLink(Link):
         late = partial(self._loop.add_callback_threadsafe, look)
         self._loop.call_later(self.machine.config.close_timeout, late)
         return lambda _: awaited.clear()
-
-
-def _send(channel: Any, effect: Declare) -> None:
-    for command in effect.commands:  # not by _rpc, which sends each one when the one before is answered
-        channel._send_method(_SPEC.methods[command.index]().decode(command.marshal()))

@@ -195,6 +195,10 @@ class Driver(ABC):
         now = self.now()
         self.post(lambda: self.feed(call(self.machine, now)))
 
+    def run_handler(self, message: AnyMessage) -> Any:
+        """Call the handler for a message, and return what it returns. What happens around it may be added here."""
+        return self.service.handle(message)
+
     def handled(self, delivery: DeliveryId, outcome: Outcome, began: float | None = None) -> None:
         """Report that the handler of a :meth:`dispatch` has ended.
 

@@ -145,7 +145,7 @@ class CallbackDriver(Driver):
         began, returned = self.now(), None
         with handling(self.service, delivery, message) as run:
             try:
-                returned = self.user(self.service.handle, message)
+                returned = self.user(self.run_handler, message)
             except Exception as error:
                 run.failed(error)
         self.ask(partial(self._handler_ended, run, message, returned, began, self.now() - began))

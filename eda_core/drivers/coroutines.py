@@ -125,7 +125,7 @@ class CoroutineDriver(Driver):
         began, returned, steps = self.now(), None, Steps(self.now)
         with handling(self.service, delivery, message) as run:
             try:
-                returned = steps.step(self.service.handle, message)
+                returned = steps.step(self.run_handler, message)
                 if isawaitable(returned):
                     returned = await steps.of(returned)
                 run.check_awaited()

@@ -15,6 +15,7 @@ from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
 from eda_core.messages.envelope import seal
 from eda_core.messages.routing import CONFIGURATIONS
 from eda_core.messages.values import AnyMessage
+from eda_core.testing.broker.dead_letters import declarations
 from eda_core.testing.explorer.batches import Batches
 from eda_core.testing.explorer.judge import DEAD, SINK, Judge
 from eda_core.testing.explorer.machines import Machines
@@ -47,11 +48,9 @@ class Operator:
 
     def set_up(self) -> None:
         """Declare what an operator declares once: dead letters, and a queue for messages to nobody."""
-        topic = [(name, "topic") for name in ("events", "commands", "configurations", "logs", "am-dlx")]
-        methods: list[Any] = [commands.Exchange.Declare(exchange=x, exchange_type=t, durable=True) for x, t in topic]
-        methods += [commands.Queue.Declare(queue=name, durable=True) for name in (DEAD, SINK)]
-        bindings = [(DEAD, "am-dlx", "#"), *((SINK, *sink) for sink in self._state.scenario.sinks)]
-        methods += [commands.Queue.Bind(queue=q, exchange=x, routing_key=key) for q, x, key in bindings]
+        sinks = self._state.scenario.sinks
+        methods: list[Any] = [*declarations(DEAD), commands.Queue.Declare(queue=SINK, durable=True)]
+        methods += [commands.Queue.Bind(queue=SINK, exchange=x, routing_key=key) for x, key in sinks]
         self._network.operate((method, None, b"") for method in methods)
 
     def send(self, message: AnyMessage) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from eda_core.machine.aggregator import Aggregator
 from eda_core.machine.identifiers import TAG_MASK, DeliveryId, Epoch
 from eda_core.machine.machine import Machine
-from eda_core.testing.broker.arguments import Policy
+from eda_core.testing.broker.dead_letters import POLICY
 from eda_core.testing.broker.model import Broker
 from eda_core.testing.explorer.scenario import BOUND, BOUNDED, Post, Scenario
 from eda_core.testing.explorer.snapshot import clone
@@ -20,8 +20,6 @@ from eda_core.testing.explorer.snapshot import clone
 #: The channels of a link, as places in ``SimulatedLink.up`` and ``down``.
 CONSUMING: Final = 0
 PUBLISHING: Final = 1
-
-_POLICY: Final = Policy("DLX", r".*\.(events|commands)$", {"dead-letter-exchange": "am-dlx"})
 
 # How the handler of a delivery ended.
 RUNS: Final = "runs"
@@ -337,7 +335,7 @@ class State:
     alarm: bool = False
     inbox: tuple[tuple[str, str, str, str], ...] = ()
     notes: list[str] | None = None
-    broker: Broker = field(default_factory=lambda: Broker(auto_confirm=False, policies=[_POLICY]))
+    broker: Broker = field(default_factory=lambda: Broker(auto_confirm=False, policies=[POLICY]))
     broker_image: tuple[int, float, bool] | None = None
     nodes: list[Node] = field(init=False)
     _nodes_owned: int = field(init=False)

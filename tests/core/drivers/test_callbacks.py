@@ -99,7 +99,7 @@ def test_an_adapter_may_stand_between_a_job_and_user_code() -> None:
     deliver(driver, "Later")
     driver.call(None, print)
     driver.work()
-    assert between == ["handle", "print"]
+    assert between == ["run_handler", "print"]
 
 
 # The end

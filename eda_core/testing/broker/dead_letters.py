@@ -1,0 +1,24 @@
+"""What an operator sets up once for dead letters (docs/architecture.rst, "Dead letters"), for tests on the model."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pamqp import base, commands
+
+from eda_core.testing.broker.arguments import Policy
+
+#: The exchange of dead letters.
+EXCHANGE: Final = "am-dlx"
+#: The policy that makes the broker dead-letter what services reject.
+POLICY: Final = Policy("DLX", r".*\.(events|commands)$", {"dead-letter-exchange": EXCHANGE})
+
+
+def declarations(queue: str) -> list[base.Frame]:
+    """The methods that declare the exchanges of the architecture, and a queue that all dead letters come to."""
+    names = ("events", "commands", "configurations", "logs", EXCHANGE)
+    return [
+        *(commands.Exchange.Declare(exchange=name, exchange_type="topic", durable=True) for name in names),
+        commands.Queue.Declare(queue=queue, durable=True),
+        commands.Queue.Bind(queue=queue, exchange=EXCHANGE, routing_key="#"),
+    ]

@@ -1,0 +1,42 @@
+"""What the parts of one simulation share: time, the faults, the story, the broker and what is noted for the checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from eda_core.testing.simulation.bus import Bus
+from eda_core.testing.simulation.ledger import Ledger, circle
+from eda_core.testing.simulation.plan import Deviations
+from eda_core.testing.simulation.schedule import Schedule
+from eda_core.testing.simulation.story import Line, Story
+
+
+@dataclass(slots=True, eq=False)
+class World:
+    """See the module.
+
+    Attributes:
+        failure: what has failed first; whoever lets time pass raises it.
+        failed_once: the ids of the messages whose handlers a fault has let fail.
+    """
+
+    schedule: Schedule
+    deviations: Deviations
+    story: Story
+    bus: Bus
+    ledger: Ledger
+    failure: BaseException | None = None
+    failed_once: set[str] = field(default_factory=set)
+
+    def tell(self, who: str, text: str, *, fault: bool = False) -> Line:
+        """Add a line to the story."""
+        return self.story.tell(self.schedule.now, who, text, fault=fault)
+
+    def circle(self, command: str) -> str:
+        """Say which command waits for a service that itself waits for it; "" if there is none."""
+        return circle(self.bus.sent, self.bus.by_id, command)
+
+    def fail(self, error: BaseException) -> None:
+        """Note that something has failed, unless something else has failed before."""
+        if self.failure is None:
+            self.failure = error
