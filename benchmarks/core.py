@@ -80,7 +80,8 @@ class Relay:
         assert isinstance(publish, Publish)
         assert publish.routing_key == "Answered"
         assert cbor2.loads(publish.body) == PAYLOAD
-        assert publish.properties.headers == {"conversation_id": "c", "causation_id": "m"}
+        headers = {"conversation_id": "c", "causation_id": "m", "deduplication_id": "m/bench/Answered.1"}
+        assert publish.properties.headers == headers
         assert isinstance(ack, Ack)
 
 

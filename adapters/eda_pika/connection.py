@@ -9,7 +9,6 @@ import socket
 import ssl
 import threading
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any
 
 import pika
@@ -21,7 +20,7 @@ from pika.frame import Header
 
 from eda_core import Connect
 from eda_core.amqp import read_header
-from eda_core.drivers import LookUps, library_at_work
+from eda_core.drivers.lookups import CallbackLookUp, LookUps
 from eda_core.urls import Address
 
 _LOOK_UPS = LookUps(socket, threading.Thread, Future, os.getpid)
@@ -45,24 +44,8 @@ class Network(SelectorIOServicesAdapter):  # type: ignore[misc]
         return _LookUp(_LOOK_UPS.begin(host, port), self.add_callback_threadsafe, on_done)
 
 
-class _LookUp(AbstractIOReference):  # type: ignore[misc]
-    """Calls ``on_done`` in the loop with the addresses, or with the exception."""
-
-    def __init__(self, found: Any, in_loop: Any, on_done: Any) -> None:
-        self._in_loop, self._on_done, self._waiting = in_loop, on_done, True
-        found.add_done_callback(self._found)
-
-    def _found(self, found: Any) -> None:
-        with suppress(Exception), library_at_work():  # the loop may have been closed meanwhile
-            self._in_loop(lambda: self._tell(found.exception() or found.result()))
-
-    def _tell(self, result: Any) -> None:
-        if self.cancel():
-            self._on_done(result)
-
-    def cancel(self) -> bool:
-        waiting, self._waiting = self._waiting, False
-        return waiting
+class _LookUp(CallbackLookUp, AbstractIOReference):  # type: ignore[misc]
+    """A look-up that pika may cancel."""
 
 
 class Connection(pika.SelectConnection):  # type: ignore[misc]

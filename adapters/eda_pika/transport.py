@@ -23,6 +23,8 @@ from eda_pika.connection import Connection, Network, Properties, parameters
 _SPEC = pika.spec
 #: The text of pika's errors during a login: the reply code and the text of the broker's close.
 _LOGIN = re.compile(r"ConnectionClosedByBroker: \((\d+)\) ['\"](.*)['\"]", re.DOTALL)
+#: Steps, one after the other: each yields what to begin next, and is sent what that calls back with.
+Steps = Generator[Callable[[Callable[..., None]], Any], Any, None]
 _QUEUE = _SPEC.Queue
 _REPLIES = [_SPEC.Exchange.DeclareOk, _QUEUE.DeclareOk, _QUEUE.BindOk, _SPEC.Basic.QosOk, _SPEC.Channel.FlowOk]
 
@@ -46,7 +48,7 @@ class PikaLink(Link):
         self._connections: list[Connection] = []
         self._declarers: dict[str, Any] = {}
         # Not at once: the driver does not know this link yet.
-        loop.add_callback_threadsafe(partial(self._follow, self._opening(), self._opened))
+        loop.add_callback_threadsafe(partial(self._follow, self._opening()))
 
     def close(self, *, at_once: bool = False) -> None:
         """Close in good order if possible, by force after ``close_timeout`` seconds, or at once if that is asked."""
@@ -72,11 +74,7 @@ class PikaLink(Link):
 
     # Opening
 
-    def _opened(self) -> None:
-        self.report_open(self._publishes.server_properties)
-
-    def _opening(self) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
-        """The steps, in order: each yields what to begin next, and is sent what that calls back with."""
+    def _opening(self) -> Steps:
         consuming = yield partial(self._connect, CONSUMING)
         self._publishes = yield partial(self._connect, PUBLISHING)
         self._consumer = self._declarers[CONSUMING] = yield partial(self._channel, consuming, CONSUMING)
@@ -85,8 +83,9 @@ class PikaLink(Link):
         yield from self._opening_channel(LOGGING)
         self._publishes.add_on_connection_blocked_callback(lambda _, frame: self._on_frame(frame))
         self._publishes.add_on_connection_unblocked_callback(lambda _, frame: self._on_frame(frame))
+        self.report_open(self._publishes.server_properties)
 
-    def _opening_channel(self, name: str) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
+    def _opening_channel(self, name: str) -> Steps:
         channel = yield partial(self._channel, self._publishes, name)
         if name == LOGGING:
             self._logger = channel
@@ -95,17 +94,15 @@ class PikaLink(Link):
         channel.add_on_return_callback(self._on_message)
         yield partial(channel.confirm_delivery, self._on_frame)
 
-    def _follow(
-        self, steps: Generator[Callable[[Callable[..., None]], Any], Any, None], then: Callable[[], None]
-    ) -> None:
-        """Do the steps one after the other, and then the last one."""
+    def _follow(self, steps: Steps) -> None:
+        """Do the steps one after the other."""
 
         def step(result: Any = None) -> None:
             if not self.closing:
                 try:
                     steps.send(result)(step)
                 except StopIteration:
-                    then()
+                    pass
                 except Exception as error:
                     self.lose(reason(error))
 
@@ -143,9 +140,9 @@ class PikaLink(Link):
     # Effects
 
     def declare(self, effect: Declare) -> None:
-        self._follow(self._declaring(effect), lambda: None)
+        self._follow(self._declaring(effect))
 
-    def _declaring(self, effect: Declare) -> Generator[Callable[[Callable[..., None]], Any], Any, None]:
+    def _declaring(self, effect: Declare) -> Steps:
         name, declarers = effect.channel, self._declarers
         if name not in declarers:
             declarers[name] = yield partial(self._channel, self._consumer.connection, name)
@@ -167,7 +164,11 @@ class PikaLink(Link):
         self._consumer.basic_cancel(effect.consumer_tag, self._answer_to(effect))
 
     def open_channel(self, effect: OpenChannel) -> None:
-        self._follow(self._opening_channel(effect.channel), partial(self.report_channel_open, effect.channel))
+        self._follow(self._reopening(effect.channel))
+
+    def _reopening(self, name: str) -> Steps:
+        yield from self._opening_channel(name)
+        self.report_channel_open(name)
 
     def probe(self, effect: Probe) -> None:
         channel = self._consumer if effect.channel == CONSUMING else self._publisher

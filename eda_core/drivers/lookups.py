@@ -7,7 +7,10 @@ gives it the function that looks up, threads and futures, and says how to connec
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
+
+from eda_core.drivers.library import library_at_work
 
 T = TypeVar("T")
 
@@ -146,6 +149,35 @@ class LookUps:
     def _find(self, host: str, port: int, flags: int) -> Any:
         socket = self._socket
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags)
+
+
+class CallbackLookUp:
+    """Tells a loop of callbacks what a look-up has found, unless it is cancelled before.
+
+    Args:
+        found: what :meth:`LookUps.begin` returns.
+        in_loop: calls a function in the loop. Any thread may call it.
+        on_done: what to call with the addresses, or with the exception.
+    """
+
+    def __init__(
+        self, found: Any, in_loop: Callable[[Callable[[], None]], object], on_done: Callable[[Any], object]
+    ) -> None:
+        self._in_loop, self._on_done, self._waiting = in_loop, on_done, True
+        found.add_done_callback(self._found)
+
+    def _found(self, found: Any) -> None:
+        with suppress(Exception), library_at_work():  # the loop may have been closed meanwhile
+            self._in_loop(lambda: self._tell(found.exception() or found.result()))
+
+    def _tell(self, result: Any) -> None:
+        if self.cancel():
+            self._on_done(result)
+
+    def cancel(self) -> bool:
+        """Tell nothing. Returns false if it was told or cancelled before."""
+        waiting, self._waiting = self._waiting, False
+        return waiting
 
 
 def _no_address(host: str) -> OSError:

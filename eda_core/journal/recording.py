@@ -40,6 +40,7 @@ INPUTS: Final = (
     "delivered",
     "handled",
     "collected",
+    "identify",
     "failed",
     "ack",
     "ack_together",

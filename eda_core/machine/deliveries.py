@@ -26,6 +26,7 @@ from eda_core.machine.logs import Logs
 from eda_core.machine.outbox import Outbox
 from eda_core.machine.outcomes import DONE, Configured, Deferred, Failed, Outcome
 from eda_core.machine.retry import again, attempts_behind, retry_queue
+from eda_core.messages.deduplication import fitting, identifier, source_of
 from eda_core.messages.envelope import InvalidEnvelope
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS
 from eda_core.messages.values import AnyMessage, Command, Configuration, LogRecord, Result
@@ -452,6 +453,32 @@ class Deliveries:
         """Return whether its handler may send one more message at once although the outbox is full."""
         return delivery is not None and delivery.stage in _AWAITING and delivery.unconfirmed < self._config.held
 
+    def deduplication_id(self, delivery: Delivery, routing_key: str) -> str:
+        """Return what identifies the next publish of a handler; "" if nothing does."""
+        source = delivery.source
+        if source is None:
+            source = delivery.source = self._source(delivery, source_of(delivery.properties))
+        if not source:
+            return ""
+        number, numbers = 1, delivery.numbers
+        if numbers is None:
+            delivery.numbers = {routing_key: 1}
+        else:
+            number = numbers[routing_key] = numbers.get(routing_key, 0) + 1
+        return identifier(source, self._config.service, routing_key, number)
+
+    def _source(self, delivery: Delivery, source: str) -> str:
+        """Return what identifies a message to its handler; "" if each worker handles it."""
+        if self._config.exclusive_queues or isinstance(delivery.message, (Configuration, LogRecord)):
+            return ""
+        return source
+
+    def identify(self, number: DeliveryId, source: str) -> None:
+        """Let ``source`` identify a message to its handler, instead of the identifiers that it came with."""
+        delivery = self.in_flight.by_id.get(number) or self.of_handler(number)
+        if delivery is not None:
+            delivery.source = self._source(delivery, fitting(source))
+
     def await_confirm(self, delivery: Delivery | None, publish: Publish) -> None:
         """Let the acknowledgement of the delivery wait for a publish, if it is not too late."""
         if delivery is not None and delivery.stage in _AWAITING:
@@ -554,6 +581,7 @@ class Deliveries:
         """Note that a batch holds a message."""
         delivery = self.in_flight.by_id.get(number) or self.of_handler(number)
         if delivery is not None:
+            delivery.source = ""  # when the message comes again, the batch may have other messages
             self._step(delivery, COLLECT, now, effects)
             if delivery.stage is ABANDONED and self._adoptable.get(delivery.key) is delivery:
                 del self._adoptable[delivery.key]

@@ -43,6 +43,9 @@ class Delivery:
         failure: how it has failed, or will have failed when its handler ends; ``None`` if it has not.
         group: the group with which it is acknowledged; ``None`` if it is in none.
         overruns: how often the link of its message was lost in this worker because its handler took too long.
+        source: what identifies the message in the ``deduplication_id`` of each of its publishes; "" if they have none,
+            ``None`` if that was not asked yet.
+        numbers: how many publishes have such an identifier, by routing key.
     """
 
     id: DeliveryId
@@ -60,6 +63,8 @@ class Delivery:
     failure: Failed | None = None
     group: Group | None = None
     overruns: int = 0
+    source: str | None = None
+    numbers: dict[str, int] | None = None
 
     def __repr__(self) -> str:
         return f"<Delivery {self.tag} {self.message!r} {self.stage}, attempt {self.attempt}>"

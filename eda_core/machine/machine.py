@@ -74,7 +74,7 @@ from eda_core.machine.outcomes import Failed, Outcome
 from eda_core.machine.topology import NOT_FOUND, PRECONDITION_FAILED, REPLIES, replies
 from eda_core.messages.codec import JSON, DecodeError, decode
 from eda_core.messages.envelope import InvalidEnvelope, envelope_of, open_envelope, seal
-from eda_core.messages.headers import CAUSATION_ID
+from eda_core.messages.headers import CAUSATION_ID, DEDUPLICATION_ID
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, LOGS
 from eda_core.messages.values import AnyMessage, Command, Result
 from eda_core.text import shortened
@@ -583,6 +583,14 @@ class Machine:
         self._deliveries.collect(delivery, now, effects)
         return effects
 
+    def identify(self, delivery: DeliveryId, source: str, now: float) -> list[Effect]:
+        """Let ``source`` identify a message to its handler, instead of its ``deduplication_id`` or its ``message_id``.
+
+        What the handler publishes from now on gets its ``deduplication_id`` from it.
+        """
+        self._deliveries.identify(delivery, source)
+        return []
+
     def failed(self, delivery: DeliveryId, failure: Failed, now: float) -> list[Effect]:
         """Treat a delivery as failed whose acknowledgement is deferred. The retry policy decides about it.
 
@@ -927,9 +935,13 @@ class Machine:
         identifier = None
         if delivery is not None:
             identifier = delivery.run
-            cause = delivery.properties.message_id
-            if cause and type(cause) is str and properties.headers is not None:
-                properties.headers[CAUSATION_ID] = cause
+            headers, cause = properties.headers, delivery.properties.message_id
+            assert headers is not None
+            if cause and type(cause) is str:
+                headers[CAUSATION_ID] = cause
+            deduplication_id = self._deliveries.deduplication_id(delivery, routing_key)
+            if deduplication_id:
+                headers[DEDUPLICATION_ID] = deduplication_id
         return Publish(
             number,  # type: ignore[arg-type]  # to call a NewType takes too long here
             exchange,

@@ -14,6 +14,8 @@ CONVERSATION_ID: Final = "conversation_id"
 STATUS: Final = "status"
 #: The ``message_id`` of the message whose handler published this one. Tools draw the tree of a conversation from it.
 CAUSATION_ID: Final = "causation_id"
+#: Identifies what a handler has published. It is the same each time the same message is handled again.
+DEDUPLICATION_ID: Final = "deduplication_id"
 
 #: How many attempts at a message failed before its delayed retry was published.
 ATTEMPT: Final = "attempt"

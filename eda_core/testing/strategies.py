@@ -30,7 +30,7 @@ Strategy = st.SearchStrategy
 #: Keys of ``meta`` that a publisher cannot use for headers of its own: properties, and headers of the toolkit.
 RESERVED: Final = frozenset(
     "timestamp expiration user_id app_id delivery_tag message_id priority message_type content_encoding "
-    "conversation_id status causation_id attempt origin_exchange origin_routing_key CC BCC".split()
+    "conversation_id status causation_id deduplication_id attempt origin_exchange origin_routing_key CC BCC".split()
 )
 
 #: The longest name of a header that pamqp writes without cutting it, in bytes.

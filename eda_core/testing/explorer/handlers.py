@@ -80,8 +80,11 @@ class Handlers:
         run = node.runs[delivery]
         plan = self._state.scenario.plan(run.label)
         post = (plan.late if run.deferred else plan.posts)[run.made]
+        earlier = (*plan.posts, *plan.late[: run.made]) if run.deferred else plan.posts[: run.made]
+        number = 1 + sum(each.name == post.name for each in earlier)
+        identifier = f"{run.source}/{node.machine.config.service}/{post.name}.{number}" if run.source else ""
         node.runs[delivery] = run._replace(made=run.made + 1)
-        if not self._machines.post(index, post, delivery, run.cause):
+        if not self._machines.post(index, post, delivery, run.cause, identifier):
             self.end(index, delivery, FAILED, "failed" if run.deferred else "handled", _FAILURE)
 
     def succeeds(self, index: int, delivery: DeliveryId) -> None:
@@ -92,7 +95,7 @@ class Handlers:
         if plan.batched:
             self.end_batched(index, delivery)
         elif plan.deferred:
-            node.runs[delivery] = Run(run.label, 0, True, run.cause)
+            node.runs[delivery] = Run(run.label, 0, True, run.cause, run.source)
             self._judge.mark(node, delivery, DEFERRED)
             self._machines.tell(index, "handled", delivery, DEFERS)
         else:

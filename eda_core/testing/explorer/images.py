@@ -83,7 +83,7 @@ class Images:
             tuple([_link(link, epoch - each, ranks.get(link.connection), order) for each, link in node.links.items()]),
             tuple(
                 [
-                    (newest - (key & TAG_MASK) if key >> TAG_BITS == epoch else None, *run[:3], *run[4:])
+                    (newest - (key & TAG_MASK) if key >> TAG_BITS == epoch else None, *run[:3], *run[5:])
                     for key, run in node.runs.items()
                 ]
             ),

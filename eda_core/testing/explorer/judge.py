@@ -602,6 +602,8 @@ def misfit(publish: Unconfirmed, effect: fx.Publish, config: Config) -> str | No
     headers: dict[str, Any] = {"conversation_id": message.conversation_id}
     if publish.cause:
         headers["causation_id"] = publish.cause
+    if publish.identifier:
+        headers["deduplication_id"] = publish.identifier
     reply_to = correlation_id = None
     if isinstance(message, Command):
         reply_to, correlation_id = message.reply_to, message.correlation_id

@@ -63,18 +63,24 @@ class Machines:
             raise Violation("I6", f"{method.__name__} raised {error!r}") from error
         self._perform(index, epoch, effects)
 
-    def post(self, index: int, post: Post | Ask, within: DeliveryId | None, cause: str) -> bool:
+    def post(self, index: int, post: Post | Ask, within: DeliveryId | None, cause: str, identifier: str = "") -> bool:
         """Publish or call. Returns whether the machine took it.
 
         Args:
             within: the delivery that it is for.
             cause: the message id of the message whose handler does it.
+            identifier: what identifies the publish when that message is handled again; "" if nothing does.
         """
+        node = self._state.nodes[index]
+        if node.delivery(within) is None and node.orphan(within) is None:
+            cause = identifier = ""
         if isinstance(post, Ask):
-            return self._call(index, post, within, cause)
-        return self._publish(index, post, within, cause)
+            return self._call(index, post, within, cause, identifier)
+        return self._publish(index, post, within, cause, identifier)
 
-    def _publish(self, index: int, post: Post, within: DeliveryId | None, cause: str) -> bool:
+    def _publish(
+        self, index: int, post: Post, within: DeliveryId | None, cause: str = "", identifier: str = ""
+    ) -> bool:
         machine, node = self._state.machine(index), self._state.node(index)
         epoch, before = machine.epoch, machine.published
         ticket = node.tickets = node.tickets + 1
@@ -97,9 +103,8 @@ class Machines:
         accepted = machine.published != before
         if accepted:
             waits_for = within if held and within else DeliveryId(0)
-            causation = "" if delivery is None and orphan is None else cause
-            made_by = within or DeliveryId(0)
-            publish = Unconfirmed(post, held, waits_for, causation, 0 if held else ticket, run=made_by)
+            made_by, told = within or DeliveryId(0), 0 if held else ticket
+            publish = Unconfirmed(post, held, waits_for, cause, told, identifier=identifier, run=made_by)
             self._judge.accepted(node, publish, delivery)
         if held or not accepted:  # nobody has to wait for it
             node.to_tell |= {ticket}
@@ -107,7 +112,7 @@ class Machines:
         self._perform(index, epoch, effects)
         return True
 
-    def _call(self, index: int, ask: Ask, within: DeliveryId | None, cause: str) -> bool:
+    def _call(self, index: int, ask: Ask, within: DeliveryId | None, cause: str, identifier: str) -> bool:
         machine, node = self._state.machine(index), self._state.node(index)
         epoch, delivery = machine.epoch, node.delivery(within)
         within_one = delivery is not None or node.orphan(within) is not None
@@ -125,7 +130,7 @@ class Machines:
         conversation_id = "c" if within_one else correlation_id
         message = Command(ask.name, label, conversation_id, reply_key(index, node), correlation_id)
         made_by = within or DeliveryId(0)
-        publish = Unconfirmed(Post(message), False, cause=cause if within_one else "", call=True, run=made_by)
+        publish = Unconfirmed(Post(message), False, cause=cause, call=True, identifier=identifier, run=made_by)
         self._judge.accepted(node, publish, delivery)
         node.calls[ticket] = OpenCall(label, ask.name, now + ask.timeout, epoch, within)
         if within is not None:
@@ -238,7 +243,10 @@ class Machines:
 
     def _on_dispatch(self, index: int, node: Node, effect: fx.Dispatch) -> None:
         label = self._judge.dispatch(node, effect)
-        node.runs[effect.delivery] = Run(label, 0, False, str(effect.message.meta.get("message_id") or ""))
+        meta = effect.message.meta
+        cause = str(meta.get("message_id") or "")
+        source = str(meta.get("deduplication_id") or cause)
+        node.runs[effect.delivery] = Run(label, 0, False, cause, source)
 
     def _on_publish_done(self, index: int, node: Node, effect: fx.PublishDone) -> None:
         self._judge.publish_done(node, effect)
@@ -250,7 +258,7 @@ class Machines:
         node.wants_configuration = True
         request = self._state.scenario.request
         if request is not None:
-            self._later.append(lambda: self._publish(index, request, None, ""))
+            self._later.append(lambda: self._publish(index, request, None))
 
     def _on_buffer_available(self, index: int, node: Node, effect: fx.BufferAvailable) -> None:
         self._judge.buffer_available(node, effect)

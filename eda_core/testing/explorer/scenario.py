@@ -85,6 +85,11 @@ class Post:
         """The payload of the message."""
         return str(self.message.payload)
 
+    @property
+    def name(self) -> str:
+        """Its routing key."""
+        return self.message.name
+
     def __repr__(self) -> str:
         return f"{self.label}{' at once' if self.immediate else ''}"
 

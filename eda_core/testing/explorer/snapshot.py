@@ -303,7 +303,7 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     Delivery: {
         **dict.fromkeys(("id", "run"), _delivery),
         "began": _run_time,
-        **dict.fromkeys(("tag", "message", "properties", "key"), None),
+        **dict.fromkeys(("tag", "message", "properties", "key", "source"), None),
         "body": _body,
     },
     Publish: {

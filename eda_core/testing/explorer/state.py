@@ -61,6 +61,7 @@ class Unconfirmed(NamedTuple):
         delivery: the delivery that it is held for.
         run: the delivery whose handler made it.
         cause: the message id of the message whose handler published it.
+        identifier: its ``deduplication_id``; "" if it has none.
         ticket: what the effect ``PublishDone`` will name; 0 if nobody waits for that.
         retry: it is a delayed retry, which the machine publishes by itself.
         call: it is the command of a call. The caller is told the end of the call, not of the publish.
@@ -75,6 +76,7 @@ class Unconfirmed(NamedTuple):
     retry: bool = False
     call: bool = False
     unwanted: bool = False
+    identifier: str = ""
     run: DeliveryId = DeliveryId(0)
 
 
@@ -84,6 +86,7 @@ class Run(NamedTuple):
     Attributes:
         made: how many of its publishes it has made.
         cause: the message id of its message.
+        source: what identifies its message when that is handled again; "" if nothing does.
         waits: for the result of a call, or for the callback of its batch.
         doomed: the callback of its batch failed, so its message fails however the handler ends.
         collected: it has added its message to a batch.
@@ -94,6 +97,7 @@ class Run(NamedTuple):
     made: int
     deferred: bool
     cause: str
+    source: str
     waits: bool = False
     doomed: bool = False
     collected: bool = False

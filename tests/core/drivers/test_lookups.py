@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from eda_core.drivers import LookUps
+from eda_core.drivers.lookups import CallbackLookUp, LookUps
 
 FOUND = [("the", "addresses")]
 
@@ -228,3 +228,44 @@ def test_the_time_to_connect_includes_the_resolver(answered: bool) -> None:
     resolver.answer = socket.gaierror(-2, "unknown")
     with pytest.raises(OSError, match="unknown" if answered else r"broker\.example was not resolved within 0\.01 s"):
         resolver.look_ups.connect_within(0.01, "broker.example", 5672, lambda *_: None, lambda: 0.0)
+
+
+# In a loop of callbacks
+
+
+def told(found: Future[Any]) -> tuple[CallbackLookUp, list[Callable[[], None]], list[Any]]:
+    """A look-up, what it wants to have called in the loop, and what it tells."""
+    in_loop: list[Callable[[], None]] = []
+    results: list[Any] = []
+    return CallbackLookUp(found, in_loop.append, results.append), in_loop, results
+
+
+def test_a_result_and_an_exception_are_told_in_the_loop() -> None:
+    for outcome in (["address"], OSError("no such host")):
+        found: Future[Any] = Future()
+        _, in_loop, results = told(found)
+        assert in_loop == []
+        found.set_exception(outcome) if isinstance(outcome, OSError) else found.set_result(outcome)
+        assert results == [], "the thread of the resolver does not tell it"
+        in_loop.pop()()
+        assert results == [outcome]
+
+
+def test_nothing_is_told_after_it_is_cancelled() -> None:
+    found: Future[Any] = Future()
+    look_up, in_loop, results = told(found)
+    found.set_result(["address"])
+    assert look_up.cancel()
+    in_loop.pop()()
+    assert (results, look_up.cancel()) == ([], False)
+
+
+def test_a_loop_that_is_closed_is_told_nothing() -> None:
+    def closed(_call: Callable[[], None]) -> None:
+        raise RuntimeError("the loop is closed")
+
+    found: Future[Any] = Future()
+    results: list[Any] = []
+    CallbackLookUp(found, closed, results.append)
+    found.set_result(["address"])
+    assert results == []

@@ -77,7 +77,8 @@ def test_what_a_handler_publishes_names_its_cause() -> None:
     progress = bench.send(within=delivery, immediate=True)
     held = only(Publish, bench.handled(delivery))
     for publish in (progress, held):
-        assert publish.properties.headers == {"conversation_id": "c-1", "causation_id": "cause"}
+        assert publish.properties.headers is not None
+        assert publish.properties.headers["causation_id"] == "cause"
     assert bench.send().properties.headers == {"conversation_id": "c-1"}
 
 
@@ -215,7 +216,7 @@ def test_what_the_caller_changes_after_publishing_is_sent_as_it_was(held: bool) 
     assert decode(sent.body, CBOR, Limits()) == {"n": [1]}
     assert sent.properties.app_id == "me"
     assert sent.properties.headers == {"conversation_id": "c-1", "own": [1]} | (
-        {"causation_id": "id-1-1"} if held else {}
+        {"causation_id": "id-1-1", "deduplication_id": "id-1-1/svc/Told.1"} if held else {}
     )
 
 
@@ -330,7 +331,12 @@ def test_a_refused_publish_is_sent_again_whole_and_its_source_acknowledged_after
     for old, new in zip((first, second), again, strict=True):
         for name in ("pid", "exchange", "routing_key", "body", "mandatory", "delivery", "kept"):
             assert getattr(new, name) == getattr(old, name)
-    assert again[0].properties.headers == {"conversation_id": "c-1", "status": "success", "causation_id": "cause"}
+    assert again[0].properties.headers == {
+        "conversation_id": "c-1",
+        "status": "success",
+        "causation_id": "cause",
+        "deduplication_id": "cause/svc/other.DoReturn.1",
+    }
     assert again[0].properties.correlation_id == "k"
     assert again[1].properties.reply_to == "svc.DoReturn"
     assert bench.confirm(again[1]) == []

@@ -274,7 +274,11 @@ def test_it_is_of_the_conversation_of_the_message_and_names_it_as_its_cause() ->
     bench = calling()
     delivery = bench.take()
     sent = only(Publish, bench.call(2, within=delivery))
-    assert sent.properties.headers == {"conversation_id": "c-1", "causation_id": "id-1-1"}
+    assert sent.properties.headers == {
+        "conversation_id": "c-1",
+        "causation_id": "id-1-1",
+        "deduplication_id": "id-1-1/svc/peer.Do.1",
+    }
 
 
 def test_a_configuration_without_a_conversation_begins_one() -> None:

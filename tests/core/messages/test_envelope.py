@@ -99,7 +99,13 @@ def test_a_message_received_can_be_published_again(case: tuple[str, AnyMessage])
     sealed = seal(message, content_type, DEFAULT_LIMITS)
     sealed.properties.message_id, sealed.properties.user_id = "first-1", "guest"
     assert sealed.properties.headers is not None
-    sealed.properties.headers |= {"causation_id": "zero-1", "attempt": 2, "x-death": [{"count": 3}], "CC": ["k"]}
+    sealed.properties.headers |= {
+        "causation_id": "zero-1",
+        "deduplication_id": "zero-1/svc/N.1",
+        "attempt": 2,
+        "x-death": [{"count": 3}],
+        "CC": ["k"],
+    }
     received = reopened(sealed)
     received.meta["delivery_tag"] = 7
     again = seal(received, content_type, DEFAULT_LIMITS)

@@ -6,7 +6,7 @@ import pytest
 
 from eda_core.messages import headers
 
-OWN = [headers.CONVERSATION_ID, headers.STATUS, headers.CAUSATION_ID, headers.ATTEMPT]
+OWN = [headers.CONVERSATION_ID, headers.STATUS, headers.CAUSATION_ID, headers.DEDUPLICATION_ID, headers.ATTEMPT]
 ORIGIN = [headers.ORIGIN_EXCHANGE, headers.ORIGIN_ROUTING_KEY]
 
 

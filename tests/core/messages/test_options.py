@@ -52,7 +52,7 @@ def test_a_short_expiration_is_not_none() -> None:
             ({"headers": {name: "1"}}, f"the header '{name}' cannot be sent: the toolkit or the broker writes it; "
              "choose another name")
             for name in ("conversation_id", "status", "attempt", "causation_id", "origin_exchange", "CC", "BCC",
-                         "message_id", "user_id", "delivery_tag", "timestamp", "app_id")
+                         "deduplication_id", "message_id", "user_id", "delivery_tag", "timestamp", "app_id")
         ),
         ({"expiration": 0}, "expiration is 0; give seconds, more than 0"),
         ({"expiration": "60"}, "expiration is '60'; give seconds, more than 0"),

@@ -125,6 +125,23 @@ MUTANTS = (
         "publishes from outside",
         "I3",
     ),
+    # what identifies a publish
+    Mutant(
+        "what is published again is identified by its delivery, which is another one then",
+        "machine/deliveries",
+        "self._source(delivery, source_of(delivery.properties))",
+        "self._source(delivery, str(delivery.id))",
+        "plain relay",
+        "I3",
+    ),
+    Mutant(
+        "two publishes with one name have one identifier",
+        "machine/deliveries",
+        "numbers.get(routing_key, 0) + 1",
+        "numbers.get(routing_key, 1)",
+        "narrow window",
+        "I3",
+    ),
     # failures
     Mutant(
         "what a handler publishes is not held until it succeeds",
