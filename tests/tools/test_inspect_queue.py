@@ -192,6 +192,37 @@ def test_what_it_shows(
     assert (tmp_path / "OrderPlaced.c7.2.json").exists()
 
 
+def test_after_delayed_retries_it_says_how_often_it_was_tried(
+    broker: BrokerUnderTest, bench: Operator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    retry = "a.events.retry.20"
+    waiting = {"x-message-ttl": 20, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": EVENTS_QUEUE}
+    bench.channel.queue_declare(retry, durable=True, arguments=waiting)
+    headers = {"conversation_id": "c", "attempt": 3, "origin_exchange": "events", "origin_routing_key": "Placed"}
+    bench.publish("", retry, headers=headers)
+    bench.await_waiting(1, queue=EVENTS_QUEUE)
+    text = ran("inspect_queue", broker.url, EVENTS_QUEUE).out
+    assert "\n  tried: 3 times\n" in text
+    assert "\n  waited: in a.events.retry.20 before its next attempt, until 20" in text
+    bench.kill()
+    text = ran("inspect_queue", broker.url, DEAD_LETTER_QUEUE).out
+    lines = [line.strip().partition(": ")[0] for line in text.splitlines() if line.startswith("  ")]
+    assert lines == ["conversation", "published", "tried", "waited", "died", "size"]
+    assert "published: to events with the key Placed" in text
+    assert "\n  tried: 4 times\n" in text
+    assert "\n  waited: in a.events.retry.20 before its last attempt, until 20" in text
+    assert "\n  died: rejected in a.events at 20" in text
+    (found,) = run_here(TOOL, capsys, "--json", broker.url, DEAD_LETTER_QUEUE).objects
+    assert (found["attempts"], found["headers"]["attempt"]) == (4, 3)
+
+
+def test_headers_of_the_users_that_are_no_counts_are_shown(broker: BrokerUnderTest, bench: Operator) -> None:
+    bench.event("Placed", attempt="first", origin_exchange="earth")
+    text = ran("inspect_queue", broker.url, EVENTS_QUEUE).out
+    assert "\n  attempt: first\n  origin_exchange: earth\n" in text
+    assert "tried" not in text
+
+
 def test_conditions_counts_and_groups(
     broker: BrokerUnderTest, bench: Operator, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,6 +260,14 @@ def test_queues_that_cannot_be_read_are_one_line(broker: BrokerUnderTest, bench:
     missing = ran("inspect_queue", broker.url, "nowhere")
     assert (missing.status, missing.out) == (1, "")
     assert missing.line == "inspect_queue.py: there is no queue 'nowhere'"
+
+    bench.channel.queue_delete(DEAD_LETTER_QUEUE)
+    letters = ran("inspect_queue", broker.url, DEAD_LETTER_QUEUE)
+    assert (letters.status, letters.out) == (1, "")
+    assert letters.line == (
+        "inspect_queue.py: there is no queue 'dead-letters'; if no other queue gets the dead letters, the broker drops "
+        'them: set one up as in docs/operating/rabbitmq.rst, "2. The bus"'
+    )
 
     bench.channel.queue_declare("mine", exclusive=True)
     exclusive = ran("inspect_queue", broker.url, "mine")

@@ -6,6 +6,7 @@ This module shows the messages; :mod:`eda_tools.bus.queues` reads them and gives
 from __future__ import annotations
 
 import argparse
+import datetime
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +14,20 @@ from typing import Any, Final
 
 from rich.text import Text
 
+from eda_core.messages.headers import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
 from eda_tools.cli.arguments import common_options, natural, url_argument
 from eda_tools.cli.output import Output
 from eda_tools.cli.status import DONE
 from eda_tools.cli.tool import Tool
 from eda_tools.dead_letters.groups import GROUPS, Groups, last_moment
 from eda_tools.messages import show
-from eda_tools.messages.deaths import DEATH_HEADERS, deaths, died_at, place_of_death
+from eda_tools.messages.deaths import DEATH_HEADERS, Death, attempts, deaths, died_at, place_of_death
 from eda_tools.messages.delivery import Delivery, fields
 from eda_tools.messages.payloads import EXTENSION, write_new
 from eda_tools.messages.where import where_option
+
+#: The headers of the copies of a failed message. What they say is shown in words.
+_OF_COPIES: Final = (ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY)
 
 Fields = dict[str, Any]
 See = Callable[[int, Delivery, Fields], None]
@@ -149,25 +154,39 @@ def _object(position: int, delivery: Delivery, found: Fields, saved: Path | None
             "time": died_at(delivery.headers),
             "count": sum(each.count for each in deaths(delivery.headers) if each.waited is None),
         }
+    tried = attempts(delivery.headers)
+    if tried is not None:
+        made["attempts"] = tried
     if saved is not None:
         made["saved"] = str(saved)
     return made
 
 
 def _text(position: int, delivery: Delivery, found: Fields, saved: Path | None, *, payload: bool) -> Text:
-    """The envelope, a line for each death, the size, and the payload."""
-    headers = {name: value for name, value in found["headers"].items() if not name.startswith(DEATH_HEADERS)}
+    """The envelope, how often it was tried, a line for each death, the size, and the payload."""
+    tried = attempts(delivery.headers)
+    known = () if tried is None else _OF_COPIES
+    headers = {
+        name: value
+        for name, value in found["headers"].items()
+        if not name.startswith(DEATH_HEADERS) and name not in known
+    }
     text = Text().append(f"{position}. ", style="dim")
     text.append_text(show.as_text({**found, "headers": headers}, payload=False, time=last_moment(delivery)))
     exchange = found["exchange"] or "the default exchange"
     show.append_row(text, "published", f"to {exchange} with the key {found['routing_key']}")
-    for death in deaths(delivery.headers):
+    found_deaths = deaths(delivery.headers)
+    waits = [death for death in found_deaths if death.waited is not None]
+    ends = [death for death in found_deaths if death.waited is None]
+    if tried is not None:
+        show.append_row(text, "tried", "once" if tried == 1 else f"{tried} times")
+    for death in waits:
+        which = "last" if ends else "next"
+        show.append_row(text, "waited", f"in {death.queue} before its {which} attempt{_until(death)}")
+    for death in ends:
         times = "" if death.count == 1 else f", {death.count} times"
-        when = "" if death.time is None else f" at {show.local_time(death.time)[:19]}"
-        if death.waited is not None:
-            show.append_row(text, "waited", f"in {death.queue} to be tried again{when}")
-        else:
-            show.append_row(text, "died", f"{death.reason} in {death.queue}{when}{times}", "red")
+        when = "" if death.time is None else f" at {_shown(death.time)}"
+        show.append_row(text, "died", f"{death.reason} in {death.queue}{when}{times}", "red")
     show.append_row(text, "size", f"{found['size']} bytes{', redelivered' if found['redelivered'] else ''}")
     if saved is not None:
         show.append_row(text, "saved", f"as {saved}")
@@ -176,6 +195,14 @@ def _text(position: int, delivery: Delivery, found: Fields, saved: Path | None, 
     elif payload:
         text.append(f"\n{delivery.body[:200]!r}", style="dim")
     return text
+
+
+def _until(death: Death) -> str:
+    return "" if death.time is None else f", until {_shown(death.time)}"
+
+
+def _shown(time: datetime.datetime) -> str:
+    return show.local_time(time)[:19]
 
 
 TOOL = Tool(

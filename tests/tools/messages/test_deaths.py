@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda_tools.messages.deaths import deaths, died_at, has_died, original_expiration, place_of_death, published
+from eda_tools.messages.deaths import (
+    attempts,
+    deaths,
+    died_at,
+    has_died,
+    original_expiration,
+    place_of_death,
+    published,
+)
 
 NOON = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
 
@@ -97,6 +105,29 @@ def test_a_living_message() -> None:
     assert not has_died(ORIGIN), "it waits in the queue of its service"
 
 
+WAITED = entry("a.events.retry.50", "expired", "", "a.events.retry.50", 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "count"),
+    [
+        ({"attempt": 3, "x-death": [entry("a.events", "rejected", "", "a.events", 1), WAITED]}, 4),
+        ({"attempt": 3, "x-death": [entry("a.events", "rejected", "", "a.events", 1)]}, 4),
+        ({"attempt": 3, "x-death": [entry("a.events", "expired", "", "a.events", 1), WAITED]}, 3),
+        ({"attempt": 3, "x-death": [WAITED]}, 3),
+        ({"attempt": 1}, 1),
+        ({"x-death": [entry("a.events", "rejected", "events", "Placed", 1)]}, None),
+        ({"attempt": "first"}, None),
+        ({"attempt": True}, None),
+        ({"attempt": 0}, None),
+        ({}, None),
+    ],
+)
+def test_how_often_it_was_tried(headers: dict[str, Any], count: int | None) -> None:
+    """The header counts the failures before this copy."""
+    assert attempts(headers) == count
+
+
 def test_the_expiration_is_that_of_the_first_death() -> None:
     headers, entries, _, _ = HISTORIES["through a queue for dead letters, with another key"]
     of_both = [{**each, "original-expiration": text} for each, text in zip(entries, ("60000", "5"), strict=True)]
@@ -117,7 +148,8 @@ entries = st.lists(
     max_size=4,
 )
 headers = st.dictionaries(
-    st.sampled_from(["x-first-death-queue", "x-first-death-reason", "x-first-death-exchange", *ORIGIN]), values
+    st.sampled_from(["x-first-death-queue", "x-first-death-reason", "x-first-death-exchange", "attempt", *ORIGIN]),
+    values,
 )
 
 
@@ -129,5 +161,6 @@ def test_no_headers_raise(found: dict[str, Any], death: Any) -> None:
     died_at(found)
     original_expiration(found)
     place_of_death(found)
+    attempts(found)
     origin = published(found, "key")
     assert origin is None or all(isinstance(each, str) for each in origin)

@@ -26,6 +26,8 @@ from eda_tools.cli.output import Output
 from eda_tools.cli.status import FAILED, USAGE, ToolError
 from eda_tools.messages.delivery import Delivery
 
+#: The queue of dead letters, as docs/operating/rabbitmq.rst sets it up.
+DEAD_LETTER_QUEUE: Final = "dead-letters"
 CLASSIC: Final = "classic"
 QUORUM: Final = "quorum"
 
@@ -140,7 +142,11 @@ async def safe_to_read(
     """
     found = await _at_rest(session, name)
     if found is None:
-        raise ToolError(f"there is no queue {name!r}", FAILED)
+        hint = ""
+        if name == DEAD_LETTER_QUEUE:
+            hint = "; if no other queue gets the dead letters, the broker drops them: set one up as in "
+            hint += 'docs/operating/rabbitmq.rst, "2. The bus"'
+        raise ToolError(f"there is no queue {name!r}{hint}", FAILED)
     queue = await queue_kind(session, name)
     if queue.kind == CLASSIC:
         return CLASSIC, found

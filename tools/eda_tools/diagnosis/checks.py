@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from eda_core.messages.routing import COMMANDS, EVENTS, EXCHANGES, TopicPattern, queue_name
+from eda_tools.bus.queues import DEAD_LETTER_QUEUE
 from eda_tools.diagnosis.facts import Facts, Policy, Queue, service_of
 from eda_tools.messages.deaths import retried
 
@@ -36,7 +37,6 @@ _GROUP: Final = {
 #: What the operator sets up (docs/architecture.rst, "Dead letters").
 POLICY: Final = "DLX"
 PATTERN: Final = r".*\.events|.*\.commands"
-DEAD_LETTER_QUEUE: Final = "dead-letters"
 #: Where the definitions are written that ``rabbitmqctl`` imports.
 _FILE: Final = "/tmp/eda-definitions.json"
 #: The limit of RabbitMQ 4 if none is set.

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from eda_core.messages.headers import ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
+from eda_core.messages.headers import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
 
 #: The beginnings of the names of the headers that RabbitMQ gives a dead letter.
 DEATH_HEADERS: Final = ("x-death", "x-first-death", "x-last-death")
@@ -121,6 +121,17 @@ def place_of_death(headers: Mapping[str, Any]) -> Death | None:
             return max(there, key=_when)
     first = first_death(headers)
     return first if first in real else min(real, key=_when)
+
+
+def attempts(headers: Mapping[str, Any]) -> int | None:
+    """How often the message was tried; ``None`` if its headers do not tell, because no copy of it was published.
+
+    The header of a copy counts the attempts that failed before. If the copy was rejected, it was tried once more.
+    """
+    failed = headers.get(ATTEMPT)
+    if type(failed) is not int or failed < 1:
+        return None
+    return failed + any(death.waited is None and death.reason == "rejected" for death in deaths(headers))
 
 
 def died_at(headers: Mapping[str, Any]) -> datetime.datetime | None:
