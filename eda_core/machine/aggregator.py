@@ -64,6 +64,11 @@ class Aggregator(Generic[Entry]):
     def __repr__(self) -> str:
         return f"<Aggregator {len(self._entries)}/{self._max_entries}>"
 
+    @property
+    def acknowledged(self) -> bool:
+        """Whether it has entries whose messages are acknowledged already. They are lost if the process dies."""
+        return self._holds
+
     def deadline(self) -> float | None:
         """Return when the first entry has waited long enough, in monotonic seconds; ``None`` while there is none."""
         return self._due

@@ -40,6 +40,7 @@ CALLBACK_FAILED: Final = "callback-failed"  # ALERT or WARNING: a hook or a time
 BLOCKED_LOOP: Final = "blocked-loop"  # WARNING: a handler kept the event loop for more than half the heartbeat
 SLOW_HANDLER: Final = "slow-handler"  # WARNING: a link was lost while a handler took longer than the heartbeat
 RETURN_VALUE: Final = "return-value"  # WARNING: a handler has returned a value that means nothing
+EARLY_ACK: Final = "early-ack"  # WARNING: a handler has put its message into a batch and has not returned True
 ANSWERS: Final = "answers"  # WARNING: a command was answered several times, or not at all
 NO_REPLY_KEY: Final = "no-reply-key"  # WARNING: the result of a command cannot come back to this service
 NOT_AWAITED: Final = "not-awaited"  # ERROR: a method was called outside of handlers and not awaited, so it did nothing

@@ -130,6 +130,8 @@ class ServiceApi(Handlers, Generic[R]):
     _eda_journal: Callable[[str], None] | None = None
     _eda_running: Driver | None = None
     _eda_machine: Machine | None = None
+    #: What is suspicious about objects that the service has made, one line each.
+    _eda_doubts: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -275,10 +277,24 @@ class ServiceApi(Handlers, Generic[R]):
         self._eda_readiness.begin()
         driver.readiness = self._eda_readiness
         self._eda_running = driver
-        if findings.doubts:
-            text = f"{type(self).__name__} may not do what it should{_listed(findings.doubts)}"
-            driver.report(WARNING, text, events.CHECKED)
+        self._eda_report_doubts((*findings.doubts, *self._eda_doubts))
         return driver
+
+    def _eda_doubt(self, text: str) -> None:
+        """Let the report at the start say that something is suspicious. If the service runs already, report it now.
+
+        Args:
+            text: what, and what to do, as one line.
+        """
+        if self._eda_running is None:
+            self._eda_doubts += (text,)
+        else:
+            self._eda_report_doubts((text,))
+
+    def _eda_report_doubts(self, doubts: Sequence[str]) -> None:
+        if doubts and self._eda_running is not None:
+            text = f"{type(self).__name__} may not do what it should{_listed(doubts)}"
+            self._eda_running.report(WARNING, text, events.CHECKED)
 
     def running_driver(self) -> Driver:
         """Return the driver with which the service runs.

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from eda_core.drivers.handling import handling
+from eda_core.criticality import WARNING
+from eda_core.drivers.handling import handling, run_of
 from eda_core.errors import Abandoned, LocalError
 from eda_core.machine.aggregator import Aggregator, Collected
 from eda_core.machine.effects import Effect
+from eda_core.machine.events import EARLY_ACK
 from eda_core.machine.identifiers import DeliveryId
+from eda_core.machine.outcomes import Outcome
 from eda_core.services.api import ServiceApi
 from eda_core.text import shortened
 
@@ -38,8 +41,9 @@ class EventBatch:
 
     If a handler returns ``True`` after ``push``, its event is acknowledged together with the others of the batch. If it
     returns nothing, its event is acknowledged at once, as with eventail. Then it is lost if the process dies before the
-    callback has ended. If the callback runs when the handler ends, the event is acknowledged with the others in any
-    case. When a service stops, the callback gets the events that there are, and at once each event that comes later.
+    callback has ended, and the log warns of that once. If the callback runs when the handler ends, the event is
+    acknowledged with the others in any case. When a service stops, the callback gets the events that there are, and at
+    once each event that comes later.
 
     Args:
         endpoint: the service.
@@ -64,6 +68,13 @@ class EventBatch:
         self.callback = callback
         self._events: Aggregator[RawEvent] = Aggregator(max_entries, timeout)
         self._timer: int | None = None
+        #: Whether it was told that events are acknowledged before their batch is handled.
+        self._told = False
+        if max_entries > endpoint.PREFETCH_COUNT:
+            endpoint._eda_doubt(
+                f"a Batch of {max_entries} events never gets full if its handlers return True, because PREFETCH_COUNT "
+                f"is {endpoint.PREFETCH_COUNT}; write PREFETCH_COUNT = {max_entries} in the class"
+            )
 
     def __len__(self) -> int:
         return len(self._events)
@@ -88,17 +99,40 @@ class EventBatch:
             full = self._events.add(driver.machine, DeliveryId(delivery), event, now) or driver.machine.stopping
             return []
 
-        driver.ask(lambda: self._begin(DeliveryId(delivery), add))
+        run = run_of(self.endpoint)
+        name = (
+            run.name()
+            if run is not None and run.delivery is not None
+            else f"a handler of {type(self.endpoint).__name__}"
+        )
+        driver.ask(lambda: self._begin(DeliveryId(delivery), add, partial(self._handled, name, event)))
         return full
 
-    def _begin(self, delivery: DeliveryId, add: Callable[..., list[Effect]]) -> None:
+    def _begin(
+        self,
+        delivery: DeliveryId,
+        add: Callable[..., list[Effect]],
+        handled: Callable[[DeliveryId, Outcome, float], Outcome],
+    ) -> None:
         driver = self.endpoint.running_driver()
         driver.tell(add)
-        driver.at_end[delivery] = partial(self._events.handled, driver.machine, delivery)
+        driver.at_end[delivery] = partial(handled, delivery)
         if len(self._events) == 1:
             self._cancel_timer()
             self._timer = self.endpoint.call_later(self.timeout, self.expire)
             driver.at_stop[self] = self.expire
+
+    def _handled(self, name: str, event: RawEvent, delivery: DeliveryId, outcome: Outcome, now: float) -> Outcome:
+        """Note that a handler has ended. Warn once if its event is acknowledged now, and not with its batch."""
+        driver = self.endpoint.running_driver()
+        outcome = self._events.handled(driver.machine, delivery, outcome, now)
+        if self._events.acknowledged and not self._told:
+            self._told = True
+            text = f"{name} has put its event into a batch and has not returned True: the event is acknowledged before "
+            text += "its batch is handled, and is lost if the process dies; end the handler with 'return True'"
+            driver.report(WARNING, text, EARLY_ACK)
+            driver.tell(driver.machine.log, WARNING, text, conversation_id=event.conversation_id)
+        return outcome
 
     @contextmanager
     def _taken(self) -> Iterator[list[RawEvent]]:

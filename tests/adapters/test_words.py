@@ -155,3 +155,50 @@ def test_who_waits_until_a_service_is_ready_gets_the_error_with_which_it_ends() 
 def test_who_waits_until_a_service_is_ready_is_told_in_the_end_what_is_missing() -> None:
     asyncio.run(within(_away_aio(), "the end of the service"))
     _away_pika()
+
+
+class AioArchiver(AioShop):
+    """It forgets to return True."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, ["Paid"], [], "archiver")
+        self.batch = eda_aio.Batch(self, 100, 60.0, self.store)
+
+    async def on_Paid(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+        await self.batch.push(payload, conversation_id, meta)
+        await self.stop()
+
+    async def store(self, events: Any) -> None: ...
+
+
+class PikaArchiver(PikaShop):
+    """The same for plain functions."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, ["Paid"], [], "archiver")
+        self.batch = eda_pika.Batch(self, 100, 60.0, lambda events: None)
+
+    def on_Paid(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+        self.batch.push(payload, conversation_id, meta)
+        self.call_later(0.0, self.stop)
+
+
+@pytest.mark.parametrize(
+    ("kind", "run"),
+    [
+        pytest.param(AioArchiver, lambda service: asyncio.run(service.run()), id="eda_aio"),
+        pytest.param(PikaArchiver, lambda service: service.run(), id="eda_pika"),
+    ],
+)
+def test_a_batch_that_is_wrongly_used_is_told(kind: Any, run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with EmbeddedBrokerThread() as broker:
+        run(kind(broker.url))
+    name = kind.__name__
+    assert told(caplog, "checked") == [
+        f"{name} may not do what it should\n- a Batch of 100 events never gets full if its handlers return True, "
+        "because PREFETCH_COUNT is 10; write PREFETCH_COUNT = 100 in the class"
+    ]
+    assert told(caplog, "early-ack") == [
+        f"{name}.on_Paid has put its event into a batch and has not returned True: the event is acknowledged before "
+        "its batch is handled, and is lost if the process dies; end the handler with 'return True'"
+    ]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from eda_core import DEFERRED, DONE, Ack, LocalError, Nack, Publish, RawEvent
+from eda_core import DEFERRED, DONE, Ack, Event, Failed, LocalError, Nack, Publish, PublishLog, RawEvent
+from eda_core.criticality import WARNING
+from eda_core.drivers.handling import handling
 from eda_core.errors import Abandoned
 from eda_core.machine.effects import Connect, Effect
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.outcomes import Outcome
 from eda_core.messages.values import AnyMessage
 from eda_core.services.batch import EventBatch
-from tests.core.kit import Bench, of, only, opened
+from tests.core.drivers.test_base import Carrier
+from tests.core.kit import URLS, Bench, of, only, opened
 from tests.core.services.test_api import Service as Plain
 
 
@@ -26,6 +30,10 @@ class Runs:
         self.machine = bench.machine
         self.at_stop: dict[object, Callable[[], Any]] = {}
         self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], Outcome]] = {}
+        self.reports: list[tuple[int, str, str]] = []
+
+    def report(self, level: int, text: str, event: str) -> None:
+        self.reports.append((level, text, event))
 
     def ask(self, call: Callable[[], Any]) -> Any:
         return call()
@@ -151,6 +159,75 @@ def test_an_event_whose_handler_returns_nothing_is_acknowledged_by_itself_and_ha
     assert of(Ack, bench.seen) == [Ack(bench.epoch, 1, False), Ack(bench.epoch, 2, False)]
     batch.expire()
     assert got == [1, 2]
+
+
+EARLY = (
+    "{} has put its event into a batch and has not returned True: the event is acknowledged before its batch is "
+    "handled, and is lost if the process dies; end the handler with 'return True'"
+)
+
+
+def test_a_handler_that_forgets_to_return_true_is_told_so_once() -> None:
+    bench, service, batch = made(print, 9)
+    for outcome in (DEFERRED, DONE, DONE):
+        delivery = bench.take()
+        with handling(service, delivery, Event("Happened", 1, "c-1", {})):
+            batch.push(delivery, 1)
+        service.runs.at_end.pop(delivery)(outcome, bench.now)
+        bench.handled(delivery, outcome)
+    text = EARLY.format("Service.handle")
+    assert service.runs.reports == [(WARNING, text, "early-ack")]
+    (record,) = [json.loads(each.body) for each in of(PublishLog, bench.seen)]
+    assert (record["level"], record["short_message"], record["_conversation_id"]) == (WARNING, text, "c-1")
+
+
+def test_who_pushes_outside_of_a_handler_is_told_so_too() -> None:
+    bench, service, batch = made(print, 9)
+    delivery = bench.take()
+    batch.push(delivery, 1)
+    service.runs.at_end.pop(delivery)(DONE, bench.now)
+    assert service.runs.reports == [(WARNING, EARLY.format("a handler of Service"), "early-ack")]
+
+
+@pytest.mark.parametrize("outcome", [DEFERRED, Failed("no")])
+def test_a_handler_that_defers_or_fails_is_not_told_to_return_true(outcome: Outcome) -> None:
+    bench, service, batch = made(print, 9)
+    delivery = bench.take()
+    batch.push(delivery, 1)
+    service.runs.at_end.pop(delivery)(outcome, bench.now)
+    assert service.runs.reports == []
+
+
+def test_a_handler_whose_batch_is_full_need_not_return_true() -> None:
+    bench, service, batch = made(print, 1)
+    batch.push(bench.take(), 1)
+    assert (service.runs.reports, service.runs.at_end) == ([], {})
+
+
+# The size and the prefetch
+
+
+TOO_LARGE = (
+    "a Batch of 11 events never gets full if its handlers return True, because PREFETCH_COUNT is 10; write "
+    "PREFETCH_COUNT = 11 in the class"
+)
+
+
+def test_a_batch_that_is_larger_than_the_prefetch_is_told_at_the_start() -> None:
+    service = Plain([URLS[0]], [], [], "svc")
+    Batch(service, 11, 5.0, print)
+    Batch(service, 10, 5.0, print)
+    driver: Any = service.begin_run(lambda service: Carrier(service))
+    (report,) = [rest for what, *rest in driver.done if what == "report"]
+    assert report[1] == f"Service may not do what it should\n- {TOO_LARGE}"
+
+
+def test_a_batch_that_is_made_later_is_told_when_it_is_made() -> None:
+    service = Plain([URLS[0]], [], [], "svc")
+    driver: Any = service.begin_run(lambda service: Carrier(service))
+    Batch(service, 11, 5.0, print)
+    (report,) = [rest for what, *rest in driver.done if what == "report"]
+    assert report[1] == f"Service may not do what it should\n- {TOO_LARGE}"
 
 
 def test_nothing_is_left_to_be_told_of_handlers_whose_events_are_handed_over() -> None:
