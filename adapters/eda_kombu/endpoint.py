@@ -11,16 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from ssl import SSLContext
 from typing import Any, ClassVar, Self, TypeVar
 
-from eda_core import JSON, AnyMessage, Config, Configuration, Event, ReconnectPolicy, StateError
+from eda_core import JSON, AnyMessage, Config, ReconnectPolicy, StateError
 from eda_core.drivers.processes import ProcessState
-from eda_core.drivers.publish_call import PartlyPublished, PublishCall, PublishLimits
+from eda_core.drivers.publish_call import PublishCall, PublishLimits
 from eda_core.messages import gelf
-from eda_core.messages.options import options
-from eda_core.services.eventail import EventailNames, event_of, text_of
+from eda_core.services.endpoints import EndpointApi
 from eda_kombu.session import Session
 
 T = TypeVar("T")
@@ -32,8 +30,8 @@ _SETTINGS = ("hostname", "heartbeat", "probe_interval", "probe_timeout", "retry_
 _ROUNDS = 3
 
 
-class Endpoint(EventailNames):
-    """Publishes events, configurations and logs, and returns when the broker has confirmed them.
+class Endpoint(EndpointApi):
+    """Publishes events, commands, configurations and logs, and returns when the broker has confirmed them.
 
     It connects at the first publish or log, and again when it finds that the connection was lost. Threads may share it:
     they publish one after the other. After a fork the child opens a connection of its own and does not touch its
@@ -92,7 +90,7 @@ class Endpoint(EventailNames):
             confirm_timeout=300.0 if confirm_timeout is None else 2 * confirm_timeout,
             reconnect=self.RECONNECT_POLICY,
         )
-        self._limits = PublishLimits(confirm_timeout, connection_max_retries, None, self.RETRY_DELAY)
+        self._eda_limits = PublishLimits(confirm_timeout, connection_max_retries, None, self.RETRY_DELAY)
         self._ssl = ssl
         self._closed = False
         self._processes: dict[int, ProcessState[Session]] = {}
@@ -103,96 +101,6 @@ class Endpoint(EventailNames):
         session = self._process().session
         if session is not None:
             session.machine.use_json(session.now())
-
-    def publish_event(
-        self,
-        event: str,
-        message: Any,
-        conversation_id: str,
-        max_retries: int | None = None,
-        *,
-        mandatory: bool = False,
-        headers: Mapping[str, Any] | None = None,
-        expiration: float | None = None,
-        priority: int | None = None,
-        timeout: float | None = None,
-    ) -> None:
-        """Publish an event; return when the broker has confirmed it.
-
-        Args:
-            event: the name of the event.
-            message: the payload.
-            conversation_id: the conversation that the event belongs to.
-            max_retries: how often to try again after the first failure (no connection, a lost connection, a refusal by
-                the broker). ``None``: as often as ``confirm_timeout`` allows.
-            mandatory: fail if nobody subscribes.
-            headers: more headers, by name. Names that begin with ``x-`` and those of the toolkit are refused.
-            expiration: how long the message is of use, seconds. Then its queue drops or dead-letters it.
-            priority: from 0 to 255, for queues that have priorities.
-            timeout: takes the place of ``confirm_timeout`` for this call, seconds.
-
-        Raises:
-            LocalError: the message cannot be sent. The text says why.
-            StateError: the endpoint is closed.
-            NotConfirmed: the broker did not confirm the message within the time and the attempts allowed. The error
-                says whether the message may arrive.
-            Unroutable: the message was mandatory, and no queue is bound for it.
-        """
-        sent = Event(event, message, text_of(conversation_id), options(headers, expiration, priority))
-        self._publish_one(sent, mandatory, self._limits.of_call(max_retries, timeout))
-
-    def publish_configuration(
-        self,
-        event: str,
-        message: Any,
-        max_retries: int | None = None,
-        *,
-        mandatory: bool = False,
-        headers: Mapping[str, Any] | None = None,
-        expiration: float | None = None,
-        priority: int | None = None,
-        timeout: float | None = None,
-    ) -> None:
-        """Publish a configuration to all workers that subscribe to it now. See :meth:`publish_event`."""
-        sent = Configuration(event, message, "", options(headers, expiration, priority))
-        self._publish_one(sent, mandatory, self._limits.of_call(max_retries, timeout))
-
-    def publish_many(
-        self,
-        events: Iterable[tuple[str, Any, str]],
-        max_retries: int | None = None,
-        *,
-        mandatory: bool = False,
-        headers: Mapping[str, Any] | None = None,
-        expiration: float | None = None,
-        priority: int | None = None,
-        timeout: float | None = None,
-    ) -> int:
-        """Publish many events, without waiting for the confirm of one before sending the next.
-
-        At most ``WINDOW`` messages are unconfirmed at the same time, so the iterable may be a generator of any length.
-        ``confirm_timeout`` is the time without any confirm, not the time for all messages, and the time that the
-        iterable takes does not count. While the iterable runs, nothing is sent or read. If it takes longer than
-        ``HEARTBEAT`` seconds, the broker closes the connection, and the endpoint connects again.
-
-        Args:
-            events: the name, the message and the conversation id of each event.
-            max_retries, mandatory, headers, expiration, priority, timeout: see :meth:`publish_event`. They are the same
-                for all events.
-
-        Returns:
-            How many events there were. All are confirmed.
-
-        Raises:
-            StateError: the endpoint is closed.
-            PartlyPublished: at least one event failed. The error says which events are confirmed, which are not, and
-                why. After the first failure no more are taken from the iterable.
-        """
-        meta, limits = options(headers, expiration, priority), self._limits.of_call(max_retries, timeout)
-        call = self._publish(map(partial(event_of, meta), events), mandatory, limits)
-        if call.failed:
-            raise PartlyPublished(call.taken, call.failed)
-        return call.taken
 
     def log(
         self,
@@ -257,11 +165,7 @@ class Endpoint(EventailNames):
 
     # Steps
 
-    def _publish_one(self, message: AnyMessage, mandatory: bool, limits: PublishLimits) -> None:
-        for error in self._publish((message,), mandatory, limits).failed.values():
-            raise error
-
-    def _publish(self, messages: Iterable[AnyMessage], mandatory: bool, limits: PublishLimits) -> PublishCall:
+    def _eda_publish(self, messages: Iterable[AnyMessage], mandatory: bool, limits: PublishLimits) -> PublishCall:
         process = self._process()
         with process.lock:
             if process.user is not None:

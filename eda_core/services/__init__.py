@@ -7,6 +7,7 @@ from eda_core.services.api import ServiceApi
 from eda_core.services.batch import EventBatch, RawEvent
 from eda_core.services.callbacks import CallbackBatch, CallbackService
 from eda_core.services.coroutines import CoroutineBatch, CoroutineService
+from eda_core.services.endpoints import EndpointApi
 from eda_core.services.eventail import EventailCoroutines, EventailNames, EventailService, time_to_stop
 from eda_core.services.handlers import Handlers
 
@@ -15,6 +16,7 @@ __all__ = [
     "CallbackService",
     "CoroutineBatch",
     "CoroutineService",
+    "EndpointApi",
     "EventBatch",
     "EventailCoroutines",
     "EventailNames",

@@ -45,6 +45,29 @@ def test_an_event_on_the_wire(broker: BrokerUnderTest, content_type: str) -> Non
         assert "déjà vu".encode() in body, "non-ASCII characters are kept"
 
 
+def test_a_command_on_the_wire(broker: BrokerUnderTest) -> None:
+    with witness(broker.url) as seen, Publisher([broker.url], "shop") as endpoint:
+        queue = seen.queue("commands", "billing.ChargeCard")
+        endpoint.send_command("billing.ChargeCard", MESSAGE, "c", "shop.ChargeCardReturn", "order 7")
+        ((key, properties, body),) = seen.take(queue, 1)
+    assert (key, cbor2.loads(body)) == ("billing.ChargeCard", MESSAGE)
+    assert (properties.reply_to, properties.correlation_id) == ("shop.ChargeCardReturn", "order 7")
+    assert (properties.delivery_mode, properties.headers) == (2, {"conversation_id": "c"})
+
+
+def test_a_command_that_no_service_takes_raises(broker: BrokerUnderTest) -> None:
+    with Publisher(broker.url, "shop") as endpoint:
+        with pytest.raises(Unroutable, match=r"^no queue is bound for the command billing\.ChargeCard; start"):
+            endpoint.send_command("billing.ChargeCard", 1, "c", "shop.ChargeCardReturn", "k")
+        endpoint.send_command("billing.ChargeCard", 1, "c", "shop.ChargeCardReturn", "k", mandatory=False)
+
+
+def test_a_command_without_a_reply_key_is_refused() -> None:
+    """It would be no message of the architecture: its receiver would dead-letter it."""
+    with Endpoint("amqp://127.0.0.1:1/", "shop") as endpoint, pytest.raises(LocalError, match="reply_to is empty"):
+        endpoint.send_command("billing.ChargeCard", 1, "c", "", "k")
+
+
 def test_options_on_the_wire(broker: BrokerUnderTest) -> None:
     options: dict[str, Any] = {"headers": {"tenant": "a"}, "expiration": 60, "priority": 3, "timeout": 30.0}
     with witness(broker.url) as seen, Publisher([broker.url], "source") as endpoint:

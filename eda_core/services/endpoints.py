@@ -1,0 +1,160 @@
+"""The methods of endpoints: eventail's, and a few more. Their callers block until the broker has confirmed the message.
+
+This module decides what each argument means. It does not know how a message is sent.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from eda_core.drivers.publish_call import PartlyPublished, PublishCall, PublishLimits, Unroutable
+from eda_core.messages.options import options
+from eda_core.messages.values import AnyMessage, Command, Configuration, Event
+from eda_core.services.eventail import EventailNames, event_of, text_of
+
+
+class EndpointApi(EventailNames):
+    """The base class of an adapter's ``Endpoint``. It publishes, and receives nothing.
+
+    An adapter sets the limits of a call, and adds how messages are published.
+    """
+
+    _eda_limits: PublishLimits
+
+    @abstractmethod
+    def _eda_publish(self, messages: Iterable[AnyMessage], mandatory: bool, limits: PublishLimits) -> PublishCall:
+        """Publish, and return when each message is confirmed or has failed."""
+
+    def _eda_publish_one(self, message: AnyMessage, mandatory: bool, limits: PublishLimits) -> None:
+        for error in self._eda_publish((message,), mandatory, limits).failed.values():
+            raise error
+
+    def publish_event(
+        self,
+        event: str,
+        message: Any,
+        conversation_id: str,
+        max_retries: int | None = None,
+        *,
+        mandatory: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Publish an event; return when the broker has confirmed it.
+
+        Args:
+            event: the name of the event.
+            message: the payload.
+            conversation_id: the conversation that the event belongs to.
+            max_retries: how often to try again after the first failure (no connection, a lost connection, a refusal by
+                the broker). ``None``: as often as ``confirm_timeout`` allows.
+            mandatory: fail if nobody subscribes.
+            headers: more headers, by name. Names that begin with ``x-`` and those of the toolkit are refused.
+            expiration: how long the message is of use, seconds. Then its queue drops or dead-letters it.
+            priority: from 0 to 255, for queues that have priorities.
+            timeout: takes the place of ``confirm_timeout`` for this call, seconds.
+
+        Raises:
+            LocalError: the message cannot be sent. The text says why.
+            StateError: the endpoint is closed.
+            NotConfirmed: the broker did not confirm the message within the time and the attempts allowed. The error
+                says whether the message may arrive.
+            Unroutable: the message was mandatory, and no queue is bound for it.
+        """
+        sent = Event(event, message, text_of(conversation_id), options(headers, expiration, priority))
+        self._eda_publish_one(sent, mandatory, self._eda_limits.of_call(max_retries, timeout))
+
+    def publish_configuration(
+        self,
+        event: str,
+        message: Any,
+        max_retries: int | None = None,
+        *,
+        mandatory: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Publish a configuration to all workers that subscribe to it now. See :meth:`publish_event`."""
+        sent = Configuration(event, message, "", options(headers, expiration, priority))
+        self._eda_publish_one(sent, mandatory, self._eda_limits.of_call(max_retries, timeout))
+
+    def send_command(
+        self,
+        command: str,
+        message: Any,
+        conversation_id: str,
+        reply_to: str,
+        correlation_id: str | None,
+        mandatory: bool = True,
+        *,
+        max_retries: int | None = None,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Send a command; return when the broker has confirmed it. See :meth:`publish_event`.
+
+        The result does not come back to the endpoint, which receives nothing. The service that subscribes to
+        ``reply_to`` gets it: a program may send commands for a service whose workers handle the results.
+
+        Args:
+            command: ``service.Command``, which is the routing key.
+            reply_to: the routing key for the result, such as ``shop.ChargeCardReturn``.
+            correlation_id: comes back with the result, so that its handler knows to which command it belongs.
+            mandatory: fail if there is no queue for the command.
+
+        Raises:
+            Unroutable: there is no queue for the command: its service was never started, or the name is wrong.
+        """
+        meta = options(headers, expiration, priority)
+        sent = Command(command, message, text_of(conversation_id), reply_to, correlation_id or "", meta)
+        try:
+            self._eda_publish_one(sent, mandatory, self._eda_limits.of_call(max_retries, timeout))
+        except Unroutable:
+            hint = "start the service, which makes the queue, or correct the name"
+            raise Unroutable(f"no queue is bound for the command {command}", hint=hint) from None
+
+    def publish_many(
+        self,
+        events: Iterable[tuple[str, Any, str]],
+        max_retries: int | None = None,
+        *,
+        mandatory: bool = False,
+        headers: Mapping[str, Any] | None = None,
+        expiration: float | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Publish many events, without waiting for the confirm of one before sending the next.
+
+        At most ``WINDOW`` messages are unconfirmed at the same time, so the iterable may be a generator of any length.
+        ``confirm_timeout`` is the time without any confirm, not the time for all messages, and the time that the
+        iterable takes does not count. While the iterable runs, nothing is sent or read. If it takes longer than
+        ``HEARTBEAT`` seconds, the broker closes the connection, and the endpoint connects again.
+
+        Args:
+            events: the name, the message and the conversation id of each event.
+            max_retries, mandatory, headers, expiration, priority, timeout: see :meth:`publish_event`. They are the same
+                for all events.
+
+        Returns:
+            How many events there were. All are confirmed.
+
+        Raises:
+            StateError: the endpoint is closed.
+            PartlyPublished: at least one event failed. The error says which events are confirmed, which are not, and
+                why. After the first failure no more are taken from the iterable.
+        """
+        meta, limits = options(headers, expiration, priority), self._eda_limits.of_call(max_retries, timeout)
+        call = self._eda_publish(map(partial(event_of, meta), events), mandatory, limits)
+        if call.failed:
+            raise PartlyPublished(call.taken, call.failed)
+        return call.taken
