@@ -251,7 +251,7 @@ class Link:
 
     def _report_alive(self, channel: str) -> None:
         self._probed.pop(channel, None)
-        self.tell(self.machine.alive, channel=channel)
+        self.tell(self.machine.alive, channel=channel, answered=True)
 
     def _begin_to_declare(self, effect: Declare) -> Any:
         self._declared[effect.channel] = effect.commands, []

@@ -46,7 +46,7 @@ class Config:
         connect_timeout: the time from the start of connecting until the broker has answered the first declarations,
             and then for the next ones each time, seconds.
         confirm_timeout: how long a publish may wait for its confirm before the link is closed, seconds. The time of a
-            resource alarm does not count.
+            resource alarm does not count. If the broker confirms nothing at all, the link is closed earlier.
         stop_timeout: how long a stop may take before unfinished messages are left to other workers, seconds.
         close_timeout: how long the link may take to close, seconds.
         window: how many publishes may be sent and not yet confirmed.

@@ -119,9 +119,9 @@ class OpenChannel:
 class Probe:
     """Ask the broker for a sign of life: send ``Channel.Flow`` with ``active`` set, which changes nothing.
 
-    Report ``alive`` when ``Channel.FlowOk`` has come. The machine asks again before it gives up the link. Then send
-    nothing more, and report ``alive`` if bytes of the broker have come since the last time, or if it has taken bytes
-    that waited to be sent: it may be busy with a large message.
+    Report ``alive`` with ``answered`` when ``Channel.FlowOk`` has come. The machine asks again before it gives up the
+    link. Then send nothing more, and report ``alive`` if bytes of the broker have come since the last time, or if it
+    has taken bytes that waited to be sent: it may be busy with a large message.
 
     Attributes:
         channel: ``CONSUMING`` or ``PUBLISHING``.

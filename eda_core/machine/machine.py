@@ -289,12 +289,25 @@ class Machine:
                 self._proceed(now, effects)
         return effects
 
-    def alive(self, epoch: Epoch, now: float, *, channel: str) -> list[Effect]:
-        """Report a sign of life from the broker on a channel, as an effect ``Probe`` asks for it."""
-        if not self._is_stale(epoch):
-            silence = self._consuming if channel == CONSUMING else self._publishing
-            silence.heard = now
-        return []
+    def alive(self, epoch: Epoch, now: float, *, channel: str, answered: bool = False) -> list[Effect]:
+        """Report a sign of life from the broker on a channel, as an effect ``Probe`` asks for it.
+
+        If the broker answers on the channel for publishing, but confirms nothing that it has read, the link is closed
+        and opened again: it may be in a part of its cluster that is cut off from most other nodes.
+
+        Args:
+            answered: whether this is the answer to the ``Probe``, and not only bytes that go to and fro.
+        """
+        effects: list[Effect] = []
+        if self._is_stale(epoch):
+            return effects
+        silence = self._consuming if channel == CONSUMING else self._publishing
+        silence.heard = now
+        if answered and channel == PUBLISHING and self._connection.state in SERVING:
+            reason = self._outbox.confirms_none(silence.asked, now)
+            if reason is not None:
+                self._follow(self._connection.give_up(reason, now, effects), now, effects)
+        return effects
 
     def consumer_cancelled(self, epoch: Epoch, consumer_tag: str, now: float) -> list[Effect]:
         """Report that the broker has cancelled a consumer. The link is closed and opened again.

@@ -20,10 +20,10 @@ from eda_core.machine.identifiers import DeliveryId, Epoch, PublishId
 
 Item = TypeVar("Item")
 
-#: Seconds for which the broker may refuse publishes without confirming any. Then a new link is tried: another channel
-#: or node may take them. The time doubles up to the second value while no link brings a confirm.
+#: Seconds for which the broker may refuse publishes without confirming any, and for which it may confirm none of those
+#: that it has read. Then a new link is tried: another channel or node may take them.
 _REFUSING: Final = 5.0
-_LONGEST_REFUSING: Final = 60.0
+_CONFIRMING: Final = 3.0
 
 
 class Confirms(Generic[Item]):
@@ -96,9 +96,9 @@ class Outbox:
     """
 
     __slots__ = (
-        *"_blocked_timeout _cancellable _confirm_timeout _confirms _open_timeout _opening_due _patience".split(),
-        *"_refused _refusing_since _troubled _unblocked_at _window backlog blocked_since kept limit".split(),
-        *"missing published space suspects wanted".split(),
+        *"_blocked_timeout _cancellable _confirm_timeout _confirms _open_timeout _opening_due _read_at".split(),
+        *"_refused _refusing_since _tries _troubled _unblocked_at _urls _window backlog blocked_since kept".split(),
+        *"limit missing published space suspects wanted".split(),
     )
 
     def __init__(self, config: Config) -> None:
@@ -109,14 +109,17 @@ class Outbox:
         #: The exchanges that may be missing: of those to which publishes were sent when one was missing, those that
         #: have confirmed none since.
         self.missing: set[str] = set()
-        #: Whether a confirm ends one of these conditions: suspects, missing exchanges, refusals.
+        #: Whether a confirm ends one of these conditions: suspects, missing exchanges, refusals, no confirms.
         self._troubled = False
         self._open_timeout = config.connect_timeout
         #: When the broker has to have opened the channel again, monotonic seconds; ``None`` if it is open.
         self._opening_due: float | None = None
-        #: Since when the broker has refused publishes and confirmed none, and for how many seconds it may do so.
+        #: Since when the broker has refused publishes and confirmed none; since when it has read publishes and answered
+        #: none; and how many links were given up for that in a row.
         self._refusing_since: float | None = None
-        self._patience = _REFUSING
+        self._read_at: float | None = None
+        self._tries = 0
+        self._urls = len(config.urls)
         self.limit: int = config.buffer
         self._confirm_timeout = config.confirm_timeout
         self._blocked_timeout = config.blocked_timeout
@@ -200,7 +203,7 @@ class Outbox:
     def _trust(self, safe: Collection[Publish]) -> None:
         """Note that the broker takes these publishes, which do not make it close the channel."""
         if safe:
-            self._refusing_since, self._patience = None, _REFUSING
+            self._refusing_since, self._read_at, self._tries = None, None, 0
             self.missing.difference_update(publish.exchange for publish in safe)
             self._clear_suspects(len(safe))
             self._troubled = bool(self.suspects or self.missing)
@@ -217,6 +220,7 @@ class Outbox:
         Returns how many are kept, and those that are dropped because they were cancelled.
         """
         refused = self._confirms.take(tag, multiple)
+        self._read_at = None
         unwanted = [publish for publish in refused if not self._cancellable.get(publish.pid, True)]
         self._refused.extend((due, publish.again()) for publish in refused if publish not in unwanted)
         self._clear_suspects(len(refused))
@@ -239,10 +243,38 @@ class Outbox:
         """Note that the broker has refused something. Return why to try another link; ``None`` if it need not be."""
         if self._refusing_since is None:
             self._refusing_since, self._troubled = now, True
-        if now < self._refusing_since + self._patience:
+        if not self._try_another(self._refusing_since, _REFUSING, now):
             return None
-        self._patience = min(2 * self._patience, _LONGEST_REFUSING)
         return f"the broker has refused all publishes for {now - self._refusing_since:.0f} s"
+
+    def confirms_none(self, asked: float, now: float) -> str | None:
+        """Note that the broker has read what was sent before ``asked``, in monotonic seconds.
+
+        It has answered a question on the same channel. So what it has confirmed before that was read, too.
+
+        Returns why to try another link; ``None`` if it need not be.
+        """
+        oldest = self._confirms.oldest()
+        if oldest is None or oldest.sent_at > asked or self.blocked_since is not None:
+            return None
+        if self._read_at is None:
+            self._read_at, self._troubled = now, True
+        if not self._try_another(self._read_at, _CONFIRMING, now):
+            return None
+        return f"the broker answers, but has confirmed no publish for {now - oldest.sent_at:.0f} s"
+
+    def _try_another(self, since: float, seconds: float, now: float) -> bool:
+        """Return whether a condition that lasts ``since`` then, and may last so many seconds, is to end the link.
+
+        Each URL has its turn. If none brings a confirm, another link hardly does, and each one costs the work in
+        flight. So the time doubles then, until the condition lasts for the whole time for a confirm.
+        """
+        rounds = max(0, self._tries + 1 - self._urls)
+        longest = max(1.0, self._confirm_timeout / _REFUSING)
+        if now < since + seconds * min(2.0 ** min(rounds, 64), longest):
+            return False
+        self._tries += 1
+        return True
 
     def exchanges(self) -> set[str]:
         """Return the exchanges to which publishes are sent and not confirmed."""
@@ -268,7 +300,7 @@ class Outbox:
         dropped because nobody wants them any more.
         """
         open_, wanted = self._confirms.clear(), self._cancellable
-        self._troubled = True
+        self._troubled, self._read_at = True, None
         self._opening_due = now + self._open_timeout
         self.space = 0
         unwanted = [publish for publish in open_ if not wanted.get(publish.pid, True) or _is_ownerless(publish)]
@@ -306,6 +338,7 @@ class Outbox:
 
     def block(self, now: float) -> None:
         """Send nothing: the broker blocks publishing."""
+        self._read_at = None
         if self.blocked_since is None:
             self.blocked_since = now
 
@@ -386,7 +419,7 @@ class Outbox:
         self._cancellable = {pid: True for pid, again in wanted.items() if again}
         self.backlog = deque(kept)
         self.kept -= len(unsafe) - len(kept)
-        self.blocked_since = self._opening_due = self._refusing_since = None
+        self.blocked_since = self._opening_due = self._refusing_since = self._read_at = None
         self.suspects, self.space = 0, self._window
         return kept
 

@@ -30,10 +30,11 @@ class Silence:
 
     Attributes:
         heard: when the broker last sent something, monotonic seconds. Each input from the broker sets it.
+        asked: when the broker was last asked after it had answered, monotonic seconds.
         due: when to call :meth:`tick` next, monotonic seconds; ``None`` if the channel is not watched.
     """
 
-    __slots__ = ("_asked", "_interval", "_left", "_patience", "_timeout", "channel", "due", "heard")
+    __slots__ = ("_interval", "_left", "_patience", "_timeout", "asked", "channel", "due", "heard")
 
     def __init__(self, channel: str, interval: float, timeout: float) -> None:
         self.channel: str = channel
@@ -42,8 +43,8 @@ class Silence:
         self._interval, self._timeout = interval, timeout
         #: Seconds for the next answer.
         self._patience = timeout
-        #: When the broker was asked, and how many parts of the time for its answer are left; 0 if it was not asked.
-        self._asked = 0.0
+        self.asked: float = 0.0
+        #: How many parts of the time for the answer are left; 0 if the broker was not asked.
         self._left = 0
 
     def watch(self, now: float, can_answer: bool) -> None:
@@ -70,7 +71,7 @@ class Silence:
         due = self.due
         if due is None or now < due:
             return NOTHING
-        if self._left and self.heard < self._asked:
+        if self._left and self.heard < self.asked:
             part = self._patience / _PARTS
             if now < due + part / 2:
                 self._left -= 1
@@ -85,6 +86,6 @@ class Silence:
         if now < self.heard + self._interval:
             self.due = self.heard + self._interval
             return NOTHING
-        self._asked, self._left = now, _PARTS
+        self.asked, self._left = now, _PARTS
         self.due = now + self._patience / _PARTS
         return ASK

@@ -253,7 +253,7 @@ def _silence(value: Silence, view: _View) -> Any:
     if value.due is None:
         return value._patience
     left = value._left
-    return (value._patience, value.due - view.now, value.heard - view.now, left, value._asked - view.now if left else 0)
+    return (value._patience, value.due - view.now, value.heard - view.now, left, value.asked - view.now if left else 0)
 
 
 def neutral(queue: str) -> str:
@@ -316,14 +316,14 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     },
     Outbox: {
         **dict.fromkeys(
-            ("_window", "limit", "_confirm_timeout", "_blocked_timeout", "_open_timeout", "published"), None
+            ("_window", "limit", "_confirm_timeout", "_blocked_timeout", "_open_timeout", "_urls", "published"), None
         ),
         "_refused": _due,
         "_cancellable": _cancellable,
         "blocked_since": _time,
         "_unblocked_at": _since,
         "_opening_due": _time,
-        "_refusing_since": _time,
+        **dict.fromkeys(("_refusing_since", "_read_at"), _time),
     },
     Confirms: {**dict.fromkeys(("_low", "_next"), None), "open": _open_tags},
     Group: {"members": _tags},

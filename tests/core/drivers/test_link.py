@@ -224,7 +224,7 @@ def test_the_answer_to_a_probe_is_an_input_with_the_name_of_the_channel(channel:
         link.perform(Probe(EPOCH, channel))
         assert told == []
         link.receive("Channel.FlowOk", Channel.FlowOk(True), channel)
-        assert told.pop() == ("alive", EPOCH, ("channel", channel))
+        assert told.pop() == ("alive", EPOCH, ("channel", channel), ("answered", True))
     assert link.done == ["probe", "probe"]
 
 

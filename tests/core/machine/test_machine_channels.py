@@ -267,10 +267,15 @@ def test_the_second_time_a_missing_exchange_for_logs_costs_no_link() -> None:
 # Refusals
 
 
-def test_refusals_without_a_confirm_make_a_new_link_and_the_time_doubles() -> None:
-    bench = opened(retry_delay=1.0)
+@pytest.mark.parametrize(
+    ("urls", "times"), [(1, (5, 10, 20, 40, 80, 160, 300, 300)), (3, (5, 5, 5, 10, 20, 40, 80))], ids=["one", "three"]
+)
+def test_refusals_without_a_confirm_make_a_new_link_and_the_time_doubles_after_each_url(
+    urls: int, times: tuple[int, ...]
+) -> None:
+    bench = opened(retry_delay=1.0, urls=[f"amqp://{number}/" for number in range(urls)])
     publish = bench.send(ticket=1)
-    for seconds in (5, 10, 20, 40, 60, 60):
+    for seconds in times:
         since = bench.now
         while not of(Close, effects := bench.refuse(publish)):
             (publish,) = of(Publish, bench.due())

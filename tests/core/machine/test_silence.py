@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from pamqp.commands import Basic
@@ -18,6 +19,8 @@ from eda_core.machine.effects import (
     Effect,
     OpenChannel,
     Probe,
+    Publish,
+    PublishDone,
     Report,
 )
 from eda_core.messages.routing import EVENTS
@@ -313,3 +316,139 @@ def test_an_interval_of_0_switches_it_off() -> None:
 def test_the_defaults_find_a_dead_broker_in_less_than_10_seconds() -> None:
     default = type(config()).make(URLS[0], "svc")
     assert 0 < default.probe_interval + default.probe_timeout < 10
+
+
+# A broker that answers, but confirms nothing
+
+
+def answered(bench: Bench, channel: str = PUBLISHING) -> list[Effect]:
+    """The broker answers what it was asked."""
+    return bench.did(bench.machine.alive(bench.epoch, bench.now, channel=channel, answered=True))
+
+
+def asked_and_answered(bench: Bench) -> list[Effect]:
+    """Let time pass until the broker is asked, and let it answer. Returns the effects of the answer."""
+    while not (channels := asked(bench.due())):
+        pass
+    assert PUBLISHING in channels
+    answered(bench, CONSUMING)
+    return answered(bench)
+
+
+def test_a_broker_that_answers_but_confirms_nothing_is_left_for_the_next_one() -> None:
+    """It may be in a part of its cluster that is cut off from most other nodes."""
+    bench = silent()
+    publish, began = bench.send(ticket=1), bench.now
+    assert asked_and_answered(bench) == []
+    effects = asked_and_answered(bench)
+    assert bench.now - began <= 10.0
+    reason = f"the broker answers, but has confirmed no publish for {bench.now - began:.0f} s"
+    assert only(Close, effects).reason == reason
+    assert f"no link to {SHOWN[0]}: {reason}; trying {SHOWN[1]} in 0.0 s" in only(Report, effects).text
+    (again,) = of(Publish, bench.open())
+    assert (again.pid, bench.machine.urls[0]) == (publish.pid, URLS[1])
+    assert only(PublishDone, bench.confirm(again)) == PublishDone(1)
+
+
+def test_what_comes_by_a_delivery_comes_again() -> None:
+    bench = silent()
+    delivery = bench.take()
+    bench.publish(within=delivery)
+    assert len(of(Publish, bench.handled(delivery))) == 1
+    asked_and_answered(bench)
+    assert len(of(Close, asked_and_answered(bench))) == 1
+    assert of(Publish, bench.open()) == []
+
+
+@pytest.mark.parametrize("answer", ["confirm", "refusal", "no answer at all", "bytes only", "of another channel"])
+def test_that_takes_two_answers_and_nothing_between_them(answer: str) -> None:
+    bench = silent()
+    first, second = bench.send(), bench.send()
+    asked_and_answered(bench)
+    for _ in range(1 if answer == "refusal" else 3):  # a broker that only refuses is left as well
+        if answer == "confirm":
+            bench.confirm(first)
+            first, second = second, bench.send()
+        elif answer == "refusal":
+            bench.refuse(first)
+        while not asked(bench.due()):
+            pass
+        if answer == "of another channel":
+            assert answered(bench, CONSUMING) == []
+        if answer in ("bytes only", "of another channel"):
+            both_alive(bench)
+        elif answer == "no answer at all":
+            bench.due()
+            both_alive(bench)
+        else:
+            alive(bench, CONSUMING)
+            assert answered(bench) == []
+    assert bench.state is link.OPEN
+
+
+def test_an_answer_says_nothing_of_a_publish_that_was_sent_after_the_question() -> None:
+    bench = silent()
+    assert asked_and_answered(bench) == [], "nothing is sent"
+    while not asked(bench.due()):
+        pass
+    bench.now += 0.1
+    bench.send()
+    alive(bench, CONSUMING)
+    assert answered(bench) == []
+    assert asked_and_answered(bench) == [], "now it has read the publish"
+    assert len(of(Close, asked_and_answered(bench))) == 1
+
+
+def test_during_an_alarm_and_after_it_the_time_does_not_count() -> None:
+    bench = silent()
+    bench.send()
+    asked_and_answered(bench)
+    bench.did(bench.machine.blocked(bench.epoch, "memory", bench.now))
+    bench.now += 60.0
+    assert answered(bench) == []
+    bench.did(bench.machine.unblocked(bench.epoch, bench.now))
+    assert asked_and_answered(bench) == []
+    assert len(of(Close, asked_and_answered(bench))) == 1
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_service_that_stops_takes_another_link_for_its_last_publishes(stops: bool) -> None:
+    bench = silent(stop_timeout=60.0)
+    bench.send(ticket=1)
+    if stops:
+        bench.stop()
+    asked_and_answered(bench)
+    assert len(of(Close, asked_and_answered(bench))) == 1
+    (again,) = of(Publish, bench.open())
+    assert only(PublishDone, bench.confirm(again)) == PublishDone(1)
+
+
+def test_the_time_doubles_when_each_url_had_its_turn_and_a_confirm_ends_that() -> None:
+    """A queue without a majority confirms on no link, and each new link costs the work in flight."""
+    bench = silent(confirm_timeout=120.0)
+    publish = bench.send()
+    lasted = []
+    for _ in range(8):
+        began = bench.now
+        while not of(Close, asked_and_answered(bench)):
+            assert bench.now - began < 120.0
+        lasted.append(bench.now - began)
+        (publish,) = of(Publish, bench.open())
+    assert lasted[0] == lasted[1] <= 10.0
+    assert all(later > earlier for earlier, later in pairwise(lasted[1:6]))
+    assert lasted[-1] == lasted[-2] < 120.0
+    bench.confirm(publish)
+    bench.send()
+    asked_and_answered(bench)
+    assert len(of(Close, asked_and_answered(bench))) == 1
+
+
+def test_an_answer_on_an_earlier_link_is_ignored() -> None:
+    bench = silent()
+    bench.send()
+    asked_and_answered(bench)
+    epoch = bench.epoch
+    bench.lose()
+    assert bench.machine.alive(epoch, bench.now + 60.0, channel=PUBLISHING, answered=True) == []
+    bench.connect()
+    assert answered(bench) == [], "the link is not open yet"
