@@ -142,7 +142,7 @@ def _grid(rows: list[list[str]]) -> str:
 
 
 def _cells(table: Table, inputs: tuple[str, ...], states: tuple[str, ...]) -> str:
-    rows = [["", *inputs]]
+    rows = [["from", *inputs]]  # a simple table needs text in the first column of its head
     rows += [[state, *(_cell(table[state][signal]) for signal in inputs)] for state in states]
     return _grid(rows)
 
@@ -373,7 +373,7 @@ def reference_index() -> str:
         "Every public name, by the package that exports it. A name that is not here is private, and may change at any\n"
         "time.\n\n.. toctree::\n   :maxdepth: 1\n\n"
     )
-    return f"{_head('The reference')}{text}{pages}"
+    return f"{_head('The Python API')}{text}{pages}"
 
 
 def events_page() -> str:
