@@ -23,7 +23,7 @@ LOGGER = logging.getLogger("eda_kombu")
 class Session(BlockingDriver):
     """See :class:`BlockingDriver`."""
 
-    def __init__(self, config: Config, ssl: SSLContext | None, records: deque[Record]) -> None:
+    def __init__(self, config: Config, records: deque[Record], ssl: SSLContext | None) -> None:
         token, offset = secrets.token_hex(6), lambda: time.time() - self.now()
         machine = Machine(config, random=random.random, token=token, wall_offset=offset)
         super().__init__(machine, records)

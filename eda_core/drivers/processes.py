@@ -6,12 +6,33 @@ This module decides who may use a blocking driver. It does not know what is publ
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from eda_core.drivers.blocking import KEPT_RECORDS, BlockingDriver, Record
+from eda_core.machine.config import Config
 
 S = TypeVar("S", bound=BlockingDriver)
+
+
+#: Makes the sessions of endpoints in this context, in the place of the adapters.
+_stand_in: ContextVar[Callable[[Config, deque[Record]], Any]] = ContextVar("eda_stand_in")
+
+
+@contextmanager
+def sessions_by(make: Callable[[Config, deque[Record]], BlockingDriver]) -> Iterator[None]:
+    """In the block, and in tasks that begin there, let ``make`` make the sessions of all endpoints.
+
+    A simulation gives endpoints a session without a network in this way.
+    """
+    token = _stand_in.set(make)
+    try:
+        yield
+    finally:
+        _stand_in.reset(token)
 
 
 class Lock(Protocol):
@@ -45,6 +66,12 @@ class ProcessState(Generic[S]):
     session: S | None = None
     urls: tuple[str, ...] = ()
     records: deque[Record] = field(default_factory=lambda: deque(maxlen=KEPT_RECORDS))
+
+    def begin(self, make: Callable[[Config, deque[Record]], S], config: Config) -> S:
+        """Make the session by ``make``, or by what stands in for it (:func:`sessions_by`), and return it."""
+        session: S = _stand_in.get(make)(config, self.records)
+        self.session = session
+        return session
 
     def drop(self) -> None:
         """End the session at once, whatever its state. After an interruption of this there is no session either."""

@@ -35,7 +35,11 @@ COMMANDS = {"eda_core.journal.__main__": {"main", "_replay_file"}}
 #: What loads hypothesis, which does I/O. The simulation is also a loop of asyncio: one without I/O and without a clock.
 WITH_HYPOTHESIS = ("eda_core.testing.strategies", "eda_core.testing.simulation")
 #: The modules that may import what others may not, and what that is.
-MAY_IMPORT = {"eda_core.testing.simulation.loop": {"asyncio"}, "eda_core.testing.simulation.drivers": {"asyncio"}}
+MAY_IMPORT = {
+    "eda_core.testing.simulation.loop": {"asyncio"},
+    "eda_core.testing.simulation.drivers": {"asyncio"},
+    "eda_core.testing.simulation.outside": {"socket", "subprocess", "time"},  # to replace what reaches out
+}
 
 PROBE = """
 import sys, json

@@ -11,7 +11,7 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 
 from eda_core.testing.simulation.deployed import Deployed
-from eda_core.testing.simulation.plan import ALL, Fault, plans
+from eda_core.testing.simulation.plan import ALL, Fault, Plan, plans
 from eda_core.testing.simulation.simulation import Simulation
 
 _PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
@@ -23,6 +23,7 @@ def simulate(
     faults: Iterable[Fault] = ALL,
     runs: int = 500,
     seed: int | None = None,
+    virtual_clock: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a test of a function that gets a :class:`Simulation` as its argument ``sim``.
 
@@ -37,6 +38,8 @@ def simulate(
         workers: how many workers each service has.
         faults: what may go wrong, such as ``ALL - {Fault.ALARM}``, or ``NONE``.
         runs: how many runs.
+        virtual_clock: whether ``time.time()`` and ``time.monotonic()`` return the virtual time and ``time.sleep()``
+            lets it pass, in the test and in handlers. They are as always otherwise.
         seed: makes the same runs each time, and leaves hypothesis' database alone.
     """
     deployed = [Deployed.of(service) for service in services]
@@ -45,14 +48,17 @@ def simulate(
     def decorate(test: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(test)
         def run(*arguments: Any, sim: Simulation, **named: Any) -> None:
+            __tracebackhide__ = True
             with sim, sim.explained():
                 returned = test(*arguments, sim=sim, **named)
                 if inspect.iscoroutine(returned):
                     sim.drive(returned)
                 sim.finish()
 
-        strategy = plans(chosen).map(lambda plan: Simulation(deployed, workers=workers, plan=plan))
-        checked = given(sim=strategy)(run)
+        def simulation(plan: Plan) -> Simulation:
+            return Simulation(deployed, workers=workers, plan=plan, virtual_clock=virtual_clock)
+
+        checked = given(sim=plans(chosen).map(simulation))(run)
         database: dict[str, Any] = {}
         if seed is not None:
             checked, database = hypothesis.seed(seed)(checked), {"database": None}

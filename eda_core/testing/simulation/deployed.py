@@ -17,7 +17,7 @@ class Deployed:
 
     Args:
         service: the class, or a function that takes a list of URLs and returns a service.
-        workers: how many workers it has; ``None`` for as many as :func:`simulate` says.
+        workers: how many workers it has; ``None`` for as many as :func:`eda_core.testing.simulation.simulate` says.
         given: for each further parameter of the constructor, by name, a function that makes what is passed. It is
             called once in each run, and all workers get the same object, also those that are started anew: it is what
             outlives a worker, such as a database.

@@ -43,7 +43,7 @@ _RISKY: Final = (Publish, Ack, Nack)
 
 
 class Owner(Protocol):
-    """What a driver needs of its worker, see :class:`eda_core.testing.simulation.worker.Worker`."""
+    """What a driver needs of its worker, see :class:`eda_core.testing.simulation.workers.Worker`."""
 
     world: World
     name: str
@@ -70,7 +70,8 @@ class SimulatedDriver(Driver):
     """
 
     def __init__(self, service: ServiceApi[Any], worker: Owner) -> None:
-        self.worker, self.world = worker, worker.world
+        self.worker: Owner = worker
+        self.world: World = worker.world
         machine = service.make_machine(random=lambda: 0.5, token=worker.token, wall_offset=0.0)
         super().__init__(service, machine)
         self.dead: bool = False
@@ -277,7 +278,7 @@ class SimulatedCallbacks(SimulatedDriver, CallbackDriver):
     def __init__(self, service: ServiceApi[Any], worker: Owner) -> None:
         super().__init__(service, worker)
         self.threads: int = max(0, getattr(service, "HANDLER_THREADS", 0))
-        self.in_loop = not self.threads
+        self.in_loop: bool = not self.threads
         self._jobs: deque[tuple[float, Callable[[], None]]] = deque()
         self._busy = self._due = False
 

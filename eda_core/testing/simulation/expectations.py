@@ -32,7 +32,7 @@ def matches(payload: Any, where: Where) -> bool:
 
 
 def expect(kind: str, name: str, where: Where, at_least: int, at_most: int | None, sent: Iterable[Sent]) -> list[Sent]:
-    """Return the messages that match. See :meth:`Simulation.expect_event`.
+    """Return the messages that match. See :meth:`eda_core.testing.simulation.Simulation.expect_event`.
 
     Raises:
         SimulationFailed: there are too few or too many. The text shows what there is.

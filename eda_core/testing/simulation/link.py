@@ -101,7 +101,8 @@ class SimulatedLink(Link):
 
     def _end(self, why: str) -> None:
         if not self._ended:
-            self._ended = self.closing = True
+            self._ended = True
+            self.closing: bool = True
             self.up: bool = False
             self.driver.links.pop(self.asked.epoch, None)
             self.tell(self.machine.link_down, why)

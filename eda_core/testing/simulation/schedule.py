@@ -20,9 +20,9 @@ class Event:
     __slots__ = ("_call", "live", "time")
 
     def __init__(self, time: float, call: Callable[[], Any]) -> None:
-        self.time = time
+        self.time: float = time
         self._call = call
-        self.live = True
+        self.live: bool = True
 
     def cancel(self) -> None:
         """Let it not happen."""
@@ -65,6 +65,10 @@ class Schedule:
         while events and not events[0][2].live:
             heapq.heappop(events)
         return events[0][0] if events else None
+
+    def jump(self, time: float) -> None:
+        """Let time pass until then; nothing is to happen before."""
+        self.now = max(self.now, time)
 
     def step(self) -> bool:
         """Let the next event happen. Returns false if there is none."""

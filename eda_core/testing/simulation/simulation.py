@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
 from typing import Any, Final, TypeVar
 
+from eda_core.drivers.blocking import Record
+from eda_core.drivers.processes import sessions_by
 from eda_core.errors import CommandError, CommandTimeout, LocalError
+from eda_core.machine.config import Config
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
 from eda_core.messages.envelope import seal
 from eda_core.messages.options import options
 from eda_core.messages.values import ERROR, AnyMessage, Command, Configuration, Event
 from eda_core.testing.simulation.bus import DEAD, TEST, Bus
 from eda_core.testing.simulation.deployed import URL, Deployed
+from eda_core.testing.simulation.endpoint import SimulatedSession
 from eda_core.testing.simulation.expectations import Where, expect
 from eda_core.testing.simulation.failures import SimulationFailed
 from eda_core.testing.simulation.images import difference, image_of
 from eda_core.testing.simulation.ledger import Ledger, is_of_service, unanswered, unroutable
 from eda_core.testing.simulation.loop import drive, new_loop
-from eda_core.testing.simulation.plan import Deviations, Fault, Plan
+from eda_core.testing.simulation.outside import inside
+from eda_core.testing.simulation.plan import Deviations, Plan
 from eda_core.testing.simulation.schedule import Schedule
 from eda_core.testing.simulation.sent import Sent
 from eda_core.testing.simulation.story import Story, shown
-from eda_core.testing.simulation.worker import Worker
+from eda_core.testing.simulation.workers import Worker
 from eda_core.testing.simulation.world import World
 
 T = TypeVar("T")
@@ -37,18 +43,28 @@ _START: Final = 60.0
 
 
 class Simulation:
-    """A run of services against the broker model, in virtual time. :func:`simulate` makes one for each run of a test.
+    """A run of services against the broker model, in virtual time.
+
+    :func:`eda_core.testing.simulation.simulate` makes one for each run of a test.
 
     Args:
-        services: the classes, see :func:`simulate`.
+        services: the classes, see :func:`eda_core.testing.simulation.simulate`.
         workers: how many workers each has.
         plan: the faults.
+        virtual_clock: see :func:`eda_core.testing.simulation.simulate`.
 
     Attributes:
         plan: the faults of this run.
     """
 
-    def __init__(self, services: Sequence[Deployed | Callable[..., Any]], *, workers: int = 1, plan: Plan = ()) -> None:
+    def __init__(
+        self,
+        services: Sequence[Deployed | Callable[..., Any]],
+        *,
+        workers: int = 1,
+        plan: Plan = (),
+        virtual_clock: bool = False,
+    ) -> None:
         self.plan: Plan = plan
         schedule, deviations, story = Schedule(), Deviations(plan), Story()
         bus = Bus(schedule, deviations, story)
@@ -62,6 +78,7 @@ class Simulation:
         self._workers: list[tuple[Deployed, Worker]] = []
         self._number_of_workers = workers
         self._numbers = count(1)
+        self._virtual_clock, self._context = virtual_clock, ExitStack()
         self._invariants: list[Callable[[], object]] = []
         self._at_the_end: list[Callable[[], object]] = []
         self._expected_dead: set[str] = set()
@@ -115,6 +132,7 @@ class Simulation:
     # The run itself
 
     def __enter__(self) -> Simulation:
+        self._context.enter_context(sessions_by(self._session))
         for deployed in self._deployed:
             self._given[id(deployed)] = {name: make() for name, make in deployed.given.items()}
             for number in range(1, (deployed.workers or self._number_of_workers) + 1):
@@ -123,9 +141,14 @@ class Simulation:
                 self._workers.append((deployed, worker))
                 worker.start()
         self._start()
+        self._context.enter_context(inside(self._world, self._virtual_clock))
         return self
 
+    def _session(self, config: Config, records: deque[Record]) -> SimulatedSession:
+        return SimulatedSession(config, records, self._world, f"{config.service} endpoint", next(self._numbers))
+
     def __exit__(self, *error: object) -> None:
+        self._context.close()
         for _, worker in self._workers:
             worker.close()
         for given in self._given.values():
@@ -152,13 +175,7 @@ class Simulation:
 
     def _step(self) -> bool:
         """Let the next thing happen. Returns false if there is nothing."""
-        deviations = self._world.deviations
-        if deviations.active and not self._world.bus.alarm and self._world.bus.up:
-            if deviations.at(Fault.RESTART):
-                self._world.bus.restart()
-            elif deviations.at(Fault.ALARM):
-                self._world.bus.begin_alarm()
-        more = self._world.schedule.step()
+        more = self._world.step()
         self._check()
         for invariant in self._invariants if more else ():
             invariant()
@@ -185,8 +202,7 @@ class Simulation:
             if until is not None:
                 due = self._world.schedule.next_time()
                 if due is None or due > until:
-                    self._world.schedule.at(until, lambda: None)
-                    self._step()
+                    self._world.schedule.jump(until)
                     return
             if not self._step():
                 return

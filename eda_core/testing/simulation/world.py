@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from eda_core.testing.simulation.bus import Bus
 from eda_core.testing.simulation.ledger import Ledger, circle
-from eda_core.testing.simulation.plan import Deviations
+from eda_core.testing.simulation.plan import Deviations, Fault
 from eda_core.testing.simulation.schedule import Schedule
 from eda_core.testing.simulation.story import Line, Story
 
@@ -27,6 +28,25 @@ class World:
     ledger: Ledger
     failure: BaseException | None = None
     failed_once: set[str] = field(default_factory=set)
+
+    def step(self) -> bool:
+        """Let the next thing happen; by a fault something happens to the broker first. False if there is nothing."""
+        if self.deviations.active and self.bus.up and not self.bus.alarm:
+            if self.deviations.at(Fault.RESTART):
+                self.bus.restart()
+            elif self.deviations.at(Fault.ALARM):
+                self.bus.begin_alarm()
+        return self.schedule.step()
+
+    def wait(self, seconds: float, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Let everything happen for so many seconds, or until a condition holds."""
+        until = self.schedule.now + max(seconds, 0.0)
+        while not is_over():
+            due = self.schedule.next_time()
+            if due is None or due > until:
+                self.schedule.jump(until)
+                return
+            self.step()
 
     def tell(self, who: str, text: str, *, fault: bool = False) -> Line:
         """Add a line to the story."""

@@ -500,3 +500,11 @@ def test_timers_end_with_the_service() -> None:
     assert [what[0] for what in carrier.done] == ["stopped"]
     with pytest.raises(StateError, match="has stopped"):
         carrier.call_later(1.0, print)
+
+
+def test_a_driver_calls_the_handler_of_its_service_and_returns_what_that_returns() -> None:
+    class Told(Handlers):
+        def on_Told(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> Any:
+            return payload, conversation_id
+
+    assert Carrier(Told()).run_handler(Event("Told", 7, "c-1")) == (7, "c-1")

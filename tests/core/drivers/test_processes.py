@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from threading import RLock
 
 import pytest
 
-from eda_core.drivers.processes import ProcessState
+from eda_core import Config
+from eda_core.drivers.processes import ProcessState, sessions_by
 from tests.core.drivers.test_blocking import Caller
 
 
@@ -48,3 +50,18 @@ def test_without_a_session_there_is_nothing_to_end() -> None:
     assert (state.urls, state.user) == ((), 7)
     state.close(1.0)
     assert state.user is None
+
+
+def test_a_session_is_made_by_the_adapter_or_by_what_stands_in_for_it() -> None:
+    state: ProcessState[Caller] = ProcessState(RLock())
+    config = Config(service="endpoint", urls=("amqp://a/",))
+    made: list[tuple[str, Config, object]] = []
+
+    def make(who: str, config: Config, records: object) -> Caller:
+        made.append((who, config, records))
+        return Caller()
+
+    with sessions_by(partial(make, "stand-in")):
+        assert state.begin(partial(make, "adapter"), config) is state.session
+    assert state.begin(partial(make, "adapter"), config) is state.session
+    assert made == [("stand-in", config, state.records), ("adapter", config, state.records)]

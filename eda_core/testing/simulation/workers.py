@@ -40,7 +40,8 @@ class Worker:
     def __init__(
         self, world: World, make: Callable[[], Any], number: int, find: Callable[[str], Worker | None]
     ) -> None:
-        self.world, self._make, self._number, self._find = world, make, number, find
+        self.world: World = world
+        self._make, self._number, self._find = make, number, find
         self.name: str = f"worker {number}"
         self.service: ServiceApi[Any] | None = None
         self.driver: SimulatedCoroutines | SimulatedCallbacks | None = None
