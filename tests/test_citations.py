@@ -38,8 +38,9 @@ MADE_UP: Final = {
     "tests/examples/test_conversations_transcripts.py": {"notes.md", "readme.md"},
 }
 
-#: Modules whose names also begin routing keys (``service.Command``), methods of AMQP, other packages' names, arguments.
-_WORDS: Final = ("connection", "eventail", "output", "service")
+#: Modules whose names also begin routing keys (``service.Command``), methods of AMQP, other packages' names, arguments,
+#: and names of files (``rabbitmq.conf``).
+_WORDS: Final = ("connection", "eventail", "output", "rabbitmq", "service", "worker")
 
 #: A line may end within a citation, and the next may begin with the mark of a comment.
 _GAP: Final = r"(?:[ \t]|\n[ \t]*(?:#:?[ \t]*)?)+"
