@@ -14,6 +14,7 @@ from eda_core.testing.conformance import CHECKS
 from eda_core.testing.conformance.running.coroutines import subjects_of
 from examples.custom_service import Service
 from examples.custom_transport import CustomLink
+from tests.support.rabbitmq import RabbitNode
 from tests.support.services import environment
 from tests.support.vhosts import Victim
 
@@ -56,17 +57,27 @@ AUTHORS_TEST = """
 import pytest
 
 from eda_core.testing import conformance
+from eda_core.testing.live import RabbitVhost
 from examples.custom_service import Service
 
 
 @pytest.mark.parametrize("case", conformance.cases(Service))
 def test_the_transport_conforms(case: conformance.Case) -> None:
     case.run()
+
+
+@pytest.mark.parametrize("case", conformance.cases(Service))
+def test_the_transport_conforms_on_rabbitmq(case: conformance.Case, eda_rabbitmq: RabbitVhost) -> None:
+    case.run(eda_rabbitmq)
 """
 
 
-def test_the_page_on_embedding_shows_a_test_that_works(tmp_path: Path) -> None:
+def test_the_page_on_embedding_shows_a_test_that_works(
+    tmp_path: Path, rabbitmq: RabbitNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``rabbitmq`` marks the test, and skips it where there is none."""
+    monkeypatch.setenv("EDA_RABBITMQ", str(rabbitmq.server.parent))
     (tmp_path / "test_transport.py").write_text(AUTHORS_TEST, "utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-k", " or ".join(FEW), "-p", "no:cacheprovider", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "eda_pytest", "-k", " or ".join(FEW), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), cwd=tmp_path)
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert "4 passed" in done.stdout, done.stdout + done.stderr

@@ -133,6 +133,10 @@ class RabbitNode:
     """One RabbitMQ node. ``start`` and ``kill`` may alternate; ``stop`` ends it and removes its data.
 
     Attributes:
+        server: the ``rabbitmq-server`` script that it runs.
+        port: where it listens for AMQP, on 127.0.0.1.
+        name: of the node.
+        directory: its data, its configuration and its log.
         alarmed: the memory alarm may be in force: it was raised, and not cleared for certain.
         limited: the size of messages may be limited to less than the default.
     """
@@ -155,7 +159,7 @@ class RabbitNode:
         epmd = str(own) if own.exists() else shutil.which("epmd")
         if epmd is None:
             raise RabbitNodeError("RabbitMQ is not installed: there is no epmd")
-        self._server = found
+        self.server: Path = found
         self._epmd_program = epmd
         self._peer = peer
         self.port: int = free_port()
@@ -219,7 +223,7 @@ class RabbitNode:
     @property
     def version(self) -> tuple[int, ...]:
         """The version of the server, as numbers: ``(4, 3, 6)``."""
-        return version_of(self._server)
+        return version_of(self.server)
 
     def configure(self, lines: str) -> None:
         """Add lines to ``rabbitmq.conf``; the node reads it at its next start."""
@@ -259,7 +263,7 @@ class RabbitNode:
         with self.log_file.open("ab") as log:
             if self._group is not None:
                 self._group.end()
-            self._group = _Group([str(self._server)], self._env, log, self.directory)
+            self._group = _Group([str(self.server)], self._env, log, self.directory)
         self._await(self._group, self.answers, timeout)
         self._await(self._group, self._manageable, timeout)
 
@@ -403,13 +407,13 @@ class RabbitNode:
 
         Raises RabbitNodeError with the output if the command fails.
         """
-        command = [str(self._server.with_name("rabbitmqctl")), "-q", "-n", self.name, *args]
+        command = [str(self.server.with_name("rabbitmqctl")), "-q", "-n", self.name, *args]
         return self._run(command, f"rabbitmqctl {' '.join(args)}", timeout)
 
     def write_ctl(self, path: Path) -> None:
         """Write a program that is rabbitmqctl for this node, for those who know its name only."""
         settings = [f"{name}={value}" for name, value in self._env.items()]
-        command = ["env", "-i", *settings, str(self._server.with_name("rabbitmqctl")), "-q", "-n", self.name]
+        command = ["env", "-i", *settings, str(self.server.with_name("rabbitmqctl")), "-q", "-n", self.name]
         path.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', "utf-8")
         path.chmod(0o755)
 
@@ -436,7 +440,7 @@ class RabbitNode:
 
         Raises RabbitNodeError with the output if the line fails.
         """
-        ctl = f'rabbitmqctl() {{ {self._server.with_name("rabbitmqctl")} -q -n {self.name} "$@"; }}'
+        ctl = f'rabbitmqctl() {{ {self.server.with_name("rabbitmqctl")} -q -n {self.name} "$@"; }}'
         command = ["bash", "-o", "pipefail", "-c", f"{ctl}; {line}"]
         return self._run(command, line, timeout)
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pamqp.commands import Exchange, Queue
+
+from eda_core.testing.live.client import Client
+from eda_core.testing.live.embedded import DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE
 from eda_core.testing.live.rabbitmq import RabbitNode
 
 
@@ -56,3 +60,20 @@ class RabbitVhost:
     def url(self) -> str:
         """The address of the vhost."""
         return self.node.vhost_url(self.vhost)
+
+
+async def prepare_dead_letters(url: str) -> None:
+    """Declare what the operator of a RabbitMQ declares for dead letters: an exchange, and a queue that is bound to it.
+
+    Args:
+        url: of a vhost that has the policy.
+
+    Raises:
+        ConnectionError: there is no broker, or it refuses.
+    """
+    client = await Client.connect(url, "operator")
+    channel = await client.channel()
+    await channel.ask(Exchange.Declare(exchange=DEAD_LETTER_EXCHANGE, exchange_type="topic", durable=True))
+    await channel.ask(Queue.Declare(queue=DEAD_LETTER_QUEUE, durable=True))
+    await channel.ask(Queue.Bind(queue=DEAD_LETTER_QUEUE, exchange=DEAD_LETTER_EXCHANGE, routing_key="#"))
+    await client.close()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda_tools.messages.deaths import deaths, died_at, has_died, original_expiration, place_of_death, published
+from eda_core.testing.deaths import deaths, died_at, has_died, original_expiration, place_of_death, published
 
 NOON = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
 
