@@ -38,8 +38,9 @@ MADE_UP: Final = {
     "tests/examples/test_conversations_transcripts.py": {"notes.md", "readme.md"},
 }
 
-#: Modules whose names also begin routing keys (``service.Command``), methods of AMQP, other packages' names, arguments.
-_WORDS: Final = ("connection", "eventail", "output", "service")
+#: Modules whose names also begin routing keys (``service.Command``), methods of AMQP, other packages' names, arguments,
+#: and names of files (``rabbitmq.conf``).
+_WORDS: Final = ("connection", "eventail", "output", "rabbitmq", "service", "worker")
 
 #: A line may end within a citation, and the next may begin with the mark of a comment.
 _GAP: Final = r"(?:[ \t]|\n[ \t]*(?:#:?[ \t]*)?)+"
@@ -49,7 +50,7 @@ _RULE: Final = re.compile(r"(?<![\w.-])[IR][1-9]\d?\b(?![.-]\w)")
 _TITLE: Final = re.compile(r"^(?P<title>\S.*)\n(?P<rule>([=~^-])\3{2,})$", re.MULTILINE)
 _ANCHOR: Final = re.compile(r"_`([^`]+)`")
 _ROLE: Final = re.compile(r":(?:py:)?(?:mod|class|exc|func|meth|attr|data|obj):`(?:[^`<]*<)?~?([\w.]+)>?`")
-_NAME: Final = re.compile(r"``(eda_(?:core|aio|kombu|pika|tools)(?:\.\w+)+)(?:\(\))?``")
+_NAME: Final = re.compile(r"``(eda_(?:core|aio|kombu|pika|pytest|tools)(?:\.\w+)+)(?:\(\))?``")
 #: ``module.name`` and ``Class.name``, but not names of files.
 _SHORT: Final = re.compile(r"``(\w+)\.(?!(?:py|rst)``)(\w+(?:\.\w+)*)(?:\(\))?``")
 _PATH: Final = re.compile(r"``((?:adapters|benchmarks|docs|eda_core|examples|tests|tools)/[\w./-]*)``")
@@ -145,7 +146,9 @@ def _has(owner: Any, parts: list[str]) -> bool:
 def owners() -> dict[str, list[Any]]:
     """The modules and classes of all packages by the last part of their names."""
     found: dict[str, list[Any]] = {}
-    for package in map(importlib.import_module, ("eda_core", "eda_aio", "eda_kombu", "eda_pika", "eda_tools")):
+    for package in map(
+        importlib.import_module, ("eda_core", "eda_aio", "eda_kombu", "eda_pika", "eda_pytest", "eda_tools")
+    ):
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not info.name.endswith("__main__"):
                 module = importlib.import_module(info.name)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pika
 import pytest
 
-from tests.support import rabbitmq as support
+from eda_core.testing.live import rabbitmq as support
 from tests.support.rabbitmq import RabbitNode, RabbitNodeError, find_server, free_port
 from tests.support.vhosts import VhostPool, Victim
 

@@ -22,6 +22,7 @@ SHELVES: Final = {
     "eda_aio": "adapters",
     "eda_kombu": "adapters",
     "eda_pika": "adapters",
+    "eda_pytest": "tools",
     "eda_tools": "tools",
 }
 
@@ -50,6 +51,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "eda_aio": _CORE,
     "eda_kombu": _CORE,
     "eda_pika": _CORE,
+    "eda_pytest": _CORE | {"eda_core.testing"},
     "eda_tools.cli": _TOOLS,
     "eda_tools.messages": _TOOLS | {"eda_tools.cli"},
     "eda_tools.bus": _TOOLS | {"eda_tools.cli", "eda_tools.messages"},

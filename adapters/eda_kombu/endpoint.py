@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from ssl import SSLContext
 from typing import Any, ClassVar, Self, TypeVar
 

@@ -44,8 +44,10 @@ FATAL: Final = "fatal"  # trying again cannot help
 INPUTS: Final = (START, LINK_UP, DECLARED, DOWN, DUE, STOP, FINISHED, FATAL)
 
 # What a broker may refuse during the login
-CREDENTIALS: Final = "credentials"  # the user name or the password
-VHOST: Final = "vhost"  # the virtual host is missing, or the user may not use it
+#: The user name or the password.
+CREDENTIALS: Final = "credentials"
+#: The virtual host: it is missing, or the user may not use it.
+VHOST: Final = "vhost"
 
 IGNORE: Final = "ignore"
 ILLEGAL: Final = "illegal"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import inspect
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -11,68 +11,65 @@ import pytest
 
 import eda_aio
 import eda_pika
+from eda_core.testing import conformance
 from eda_core.testing.conformance import CHECKS, Check
-from eda_tools.broker import EmbeddedBroker
+from eda_core.testing.conformance.running.callbacks import callback_subjects_of
+from eda_core.testing.conformance.running.coroutines import subjects_of
 from examples import custom_service
-from tests.conformance.brokers import Embedded, Rabbit
-from tests.conformance.callbacks import MainThread, callback_subjects_of
-from tests.conformance.runner import Runner, no_task_is_left
-from tests.conformance.subjects import subjects_of
-from tests.support.vhosts import Victim
 
 #: eda_pika with HANDLER_THREADS.
 THREADED = "eda_pika/4"
+#: The class of the services, and how many threads they have for handlers.
+SERVICES: dict[str, tuple[type[Any], int]] = {
+    "eda_aio": (eda_aio.Service, 0),
+    "eda_pika": (eda_pika.Service, 0),
+    THREADED: (eda_pika.Service, 4),
+    "custom": (custom_service.Service, 0),
+}
 ADAPTERS = {
-    "eda_aio": subjects_of(eda_aio.Service),
-    "eda_pika": callback_subjects_of(eda_pika.Service),
-    THREADED: callback_subjects_of(eda_pika.Service, threads=4),
-    "custom": subjects_of(custom_service.Service),
+    name: subjects_of(service) if inspect.iscoroutinefunction(service.run) else callback_subjects_of(service, threads)
+    for name, (service, threads) in SERVICES.items()
 }
 
 #: Checks of what the proxy does: the broker behind it makes no difference, and they take their time.
 ON_ONE_BROKER = {"a_stop_ends_though_the_peer_is_frozen"}
-
-#: Where handlers run in the thread of the network, one that does not end can be ended in the main thread only.
-ENDS_HANDLERS = {"a_stop_has_a_deadline"}
-#: Where handlers run in the thread of the network, a lost link is noticed when they have ended.
-IN_THREADS = {"a_handler_that_runs_goes_on_after_a_lost_link"}
 #: With threads pika does the same with the network; checks that wait for heartbeats and time-outs need no second run.
 SLOW = {"a_frozen_peer_is_noticed", "a_stop_ends_though_the_peer_is_frozen"}
+#: What handlers in threads do with the broker is the same on both, these aside.
+THREADED_ON_RABBITMQ = {"a_handler_that_runs_goes_on_after_a_lost_link", "a_stop_has_a_deadline"}
 
 
 def to_be_run(check: str, adapter: str, broker: str) -> bool:
-    if check in IN_THREADS:
-        return adapter != "eda_pika"
-    if adapter == THREADED and check not in ENDS_HANDLERS:
+    if adapter == THREADED and check not in THREADED_ON_RABBITMQ:
         return broker == "embedded" and check not in SLOW
     return broker == "embedded" or check not in ON_ONE_BROKER
 
 
-def cases() -> Iterator[Any]:
+def params() -> Iterator[Any]:
     """Check, adapter, broker."""
-    for check, adapter, broker in itertools.product(CHECKS, ADAPTERS, ("embedded", "rabbitmq")):
-        if to_be_run(check.name, adapter, broker):
-            marks = [pytest.mark.rabbitmq] if broker == "rabbitmq" else []
-            yield pytest.param(check, adapter, broker, marks=marks, id=f"{check}-{adapter}-{broker}")
+    for adapter, broker in itertools.product(SERVICES, ("embedded", "rabbitmq")):
+        service, threads = SERVICES[adapter]
+        for case in conformance.cases(service, threads=threads):
+            if to_be_run(case.check.name, adapter, broker):
+                marks = [pytest.mark.rabbitmq] if broker == "rabbitmq" else []
+                name = f"{case.check}-{adapter}-{broker}"
+                yield pytest.param(case, case.check, adapter, broker, marks=marks, id=name)
 
 
-@pytest.mark.parametrize(("check", "adapter", "broker"), list(cases()))
-def test_conformance(check: Check, adapter: str, broker: str, request: pytest.FixtureRequest) -> None:
-    main = MainThread() if adapter == "eda_pika" and check.name in ENDS_HANDLERS else None
-    subjects = ADAPTERS[adapter] if main is None else callback_subjects_of(eda_pika.Service, begin=main.begin)
+@pytest.mark.parametrize(("case", "check", "adapter", "broker"), list(params()))
+def test_conformance(
+    case: conformance.Case, check: Check, adapter: str, broker: str, request: pytest.FixtureRequest
+) -> None:
+    assert (check, adapter) == (case.check, adapter)  # they are for the table at the end
+    case.run(request.getfixturevalue("rabbit_victim") if broker == "rabbitmq" else None)
 
-    async def on_embedded() -> None:
-        async with EmbeddedBroker() as embedded, Embedded(embedded) as under_test:
-            await Runner(under_test, subjects).run(check)
-        await no_task_is_left()
 
-    async def on_rabbitmq(victim: Victim) -> None:
-        async with Rabbit(victim) as under_test:
-            await Runner(under_test, subjects).run(check)
-        await no_task_is_left()
-
-    if broker == "embedded":
-        performed = on_embedded()
-    else:
-        performed = on_rabbitmq(request.getfixturevalue("rabbit_victim"))
-    asyncio.run(performed) if main is None else main.during(lambda: asyncio.run(performed))
+def test_what_is_left_out() -> None:
+    """Without threads, pika's handlers run in the thread of the network, which notices nothing meanwhile."""
+    names = {
+        adapter: {case.check.name for case in conformance.cases(service, threads=threads)}
+        for adapter, (service, threads) in SERVICES.items()
+    }
+    every = {check.name for check in CHECKS}
+    assert names["eda_aio"] == names["custom"] == names[THREADED] == every
+    assert every - names["eda_pika"] == {"a_handler_that_runs_goes_on_after_a_lost_link"}

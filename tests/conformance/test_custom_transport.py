@@ -19,12 +19,12 @@ from pamqp.commands import Basic, Channel, Connection
 from eda_core import Connect
 from eda_core.machine.identifiers import Epoch
 from eda_core.testing.conformance import DEAD_LETTERS, Worker, accept
+from eda_core.testing.conformance.running.brokers import BrokerUnderTest, Embedded, Rabbit
+from eda_core.testing.conformance.running.coroutines import subjects_of
+from eda_core.testing.conformance.running.runner import Cast, no_task_is_left
 from eda_tools.broker import EmbeddedBroker
 from examples.custom_service import Service
 from examples.custom_transport import Wire
-from tests.conformance.brokers import BrokerUnderTest, Embedded, Rabbit
-from tests.conformance.runner import Cast, no_task_is_left
-from tests.conformance.subjects import subjects_of
 from tests.support.rabbitmq import RabbitNode
 from tests.support.services import asynchronous, within
 from tests.support.vhosts import Victim

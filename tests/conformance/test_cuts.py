@@ -37,13 +37,13 @@ from eda_core.testing.conformance import (
     Take,
     Worker,
 )
+from eda_core.testing.conformance.running.brokers import BrokerUnderTest, Embedded, Rabbit
+from eda_core.testing.conformance.running.runner import Runner, no_task_is_left
 from eda_core.testing.conformance.script import Hold, Step, accept, equal, event
+from eda_core.testing.live.proxy import DOWN, Direction, Link, Proxy
+from eda_core.testing.live.rabbitmq import RabbitNode
 from eda_tools.broker import DEAD_LETTER_POLICY, EmbeddedBroker
-from tests.conformance.brokers import BrokerUnderTest, Embedded, Rabbit
-from tests.conformance.runner import Runner, no_task_is_left
 from tests.conformance.test_conformance import ADAPTERS, THREADED
-from tests.support.proxy import DOWN, Direction, Link, Proxy
-from tests.support.rabbitmq import RabbitNode
 from tests.support.vhosts import Victim
 
 Steps = Generator[Any, Any, None]

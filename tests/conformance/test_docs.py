@@ -22,7 +22,7 @@ SOURCES = [
         "examples/custom_transport.py",
         "examples/custom_service.py",
         "eda_core/drivers/callbacks.py",
-        "tests/conformance/test_conformance.py",
+        "tests/conformance/test_cases.py",
     )
 ]
 

@@ -17,11 +17,11 @@ from eda_core.drivers import link as transport
 from eda_core.machine.deliveries import Deliveries
 from eda_core.machine.outbox import Outbox
 from eda_core.testing.conformance import CHECKS, NotConforming
+from eda_core.testing.conformance.running.brokers import Embedded
+from eda_core.testing.conformance.running.coroutines import subjects_of
+from eda_core.testing.conformance.running.runner import Runner
 from eda_tools.broker import EmbeddedBroker
 from examples import custom_service, custom_transport
-from tests.conformance.brokers import Embedded
-from tests.conformance.runner import Runner
-from tests.conformance.subjects import subjects_of
 
 Patch = pytest.MonkeyPatch
 Plant = Callable[[Patch], None]

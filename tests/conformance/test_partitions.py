@@ -10,7 +10,7 @@ import pika
 import pytest
 
 from eda_core.testing.conformance import Worker
-from tests.conformance.runner import BROKER_TIMEOUT, Cast
+from eda_core.testing.conformance.running.runner import BROKER_TIMEOUT, Cast
 from tests.conformance.test_conformance import ADAPTERS
 from tests.support.rabbitmq import RabbitNode
 from tests.support.rabbitmq_cluster import RabbitCluster, wait_until

@@ -9,9 +9,9 @@ import pytest
 
 import eda_kombu
 from eda_core.testing.conformance import Worker
+from eda_core.testing.conformance.running.runner import Cast
 from eda_core.urls import redact
 from eda_tools.broker import EmbeddedBroker, EmbeddedBrokerThread
-from tests.conformance.runner import Cast
 from tests.conformance.test_conformance import ADAPTERS
 from tests.support.rabbitmq import RabbitNode
 from tests.support.services import TIMEOUT, asynchronous, within

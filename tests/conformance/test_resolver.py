@@ -13,11 +13,11 @@ import pytest
 
 import eda_kombu
 from eda_core.testing.conformance import Check, Ended, Seen, Start, Stop, Worker
+from eda_core.testing.conformance.running.brokers import Embedded
+from eda_core.testing.conformance.running.runner import no_task_is_left
 from eda_core.testing.conformance.script import accept, equal, event
 from eda_kombu import NotConfirmed
 from eda_tools.broker import EmbeddedBroker, EmbeddedBrokerThread
-from tests.conformance.brokers import Embedded
-from tests.conformance.runner import no_task_is_left
 from tests.conformance.test_conformance import ADAPTERS
 from tests.conformance.test_cuts import Player, Steps, every_adapter, until
 from tests.support.services import TIMEOUT, asynchronous, program

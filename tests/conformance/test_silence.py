@@ -11,13 +11,13 @@ import pytest
 
 from eda_core.testing import Broker
 from eda_core.testing.conformance import Alarm, Begin, Check, Declare, Join, Seen, Start, Take, Worker
+from eda_core.testing.conformance.running.brokers import Embedded
+from eda_core.testing.conformance.running.runner import no_task_is_left
 from eda_core.testing.conformance.script import Step, accept, equal, event
+from eda_core.testing.live.proxy import DOWN, UP, Direction
 from eda_tools.broker import DEAD_LETTER_POLICY, EmbeddedBroker
-from tests.conformance.brokers import Embedded
-from tests.conformance.runner import no_task_is_left
 from tests.conformance.test_conformance import ADAPTERS
 from tests.conformance.test_cuts import Await, Player, Steps, every_adapter, play, relaying, until
-from tests.support.proxy import DOWN, UP, Direction
 from tests.support.vhosts import Victim
 
 #: Short times for tests. There are no heartbeats, which would end the link as well.

@@ -28,9 +28,9 @@ from eda_core.testing.conformance import (
     equal,
     event,
 )
-from tests.conformance.brokers import Rabbit
-from tests.conformance.callbacks import callback_subjects_of
-from tests.conformance.runner import Runner
+from eda_core.testing.conformance.running.brokers import Rabbit
+from eda_core.testing.conformance.running.callbacks import callback_subjects_of
+from eda_core.testing.conformance.running.runner import Runner
 from tests.conformance.test_conformance import ADAPTERS, THREADED
 from tests.support.vhosts import Victim
 

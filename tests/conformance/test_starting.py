@@ -10,11 +10,11 @@ import pytest
 from pamqp.commands import Channel, Queue
 
 from eda_core.testing.conformance import MakeSubject, Worker, accept
+from eda_core.testing.conformance.running.brokers import BrokerUnderTest, Embedded, Rabbit
+from eda_core.testing.conformance.running.runner import BROKER_TIMEOUT, Cast
+from eda_core.testing.live.proxy import DOWN, Direction, Link, Proxy
 from eda_tools.broker import EmbeddedBroker
-from tests.conformance.brokers import BrokerUnderTest, Embedded, Rabbit
-from tests.conformance.runner import BROKER_TIMEOUT, Cast
 from tests.conformance.test_conformance import ADAPTERS
-from tests.support.proxy import DOWN, Direction, Link, Proxy
 from tests.support.services import asynchronous, peer, within
 from tests.support.vhosts import Victim
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from eda_core.testing.conformance import Start, Worker
+from eda_core.testing.conformance.running.brokers import Embedded
 from eda_core.testing.conformance.script import accept, equal
 from eda_kombu import Endpoint
 from eda_tools.broker import EmbeddedBrokerThread
-from tests.conformance.brokers import Embedded
 from tests.conformance.test_cuts import Steps, every_adapter, play
 
 pytestmark = pytest.mark.skipif(

@@ -142,7 +142,7 @@ def test_an_import_through_another_package_leads_to_the_definition() -> None:
     assert home("eda_core", "Machine") == ("eda_core.machine.machine", "Machine")
     assert home("eda_core", "criticality") == ("eda_core.criticality", "")
     assert home("eda_aio", "RawEvent") == home("eda_core", "RawEvent")
-    assert home("eda_core.testing.conformance", "CHECKS") == ("eda_core.testing.conformance", "CHECKS")
+    assert home("eda_core.testing.conformance", "CHECKS") == ("eda_core.testing.conformance.case", "CHECKS")
 
 
 # Docstrings

@@ -16,6 +16,9 @@ SOURCES = {
     ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
+#: What runs real brokers and real services in tests: sockets, threads, processes. It is loaded only by who asks for it.
+LIVE = ("eda_core.testing.live", "eda_core.testing.conformance.running")
+PURE = {name: path for name, path in SOURCES.items() if not name.startswith(LIVE)}
 CORE = [name for name in SOURCES if not name.startswith("eda_core.testing")]
 
 IO = frozenset("socket select selectors asyncio threading ssl subprocess multiprocessing concurrent signal os".split())
@@ -79,8 +82,15 @@ def test_no_module_of_the_core_loads_anything_that_does_io() -> None:
 def test_the_test_tools_load_nothing_that_does_io_either() -> None:
     """Those that load hypothesis do, because hypothesis does."""
     assert loaded_by("eda_core.testing") == {}
-    pure = [name for name in SOURCES if name not in CORE and not name.startswith(WITH_HYPOTHESIS)]
+    pure = [name for name in PURE if name not in CORE and not name.startswith(WITH_HYPOTHESIS)]
     assert loaded_by(*pure) == {}
+
+
+def test_what_runs_real_brokers_needs_no_client_library() -> None:
+    live = [name for name in SOURCES if name.startswith(LIVE)]
+    loaded = loaded_by(*sorted(live))
+    assert {*LIBRARIES} & {name.partition(".")[0] for names in loaded.values() for name in names} == set()
+    assert any("asyncio" in names for names in loaded.values())
 
 
 def test_importing_the_core_loads_none_of_its_test_tools() -> None:
@@ -136,7 +146,7 @@ def without(functions: set[str], source: str) -> str:
     return ast.unparse(tree)
 
 
-@pytest.mark.parametrize("module", SOURCES)
+@pytest.mark.parametrize("module", PURE)
 def test_no_source_imports_or_calls_io_a_clock_or_chance(module: str) -> None:
     found = offences(without(COMMANDS.get(module, set()), SOURCES[module].read_text("utf-8")))
     assert {name for name in found if name.partition(".")[0] not in MAY_IMPORT.get(module, set())} == set()

@@ -145,6 +145,7 @@ class Player:
             "NO_COLOR": "1",
             "COLUMNS": "100",
             "PYTHONUNBUFFERED": "1",
+            "PYTEST_PLUGINS": "eda_pytest",  # whether or not it is installed
         }
         self.settings["PATH"] = f"{_programs(directory.parent)}{os.pathsep}{os.environ['PATH']}"
 

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from eda_core.testing.live.proxy import DOWN, UP, Direction, Link, Proxy
 from tests.faults.stage import Broker, Company, Stage, Worker, thread
-from tests.support.proxy import DOWN, UP, Direction, Link, Proxy
 from tests.support.rabbitmq import RabbitNode, RabbitNodeError
 from tests.support.rabbitmq_cluster import wait_until
 

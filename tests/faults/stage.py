@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
+from eda_core.testing.live.proxy import Proxy
 from tests.faults.counting import Interval, Observed, Outcome, Step, count, read_journal
 from tests.faults.kinds import Kind
 from tests.faults.services.common import DONE, READY
 from tests.faults.source import Source, channel, consumers, death_of, drain, number_of, ready
-from tests.support.proxy import Proxy
 from tests.support.rabbitmq import RabbitNode
 from tests.support.rabbitmq_cluster import RabbitCluster
 from tests.support.services import ROOT, environment

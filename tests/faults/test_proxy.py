@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.support.proxy import BOTH, DOWN, UP, Direction, Link, Proxy
+from eda_core.testing.live.proxy import BOTH, DOWN, UP, Direction, Link, Proxy
 from tests.support.services import asynchronous, within
 
 

@@ -11,6 +11,7 @@ import importlib.metadata
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -35,8 +36,18 @@ def core(url: str) -> None:
     subprocess.run([sys.executable, "-m", "eda_core.journal", "--help"], check=True, stdout=subprocess.DEVNULL)
 
 
+#: What a user writes with nothing but the extra ``testing``: pytest finds the plugin by itself.
+PLUGIN_TEST: Final = """
+def test_the_bus(eda_broker, eda_bus, eda_service):
+    sent = eda_bus.publish_event("Started", {"n": 1})
+    (arrived,) = eda_bus.arrivals()
+    assert (arrived.message.payload, arrived.message.conversation_id) == ({"n": 1}, sent.conversation_id)
+    assert eda_service.errors == []
+"""
+
+
 def testing(url: str) -> None:
-    """The explorer goes through a small scenario, and the strategies can be imported: hypothesis is there."""
+    """The explorer goes through a small scenario; the strategies and the plugin are there, with what they need."""
     from eda_core import Config, Event
     from eda_core.testing import strategies
     from eda_core.testing.explorer import Scenario, explore
@@ -46,6 +57,17 @@ def testing(url: str) -> None:
     assert found.complete, found
     assert found.states > 10, found
     assert strategies.__doc__
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "test_bus.py").write_text(PLUGIN_TEST, encoding="utf-8")
+        subprocess.run([sys.executable, "-m", "pytest", "-q", directory], check=True, stdout=subprocess.DEVNULL)
+
+
+def conforms(service: type[Any]) -> None:
+    """One check of the conformance kit runs: all that the kit needs is in the wheel."""
+    from eda_core.testing import conformance
+
+    chosen = "events_reach_their_subscribers"
+    conformance.check(service, without=[check.name for check in conformance.CHECKS if check.name != chosen])
 
 
 def aio(url: str) -> None:
@@ -75,6 +97,7 @@ def aio(url: str) -> None:
         return service
 
     assert asyncio.run(run()).answer == ({"n": 2}, "success", "k1")
+    conforms(Service)
 
 
 def pika(url: str) -> None:
@@ -101,6 +124,7 @@ def pika(url: str) -> None:
     service = Smoke(url, ["Started"], ["smoke.Double", "smoke.DoubleReturn"], "smoke")
     service.run()
     assert service.answer == ({"n": 2}, "success", "k1"), service.answer
+    conforms(Service)
 
 
 def kombu(url: str) -> None:

@@ -1,12 +1,6 @@
-"""The embedded broker: an AMQP 0-9-1 server in one process, for trials, demos and tests. In production use RabbitMQ.
+"""``eda broker``: runs the embedded broker (:mod:`eda_core.testing.live.embedded`) until a signal ends it.
 
-It keeps everything in memory and forgets it when it stops. ``eda broker`` runs it. In a program::
-
-    async with EmbeddedBroker(port=0) as broker:
-        ...  # connect any client to broker.url
-
-and without an event loop ``with EmbeddedBrokerThread() as broker``. ``eda_core.testing.broker`` decides how the broker
-behaves and ``eda_core.testing.wire`` speaks AMQP. This module has only the sockets, the clock and the command line.
+This module has the command line. It also exports ``EmbeddedBroker`` and ``EmbeddedBrokerThread``.
 """
 
 from __future__ import annotations
@@ -15,336 +9,34 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import secrets
 import sys
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from ssl import Purpose, SSLContext, create_default_context
-from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Final
 
-from pamqp import commands
-
-from eda_core.testing.broker import Broker, Outgoing, Policy
-from eda_core.testing.wire import GUEST, Server, ServerConnection
+from eda_core.testing.live.embedded import (
+    DEAD_LETTER_EXCHANGE,
+    DEAD_LETTER_POLICY,
+    DEAD_LETTER_QUEUE,
+    EmbeddedBroker,
+    EmbeddedBrokerThread,
+    operated_broker,
+)
+from eda_core.testing.wire import GUEST
 from eda_tools.cli.signals import Ending
 
+__all__ = [
+    "DEAD_LETTER_EXCHANGE",
+    "DEAD_LETTER_POLICY",
+    "DEAD_LETTER_QUEUE",
+    "EmbeddedBroker",
+    "EmbeddedBrokerThread",
+    "arguments",
+    "main",
+    "operated_broker",
+]
+
 LOGGER: Final = logging.getLogger(__name__)
-
-# What is left to the operator (docs/architecture.rst, "Dead letters").
-DEAD_LETTER_EXCHANGE: Final = "am-dlx"
-DEAD_LETTER_QUEUE: Final = "dead-letters"
-DEAD_LETTER_POLICY: Final = Policy(
-    "DLX", r".*\.events|.*\.commands", {"dead-letter-exchange": DEAD_LETTER_EXCHANGE}, priority=0
-)
-
-_SHUTDOWN_TIMEOUT: Final = 2.0  # seconds for the clients to answer Connection.Close
-_FLUSH_TIMEOUT: Final = 5.0  # seconds for a client that is being closed to read what it was sent
-
-
-def operated_broker(*, dead_letters: bool = True) -> Broker:
-    """A broker model, by default with what the operator of a RabbitMQ sets up for dead letters.
-
-    This is the topic exchange ``am-dlx``, the queue ``dead-letters`` bound with ``#``, and the policy that sends the
-    dead letters of the queues ``*.events`` and ``*.commands`` there.
-    """
-    now = time.monotonic()
-    broker = Broker(
-        policies=[DEAD_LETTER_POLICY] if dead_letters else (),
-        # A client may still use names from an earlier broker; they must not exist in this one.
-        names=lambda: secrets.token_urlsafe(16),
-        epoch=time.time() - now,
-    )
-    if not dead_letters:
-        return broker
-    operator = broker.connect()
-    for method in (
-        commands.Channel.Open(),
-        commands.Exchange.Declare(exchange=DEAD_LETTER_EXCHANGE, exchange_type="topic", durable=True),
-        commands.Queue.Declare(queue=DEAD_LETTER_QUEUE, durable=True),
-        commands.Queue.Bind(queue=DEAD_LETTER_QUEUE, exchange=DEAD_LETTER_EXCHANGE, routing_key="#"),
-    ):
-        broker.receive(operator, 1, method, now=now)
-    broker.disconnect(operator, now=now)
-    return broker
-
-
-class EmbeddedBroker:
-    """A listening broker in the running event loop. An asynchronous context manager.
-
-    Args:
-        host: address to listen on.
-        port: port to listen on; 0 takes a free one, which is then the attribute ``port``.
-        users: passwords by user name.
-        dead_letters: see ``operated_broker``; ignored if ``broker`` is given.
-        heartbeat: seconds proposed to clients; 0 is no heartbeat.
-        broker: the model to serve, which a test can share.
-        ssl: a server's context; the broker then speaks TLS only.
-
-    Raises (on entering):
-        OSError: the address cannot be listened on.
-    """
-
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        *,
-        users: Mapping[str, str] = GUEST,
-        dead_letters: bool = True,
-        heartbeat: int = 60,
-        broker: Broker | None = None,
-        ssl: SSLContext | None = None,
-    ) -> None:
-        self.host = host
-        self.port: int = port
-        self.broker: Broker = operated_broker(dead_letters=dead_letters) if broker is None else broker
-        self.server: Server = Server(self.broker, users=users, heartbeat=heartbeat)
-        self._ssl = ssl
-        self._clients: dict[ServerConnection, _Client] = {}
-        self._listener: asyncio.Server | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._empty = asyncio.Event()
-
-    @property
-    def url(self) -> str:
-        """``amqp://host:port/`` or ``amqps://…``, with the default virtual host and without a user."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'amqps' if self._ssl else 'amqp'}://{host}:{self.port}/"
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Listen. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: _Client(self, loop), self.host, self.port, ssl=self._ssl)
-        self.port = self._listener.sockets[0].getsockname()[1]
-        self._arm(loop)
-
-    async def stop(self) -> None:
-        """Stop listening and close every connection with 320 CONNECTION_FORCED. Waits up to 2 s for the clients."""
-        if self._listener is None:
-            return
-        self._listener.close()
-        self._listener = None
-        self._empty.clear()
-        loop = asyncio.get_running_loop()
-        self.server.shutdown(now=loop.time())
-        self._turn(loop)
-        if self._clients:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), _SHUTDOWN_TIMEOUT)
-        await self._drop_clients()
-        if self._timer is not None:
-            self._timer.cancel()
-
-    async def cut(self) -> None:
-        """Cut every connection without closing it, as a failing network does. Clients can connect again at once."""
-        await self._drop_clients()
-
-    async def kill(self) -> None:
-        """Do what killing and starting a broker does: every connection is cut, and only what is durable stays."""
-        self.broker.restart(now=asyncio.get_running_loop().time())
-        await self._drop_clients()
-
-    async def operate(self, action: Callable[[Broker, float], list[Outgoing]]) -> None:
-        """Call ``action`` with the model and the time, and send what it answers.
-
-        For example, ``lambda broker, now: broker.set_alarm(True, now=now)``.
-        """
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        self.server.route(action(self.broker, now), now=now)
-        self._turn(loop)
-
-    async def _drop_clients(self) -> None:
-        clients = list(self._clients.values())
-        for client in clients:
-            client.transport.abort()
-        for client in clients:  # not those that have connected again meanwhile
-            await client.gone.wait()
-
-    # --- everything that follows from one input ---
-
-    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        for connection in self.server.dirty():
-            client = self._clients.get(connection)
-            if client is not None:
-                client.flush(loop)
-        self._arm(loop)
-
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        due = self.server.deadline()
-        if self._timer is not None:
-            if due is not None and self._timer.when() <= due:
-                return  # a timer may fire early, and this is cheaper than a new one for each message
-            self._timer.cancel()
-        self._timer = None if due is None else loop.call_at(due, self._tick, loop, due)
-
-    def _tick(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        self._timer = None
-        # A timer of the loop may fire early, by up to the resolution of its clock.
-        now = max(due, loop.time())
-        for client in self._clients.values():
-            client.count_as_alive(now)
-        self.server.tick(now=now)
-        self._turn(loop)
-
-    def _connected(self, client: _Client, now: float) -> ServerConnection:
-        connection = self.server.accept(now=now)
-        self._clients[connection] = client
-        return connection
-
-    def _lost(self, connection: ServerConnection, now: float) -> None:
-        self.server.lost(connection, now=now)
-        self._clients.pop(connection, None)
-        if not self._clients:
-            self._empty.set()
-
-
-class _Client(asyncio.Protocol):
-    """The socket of one client."""
-
-    transport: asyncio.Transport
-    connection: ServerConnection
-
-    def __init__(self, owner: EmbeddedBroker, loop: asyncio.AbstractEventLoop) -> None:
-        self._owner = owner
-        self._loop = loop
-        self._peer = ""
-        self._unsent = 0  # bytes, while the client does not read
-        self.gone = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's has the methods but not the class
-        self.connection = self._owner._connected(self, self._loop.time())
-        self._peer = str(transport.get_extra_info("peername"))
-        LOGGER.info("%s connected", self._peer)
-        self._owner._turn(self._loop)
-
-    def data_received(self, data: bytes) -> None:
-        self._owner.server.receive(self.connection, data, now=self._loop.time())
-        self._owner._turn(self._loop)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        LOGGER.info("%s gone%s", self._peer, f" ({exc})" if exc else "")
-        self._owner._lost(self.connection, self._loop.time())
-        self.gone.set()
-        self._owner._turn(self._loop)
-
-    # Nothing is read from a client that does not read, so that the answers for it cannot fill the memory.
-    def pause_writing(self) -> None:
-        self._unsent = self.transport.get_write_buffer_size()
-        self._regulate()
-
-    def resume_writing(self) -> None:
-        self._unsent = 0
-        self._regulate()
-
-    def _regulate(self) -> None:
-        if self._unsent or self.connection.blocked:
-            self.transport.pause_reading()
-        else:
-            self.transport.resume_reading()
-
-    def count_as_alive(self, now: float) -> None:
-        """Count a client as alive that reads what it is sent. Nothing is read from it, so no heartbeat is either."""
-        if self._unsent:
-            before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
-            if self._unsent < before:
-                self._owner.server.receive(self.connection, b"", now=now)
-
-    def flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self.transport.is_closing():
-            return
-        self._regulate()
-        data = self.connection.data_to_send()
-        if data:
-            self.transport.write(data)
-        if self.connection.should_close:
-            self.transport.close()
-            # close() waits forever for a client that does not read.
-            loop.call_later(_FLUSH_TIMEOUT, self.transport.abort)
-
-
-class EmbeddedBrokerThread:
-    """An ``EmbeddedBroker`` in a thread of its own, for synchronous programs. A context manager.
-
-    Its arguments are those of ``EmbeddedBroker``.
-
-    Attributes:
-        url: the URL of the broker, once entered.
-        port: its port, once entered.
-
-    Raises (on entering):
-        OSError: the address cannot be listened on.
-    """
-
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, **options: Any) -> None:
-        self._make: Callable[[], EmbeddedBroker] = lambda: EmbeddedBroker(host, port, **options)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="embedded-broker", daemon=True)
-        self._broker: EmbeddedBroker | None = None
-        self.url: str = ""
-        self.port: int = port
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        try:
-            self._broker = self._call(self._start)
-        except BaseException:
-            self._end()
-            raise
-        self.url, self.port = self._broker.url, self._broker.port
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        try:
-            self._call(self._embedded().stop)
-        finally:
-            self._end()
-
-    def cut(self) -> None:
-        """See ``EmbeddedBroker.cut``."""
-        self._call(self._embedded().cut)
-
-    def kill(self) -> None:
-        """See ``EmbeddedBroker.kill``."""
-        self._call(self._embedded().kill)
-
-    def operate(self, action: Callable[[Broker, float], list[Outgoing]]) -> None:
-        """See ``EmbeddedBroker.operate``. ``action`` runs in the broker's thread."""
-        embedded = self._embedded()
-        self._call(lambda: embedded.operate(action))
-
-    async def _start(self) -> EmbeddedBroker:
-        broker = self._make()
-        await broker.start()
-        return broker
-
-    def _embedded(self) -> EmbeddedBroker:
-        if self._broker is None:
-            raise RuntimeError("the broker is not running")
-        return self._broker
-
-    def _call(self, function: Callable[[], Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(function(), self._loop).result()
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-# --- the command ---
 
 
 def _user(text: str) -> tuple[str, str]:

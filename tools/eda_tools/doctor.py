@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from rich.text import Text
 
 from eda_core.messages.routing import COMMANDS, EVENTS, EXCHANGES, queue_name
+from eda_core.testing.deaths import retried
 from eda_tools.bus.management import Management, management_option, vhost_of
 from eda_tools.cli.arguments import common_options, url_argument
 from eda_tools.cli.output import Output, safe
@@ -31,7 +32,6 @@ from eda_tools.diagnosis.facts import (
     service_of_connection,
 )
 from eda_tools.diagnosis.handlers import load, service_class, unhandled
-from eda_tools.messages.deaths import retried
 from eda_tools.messages.delivery import fields
 from eda_tools.messages.recording import read_recording
 

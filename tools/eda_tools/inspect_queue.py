@@ -15,13 +15,13 @@ from typing import Any, Final
 from rich.text import Text
 
 from eda_core.messages.headers import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
+from eda_core.testing.deaths import DEATH_HEADERS, Death, attempts, deaths, died_at, place_of_death
 from eda_tools.cli.arguments import common_options, natural, url_argument
 from eda_tools.cli.output import Output
 from eda_tools.cli.status import DONE
 from eda_tools.cli.tool import Tool
 from eda_tools.dead_letters.groups import GROUPS, Groups, last_moment
 from eda_tools.messages import show
-from eda_tools.messages.deaths import DEATH_HEADERS, Death, attempts, deaths, died_at, place_of_death
 from eda_tools.messages.delivery import Delivery, fields
 from eda_tools.messages.payloads import EXTENSION, write_new
 from eda_tools.messages.where import where_option

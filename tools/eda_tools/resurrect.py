@@ -12,6 +12,7 @@ import sys
 from typing import Any, Final
 
 from eda_core.messages.routing import TopicPattern
+from eda_core.testing.deaths import died_at, place_of_death, published
 from eda_tools.bus.confirming import Publisher
 from eda_tools.bus.connect import session
 from eda_tools.bus.queues import reading, safe_to_read
@@ -22,7 +23,6 @@ from eda_tools.cli.tool import Tool
 from eda_tools.dead_letters.backup import Backup
 from eda_tools.dead_letters.replay import Outcomes, Replay
 from eda_tools.dead_letters.republish import EXCHANGE, QUEUE, CopyRules, change, user_of
-from eda_tools.messages.deaths import died_at, place_of_death, published
 from eda_tools.messages.delivery import Delivery, fields, now
 from eda_tools.messages.where import where_option
 

@@ -2,13 +2,12 @@
 
 A check is a script of what happens to some services: they are started, peers send them messages, the network fails,
 they are stopped. The script asks for that by requests such as :class:`Start`, :class:`Put` or :class:`Cut`. A runner
-makes real services of the :class:`Worker` values, has a real broker, and does what the script asks for.
-``tests/conformance/runner.py`` is one, and ``docs/embedding.rst`` tells how to check a transport of one's own.
+makes real services of the :class:`Worker` values, has a real broker, and does what the script asks for. It comes with
+the kit: :func:`check` runs all checks, and :func:`cases` returns them as the cases of a test. ``docs/embedding.rst``
+tells how to check a transport of one's own.
 """
 
-from typing import Final
-
-from eda_core.testing.conformance import faults, messages, settling
+from eda_core.testing.conformance.case import CHECKS, Case, cases, check
 from eda_core.testing.conformance.script import (
     BROKER,
     DEAD_LETTERS,
@@ -67,6 +66,7 @@ __all__ = [
     "Alarm",
     "Begin",
     "Call",
+    "Case",
     "Check",
     "Count",
     "Cut",
@@ -98,6 +98,8 @@ __all__ = [
     "Taken",
     "Worker",
     "accept",
+    "cases",
+    "check",
     "check_of",
     "equal",
     "event",
@@ -105,6 +107,3 @@ __all__ = [
     "stop",
     "true",
 ]
-
-#: All checks, the most basic ones first.
-CHECKS: Final[tuple[Check, ...]] = (*messages.MESSAGES, *settling.SETTLING, *faults.FAULTS)

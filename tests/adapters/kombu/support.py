@@ -16,8 +16,8 @@ import pika
 from pika.spec import BasicProperties
 
 from eda_core import ReconnectPolicy
+from eda_core.testing.live.proxy import Proxy
 from eda_kombu import Endpoint
-from tests.support.proxy import Proxy
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from eda_core.testing.deaths import died_at, place_of_death
 from eda_tools.cli.output import safe
-from eda_tools.messages.deaths import died_at, place_of_death
 from eda_tools.messages.delivery import Delivery
 from eda_tools.messages.show import local
 

@@ -20,6 +20,7 @@ from aiormq.exceptions import AMQPError
 from rich.table import Table
 from rich.text import Text
 
+from eda_core.testing.deaths import published
 from eda_tools.bus.confirming import CONFIRM_TIMEOUT, Answer, Copy, Publisher
 from eda_tools.bus.connect import Session
 from eda_tools.bus.pace import Pace
@@ -30,7 +31,6 @@ from eda_tools.dead_letters.backup import Backup
 from eda_tools.dead_letters.groups import last_moment
 from eda_tools.dead_letters.republish import CopyRules, Unsendable
 from eda_tools.messages import show
-from eda_tools.messages.deaths import published
 from eda_tools.messages.delivery import Delivery, fields
 from eda_tools.messages.recording import dumps
 

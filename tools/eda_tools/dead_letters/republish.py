@@ -23,8 +23,8 @@ from eda_core.messages.headers import (
 )
 from eda_core.messages.properties import Properties, Unreadable
 from eda_core.messages.routing import COMMANDS, EVENTS, MAX_NAME_BYTES
+from eda_core.testing.deaths import DEATH_HEADERS, has_died, original_expiration, place_of_death, published
 from eda_tools.bus.confirming import Copy
-from eda_tools.messages.deaths import DEATH_HEADERS, has_died, original_expiration, place_of_death, published
 from eda_tools.messages.delivery import Delivery
 from eda_tools.messages.payloads import LIMITS
 from eda_tools.messages.where import MISSING, Path, WhereError, key_of, parse_path

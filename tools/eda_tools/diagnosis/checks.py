@@ -11,9 +11,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from eda_core.messages.routing import COMMANDS, EVENTS, EXCHANGES, TopicPattern, queue_name
+from eda_core.testing.deaths import retried
 from eda_tools.bus.queues import DEAD_LETTER_QUEUE
 from eda_tools.diagnosis.facts import Facts, Policy, Queue, service_of
-from eda_tools.messages.deaths import retried
 
 PROBLEM: Final = "problem"
 NOTE: Final = "note"

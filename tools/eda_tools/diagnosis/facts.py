@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eda_core.messages.routing import COMMANDS, EVENTS, EXCHANGES
-from eda_tools.messages.deaths import retried
+from eda_core.testing.deaths import retried
 
 _QUEUE: Final = re.compile(rf"(.+)\.({EVENTS}|{COMMANDS})", re.DOTALL)
 

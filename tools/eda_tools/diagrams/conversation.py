@@ -24,8 +24,8 @@ from typing import Any, Final
 
 from eda_core.criticality import EMERGENCY
 from eda_core.messages.headers import CAUSATION_ID
+from eda_core.testing.deaths import place_of_death
 from eda_tools.diagnosis.facts import service_of
-from eda_tools.messages.deaths import place_of_death
 
 CAUSATION: Final = "causation"
 CORRELATION: Final = "correlation"

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from eda_core.messages.routing import EXCHANGES, LOGS, TopicPattern
+from eda_core.testing.deaths import retried
 from eda_tools.cli.catalogue import TOOLS
 from eda_tools.diagnosis.facts import Binding, mapping, service_of, service_of_connection
 from eda_tools.diagrams.conversation import CAUSATION, build
-from eda_tools.messages.deaths import retried
 
 #: The name of a publisher that is not known.
 UNKNOWN: Final = "unknown"

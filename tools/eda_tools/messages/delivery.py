@@ -16,7 +16,7 @@ from eda_core.messages.codec import DEFAULT_LIMITS, DecodeError, decode
 from eda_core.messages.envelope import InvalidEnvelope, open_envelope
 from eda_core.messages.routing import EXCHANGES
 from eda_core.messages.values import AnyMessage, Command, Result
-from eda_tools.messages.deaths import published
+from eda_core.testing.deaths import published
 
 #: The properties by AMQP's names, and pamqp's names for them. The headers are not among them.
 PROPERTIES: Final = {

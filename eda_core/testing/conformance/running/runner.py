@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from eda_core.testing.conformance import (
+from eda_core.testing.conformance.running.brokers import BrokerUnderTest
+from eda_core.testing.conformance.script import (
     Alarm,
     Begin,
     Check,
@@ -33,7 +34,6 @@ from eda_core.testing.conformance import (
     Take,
     Worker,
 )
-from tests.conformance.brokers import BrokerUnderTest
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Cast:
         loop = asyncio.get_running_loop()
         self.worker = worker
         self.notes: list[tuple[str, tuple[Any, ...]]] = []
-        self.news = asyncio.Event()
+        self.news: asyncio.Event = asyncio.Event()
         self.begun: list[asyncio.Task[None]] = []
         self.end: asyncio.Task[str | None] | None = None
 
@@ -91,13 +91,13 @@ class Runner:
 
     Args:
         make: makes subjects of the adapter under test.
-        timeout: seconds that a request may take by default.
+        timeout: seconds that a request may take by default; ``None`` for ``TIMEOUT``.
     """
 
-    def __init__(self, broker: BrokerUnderTest, make: MakeSubject, timeout: float = TIMEOUT) -> None:
+    def __init__(self, broker: BrokerUnderTest, make: MakeSubject, timeout: float | None = None) -> None:
         self._broker = broker
         self._make = make
-        self._timeout = timeout
+        self._timeout = TIMEOUT if timeout is None else timeout
         self._cast: dict[Worker, Cast] = {}
         self._actions: dict[type, Callable[[Any], Awaitable[Any]]] = {
             Start: self._start,
@@ -205,7 +205,8 @@ class Runner:
         self._broker.proxy.freeze()
 
 
-async def _within(awaitable: Awaitable[T], what: str, timeout: float = TIMEOUT) -> T:
+async def _within(awaitable: Awaitable[T], what: str, timeout: float | None = None) -> T:
+    timeout = TIMEOUT if timeout is None else timeout
     limit = asyncio.timeout(timeout)
     try:
         async with limit:

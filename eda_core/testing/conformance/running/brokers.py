@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Self
 from urllib.parse import urlsplit
 
-from eda_core.testing.conformance import BROKER, DEAD_LETTERS, NOBODY, THE_WRONG_PASSWORD, Declare
-from eda_tools.broker import EmbeddedBroker
-from tests.conformance.operator import Operator
-from tests.support.proxy import Proxy
-from tests.support.rabbitmq import free_port
-from tests.support.vhosts import Victim
+from eda_core.testing.conformance.running.operator import Operator
+from eda_core.testing.conformance.script import BROKER, DEAD_LETTERS, NOBODY, THE_WRONG_PASSWORD, Declare
+from eda_core.testing.live.embedded import EmbeddedBroker
+from eda_core.testing.live.proxy import Proxy
+from eda_core.testing.live.rabbitmq import free_port
+from eda_core.testing.live.vhosts import RabbitVhost
 
 DEAD_LETTER_EXCHANGE = "am-dlx"
 
@@ -28,8 +28,8 @@ class BrokerUnderTest(ABC):
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.proxy = Proxy(urlsplit(url).port or 5672)
-        self.operator = Operator(url)
+        self.proxy: Proxy = Proxy(urlsplit(url).port or 5672)
+        self.operator: Operator = Operator(url)
         self.user = "guest"
         self._nobody = free_port()
 
@@ -87,11 +87,11 @@ class Embedded(BrokerUnderTest):
 
 
 class Rabbit(BrokerUnderTest):
-    """A vhost of a RabbitMQ node that may be mistreated."""
+    """A vhost of a RabbitMQ node that may be killed and alarmed. It has the dead-letter policy."""
 
-    def __init__(self, victim: Victim) -> None:
-        super().__init__(victim.url)
-        self._node = victim.node
+    def __init__(self, vhost: RabbitVhost) -> None:
+        super().__init__(vhost.url)
+        self._node = vhost.node
 
     async def __aexit__(self, *_error: object) -> None:
         if self._node.alarmed:

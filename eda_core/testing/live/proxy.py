@@ -43,12 +43,13 @@ class Proxy:
     """
 
     def __init__(self, target: int) -> None:
-        self.port = 0
-        self.accepted = 0
+        self.port: int = 0
+        self.accepted: int = 0
         self.links: list[Link] = []
-        self.delay = 0.0
-        self.rate = 0.0
-        self.refusing = self.hole = False
+        self.delay: float = 0.0
+        self.rate: float = 0.0
+        self.refusing: bool = False
+        self.hole: bool = False
         self.watch: Callable[[Link, Direction, bytes], bytes] | None = None
         self._target = target
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,8 +156,10 @@ class Link:
         readers: dict[Direction, asyncio.StreamReader],
         writers: dict[Direction, asyncio.StreamWriter],
     ) -> None:
-        self.proxy, self.readers, self.writers = proxy, readers, writers
-        self.ending = False
+        self.proxy: Proxy = proxy
+        self.readers: dict[Direction, asyncio.StreamReader] = readers
+        self.writers: dict[Direction, asyncio.StreamWriter] = writers
+        self.ending: bool = False
         self._ways = {direction: _Way(self, direction) for direction in BOTH}
 
     async def run(self) -> None:

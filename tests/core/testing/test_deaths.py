@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda_tools.messages.deaths import (
+from eda_core.testing.deaths import (
     attempts,
     deaths,
     died_at,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from eda_core import EdaError
-from eda_core.testing.conformance import Call, Handler, Hold, MakeSubject, Worker
+from eda_core.testing.conformance.script import Call, Handler, Hold, MakeSubject, Worker
 
 Note = Callable[[str, tuple[Any, ...]], None]
 

@@ -1,0 +1,1 @@
+"""Real brokers for tests, and what stands between them and the services."""
