@@ -16,8 +16,7 @@ from eda_core.drivers.lookups import LookUps
 from eda_core.drivers.processes import ProcessState
 from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, PublishCall, PublishLimits, Unroutable
 from eda_core.drivers.signals import StopSignals
-from eda_core.machine.effects import CONSUMING, LOGGING, PUBLISHING
-from eda_core.machine.link import CREDENTIALS, VHOST
+from eda_core.machine.effects import CONSUMING, CREDENTIALS, LOGGING, PUBLISHING, VHOST
 
 __all__ = [
     "CONSUMING",

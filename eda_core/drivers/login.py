@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from eda_core.machine.link import CREDENTIALS, VHOST
+from eda_core.machine.effects import CREDENTIALS, VHOST
 from eda_core.urls import Address
 
 #: Reply codes of AMQP 0-9-1: for wrong credentials, and for a virtual host that is missing or not permitted.

@@ -18,6 +18,7 @@ from eda_core.machine import link
 from eda_core.machine.config import Config
 from eda_core.machine.effects import (
     CONSUMING,
+    CREDENTIALS,
     PUBLISHING,
     Cancel,
     Close,
@@ -197,7 +198,7 @@ class Connection:
         if self._open_since is None:
             self._silent_urls.add(url)
         self._next_url = self._url_after(url)
-        if refused == link.CREDENTIALS or (refused and not self._was_open):
+        if refused == CREDENTIALS or (refused and not self._was_open):
             self._refused_urls[url] = reason
         else:
             self._refused_urls.pop(url, None)

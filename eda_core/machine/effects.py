@@ -64,6 +64,12 @@ PUBLISHING: Final = "publishing"
 #: The channel of a link to publish logs.
 LOGGING: Final = "logging"
 
+# What a broker may refuse during the login, for ``link_down``
+#: The user name or the password.
+CREDENTIALS: Final = "credentials"
+#: The virtual host: it is missing, or the user may not use it.
+VHOST: Final = "vhost"
+
 
 @dataclass(frozen=True, slots=True)
 class Declare:

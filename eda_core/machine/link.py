@@ -43,12 +43,6 @@ FATAL: Final = "fatal"  # trying again cannot help
 
 INPUTS: Final = (START, LINK_UP, DECLARED, DOWN, DUE, STOP, FINISHED, FATAL)
 
-# What a broker may refuse during the login
-#: The user name or the password.
-CREDENTIALS: Final = "credentials"
-#: The virtual host: it is missing, or the user may not use it.
-VHOST: Final = "vhost"
-
 IGNORE: Final = "ignore"
 ILLEGAL: Final = "illegal"
 

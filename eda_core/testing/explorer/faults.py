@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eda_core.machine import link as life
+from eda_core.machine.effects import CREDENTIALS
 from eda_core.machine.identifiers import Epoch
 from eda_core.testing.broker.queue import ConnectionId
 from eda_core.testing.explorer.judge import Judge
@@ -63,7 +64,7 @@ class Faults:
         node = self._state.node(index)
         node.link(epoch).refused = True
         node.refused |= {node.url}
-        self._machines.tell(index, "link_down", epoch, "access refused", refused=life.CREDENTIALS)
+        self._machines.tell(index, "link_down", epoch, "access refused", refused=CREDENTIALS)
 
     def drop_seen_by_the_service(self, index: int, epoch: Epoch) -> None:
         """The service sees its connection end. What it has sent may still arrive; the broker sees the end later."""

@@ -13,7 +13,18 @@ from pamqp.commands import Basic, Exchange, Queue
 from eda_core.criticality import NOTICE, WARNING
 from eda_core.errors import LocalError, StateError
 from eda_core.machine import link
-from eda_core.machine.effects import Close, Connect, Consume, Declare, Publish, Ready, Report, Stopped
+from eda_core.machine.effects import (
+    CREDENTIALS,
+    VHOST,
+    Close,
+    Connect,
+    Consume,
+    Declare,
+    Publish,
+    Ready,
+    Report,
+    Stopped,
+)
 from eda_core.machine.identifiers import Epoch
 from eda_core.machine.machine import Machine
 from eda_core.machine.policy import ReconnectPolicy
@@ -84,7 +95,7 @@ def test_a_lost_link_before_the_start_is_refused_and_changes_nothing() -> None:
     bench = Bench(urls=[*URLS])
     before = snapshot(bench.machine)
     with pytest.raises(StateError):
-        bench.lose(refused=link.CREDENTIALS)
+        bench.lose(refused=CREDENTIALS)
     assert snapshot(bench.machine) == before
 
 
@@ -256,7 +267,7 @@ def test_a_link_that_comes_up_after_it_was_given_up_is_ignored() -> None:
 REPORTS: dict[str, Callable[[Machine, Epoch, float], object]] = {
     "link_up": lambda machine, epoch, now: machine.link_up(epoch, now),
     "declared": lambda machine, epoch, now: machine.declared(epoch, [], now),
-    "link_down": lambda machine, epoch, now: machine.link_down(epoch, "late", now, refused=link.CREDENTIALS),
+    "link_down": lambda machine, epoch, now: machine.link_down(epoch, "late", now, refused=CREDENTIALS),
     "channel_closed": lambda machine, epoch, now: machine.channel_closed(epoch, "late", now),
     "consumer_cancelled": lambda machine, epoch, now: machine.consumer_cancelled(epoch, "events", now),
     "blocked": lambda machine, epoch, now: machine.blocked(epoch, "late", now),
@@ -293,9 +304,9 @@ def test_reports_about_other_links_are_counted_and_change_nothing(state: str, re
 def test_credentials_refused_on_every_url_stop_the_service_with_a_clear_error() -> None:
     bench = Bench(urls=[*URLS])
     bench.connect()
-    bench.lose(f"ACCESS_REFUSED for {URLS[0]}", refused=link.CREDENTIALS)
+    bench.lose(f"ACCESS_REFUSED for {URLS[0]}", refused=CREDENTIALS)
     bench.connect()
-    effects = bench.lose(f"ACCESS_REFUSED for {URLS[1]}", refused=link.CREDENTIALS)
+    effects = bench.lose(f"ACCESS_REFUSED for {URLS[1]}", refused=CREDENTIALS)
     error = only(Stopped, effects).error
     reasons = f"{SHOWN[0]}: ACCESS_REFUSED for {SHOWN[0]}; {SHOWN[1]}: ACCESS_REFUSED for {SHOWN[1]}"
     assert error == f"the broker refuses the credentials or the vhost on every URL: {reasons}"
@@ -308,7 +319,7 @@ def test_credentials_refused_on_one_of_two_urls_are_tried_again() -> None:
     bench = Bench(urls=[*URLS])
     for _ in range(3):
         assert bench.connect().url == URLS[0]
-        assert of(Stopped, bench.lose(refused=link.CREDENTIALS)) == []
+        assert of(Stopped, bench.lose(refused=CREDENTIALS)) == []
         assert bench.connect().url == URLS[1]
         assert of(Stopped, bench.lose("no route")) == []
 
@@ -316,28 +327,28 @@ def test_credentials_refused_on_one_of_two_urls_are_tried_again() -> None:
 def test_only_refusals_without_a_change_in_between_count() -> None:
     """The first broker refused once and was then unreachable, so it may accept the credentials now."""
     bench = Bench(urls=[*URLS])
-    for refused in (link.CREDENTIALS, "", "", link.CREDENTIALS):
+    for refused in (CREDENTIALS, "", "", CREDENTIALS):
         bench.connect()
         assert of(Stopped, bench.lose(refused=refused)) == []
     bench.connect()
-    assert only(Stopped, bench.lose(refused=link.CREDENTIALS)).error is not None
+    assert only(Stopped, bench.lose(refused=CREDENTIALS)).error is not None
 
 
 def test_a_link_that_opened_forgets_refusals() -> None:
     bench = Bench(urls=[*URLS])
     bench.connect()
-    bench.lose(refused=link.CREDENTIALS)
+    bench.lose(refused=CREDENTIALS)
     bench.open()
-    bench.lose(refused=link.CREDENTIALS)
+    bench.lose(refused=CREDENTIALS)
     assert bench.state is link.BACKOFF
 
 
 def test_a_vhost_that_every_url_refuses_stops_a_service_that_has_not_used_it() -> None:
     bench = Bench(urls=[*URLS])
     bench.connect()
-    assert of(Stopped, bench.lose("vhost not found", refused=link.VHOST)) == []
+    assert of(Stopped, bench.lose("vhost not found", refused=VHOST)) == []
     bench.connect()
-    stopped = only(Stopped, bench.lose("vhost not found", refused=link.VHOST))
+    stopped = only(Stopped, bench.lose("vhost not found", refused=VHOST))
     assert (stopped.error or "").count(": vhost not found") == 2
 
 
@@ -347,7 +358,7 @@ def test_a_vhost_that_the_service_has_used_may_be_given_back() -> None:
     bench.lose("permissions have changed")
     for _ in range(5):
         bench.connect()
-        assert of(Stopped, bench.lose("vhost refused", refused=link.VHOST)) == []
+        assert of(Stopped, bench.lose("vhost refused", refused=VHOST)) == []
     bench.open()
     assert bench.state is link.OPEN
 
@@ -357,7 +368,7 @@ def test_credentials_that_are_no_longer_good_stop_the_service() -> None:
     bench.open()
     bench.lose("permissions have changed")
     bench.connect()
-    assert only(Stopped, bench.lose(refused=link.CREDENTIALS)).error is not None
+    assert only(Stopped, bench.lose(refused=CREDENTIALS)).error is not None
 
 
 # Losing an open link

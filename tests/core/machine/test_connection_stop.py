@@ -10,6 +10,8 @@ from eda_core.criticality import EMERGENCY, NOTICE
 from eda_core.errors import BufferFull, LocalError, StateError
 from eda_core.machine import link
 from eda_core.machine.effects import (
+    CREDENTIALS,
+    VHOST,
     Cancel,
     Close,
     Connect,
@@ -252,7 +254,7 @@ def test_a_link_that_does_not_close_is_left_behind() -> None:
     assert bench.lose("closed at last") == []
 
 
-@pytest.mark.parametrize("refused", ["", link.CREDENTIALS, link.VHOST])
+@pytest.mark.parametrize("refused", ["", CREDENTIALS, VHOST])
 def test_however_the_link_closes_the_end_is_no_error(refused: str) -> None:
     bench = closing()
     assert bench.lose("closed", refused=refused) == [Stopped()]

@@ -13,8 +13,7 @@ import eda_core
 from eda_core._version import __version__
 from eda_core.criticality import ERROR, NOTICE
 from eda_core.machine import events
-from eda_core.machine.effects import Declare, Report
-from eda_core.machine.link import VHOST
+from eda_core.machine.effects import VHOST, Declare, Report
 from eda_core.machine.outcomes import CONFIGURED, Failed
 from tests.core.kit import LIFE, REJECTED, Bench, only
 
