@@ -122,6 +122,10 @@ class Connection(AmqpConnection):
         """How many bytes wait to be sent."""
         return self._transports.last.get_write_buffer_size()
 
+    def abort(self) -> None:
+        """Drop the socket, and what waits to be sent."""
+        self._transports.last.abort()
+
     async def _hear(self, frame: Method.Blocked | Method.Unblocked) -> None:
         self.link.hear(frame)
 
@@ -355,7 +359,8 @@ class AioLink(Link):
 
 
 async def _drop(connection: Connection) -> None:
-    """Close it within :data:`_GRACE` seconds, or by force: aiormq's second ``close`` does not wait for the peer."""
-    for _ in range(2):
-        with suppress(Exception):
-            await asyncio.wait_for(connection.close(), _GRACE)
+    """Close it, by force after :data:`_GRACE` seconds: aiormq waits for ever until a peer has read what was sent."""
+    force = asyncio.get_running_loop().call_later(_GRACE, connection.abort)
+    with suppress(Exception):
+        await connection.close()
+    force.cancel()

@@ -314,6 +314,7 @@ class KombuLink(Link):
             self._end(why, refused)
 
     def _end(self, why: str, refused: str) -> None:
-        self._ended = True
-        self.abort()
-        self.tell(self.machine.link_down, why, refused=refused)
+        if not self._ended:  # what close() sends may have found the link lost
+            self._ended = True
+            self.abort()
+            self.tell(self.machine.link_down, why, refused=refused)

@@ -49,8 +49,8 @@ EFFECTS: dict[str, Effect] = {
 class Inputs(Carrier):
     """Notes the inputs that it is to make, and makes none."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
         self.told: list[tuple[Any, ...]] = []
 
     def tell(self, method: Any, *arguments: Any, **named: Any) -> None:
