@@ -387,7 +387,7 @@ class Driver(ABC):
         return NotReady(f"not ready within {timeout:g} s: {self._link_lost or 'there is no link yet'}")
 
     def _report(self, effect: Report) -> None:
-        if effect.event is LINK_LOST:
+        if effect.event == LINK_LOST:
             self._link_lost = effect.text
         self.report(effect.level, effect.text, effect.event)
 

@@ -6,6 +6,7 @@ This module decides when their methods return. It does not know in which thread 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -17,6 +18,9 @@ from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import check_begun
 from eda_core.services.api import ServiceApi
 from eda_core.services.batch import EventBatch
+
+#: Whether the code that runs waits until its service is ready. Each thread has a context of its own.
+_waits: ContextVar[bool] = ContextVar("eda_waits", default=False)
 
 
 class CallbackService(ServiceApi[None]):
@@ -33,7 +37,7 @@ class CallbackService(ServiceApi[None]):
         Raises:
             NotReady: it is not ready within ``timeout``. The text says what is missing. It is a ``TimeoutError``.
             ServiceError, LocalError: what ``run`` raises, if it ends before.
-            StateError: the service was stopped before it was ready.
+            StateError: the service was stopped before it was ready, or this is the thread of ``run``.
         """
         if timeout is not None:
             check_seconds("timeout", timeout)
@@ -55,11 +59,27 @@ class CallbackService(ServiceApi[None]):
             raise reason
 
     def _eda_tell_if_ready(self, driver: Driver, told: SimpleQueue[Exception | None]) -> None:
+        """Let ``told`` be told if the service is ready now. Raise ``StateError`` if it can never be."""
+        in_this_thread = False
+
+        def tell() -> None:
+            nonlocal in_this_thread
+            in_this_thread = _waits.get()
+            driver.tell_if_ready()
+
+        token = _waits.set(True)
         try:
-            driver.ask(driver.tell_if_ready)
+            driver.ask(tell)
         except StateError:  # the service has stopped, or this is a fork of its process, which nobody tells anything
             if told.empty():
                 raise
+        finally:
+            _waits.reset(token)
+        if in_this_thread and told.empty():
+            raise StateError(
+                "wait_until_ready() would keep the thread of run() from its work for ever",
+                hint="call it in another thread; on_ready is called when the service is ready",
+            )
 
     def make_input(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:
         self.make_input_now(call, waits=waits)

@@ -202,3 +202,20 @@ def test_a_batch_that_is_wrongly_used_is_told(kind: Any, run: Any, caplog: pytes
         f"{name}.on_Paid has put its event into a batch and has not returned True: the event is acknowledged before "
         "its batch is handled, and is lost if the process dies; end the handler with 'return True'"
     ]
+
+
+class PikaImpatient(eda_pika.Service):
+    """It waits in the thread that it keeps from its work."""
+
+    def on_unconfigured(self) -> None:
+        try:
+            self.wait_until_ready()
+        finally:
+            self.stop()
+
+
+def test_a_service_of_eda_pika_does_not_wait_for_itself() -> None:
+    with EmbeddedBrokerThread() as broker:
+        service = PikaImpatient(broker.url, [], [], "shop", ["Settings"])
+        with pytest.raises(ServiceError, match=r"wait_until_ready\(\) would keep the thread of run\(\) from its work"):
+            service.run()

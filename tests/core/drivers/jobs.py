@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 from pamqp.commands import Basic
@@ -24,6 +25,7 @@ class Runs(CallbackDriver):
     told: outcomes of handlers, and what failed.
     asked: how often it was asked to do something where the machine may be used.
     reports: to the local log.
+    elsewhere: whether callers of ``ask`` stand for other threads.
     woken: how often it was to be woken.
     """
 
@@ -34,6 +36,7 @@ class Runs(CallbackDriver):
         self.jobs: list[Callable[[], None]] = []
         self.told: list[tuple[Any, ...]] = []
         self.reports: list[str] = []
+        self.elsewhere = False
         self.link = Link(self._answer)
 
     def now(self) -> float:
@@ -67,7 +70,7 @@ class Runs(CallbackDriver):
         self.asked += 1
         if self.over:
             raise StateError("the service has stopped")
-        return super().ask(call)
+        return Context().run(super().ask, call) if self.elsewhere else super().ask(call)
 
     def tell(self, method: Callable[..., list[Effect]], *arguments: Any, **named: Any) -> None:
         if getattr(method, "__name__", "") in ("handled", "callback_failed"):

@@ -206,6 +206,43 @@ def test_a_timer_that_is_due_while_the_link_closes_is_not_called() -> None:
     assert carrier.done == []
 
 
+def test_who_waits_is_told_when_the_service_is_ready_after_its_hook_is_called() -> None:
+    carrier, told = willing(Carrier()), list[object]()
+    carrier.readiness.wait(lambda reason: told.append((reason, carrier.done[-1][0])))
+    carrier.tell_if_ready()
+    assert told == []
+    carrier.tell(carrier.machine.start)
+    assert told == [(None, "call")]
+    carrier.readiness.wait(told.append)
+    carrier.tell_if_ready()
+    assert told[1:] == [None]
+
+
+@pytest.mark.parametrize(
+    ("stopped", "kind", "text"),
+    [
+        (Stopped("refused everywhere"), ServiceError, "refused everywhere"),
+        (Stopped(), StateError, "the service has stopped before it was ready"),
+    ],
+)
+def test_who_waits_is_told_how_the_service_has_ended(stopped: Stopped, kind: type[Exception], text: str) -> None:
+    carrier, told = Carrier(), list[Any]()
+    carrier.readiness.wait(told.append)
+    carrier.feed([stopped])
+    assert [(type(each), str(each)) for each in told] == [(kind, text)]
+
+
+def test_who_has_waited_too_long_is_told_what_is_missing() -> None:
+    carrier = Carrier(configurations=["Settings"])
+    assert str(carrier.not_ready(5.0)) == "not ready within 5 s: there is no link yet"
+    carrier.feed([Report(4, "no link to amqp://one/: cut", "link-lost"), Report(4, "odd", "answers")])
+    assert str(carrier.not_ready(0.5)) == "not ready within 0.5 s: no link to amqp://one/: cut"
+    willing(carrier)
+    carrier.tell(carrier.machine.start)
+    text = "not ready within 5 s: no handler of a configuration has returned True yet"
+    assert str(carrier.not_ready(5.0)) == text
+
+
 def test_a_run_raises_what_has_ended_it() -> None:
     carrier = Carrier()
     carrier.feed([Stopped()])

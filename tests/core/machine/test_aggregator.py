@@ -222,7 +222,9 @@ def end(machine: Machine, batch: Batch[int], tag: int, outcome: Outcome, epoch: 
 def test_what_a_handler_does_not_defer_is_acknowledged_at_once_and_stays_in_the_batch() -> None:
     machine, (got, callback) = an_open_machine(), collector()
     batch = Batch(9, 60.0, callback)
+    assert not batch.acknowledged
     assert end(machine, batch, 1, DONE) == [Ack(EPOCH, 1, False)]
+    assert batch.acknowledged, "before it is handled"
     assert end(machine, batch, 2, DEFERRED) == []
     assert end(machine, batch, 3, DONE) == [Ack(EPOCH, 3, False)]
     assert batch.expire(machine, 1.0) == [Ack(EPOCH, 2, False)]

@@ -82,6 +82,23 @@ def test_a_new_link_says_how_long_there_was_none() -> None:
     assert text.endswith(" s: RabbitMQ 4.3.6 at amqp://one/")
 
 
+def test_it_is_ready_while_it_receives_its_messages() -> None:
+    bench = Bench(events=["Happened"], commands=[], configurations=["Settings"])
+    assert not bench.machine.ready
+    connected(bench)
+    assert not bench.machine.ready, "it waits for its configuration"
+    bench.handled(bench.take("Settings", exchange="configurations"), CONFIGURED)
+    assert bench.machine.ready
+    bench.lose()
+    assert not bench.machine.ready
+    connected(bench)
+    bench.handled(bench.take("Settings", exchange="configurations"), CONFIGURED)
+    assert bench.machine.ready
+    bench.take()
+    bench.stop()
+    assert not bench.machine.ready, "it takes no new messages"
+
+
 def test_the_end_counts_what_was_done() -> None:
     bench = Bench(events=["Happened"])
     connected(bench)

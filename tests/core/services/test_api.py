@@ -341,6 +341,27 @@ def test_a_service_runs_once() -> None:
     assert made.running_driver() is driver
 
 
+def test_a_service_that_cannot_run_says_why_to_who_waits_for_it_too() -> None:
+    class Wrong(Service):
+        def on_Happened(self) -> None: ...
+
+    told: list[object] = []
+    made = Wrong([URLS[0]], ["Happened"], [], "svc")
+    made._eda_readiness.wait(told.append)
+    with pytest.raises(LocalError, match=r"Wrong cannot run\n- on_Happened\(\) cannot be called") as caught:
+        made.begin_run(Carrier)
+    assert told == [caught.value]
+
+
+def test_what_is_suspicious_about_its_objects_is_told_at_the_start_or_when_they_are_made() -> None:
+    made = service()
+    made._eda_doubt("the first is odd")
+    driver = made.begin_run(Carrier)
+    made._eda_doubt("the second is odd")
+    reports = [rest[1] for what, *rest in driver.done if what == "report"]
+    assert [text.splitlines()[-1] for text in reports] == ["- the first is odd", "- the second is odd"]
+
+
 def test_a_driver_that_could_not_be_made_leaves_the_service_as_it_was() -> None:
     made = service()
 

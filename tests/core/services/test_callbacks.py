@@ -115,6 +115,7 @@ def waiting(service: Service, timeout: float | None = None) -> Future[None]:
 def begun(service: Service) -> Runs:
     """Its driver, without a link."""
     driver = service.begin_run(Runs)
+    driver.elsewhere = True
     driver.tell(driver.machine.start)
     return driver
 
@@ -188,3 +189,13 @@ def test_a_service_that_stops_while_somebody_asks_tells_why_or_that_it_has_stopp
     service._eda_readiness.end(ServiceError("vhost not found"))
     with pytest.raises(ServiceError, match="vhost not found"):
         service.wait_until_ready()
+
+
+def test_the_thread_of_the_run_does_not_wait_for_itself() -> None:
+    driver = begun(service := made())
+    driver.elsewhere = False
+    words = r"would keep the thread of run\(\) from its work for ever; call it in another thread"
+    with pytest.raises(StateError, match=words):
+        service.wait_until_ready()
+    driver.tell(driver.machine.link_up, driver.machine.epoch)
+    service.wait_until_ready()

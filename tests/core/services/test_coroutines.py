@@ -13,7 +13,7 @@ from eda_core.messages.values import Result
 from eda_core.services.batch import RawEvent
 from eda_core.services.coroutines import CoroutineBatch
 from eda_core.urls import redact
-from tests.core.drivers.turning import Cancelled, Runs, Service, Task, made, running
+from tests.core.drivers.turning import Cancelled, Promise, Runs, Service, Task, made, running
 from tests.core.kit import URLS, only
 
 
@@ -211,6 +211,23 @@ def test_a_wait_that_is_cancelled_leaves_nothing_behind() -> None:
     open_link(driver)
     assert isinstance(waiting.error, Cancelled)
     assert driver.machine.ready
+
+
+def test_a_wait_that_is_over_may_be_told_once_more() -> None:
+    """A task that is cancelled has not yet got so far as to say that it does not wait any more."""
+    driver, _ = begun(service := made())
+    promises, future = list[Promise](), driver.future
+
+    def make() -> Promise:
+        promises.append(future())
+        return promises[-1]
+
+    driver.future = make  # type: ignore[method-assign]
+    waiting = driver.begin(service.wait_until_ready())
+    promises[0].set_result(None)
+    driver.tell(driver.machine.link_up, driver.machine.epoch)
+    driver.turn()
+    assert waiting.result is None
 
 
 def test_a_wait_that_is_not_awaited_is_told() -> None:
