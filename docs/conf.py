@@ -22,6 +22,9 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.mermai
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
+# The browser draws the diagrams. It loads Mermaid from cdn.jsdelivr.net; without a network it shows their text.
+# By default a diagram is named by the time: two of one millisecond would be drawn into one another.
+mermaid_init_config = {"startOnLoad": False, "deterministicIds": True}
 exclude_patterns = ["_build"]
 
 napoleon_use_ivar = True  # the attributes of a class are a list, not entries of their own

@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -147,19 +147,29 @@ def _cells(table: Table, inputs: tuple[str, ...], states: tuple[str, ...]) -> st
     return _grid(rows)
 
 
-def diagram(table: Table, starts: tuple[str, ...], ends: tuple[str, ...]) -> str:
-    """The transitions as a Mermaid state diagram: what is ignored or refused changes nothing and is left out."""
-    names = {state: re.sub(r"[^a-z]+", "_", state) for state in table}
+def diagram(
+    table: Table,
+    starts: tuple[str, ...],
+    ends: tuple[str, ...],
+    shown: Callable[[str, str, str], bool] = lambda state, signal, after: True,
+) -> str:
+    """The transitions as a Mermaid state diagram: what is ignored or refused changes nothing and is left out.
+
+    Args:
+        shown: whether a transition belongs to this diagram: from a state, by an input, to a state.
+    """
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for state, row in table.items():
+        for signal, after in row.items():
+            if after not in (link.IGNORE, link.ILLEGAL) and shown(state, signal, after):
+                arrows.setdefault((state, after), []).append(signal)
+    used = {state for arrow in arrows for state in arrow}
+    names = {state: re.sub(r"[^a-z]+", "_", state) for state in table if state in used}
     lines = ["stateDiagram-v2"]
     lines += [f'    state "{state}" as {name}' for state, name in names.items() if name != state]
-    lines += [f"    [*] --> {names[start]}" for start in starts]
-    for state, row in table.items():
-        signals: dict[str, list[str]] = {}
-        for signal, cell in row.items():
-            if cell not in (link.IGNORE, link.ILLEGAL):
-                signals.setdefault(cell, []).append(signal)
-        lines += [f"    {names[state]} --> {names[after]}: {', '.join(which)}" for after, which in signals.items()]
-    return "\n".join([*lines, *(f"    {names[end]} --> [*]" for end in ends)]) + "\n"
+    lines += [f"    [*] --> {names[start]}" for start in starts if start in used]
+    lines += [f"    {names[state]} --> {names[after]}: {', '.join(which)}" for (state, after), which in arrows.items()]
+    return "\n".join([*lines, *(f"    {names[end]} --> [*]" for end in ends if end in used)]) + "\n"
 
 
 def _picture(text: str) -> str:
@@ -190,10 +200,39 @@ def link_page() -> str:
     )
 
 
+#: The stages of a delivery whose handler has nothing to do with its acknowledgement.
+_PLAIN = {
+    *(deliveries.RUNNING, deliveries.PAUSED, deliveries.FAILING, deliveries.ACKING, deliveries.REJECTING),
+    *(deliveries.ACKED, deliveries.REJECTED, deliveries.REQUEUED),
+}
+_AFTER_LOSS = {stage for stage in deliveries.STAGES if stage.startswith(deliveries.ORPHANED)} | {deliveries.ABANDONED}
+
+
+def _is_loss(stage: str, signal: str, after: str) -> bool:
+    return signal == deliveries.LINK_LOST or stage in _AFTER_LOSS
+
+
+def _is_plain(stage: str, signal: str, after: str) -> bool:
+    return {stage, after} <= _PLAIN and not _is_loss(stage, signal, after)
+
+
+def _is_by_hand(stage: str, signal: str, after: str) -> bool:
+    return not _is_plain(stage, signal, after) and not _is_loss(stage, signal, after)
+
+
 def deliveries_page() -> str:
     """The text of ``deliveries.rst``."""
     table, stages = deliveries.TABLE, deliveries.STAGES
     ends = tuple(stage for stage in stages if not {*table[stage].values()} & {*stages})
+    pictures = (
+        (
+            "A handler that leaves the acknowledgement to the toolkit",
+            (deliveries.RUNNING, deliveries.PAUSED),
+            _is_plain,
+        ),
+        ("A handler that acknowledges by hand, or collects messages in a batch", (deliveries.RUNNING,), _is_by_hand),
+        ("When the link is lost", (), _is_loss),
+    )
     return (
         DELIVERIES_HEAD
         + _title("Stages")
@@ -204,8 +243,8 @@ def deliveries_page() -> str:
         + "A cell is the next stage. A dot means that nothing changes: the report is about something that is over. A\n"
         + "cross means a wrong call, which raises ``LocalError``, or an input that cannot come.\n\n"
         + _cells(table, deliveries.INPUTS, stages)
-        + _title("The same as a diagram")
-        + _picture(diagram(table, (deliveries.RUNNING, deliveries.PAUSED), ends))
+        + _title("The same as diagrams")
+        + "\n".join(f"{text}:\n\n{_picture(diagram(table, starts, ends, shown))}" for text, starts, shown in pictures)
     )
 
 
