@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from eda_core.testing.simulation.bus import Bus
+from eda_core.testing.simulation.bus import ALARMS, Bus
 from eda_core.testing.simulation.ledger import Ledger, circle
 from eda_core.testing.simulation.plan import Deviations, Fault
 from eda_core.testing.simulation.schedule import Schedule
@@ -34,8 +34,8 @@ class World:
         if self.deviations.active and self.bus.up and not self.bus.alarm:
             if self.deviations.at(Fault.RESTART):
                 self.bus.restart()
-            elif self.deviations.at(Fault.ALARM):
-                self.bus.begin_alarm()
+            elif (alarm := self.deviations.at(Fault.ALARM)) is not None:
+                self.bus.begin_alarm(ALARMS[alarm.how])
         return self.schedule.step()
 
     def wait(self, seconds: float, is_over: Callable[[], bool] = lambda: False) -> None:

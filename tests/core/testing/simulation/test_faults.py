@@ -45,7 +45,8 @@ def test_without_faults_the_story_is_short() -> None:
         (Deviation(Fault.RAISE, 0, 1), "a fault of the simulation, after the work"),
         (Deviation(Fault.RESTART, 2, 0), "is killed, and away for 2 s"),
         (Deviation(Fault.REFUSE, 0, 0), "InvoiceSent of billing 1 is refused for now"),
-        (Deviation(Fault.ALARM, 0, 0), "is short of memory for 20 s"),
+        (Deviation(Fault.ALARM, 0, 0), "is short of memory for 2 s"),
+        (Deviation(Fault.ALARM, 0, 4), "is short of memory for 20 s"),
     ],
     ids=lambda value: f"{value.fault}-{value.after}-{value.how}" if isinstance(value, Deviation) else "",
 )
