@@ -18,6 +18,7 @@ class World:
 
     Attributes:
         failure: what has failed first; whoever lets time pass raises it.
+        traceback: of the last handler that has failed by itself; "" if none has.
         failed_once: the ids of the messages whose handlers a fault has let fail.
     """
 
@@ -27,6 +28,7 @@ class World:
     bus: Bus
     ledger: Ledger
     failure: BaseException | None = None
+    traceback: str = ""
     failed_once: set[str] = field(default_factory=set)
 
     def step(self) -> bool:

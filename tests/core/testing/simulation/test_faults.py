@@ -71,6 +71,15 @@ def test_another_worker_takes_over_from_one_that_is_killed() -> None:
     assert "billing 2      handles OrderPlaced again" in sim.story
 
 
+def test_a_handler_waits_longer_than_usual() -> None:
+    for after in range(10):
+        sim = run(Deviation(Fault.DELAY, after, 5), seconds=5.0)
+        if "!! billing 1      waits 2 s longer than usual" in sim.story:
+            assert "7.009     billing 1      has handled OrderPlaced" in sim.story
+            return
+    pytest.fail("no wait was longer")
+
+
 def test_a_worker_is_killed_while_its_handler_waits() -> None:
     sim = run(Deviation(Fault.KILL, 0, 0), seconds=5.0)
     assert "is killed while it handles OrderPlaced" in sim.story
