@@ -201,7 +201,7 @@ class Endpoint(EndpointApi):
             if session is None or not session.is_fit():
                 process.drop()
                 config = replace(self._config, pid=os.getpid(), urls=process.urls or self._config.urls)
-                session = process.begin(partial(Session, ssl=self._ssl), config)
+                session = process.begin(lambda config, records: Session(config, records, self._ssl), config)
             result = call(session)
             if self._closed:  # meanwhile, by a handler of signals or by a thread that did not get the lock
                 process.close(self.STOP_TIMEOUT / 2)

@@ -76,7 +76,7 @@ def test_a_conversation_that_cannot_be_handled_is_a_dead_letter() -> None:
         assert FAILED not in sim.story
 
 
-async def run_on_a_broker(store: Store) -> None:
+async def run_on_a_broker(store: Store, url: str) -> None:
     """Run one worker of each service, and archive every conversation."""
     archived: asyncio.Queue[str] = asyncio.Queue()
 
@@ -117,17 +117,33 @@ async def started(service: Service, group: asyncio.TaskGroup) -> None:
     await ready.wait()
 
 
-def test_simulated_and_real_runs_end_in_the_same_state() -> None:
+async def run_on_the_embedded_broker(store: Store) -> None:
+    async with EmbeddedBroker() as broker:
+        await run_on_a_broker(store, broker.url)
+
+
+@pytest.mark.rabbitmq
+def test_simulated_runs_and_those_on_rabbitmq_end_in_the_same_state(rabbit_url: str) -> None:
+    with Store(":memory:") as store:
+        asyncio.run(run_on_a_broker(store, rabbit_url))
+        real = outcome(store)
+    assert simulated() == real
+
+
+def simulated() -> list[Conversation | None]:
     with Simulation(PIPELINE) as sim:
         publish(sim, *RECEIVED)
         sim.run()
         sim.expect_dead_letter("anonymizer.AnonymizeText")
         sim.finish()
-        simulated = outcome(sim.stored(Archive))
+        return outcome(sim.stored(Archive))
+
+
+def test_simulated_and_real_runs_end_in_the_same_state() -> None:
     with Store(":memory:") as store:
-        asyncio.run(run_on_a_broker(store))
+        asyncio.run(run_on_the_embedded_broker(store))
         real = outcome(store)
-    assert simulated == real
+    assert simulated() == real
     assert len(real) > 3
     states = {each.conversation_id: each.state for each in real if each is not None}
     assert states == {name: RECEIVED_ONLY if name == STAYS else ARCHIVED for name in RECEIVED}

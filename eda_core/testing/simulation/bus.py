@@ -27,8 +27,8 @@ from eda_core.testing.simulation.wire import LATENCY, Lane, ToBroker, Wire
 DELAYS: Final = (0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 3.0, 10.0)
 #: Seconds for which a broker that was killed is away.
 AWAY: Final = 2.0
-#: How long an alarm lasts, seconds.
-ALARM: Final = 20.0
+#: How long an alarm lasts, seconds, by the number of a deviation.
+ALARMS: Final = (2.0, 2.0, 5.0, 5.0, 20.0, 20.0, 60.0, 60.0)
 #: How late the broker, or the worker, notices the loss of a connection, seconds.
 LATE: Final = 30.0
 SOON: Final = 1.0
@@ -326,12 +326,12 @@ class Bus:
     def _up(self) -> None:
         self.up = True
 
-    def begin_alarm(self) -> None:
+    def begin_alarm(self, seconds: float) -> None:
         """The broker is short of memory for a while."""
-        self._story.tell(self._schedule.now, BROKER, f"is short of memory for {ALARM:g} s", fault=True)
+        self._story.tell(self._schedule.now, BROKER, f"is short of memory for {seconds:g} s", fault=True)
         self.alarm = True
         self._route(self.broker.set_alarm(True, now=self._schedule.now))
-        self._schedule.after(ALARM, self._end_alarm)
+        self._schedule.after(seconds, self._end_alarm)
 
     def _end_alarm(self) -> None:
         if self.alarm:

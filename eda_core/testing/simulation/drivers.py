@@ -186,6 +186,8 @@ class SimulatedDriver(Driver):
         if identity:
             self.world.ledger.ended(identity, self.machine.config.service)
         if run.failure is not None:
+            if not run.failure.reason.startswith(InjectedFailure.__name__):
+                self.world.traceback = run.failure.detail
             text = f"fails to handle {message.name}: {shown(run.failure.reason, 100)[1:-1]}"
             line = self.world.tell(self.worker.name, text)
         elif not self.world.story.is_last(line):

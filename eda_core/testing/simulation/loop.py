@@ -37,7 +37,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     Args:
         schedule: brings its callbacks and its time.
         failed: is called with an error that nobody has handled.
-        woken: is called when a timer of user code is due, before its callback runs.
+        woken: is called when a timer is due, before its callback runs. It returns for how long that is late, seconds.
 
     Attributes:
         tasks: the tasks that have not ended, in order.
@@ -47,7 +47,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self,
         schedule: Schedule,
         failed: Callable[[BaseException], object],
-        woken: Callable[[], object] = lambda: None,
+        woken: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._schedule, self._failed, self._woken = schedule, failed, woken
         self._ready: deque[asyncio.Handle] = deque()
@@ -84,8 +84,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def _due(self, timer: asyncio.TimerHandle) -> None:
         if not timer.cancelled() and not self._closed:
-            self._woken()
-            self._add(timer)
+            if seconds := self._woken():
+                self._schedule.after(seconds, partial(self._due, timer))
+            else:
+                self._add(timer)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Do nothing: a cancelled timer is skipped."""
@@ -222,7 +224,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
 
 def new_loop(
-    schedule: Schedule, failed: Callable[[BaseException], object], woken: Callable[[], object] = lambda: None
+    schedule: Schedule, failed: Callable[[BaseException], object], woken: Callable[[], float] = lambda: 0.0
 ) -> VirtualLoop:
     """Make a loop. The arguments are those of :class:`VirtualLoop`."""
     return VirtualLoop(schedule, failed, woken)  # type: ignore[abstract] # asyncio's class is abstract only for mypy

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 class Fault(StrEnum):
     """What can go wrong. The first ones are the simplest: hypothesis tries to explain a failure by them."""
 
-    #: Something arrives later than usual, so that other things overtake it: on a connection, or a confirm.
+    #: Something comes late, so that other things overtake it: on a connection, a confirm, the end of a wait.
     DELAY = "delay"
     #: A message is delivered twice, because its publisher did not get the confirm and sent it again.
     DUPLICATE = "duplicate"

@@ -465,4 +465,6 @@ class Simulation:
         except Exception as error:
             told = self._world.story.told()
             error.add_note("\n".join([f"The story of this run, in {len(told)} steps:", *told]))
+            if self._world.traceback:
+                error.add_note(f"The last handler that failed by itself:\n{self._world.traceback}")
             raise

@@ -12,10 +12,12 @@ from eda_core.machine.link import OPEN
 from eda_core.messages.values import Command
 from eda_core.services.api import ServiceApi
 from eda_core.services.handlers import Handlers
+from eda_core.testing.simulation.bus import DELAYS
 from eda_core.testing.simulation.drivers import SimulatedCallbacks, SimulatedCoroutines, driver_for
 from eda_core.testing.simulation.failures import Killed
 from eda_core.testing.simulation.link import SimulatedLink
 from eda_core.testing.simulation.loop import VirtualLoop, new_loop
+from eda_core.testing.simulation.plan import Fault
 from eda_core.testing.simulation.world import World
 
 #: Seconds until a worker that was killed is started anew.
@@ -62,9 +64,16 @@ class Worker:
         if not isinstance(error, Killed):
             self.world.fail(error)
 
-    def _woken(self) -> None:
-        if self.driver is not None and self.driver.handles:
-            self.driver.survives()
+    def _woken(self) -> float:
+        """A timer of user code is due. By a fault the worker is killed, or what it waits for takes longer."""
+        if self.driver is None or not self.driver.handles or not self.driver.survives():
+            return 0.0
+        deviation = self.world.deviations.at(Fault.DELAY)
+        if deviation is None:
+            return 0.0
+        seconds = DELAYS[deviation.how]
+        self.world.tell(self.name, f"waits {seconds:g} s longer than usual", fault=True)
+        return seconds
 
     # Its life
 

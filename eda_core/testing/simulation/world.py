@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from eda_core.testing.simulation.bus import Bus
+from eda_core.testing.simulation.bus import ALARMS, Bus
 from eda_core.testing.simulation.ledger import Ledger, circle
 from eda_core.testing.simulation.plan import Deviations, Fault
 from eda_core.testing.simulation.schedule import Schedule
@@ -18,6 +18,7 @@ class World:
 
     Attributes:
         failure: what has failed first; whoever lets time pass raises it.
+        traceback: of the last handler that has failed by itself; "" if none has.
         failed_once: the ids of the messages whose handlers a fault has let fail.
     """
 
@@ -27,6 +28,7 @@ class World:
     bus: Bus
     ledger: Ledger
     failure: BaseException | None = None
+    traceback: str = ""
     failed_once: set[str] = field(default_factory=set)
 
     def step(self) -> bool:
@@ -34,8 +36,8 @@ class World:
         if self.deviations.active and self.bus.up and not self.bus.alarm:
             if self.deviations.at(Fault.RESTART):
                 self.bus.restart()
-            elif self.deviations.at(Fault.ALARM):
-                self.bus.begin_alarm()
+            elif (alarm := self.deviations.at(Fault.ALARM)) is not None:
+                self.bus.begin_alarm(ALARMS[alarm.how])
         return self.schedule.step()
 
     def wait(self, seconds: float, is_over: Callable[[], bool] = lambda: False) -> None:

@@ -45,7 +45,8 @@ def test_without_faults_the_story_is_short() -> None:
         (Deviation(Fault.RAISE, 0, 1), "a fault of the simulation, after the work"),
         (Deviation(Fault.RESTART, 2, 0), "is killed, and away for 2 s"),
         (Deviation(Fault.REFUSE, 0, 0), "InvoiceSent of billing 1 is refused for now"),
-        (Deviation(Fault.ALARM, 0, 0), "is short of memory for 20 s"),
+        (Deviation(Fault.ALARM, 0, 0), "is short of memory for 2 s"),
+        (Deviation(Fault.ALARM, 0, 4), "is short of memory for 20 s"),
     ],
     ids=lambda value: f"{value.fault}-{value.after}-{value.how}" if isinstance(value, Deviation) else "",
 )
@@ -68,6 +69,15 @@ def test_a_worker_that_is_killed_is_started_anew_and_keeps_only_its_store() -> N
 def test_another_worker_takes_over_from_one_that_is_killed() -> None:
     sim = run(Deviation(Fault.KILL, 0, 0), workers=2)
     assert "billing 2      handles OrderPlaced again" in sim.story
+
+
+def test_a_handler_waits_longer_than_usual() -> None:
+    for after in range(10):
+        sim = run(Deviation(Fault.DELAY, after, 5), seconds=5.0)
+        if "!! billing 1      waits 2 s longer than usual" in sim.story:
+            assert "7.009     billing 1      has handled OrderPlaced" in sim.story
+            return
+    pytest.fail("no wait was longer")
 
 
 def test_a_worker_is_killed_while_its_handler_waits() -> None:

@@ -119,6 +119,10 @@ def test_a_dead_letter_has_to_be_expected() -> None:
         assert dead.name == "Done"
         sim.finish()
         assert "fails to handle Done: ValueError: never" in sim.story
+        with pytest.raises(AssertionError) as caught, sim.explained():
+            raise AssertionError
+        (note,) = [note for note in caught.value.__notes__ if note.startswith("The last handler that failed by itself")]
+        assert 'raise ValueError("never")' in note
 
 
 def test_work_without_an_end_is_found() -> None:
