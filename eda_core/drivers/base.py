@@ -36,6 +36,7 @@ from eda_core.machine.effects import (
 from eda_core.machine.events import LINK_LOST
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.link import CLOSING, OPEN
+from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import CONFIGURED, DEFERRED, Failed, Outcome, failure, is_payload, outcome
 from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
@@ -121,6 +122,10 @@ class Driver(ABC):
     @abstractmethod
     def now(self) -> float:
         """Return the time in monotonic seconds."""
+
+    def wall_time(self, offset: WallOffset) -> float:
+        """Return the time in seconds since 1970. ``offset`` is what to add to monotonic seconds for that."""
+        return self.now() + (offset() if callable(offset) else offset)
 
     @abstractmethod
     def arm(self, deadline: float) -> Callable[[], object]:
@@ -233,6 +238,8 @@ class Driver(ABC):
         end = outcome(message, returned)
         if isinstance(end, Failed):
             return end
+        if run.keys and (end is DEFERRED or (isinstance(message, Command) and is_payload(returned))):
+            self.warn(events.ANSWERS, _not_kept(run, message, end), message)
         if not isinstance(message, Command):
             if is_payload(returned) and not isinstance(message, LogRecord):
                 self.warn(events.RETURN_VALUE, _odd_return(run, message, returned, end), message)
@@ -422,6 +429,19 @@ def _odd_return(run: Run, message: AnyMessage, returned: object, end: Outcome) -
         rule = f"the handler of {kind} returns None, or True to acknowledge the message by hand"
         done = "this message is acknowledged"
     return f"{run.name()} returned {_shown(returned)}: {rule}; {done}"
+
+
+def _not_kept(run: Run, message: AnyMessage, end: Outcome) -> str:
+    """Return a warning about a handler with an inbox, of whose end the inbox does not know."""
+    if end is DEFERRED:
+        return (
+            f"{run.name()} uses an inbox and acknowledges {message.name} by hand: what is published after the block is "
+            "lost if the worker dies; return None"
+        )
+    return (
+        f"{run.name()} uses an inbox and returns the result of {message.name}, which the inbox does not keep: if the "
+        "worker dies now, nobody answers; call return_success() in the block"
+    )
 
 
 def _shown(value: object) -> str:

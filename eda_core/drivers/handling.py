@@ -6,7 +6,7 @@ delivery is used for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -28,6 +28,8 @@ class Run:
         answers: how many results it has published for its message, which is a command.
         failure: the outcome, if it has raised an exception.
         rejection: why it has rejected its message; "" if it has not.
+        keys: what identified its message each time it has used an inbox.
+        keep: is called with each message that it publishes, and whether that is mandatory, while an inbox keeps them.
         not_awaited: an error text for each method of the service that it has called and not awaited.
         over: whether it has ended.
     """
@@ -39,6 +41,8 @@ class Run:
     failure: Failed | None = None
     rejection: str = ""
     not_awaited: list[str] = field(default_factory=list)
+    keys: tuple[str, ...] = ()
+    keep: Callable[[AnyMessage, bool], None] | None = None
     over: bool = False
 
     def failed(self, error: BaseException) -> None:

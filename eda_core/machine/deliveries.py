@@ -28,6 +28,7 @@ from eda_core.machine.outcomes import DONE, Configured, Deferred, Failed, Outcom
 from eda_core.machine.retry import again, attempts_behind, retry_queue
 from eda_core.messages.deduplication import fitting, identifier, source_of
 from eda_core.messages.envelope import InvalidEnvelope
+from eda_core.messages.headers import DEDUPLICATION_ID
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS
 from eda_core.messages.values import AnyMessage, Command, Configuration, LogRecord, Result
 
@@ -457,7 +458,9 @@ class Deliveries:
         """Return what identifies the next publish of a handler; "" if nothing does."""
         source = delivery.source
         if source is None:
-            source = delivery.source = self._source(delivery, source_of(delivery.properties))
+            properties = delivery.properties
+            header = (properties.headers or {}).get(DEDUPLICATION_ID)
+            source = delivery.source = self._source(delivery, source_of(header, properties.message_id))
         if not source:
             return ""
         number, numbers = 1, delivery.numbers

@@ -9,25 +9,23 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
-from pamqp.commands import Basic
-
-from eda_core.messages.headers import DEDUPLICATION_ID
-
 #: The longest identifier, in characters. A column of a database holds it.
 MAX_CHARACTERS: Final = 255
 
 
-def source_of(properties: Basic.Properties) -> str:
+def source_of(deduplication_id: object, message_id: object) -> str:
     """Return what identifies a received message; "" if nothing does.
 
-    It is the header ``deduplication_id``, or else the ``message_id``. Two equal messages without both may be two, so
-    the content of a message does not identify it.
+    Two equal messages without an identifier may be two, so the content of a message does not identify it.
+
+    Args:
+        deduplication_id: the header of this name, whatever a peer has written there; ``None`` if there is none.
+        message_id: the property, which is used without the header.
     """
-    headers = properties.headers
-    found = headers.get(DEDUPLICATION_ID) if type(headers) is dict else None
-    if type(found) is not str or not found:
-        found = properties.message_id
-    return fitting(found) if type(found) is str else ""
+    for found in (deduplication_id, message_id):
+        if type(found) is str and found:
+            return fitting(found)
+    return ""
 
 
 def identifier(source: str, service: str, routing_key: str, number: int) -> str:

@@ -10,19 +10,26 @@ from eda_core.services.coroutines import CoroutineBatch, CoroutineService
 from eda_core.services.endpoints import EndpointApi
 from eda_core.services.eventail import EventailCoroutines, EventailNames, EventailService, time_to_stop
 from eda_core.services.handlers import Handlers
+from eda_core.services.inbox import Inbox, Once
+from eda_core.services.stores import DatabaseStore, MemoryStore, Store
 
 __all__ = [
     "CallbackBatch",
     "CallbackService",
     "CoroutineBatch",
     "CoroutineService",
+    "DatabaseStore",
     "EndpointApi",
     "EventBatch",
     "EventailCoroutines",
     "EventailNames",
     "EventailService",
     "Handlers",
+    "Inbox",
+    "MemoryStore",
+    "Once",
     "RawEvent",
     "ServiceApi",
+    "Store",
     "time_to_stop",
 ]

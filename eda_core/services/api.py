@@ -132,6 +132,7 @@ class ServiceApi(Handlers, Generic[R]):
     _eda_machine: Machine | None = None
     #: What is suspicious about objects that the service has made, one line each.
     _eda_doubts: tuple[str, ...] = ()
+    _eda_wall_offset: WallOffset = 0.0
 
     def __init__(
         self,
@@ -234,6 +235,8 @@ class ServiceApi(Handlers, Generic[R]):
             effects = machine.publish(
                 message, now, within=within, mandatory=mandatory, immediate=immediate, ticket=ticket
             )
+            if run is not None and run.keep is not None:
+                run.keep(message, mandatory)
             if isinstance(message, Result):
                 self.running_driver().answered(run, message)
             elif isinstance(message, Command):
@@ -317,6 +320,7 @@ class ServiceApi(Handlers, Generic[R]):
             LocalError: a class attribute was set to a wrong value since the service was made.
         """
         self._eda_config = config = replace(self._eda_config, **self.machine_settings())
+        self._eda_wall_offset = wall_offset
         write = self._eda_journal
         if write is None:
             read = self.read_delivery
@@ -342,6 +346,14 @@ class ServiceApi(Handlers, Generic[R]):
     def handled_delivery(self) -> DeliveryId | None:
         """Return the delivery whose handler calls this; ``None`` outside of handlers."""
         return handled_by(self)
+
+    def wall_time(self) -> float:
+        """Return the time in seconds since 1970, POSIX time.
+
+        Raises:
+            StateError: the service was not run yet.
+        """
+        return self.running_driver().wall_time(self._eda_wall_offset)
 
     # Timers
 

@@ -42,6 +42,11 @@ class Faults:
             if may("channel"):
                 other.append(("channel closed", index, epoch))
 
+    def worker_steps(self, index: int, node: Node, other: list[Step]) -> None:
+        """What can go wrong with a worker."""
+        if self._state.may("kill") and node.stop_due is None and not node.over:
+            other.append(("kill", index))
+
     def broker_steps(self, usual: list[Step], other: list[Step]) -> None:
         """What can go wrong with the broker. That an alarm ends is usual."""
         if self._state.alarm:
@@ -95,6 +100,13 @@ class Faults:
         """The broker closes a channel of the link."""
         self._state.spend("channel")
         self._machines.tell(index, "channel_closed", epoch, "a precondition failed")
+
+    def kill(self, index: int) -> None:
+        """The process of a worker is killed, and a new one is started. The broker notices later."""
+        self._state.spend("kill")
+        self._judge.killed(index)
+        self._state.new_worker(index)
+        self._machines.tell(index, "start")
 
     # -- steps: the broker --------------------------------------------------------------------------------------------
 

@@ -51,6 +51,8 @@ class Images:
                     state.settled,
                     tuple(sorted(state.failures.items())),
                     tuple(sorted(state.requeues.items())),
+                    tuple(sorted(state.database)),
+                    state.effects,
                     state.alarm,
                     state.inbox,
                     state.left,
@@ -83,7 +85,7 @@ class Images:
             tuple([_link(link, epoch - each, ranks.get(link.connection), order) for each, link in node.links.items()]),
             tuple(
                 [
-                    (newest - (key & TAG_MASK) if key >> TAG_BITS == epoch else None, *run[:3], *run[5:])
+                    (newest - (key & TAG_MASK) if key >> TAG_BITS == epoch else None, *run[:3], *run[6:])
                     for key, run in node.runs.items()
                 ]
             ),

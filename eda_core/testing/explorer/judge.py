@@ -318,7 +318,35 @@ class Judge:
             elif settled.end is not RESULT:
                 self._state.settled |= {settled.label}
             if settled.end is SUCCEEDED:
+                self._judge_once(settled.label)
                 self._state.done |= {settled.label}
+
+    def has_effect(self, label: str) -> None:
+        """The effect of a message is committed: once."""
+        if label in self._state.effects:
+            raise Violation("once", f"the effect of {label} happens a second time")
+        self._state.effects |= {label}
+
+    def _judge_once(self, label: str) -> None:
+        """A message whose handler has an inbox is acknowledged: its effect is there, and all that it publishes."""
+        plan, state = self._state.scenario.plan(label), self._state
+        if not plan.inbox:
+            return
+        if label not in state.effects:
+            raise Violation("once", f"{label} is acknowledged, and its effect has never happened")
+        there = state.promised | {label_of(message.body) for message in state.broker.messages(SINK)}
+        missing = {post.label for post in plan.posts} - there
+        if missing:
+            raise Violation("once", f"{label} is acknowledged, and {sorted(missing)} was never published")
+
+    def killed(self, index: int) -> None:
+        """The process of a worker is gone. Its handlers are, and what it had not told the broker yet."""
+        node = self._state.node(index)
+        self._state.settled |= {each.label for each in node.unsettled.values() if each.end is FAILED}
+        self._state.settled |= {label for _, label in node.copied}
+        for link in node.links.values():
+            if link.attended:
+                self.never_seen(index, link)
 
     def _judge_acknowledged(self, node: Node, settled: Unsettled, effect: fx.Ack) -> None:
         retried = settled.end is FAILED and settled.retried
@@ -383,7 +411,7 @@ class Judge:
         handler that runs again publishes again, and each message fails for itself.
         """
         state = self._state
-        if label in state.doubled:
+        if label in state.doubled or state.spent("kill"):
             return True
         if node.machine.config.retry.republishes:
             others = [other for other in state.nodes if other is not node]  # the broker may have lost their links

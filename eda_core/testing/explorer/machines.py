@@ -72,7 +72,8 @@ class Machines:
             identifier: what identifies the publish when that message is handled again; "" if nothing does.
         """
         node = self._state.nodes[index]
-        if node.delivery(within) is None and node.orphan(within) is None:
+        run = None if within is None else node.runs.get(within)
+        if node.delivery(within) is None and (run is None or run.deferred):  # its link is lost, and no handler runs
             cause = identifier = ""
         if isinstance(post, Ask):
             return self._call(index, post, within, cause, identifier)
@@ -246,7 +247,7 @@ class Machines:
         meta = effect.message.meta
         cause = str(meta.get("message_id") or "")
         source = str(meta.get("deduplication_id") or cause)
-        node.runs[effect.delivery] = Run(label, 0, False, cause, source)
+        node.runs[effect.delivery] = Run(label, 0, False, cause, source, effect.message)
 
     def _on_publish_done(self, index: int, node: Node, effect: fx.PublishDone) -> None:
         self._judge.publish_done(node, effect)

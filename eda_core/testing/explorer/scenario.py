@@ -30,6 +30,7 @@ from eda_core.messages.values import AnyMessage, Command, Event, Result
 #: - late: a machine is told of something that happened on a link that it has given up.
 #: - forget: a caller no longer waits for the result of its call.
 #: - channel: the broker closes a channel.
+#: - kill: the process of a worker is killed, and a new one is started.
 BOUNDED: Final = (
     "drop",
     "refusal",
@@ -45,6 +46,7 @@ BOUNDED: Final = (
     "late",
     "forget",
     "channel",
+    "kill",
 )
 #: The place of each in ``BOUNDED``, and in ``State.left``.
 BOUND: Final = {name: index for index, name in enumerate(BOUNDED)}
@@ -58,7 +60,8 @@ class Violation(Exception):
 
     Attributes:
         rule: the rule that is broken: an invariant (I1 to I6), a rule of the design (R1 to R10), "life"
-            (docs/architecture.rst, "Life of a service") or "call" (what :mod:`eda_core.machine.calls` promises).
+            (docs/architecture.rst, "Life of a service"), "call" (what :mod:`eda_core.machine.calls` promises) or "once"
+            (what :mod:`eda_core.services.inbox` promises).
     """
 
     def __init__(self, rule: str, text: str) -> None:
@@ -112,6 +115,12 @@ class Ask:
         return f"call {self.label}"
 
 
+#: How a handler uses an inbox: the database commits what it does and what the inbox keeps together; or, which is wrong,
+#: one after the other.
+TOGETHER: Final = "together"
+AFTERWARDS: Final = "afterwards"
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What the handler of a message does.
@@ -125,6 +134,7 @@ class Plan:
         deferred: it acknowledges by hand.
         configures: it is the handler of a configuration, and configures the service.
         batched: it adds its message to the batch of its worker.
+        inbox: how it uses an inbox; "" if it does not. Then its effect is a row in the database of its service.
     """
 
     posts: tuple[Post | Ask, ...] = ()
@@ -133,6 +143,7 @@ class Plan:
     deferred: bool = False
     configures: bool = False
     batched: bool = False
+    inbox: str = ""
 
 
 NOTHING: Final = Plan()

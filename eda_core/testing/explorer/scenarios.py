@@ -13,6 +13,7 @@ from typing import Any, Final
 from eda_core.machine.policy import RetryPolicy
 from eda_core.messages.values import Configuration
 from eda_core.testing.explorer.scenario import (
+    TOGETHER,
     TWO_URLS,
     Ask,
     Plan,
@@ -405,6 +406,58 @@ def _counted_once() -> Scenario:
     )
 
 
+# -- inboxes ----------------------------------------------------------------------------------------------------------
+
+
+def _inbox() -> Scenario:
+    """A relay with an inbox, whose worker dies at any time."""
+    return Scenario(
+        "inbox",
+        (service(),),
+        (event("m"),),
+        {"m": Plan((said("m.0"),), inbox=TOGETHER)},
+        bounds={"kill": 1, "failure": 1, "drop": 1},
+    )
+
+
+def _inbox_command() -> Scenario:
+    return Scenario(
+        "inbox, command",
+        (service(),),
+        (command("m"),),
+        {"m": Plan((said("m.0", immediate=True), answered("m.1", "m"), said("m.2")), inbox=TOGETHER)},
+        bounds={"kill": 1, "refusal": 1},
+    )
+
+
+def _inbox_workers() -> Scenario:
+    """A link is lost while a handler runs: another worker gets the message meanwhile."""
+    return Scenario(
+        "inbox, two workers",
+        (service(commands=(), prefetch=1),) * 2,
+        (event("m"),),
+        {"m": Plan((said("m.0"),), inbox=TOGETHER)},
+        bounds={"drop": 1},
+    )
+
+
+def _inbox_chain() -> Scenario:
+    """The first service publishes twice what the second one has to handle once."""
+    return Scenario(
+        "inbox, two services",
+        (service(commands=(), prefetch=1), service(name="next", events=("Mid",), commands=(), prefetch=1)),
+        (event("m"),),
+        {"m": Plan((Post(event("m.0", "Mid")),), inbox=TOGETHER), "m.0": Plan((said("m.0.0"),), inbox=TOGETHER)},
+        bounds={"kill": 1},
+    )
+
+
+def _inbox_relay() -> Scenario:
+    """The first service has no inbox, and nothing to do but to publish."""
+    chain = _inbox_chain()
+    return replace(chain, name="relay and inbox", plans={**chain.plans, "m": Plan((Post(event("m.0", "Mid")),))})
+
+
 # -- calls ------------------------------------------------------------------------------------------------------------
 
 
@@ -622,6 +675,11 @@ SCENARIOS: Final = tuple(
         _poisoned_workers,
         _counted,
         _counted_once,
+        _inbox,
+        _inbox_command,
+        _inbox_workers,
+        _inbox_chain,
+        _inbox_relay,
         _call,
         _call_failed,
         _calls_early,

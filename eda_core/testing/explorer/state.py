@@ -6,12 +6,14 @@ A fork shares nodes, machines and the broker with its original until one of the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from eda_core.machine.aggregator import Aggregator
 from eda_core.machine.identifiers import TAG_MASK, DeliveryId, Epoch
 from eda_core.machine.machine import Machine
+from eda_core.messages.values import AnyMessage
 from eda_core.testing.broker.dead_letters import POLICY
 from eda_core.testing.broker.model import Broker
 from eda_core.testing.explorer.scenario import BOUND, BOUNDED, Post, Scenario
@@ -29,6 +31,12 @@ DEFERRED: Final = "deferred"
 REJECTED: Final = "rejected"
 REQUEUED: Final = "requeued"
 RESULT: Final = "does not exist: it is the result of a call"
+
+# How far a handler with an inbox is.
+CLAIMED: Final = "claimed"  # its message is handled for the first time, and its transaction is open
+DONE_ONLY: Final = "done only"  # its effect is committed, and the inbox has not kept that
+KEPT: Final = "kept"  # all is committed
+AGAIN: Final = "again"  # its message was handled before, and it has published again what was published then
 
 
 class Unsettled(NamedTuple):
@@ -87,10 +95,12 @@ class Run(NamedTuple):
         made: how many of its publishes it has made.
         cause: the message id of its message.
         source: what identifies its message when that is handled again; "" if nothing does.
+        message: its message.
         waits: for the result of a call, or for the callback of its batch.
         doomed: the callback of its batch failed, so its message fails however the handler ends.
         collected: it has added its message to a batch.
         adoptable: its link is lost, and it goes on for the next delivery of its message.
+        inbox: how far it is with the inbox; "" if it has not begun or has none.
     """
 
     label: str
@@ -98,10 +108,12 @@ class Run(NamedTuple):
     deferred: bool
     cause: str
     source: str
+    message: AnyMessage
     waits: bool = False
     doomed: bool = False
     collected: bool = False
     adoptable: bool = False
+    inbox: str = ""
 
 
 class OpenCall(NamedTuple):
@@ -318,6 +330,9 @@ class State:
             lost its link before.
         failures: how often the handler of a message failed while the delivery counted, by label.
         requeues: how often a message was requeued by hand while the delivery counted, by label.
+        database: what the inboxes have kept, by what identifies the message.
+        effects: labels of the messages whose effect is in a database.
+        kills: how many workers were killed.
         alarm: the broker is short of memory.
         inbox: the calls that the other service has taken and not answered: label, ``reply_to``, correlation id and
             conversation id.
@@ -336,6 +351,9 @@ class State:
     settled: frozenset[str] = frozenset()
     failures: dict[str, int] = field(default_factory=dict)
     requeues: dict[str, int] = field(default_factory=dict)
+    database: dict[str, str] = field(default_factory=dict)
+    effects: frozenset[str] = frozenset()
+    kills: int = 0
     alarm: bool = False
     inbox: tuple[tuple[str, str, str, str], ...] = ()
     notes: list[str] | None = None
@@ -380,6 +398,21 @@ class State:
         node.image = None
         return node.machine
 
+    def new_worker(self, index: int) -> None:
+        """Take a new worker for one that was killed. Of its links the broker has not noticed that they are dead."""
+        old = self.node(index)
+        self.kills += 1
+        config, token = old.machine.config, f"t{index}k{self.kills}"
+        self.nodes[index] = Node(
+            Machine(config, random=_half, token=token, wall_offset=0.0),
+            _batch(self.scenario),
+            links={link.epoch: link for link in _dead(old.links.values())},
+            outside=old.outside,
+            seen=old.seen,
+            unseen=old.unseen,
+        )
+        self._machines_owned |= 1 << index
+
     def own_broker(self) -> Broker:
         """The broker, to change."""
         if not self._owns_broker:
@@ -410,6 +443,17 @@ def _shallow_copy(thing: Any) -> Any:
     for name in thing.__slots__:
         setattr(copy, name, getattr(thing, name))
     return copy
+
+
+def _dead(links: Iterable[SimulatedLink]) -> Iterator[SimulatedLink]:
+    """The links of a killed worker that the broker takes for alive. The numbers of a new worker begin at 1 again."""
+    for number, link in enumerate((each for each in links if each.connection), 1):
+        dead = link.clone()
+        dead.epoch = Epoch(-number)
+        dead.attended = dead.connecting = False
+        dead.sent.clear()
+        dead.down = ((), ())
+        yield dead
 
 
 def _half() -> float:

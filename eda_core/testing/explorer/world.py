@@ -92,6 +92,7 @@ class World:
             for link in node.links.values():
                 self.network.steps(index, link, usual, other)
                 self.faults.link_steps(index, node, link, other)
+            self.faults.worker_steps(index, node, other)
             self.handlers.steps(index, node, usual, other)
             self.batches.steps(index, node, usual, other)
             self.calls.caller_steps(index, node, other)
@@ -146,6 +147,8 @@ STEPS: Final[dict[str, tuple[str, Any]]] = {
     "loss noticed": ("network", Network.loss_noticed),
     "dead link noticed": ("network", Network.dead_link_noticed),
     "closed": ("network", Network.closed),
+    "claims": ("handlers", Handlers.claims),
+    "commits": ("handlers", Handlers.commits),
     "publishes": ("handlers", Handlers.publishes),
     "succeeds": ("handlers", Handlers.succeeds),
     "fails": ("handlers", Handlers.fails),
@@ -163,6 +166,7 @@ STEPS: Final[dict[str, tuple[str, Any]]] = {
     "stop": ("operator", Operator.stop),
     "configuration comes": ("operator", Operator.configuration_comes),
     "consumer cancelled": ("faults", Faults.consumer_cancelled),
+    "kill": ("faults", Faults.kill),
     "channel closed": ("faults", Faults.channel_closed),
     "alarm": ("faults", Faults.alarm),
     "alarm ends": ("faults", Faults.alarm_ends),

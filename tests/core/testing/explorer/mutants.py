@@ -129,7 +129,7 @@ MUTANTS = (
     Mutant(
         "what is published again is identified by its delivery, which is another one then",
         "machine/deliveries",
-        "self._source(delivery, source_of(delivery.properties))",
+        "self._source(delivery, source_of(header, properties.message_id))",
         "self._source(delivery, str(delivery.id))",
         "plain relay",
         "I3",
@@ -141,6 +141,31 @@ MUTANTS = (
         "numbers.get(routing_key, 1)",
         "narrow window",
         "I3",
+    ),
+    # the inbox
+    Mutant(
+        "what was published the first time is not kept",
+        "services/kept",
+        "cbor2.dumps([_FORM, self._publishes])",
+        "cbor2.dumps([_FORM, []])",
+        "inbox",
+        "once",
+    ),
+    Mutant(
+        "what was handled before is handled again",
+        "services/kept",
+        "self.first: bool = stored is None",
+        "self.first: bool = True",
+        "inbox",
+        "once",
+    ),
+    Mutant(
+        "only what is published last is published again",
+        "services/kept",
+        "bool(publish[5])) for publish in publishes]",
+        "bool(publish[5])) for publish in publishes[-1:]]",
+        "inbox, command",
+        "once",
     ),
     # failures
     Mutant(

@@ -7,12 +7,15 @@ import random
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
 from eda_core.machine.config import Config
 from eda_core.machine.policy import RetryPolicy
+from eda_core.messages.codec import DEFAULT_LIMITS
+from eda_core.services.kept import Kept
 from eda_core.testing.explorer import (
     Counterexample,
     Exploration,
@@ -27,7 +30,7 @@ from eda_core.testing.explorer import (
 )
 from eda_core.testing.explorer.images import Images
 from eda_core.testing.explorer.judge import Judge
-from eda_core.testing.explorer.scenario import event, said, service
+from eda_core.testing.explorer.scenario import AFTERWARDS, event, said, service
 from eda_core.testing.explorer.scenarios import DEEP, SCENARIOS
 from eda_core.testing.explorer.search import _Search
 from eda_core.testing.explorer.snapshot import clone, stale_rules
@@ -94,6 +97,24 @@ def test_deeper(counted: Callable[[object], None]) -> None:
         counted(f"{found}, {seconds:.1f} s")
     counted(f"explored {total:,} states")
     assert total >= 10 * ENOUGH
+
+
+def test_an_inbox_that_is_recorded_after_the_effect_is_found() -> None:
+    """The worker dies in between, and another one does the work again."""
+    plans = {"m": Plan((said("m.0"),), inbox=AFTERWARDS)}
+    scenario = replace(BY_NAME["inbox"], plans=plans, bounds={"kill": 1})
+    with no_collector(), pytest.raises(Counterexample, match="the effect of m happens a second time") as caught:
+        explore(scenario)
+    assert caught.value.rule == "once"
+    assert [step[0] for step in caught.value.steps if step[0] in ("commits", "kill")] == ["commits", "kill", "commits"]
+
+
+def test_an_effect_that_is_not_committed_is_found() -> None:
+    """A kept message without its effect: the claim was committed, and the work was not."""
+    world = World(BY_NAME["inbox"])
+    world.state.database = {"m": Kept(event("m"), None, DEFAULT_LIMITS).record()}
+    with pytest.raises(Violation, match="once: m is acknowledged, and its effect has never happened"):
+        world.run_until_quiet()
 
 
 # Is the search exact?

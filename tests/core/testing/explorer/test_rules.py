@@ -28,7 +28,7 @@ from eda_core.testing.explorer import BOUNDED, Ask, Plan, Post, Scenario, Step, 
 from eda_core.testing.explorer.scenario import ONE_URL, TWO_URLS, answered, asked, command, event, said, service
 
 #: Never used up. What happens rarely does so because its rule is chosen rarely.
-PLENTY = dict.fromkeys(BOUNDED, 1_000)
+PLENTY = {kind: 1_000 for kind in BOUNDED if kind != "kill"}
 #: What a service publishes outside its handlers, and the calls that it makes there.
 OUTSIDE = tuple(
     (said, asked, said, Ask, said, lambda label: Ask(label, "nobody.Do"))[number % 6](f"x{number}")
