@@ -194,8 +194,9 @@ class AioLink(Link):
     def abandon(self) -> None:
         """Close by force."""
         if not self._abandoned:
-            self._abandoned = True  # aiormq turns some cancellations into other errors
+            self._abandoned = True
             self.task.cancel()
+            self._force_soon()  # aiormq turns some cancellations into other errors, or into nothing
 
     def hear(self, frame: base.Frame, *content: Any) -> None:
         """Pass in what the broker sends."""
@@ -220,7 +221,17 @@ class AioLink(Link):
         self._abandoned = self.closing = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*map(_drop, self._connections))
+        self._force_soon()
+        await asyncio.gather(*(connection.close() for connection in self._connections), return_exceptions=True)
+
+    def _force_soon(self) -> None:
+        """Drop the sockets after :data:`_GRACE` seconds: aiormq waits for ever until a peer has read what was sent."""
+
+        def force() -> None:
+            for connection in self._connections:
+                connection.abort()
+
+        self.task.get_loop().call_later(_GRACE, force)
 
     async def _connect(self) -> None:
         address = Address.of(self.asked.url)
@@ -266,7 +277,8 @@ class AioLink(Link):
     async def _leave(self) -> None:
         """Close in good order: channels first, because a connection's close may overtake what was sent on them."""
         for end in (self._consumer, self._logger, *self._connections):
-            await end.close()
+            if not self._abandoned:
+                await end.close()
 
     # Effects
 
@@ -356,11 +368,3 @@ class AioLink(Link):
         """Tell what the broker says of a publish, unless another channel counts anew by now."""
         if channel is self._publisher:
             self.tell(answer, effect.tag)
-
-
-async def _drop(connection: Connection) -> None:
-    """Close it, by force after :data:`_GRACE` seconds: aiormq waits for ever until a peer has read what was sent."""
-    force = asyncio.get_running_loop().call_later(_GRACE, connection.abort)
-    with suppress(Exception):
-        await connection.close()
-    force.cancel()
