@@ -15,7 +15,7 @@ from pamqp.commands import Basic
 
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS
 from eda_core.testing.broker import Broker, ConnectionId
-from eda_core.testing.broker.dead_letters import POLICY, declarations
+from eda_core.testing.broker.dead_letters import POLICY, declarations, exchanges
 from eda_core.testing.broker.state import Outgoing
 from eda_core.testing.simulation.plan import Deviations, Fault
 from eda_core.testing.simulation.schedule import Event, Schedule
@@ -85,7 +85,7 @@ class Bus:
 
     def __post_init__(self) -> None:
         self._connect_test()
-        for method in declarations(DEAD):
+        for method in (*exchanges(), *declarations(DEAD)):
             self._as_test(method)
 
     # The test's own connection
