@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from ssl import SSLContext
 from typing import Any, ClassVar, Self, TypeVar
 

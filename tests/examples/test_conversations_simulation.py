@@ -70,7 +70,7 @@ def test_a_conversation_that_cannot_be_handled_is_a_dead_letter() -> None:
         sim.send_command("anonymizer.AnonymizeText", {"text": 7}, "c9")
         sim.run()
         sim.expect_dead_letter("ConversationReceived", {"name": "poison.txt"})
-        sim.expect_result("test.AnonymizeTextReturn", lambda payload: "reason" in payload)
+        sim.expect_result("test.AnonymizeTextReturn", lambda result: "reason" in result.payload)
         sim.finish()
         assert sim.stored(Archive, "c9") is None
         assert FAILED not in sim.story

@@ -15,10 +15,15 @@ POLICY: Final = Policy("DLX", r".*\.(events|commands)$", {"dead-letter-exchange"
 
 
 def declarations(queue: str) -> list[base.Frame]:
-    """The methods that declare the exchanges of the architecture, and a queue that all dead letters come to."""
-    names = ("events", "commands", "configurations", "logs", EXCHANGE)
+    """The methods that declare the exchange, and a queue that all dead letters come to."""
     return [
-        *(commands.Exchange.Declare(exchange=name, exchange_type="topic", durable=True) for name in names),
+        commands.Exchange.Declare(exchange=EXCHANGE, exchange_type="topic", durable=True),
         commands.Queue.Declare(queue=queue, durable=True),
         commands.Queue.Bind(queue=queue, exchange=EXCHANGE, routing_key="#"),
     ]
+
+
+def exchanges() -> list[base.Frame]:
+    """The methods that declare the exchanges of services, for tests that publish before any service runs."""
+    names = ("events", "commands", "configurations", "logs")
+    return [commands.Exchange.Declare(exchange=name, exchange_type="topic", durable=True) for name in names]

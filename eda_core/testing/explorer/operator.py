@@ -15,7 +15,7 @@ from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
 from eda_core.messages.envelope import seal
 from eda_core.messages.routing import CONFIGURATIONS
 from eda_core.messages.values import AnyMessage
-from eda_core.testing.broker.dead_letters import declarations
+from eda_core.testing.broker.dead_letters import declarations, exchanges
 from eda_core.testing.explorer.batches import Batches
 from eda_core.testing.explorer.judge import DEAD, SINK, Judge
 from eda_core.testing.explorer.machines import Machines
@@ -49,7 +49,7 @@ class Operator:
     def set_up(self) -> None:
         """Declare what an operator declares once: dead letters, and a queue for messages to nobody."""
         sinks = self._state.scenario.sinks
-        methods: list[Any] = [*declarations(DEAD), commands.Queue.Declare(queue=SINK, durable=True)]
+        methods: list[Any] = [*exchanges(), *declarations(DEAD), commands.Queue.Declare(queue=SINK, durable=True)]
         methods += [commands.Queue.Bind(queue=SINK, exchange=x, routing_key=key) for x, key in sinks]
         self._network.operate((method, None, b"") for method in methods)
 

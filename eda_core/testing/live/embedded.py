@@ -24,17 +24,16 @@ from typing import Any, Final, Self, cast
 
 from pamqp import commands
 
-from eda_core.testing.broker import Broker, Outgoing, Policy
+from eda_core.testing.broker import Broker, Outgoing
+from eda_core.testing.broker import dead_letters as set_up
 from eda_core.testing.wire import GUEST, Server, ServerConnection
 
 LOGGER: Final = logging.getLogger(__name__)
 
 # What is left to the operator (docs/architecture.rst, "Dead letters").
-DEAD_LETTER_EXCHANGE: Final = "am-dlx"
+DEAD_LETTER_EXCHANGE: Final = set_up.EXCHANGE
 DEAD_LETTER_QUEUE: Final = "dead-letters"
-DEAD_LETTER_POLICY: Final = Policy(
-    "DLX", r".*\.events|.*\.commands", {"dead-letter-exchange": DEAD_LETTER_EXCHANGE}, priority=0
-)
+DEAD_LETTER_POLICY: Final = set_up.POLICY
 
 _SHUTDOWN_TIMEOUT: Final = 2.0  # seconds for the clients to answer Connection.Close
 _FLUSH_TIMEOUT: Final = 5.0  # seconds for a client that is being closed to read what it was sent
@@ -56,12 +55,7 @@ def operated_broker(*, dead_letters: bool = True) -> Broker:
     if not dead_letters:
         return broker
     operator = broker.connect()
-    for method in (
-        commands.Channel.Open(),
-        commands.Exchange.Declare(exchange=DEAD_LETTER_EXCHANGE, exchange_type="topic", durable=True),
-        commands.Queue.Declare(queue=DEAD_LETTER_QUEUE, durable=True),
-        commands.Queue.Bind(queue=DEAD_LETTER_QUEUE, exchange=DEAD_LETTER_EXCHANGE, routing_key="#"),
-    ):
+    for method in (commands.Channel.Open(), *set_up.declarations(DEAD_LETTER_QUEUE)):
         broker.receive(operator, 1, method, now=now)
     broker.disconnect(operator, now=now)
     return broker

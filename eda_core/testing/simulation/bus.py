@@ -15,11 +15,11 @@ from pamqp.commands import Basic
 
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS
 from eda_core.testing.broker import Broker, ConnectionId
-from eda_core.testing.broker.dead_letters import POLICY, declarations
+from eda_core.testing.broker.dead_letters import POLICY, declarations, exchanges
 from eda_core.testing.broker.state import Outgoing
 from eda_core.testing.simulation.plan import Deviations, Fault
 from eda_core.testing.simulation.schedule import Event, Schedule
-from eda_core.testing.simulation.sent import Sent
+from eda_core.testing.simulation.sent import TEST, Sent
 from eda_core.testing.simulation.story import Story
 from eda_core.testing.simulation.wire import LATENCY, Lane, ToBroker, Wire
 
@@ -32,8 +32,6 @@ ALARMS: Final = (2.0, 2.0, 5.0, 5.0, 20.0, 20.0, 60.0, 60.0)
 #: How late the broker, or the worker, notices the loss of a connection, seconds.
 LATE: Final = 30.0
 SOON: Final = 1.0
-#: Who the test is in a story, and the queue of the results that come to it.
-TEST: Final = "test"
 #: The queue of the dead letters.
 DEAD: Final = "dead-letters"
 #: The broker in a story.
@@ -87,7 +85,7 @@ class Bus:
 
     def __post_init__(self) -> None:
         self._connect_test()
-        for method in declarations(DEAD):
+        for method in (*exchanges(), *declarations(DEAD)):
             self._as_test(method)
 
     # The test's own connection
@@ -117,7 +115,7 @@ class Bus:
 
     def again(self, sent: Sent) -> None:
         """Let the broker take a message once more."""
-        copy = Sent(self._schedule.now, sent.sender, sent.exchange, sent.name, sent.properties, sent.body, copy=True)
+        copy = Sent(self._schedule.now, sent.sender, sent.exchange, sent.key, sent.properties, sent.body, copy=True)
         self.sent.append(copy)
         method = commands.Basic.Publish(exchange=sent.exchange, routing_key=sent.name)
         self._as_test(method, sent.properties, sent.body)

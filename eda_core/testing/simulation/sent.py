@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from pamqp.commands import Basic
 
-from eda_core.errors import EdaError
-from eda_core.messages.codec import DEFAULT_LIMITS
-from eda_core.messages.envelope import open_envelope
-from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Message, Result
-
-_KINDS: Final[dict[type[Message], str]] = {
-    Event: "event",
-    Command: "command",
-    Result: "result",
-    Configuration: "configuration",
-    LogRecord: "log",
-}
+from eda_core.testing.arrivals import Arrival, arrival
 
 
 @dataclass(slots=True, eq=False)
@@ -28,44 +17,53 @@ class Sent:
     Attributes:
         time: when, seconds from the start.
         sender: the worker that has published it; "test" for the test itself.
-        exchange, name, properties, body: the message; ``name`` is its routing key.
+        exchange, key, properties, body: the message as it was published, or, if ``dead``, as it was dead-lettered.
         returned: whether it came back, because no queue is bound for it.
         copy: whether it is a duplicate that a fault has made.
+        dead: whether it is a dead letter.
     """
 
     time: float
     sender: str
     exchange: str
-    name: str
+    key: str
     properties: Basic.Properties
     body: bytes
     returned: bool = False
     copy: bool = False
-    _message: AnyMessage | None = None
+    dead: bool = False
+    _arrival: Arrival | None = None
 
     @property
-    def message(self) -> AnyMessage | None:
-        """The message, read; ``None`` if it cannot be read."""
-        if self._message is None:
-            try:
-                self._message = open_envelope(self.exchange, self.name, self.properties, self.body, DEFAULT_LIMITS)
-            except EdaError:
-                return None
-        return self._message
+    def arrival(self) -> Arrival:
+        """The message, read."""
+        if self._arrival is None:
+            by_test = self.sender == TEST
+            self._arrival = arrival(
+                self.exchange, self.key, self.properties, self.body, dead=self.dead, sent=by_test or self.copy
+            )
+        return self._arrival
 
     @property
     def kind(self) -> str:
-        """event, command, result, configuration or log; "" if it cannot be read."""
-        message = self.message
-        return "" if message is None else _KINDS[type(message)]
+        """event, command, result, configuration, log, dead letter or invalid."""
+        return self.arrival.kind
+
+    @property
+    def name(self) -> str:
+        """The name of the message, which is the routing key of its first publish."""
+        return self.arrival.message.name if self.dead else self.key
 
     @property
     def payload(self) -> Any:
         """The payload; ``None`` if it cannot be read."""
-        message = self.message
-        return None if message is None else message.payload
+        return self.arrival.message.payload
 
     @property
     def id(self) -> str:
         """The message id; "" if it has none."""
         return self.properties.message_id or ""
+
+
+#: Who the test is in a story, and the queue of the results that come to it.
+TEST = "test"

@@ -17,10 +17,11 @@ from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
 from eda_core.messages.envelope import seal
 from eda_core.messages.options import options
 from eda_core.messages.values import ERROR, AnyMessage, Command, Configuration, Event
-from eda_core.testing.simulation.bus import DEAD, TEST, Bus
+from eda_core.testing.arrivals import Expectation, Where
+from eda_core.testing.simulation.bus import DEAD, Bus
 from eda_core.testing.simulation.deployed import URL, Deployed
 from eda_core.testing.simulation.endpoint import SimulatedSession
-from eda_core.testing.simulation.expectations import Where, expect
+from eda_core.testing.simulation.expectations import expect
 from eda_core.testing.simulation.failures import SimulationFailed
 from eda_core.testing.simulation.images import difference, image_of
 from eda_core.testing.simulation.ledger import Ledger, is_of_service, unanswered, unroutable
@@ -28,7 +29,7 @@ from eda_core.testing.simulation.loop import drive, new_loop
 from eda_core.testing.simulation.outside import inside
 from eda_core.testing.simulation.plan import Deviations, Plan
 from eda_core.testing.simulation.schedule import Schedule
-from eda_core.testing.simulation.sent import Sent
+from eda_core.testing.simulation.sent import TEST, Sent
 from eda_core.testing.simulation.story import Story, shown
 from eda_core.testing.simulation.workers import Worker
 from eda_core.testing.simulation.world import World
@@ -81,7 +82,7 @@ class Simulation:
         self._virtual_clock, self._context = virtual_clock, ExitStack()
         self._invariants: list[Callable[[], object]] = []
         self._at_the_end: list[Callable[[], object]] = []
-        self._expected_dead: set[str] = set()
+        self._expected_dead: list[Expectation] = []
         self._reply_keys: set[str] = set()
         #: Whether the test itself has ended the run at some time.
         self._bounded = False
@@ -225,15 +226,14 @@ class Simulation:
 
     def _judge(self) -> None:
         bus = self._world.bus
-        dead = {message.properties.message_id or "" for message in bus.broker.messages(DEAD)}
+        dead = self._dead_letters()
         found = self._world.ledger.lost()
         found += unroutable(bus.sent, self._handles_returns)
-        found += unanswered(bus.sent, dead)
+        found += unanswered(bus.sent, {each.id for each in dead})
         found += self._open()
-        for message in bus.broker.messages(DEAD):
-            name = self._name_of(message.properties.message_id or "") or message.routing_keys[0]
-            if name not in self._expected_dead:
-                found.append(f"{name} is a dead letter; expect_dead_letter({name!r}) if that is meant")
+        for each in dead:
+            if not any(expected.met_by(each.arrival) for expected in self._expected_dead):
+                found.append(f"{each.name} is a dead letter; expect_dead_letter({each.name!r}) if that is meant")
         if found:
             raise SimulationFailed("; ".join(dict.fromkeys(found)))
 
@@ -389,13 +389,16 @@ class Simulation:
     # What the test expects
 
     def expect_event(
-        self, name: str, where: Where = None, *, at_least: int = 1, at_most: int | None = None
+        self, name: str, where: Where | None = None, *, at_least: int = 1, at_most: int | None = None
     ) -> list[Sent]:
         """Expect that services have published an event, and return all that match.
 
         Args:
-            where: fields that the payload must have, or a function that takes the payload.
-            at_least, at_most: how many. Duplicates count.
+            name: the name, with ``*`` for one word and ``#`` for any number. The last word is enough for a command, a
+                result and a log.
+            where: a part of the payload, or a function of the message.
+            at_least, at_most: how many. What is published again counts again. What the test itself has published does
+                not.
 
         Raises:
             SimulationFailed: there are fewer or more. The text shows what there is.
@@ -403,39 +406,38 @@ class Simulation:
         return self._expect("event", name, where, at_least, at_most)
 
     def expect_command(
-        self, name: str, where: Where = None, *, at_least: int = 1, at_most: int | None = None
+        self, name: str, where: Where | None = None, *, at_least: int = 1, at_most: int | None = None
     ) -> list[Sent]:
         """Expect a command. See :meth:`expect_event`."""
         return self._expect("command", name, where, at_least, at_most)
 
     def expect_result(
-        self, name: str, where: Where = None, *, at_least: int = 1, at_most: int | None = None
+        self, name: str, where: Where | None = None, *, at_least: int = 1, at_most: int | None = None
     ) -> list[Sent]:
         """Expect a result with this routing key. See :meth:`expect_event`."""
         return self._expect("result", name, where, at_least, at_most)
 
     def expect_log(
-        self, name: str, where: Where = None, *, at_least: int = 1, at_most: int | None = None
+        self, name: str, where: Where | None = None, *, at_least: int = 1, at_most: int | None = None
     ) -> list[Sent]:
         """Expect a log record with this routing key, ``service.LEVEL``. See :meth:`expect_event`."""
         return self._expect("log", name, where, at_least, at_most)
 
-    def _expect(self, kind: str, name: str, where: Where, at_least: int, at_most: int | None) -> list[Sent]:
-        sent = [each for each in self._world.bus.sent if each.kind == kind and each.sender != TEST and not each.copy]
-        return expect(kind, name, where, at_least, at_most, sent)
+    def _expect(self, kind: str, name: str, where: Where | None, at_least: int, at_most: int | None) -> list[Sent]:
+        return expect(Expectation(kind, name, where), at_least, at_most, self._world.bus.sent)
 
     def expect_dead_letter(
-        self, name: str, where: Where = None, *, at_least: int = 1, at_most: int | None = None
+        self, name: str, where: Where | None = None, *, at_least: int = 1, at_most: int | None = None
     ) -> list[Sent]:
         """Expect that a message has become a dead letter. Dead letters that are not expected are failures."""
-        self._expected_dead.add(name)
-        dead = [
-            Sent(self.now, "", each.exchange, name_, each.properties, each.body)
+        self._expected_dead.append(Expectation("dead letter", name, where))
+        return expect(self._expected_dead[-1], at_least, at_most, self._dead_letters())
+
+    def _dead_letters(self) -> list[Sent]:
+        return [
+            Sent(self.now, "", each.exchange, each.routing_keys[0], each.properties, each.body, dead=True)
             for each in self._world.bus.broker.messages(DEAD)
-            for name_ in [self._name_of(each.properties.message_id or "") or each.routing_keys[0]]
         ]
-        originals = [self._world.bus.by_id.get(each.id, each) for each in dead]
-        return expect("dead letter", name, where, at_least, at_most, originals)
 
     # For the parts
 

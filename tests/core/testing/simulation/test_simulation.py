@@ -68,14 +68,12 @@ def test_what_was_sent_can_be_expected_and_a_failure_shows_what_there_is() -> No
         sim.run()
         (sent,) = sim.expect_command("billing.Charge", {"amount": 5})
         assert (sent.sender, sent.kind) == ("shop 1", "command")
-        sim.expect_event("CartCharged", lambda payload: payload["charged"] == 5, at_most=1)
-        with pytest.raises(
-            SimulationFailed, match=r"at least 1 event CartCharged with \{'charged': 6\}, and there are 0"
-        ):
+        sim.expect_event("CartCharged", lambda message: message.payload["charged"] == 5, at_most=1)
+        with pytest.raises(SimulationFailed, match=r"(?s)no event CartCharged with .*\+ \{'charged': 5\}"):
             sim.expect_event("CartCharged", {"charged": 6})
-        with pytest.raises(SimulationFailed, match=r"every event that there is: CartCharged"):
+        with pytest.raises(SimulationFailed, match=r"(?s)no event CartSold in this run.*event CartCharged"):
             sim.expect_event("CartSold")
-        with pytest.raises(SimulationFailed, match=r"at most 0 event CartCharged, and there are 1:"):
+        with pytest.raises(SimulationFailed, match=r"at most 0 times event CartCharged, and it is there 1 times:"):
             sim.expect_event("CartCharged", at_least=0, at_most=0)
         sim.finish()
 
