@@ -7,6 +7,7 @@ import asyncio
 import errno
 import importlib
 import logging
+import os
 import shlex
 import subprocess
 import sys
@@ -487,6 +488,7 @@ NEEDED = {
     "send_command": "a.Do --data 1",
     "inspect_queue": "q",
     "resurrect": "q",
+    "replay": os.devnull,  # a recording without messages
     "trace": "conversation",
     "unbind": "a Old",
     "topology": "--management http://127.0.0.1:1",

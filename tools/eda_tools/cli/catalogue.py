@@ -13,6 +13,7 @@ TOOLS: Final = {
     "send_command": "send a command and wait for its result",
     "inspect_queue": "show a queue without consuming it",
     "resurrect": "send dead letters again",
+    "replay": "send the messages of a recording",
     "trace": "draw one conversation",
     "doctor": "check a broker for what the architecture needs",
     "unbind": "take away bindings that a service does not want any more",

@@ -107,11 +107,18 @@ class CopyRules:
         Raises:
             Unsendable: it is not known where the message was published, or it cannot be written again.
         """
+        origin = published(delivery.headers, delivery.routing_key)
+        if not isinstance(delivery.properties, Unreadable) and (origin is None or not has_died(delivery.headers)):
+            raise Unsendable("it has not died: no x-death header tells where it was published")
+        return self._copy(delivery, origin or ("", ""))
+
+    def original(self, delivery: Delivery) -> Copy:
+        """The message as it was published first, whether it has died or not. Otherwise like :meth:`copy`."""
+        return self._copy(delivery, delivery.origin())
+
+    def _copy(self, delivery: Delivery, origin: tuple[str, str]) -> Copy:
         if isinstance(delivery.properties, Unreadable):
             raise Unsendable(f"{delivery.properties.reason}: it cannot be sent as it was")
-        origin = published(delivery.headers, delivery.routing_key)
-        if origin is None or not has_died(delivery.headers):
-            raise Unsendable("it has not died: no x-death header tells where it was published")
         headers = {
             name: value
             for name, value in delivery.headers.items()
