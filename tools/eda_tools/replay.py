@@ -90,14 +90,15 @@ async def run(args: argparse.Namespace, output: Output) -> int:
     outcomes = Outcomes(output, dry_run=args.dry_run)
     outcomes.snapshot = outcomes.read = len(deliveries)
     items = list(_chosen(deliveries, args, outcomes))
-    with contextlib.ExitStack() as stack:
-        stack.callback(outcomes.show)
-        if args.dry_run:
-            for item in items:
-                if _written(item, "guest", outcomes):
-                    outcomes.add(item, REPLAYED)
-        else:
-            async with session(args.urls, "replay", output) as broker:
+    if args.dry_run:
+        for item in items:
+            if _written(item, "guest", outcomes):
+                outcomes.add(item, REPLAYED)
+        outcomes.show()
+    else:
+        async with session(args.urls, "replay", output) as broker:
+            with contextlib.ExitStack() as stack:
+                stack.callback(outcomes.show)  # whatever ends it
                 await _Sender(broker, args, output, outcomes).send(items)
     if outcomes.failed:
         whole = outcomes.failed + outcomes.replayed
