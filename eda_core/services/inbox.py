@@ -50,7 +50,7 @@ class Inbox:
         a result that the handler returns is not kept.
 
         Args:
-            transaction: what the store writes to; for a :class:`DatabaseStore` a connection.
+            transaction: what the store writes to; for a ``DatabaseStore`` a connection.
             key: what identifies the message, for messages without a ``message_id``, or to use several blocks for one
                 message. By default it is the header ``deduplication_id``, or else the ``message_id``.
 
