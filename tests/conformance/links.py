@@ -14,11 +14,11 @@ from pika.adapters.select_connection import IOLoop
 from eda_aio.transport import AioLink
 from eda_core import Connect, Epoch
 from eda_core.drivers import Link
+from eda_core.testing.conformance.running.brokers import Embedded
+from eda_core.testing.conformance.running.runner import no_task_is_left
 from eda_pika.transport import PikaLink
 from eda_tools.broker import EmbeddedBroker
 from examples.custom_transport import CustomLink
-from tests.conformance.brokers import Embedded
-from tests.conformance.runner import no_task_is_left
 from tests.core.drivers.test_base import Carrier
 from tests.support.services import Record, within
 

@@ -15,13 +15,13 @@ from eda_core import Ack, Cancel, Close, Connect, Consume, Declare, Nack, OpenCh
 from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING
 from eda_core.machine.identifiers import PublishId
 from eda_core.testing import conformance
+from eda_core.testing.conformance.running.brokers import Embedded
+from eda_core.testing.live.proxy import Direction, Link
 from eda_kombu.transport import KombuLink
 from eda_tools.broker import EmbeddedBrokerThread
 from tests.adapters.kombu.support import Background, ProxyThread
-from tests.conformance.brokers import Embedded
 from tests.conformance.links import EPOCH, HOSTS, Host, hosted
 from tests.core.drivers.test_link import Inputs
-from tests.support.proxy import Direction, Link
 from tests.support.services import asynchronous, within
 
 every_transport = pytest.mark.parametrize("transport", HOSTS)

@@ -141,7 +141,7 @@ def test_the_page_marks_what_a_handler_finds_in_meta() -> None:
 
 
 def test_the_page_has_what_the_tools_read_of_a_death() -> None:
-    path = ROOT / "tools" / "eda_tools" / "messages" / "deaths.py"
+    path = ROOT / "eda_core" / "testing" / "deaths.py"
     fields = [*used(path, "entry")]
     assert len(fields) > 5
     assert [name for name in fields if f"``{name}``" not in PAGE] == []
