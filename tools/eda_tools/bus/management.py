@@ -67,8 +67,8 @@ class Management:
     def __init__(self, url: str, amqp_url: str | None = None) -> None:
         parts = urlsplit(url)
         login = parts if parts.username is not None or amqp_url is None else urlsplit(amqp_url)
-        user, password = unquote(login.username or "guest"), unquote(login.password or "guest")
-        self._authorization = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+        self._user, password = unquote(login.username or "guest"), unquote(login.password or "guest")
+        self._authorization = f"Basic {base64.b64encode(f'{self._user}:{password}'.encode()).decode()}"
         self.url: str = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
     async def get(self, *path: str) -> Any:
@@ -84,7 +84,7 @@ class Management:
         except urllib.error.HTTPError as error:
             error.close()  # it holds the connection
             if error.code == 401:
-                reason = "the management API refuses the user name or the password"
+                reason = f"the management API refuses the user {self._user!r} or its password"
                 raise ToolError(f"{self.url}: {reason}, or the user has no tag 'management'", NO_CONNECTION) from None
             if error.code in (403, 404) and path[0] != "overview":
                 return None

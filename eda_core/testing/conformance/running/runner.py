@@ -38,7 +38,7 @@ from eda_core.testing.conformance.script import (
 T = TypeVar("T")
 
 #: Seconds until something that takes milliseconds is given up, on a machine that is busy with other things.
-TIMEOUT = 25.0
+TIMEOUT = 60.0
 #: Seconds that a broker may take to start, or its command-line tool to answer.
 BROKER_TIMEOUT = 90.0
 
