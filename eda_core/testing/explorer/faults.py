@@ -40,6 +40,10 @@ class Faults:
                 other.append(("consumer cancelled", index, epoch))
             if may("channel"):
                 other.append(("channel closed", index, epoch))
+            if link.silent:
+                other.append(("speaks again", index, epoch))
+            elif may("silence"):
+                other.append(("falls silent", index, epoch))
 
     def broker_steps(self, usual: list[Step], other: list[Step]) -> None:
         """What can go wrong with the broker. That an alarm ends is usual."""
@@ -94,6 +98,15 @@ class Faults:
         """The broker closes a channel of the link."""
         self._state.spend("channel")
         self._machines.tell(index, "channel_closed", epoch, "a precondition failed")
+
+    def falls_silent(self, index: int, epoch: Epoch) -> None:
+        """The broker stands still, or the network drops everything. No connection ends."""
+        self._state.spend("silence")
+        self._state.node(index).link(epoch).silent = True
+
+    def speaks_again(self, index: int, epoch: Epoch) -> None:
+        """What was on its way arrives after all."""
+        self._state.node(index).link(epoch).silent = False
 
     # -- steps: the broker --------------------------------------------------------------------------------------------
 

@@ -30,6 +30,9 @@ from eda_core.messages.values import AnyMessage, Command, Event, Result
 #: - late: a machine is told of something that happened on a link that it has given up.
 #: - forget: a caller no longer waits for the result of its call.
 #: - channel: the broker closes a channel.
+#: - silence: the broker receives and sends nothing more on a link, and nobody is told of that.
+#: - question: a service that has nothing else to do asks the broker whether it still works. Elsewhere it asks in any
+#:   case, if its settings say so.
 BOUNDED: Final = (
     "drop",
     "refusal",
@@ -45,6 +48,8 @@ BOUNDED: Final = (
     "late",
     "forget",
     "channel",
+    "silence",
+    "question",
 )
 #: The place of each in ``BOUNDED``, and in ``State.left``.
 BOUND: Final = {name: index for index, name in enumerate(BOUNDED)}

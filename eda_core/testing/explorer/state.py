@@ -21,6 +21,10 @@ from eda_core.testing.explorer.snapshot import clone
 CONSUMING: Final = 0
 PUBLISHING: Final = 1
 
+#: On its way to the broker: the question whether it still works. On its way to the machine: the answer.
+PROBE: Final = ("probe",)
+ALIVE: Final = ("alive",)
+
 _POLICY: Final = Policy("DLX", r".*\.(events|commands)$", {"dead-letter-exchange": "am-dlx"})
 
 # How the handler of a delivery ended.
@@ -148,6 +152,7 @@ class SimulatedLink:
         refused: the broker refused the credentials.
         shut: the broker has closed the channel for publishing, and has not opened it again: it discards what comes.
         blocked: the machine was told that the broker takes no publishes.
+        silent: the broker receives and sends nothing more, as long as the machine has not given the link up.
         up, down: what is on its way to the broker and to the machine, for each channel.
         newest: the last delivery tag that the broker used.
         told: the last delivery tag that the machine was told of.
@@ -163,6 +168,7 @@ class SimulatedLink:
     refused: bool = False
     shut: bool = False
     blocked: bool = False
+    silent: bool = False
     up: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
     down: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
     newest: int = 0
