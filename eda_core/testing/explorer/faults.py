@@ -41,6 +41,10 @@ class Faults:
                 other.append(("consumer cancelled", index, epoch))
             if may("channel"):
                 other.append(("channel closed", index, epoch))
+            if link.silent:
+                other.append(("speaks again", index, epoch))
+            elif may("silence"):
+                other.append(("falls silent", index, epoch))
 
     def worker_steps(self, index: int, node: Node, other: list[Step]) -> None:
         """What can go wrong with a worker."""
@@ -107,6 +111,15 @@ class Faults:
         self._judge.killed(index)
         self._state.new_worker(index)
         self._machines.tell(index, "start")
+
+    def falls_silent(self, index: int, epoch: Epoch) -> None:
+        """The broker stands still, or the network drops everything. No connection ends."""
+        self._state.spend("silence")
+        self._state.node(index).link(epoch).silent = True
+
+    def speaks_again(self, index: int, epoch: Epoch) -> None:
+        """What was on its way arrives after all."""
+        self._state.node(index).link(epoch).silent = False
 
     # -- steps: the broker --------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from pamqp import commands
 from eda_core.machine.identifiers import TAG_BITS, TAG_MASK, DeliveryId
 from eda_core.testing.explorer.judge import DEAD, SINK
 from eda_core.testing.explorer.snapshot import broker_image, collected, label_of, machine_image, neutral
-from eda_core.testing.explorer.state import Node, SimulatedLink, State
+from eda_core.testing.explorer.state import ALIVE, PROBE, Node, SimulatedLink, State
 
 _UNREAD: Final = frozenset((DEAD, SINK))
 
@@ -177,7 +177,7 @@ def _link(link: SimulatedLink, age: int, connection: int | None, order: dict[int
     return (
         age,
         connection,
-        (link.connecting, link.attended, link.closing, link.shut, link.blocked),
+        (link.connecting, link.attended, link.closing, link.shut, link.blocked, link.silent),
         tuple([_to_the_consuming_channel(item, newest) for item in link.up[0]]),
         tuple([_to_the_publishing_channel(item, last) for item in link.up[1]]),
         tuple([_from_the_consuming_channel(item, newest) for item in link.down[0]]),
@@ -187,6 +187,8 @@ def _link(link: SimulatedLink, age: int, connection: int | None, order: dict[int
 
 
 def _to_the_consuming_channel(item: tuple[Any, ...], newest: int) -> Hashable:
+    if item == PROBE:
+        return item
     kind, content = item
     if kind == "declare":
         return (kind, content.channel, len(content.commands))
@@ -208,7 +210,7 @@ def _to_the_publishing_channel(item: tuple[Any, ...], last: int) -> Hashable:
 
 def _from_the_consuming_channel(item: tuple[Any, ...], newest: int) -> Hashable:
     if item[0] != "deliver":
-        return (item[0], item[1] if item[0] == "cancelled" else (len(item[1]), *item[2:]))
+        return item if item == ALIVE else (item[0], item[1] if item[0] == "cancelled" else (len(item[1]), *item[2:]))
     _, tag, redelivered, exchange, _key, properties, body = item
     return (newest - tag, redelivered, exchange, label_of(body), (properties.headers or {}).get("attempt"))
 

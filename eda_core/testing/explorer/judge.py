@@ -510,8 +510,13 @@ class Judge:
             raise Violation("R9", f"{effect!r}, but nobody waits for space")
         node.wants_space = False
 
-    def close(self, node: Node) -> None:
-        """A stop lets running handlers finish and settles their messages, unless its time is up."""
+    def close(self, node: Node, link: SimulatedLink, effect: fx.Close) -> None:
+        """A stop lets running handlers finish and settles their messages, unless its time is up.
+
+        A link on which the broker answers is not given up for its silence.
+        """
+        if "has not answered" in effect.reason and not link.silent:
+            raise Violation("life", f"{effect!r}, and the broker has answered all that it was asked")
         if node.machine.state is not life.CLOSING or self._stop_is_due(node):
             return
         unfinished = [run.label for run in node.runs.values() if not run.deferred]
@@ -600,7 +605,7 @@ class Judge:
         """I5: nothing happens any more by itself, so nothing may be unfinished."""
         state = self._state
         for node in state.nodes:
-            problem = _unfinished(node)
+            problem = unfinished(node)
             if problem is None and self._waits_for_configuration(node):
                 problem = "it waits for a configuration, and has not asked for one"
             if problem is not None:
@@ -608,9 +613,9 @@ class Judge:
         if any(node.over for node in state.nodes):
             return  # its unfinished messages wait in the queues: see lost()
         dead = {label_of(message.body) for message in state.broker.messages(DEAD)}
-        unfinished = state.promised - state.done - dead
-        if unfinished:
-            raise Violation("I5", f"it is quiet, but not handled and not dead-lettered: {sorted(unfinished)}")
+        left = state.promised - state.done - dead
+        if left:
+            raise Violation("I5", f"it is quiet, but not handled and not dead-lettered: {sorted(left)}")
         poison = {label for label in state.promised if state.scenario.plan(label).poison} - dead
         if poison:
             raise Violation("I4", f"never dead-lettered: {sorted(poison)}")
@@ -682,7 +687,7 @@ def result_of(label: str, kind: str) -> str:
     return f"{label}={kind}"
 
 
-def _unfinished(node: Node) -> str | None:
+def unfinished(node: Node) -> str | None:
     """What is unfinished in a node for which nothing can happen any more; ``None`` if nothing is."""
     machine = node.machine
     if node.over:

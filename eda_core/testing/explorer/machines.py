@@ -20,7 +20,9 @@ from eda_core.messages.values import Command
 from eda_core.testing.explorer.judge import Judge, buffered, has_space, reply_key
 from eda_core.testing.explorer.scenario import Ask, Post, Violation
 from eda_core.testing.explorer.state import (
+    ALIVE,
     CONSUMING,
+    PROBE,
     PUBLISHING,
     RUNS,
     Node,
@@ -242,6 +244,12 @@ class Machines:
     def _on_open_channel(self, index: int, node: Node, effect: fx.OpenChannel) -> None:
         node.link(effect.epoch).send(PUBLISHING, ("open channel",))
 
+    def _on_probe(self, index: int, node: Node, effect: fx.Probe) -> None:
+        """A driver asks once, until there is an answer."""
+        link, channel = node.link(effect.epoch), CONSUMING if effect.channel == fx.CONSUMING else PUBLISHING
+        if PROBE not in link.up[channel] and ALIVE not in link.down[channel]:
+            link.send(channel, PROBE)
+
     def _on_dispatch(self, index: int, node: Node, effect: fx.Dispatch) -> None:
         label = self._judge.dispatch(node, effect)
         meta = effect.message.meta
@@ -269,7 +277,7 @@ class Machines:
             self._later.append(lambda: self.tell(index, "link_down", effect.epoch, "closed"))
             return
         node.link(effect.epoch).closing = True
-        self._judge.close(node)
+        self._judge.close(node, node.link(effect.epoch), effect)
 
     def _on_stopped(self, index: int, node: Node, effect: fx.Stopped) -> None:
         self._judge.stopped(node, effect)
@@ -289,6 +297,7 @@ _EFFECTS: Final[dict[type, Callable[[Any, int, Node, Any], None]]] = {
     fx.Ack: Machines._on_ack,
     fx.Nack: Machines._on_nack,
     fx.OpenChannel: Machines._on_open_channel,
+    fx.Probe: Machines._on_probe,
     fx.Publish: Machines._on_publish,
     fx.Dispatch: Machines._on_dispatch,
     fx.PublishDone: Machines._on_publish_done,

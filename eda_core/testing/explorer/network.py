@@ -21,10 +21,22 @@ from eda_core.testing.explorer.judge import Judge, has_space, reply_key
 from eda_core.testing.explorer.machines import Machines
 from eda_core.testing.explorer.scenario import Step, Violation
 from eda_core.testing.explorer.snapshot import label_of, results_dropped
-from eda_core.testing.explorer.state import CONSUMING, PUBLISHING, RESULT, RUNS, Node, SimulatedLink, State, Unsettled
+from eda_core.testing.explorer.state import (
+    ALIVE,
+    CONSUMING,
+    PUBLISHING,
+    RESULT,
+    RUNS,
+    Node,
+    SimulatedLink,
+    State,
+    Unsettled,
+)
 
 #: The broker's number of each channel of a link.
 NUMBER: Final = (1, 2)
+#: What the machine calls it.
+_NAMES: Final = (fx.CONSUMING, fx.PUBLISHING)
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +52,8 @@ class Network:
         epoch = link.epoch
         if link.connecting:
             usual.append(("closed" if link.closing else "connect", index, epoch))
+            return
+        if link.silent and link.attended and link.connection:
             return
         for channel in (CONSUMING, PUBLISHING):
             if link.up[channel]:
@@ -177,6 +191,8 @@ class Network:
             link.answer(PUBLISHING, ("channel opened",))
         elif link.shut and channel == PUBLISHING:
             pass  # the broker discards it
+        elif kind == "probe":  # the model of the broker does not know Channel.Flow
+            link.answer(channel, ALIVE)
         elif kind == "publish" and label_of(content[3]) in state.scenario.untaken:
             # For what the broker still knows of the channel it makes no difference which side closes it.
             broker.receive(connection, number, commands.Channel.Close(403, "", 0, 0), now=state.now)
@@ -207,7 +223,10 @@ class Network:
         node = self._state.node(index)
         link = node.link(epoch)
         kind, *content = link.take(channel, downwards=True)
-        _TELL[kind](self, index, node, link, *content)
+        if kind == "alive":
+            self._machines.tell(index, "alive", link.epoch, channel=_NAMES[channel])
+        else:
+            _TELL[kind](self, index, node, link, *content)
 
     def late(self, index: int, epoch: Epoch, channel: int) -> None:
         """R4: the machine is told of what came on a link that it has given up, and ignores it."""

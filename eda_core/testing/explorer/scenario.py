@@ -31,6 +31,9 @@ from eda_core.messages.values import AnyMessage, Command, Event, Result
 #: - forget: a caller no longer waits for the result of its call.
 #: - channel: the broker closes a channel.
 #: - kill: the process of a worker is killed, and a new one is started.
+#: - silence: the broker receives and sends nothing more on a link, and nobody is told of that.
+#: - question: a service that has nothing else to do asks the broker whether it still works. Elsewhere it asks in any
+#:   case, if its settings say so.
 BOUNDED: Final = (
     "drop",
     "refusal",
@@ -47,6 +50,8 @@ BOUNDED: Final = (
     "forget",
     "channel",
     "kill",
+    "silence",
+    "question",
 )
 #: The place of each in ``BOUNDED``, and in ``State.left``.
 BOUND: Final = {name: index for index, name in enumerate(BOUNDED)}
@@ -154,8 +159,7 @@ class Scenario:
     """Services, what they do, and how much may go wrong.
 
     Attributes:
-        services: one configuration for each worker. Workers never ask the broker for signs of life, whatever the
-            configuration says.
+        services: one configuration for each worker.
         inputs: messages that wait for the services at the start. The payload of each is its label.
         plans: by label. The handler of a message without a plan does nothing, and succeeds.
         outside: what the first service publishes or calls outside its handlers, in order.
@@ -220,9 +224,11 @@ def service(urls: tuple[str, ...] = ONE_URL, name: str = "svc", **settings: Any)
     """The configuration of a service that subscribes to the event ``In`` and the command ``<name>.Do``.
 
     Args:
-        settings: what else ``Config.make`` takes. By default ``prefetch`` is 2 and ``stop_timeout`` 100 s.
+        settings: what else ``Config.make`` takes. By default ``prefetch`` is 2, ``stop_timeout`` 100 s, and the broker
+            is not asked for signs of life.
     """
     known: dict[str, Any] = {"events": ("In",), "commands": (f"{name}.Do",), "prefetch": 2, "stop_timeout": 100.0}
+    known["probe_interval"] = 0
     return Config.make(urls, name, **{**known, **settings})
 
 

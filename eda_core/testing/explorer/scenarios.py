@@ -639,6 +639,32 @@ def _batch_stop() -> Scenario:
     )
 
 
+def _silent() -> Scenario:
+    """A link falls silent without an end, while a message is handled or nothing happens."""
+    return Scenario(
+        "silent link",
+        (service(commands=(), prefetch=1, probe_interval=4.0, probe_timeout=4.0),),
+        (event("m"),),
+        {"m": Plan((said("m.0"),))},
+        bounds={"silence": 1, "question": 2, "late": 1},
+    )
+
+
+def _silent_outside() -> Scenario:
+    return replace(
+        _silent(), name="silent link, publishes from outside", outside=(said("x"),), bounds={"silence": 1, "outside": 1}
+    )
+
+
+def _silent_stop() -> Scenario:
+    return replace(_silent(), name="silent link, stop", bounds={"silence": 1, "stop": 1, "question": 1})
+
+
+def _silent_twice() -> Scenario:
+    """The broker does not answer on the next link either: the time for its answer is longer then."""
+    return replace(_silent(), name="silent links", inputs=(), bounds={"silence": 2})
+
+
 SCENARIOS: Final = tuple(
     make()
     for make in (
@@ -705,6 +731,10 @@ SCENARIOS: Final = tuple(
         _untaken_answer,
         _untaken_retry,
         _untaken_batch,
+        _silent,
+        _silent_outside,
+        _silent_stop,
+        _silent_twice,
     )
 )
 

@@ -404,6 +404,14 @@ def publishes_unsafe(machine: Machine) -> int:
     return machine._outbox.kept
 
 
+def asks(machine: Machine) -> bool:
+    """Whether the next thing that a machine does at a deadline is to ask the broker whether it still works."""
+    silences = machine._connection.consuming, machine._connection.publishing
+    dues = [each.due for each in silences if each.due is not None]
+    asked = any(each._left and each.heard < each.asked for each in silences)
+    return bool(dues) and not asked and machine.deadline() == min(dues)
+
+
 def calls_open(machine: Machine) -> int:
     """How many calls wait for their results, plus the commands that wait for the queue of the results."""
     return len(machine._calls) + len(machine._calls._held)

@@ -7,7 +7,7 @@ A fork shares nodes, machines and the broker with its original until one of the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from eda_core.machine.aggregator import Aggregator
@@ -22,6 +22,10 @@ from eda_core.testing.explorer.snapshot import clone
 #: The channels of a link, as places in ``SimulatedLink.up`` and ``down``.
 CONSUMING: Final = 0
 PUBLISHING: Final = 1
+
+#: On its way to the broker: the question whether it still works. On its way to the machine: the answer.
+PROBE: Final = ("probe",)
+ALIVE: Final = ("alive",)
 
 # How the handler of a delivery ended.
 RUNS: Final = "runs"
@@ -162,6 +166,7 @@ class SimulatedLink:
         refused: the broker refused the credentials.
         shut: the broker has closed the channel for publishing, and has not opened it again: it discards what comes.
         blocked: the machine was told that the broker takes no publishes.
+        silent: the broker receives and sends nothing more, as long as the machine has not given the link up.
         up, down: what is on its way to the broker and to the machine, for each channel.
         newest: the last delivery tag that the broker used.
         told: the last delivery tag that the machine was told of.
@@ -177,6 +182,7 @@ class SimulatedLink:
     refused: bool = False
     shut: bool = False
     blocked: bool = False
+    silent: bool = False
     up: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
     down: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
     newest: int = 0
@@ -365,11 +371,9 @@ class State:
     _owns_broker: bool = True
 
     def __post_init__(self) -> None:
-        # A machine that asks a silent broker for signs of life does so for ever: no world would become quiet.
-        configs = [replace(each, probe_interval=0) for each in self.scenario.services]
         self.nodes = [
             Node(Machine(config, random=_half, token=f"t{index}", wall_offset=0.0), _batch(self.scenario))
-            for index, config in enumerate(configs)
+            for index, config in enumerate(self.scenario.services)
         ]
         self._nodes_owned = self._machines_owned = (1 << len(self.nodes)) - 1
 

@@ -168,11 +168,14 @@ STEPS: Final[dict[str, tuple[str, Any]]] = {
     "consumer cancelled": ("faults", Faults.consumer_cancelled),
     "kill": ("faults", Faults.kill),
     "channel closed": ("faults", Faults.channel_closed),
+    "falls silent": ("faults", Faults.falls_silent),
+    "speaks again": ("faults", Faults.speaks_again),
     "alarm": ("faults", Faults.alarm),
     "alarm ends": ("faults", Faults.alarm_ends),
     "restart": ("faults", Faults.restart),
     "time passes": ("clock", Clock.time_passes),
     "haste": ("clock", Clock.haste),
+    "question due": ("clock", Clock.question_due),
 }
 
 

@@ -766,4 +766,21 @@ MUTANTS = (
         "result and call that the broker does not take",
         "call",
     ),
+    # silence
+    Mutant(
+        "a link on which the broker is silent is never given up",
+        "machine/connection",
+        'return self.give_up(f"the broker has not answered for {silence.waited(now):.0f} s", now, effects)',
+        "return None",
+        "silent link",
+        "I5",
+    ),
+    Mutant(
+        "an answer is not noticed",
+        "machine/machine",
+        "            silence.heard = now\n",
+        "            pass\n",
+        "silent link",
+        "life",
+    ),
 )
