@@ -30,7 +30,7 @@ def say(line):
 SERVICE = """
 class Busy(Service):
     RECONNECT_POLICY = ReconnectPolicy(base=0.05, cap=0.2)
-    STOP_TIMEOUT = 3
+    STOP_TIMEOUT = 8  # the last handlers may take long on a busy machine
     PREFETCH_COUNT = 200
     HEARTBEAT = int(os.environ["EDA_TEST_HEARTBEAT"])
 """

@@ -74,7 +74,7 @@ def constant(node: ast.stmt) -> Iterator[tuple[str, str]]:
 
 
 def named(node: ast.expr, name: str) -> bool:
-    """Whether an expression is the table: a name, an attribute of that name, or one of these with a default."""
+    """Whether an expression is the table: a name, an attribute, or one of them with "or" behind it."""
     if isinstance(node, ast.BoolOp):
         return named(node.values[0], name)
     found = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
