@@ -41,7 +41,7 @@ WITH_HYPOTHESIS = ("eda_core.testing.strategies", "eda_core.testing.simulation")
 MAY_IMPORT = {
     "eda_core.testing.simulation.loop": {"asyncio"},
     "eda_core.testing.simulation.drivers": {"asyncio"},
-    "eda_core.testing.simulation.outside": {"socket", "subprocess", "time"},  # to replace what reaches out
+    "eda_core.testing.simulation.outside": {"socket", "subprocess", "threading", "time"},  # to replace what reaches out
 }
 
 PROBE = """

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from eda_core.testing.simulation.loop import OutsideError
 from eda_core.testing.simulation.world import World
@@ -31,7 +32,7 @@ def inside(world: World, virtual_clock: bool) -> Iterator[None]:
     """In the block, let what reaches out raise :class:`OutsideError`, and make the clock virtual if that is asked."""
     with ExitStack() as stack:
         for owner, name, what in _REFUSED:
-            stack.enter_context(_replaced(owner, name, _refusing(what)))
+            stack.enter_context(_replaced(owner, name, _refusing(what, getattr(owner, name))))
         if virtual_clock:
             stack.enter_context(_replaced(time, "time", lambda: EPOCH + world.schedule.now))
             stack.enter_context(_replaced(time, "monotonic", lambda: world.schedule.now))
@@ -39,9 +40,14 @@ def inside(world: World, virtual_clock: bool) -> Iterator[None]:
         yield
 
 
-def _refusing(what: str) -> Callable[..., NoReturn]:
-    def refuse(*_arguments: Any, **_named: Any) -> NoReturn:
-        raise OutsideError(what)
+def _refusing(what: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what refuses in this thread, and does in others what it always does."""
+    thread = threading.get_ident()
+
+    def refuse(*arguments: Any, **named: Any) -> Any:
+        if threading.get_ident() == thread:
+            raise OutsideError(what)
+        return original(*arguments, **named)
 
     return refuse
 

@@ -133,6 +133,15 @@ class Simulation:
     # The run itself
 
     def __enter__(self) -> Simulation:
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        """Make what outlives the workers, and start them."""
         self._context.enter_context(sessions_by(self._session))
         for deployed in self._deployed:
             self._given[id(deployed)] = {name: make() for name, make in deployed.given.items()}
@@ -143,7 +152,6 @@ class Simulation:
                 worker.start()
         self._start()
         self._context.enter_context(inside(self._world, self._virtual_clock))
-        return self
 
     def _session(self, config: Config, records: deque[Record]) -> SimulatedSession:
         return SimulatedSession(config, records, self._world, f"{config.service} endpoint", next(self._numbers))

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import pytest
@@ -323,6 +324,38 @@ def test_a_handler_that_reaches_out_gets_a_plain_error(what: str) -> None:
         assert OutsideError.__name__ in sim.story
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
+
+
+def test_other_threads_may_reach_out_meanwhile() -> None:
+    def connects() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as sock:
+            sock.connect(server.getsockname())
+            return int(sock.getpeername()[1])
+
+    with Simulation([BILLING]), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(connects).result() > 0
+        with pytest.raises(OutsideError, match="a socket is bound"), socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+
+
+class Unready(Service):
+    """Fails in its constructor, after its store was made."""
+
+    def __init__(self, urls: list[str], store: sqlite3.Connection) -> None:
+        raise ValueError("not today")
+
+
+def test_a_service_that_cannot_start_fails_the_run_and_leaves_nothing_open() -> None:
+    made: list[sqlite3.Connection] = []
+
+    def make() -> sqlite3.Connection:
+        made.append(sqlite3.connect(":memory:"))
+        return made[-1]
+
+    with pytest.raises(ValueError, match="not today"), Simulation([Deployed(Unready, store=make)]):
+        pytest.fail("it has begun")
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        made[0].execute("SELECT 1")
 
 
 def test_the_same_plan_tells_the_same_story() -> None:
