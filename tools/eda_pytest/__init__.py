@@ -8,6 +8,8 @@
     Publishes, and expects events, commands, results, logs and dead letters.
 ``eda_service``
     Runs services under test, and fails the test if one dies.
+``eda_replay``
+    Gives a service what a recording holds, and compares what it publishes.
 
 It is a package of its own so that pytest starts as fast as before: nothing of the toolkit is loaded before a test asks
 for a fixture.
@@ -16,7 +18,7 @@ for a fixture.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pytest
@@ -65,6 +67,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="URL",
         help="what eda_broker is: this broker, which runs already; {worker} in it becomes the name of the worker of "
         "pytest-xdist, so that each has a vhost of its own",
+    )
+    group.addoption(
+        "--eda-update", action="store_true", help="eda_replay writes what services publish now, and compares nothing"
     )
 
 
@@ -189,3 +194,21 @@ def eda_service(request: pytest.FixtureRequest, eda_broker: Broker) -> Iterator[
     request.node.stash[_RUNNER] = runner
     yield runner
     runner.stop()
+
+
+@pytest.fixture
+def eda_replay(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Gives a service what a recording or a journal holds, and compares what it publishes with the expectation.
+
+    ``eda_replay("calls.cbor", Billing)``: the path begins at the test's own directory, and ``Billing(url)`` makes the
+    service. ``--eda-update`` writes the expectation, beside the recording: see ``eda_core.testing.live.replay``.
+    """
+    from eda_core.testing.live import replay
+
+    def run(path: str, make: Callable[[str], Any], *, expectation: str | None = None) -> None:
+        __tracebackhide__ = True
+        here = request.path.parent
+        expected = None if expectation is None else here / expectation
+        replay(here / path, make, update=request.config.getoption("--eda-update"), expectation=expected)
+
+    return run

@@ -11,6 +11,7 @@ from eda_core.testing.live.client import ChannelClosed, Client, ClientChannel, R
 from eda_core.testing.live.embedded import EmbeddedBroker, EmbeddedBrokerThread
 from eda_core.testing.live.proxy import Proxy
 from eda_core.testing.live.rabbitmq import RabbitNode, RabbitNodeError
+from eda_core.testing.live.replaying import Differs, read_messages, replay
 from eda_core.testing.live.services import AnyService, ServiceRunner
 from eda_core.testing.live.vhosts import RabbitVhost, VhostPool, prepare_dead_letters
 
@@ -23,6 +24,7 @@ __all__ = [
     "Client",
     "ClientChannel",
     "DeadLetter",
+    "Differs",
     "EmbeddedBroker",
     "EmbeddedBrokerThread",
     "Invalid",
@@ -36,4 +38,6 @@ __all__ = [
     "ServiceRunner",
     "VhostPool",
     "prepare_dead_letters",
+    "read_messages",
+    "replay",
 ]

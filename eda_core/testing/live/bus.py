@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast
 
-from pamqp.commands import Channel, Exchange
+from pamqp.commands import Basic, Channel, Exchange
 
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
 from eda_core.messages.envelope import seal
@@ -50,6 +50,8 @@ class AsyncBus:
         self._news = asyncio.Event()
         self._died: BaseException | None = None
         self._dead_letters = True
+        self._queue = ""
+        self._marks: dict[str, asyncio.Event] = {}
         self._name = f"test-{self._token}"
 
     # What tests do
@@ -185,11 +187,24 @@ class AsyncBus:
         return await self._here(self._await(expected, self._within if within is None else within))
 
     async def _copied(self) -> list[Arrival]:
+        """Everything that the broker has routed so far: a mark in the same queue comes behind it."""
+        assert self._publisher is not None
+        mark = f"{self._token}-mark-{next(self._numbers)}"
+        come = self._marks[mark] = asyncio.Event()
+        await self._publisher.publish("", self._queue, Basic.Properties(message_id=mark), b"")
+        async with asyncio.timeout(_OPENING):
+            await come.wait()
+        del self._marks[mark]
         return list(self._arrivals)
 
     async def _publish(self, message: AnyMessage) -> None:
         exchange, key, properties, body = seal(message, CBOR, DEFAULT_LIMITS)
         properties.message_id = f"{self._token}-{next(self._numbers)}"
+        assert self._publisher is not None
+        await self._publisher.publish(exchange, key, properties, body)
+
+    async def _publish_raw(self, exchange: str, key: str, properties: Basic.Properties, body: bytes) -> None:
+        properties.message_id = f"{self._token}-{properties.message_id}"
         assert self._publisher is not None
         await self._publisher.publish(exchange, key, properties, body)
 
@@ -221,8 +236,8 @@ class AsyncBus:
                 bindings.append((self._exchange, "#"))
             else:
                 self._dead_letters = False
-            queue = await channel.temporary_queue(*bindings)
-            await channel.watch(queue, self._received)
+            self._queue = await channel.temporary_queue(*bindings)
+            await channel.watch(self._queue, self._received)
             self._publisher = await self._client.channel()
 
     async def _exists(self, exchange: str) -> bool:
@@ -242,6 +257,10 @@ class AsyncBus:
                     await self._client.close()
 
     def _received(self, got: Received) -> None:
+        mark = self._marks.get(str(got.properties.message_id))
+        if mark is not None:
+            mark.set()
+            return
         sent = str(got.properties.message_id).startswith(f"{self._token}-")
         dead = got.exchange == self._exchange
         self._arrivals.append(arrival(got.exchange, got.routing_key, got.properties, got.body, dead=dead, sent=sent))
@@ -427,8 +446,16 @@ class Bus:
         """
         return self._run(self.aio.expect_dead_letter(name, where=where, conversation_id=conversation_id, within=within))
 
+    def publish_raw(self, exchange: str, key: str, properties: Basic.Properties, body: bytes) -> None:
+        """Publish a message as it is, but for the beginning of its ``message_id``, and wait for the confirm.
+
+        Raises:
+            ConnectionError: the broker does not take it.
+        """
+        self._run(self.aio._publish_raw(exchange, key, properties, body))
+
     def arrivals(self) -> list[Arrival]:
-        """Everything that has arrived so far, in the order of the broker; also what the test itself has sent."""
+        """Everything that was published so far, in the order of the broker; also what the test itself has sent."""
         return self._run(self.aio.arrivals())
 
     def service_died(self, error: BaseException) -> None:

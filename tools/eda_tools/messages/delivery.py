@@ -17,22 +17,7 @@ from eda_core.messages.envelope import InvalidEnvelope, open_envelope
 from eda_core.messages.routing import EXCHANGES
 from eda_core.messages.values import AnyMessage, Command, Result
 from eda_core.testing.deaths import published
-
-#: The properties by AMQP's names, and pamqp's names for them. The headers are not among them.
-PROPERTIES: Final = {
-    "content_type": "content_type",
-    "content_encoding": "content_encoding",
-    "delivery_mode": "delivery_mode",
-    "priority": "priority",
-    "correlation_id": "correlation_id",
-    "reply_to": "reply_to",
-    "expiration": "expiration",
-    "message_id": "message_id",
-    "timestamp": "timestamp",
-    "type": "message_type",
-    "user_id": "user_id",
-    "app_id": "app_id",
-}
+from eda_core.testing.recordings import PROPERTIES as PROPERTIES
 
 #: How many characters of a conversation id lines show. Those of a UUID are enough to tell it from others.
 BEGINNING: Final = 8

@@ -19,24 +19,17 @@ not decide what is recorded.
 from __future__ import annotations
 
 import datetime
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self
+from typing import BinaryIO, Self
 
 import cbor2
-from pamqp.commands import Basic
 
-from eda_core.amqp.reading import MAX_DEPTH
 from eda_core.messages import Unreadable
+from eda_core.testing.recordings import RecordingError, read_items
 from eda_tools.cli.status import ToolError, naming_file
-from eda_tools.messages.delivery import PROPERTIES, Delivery, fields, properties_of
-
-#: Levels of an item: those of its headers, one around them, and those with which CBOR writes decimals and times.
-_DEPTH: Final = MAX_DEPTH + 5
-#: The properties that are not text.
-_TYPES: Final = {"delivery_mode": int, "priority": int, "timestamp": datetime.datetime}
+from eda_tools.messages.delivery import Delivery, fields, properties_of
 
 
 class Recorder:
@@ -92,41 +85,9 @@ def read_recording(path: str) -> Iterator[Delivery]:
     """
     with naming_file(path):
         content = Path(path).read_bytes()
-    stream, number = io.BytesIO(content), 0
-    while stream.tell() < len(content):
-        start, number = stream.tell(), number + 1
-        try:
-            delivery = _delivery(cbor2.CBORDecoder(stream, max_depth=_DEPTH).decode())
-        except cbor2.CBORDecodeEOF:
-            raise ToolError(f"{path}: cut off in message {number}, which begins at byte {start}") from None
-        except Exception as error:  # the file may hold anything
-            reason = f"{type(error).__name__}: {error}"
-            raise ToolError(f"{path}: message {number}, at byte {start}, is not one of a recording: {reason}") from None
-        yield delivery
-
-
-def _delivery(item: Any) -> Delivery:
-    if not isinstance(item, dict):
-        raise TypeError(f"a {type(item).__name__} instead of a map")
-    headers, body = item["headers"], item["body"]
-    if not isinstance(headers, dict) or not isinstance(body, bytes) or not isinstance(item["properties"], dict):
-        raise TypeError("headers and properties must be maps, body a byte string")
-    properties = Basic.Properties()
-    for name, value in item["properties"].items():
-        if name not in PROPERTIES:
-            continue
-        wanted = _TYPES.get(name, str)
-        if value is not None and type(value) is not wanted:  # on the wire it can have no other type
-            raise TypeError(f"the property {name} is {type(value).__name__}, not {wanted.__name__}")
-        setattr(properties, PROPERTIES[name], value)
-    properties.headers = headers
-    if "unreadable" in item:
-        properties = Unreadable.of(properties, str(item["unreadable"]))
-    return Delivery(
-        str(item["exchange"]),
-        str(item["routing_key"]),
-        properties,
-        body,
-        bool(item.get("redelivered", False)),
-        datetime.datetime.fromtimestamp(item["received"], datetime.UTC),
-    )
+    try:
+        for each in read_items(content):
+            received = each.received or datetime.datetime.fromtimestamp(0, datetime.UTC)
+            yield Delivery(each.exchange, each.routing_key, each.properties, each.body, each.redelivered, received)
+    except RecordingError as error:
+        raise ToolError(f"{path}: {error}") from None
