@@ -227,6 +227,47 @@ def test_a_stop_in_an_alarm(adapter: str, cleared: bool) -> None:
     play(script, adapter)
 
 
+ALARM = "the broker blocks publishing: low on memory"
+ALARM_OVER = "the broker takes publishes again"
+
+
+@pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name != "eda_pika"])  # its handler holds up the stop
+@pytest.mark.parametrize("cleared", [True, False])
+def test_an_alarm_that_begins_in_a_stop(adapter: str, cleared: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The stop waits for its end. If that does not come in time, the log says what was not published."""
+
+    def told(text: str) -> Await:
+        return until(lambda: any(text in record.getMessage() for record in caplog.records))
+
+    def script(under_test: Embedded) -> Steps:
+        worker = Worker("relay", events=["Happened"], handlers={"Happened": relay_later})
+        yield Declare("tap", "events", "Relayed")
+        yield Declare("outside", "events", "Told")
+        yield Start(worker)
+        yield event("Happened", 1)
+        yield Seen(worker, "Happened")
+        yield Stop(worker, timeout=60 if cleared else 1)
+        yield Alarm(True)
+        yield Begin(worker, "publish_event", "Told", 2, "c")
+        yield told(ALARM)
+        yield Open(worker, "gate")
+        if cleared:
+            yield Alarm(False)
+            yield told(ALARM_OVER)
+        equal((yield Ended(worker)), None, "the error it ends with")
+        if cleared:
+            equal((yield Take("tap")).payload, 1, "what the handler has published")
+            equal((yield Take("outside")).payload, 2, "what was published outside handlers")
+            equal((yield Count("relay.events")), 0, "messages that are left")
+        else:
+            yield told("1 publish(es) were never confirmed by the broker")
+            yield Alarm(False)
+            equal((yield Take("relay.events")).redelivered, True, "that the message was delivered before")
+
+    caplog.set_level(logging.INFO)
+    play(script, adapter)
+
+
 def talk(*_arguments: Any) -> Generator[Step, None, Any]:
     yield Hold("gate")
     for number in range(100):
