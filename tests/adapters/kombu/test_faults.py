@@ -368,16 +368,26 @@ def test_the_late_ack_of_a_publish_that_timed_out_confirms_nothing(embedded: Emb
         assert cbor2.loads(seen.all(queue)[-1]) == 3
 
 
-def test_a_publish_waits_for_the_end_of_an_alarm(embedded: EmbeddedBrokerThread) -> None:
-    with witness(embedded.url) as seen, Patient(embedded.url, "source") as endpoint:
+def test_a_publish_waits_for_the_end_of_an_alarm(
+    embedded: EmbeddedBrokerThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level("INFO", "eda_kombu"),
+        witness(embedded.url) as seen,
+        Patient(embedded.url, "source") as endpoint,
+    ):
         queue = seen.queue("events", name="kept")
+        endpoint.publish_event("Happened", 0, "c")
         with alarmed(embedded):
             publish = Background(endpoint.publish_event, "Happened", 1, "c")
-            until(lambda: endpoint._process().session is not None, "the publish begins")
+            until(lambda: "the broker blocks publishing" in caplog.text, "the alarm is told")
             endpoint_logs = Background(endpoint.log, 6, "waits its turn")
+            assert not publish.done()
+            assert "takes publishes again" not in caplog.text
         publish.get()
         endpoint_logs.get()
-        assert seen.waiting(queue) == 1
+        assert seen.waiting(queue) == 2
+        assert "the broker takes publishes again" in caplog.text
 
 
 def test_an_interrupted_publish_leaves_a_sound_endpoint(embedded: EmbeddedBrokerThread) -> None:
