@@ -482,7 +482,7 @@ def options_page() -> str:
     text = f"{OPTIONS_HEAD}{'=' * len(title)}\n{title}\n{'=' * len(title)}\n\n{OPTIONS_TEXT}"
     for name in TOOLS:
         text += f"\n.. sphinx_argparse_cli::\n   :module: tool_parsers\n   :func: {name}\n   :prog: eda {name}\n"
-        text += f"   :title: eda {name}\n   :group_title_prefix: {name}\n   :epilog: ``--help`` has examples.\n"
+        text += f"   :title: eda {name}\n   :group_title_prefix: {name}\n   :epilog: Its help has examples.\n"
     return text
 
 
