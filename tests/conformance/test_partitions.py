@@ -63,6 +63,10 @@ async def test_a_service_leaves_a_node_that_is_cut_off_from_most_others(
     await cast.start()
     try:
         await within(cast.seen("ready", 1), "the service is ready", BROKER_TIMEOUT)
+        # The channel knows the queue then. The first publish to a queue would wait for its leader.
+        await within(cast.subject.call("publish_event", ("Told", 0, "c-0"), {}), "the first publish")
+        while not await asyncio.to_thread(told, others[0]):
+            await asyncio.sleep(0.2)
         await asyncio.to_thread(rabbit_cluster.isolate, apart)
         await asyncio.to_thread(
             wait_until, lambda: all(rabbit_cluster.members(node) == 2 for node in others), "the others are two"
