@@ -224,7 +224,7 @@ class Network:
         link = node.link(epoch)
         kind, *content = link.take(channel, downwards=True)
         if kind == "alive":
-            self._machines.tell(index, "alive", link.epoch, channel=_NAMES[channel])
+            self._machines.tell(index, "alive", link.epoch, channel=_NAMES[channel], answered=True)
         else:
             _TELL[kind](self, index, node, link, *content)
 

@@ -778,8 +778,8 @@ MUTANTS = (
     Mutant(
         "an answer is not noticed",
         "machine/machine",
-        "            silence.heard = now\n",
-        "            pass\n",
+        "        silence.heard = now\n        if answered",
+        "        if answered",
         "silent link",
         "life",
     ),
