@@ -515,7 +515,7 @@ class Judge:
 
         A link on which the broker answers is not given up for its silence.
         """
-        if "has not answered" in effect.reason and not link.silent:
+        if "has not answered for" in effect.reason and not link.silent:
             raise Violation("life", f"{effect!r}, and the broker has answered all that it was asked")
         if node.machine.state is not life.CLOSING or self._stop_is_due(node):
             return
