@@ -99,7 +99,7 @@ def checked(file: Path) -> dict[str, str]:
         ("adapters/eda_aio/__init__.py", "aio"),
         ("adapters/eda_pika/__init__.py", "pika"),
         ("adapters/eda_kombu/__init__.py", "kombu"),
-        ("eda_core/testing/strategies.py", "testing"),
+        ("eda_core/testing/strategies/__init__.py", "testing"),
     ],
 )
 def test_what_is_checked_at_import_is_what_the_extra_asks_for(file: str, extra: str) -> None:

@@ -69,7 +69,7 @@ def check_service(service: Handlers, config: Config, *, awaits: bool) -> Finding
     for name, expected in called.items():
         _check_method(findings, getattr(service, name), name, *expected, awaits=awaits)
     for name, parameters in _DISPATCHERS.items():
-        if _overrides(service, name):
+        if overrides(service, name):
             by_name = name.startswith("handle_") and parameters[-1] == "meta"
             _check_method(findings, getattr(service, name), name, f"{name}()", parameters, by_name, awaits=awaits)
     if awaits:
@@ -99,13 +99,13 @@ def _is_setting(name: str) -> bool:
 def _subscriptions(service: Handlers, config: Config) -> list[tuple[str, str, str]]:
     """Return the binding keys whose handlers this module can know: the argument, the key, and the kind of each."""
     found = []
-    if not _overrides(service, "handle", "handle_event"):
+    if not overrides(service, "handle", "handle_event"):
         found += [("event_routing_keys", key, "an event") for key in config.events]
-    if not _overrides(service, "handle", "handle_command", "handle_result"):
+    if not overrides(service, "handle", "handle_command", "handle_result"):
         for key in config.commands:
             is_ours = key.rpartition(".")[0] == config.service
             found.append(("command_routing_keys", key, "a command" if is_ours else "a result"))
-    if not _overrides(service, "handle", "handle_config"):
+    if not overrides(service, "handle", "handle_config"):
         found += [("config_routing_keys", key, "a configuration") for key in config.configurations]
     return found
 
@@ -119,7 +119,7 @@ def _called(
     """
     exact = {f"on_{_last(key)}": kind for _, key, kind in subscriptions if not _is_pattern(key)}
     wide = {kind for _, key, kind in subscriptions if _is_pattern(key)}
-    for name in {*exact, *_handlers(service)}:
+    for name in {*exact, *handler_names(service)}:
         kind = exact.get(name) or (wide.copy().pop() if len(wide) == 1 else None)
         if kind is not None and handler_of(service, name[3:]) is not None:
             yield name, (f"the handler of {kind}", PARAMETERS[kind], False)
@@ -180,7 +180,8 @@ def _check_method(
         findings.faults.append(f"{name}({names}) cannot be called: {what} is called as {name}({expected})")
 
 
-def _overrides(service: Handlers, *names: str) -> bool:
+def overrides(service: Handlers, *names: str) -> bool:
+    """Return whether a service defines one of these methods of the base class itself."""
     return any(
         name in vars(service) or getattr(type(service), name, None) is not getattr(Handlers, name) for name in names
     )
@@ -188,13 +189,13 @@ def _overrides(service: Handlers, *names: str) -> bool:
 
 def _never_called(service: Handlers, config: Config) -> list[str]:
     """Return the names of the messages that the service has handlers for, and does not subscribe to."""
-    if _overrides(service, "handle", "handle_event", "handle_command", "handle_result", "handle_config"):
+    if overrides(service, "handle", "handle_event", "handle_command", "handle_result", "handle_config"):
         return []
     keys = (*config.events, *config.commands, *config.configurations)
-    return [name[3:] for name in _handlers(service) if not any(_may_call(key, name) for key in keys)]
+    return [name[3:] for name in handler_names(service) if not any(_may_call(key, name) for key in keys)]
 
 
-def _handlers(service: Handlers) -> list[str]:
+def handler_names(service: Handlers) -> list[str]:
     """Return the names of the methods that are handlers by their names: names of messages begin with a capital."""
     return [
         name

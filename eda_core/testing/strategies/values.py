@@ -1,17 +1,9 @@
-"""Hypothesis strategies for what travels on the bus, to test services, adapters and the core itself.
+"""Strategies for names, payloads and messages of any kind, and for what peers may send.
 
-Every function returns a strategy. A service can publish what :func:`messages`, :func:`events`, :func:`commands`,
-:func:`results` and :func:`configurations` draw, and reads it from the wire as it was. What :func:`properties` and
-:func:`field_tables` draw is whatever a peer may send, valid or not. The module needs the extra ``testing``. Each
-strategy is made once, because making one takes longer than drawing from it.
+Each strategy is made once, because making one takes longer than drawing from it.
 """
-# ruff: noqa: E402 - the check comes before the imports that would fail
 
 from __future__ import annotations
-
-from eda_core.drivers.library import require
-
-require("eda_core.testing.strategies", "testing", {"hypothesis": ""})
 
 import datetime
 import decimal
@@ -58,7 +50,7 @@ def words() -> Strategy[str]:
 @cache
 def names() -> Strategy[str]:
     """A name of a message: one to four words, and at most 255 bytes in UTF-8."""
-    return st.lists(words(), min_size=1, max_size=4).map(".".join).filter(_fits)
+    return st.lists(words(), min_size=1, max_size=4).map(".".join).filter(fits)
 
 
 @cache
@@ -97,7 +89,8 @@ def topic_patterns() -> Strategy[str]:
     return st.lists(st.sampled_from(["a", "b", "", "*", "*", "#", "#"]), max_size=7).map(".".join)
 
 
-def _fits(text: str) -> bool:
+def fits(text: str) -> bool:
+    """Return whether AMQP 0-9-1 can carry a text as a short string."""
     return len(text.encode()) <= MAX_NAME_BYTES
 
 
@@ -161,7 +154,6 @@ def payloads(content_type: str = CBOR) -> Strategy[Any]:
 @cache
 def metas() -> Strategy[dict[str, Any]]:
     """``meta`` as a publish takes it: headers of the publisher's own, and properties."""
-    own = st.dictionaries(_header_names().filter(_is_own), _header_values(), max_size=4)
     placed = st.fixed_dictionaries(
         {},
         optional={
@@ -173,7 +165,7 @@ def metas() -> Strategy[dict[str, Any]]:
             "content_encoding": st.sampled_from(["utf-8", "binary"]),
         },
     )
-    return st.builds(lambda headers, properties: {**headers, **properties}, own, placed)
+    return st.builds(lambda headers, properties: {**headers, **properties}, own_headers(), placed)
 
 
 @cache
@@ -221,6 +213,12 @@ def configurations(content_type: str = CBOR) -> Strategy[Configuration]:
 def messages(content_type: str = CBOR) -> Strategy[AnyMessage]:
     """Any message that a service can publish."""
     return st.one_of(events(content_type), commands(content_type), results(content_type), configurations(content_type))
+
+
+@cache
+def own_headers() -> Strategy[dict[str, Any]]:
+    """Headers of the publisher's own."""
+    return st.dictionaries(_header_names().filter(_is_own), _header_values(), max_size=4)
 
 
 @cache
