@@ -51,8 +51,9 @@ async def test_a_service_that_does_everything(tmp_path: Path) -> None:
             "Everything may not do what it should",
             "- a Batch of 2 events never gets full if its handlers return True, because PREFETCH_COUNT is 1; write "
             "PREFETCH_COUNT = 2 in the class",
-            "Everything.on_Collected has put its event into a batch and has not returned True: the event is acknowledged "
-            "before its batch is handled, and is lost if the process dies; end the handler with 'return True'",
+            "Everything.on_Collected has put its event into a batch and has not returned True: the event is "
+            "acknowledged before its batch is handled, and is lost if the process dies; end the handler with "
+            "'return True'",
             "events/Unheard came back: NO_ROUTE",
         ]
 
