@@ -75,12 +75,16 @@ Plan = tuple[Deviation, ...]
 
 def plans(faults: Iterable[Fault]) -> st.SearchStrategy[Plan]:
     """Plans with these faults. The simplest one is empty."""
-    kinds = [fault for fault in Fault if fault in frozenset(faults)]
-    if not kinds:
-        return st.just(())
+    kinds = frozenset(faults)
+    return st.lists(deviations(kinds), max_size=_MOST).map(tuple) if kinds else st.just(())
+
+
+def deviations(faults: Iterable[Fault]) -> st.SearchStrategy[Deviation]:
+    """Deviations of these kinds, of which there is at least one."""
+    chosen = frozenset(faults)
+    kinds = [fault for fault in Fault if fault in chosen]
     after = st.integers(0, _NEAR) | st.integers(0, _FAR)
-    deviation = st.builds(Deviation, st.sampled_from(kinds), after, st.integers(0, 7))
-    return st.lists(deviation, max_size=_MOST).map(tuple)
+    return st.builds(Deviation, st.sampled_from(kinds), after, st.integers(0, 7))
 
 
 class Deviations:
@@ -98,6 +102,12 @@ class Deviations:
         for deviation in reversed(plan):
             self._waiting.setdefault(deviation.fault, []).append(deviation)
         self._left = {fault: waiting[-1].after for fault, waiting in self._waiting.items()}
+
+    def add(self, deviation: Deviation) -> None:
+        """Add a deviation, which comes after those of its kind that wait already."""
+        waiting = self._waiting.setdefault(deviation.fault, [])
+        waiting.insert(0, deviation)
+        self._left.setdefault(deviation.fault, deviation.after)
 
     def at(self, fault: Fault) -> Deviation | None:
         """A fault of this kind could strike here. Returns the deviation if it does."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from functools import partial
 from itertools import count
 from typing import Any, Final, TypeVar
+
+from pamqp.commands import Basic
 
 from eda_core.drivers.blocking import Record
 from eda_core.drivers.processes import sessions_by
@@ -27,7 +30,7 @@ from eda_core.testing.simulation.images import difference, image_of
 from eda_core.testing.simulation.ledger import Ledger, is_of_service, unanswered, unroutable
 from eda_core.testing.simulation.loop import drive, new_loop
 from eda_core.testing.simulation.outside import inside
-from eda_core.testing.simulation.plan import Deviations, Plan
+from eda_core.testing.simulation.plan import Deviation, Deviations, Plan
 from eda_core.testing.simulation.schedule import Schedule
 from eda_core.testing.simulation.sent import TEST, Sent
 from eda_core.testing.simulation.story import Story, shown
@@ -385,6 +388,27 @@ class Simulation:
                 raise CommandTimeout(f"{command}: no result within {timeout:g} s")
             self._step()
 
+    def publish(self, message: AnyMessage) -> None:
+        """Publish a message of any kind, such as those that :func:`eda_core.testing.strategies.services` draws.
+
+        The result of a command comes to the test, see :meth:`send_command`, whatever ``reply_to`` the command has.
+        """
+        if isinstance(message, Command):
+            self.send_command(message.name, message.payload, message.conversation_id, headers=message.meta)
+        else:
+            self._publish(message)
+
+    def publish_raw(self, exchange: str, key: str, properties: Basic.Properties, body: bytes) -> None:
+        """Publish something as it is, also what is no message. See :func:`eda_core.testing.strategies.malformed`."""
+        properties = copy(properties)
+        properties.message_id = properties.message_id or self._fresh("message")
+        self._world.tell(TEST, f"publishes {key} as it is: {len(body)} bytes")
+        self._world.bus.publish(exchange, key, properties, body)
+
+    def add_fault(self, fault: Deviation) -> None:
+        """Let something fail later in this run, beside what its plan says."""
+        self._world.deviations.add(fault)
+
     def _publish(self, message: AnyMessage) -> None:
         exchange, key, properties, body = seal(message, CBOR, DEFAULT_LIMITS)
         properties.message_id = self._fresh("message")
@@ -473,8 +497,12 @@ class Simulation:
         try:
             yield
         except Exception as error:
-            told = self._world.story.told()
-            error.add_note("\n".join([f"The story of this run, in {len(told)} steps:", *told]))
-            if self._world.traceback:
-                error.add_note(f"The last handler that failed by itself:\n{self._world.traceback}")
+            self.explain(error)
             raise
+
+    def explain(self, error: BaseException) -> None:
+        """Add the story to an error."""
+        told = self._world.story.told()
+        error.add_note("\n".join([f"The story of this run, in {len(told)} steps:", *told]))
+        if self._world.traceback:
+            error.add_note(f"The last handler that failed by itself:\n{self._world.traceback}")

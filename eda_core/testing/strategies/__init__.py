@@ -1,7 +1,8 @@
 """Hypothesis strategies for what travels on the bus, to test services, adapters and the core itself.
 
 Every function returns a strategy. :func:`services` draws messages for your services, with payloads that fit the
-annotations of their handlers. A service can publish what :func:`messages`, :func:`events`, :func:`commands`,
+annotations of their handlers, and :func:`malformed` what is no message. :class:`ServiceMachine` tests services with
+sequences of these and of faults. A service can publish what :func:`messages`, :func:`events`, :func:`commands`,
 :func:`results` and :func:`configurations` draw, and reads it from the wire as it was. What :func:`properties` and
 :func:`field_tables` draw is whatever a peer may send, valid or not. The module needs the extra ``testing``.
 """
@@ -11,6 +12,8 @@ from eda_core.drivers.library import require
 
 require("eda_core.testing.strategies", "testing", {"hypothesis": ""})
 
+from eda_core.testing.strategies.machine import ServiceMachine
+from eda_core.testing.strategies.malformed import Raw, malformed
 from eda_core.testing.strategies.subscribed import services
 from eda_core.testing.strategies.typed import typed
 from eda_core.testing.strategies.values import (
@@ -37,6 +40,8 @@ from eda_core.testing.strategies.values import (
 )
 
 __all__ = [
+    "Raw",
+    "ServiceMachine",
     "cbor_payloads",
     "command_names",
     "commands",
@@ -46,6 +51,7 @@ __all__ = [
     "events",
     "field_tables",
     "json_payloads",
+    "malformed",
     "messages",
     "metas",
     "names",

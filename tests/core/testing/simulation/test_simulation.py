@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import pytest
+from pamqp.commands import Basic
 
 import eda_pika
 from eda_aio import Service
-from eda_core import CommandError, CommandTimeout, LocalError
+from eda_core import Command, CommandError, CommandTimeout, Event, LocalError
 from eda_core.testing.simulation import (
     NONE,
     Deployed,
@@ -61,6 +62,38 @@ def test_a_call_that_nobody_answers_times_out() -> None:
             sim.call("nobody.Charge", {}, timeout=3.0)
         with pytest.raises(SimulationFailed, match=r"nobody\.Charge of test is lost: no service receives it"):
             sim.finish()
+
+
+def test_a_message_of_any_kind_is_published() -> None:
+    with Simulation([BILLING, Shop]) as sim:
+        sim.publish(Event("CartSent", {"amount": 5}, "c1", {"tenant": "t"}))
+        sim.publish(Command("billing.Charge", {"amount": 6}, "c2", "elsewhere.Charged", "k1", {"tenant": "t"}))
+        sim.finish()
+        sim.expect_event("CartCharged", {"charged": 5})
+        sim.expect_result("test.ChargeReturn", {"charged": 6})
+        headers = [each.properties.headers or {} for each in sim.sent if each.sender == "test"]
+        assert [each.get("tenant") for each in headers] == ["t", "t"]
+
+
+def test_what_is_no_message_is_published_as_it_is() -> None:
+    given = Basic.Properties(content_type="text/plain", headers={"conversation_id": "c1"})
+    with Simulation([Shop]) as sim:
+        sim.publish_raw("events", "CartSent", given, b"\xff")
+        sim.run()
+        (dead,) = sim.expect_dead_letter("CartSent", lambda letter: letter.message is None)
+        assert (dead.body, given.message_id) == (b"\xff", None)
+        sim.finish()
+
+
+def test_a_fault_is_added_to_a_run() -> None:
+    with Simulation([Deployed(Billing, store=dict)]) as sim:
+        for _ in range(2):
+            sim.add_fault(Deviation(Fault.DUPLICATE, 1, 0))
+        for number in range(5):
+            sim.publish_event("OrderPlaced", {"id": number})
+        sim.finish()
+        comes = [each.payload["id"] for each in sim.sent if each.copy]
+        assert comes == [1, 3], "each lets one pass first"
 
 
 def test_what_was_sent_can_be_expected_and_a_failure_shows_what_there_is() -> None:
