@@ -79,11 +79,15 @@ def plans(faults: Iterable[Fault]) -> st.SearchStrategy[Plan]:
     return st.lists(deviations(kinds), max_size=_MOST).map(tuple) if kinds else st.just(())
 
 
-def deviations(faults: Iterable[Fault]) -> st.SearchStrategy[Deviation]:
-    """Deviations of these kinds, of which there is at least one."""
+def deviations(faults: Iterable[Fault], places: Iterable[int] = (_NEAR, _FAR)) -> st.SearchStrategy[Deviation]:
+    """Deviations of these kinds, of which there is at least one.
+
+    Args:
+        places: how many places they let pass at most; each of these numbers is taken as often.
+    """
     chosen = frozenset(faults)
     kinds = [fault for fault in Fault if fault in chosen]
-    after = st.integers(0, _NEAR) | st.integers(0, _FAR)
+    after = st.one_of(*(st.integers(0, most) for most in places))
     return st.builds(Deviation, st.sampled_from(kinds), after, st.integers(0, 7))
 
 

@@ -28,6 +28,9 @@ Strategy = st.SearchStrategy
 #: All phases except the one in which hypothesis varies a failure to explain it: that takes long, and there is a story.
 _PHASES: Final = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 
+#: How many places a fault lets pass: it comes among few messages.
+_SOON: Final = (3, 20)
+
 
 class ServiceMachine(RuleBasedStateMachine):
     """A state machine that tests services. Subclass it, and give the subclass's ``TestCase`` to pytest.
@@ -121,7 +124,7 @@ class ServiceMachine(RuleBasedStateMachine):
         self.sim.run(self.quiet_within)
 
     @precondition(lambda self: bool(frozenset(self.faults)))
-    @rule(fault=st.runner().flatmap(lambda machine: deviations(machine.faults)))
+    @rule(fault=st.runner().flatmap(lambda machine: deviations(machine.faults, _SOON)))
     def let_fail(self, fault: Deviation) -> None:
         """Let something fail, soon."""
         self.sim.add_fault(fault)

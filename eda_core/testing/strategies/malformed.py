@@ -31,11 +31,11 @@ class Raw(NamedTuple):
     """What is published as it is: ``sim.publish_raw(*raw)`` in a simulation, ``eda_bus.publish_raw(*raw)`` on a broker.
 
     Attributes:
-        exchange, key, properties, body: as AMQP has them.
+        exchange, routing_key, properties, body: as AMQP has them.
     """
 
     exchange: str
-    key: str
+    routing_key: str
     properties: Basic.Properties
     body: bytes
 
@@ -77,7 +77,7 @@ def malformed(
 
 def _is_malformed(raw: Raw) -> bool:
     try:
-        open_envelope(raw.exchange, raw.key, raw.properties, raw.body, DEFAULT_LIMITS)
+        open_envelope(raw.exchange, raw.routing_key, raw.properties, raw.body, DEFAULT_LIMITS)
     except InvalidEnvelope:
         return True
     return False

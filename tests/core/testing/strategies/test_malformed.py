@@ -35,7 +35,7 @@ def test_everything_that_is_drawn_comes_to_the_service_and_cannot_be_read() -> N
     def check(raw: Raw) -> None:
         found.append(reason(raw))
         kind = {"events": "event", "configurations": "configuration"}.get(raw.exchange, "command")
-        assert shop.subscribes_to(kind, raw.key)
+        assert shop.subscribes_to(kind, raw.routing_key)
 
     check()
     assert [words for words in REASONS if not any(words in each for each in found)] == []
@@ -73,7 +73,7 @@ def test_a_service_dead_letters_each_and_goes_on() -> None:
             sim.expect_dead_letter("#", lambda letter: letter.message is None, at_least=0)
             sim.finish()
             if raw.exchange != "configurations":
-                sim.expect_dead_letter(raw.key)
+                sim.expect_dead_letter(raw.routing_key)
             assert "handles Closed" in sim.story
 
     check()
