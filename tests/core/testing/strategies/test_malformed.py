@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 
+import eda_aio
 from eda_core.amqp.reading import read_properties
 from eda_core.errors import LocalError
 from eda_core.messages.codec import DEFAULT_LIMITS, JSON
 from eda_core.messages.envelope import InvalidEnvelope, open_envelope
 from eda_core.messages.properties import Unreadable
+from eda_core.testing.live import Bus, EmbeddedBrokerThread, ServiceRunner
 from eda_core.testing.simulation import Simulation
 from eda_core.testing.strategies import Raw, malformed
 from eda_core.testing.wire.frames import encode_properties
@@ -77,6 +81,25 @@ def test_a_service_dead_letters_each_and_goes_on() -> None:
             assert "handles Closed" in sim.story
 
     check()
+
+
+class Listener(eda_aio.Service):
+    def __init__(self, urls: str | list[str]) -> None:
+        super().__init__(urls, ["Closed"], [], "listener")
+
+    async def on_Closed(self, payload: int, conversation_id: str, meta: dict[str, Any]) -> None: ...
+
+
+def test_a_bus_publishes_them_on_a_broker_and_they_are_dead_lettered() -> None:
+    drawn: list[Raw] = []
+    settings(FEW, max_examples=15)(given(malformed(Listener, on_the_wire=True))(lambda raw: drawn.append(raw)))()
+    with EmbeddedBrokerThread() as broker, Bus(broker.url) as bus:
+        run = ServiceRunner()
+        run(Listener(broker.url))
+        for raw in drawn:
+            bus.publish_raw(*raw)
+            assert bus.expect_dead_letter("Closed", within=60).queue == "listener.events"
+        run.stop()
 
 
 def test_an_error_of_services_is_an_error_here() -> None:
