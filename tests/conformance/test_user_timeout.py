@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,9 +31,12 @@ pytestmark = pytest.mark.skipif(
 def own_sockets() -> Iterator[socket.socket]:
     """The connected sockets of this process over TCP on IPv4."""
     for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # it is no socket, is not connected, or is the one of the listing
-            duplicate = socket.socket(fileno=os.dup(int(name)))
-            with duplicate:
+        with suppress(OSError):  # it is not connected, or is the one of the listing
+            number = os.dup(int(name))
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                os.close(number)
+                continue
+            with socket.socket(fileno=number) as duplicate:
                 duplicate.getpeername()
                 if duplicate.family == socket.AF_INET and duplicate.type == socket.SOCK_STREAM:
                     yield duplicate

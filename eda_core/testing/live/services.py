@@ -73,6 +73,7 @@ class _Threaded:
         self._died = died
         self._news = threading.Event()  # it serves, or it has ended
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Future[None] | None = None
         _tell_when_it_serves(service, self._news.set)
         name = f"service {type(service).__name__}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -106,12 +107,16 @@ class _Threaded:
         if not self.over.is_set():
             with contextlib.suppress(RuntimeError):  # it has ended meanwhile, and its loop with it
                 if self._loop is not None:
-                    asyncio.run_coroutine_threadsafe(_stopped(self.service), self._loop)
+                    self._loop.call_soon_threadsafe(self._begin_to_stop)
                 elif not inspect.iscoroutinefunction(self.service.run):
                     self.service.stop()
         if not self.over.wait(_STOPS_WITHIN):
             raise TimeoutError(f"{type(self.service).__name__} does not stop within {_STOPS_WITHIN:g} s")
         self._thread.join()
+
+    def _begin_to_stop(self) -> None:
+        """Begin in the loop: nobody would await a coroutine that was made for a loop that has ended meanwhile."""
+        self._stopping = asyncio.ensure_future(_stopped(self.service))
 
 
 async def _stopped(service: AnyService) -> None:

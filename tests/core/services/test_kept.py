@@ -34,6 +34,11 @@ def again(stored: str, of: AnyMessage = HAPPENED) -> list[tuple[AnyMessage, bool
     return second.again()
 
 
+def in_order(body: bytes) -> bytes:
+    """The same payload, its sets and maps in one order: a set has none."""
+    return cbor2.dumps(cbor2.loads(body), canonical=True)
+
+
 @given(messages())
 def test_a_message_is_published_again_as_it_was(message: AnyMessage) -> None:
     ((found, mandatory),) = again(kept(message))
@@ -42,7 +47,7 @@ def test_a_message_is_published_again_as_it_was(message: AnyMessage) -> None:
     for content_type in ("application/cbor",):
         one, other = (seal(each, content_type, DEFAULT_LIMITS) for each in (message, found))
         assert one[:2] == other[:2]
-        assert one[3] == other[3]
+        assert in_order(one[3]) == in_order(other[3])
         assert one[2].marshal() == other[2].marshal()
 
 
