@@ -14,6 +14,7 @@ from eda_core.testing.conformance import (
     Call,
     Check,
     Count,
+    Cut,
     Declare,
     Hold,
     MakeSubject,
@@ -64,7 +65,7 @@ def run(check: Check, victim: Victim, subjects: MakeSubject) -> None:
     asyncio.run(play())
 
 
-def a_handler_that_is_slower_than_the_broker_waits() -> Script:
+def a_handler_that_is_slower_than_the_broker_waits(victim: Victim) -> Script:
     """The broker takes the message back twice while it runs. It runs once, and its result counts."""
 
     def slow(payload: Any, conversation: str, _meta: Any) -> Any:
@@ -76,6 +77,12 @@ def a_handler_that_is_slower_than_the_broker_waits() -> Script:
     yield Start(service)
     yield event("Happened", 1, message_id="m")
     yield Seen(service, "ready", 3)
+    # On a busy machine the broker would also take it back between the end of the handler and the acknowledgement. So
+    # the last channel is one for which the broker waits.
+    set_timeout(victim, DEFAULT_TIMEOUT, DEFAULT_TICK)
+    links = (yield Notes(service)).count("ready")
+    yield Cut()
+    yield Seen(service, "ready", links + 1)
     yield Count("service.events", until=0)
     yield Open(service, "gate")
     equal((yield Take("tap")).payload, 1, "what it published")
@@ -84,7 +91,8 @@ def a_handler_that_is_slower_than_the_broker_waits() -> Script:
 
 @pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name != "eda_pika"])
 def test_a_handler_that_is_slower_than_the_broker_waits(adapter: str, impatient: Victim) -> None:
-    run(check_of(a_handler_that_is_slower_than_the_broker_waits), impatient, ADAPTERS[adapter])
+    check = Check("slow handler", "", lambda: a_handler_that_is_slower_than_the_broker_waits(impatient))
+    run(check, impatient, ADAPTERS[adapter])
 
 
 def a_handler_that_never_ends() -> Script:
