@@ -308,8 +308,8 @@ MUTANTS = (
     Mutant(
         "an acknowledgement by hand does not find the next delivery",
         "machine/deliveries",
-        "by_id.get(number) or self.of_handler(number) if type(number) is int else None",
-        "by_id.get(number) if type(number) is int else None",
+        "self._known(number) if type(number) is int else None",
+        "self.in_flight.by_id.get(number) if type(number) is int else None",
         "slow handler, acknowledged by hand",
         "I5",
     ),
