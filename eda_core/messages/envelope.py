@@ -34,7 +34,17 @@ from eda_core.messages.routing import (
     check_name,
     size_of,
 )
-from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
+from eda_core.messages.values import (
+    ERROR,
+    SUCCESS,
+    AnyMessage,
+    Command,
+    Configuration,
+    Event,
+    LogRecord,
+    Result,
+    kind_of,
+)
 from eda_core.text import shortened
 
 #: The longest name of a header, bytes (AMQP 0-9-1, section 4.2.5.5). pamqp cuts longer ones.
@@ -112,7 +122,7 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, s
     try:
         body = encode(message.payload, content_type, limits)
     except PayloadError as error:  # a handler may publish several messages
-        named = PayloadError(f"{_KINDS[type(message)]} {shortened(name)}: {error}")
+        named = PayloadError(f"{kind_of(message)} {shortened(name)}: {error}")
         named.hint = error.hint
         raise named from error.__cause__
     if meta or len(conversation_id) > MAX_NAME_BYTES:
@@ -121,12 +131,6 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, s
 
 
 _OUTGOING: Final[dict[type, str]] = {Event: EVENTS, Command: COMMANDS, Result: COMMANDS, Configuration: CONFIGURATIONS}
-_KINDS: Final[dict[type, str]] = {
-    Event: "event",
-    Command: "command",
-    Result: "result",
-    Configuration: "configuration",
-}
 
 
 def _address(message: AnyMessage, properties: Basic.Properties, headers: dict[str, Any]) -> None:

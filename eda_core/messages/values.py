@@ -95,3 +95,8 @@ class LogRecord(Message):
 
 #: A message of any kind.
 AnyMessage = Event | Command | Result | Configuration | LogRecord
+
+
+def kind_of(message: AnyMessage) -> str:
+    """Return the kind of a message in one word: event, command, result, configuration or log."""
+    return "log" if type(message) is LogRecord else type(message).__name__.lower()

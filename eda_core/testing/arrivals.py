@@ -17,7 +17,7 @@ from eda_core.criticality import ERROR
 from eda_core.messages.codec import DEFAULT_LIMITS, DecodeError, decode
 from eda_core.messages.envelope import InvalidEnvelope, open_envelope
 from eda_core.messages.routing import TopicPattern
-from eda_core.messages.values import AnyMessage, LogRecord
+from eda_core.messages.values import AnyMessage, LogRecord, kind_of
 from eda_core.testing.deaths import place_of_death, published
 from eda_core.text import shortened
 
@@ -117,7 +117,7 @@ def arrival(exchange: str, key: str, properties: Basic.Properties, body: bytes, 
         return Arrival("dead letter", letter, sent)
     if message is None:
         return Arrival("invalid", Invalid(key, payload, conversation, reason), sent)
-    return Arrival("log" if isinstance(message, LogRecord) else type(message).__name__.lower(), message, sent)
+    return Arrival(kind_of(message), message, sent)
 
 
 def _payload(properties: Basic.Properties, body: bytes) -> Any:

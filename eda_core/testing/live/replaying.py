@@ -18,7 +18,7 @@ from eda_core.journal import replay as replay_journal
 from eda_core.messages.codec import DEFAULT_LIMITS
 from eda_core.messages.envelope import InvalidEnvelope, open_envelope
 from eda_core.messages.routing import CONFIGURATIONS, EVENTS
-from eda_core.messages.values import AnyMessage, Command, Result
+from eda_core.messages.values import AnyMessage, Command, Result, kind_of
 from eda_core.testing.arrivals import Arrival, DeadLetter
 from eda_core.testing.broker import Broker, Outgoing
 from eda_core.testing.deaths import published
@@ -135,12 +135,12 @@ class Replay:
                 continue  # a broker delivers a message again that its handler has failed on: so it will now
             given.add(identifier or "")
             self._publish(each, message, f"replay-{number}")
-            lines += [f"{self._line(type(message).__name__.lower(), message)}", *self._outputs(message.name), ""]
+            lines += [f"{self._line(kind_of(message), message)}", *self._outputs(message.name), ""]
         return lines[:-1]
 
     def _is_input(self, message: AnyMessage) -> bool:
-        kind = type(message).__name__.lower()
-        return kind != "logrecord" and bool(self._service.subscribes_to(kind, message.name))
+        kind = kind_of(message)
+        return kind != "log" and bool(self._service.subscribes_to(kind, message.name))
 
     def _publish(self, each: Recorded, message: AnyMessage, identifier: str, command: Command | None = None) -> None:
         """Publish a message as it was, without the headers of the broker.

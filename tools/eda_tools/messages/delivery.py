@@ -15,7 +15,7 @@ from pamqp.commands import Basic
 from eda_core.messages.codec import DEFAULT_LIMITS, DecodeError, decode
 from eda_core.messages.envelope import InvalidEnvelope, open_envelope
 from eda_core.messages.routing import EXCHANGES
-from eda_core.messages.values import AnyMessage, Command, Result
+from eda_core.messages.values import AnyMessage, Command, Result, kind_of
 from eda_core.testing.deaths import published
 from eda_core.testing.recordings import PROPERTIES as PROPERTIES
 
@@ -98,7 +98,7 @@ def fields(delivery: Delivery) -> dict[str, Any]:
         found["error"] = str(message)
         found.update(_payload(delivery))
     else:
-        found["kind"] = "log" if type(message).__name__ == "LogRecord" else type(message).__name__.lower()
+        found["kind"] = kind_of(message)
         found["conversation_id"] = message.conversation_id
         if isinstance(message, (Command, Result)):
             found["correlation_id"] = message.correlation_id
