@@ -16,11 +16,10 @@ from typing import Any, Final
 from aiormq.exceptions import AMQPError
 
 from eda_core.messages.headers import CAUSATION_ID
-from eda_core.messages.routing import TopicPattern
 from eda_tools.bus.confirming import Answer, Publisher
 from eda_tools.bus.connect import Session, session
 from eda_tools.bus.pace import Pace
-from eda_tools.cli.arguments import common_options, natural, rate, url_argument
+from eda_tools.cli.arguments import check_filter, common_options, filter_option, natural, rate, url_argument
 from eda_tools.cli.output import Output
 from eda_tools.cli.status import DONE, FAILED, PARTLY, USAGE, ToolError
 from eda_tools.cli.tool import Tool
@@ -57,13 +56,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rate", type=rate, metavar="N", help="at most so many per second")
     parser.add_argument("--count", type=natural, default=0, help="send at most so many (default: 0 = all)")
-    parser.add_argument(
-        "--filter",
-        nargs="*",
-        type=TopicPattern,
-        metavar="NAME",
-        help="only messages of these names; * is one word, # any number (default: all)",
-    )
+    filter_option(parser, "messages")
     where_option(parser)
     parser.add_argument(
         "--conversation",
@@ -82,8 +75,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, output: Output) -> int:
     """Send the messages that are wanted."""
-    if args.filter == []:
-        raise ToolError("--filter comes without a name", USAGE)
+    check_filter(args)
     if args.urls is None and not args.dry_run:
         raise ToolError("give the URL of the broker, set EDA_AMQP_URL, or use --dry-run", USAGE)
     deliveries = list(read_recording(args.file))

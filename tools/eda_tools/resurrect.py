@@ -11,14 +11,13 @@ import re
 import sys
 from typing import Any, Final
 
-from eda_core.messages.routing import TopicPattern
 from eda_core.testing.deaths import died_at, place_of_death, published
 from eda_tools.bus.confirming import Publisher
 from eda_tools.bus.connect import session
 from eda_tools.bus.queues import reading, safe_to_read
-from eda_tools.cli.arguments import common_options, natural, positive, rate, url_argument
+from eda_tools.cli.arguments import check_filter, common_options, filter_option, natural, positive, rate, url_argument
 from eda_tools.cli.output import Output
-from eda_tools.cli.status import DONE, FAILED, PARTLY, USAGE, ToolError
+from eda_tools.cli.status import DONE, FAILED, PARTLY, ToolError
 from eda_tools.cli.tool import Tool
 from eda_tools.dead_letters.backup import Backup
 from eda_tools.dead_letters.replay import Outcomes, Replay
@@ -51,13 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="send so many before waiting for confirms: more are faster, but so many may be sent twice if the tool is "
         "killed (default: %(default)s)",
     )
-    parser.add_argument(
-        "--filter",
-        nargs="*",
-        type=TopicPattern,
-        metavar="NAME",
-        help="only events and commands of these names; * is one word, # any number (default: all)",
-    )
+    filter_option(parser, "events and commands")
     where_option(parser)
     parser.add_argument(
         "--reason", help="only messages that died for this reason: rejected, expired, maxlen or delivery_limit"
@@ -98,8 +91,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, output: Output) -> int:
     """Send the dead letters that are wanted."""
-    if args.filter == []:
-        raise ToolError("--filter comes without a name", USAGE)
+    check_filter(args)
     outcomes = Outcomes(output, dry_run=args.dry_run)
     try:
         await _resurrect(args, output, outcomes)

@@ -11,8 +11,9 @@ from typing import Any, Final, NoReturn
 import shtab
 
 from eda_core.errors import LocalError
+from eda_core.messages.routing import TopicPattern
 from eda_core.urls import check_urls, redact
-from eda_tools.cli.status import DONE, USAGE
+from eda_tools.cli.status import DONE, USAGE, ToolError
 
 
 class Parser(argparse.ArgumentParser):
@@ -247,3 +248,24 @@ def _complete_files(parser: argparse.ArgumentParser) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for subcommand in action.choices.values():
                 _complete_files(subcommand)
+
+
+def filter_option(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--filter``; the patterns, or None, are ``args.filter``, for :func:`check_filter`.
+
+    Args:
+        what: whose names they are.
+    """
+    parser.add_argument(
+        "--filter",
+        nargs="*",
+        type=TopicPattern,
+        metavar="NAME",
+        help=f"only {what} of these names; * is one word, # any number (default: all)",
+    )
+
+
+def check_filter(args: argparse.Namespace) -> None:
+    """Raise ToolError if ``--filter`` comes without a name: it would leave out everything."""
+    if args.filter == []:
+        raise ToolError("--filter comes without a name", USAGE)
