@@ -50,7 +50,6 @@ from eda_core.urls import Address
 #: Seconds for a connection to close in good order once the link is lost.
 _GRACE = 0.5
 _LOOK_UPS = LookUps(socket, threading.Thread, Future, os.getpid)
-_NONE: Mapping[str, int] = {}
 
 
 class _Transports(TransportFactory):
@@ -109,9 +108,7 @@ class Connection(AmqpConnection):
 
     HEARTBEAT_GRACE_MULTIPLIER: int = 2  # aiormq waits for a silent peer three times the heartbeat, others twice
 
-    def __init__(
-        self, url: str, context: SSLContext | None, link: AioLink, socket_options: Mapping[str, int] = _NONE
-    ) -> None:
+    def __init__(self, url: str, context: SSLContext | None, link: AioLink, socket_options: Mapping[str, int]) -> None:
         self._transports = _Transports(socket_options)
         super().__init__(url, context=context, transport_factory=self._transports)
         self.link = link
@@ -162,10 +159,9 @@ class AioLink(Link):
 
     def begin(self, effect: Effect) -> None:
         """Perform the effect after those before it, unless it need not wait for them."""
-        apart = isinstance(effect, Declare) and effect.channel != CONSUMING
-        if isinstance(effect, Publish):
+        if isinstance(effect, Publish):  # no blocked connection and no wait holds up this, and what is begun below
             self._begin(self.publish(effect))
-        elif apart or isinstance(effect, (OpenChannel, Probe)):  # no blocked connection and no wait holds up these
+        elif isinstance(effect, (OpenChannel, Probe)) or (isinstance(effect, Declare) and effect.channel != CONSUMING):
             self._begin(self._attempt(effect))
         else:
             self._effects.put_nowait(effect)

@@ -331,7 +331,7 @@ async def with_a_broker_to_freeze(kind: type[Listener]) -> AsyncIterator[tuple[L
 async def test_a_silent_broker_is_waited_for_twice_the_heartbeat() -> None:
     """aiormq waits three times, which is a minute by default. It adds a second to the heartbeat."""
     link: Any = None
-    connection = Connection("amqp://localhost/?heartbeat=20", None, link)
+    connection = Connection("amqp://localhost/?heartbeat=20", None, link, {})
     assert vars(connection)["_Connection__heartbeat_grace_timeout"] == 42
 
 
