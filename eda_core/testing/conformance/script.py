@@ -16,6 +16,7 @@ from pamqp.commands import Basic
 
 from eda_core.machine.policy import ReconnectPolicy
 from eda_core.messages.codec import CBOR
+from eda_core.testing.broker.dead_letters import QUEUE
 
 #: What a check does: a generator that yields requests and is sent the answer to each.
 Script = Generator["Request", Any, None]
@@ -34,7 +35,7 @@ WRONG_PASSWORD: Final = "wrong password"
 THE_WRONG_PASSWORD: Final = "open-sesame"
 
 #: The queue of the broker that gets everything that is dead-lettered.
-DEAD_LETTERS: Final = "dead-letters"
+DEAD_LETTERS: Final = QUEUE
 
 
 class NotConforming(AssertionError):

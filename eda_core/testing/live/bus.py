@@ -18,6 +18,7 @@ from eda_core.messages.envelope import seal
 from eda_core.messages.routing import EXCHANGES
 from eda_core.messages.values import SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
 from eda_core.testing.arrivals import Arrival, DeadLetter, Expectation, NotArrived, Where, arrival, report
+from eda_core.testing.broker.dead_letters import EXCHANGE, exchanges
 from eda_core.testing.live.client import ChannelClosed, Client, ClientChannel, Received
 
 T = TypeVar("T")
@@ -229,8 +230,8 @@ class AsyncBus:
         async with asyncio.timeout(_OPENING):
             self._client = await Client.connect(url, "test")
             channel = await self._client.channel()
-            for exchange in EXCHANGES:
-                await channel.ask(Exchange.Declare(exchange=exchange, exchange_type="topic", durable=True))
+            for method in exchanges():
+                await channel.ask(method)
             bindings = [(exchange, "#") for exchange in EXCHANGES]
             if await self._exists(self._exchange):
                 bindings.append((self._exchange, "#"))
@@ -292,7 +293,7 @@ class Bus:
         OSError: there is no broker; or it refuses the login.
     """
 
-    def __init__(self, url: str, *, within: float = WITHIN, dead_letter_exchange: str = "am-dlx") -> None:
+    def __init__(self, url: str, *, within: float = WITHIN, dead_letter_exchange: str = EXCHANGE) -> None:
         self._url = url
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="eda bus", daemon=True)

@@ -32,7 +32,7 @@ LOGGER: Final = logging.getLogger(__name__)
 
 # What is left to the operator (docs/architecture.rst, "Dead letters").
 DEAD_LETTER_EXCHANGE: Final = set_up.EXCHANGE
-DEAD_LETTER_QUEUE: Final = "dead-letters"
+DEAD_LETTER_QUEUE: Final = set_up.QUEUE
 DEAD_LETTER_POLICY: Final = set_up.POLICY
 
 _SHUTDOWN_TIMEOUT: Final = 2.0  # seconds for the clients to answer Connection.Close
@@ -55,7 +55,7 @@ def operated_broker(*, dead_letters: bool = True) -> Broker:
     if not dead_letters:
         return broker
     operator = broker.connect()
-    for method in (commands.Channel.Open(), *set_up.declarations(DEAD_LETTER_QUEUE)):
+    for method in (commands.Channel.Open(), *set_up.declarations()):
         broker.receive(operator, 1, method, now=now)
     broker.disconnect(operator, now=now)
     return broker

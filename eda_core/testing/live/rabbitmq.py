@@ -29,9 +29,11 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
+from eda_core.testing.broker.dead_letters import EXCHANGE
+
 SERVER_DIRECTORIES = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/opt/homebrew/sbin", "/usr/local/sbin")
 DLX_PATTERN = r".*\.events|.*\.commands"
-DLX_DEFINITION = '{"dead-letter-exchange":"am-dlx"}'
+DLX_DEFINITION = f'{{"dead-letter-exchange":"{EXCHANGE}"}}'
 AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 CONNECTION_START = b"\x00\x0a\x00\x0a"  # class 10, method 10
 TAIL_LINES = 120
@@ -62,6 +64,15 @@ def version_of(server: Path) -> tuple[int, ...]:
     if found is None:
         raise RabbitNodeError(f"{' '.join(command)} tells no version: {done.stdout}{done.stderr}")
     return tuple(map(int, found.groups()))
+
+
+def _listens(port: int) -> bool:
+    """Whether somebody takes connections at a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:
@@ -286,11 +297,7 @@ class RabbitNode:
             time.sleep(0.05)
 
     def _epmd_listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self._epmd_port), timeout=2).close()
-        except OSError:
-            return False
-        return True
+        return _listens(self._epmd_port)
 
     def answers(self) -> bool:
         """Whether a protocol header is answered by Connection.Start; a paused node is given 5 s."""
@@ -306,13 +313,7 @@ class RabbitNode:
 
     def _manageable(self) -> bool:
         """Whether the management plugin listens, where it is wanted; it starts after the AMQP listener."""
-        if self.management_port is None:
-            return True
-        try:
-            socket.create_connection(("127.0.0.1", self.management_port), timeout=2).close()
-        except OSError:
-            return False
-        return True
+        return self.management_port is None or _listens(self.management_port)
 
     def sync(self) -> None:
         """Have everything that was declared on the disk (0.6 s).

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pamqp.commands import Exchange, Queue
-
+from eda_core.testing.broker.dead_letters import declarations
 from eda_core.testing.live.client import Client
-from eda_core.testing.live.embedded import DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE
 from eda_core.testing.live.rabbitmq import RabbitNode
 
 
@@ -73,7 +71,6 @@ async def prepare_dead_letters(url: str) -> None:
     """
     client = await Client.connect(url, "operator")
     channel = await client.channel()
-    await channel.ask(Exchange.Declare(exchange=DEAD_LETTER_EXCHANGE, exchange_type="topic", durable=True))
-    await channel.ask(Queue.Declare(queue=DEAD_LETTER_QUEUE, durable=True))
-    await channel.ask(Queue.Bind(queue=DEAD_LETTER_QUEUE, exchange=DEAD_LETTER_EXCHANGE, routing_key="#"))
+    for method in declarations():
+        await channel.ask(method)
     await client.close()

@@ -32,8 +32,6 @@ ALARMS: Final = (2.0, 2.0, 5.0, 5.0, 20.0, 20.0, 60.0, 60.0)
 #: How late the broker, or the worker, notices the loss of a connection, seconds.
 LATE: Final = 30.0
 SOON: Final = 1.0
-#: The queue of the dead letters.
-DEAD: Final = "dead-letters"
 #: The broker in a story.
 BROKER: Final = "broker"
 
@@ -85,7 +83,7 @@ class Bus:
 
     def __post_init__(self) -> None:
         self._connect_test()
-        for method in (*exchanges(), *declarations(DEAD)):
+        for method in (*exchanges(), *declarations()):
             self._as_test(method)
 
     # The test's own connection

@@ -21,7 +21,8 @@ from eda_core.messages.envelope import seal
 from eda_core.messages.options import options
 from eda_core.messages.values import ERROR, AnyMessage, Command, Configuration, Event
 from eda_core.testing.arrivals import Expectation, Where
-from eda_core.testing.simulation.bus import DEAD, Bus
+from eda_core.testing.broker.dead_letters import QUEUE
+from eda_core.testing.simulation.bus import Bus
 from eda_core.testing.simulation.deployed import URL, Deployed
 from eda_core.testing.simulation.endpoint import SimulatedSession
 from eda_core.testing.simulation.expectations import expect
@@ -468,7 +469,7 @@ class Simulation:
     def _dead_letters(self) -> list[Sent]:
         return [
             Sent(self.now, "", each.exchange, each.routing_keys[0], each.properties, each.body, dead=True)
-            for each in self._world.bus.broker.messages(DEAD)
+            for each in self._world.bus.broker.messages(QUEUE)
         ]
 
     # For the parts

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from typing import Self
 from urllib.parse import urlsplit
 
+from eda_core.testing.broker.dead_letters import EXCHANGE
 from eda_core.testing.conformance.running.operator import Operator
 from eda_core.testing.conformance.script import BROKER, DEAD_LETTERS, NOBODY, THE_WRONG_PASSWORD, Declare
 from eda_core.testing.live.embedded import EmbeddedBroker
 from eda_core.testing.live.proxy import Proxy
 from eda_core.testing.live.rabbitmq import free_port
 from eda_core.testing.live.vhosts import RabbitVhost
-
-DEAD_LETTER_EXCHANGE = "am-dlx"
 
 
 class BrokerUnderTest(ABC):
@@ -35,7 +34,7 @@ class BrokerUnderTest(ABC):
 
     async def __aenter__(self) -> Self:
         await self.proxy.__aenter__()
-        await self.operator.declare(Declare(DEAD_LETTERS, DEAD_LETTER_EXCHANGE))
+        await self.operator.declare(Declare(DEAD_LETTERS, EXCHANGE))
         return self
 
     async def __aexit__(self, *_error: object) -> None:
