@@ -42,9 +42,8 @@ DEFAULT_TIMEOUT, DEFAULT_TICK = 1_800_000, 60_000
 
 def set_timeout(victim: Victim, timeout: int, tick: int) -> None:
     """Set the time-outs of channels that are opened from now on."""
-    setting = "application:set_env(rabbit, {}, {})."
-    for name, value in (("consumer_timeout", timeout), ("channel_tick_interval", tick)):
-        victim.node.ctl("eval", setting.format(name, value))
+    settings = (("consumer_timeout", timeout), ("channel_tick_interval", tick))
+    victim.node.eval(" ".join(f"application:set_env(rabbit, {name}, {value})," for name, value in settings) + " ok.")
 
 
 @pytest.fixture
