@@ -44,7 +44,7 @@ class Service(EventailCoroutines):
         The first signal stops the service as :meth:`stop` does. A second one stops it at once: unfinished messages are
         left to other workers. At the end the handlers of signals are what they were before. Signals that the process
         ignores (``nohup``, a job in the background) stay ignored. If user code raises ``SystemExit`` or
-        ``KeyboardInterrupt``, the service stops at once, and the event loop raises it.
+        ``KeyboardInterrupt``, the service stops at once, and this method raises it.
 
         Args:
             signals: ``None``: SIGINT, SIGTERM and SIGHUP stop the service, unless the program has its own handler for

@@ -152,6 +152,13 @@ class Driver(ABC):
             event: the name of what has happened (docs/log-events.rst).
         """
 
+    def ends_service(self, error: BaseException) -> bool:
+        """Return whether the service ends at once because user code has raised ``error``.
+
+        What is unfinished then has not failed: the broker delivers it again.
+        """
+        return False
+
     def ask(self, call: Callable[[], T]) -> T:
         """Run ``call`` where the machine may be used, and return or raise what it does.
 

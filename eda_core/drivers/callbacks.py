@@ -135,6 +135,9 @@ class CallbackDriver(Driver):
             raise self.exit
         super().raise_end()
 
+    def ends_service(self, error: BaseException) -> bool:
+        return not isinstance(error, Exception)
+
     def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
         self.spawn(partial(self._handle, delivery, message))
 

@@ -29,7 +29,7 @@ from eda_core.messages.values import AnyMessage
 Input = Callable[..., list[Effect]]
 
 #: The exceptions that end a program. They are no outcome of a handler, and neither is the GeneratorExit of a coroutine
-#: that is thrown away.
+#: that is thrown away. No task raises them: an event loop would end in the middle of its turn, and report the task.
 _EXITS = (KeyboardInterrupt, SystemExit)
 
 
@@ -86,6 +86,7 @@ class CoroutineDriver(Driver):
 
         Raises:
             ServiceError: the service has stopped although nobody asked it to.
+            KeyboardInterrupt, SystemExit: user code has raised it, which ends the service at once.
         """
         try:
             self.tell(self.machine.start)
@@ -96,7 +97,8 @@ class CoroutineDriver(Driver):
             except BaseException:
                 self.stop()
                 await self._end()
-                raise
+                if self.exit is None:
+                    raise
         finally:
             await self.tear_down()
         self.raise_end()
@@ -133,7 +135,7 @@ class CoroutineDriver(Driver):
                 raise
             except _EXITS as error:
                 self._break_off(error)
-                raise
+                return
             except BaseException as error:  # also CancelledError: a handler may await something that is cancelled
                 if self.over:  # tear_down() has cancelled it; the broker delivers its message again
                     raise
@@ -152,6 +154,9 @@ class CoroutineDriver(Driver):
             raise self.exit
         super().raise_end()
 
+    def ends_service(self, error: BaseException) -> bool:
+        return isinstance(error, (*_EXITS, GeneratorExit))
+
     def call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
         if not self.over:
             self.spawn(self._call(effect, function, arguments))
@@ -167,7 +172,6 @@ class CoroutineDriver(Driver):
             raise
         except _EXITS as error:
             self._break_off(error)
-            raise
         except BaseException as error:  # also CancelledError, see _handle
             if self.over and not isinstance(error, Exception):  # tear_down() has cancelled it
                 raise

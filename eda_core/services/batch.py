@@ -14,7 +14,7 @@ from typing import Any
 
 from eda_core.criticality import WARNING
 from eda_core.drivers.handling import handling, run_of
-from eda_core.errors import Abandoned, LocalError
+from eda_core.errors import LocalError
 from eda_core.machine.aggregator import Aggregator, Collected
 from eda_core.machine.effects import Effect
 from eda_core.machine.events import EARLY_ACK
@@ -147,10 +147,9 @@ class EventBatch:
             with handling(self.endpoint, within) as run:
                 yield [event for _, event in taken]
                 run.check_awaited()
-        except Abandoned:
-            taken = []  # neither acknowledged nor failed: the broker delivers them again
-            raise
         except BaseException as error:
+            if driver.ends_service(error):
+                taken = []  # neither acknowledged nor failed: the broker delivers them again
             failed = error
             if not isinstance(error, Exception):
                 raise

@@ -27,9 +27,15 @@ def leave() -> None:
 
 
 class Settings:
-    """What all services here have in common."""
+    """What all services here have in common.
+
+    Attributes:
+        batch: its callback ends the program: within the handler of its only event, or, if the batch does not get full,
+            in a timer.
+    """
 
     STOP_TIMEOUT: ClassVar[float] = 600
+    batch: Any
 
 
 class OnCoroutines(Settings):
@@ -37,14 +43,18 @@ class OnCoroutines(Settings):
         print("begun", flush=True)
         await asyncio.Event().wait()
 
-    async def on_Leave(self, payload: Any, conversation_id: str, meta: Meta) -> None:
+    async def on_Leave(self, payload: Any, conversation_id: str, meta: Meta) -> bool | None:
         service: Any = self
         if sys.argv[2] == "handler":
             leave()
         elif sys.argv[2] == "timer":
             service.call_later(0.0, leave)
+        elif "batch" in sys.argv[2]:
+            await self.batch.push(payload, conversation_id, meta)
+            return True
         else:
             await service.publish_event("Nobody", 1, conversation_id, mandatory=True)
+        return None
 
     async def on_ready(self) -> None:
         if sys.argv[2] == "on_ready":
@@ -65,14 +75,18 @@ class OnCallbacks(Settings):
         if getattr(self, "HANDLER_THREADS", 0):
             threading.Event().wait()
 
-    def on_Leave(self, payload: Any, conversation_id: str, meta: Meta) -> None:
+    def on_Leave(self, payload: Any, conversation_id: str, meta: Meta) -> bool | None:
         service: Any = self
         if sys.argv[2] == "handler":
             leave()
         elif sys.argv[2] == "timer":
             service.call_later(0.0, leave)
+        elif "batch" in sys.argv[2]:
+            self.batch.push(payload, conversation_id, meta)
+            return True
         else:
             service.publish_event("Nobody", 1, conversation_id, mandatory=True)
+        return None
 
     def on_ready(self) -> None:
         if sys.argv[2] == "on_ready":
@@ -106,10 +120,18 @@ class PikaThreads(Pika):
 ADAPTERS: dict[str, type[Any]] = {"eda_aio": Aio, "custom": Custom, "eda_pika": Pika, "eda_pika/3": PikaThreads}
 
 
+def nobody_sends_it(*_arguments: Any) -> None:
+    """Take a configuration."""
+
+
 def main() -> None:
     kind = ADAPTERS[sys.argv[1]]
     configurations = ["Settings"] if sys.argv[2] == "on_unconfigured" else []
+    if configurations:
+        kind = type(kind.__name__, (kind,), {"on_Settings": nobody_sends_it})
     service = kind(os.environ["EDA_AMQP_URL"], ["Begun", "Leave"], [], "leaving", configurations)
+    batches: Any = eda_aio if issubclass(kind, OnCoroutines) else eda_pika
+    service.batch = batches.Batch(service, 1 if sys.argv[2] == "batch" else 2, 0.1, lambda _: leave())
     ran = service.run()
     if ran is not None:
         asyncio.run(ran)

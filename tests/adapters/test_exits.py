@@ -13,10 +13,21 @@ from tests.support.services import BrokerUnderTest, asynchronous, peer, program
 
 __all__ = ["broker"]
 
-PLACES = ("handler", "timer", "on_ready", "on_unconfigured", "handle_returned_message")
+#: Where user code ends the program, and whether a message of it is left in its queue then.
+PLACES = {
+    "handler": True,
+    "batch": True,
+    "batch that is not full": True,
+    "timer": False,
+    "on_ready": False,
+    "on_unconfigured": False,
+    "handle_returned_message": False,
+}
 WAYS = {"exit": 3, "interrupt": -signal.SIGINT}
 #: One of each kind is interrupted; that takes the same way as an exit.
-CASES = [case for case in itertools.product(ADAPTERS, PLACES, WAYS) if case[1] == "handler" or case[2] == "exit"]
+CASES = [
+    case for case in itertools.product(ADAPTERS, PLACES, WAYS) if case[1] in ("handler", "batch") or case[2] == "exit"
+]
 
 
 @pytest.mark.parametrize(("adapter", "place", "way"), CASES)
@@ -34,6 +45,12 @@ async def test_an_exit_in_user_code_ends_the_service_at_once(
                 if name == "Begun":
                     await service.says("begun")
         assert await service.end() == WAYS[way], service.errors
-        if place == "handler":
+        said = "events/Nobody came back: NO_ROUTE\n" if place == "handle_returned_message" else ""
+        if way == "exit":
+            assert service.errors == said
+        else:  # Python prints the traceback
+            assert service.errors.count("Traceback") == 1, service.errors
+            assert service.errors.endswith("\nKeyboardInterrupt\n")
+        if PLACES[place]:
             left = await client.drain("leaving.events")
             assert [message.routing_key for message in left][-1] == "Leave", "what was not handled stays in its queue"

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import eda_pika
 from eda_core.criticality import INFO
 from eda_core.errors import LocalError
 from eda_core.testing import Broker
@@ -38,6 +39,7 @@ from eda_core.testing.conformance import (
     Worker,
 )
 from eda_core.testing.conformance.running.brokers import BrokerUnderTest, Embedded, Rabbit
+from eda_core.testing.conformance.running.callbacks import MainThread, callback_subjects_of
 from eda_core.testing.conformance.running.runner import Runner, no_task_is_left
 from eda_core.testing.conformance.script import Hold, Step, accept, equal, event
 from eda_core.testing.live.proxy import DOWN, Direction, Link, Proxy
@@ -78,12 +80,13 @@ def until(condition: Callable[[], bool]) -> Await:
     return Await(poll)
 
 
-def play(script: Callable[[Embedded], Steps], adapter: str, broker: Broker | None = None) -> None:
+def play(script: Callable[[Embedded], Steps], adapter: str | MakeSubject, broker: Broker | None = None) -> None:
     """Run a script on the embedded broker."""
+    make = ADAPTERS[adapter] if isinstance(adapter, str) else adapter
 
     async def run() -> None:
         async with EmbeddedBroker(broker=broker) as embedded, Embedded(embedded) as under_test:
-            await Player(under_test, ADAPTERS[adapter]).run(Check("cuts", "", lambda: script(under_test)))
+            await Player(under_test, make).run(Check("cuts", "", lambda: script(under_test)))
         await no_task_is_left()
 
     asyncio.run(run())
@@ -231,7 +234,7 @@ ALARM = "the broker blocks publishing: low on memory"
 ALARM_OVER = "the broker takes publishes again"
 
 
-@pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name != "eda_pika"])  # its handler holds up the stop
+@pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name != "eda_pika"])  # its handler holds up the loop
 @pytest.mark.parametrize("cleared", [True, False])
 def test_an_alarm_that_begins_in_a_stop(adapter: str, cleared: bool, caplog: pytest.LogCaptureFixture) -> None:
     """The stop waits for its end. If that does not come in time, the log says what was not published."""
@@ -266,6 +269,74 @@ def test_an_alarm_that_begins_in_a_stop(adapter: str, cleared: bool, caplog: pyt
 
     caplog.set_level(logging.INFO)
     play(script, adapter)
+
+
+def acknowledge_later(*_arguments: Any) -> Generator[Step, None, Any]:
+    return True
+    yield
+
+
+@every_adapter
+@pytest.mark.parametrize("cleared", [True, False])
+def test_an_alarm_in_a_stop_that_waits_for_an_acknowledgement(
+    adapter: str, cleared: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No handler runs. The acknowledgement is sent on the connection that the broker still reads."""
+
+    def told(text: str) -> Await:
+        return until(lambda: any(text in record.getMessage() for record in caplog.records))
+
+    def script(under_test: Embedded) -> Steps:
+        worker = Worker("slow", events=["Happened"], handlers={"Happened": acknowledge_later})
+        yield Declare("outside", "events", "Told")
+        yield Start(worker)
+        yield event("Happened", 1)
+        ((_, _, meta),) = yield Seen(worker, "Happened")
+        yield Stop(worker, timeout=60 if cleared else 1)
+        yield Alarm(True)
+        yield Begin(worker, "publish_event", "Told", 2, "c")
+        yield told(ALARM)
+        yield Begin(worker, "manual_ack", meta["delivery_tag"])
+        if cleared:
+            yield Alarm(False)
+            yield told(ALARM_OVER)
+        equal((yield Ended(worker)), None, "the error it ends with")
+        if cleared:
+            equal((yield Take("outside")).payload, 2, "what was published outside handlers")
+        else:
+            yield told("1 publish(es) were never confirmed by the broker")
+            yield Alarm(False)
+        equal((yield Count("slow.events")), 0, "messages that are left")
+
+    caplog.set_level(logging.INFO)
+    play(script, adapter)
+
+
+def test_an_alarm_in_a_stop_does_not_keep_a_handler_that_holds_up_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """In the main thread the stop ends it, and then the links, on one of which nothing can be sent."""
+
+    def script(under_test: Embedded) -> Steps:
+        handlers = {"Happened": acknowledge_later, "Held": relay_later}
+        worker = Worker("slow", events=["Happened", "Held"], handlers=handlers, settings={"PREFETCH_COUNT": 1})
+        yield Start(worker)
+        yield event("Happened", 1)
+        ((_, _, meta),) = yield Seen(worker, "Happened")
+        yield event("Held", 2)
+        yield Alarm(True)
+        yield Begin(worker, "publish_event", "Told", 3, "c")
+        yield until(lambda: any(ALARM in record.getMessage() for record in caplog.records))
+        yield Begin(worker, "manual_ack", meta["delivery_tag"])
+        yield Seen(worker, "Held")
+        yield Stop(worker, timeout=0.5)
+        equal((yield Ended(worker)), None, "the error it ends with")
+        yield Alarm(False)
+        left = yield Take("slow.events")
+        equal((left.payload, left.redelivered), (2, True), "what goes to another worker")
+
+    caplog.set_level(logging.INFO)
+    main = MainThread()
+    subjects = callback_subjects_of(eda_pika.Service, begin=main.begin)
+    main.during(lambda: play(script, subjects))
 
 
 def talk(*_arguments: Any) -> Generator[Step, None, Any]:

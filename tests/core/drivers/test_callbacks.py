@@ -121,6 +121,12 @@ def test_what_ended_the_service_is_raised() -> None:
         driver.raise_end()
 
 
+def test_each_exception_that_is_no_exception_ends_the_service() -> None:
+    _, driver = running()
+    assert driver.ends_service(KeyboardInterrupt())
+    assert not driver.ends_service(ValueError())
+
+
 def test_what_is_no_exception_ends_the_service_at_once() -> None:
     _, driver = running()
     deliver(driver, "Exits")

@@ -84,18 +84,36 @@ def test_what_a_handler_raises_is_its_outcome(name: str, reason: str) -> None:
 
 
 def test_what_ends_a_program_is_no_outcome() -> None:
+    """The task of the handler does not raise it either: an event loop would report that."""
     driver, _ = running(Handling())
     deliver(driver, "Exits")
-    assert isinstance(driver.tasks[-1].error, SystemExit)
+    assert (driver.tasks[-1].done, driver.tasks[-1].error) == (True, None)
     assert driver.told == []
     assert driver.machine.state == CLOSING, "it does not wait for what runs"
 
 
-def test_a_program_that_user_code_ends_raises_that_from_run() -> None:
-    driver, _ = running(Handling())
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_program_that_user_code_ends_raises_that_from_run(cancelled: bool) -> None:
+    """Also if the program cancels ``run`` before the service has stopped."""
+    driver, run = running(Handling())
     deliver(driver, "Exits")
-    with pytest.raises(SystemExit):
-        driver.raise_end()
+    if cancelled:
+        run.step(Cancelled())
+    assert not run.done
+    driver.feed([Stopped()])
+    driver.turn()
+    assert isinstance(run.error, SystemExit)
+    assert driver.ended
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [(SystemExit(3), True), (KeyboardInterrupt(), True), (GeneratorExit(), True), (Cancelled(), False)],
+)
+def test_which_exceptions_end_a_service(error: BaseException, ends: bool) -> None:
+    driver, _ = running(Handling())
+    assert driver.ends_service(error) is ends
+    assert not driver.ends_service(ValueError())
 
 
 def test_a_coroutine_that_is_thrown_away_has_no_outcome() -> None:
@@ -165,7 +183,9 @@ def test_a_hook_that_ends_with_its_program_has_not_failed(error: BaseException) 
     if not isinstance(error, SystemExit):
         driver.feed([Stopped()])
     driver.tasks[-1].step(error)
-    assert driver.tasks[-1].error is error
+    assert driver.tasks[-1].done
+    assert driver.tasks[-1].error is (None if isinstance(error, SystemExit) else error)
+    assert driver.exit is (error if isinstance(error, SystemExit) else None)
     assert driver.told == []
 
 

@@ -35,6 +35,9 @@ class Runs:
     def report(self, level: int, text: str, event: str) -> None:
         self.reports.append((level, text, event))
 
+    def ends_service(self, error: BaseException) -> bool:
+        return isinstance(error, (Abandoned, KeyboardInterrupt))
+
     def ask(self, call: Callable[[], Any]) -> Any:
         return call()
 
@@ -141,9 +144,10 @@ def test_a_callback_that_fails_leaves_each_event_to_the_policy() -> None:
 
 
 def test_what_is_no_exception_comes_out_and_the_events_have_failed() -> None:
-    bench, _, batch = made(fail(KeyboardInterrupt()), 9)
+    """As when asyncio cancels what the callback awaits."""
+    bench, _, batch = made(fail(BaseException("cancelled")), 9)
     push(bench, batch, 1)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(BaseException, match="cancelled"):
         batch.expire()
     assert of(Nack, bench.seen) == [Nack(bench.epoch, 1, True)]
 
@@ -274,16 +278,13 @@ def test_a_batch_that_could_never_be_is_refused() -> None:
         made(print, 0)
 
 
-def test_what_is_abandoned_stays_with_the_broker() -> None:
-    """It is neither acknowledged nor failed, so another worker gets it."""
-
-    def abandoned(_events: object) -> None:
-        raise Abandoned("the time is over")
-
-    bench, _, batch = made(abandoned, 9)
+@pytest.mark.parametrize("end", [Abandoned("the time is over"), KeyboardInterrupt()])
+def test_what_the_end_of_the_service_leaves_unfinished_stays_with_the_broker(end: BaseException) -> None:
+    """It is neither acknowledged nor failed, so another worker gets it, and no attempt of the policy is spent."""
+    bench, _, batch = made(fail(end), 9)
     push(bench, batch, 1)
     before = len(bench.seen)
-    with pytest.raises(Abandoned):
+    with pytest.raises(type(end)):
         batch.expire()
     assert bench.seen[before:] == []
     assert len(batch) == 0
