@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 PROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 CLASSIFIER = "Programming Language :: Python :: "
 PYTHONS = [each[len(CLASSIFIER) :] for each in PROJECT["project"]["classifiers"] if each.startswith(f"{CLASSIFIER}3.")]
+PYTEST = next(each for each in PROJECT["project"]["optional-dependencies"]["testing"] if each.startswith("pytest"))
 TYPED = ("eda_core", "adapters", "tools", "tests", "examples", "benchmarks")
 
 
@@ -160,24 +161,27 @@ def packages(session: nox.Session) -> None:
             assert broker.stdout is not None
             port = broker.stdout.readline().rstrip("/\n").rpartition(":")[2]
             url = f"amqp://guest:guest@127.0.0.1:{port}/"
-            for extra in ("core", *PROJECT["project"]["optional-dependencies"]):
+            asked = {extra: [f"{wheel}[{extra}]"] for extra in PROJECT["project"]["optional-dependencies"]}
+            asked |= {"core": [str(wheel)], "pytest": [f"{wheel}[aio]", PYTEST]}
+            for part, requirements in asked.items():
                 for versions in ([], old):
-                    try_installed(session, wheel, extra, versions, url)
+                    try_installed(session, part, [*versions, *requirements], url)
         finally:
             broker.terminate()
 
 
-def try_installed(session: nox.Session, wheel: Path, extra: str, versions: list[str], url: str) -> None:
-    """Install the wheel with one extra in a fresh environment, and run ``tests/installed/smoke.py`` there."""
+def try_installed(session: nox.Session, part: str, requirements: list[str], url: str) -> None:
+    """Install the wheel in a fresh environment, and let ``tests/installed/smoke.py`` try a part of it there."""
     with tempfile.TemporaryDirectory() as directory:
         session.run("python", "-m", "venv", f"{directory}/venv")
         python = f"{directory}/venv/bin/python"
-        asked = str(wheel) if extra == "core" else f"{wheel}[{extra}]"
-        session.run(python, "-m", "pip", "install", "-q", *versions, asked, external=True)
+        session.run(python, "-m", "pip", "install", "-q", *requirements, external=True)
         session.run(python, "-m", "pip", "check", external=True, silent=True)
-        smoke = shutil.copy(HERE / "tests" / "installed" / "smoke.py", directory)  # away from the checkout
+        tests = HERE / "tests" / "installed"
+        shutil.copy(tests / "smoke.py", directory)  # away from the checkout
+        shutil.copytree(tests / "project", f"{directory}/project", ignore=shutil.ignore_patterns("__pycache__"))
         with session.chdir(directory):
-            session.run(python, smoke, extra, url, external=True)
+            session.run(python, "smoke.py", part, url, external=True)
 
 
 def constraints(session: nox.Session) -> str:

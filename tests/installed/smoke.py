@@ -1,21 +1,24 @@
 """Try what an extra promises: ``python smoke.py EXTRA URL``, outside the checkout, with only that extra installed.
 
-It needs nothing but the installed wheel. It ends with status 0 and one line, or with an error. ``core`` stands for no
-extra at all; ``all`` tries everything.
+It needs nothing but the installed wheel and ``project``, beside it. It ends with status 0 and a line for each part, or
+with an error. ``core`` stands for no extra at all; ``all`` tries everything; ``pytest`` is the plugin without
+hypothesis.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.metadata
+import importlib.util
 import subprocess
 import sys
 import sysconfig
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+HERE: Final = Path(__file__).resolve().parent
 #: Seconds until a conversation that does not end is an error.
 LONGEST: Final = 30.0
 
@@ -36,30 +39,51 @@ def core(url: str) -> None:
     subprocess.run([sys.executable, "-m", "eda_core.journal", "--help"], check=True, stdout=subprocess.DEVNULL)
 
 
-#: What a user writes with nothing but the extra ``testing``: pytest finds the plugin by itself.
-PLUGIN_TEST: Final = """
-def test_the_bus(eda_broker, eda_bus, eda_service):
-    sent = eda_bus.publish_event("Started", {"n": 1})
-    (arrived,) = eda_bus.arrivals()
-    assert (arrived.message.payload, arrived.message.conversation_id) == ({"n": 1}, sent.conversation_id)
-    assert eda_service.errors == []
-"""
-
-
 def testing(url: str) -> None:
-    """The explorer goes through a small scenario; the strategies and the plugin are there, with what they need."""
+    """The explorer goes through a small scenario; the strategies, the simulation and the plugin need no adapter."""
     from eda_core import Config, Event
-    from eda_core.testing import strategies
+    from eda_core.testing import simulation
     from eda_core.testing.explorer import Scenario, explore
 
     config = Config.make(url, "smoke", ["Started"])
     found = explore(Scenario("smoke", (config,), (Event("Started", "started", "c1"),), bounds={"drop": 1}))
     assert found.complete, found
     assert found.states > 10, found
-    assert strategies.__doc__
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory, "test_bus.py").write_text(PLUGIN_TEST, encoding="utf-8")
-        subprocess.run([sys.executable, "-m", "pytest", "-q", directory], check=True, stdout=subprocess.DEVNULL)
+    assert simulation.ALL
+    run_tests("test_bus.py", "test_strategies.py")
+
+
+def run_tests(*files: str, options: Sequence[str] = (), status: int = 0) -> str:
+    """Run tests of ``project``, as its author does: pytest finds the plugin by itself. Returns what it has printed."""
+    command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-rs", "--durations=3", *options]
+    command += [f"project/{name}" for name in files]
+    done = subprocess.run(command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == status, f"pytest ended with status {done.returncode}:\n{done.stdout}"
+    print(*(line for line in done.stdout.splitlines() if line.startswith("SKIPPED")), sep="\n", end="")
+    return done.stdout
+
+
+def without_hypothesis(url: str) -> None:
+    """The plugin and the inbox work with ``aio`` and pytest alone; what needs more says how to get it."""
+    assert importlib.util.find_spec("hypothesis") is None
+    run_tests("test_bus.py", "test_stock.py")
+    for name in ("simulation", "strategies"):
+        told = "works without hypothesis"
+        try:
+            importlib.import_module(f"eda_core.testing.{name}")
+        except ModuleNotFoundError as missing:
+            told = str(missing)
+        assert "pip install 'eda-core[testing]'" in told, (name, told)
+
+
+def services(url: str) -> None:
+    """A user's project is tested with all that there is: the plugin, inboxes, replay, simulation, property tests."""
+    subprocess.run([sys.executable, "-m", "project.record", "project/stock.journal"], cwd=HERE, check=True)
+    run_tests("test_replay.py", options=["-k", "journal", "--eda-update"])
+    run_tests("test_stock.py", "test_shop.py", "test_simulated.py", "test_together.py", "test_replay.py")
+    failure = run_tests("fails_in_simulation.py", status=1)
+    for told in ("The story of this run, in ", "!! ", "stock 1", "handles OrderPlaced again", "@reproduce_failure("):
+        assert told in failure, failure
 
 
 def conforms(service: type[Any]) -> None:
@@ -152,13 +176,16 @@ PARTS: Final[dict[str, Callable[[str], None]]] = {
     "pika": pika,
     "kombu": kombu,
     "tools": tools,
+    "services": services,
 }
+#: Not among them: with "all" it would not hold.
+PLUGIN: Final = {"pytest": without_hypothesis}
 
 
 def main(extra: str, url: str) -> None:
     """Try one extra, or all of them."""
     for name in PARTS if extra == "all" else (extra,):
-        PARTS[name](url)
+        {**PARTS, **PLUGIN}[name](url)
         print(f"{name} works on Python {sys.version.split()[0]}", flush=True)
 
 
