@@ -68,7 +68,7 @@ def tests(session: nox.Session) -> None:
     # Three on two cores: a third of the time a worker waits, for RabbitMQ to start or for a heartbeat to be missed. By
     # files: some tests look at what the others of their file have done. Each worker starts a RabbitMQ of its own. The
     # order of the files is that of tests/conftest.py.
-    session.run("pytest", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", *session.posargs)
+    session.run("pytest", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=40", *session.posargs)
 
 
 @nox.session
