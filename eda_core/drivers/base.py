@@ -35,7 +35,7 @@ from eda_core.machine.effects import (
 )
 from eda_core.machine.events import LINK_LOST
 from eda_core.machine.identifiers import DeliveryId, Epoch
-from eda_core.machine.link import CLOSING, OPEN
+from eda_core.machine.link import CLOSING, OPEN, OVER
 from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import CONFIGURED, DEFERRED, Failed, Outcome, failure, is_payload, outcome
@@ -46,6 +46,10 @@ T = TypeVar("T")
 
 #: What those are told who wait until a service is ready that is asked to stop.
 STOPPED_BEFORE: Final = "the service has stopped before it was ready"
+
+
+#: How many handlers a log line names at most.
+_MOST_NAMES: Final = 10
 
 
 class UserCode(Protocol):
@@ -81,9 +85,12 @@ class Driver(ABC):
         at_stop: functions that are called when the service is asked to stop. The key says who set them.
         at_end: functions that are called with the outcome and the time when the handler of the delivery ends. They
             return the outcome that the machine is told.
+        running: the user code that has begun and has not ended.
         readiness: whom to tell that the service is ready.
         over: whether the service has stopped.
         error: why it has stopped, if nobody asked it to.
+        exit: the exception with which user code ends the program, or a stop has ended user code. It ends the service at
+            once.
     """
 
     def __init__(self, service: UserCode, machine: Machine) -> None:
@@ -93,9 +100,11 @@ class Driver(ABC):
         self.at_stop: dict[object, Callable[[], Any]] = {}
         self.over: bool = False
         self.error: str | None = None
+        self.exit: BaseException | None = None
         self._timers = Timers()
         self._interrupted = False
         self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], Outcome]] = {}
+        self.running: set[Run] = set()
         self.readiness: Readiness = Readiness()
         self._answers = Answers()
         #: Why there is no link, as the last report says.
@@ -359,7 +368,25 @@ class Driver(ABC):
         for number in self._timers.due(now):
             if not closing:
                 self.call(None, partial(self._timers.run, number))
-        self.feed(self.machine.tick(now))
+        before = self.machine.state
+        effects = self.machine.tick(now)
+        if self.machine.state in OVER and before not in OVER and self.exit is None:
+            self.report_unfinished(self.running)
+        self.feed(effects)
+
+    def report_unfinished(self, runs: Iterable[Run]) -> None:
+        """Report user code that has not ended although the time of a stop is over."""
+        left = sorted(runs, key=lambda run: run.began)
+        if left:
+            now = self.now()
+            names = [f"{run.name()} after {now - run.began:.1f} s" for run in left[:_MOST_NAMES]]
+            if len(left) == 1:
+                text = f"{left[0].name()} has not ended{names[0].removeprefix(left[0].name())}"
+            else:
+                text = f"{len(left)} handlers have not ended: {', '.join(names)}"
+                text += ", …" if len(left) > _MOST_NAMES else ""
+            text = f"the time of the stop is over, and {text}; the broker delivers unfinished messages again"
+            self.report(WARNING, text, events.LEFT_UNFINISHED)
 
     def _rearm(self) -> None:
         deadline, due = self.machine.deadline(), self._timers.deadline()
@@ -424,6 +451,12 @@ class Driver(ABC):
         self._disarm()
         self.readiness.end(StateError(STOPPED_BEFORE) if effect.error is None else ServiceError(effect.error))
         self.stopped(effect.error)
+
+
+def name_of_hook(effect: Effect | None, function: Callable[..., Any]) -> str:
+    """Return what to call, in a log, the user code that a driver runs by :meth:`Driver.call`."""
+    owner = type(getattr(function, "__self__", None)).__name__
+    return "a timer or a batch" if effect is None else f"{owner}.{getattr(function, '__name__', 'hook')}"
 
 
 def _odd_return(run: Run, message: AnyMessage, returned: object, end: Outcome) -> str:

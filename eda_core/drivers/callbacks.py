@@ -14,8 +14,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
 
-from eda_core.criticality import WARNING
-from eda_core.drivers.base import STOPPED_BEFORE, Driver, UserCode
+from eda_core.criticality import DEBUG
+from eda_core.drivers.base import STOPPED_BEFORE, Driver, UserCode, name_of_hook
 from eda_core.drivers.handling import Run, handling
 from eda_core.errors import Abandoned, StateError
 from eda_core.machine.effects import Effect
@@ -34,13 +34,11 @@ class CallbackDriver(Driver):
 
     Attributes:
         in_loop: whether jobs run in the thread of the network. A handler that takes long keeps it waiting then.
-        exit: the exception that a job has raised if it is no ``Exception``. It ends the service at once.
     """
 
     def __init__(self, service: UserCode, machine: Machine) -> None:
         super().__init__(service, machine)
         self.in_loop: bool = True
-        self.exit: BaseException | None = None
         self._posted: deque[Callable[[], object]] = deque(maxlen=MOST_POSTED)
         self._waking = False
         self._reports: SimpleQueue[tuple[int, str, str] | None] = SimpleQueue()
@@ -147,10 +145,17 @@ class CallbackDriver(Driver):
     def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
         began, returned = self.now(), None
         with handling(self.service, delivery, message) as run:
+            run.began = began
+            self.running.add(run)
             try:
                 returned = self.user(self.run_handler, message)
             except Exception as error:
                 run.failed(error)
+            except BaseException as error:
+                self._left(run, error)
+                raise
+            finally:
+                self.running.discard(run)
         self.ask(partial(self._handler_ended, run, message, returned, began, self.now() - began))
 
     def _handler_ended(self, run: Run, message: AnyMessage, returned: Any, began: float, seconds: float) -> None:
@@ -159,14 +164,24 @@ class CallbackDriver(Driver):
         self.run_ended(run, returned, began)
 
     def _call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
+        run = Run(self.service, began=self.now(), hook=name_of_hook(effect, function))
+        self.running.add(run)
         try:
             check_begun(self.user(function, *arguments))
         except Exception as error:
             self.ask(partial(self.tell, self.machine.callback_failed, effect, failure(error)))
+        except BaseException as error:
+            self._left(run, error)
+            raise
+        finally:
+            self.running.discard(run)
+
+    def _left(self, run: Run, error: BaseException) -> None:
+        """Report that a stop has ended user code, if it was that. Where it was is told to who debugs it."""
+        if isinstance(error, Abandoned) and not self.forked():
+            self.report_unfinished([run])
+            self.report(DEBUG, f"{run.name()} was ended here:\n{failure(error).detail}", LEFT_UNFINISHED)
 
     def _break_off(self, error: BaseException) -> None:
         self.exit = self.exit or error
-        if isinstance(error, Abandoned):
-            text = f"a handler or a timer is left unfinished: {failure(error).detail}"
-            self.report(WARNING, text, LEFT_UNFINISHED)
         self.stop(0.0)

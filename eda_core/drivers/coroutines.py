@@ -15,7 +15,7 @@ from inspect import isawaitable
 from typing import Any, Protocol
 
 from eda_core.checks import check_seconds
-from eda_core.drivers.base import Driver, UserCode
+from eda_core.drivers.base import Driver, UserCode, name_of_hook
 from eda_core.drivers.handling import handling
 from eda_core.drivers.steps import Steps
 from eda_core.errors import BufferFull, EdaError, PublishError, PublishRefused, PublishTimeout
@@ -49,15 +49,10 @@ class Future(Protocol):
 
 
 class CoroutineDriver(Driver):
-    """Runs each handler, hook and timer in a task of its own, and lets callers wait for their publishes and calls.
-
-    Attributes:
-        exit: the exception with which user code ends the program. It ends the service at once.
-    """
+    """Runs each handler, hook and timer in a task of its own, and lets callers wait for their publishes and calls."""
 
     def __init__(self, service: UserCode, machine: Machine) -> None:
         super().__init__(service, machine)
-        self.exit: BaseException | None = None
         self._tickets = itertools.count(1)
         self._waiting: dict[int, Future] = {}
         #: The inputs that wait for space, by ticket, in order. Too many calls keep no publish waiting.
@@ -126,6 +121,8 @@ class CoroutineDriver(Driver):
     async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
         began, returned, steps = self.now(), None, Steps(self.now)
         with handling(self.service, delivery, message) as run:
+            run.began = began
+            self.running.add(run)
             try:
                 returned = steps.step(self.run_handler, message)
                 if isawaitable(returned):
@@ -140,6 +137,8 @@ class CoroutineDriver(Driver):
                 if self.over:  # tear_down() has cancelled it; the broker delivers its message again
                     raise
                 run.failed(error)
+            finally:
+                self.running.discard(run)
         self.check_blocking(message, steps.longest, "run what takes long by asyncio.to_thread()")
         self.run_ended(run, returned, began)
 
@@ -164,10 +163,15 @@ class CoroutineDriver(Driver):
     async def _call(self, effect: Effect | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:
             with handling(self.service, None) as run:  # even if a handler has led to this call
-                returned = function(*arguments)
-                if isawaitable(returned):
-                    await returned
-                run.check_awaited()
+                run.began, run.hook = self.now(), name_of_hook(effect, function)
+                self.running.add(run)
+                try:
+                    returned = function(*arguments)
+                    if isawaitable(returned):
+                        await returned
+                    run.check_awaited()
+                finally:
+                    self.running.discard(run)
         except GeneratorExit:
             raise
         except _EXITS as error:

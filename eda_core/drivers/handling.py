@@ -32,6 +32,8 @@ class Run:
         keep: is called with each message that it publishes, and whether that is mandatory, while an inbox keeps them.
         not_awaited: an error text for each method of the service that it has called and not awaited.
         over: whether it has ended.
+        began: when it began, monotonic seconds.
+        hook: what to call it if it is no handler.
     """
 
     service: object
@@ -44,6 +46,8 @@ class Run:
     keys: tuple[str, ...] = ()
     keep: Callable[[AnyMessage, bool], None] | None = None
     over: bool = False
+    began: float = 0.0
+    hook: str = ""
 
     def failed(self, error: BaseException) -> None:
         """Note what it has raised."""
@@ -62,6 +66,8 @@ class Run:
 
     def name(self) -> str:
         """Return the name of the handler, such as ``Billing.on_ChargeCard``, for a log."""
+        if self.hook:
+            return self.hook
         method = "handle" if self.message is None else f"on_{self.message.name.rpartition('.')[2]}"
         return f"{type(self.service).__name__}.{method if hasattr(self.service, method) else 'handle'}"
 

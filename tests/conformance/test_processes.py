@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from typing import Any
 
@@ -75,6 +76,28 @@ async def test_sigterm_in_the_middle_of_work(broker: BrokerUnderTest, worker: tu
         assert len(left) >= JOBS - AT_A_TIME, "what had not begun was not begun"
         await done.count(len(finished))
     assert published(done) == finished
+
+
+@workers
+@asynchronous
+async def test_a_stop_whose_time_is_over_names_what_has_not_ended(
+    broker: BrokerUnderTest, worker: tuple[str, ...]
+) -> None:
+    """One line for all handlers, without tracebacks. The process ends as after any other stop."""
+    settings = {"WORKER_STOP_TIMEOUT": "0.5"}
+    async with peer(broker.url) as client, program("-m", *worker, url=broker.url, settings=settings) as run:
+        await run.says("ready")
+        await send_jobs(client, range(2), wait=True)
+        at_once = 1 if worker == WORKERS["eda_pika"] else 2
+        await run.lines.until(lambda _: len(numbers(run, "begun")) == at_once, "the jobs have begun")
+        run.process.send_signal(signal.SIGTERM)
+        assert (await run.end(), run.errors) == (0, "")
+        assert await jobs_left(client) == [0, 1]
+    (told,) = (line for line in run.lines.all if "the time of the stop is over" in line)
+    many = r"2 handlers have not ended: Worker.on_Job after \d+\.\d s,"
+    some = many if at_once > 1 else "Worker.on_Job has not ended"
+    assert re.search(rf", and {some}.* after \d+\.\d s; the broker delivers unfinished messages again$", told), told
+    assert not [line for line in run.lines.all if "Traceback" in line or "File " in line]
 
 
 @workers

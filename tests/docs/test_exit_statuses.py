@@ -121,7 +121,7 @@ logging.basicConfig(level=logging.INFO)
 adapter, case = sys.argv[1:]
 class Worker(importlib.import_module(adapter).Service):
     PREFETCH_COUNT = 0 if case == "wrong" else 1
-    STOP_TIMEOUT = 600
+    STOP_TIMEOUT = 0.5 if case == "late" else 600
     CASE = case
 
 if adapter == "eda_aio":
@@ -132,7 +132,7 @@ if adapter == "eda_aio":
                 raise ValueError("no")
             if self.CASE == "stopping":
                 await self.stop()
-            if self.CASE in ("leaving", "held"):
+            if self.CASE in ("leaving", "held", "late"):
                 await self.publish_event("Sold", 1, "c")
         async def on_Sold(self, payload, conversation_id, meta):
             if self.CASE == "leaving":
@@ -148,7 +148,7 @@ else:
                 raise ValueError("no")
             if self.CASE == "stopping":
                 self.stop()
-            if self.CASE in ("leaving", "held"):
+            if self.CASE in ("leaving", "held", "late"):
                 self.publish_event("Sold", 1, "c")
         def on_Sold(self, payload, conversation_id, meta):
             if self.CASE == "leaving":
@@ -169,6 +169,7 @@ CASES: Final[dict[str, tuple[str, tuple[signal.Signals, ...]]]] = {
     "SIGTERM": ("waiting", (signal.SIGTERM,)),
     "SIGHUP": ("waiting", (signal.SIGHUP,)),
     "a second signal": ("held", (signal.SIGTERM, signal.SIGTERM)),
+    "the time of the stop": ("late", (signal.SIGTERM,)),
     "a setting is wrong": ("wrong", ()),
     "each URL refuses the credentials": ("refused", ()),
     "``on_ready`` fails": ("failing", ()),
@@ -194,7 +195,7 @@ async def test_a_service_ends_as_the_page_says(url: str, tmp_path: Path, what: s
     place = url.replace("//", "//guest:wrong@") if case == "refused" else url
     async with program(str(tmp_path / "worker.py"), adapter, case, url=place) as worker:
         if signals:
-            await worker.says("begun" if case == "held" else "ready")
+            await worker.says("begun" if case in ("held", "late") else "ready")
         for sent, number in enumerate(signals, 1):
             worker.process.send_signal(number)
             if sent < len(signals):

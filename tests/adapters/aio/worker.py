@@ -5,7 +5,7 @@ It uses the broker at EDA_AMQP_URL.
 With ``custom`` it is of the class in ``examples/custom_service.py``, which leaves signals to the program.
 Handles the event ``Job``: writes "begun N", waits for a line on stdin if the payload says so, publishes ``JobDone`` and
 writes "done N". Its local log goes to stdout as well; after the end it writes whether signals have their handlers
-back.
+back. WORKER_STOP_TIMEOUT is its STOP_TIMEOUT.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ Service: Any = custom_service.Service if CUSTOM else eda_aio.Service
 
 class Worker(Service):  # type: ignore[misc]
     PREFETCH_COUNT = 5
+    STOP_TIMEOUT = float(os.environ.get("WORKER_STOP_TIMEOUT", "30"))
 
     def __init__(self, url: str) -> None:
         super().__init__(url, ["Job"], [], "worker")

@@ -1,5 +1,5 @@
-"""A worker for tests that send signals: ``python -m tests.adapters.pika.worker [THREADS [STOP_TIMEOUT]]``, on the
-broker at EDA_AMQP_URL.
+"""A worker for tests that send signals: ``python -m tests.adapters.pika.worker [THREADS]``, on the broker at
+EDA_AMQP_URL. WORKER_STOP_TIMEOUT is its STOP_TIMEOUT.
 
 Handles the event ``Job``: writes "begun N", waits for a byte on stdin if the payload says so, publishes ``JobDone`` and
 writes "done N". Its local log goes to stdout as well; after the end it writes which signals have their handlers back.
@@ -22,7 +22,7 @@ def say(line: str) -> None:
 class Worker(Service):
     PREFETCH_COUNT = 5
     HANDLER_THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    STOP_TIMEOUT = float(sys.argv[2]) if len(sys.argv) > 2 else 30.0
+    STOP_TIMEOUT = float(os.environ.get("WORKER_STOP_TIMEOUT", "30"))
 
     def on_ready(self) -> None:
         say("ready")

@@ -9,11 +9,18 @@ from typing import Any
 import pytest
 
 from eda_core.drivers.callbacks import CallbackDriver
+from eda_core.drivers.handling import Run
 from eda_core.errors import Abandoned, ServiceError, StateError
 from eda_core.machine.effects import Ack, Effect, Publish, Ready, Stopped
 from eda_core.machine.outcomes import DEFERRED, DONE, Failed
+from eda_core.messages.values import Event
 from tests.core.drivers.jobs import Runs, Service, deliver, running
 from tests.core.kit import URLS, of
+
+#: What a stop says of messages that are not finished.
+AGAIN = "the broker delivers unfinished messages again"
+#: Handlers, and when they began.
+SLOW = [("Later", 0.0), *(("Happened", float(n)) for n in range(1, 12))]
 
 # Jobs
 
@@ -121,6 +128,34 @@ def test_what_ended_the_service_is_raised() -> None:
         driver.raise_end()
 
 
+@pytest.mark.parametrize(("what", "named"), [("a handler", "Service.on_Endless"), ("a timer", "a timer or a batch")])
+def test_what_a_stop_has_ended_is_named_in_one_line(what: str, named: str) -> None:
+    """Where it was ended is told to who debugs it."""
+    service, driver = running()
+    if what == "a handler":
+        deliver(driver, "Endless")
+    else:
+        driver.call(None, service.on_Endless)
+    driver.work()
+    told, detail = (text for text in driver.reports if named in text)
+    assert told == f"the time of the stop is over, and {named} has not ended after 0.0 s; {AGAIN}"
+    assert detail.startswith(f"{named} was ended here:\nTraceback")
+    assert driver.running == set()
+
+
+def test_handlers_that_run_when_the_time_of_a_stop_is_over_are_named() -> None:
+    service, driver = running()
+    driver.running |= {Run(service, message=Event(name, 1, "c", {}), began=began) for name, began in SLOW}
+    driver.machine.hold(driver.now())  # the machine knows of none of them
+    driver.stop(5.0)
+    driver.clock += 5.0
+    driver.tick()
+    assert driver.reports[-1] == (
+        "the time of the stop is over, and 12 handlers have not ended: Service.on_Later after 105.0 s, "
+        f"{', '.join(f'Service.on_Happened after {100 - n + 5.0:.1f} s' for n in range(1, 10))}, …; {AGAIN}"
+    )
+
+
 def test_each_exception_that_is_no_exception_ends_the_service() -> None:
     _, driver = running()
     assert driver.ends_service(KeyboardInterrupt())
@@ -150,8 +185,8 @@ def test_a_handler_that_is_abandoned_leaves_its_message_with_the_broker() -> Non
     driver.work()
     assert driver.told == []
     assert of(Ack, driver.link.asked) == []
-    (text,) = [text for text in driver.reports if "unfinished" in text]
-    assert "in on_Endless" in text
+    _, detail = (text for text in driver.reports if "on_Endless" in text)
+    assert "in on_Endless" in detail
     driver.tick()
     assert driver.machine.state == "closing"
     driver.raise_end()
