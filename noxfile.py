@@ -89,6 +89,21 @@ def interop(session: nox.Session) -> None:
     session.run("pytest", "-m", "interop", *session.posargs, env={"EDA_EVENTAIL_PYTHON": python})
 
 
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Clients that are not ours, each at its everyday work on the embedded broker. The last two need node and npm.
+
+    pika, aio-pika, kombu, Celery, FastStream, and amqplib and rabbitmq-client of Node, all from their registries.
+    """
+    install(session)
+    session.install("celery>=5.6,<6", "faststream[rabbit]>=0.7,<0.8")
+    node = Path(session.create_tmp()).resolve()
+    packages = ("amqplib@>=0.10", "rabbitmq-client@5")
+    session.run("npm", "install", "--silent", "--prefix", str(node), *packages, external=True)
+    env = {"EDA_NODE_MODULES": str(node / "node_modules")}
+    session.run("pytest", "-m", "clients", "tests/clients", *session.posargs, env=env)
+
+
 @nox.session(name="rabbitmq-versions")
 def rabbitmq_versions(session: nox.Session) -> None:
     """Everything that needs RabbitMQ, on 4.3, 4.0 and 3.10 in turn, with one line for each at the end.
@@ -100,7 +115,7 @@ def rabbitmq_versions(session: nox.Session) -> None:
     results = {}
     for version in ("4.3", "4.0", "3.10"):
         command = [str(Path(session.bin) / "pytest"), "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
-        command += ["-m", "rabbitmq and not deep and not interop", *session.posargs]
+        command += ["-m", "rabbitmq and not deep and not interop and not clients", *session.posargs]
         session.log(f"EDA_RABBITMQ={version} pytest {' '.join(command[1:])}")
         # Not by session.run, which would end the session at the first version that fails.
         status = subprocess.call(command, cwd=HERE, env={**os.environ, "EDA_RABBITMQ": version})

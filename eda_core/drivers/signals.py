@@ -16,8 +16,24 @@ from eda_core.errors import LocalError
 #: The signals that ask a process to end. No system has all of them: Windows has SIGBREAK and has no SIGHUP.
 NAMES: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 
+#: Whether services that run in this context hear no signals.
+_unheard: ContextVar[bool] = ContextVar("eda_unheard", default=False)
+
 #: What ``run(signals=...)`` takes; :meth:`StopSignals.choose` explains it.
 Asked = bool | Iterable[int] | None
+
+
+@contextmanager
+def no_signals() -> Iterator[None]:
+    """In the block, and in tasks that begin there, let services take no signals, whatever they are asked to.
+
+    A simulation runs services in this way: they are no process that could be asked to end.
+    """
+    token = _unheard.set(True)
+    try:
+        yield
+    finally:
+        _unheard.reset(token)
 
 
 class StopSignals:
@@ -59,7 +75,7 @@ class StopSignals:
                 are asked for in another thread than the main one.
         """
         in_main_thread = self._in_main_thread()
-        if asked is False or (asked is None and not in_main_thread):
+        if asked is False or _unheard.get() or (asked is None and not in_main_thread):
             return ()
         numbers = self._numbers(asked)
         if not in_main_thread:

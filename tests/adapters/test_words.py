@@ -147,7 +147,7 @@ def _away_pika() -> None:
 
 def test_who_waits_until_a_service_is_ready_gets_the_error_with_which_it_ends() -> None:
     with EmbeddedBrokerThread() as broker:
-        url = broker.url.replace("//", "//guest:wrong@")
+        url = broker.url.replace("guest:guest@", "guest:wrong@")
         asyncio.run(within(_refused_aio(url), "the end of the service"))
         _refused_pika(url)
 

@@ -192,7 +192,7 @@ async def test_a_service_ends_as_the_page_says(url: str, tmp_path: Path, what: s
     status, how = SERVICES[row]
     case, signals = CASES[what]
     (tmp_path / "worker.py").write_text(SERVICE)
-    place = url.replace("//", "//guest:wrong@") if case == "refused" else url
+    place = url.replace("guest:guest@", "guest:wrong@") if case == "refused" else url
     async with program(str(tmp_path / "worker.py"), adapter, case, url=place) as worker:
         if signals:
             await worker.says("begun" if case in ("held", "late") else "ready")

@@ -46,7 +46,7 @@ def name() -> str:
 
 
 def with_password(url: str, password: str) -> str:
-    return url.replace("amqp://", f"amqp://guest:{password}@")
+    return url.replace("guest:guest@", f"guest:{password}@")
 
 
 # --- pika ---
@@ -217,6 +217,12 @@ def test_aio_pika_connection_errors(url: str) -> None:
                 await channel.tx_select()
 
     asyncio.run(scenario())
+
+
+def test_the_url_is_for_clients_that_do_not_log_in_as_guest_by_themselves() -> None:
+    guests, strangers = EmbeddedBroker(port=5000), EmbeddedBroker("::1", 5000, users={"me": "secret"})
+    assert (guests.url, guests.address) == ("amqp://guest:guest@127.0.0.1:5000/", "amqp://127.0.0.1:5000/")
+    assert strangers.url == strangers.address == "amqp://[::1]:5000/"
 
 
 def test_embedded_in_an_event_loop(name: str) -> None:

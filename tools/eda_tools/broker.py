@@ -121,7 +121,7 @@ async def _serve(args: argparse.Namespace) -> int:
     except OSError as error:
         print(f"cannot listen on {args.host} port {args.port}: {error.strerror or error}", file=sys.stderr)
         return 1
-    print(f"listening on {broker.url}", flush=True)
+    print(f"listening on {broker.address}", flush=True)
     try:
         await asyncio.Event().wait()  # until a signal cancels it
     finally:

@@ -206,9 +206,13 @@ def _exchange_unbind(call: Call, method: commands.Exchange.Unbind) -> None:
 
 def _queue_declare(call: Call, method: commands.Queue.Declare) -> None:
     name = _clean(method.queue)
-    if name.startswith(_DIRECT_REPLY):
-        raise _unsupported("direct reply-to is not modelled")
-    queue = call.queue(name) if method.passive else _declared_queue(call, name, method)
+    if name == _DIRECT_REPLY:  # it is no queue, and yet declared: clients look for it before they use it
+        call.channel.last_queue = name
+        call.reply(frame(commands.Queue.DeclareOk, queue=name, message_count=0, consumer_count=1), unless=method.nowait)
+        return
+    # Addresses for replies are not modelled, so there is none.
+    known = method.passive or name.startswith(_DIRECT_REPLY)
+    queue = call.queue(name) if known else _declared_queue(call, name, method)
     call.channel.last_queue = queue.name
     counts = (0, 0)
     if not method.nowait:

@@ -92,7 +92,7 @@ class EmbeddedBroker:
         self.port: int = port
         self.broker: Broker = operated_broker(dead_letters=dead_letters) if broker is None else broker
         self.server: Server = Server(self.broker, users=users, heartbeat=heartbeat)
-        self._ssl = ssl
+        self._users, self._ssl = users, ssl
         self._clients: dict[ServerConnection, _Client] = {}
         self._listener: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -100,7 +100,16 @@ class EmbeddedBroker:
 
     @property
     def url(self) -> str:
-        """``amqp://host:port/`` or ``amqps://…``, with the default virtual host and without a user."""
+        """``amqp://guest:guest@host:port/`` or ``amqps://…``, with the default virtual host.
+
+        Not all clients log in as guest where the URL has no user. It has none if there is no such guest.
+        """
+        scheme, _, address = self.address.partition("//")
+        return f"{scheme}//guest:guest@{address}" if self._users.get("guest") == "guest" else self.address
+
+    @property
+    def address(self) -> str:
+        """``amqp://host:port/`` or ``amqps://…``: the URL without a user."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'amqps' if self._ssl else 'amqp'}://{host}:{self.port}/"
 

@@ -26,6 +26,7 @@ from eda_core.messages.values import AnyMessage, Command
 from eda_core.services.api import ServiceApi
 from eda_core.services.callbacks import CallbackService
 from eda_core.services.coroutines import CoroutineService
+from eda_core.testing.simulation.attempts import Attempts
 from eda_core.testing.simulation.failures import InjectedFailure, Killed, SimulationFailed
 from eda_core.testing.simulation.link import SimulatedLink
 from eda_core.testing.simulation.loop import VirtualLoop
@@ -76,6 +77,7 @@ class SimulatedDriver(Driver):
         super().__init__(service, machine)
         self.dead: bool = False
         self.handles: dict[DeliveryId, tuple[AnyMessage, Line]] = {}
+        self._attempts = Attempts(self.world, machine.config, worker.name)
         self._line: Line | None = None
         self._slow: dict[DeliveryId, float] = {}
 
@@ -134,6 +136,7 @@ class SimulatedDriver(Driver):
     def _perform(self, effect: Effect) -> None:
         if self.dead or (type(effect) in _RISKY and not self.survives()):
             return
+        self._attempts.performs(effect)
         if type(effect) is Publish:
             self._publishes(effect)
         super()._perform(effect)
@@ -173,6 +176,7 @@ class SimulatedDriver(Driver):
 
     def _begin(self, delivery: DeliveryId, message: AnyMessage) -> None:
         again = " again" if self.world.ledger.begins(str(message.meta.get("message_id") or "")) else ""
+        self._attempts.begins(delivery, message)
         line = self.world.tell(self.worker.name, f"handles {message.name}{again} {shown(message.payload)}")
         self.handles[delivery] = (message, line)
 
@@ -184,8 +188,9 @@ class SimulatedDriver(Driver):
         message, line = self.handles.pop(delivery)
         identity = str(message.meta.get("message_id") or "")
         if identity:
-            self.world.ledger.ended(identity, self.machine.config.service)
+            self.world.ledger.ended(identity, self.machine.config.service, failed=run.failure is not None)
         if run.failure is not None:
+            self._attempts.raised(delivery, permanent=run.failure.permanent)
             if not run.failure.reason.startswith(InjectedFailure.__name__):
                 self.world.traceback = run.failure.detail
             text = f"fails to handle {message.name}: {shown(run.failure.reason, 100)[1:-1]}"

@@ -6,7 +6,7 @@ It is told by the broker and by the workers. It does not know how they work.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Final
 
 from eda_core.messages.headers import CAUSATION_ID
@@ -15,6 +15,7 @@ from eda_core.testing.simulation.sent import Sent
 
 #: How often a message may be delivered beyond the attempts of the policies. A few faults lead to less.
 _MOST: Final = 30
+_NEVER_ENDED: Final = "before its handler had ended, and the handler never ended"
 
 
 def is_of_service(queue: str) -> bool:
@@ -31,16 +32,17 @@ class Ledger:
 
     Attributes:
         attempts: the most attempts that a policy of a service allows.
-        early: the messages that were acknowledged before any handler of them had ended: the worker that did so.
+        early: the messages that were acknowledged before any handler of them had succeeded.
     """
 
     def __init__(self, name_of: Callable[[str], str], fail: Callable[[BaseException], None]) -> None:
         self._name_of, self._fail = name_of, fail
-        self._ended: set[tuple[str, str]] = set()
+        self._succeeded: set[tuple[str, str]] = set()
+        self._failed: set[tuple[str, str]] = set()
         self._begun: set[str] = set()
         self._deliveries: Counter[tuple[str, str]] = Counter()
         self.attempts: int = 1
-        self.early: dict[tuple[str, str], str] = {}
+        self.early: dict[tuple[str, str], None] = {}
 
     def delivered(self, message: str, queue: str) -> None:
         """The broker delivers a message."""
@@ -61,21 +63,30 @@ class Ledger:
     def acknowledged(self, message: str, queue: str) -> None:
         """The broker has got the acknowledgement of a message."""
         key = (message, queue)
-        if message and is_of_service(queue) and key not in self._ended:
-            self.early[key] = queue
+        if message and is_of_service(queue) and key not in self._succeeded:
+            self.early[key] = None
 
-    def ended(self, message: str, service: str) -> None:
+    def ended(self, message: str, service: str, *, failed: bool) -> None:
         """A handler of a message has ended."""
         for queue in (f"{service}.events", f"{service}.commands"):
-            self._ended.add((message, queue))
-            self.early.pop((message, queue), None)
+            key = (message, queue)
+            if failed:
+                self._failed.add(key)
+            else:
+                self._succeeded.add(key)
+                self.early.pop(key, None)
 
-    def lost(self) -> list[str]:
-        """Say which messages were acknowledged although no handler of them has ended."""
+    def lost(self, kept: Container[str]) -> list[str]:
+        """Say which messages were acknowledged although no handler of them has succeeded.
+
+        Args:
+            kept: the ids of the messages that are still in a queue, dead letters among them.
+        """
         return [
-            f"{self._name_of(message)} is lost: {queue.rpartition('.')[0]} acknowledged it before its handler had "
-            "ended, and the handler never ended"
+            f"{self._name_of(message)} is lost: {queue.rpartition('.')[0]} acknowledged it "
+            + ("although its handler failed" if (message, queue) in self._failed else _NEVER_ENDED)
             for message, queue in self.early
+            if message not in kept
         ]
 
 

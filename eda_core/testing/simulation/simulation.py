@@ -239,7 +239,7 @@ class Simulation:
     def _judge(self) -> None:
         bus = self._world.bus
         dead = self._dead_letters()
-        found = self._world.ledger.lost()
+        found = self._world.ledger.lost(self._kept())
         found += unroutable(bus.sent, self._handles_returns)
         found += unanswered(bus.sent, {each.id for each in dead})
         found += self._open()
@@ -248,6 +248,13 @@ class Simulation:
                 found.append(f"{each.name} is a dead letter; expect_dead_letter({each.name!r}) if that is meant")
         if found:
             raise SimulationFailed("; ".join(dict.fromkeys(found)))
+
+    def _kept(self) -> set[str]:
+        """The ids of all messages that are in a queue."""
+        broker = self._world.bus.broker
+        waiting = (each for queue in broker.queue_names() for each in broker.messages(queue))
+        taken = (each for queue in broker.queue_names() for *_, each in broker.unacked(queue))
+        return {message.properties.message_id or "" for message in (*waiting, *taken)}
 
     def _open(self) -> list[str]:
         """Say what is unfinished."""

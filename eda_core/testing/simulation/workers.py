@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+from eda_core.drivers.signals import no_signals
 from eda_core.errors import LocalError, ServiceError
 from eda_core.machine.link import OPEN
 from eda_core.messages.values import Command
@@ -23,6 +24,12 @@ from eda_core.testing.simulation.world import World
 #: Seconds until a worker that was killed is started anew.
 RESTART: Final = 0.5
 _HOST: Final = "simulated"
+
+
+def _overrides_run(kind: type[Any]) -> bool:
+    """Whether a service has another ``run()`` than its adapter."""
+    methods = [vars(each)["run"] for each in kind.__mro__ if "run" in vars(each)]
+    return methods[0] is not methods[-1]
 
 
 class Worker:
@@ -95,10 +102,17 @@ class Worker:
         service.PROBE_INTERVAL = 0  # type: ignore[misc] # a connection works until a fault breaks it
         if self.lives > 1:
             self.world.tell(self.name, "is started anew")
-        kind = driver_for(service)
         try:
+            kind, overridden = driver_for(service), _overrides_run(type(service))
             if kind is SimulatedCoroutines:
-                self.loop.run(lambda: self.loop.create_task(self._main(service)))
+                with no_signals():
+                    self.loop.run(lambda: self.loop.create_task(self._main(service, overridden)))
+            elif overridden:
+                raise LocalError(
+                    f"{type(service).__name__} overrides run(), which a simulation cannot call for plain functions",
+                    hint="open what it needs in its constructor, or let Deployed give it that; or simulate a subclass "
+                    "that has the run() of its adapter: run = eda_pika.Service.run",
+                )
             else:
                 driver = service.begin_run(partial(SimulatedCallbacks, worker=self))
                 self.driver = driver
@@ -106,11 +120,22 @@ class Worker:
         except Exception as error:
             self.world.fail(error)
 
-    async def _main(self, service: ServiceApi[Any]) -> None:
+    async def _main(self, service: Any, overridden: bool) -> None:
         error = None
+        begin_run = service.begin_run
+
+        def begin(_: object) -> SimulatedCoroutines:
+            """Make our driver in the place of that of the adapter."""
+            driver: SimulatedCoroutines = begin_run(partial(SimulatedCoroutines, worker=self))
+            self.driver = driver
+            return driver
+
         try:
-            driver = self.driver = service.begin_run(partial(SimulatedCoroutines, worker=self))
-            await driver.run()
+            if overridden:
+                service.begin_run = begin
+                await service.run()
+            else:
+                await begin(None).run()
         except (GeneratorExit, Killed):
             raise
         except BaseException as failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ class World:
     Attributes:
         failure: what has failed first; whoever lets time pass raises it.
         traceback: of the last handler that has failed by itself; "" if none has.
+        failures: how often a message has failed in a service, by its id and the name of the service.
         failed_once: the ids of the messages whose handlers a fault has let fail.
     """
 
@@ -29,6 +31,7 @@ class World:
     ledger: Ledger
     failure: BaseException | None = None
     traceback: str = ""
+    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
     failed_once: set[str] = field(default_factory=set)
 
     def step(self) -> bool:

@@ -16,4 +16,4 @@ def broker(request: pytest.FixtureRequest) -> Iterator[BrokerUnderTest]:
         yield BrokerUnderTest(url, node=request.getfixturevalue("rabbitmq"), vhost=vhost)
     else:
         with EmbeddedBrokerThread() as embedded:
-            yield BrokerUnderTest(embedded.url.replace("amqp://", "amqp://guest:guest@"), embedded)
+            yield BrokerUnderTest(embedded.url, embedded)

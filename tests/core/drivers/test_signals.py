@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eda_core.drivers.signals import StopSignals
+from eda_core.drivers.signals import StopSignals, no_signals
 from eda_core.errors import LocalError
 
 TERM, INT, HUP, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
@@ -302,3 +302,11 @@ def test_a_failure_in_the_block_puts_all_back() -> None:
     with pytest.raises(OSError, match="lost"), signals_of(process).heard((TERM, INT), lambda number: False):
         raise OSError("lost")
     assert process.handlers == before
+
+
+@pytest.mark.parametrize("asked", [None, True, [TERM]])
+def test_in_a_simulation_no_signal_is_taken(asked: Any) -> None:
+    signals = signals_of(Process())
+    with no_signals():
+        assert signals.choose(asked) == ()
+    assert TERM in signals.choose(asked)

@@ -72,7 +72,7 @@ class Embedded(BrokerUnderTest):
     """The embedded broker. Enter the EmbeddedBroker first."""
 
     def __init__(self, broker: EmbeddedBroker) -> None:
-        super().__init__(broker.url.replace("amqp://", "amqp://guest:guest@"))
+        super().__init__(broker.url)
         self.embedded = broker
 
     async def alarm(self, on: bool) -> None:

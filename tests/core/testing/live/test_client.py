@@ -76,7 +76,7 @@ async def test_a_closed_channel_costs_that_channel_only() -> None:
 async def test_a_refused_login_says_what_to_do() -> None:
     async with EmbeddedBroker() as broker:
         with pytest.raises(PermissionError, match="the broker refuses the user 'guest' or its password; check them"):
-            await Client.connect(broker.url.replace("//", "//guest:wrong@"))
+            await Client.connect(broker.url.replace("guest:guest@", "guest:wrong@"))
         with pytest.raises(PermissionError, match="vhost not found: 'nowhere'"):
             await Client.connect(f"{broker.url}nowhere")
 

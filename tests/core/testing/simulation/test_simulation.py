@@ -402,3 +402,71 @@ def test_the_same_plan_tells_the_same_story() -> None:
             return sim.story
 
     assert story() == story()
+
+
+class Pooled(Service):
+    """Opens something before it runs, and closes it in the end."""
+
+    def __init__(self, urls: list[str], log: list[str]) -> None:
+        super().__init__(urls, ["Come"], [], "pooled")
+        self.log_of_test = log
+        self.pool: dict[str, int] = {}
+
+    async def run(self, **options: Any) -> None:
+        self.log_of_test.append("opens")
+        await asyncio.sleep(0.5)
+        self.pool["free"] = 1
+        try:
+            await super().run(signals=True)
+        finally:
+            self.log_of_test.append("closes")
+
+    async def on_Come(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+        await self.publish_event("Gone", {"free": self.pool["free"]}, conversation_id)
+        if payload.get("last"):
+            await self.stop()
+
+
+def test_run_may_be_overridden_with_coroutines() -> None:
+    pooled = Deployed(Pooled, log=list)
+    with Simulation([pooled]) as sim:
+        sim.publish_event("Come", {"last": True})
+        sim.finish()
+        sim.expect_event("Gone", {"free": 1})
+        assert sim.stored(Pooled) == ["opens", "closes"]
+    with Simulation([pooled], plan=(Deviation(Fault.KILL, 0, 0),)) as sim:
+        sim.publish_event("Come", {})
+        sim.finish()
+        sim.expect_event("Gone", {"free": 1})
+        assert sim.stored(Pooled) == ["opens", "closes", "opens"], "it was killed, and started anew"
+
+
+def test_an_error_of_an_overridden_run_fails_the_run() -> None:
+    class Broken(Pooled):
+        async def run(self, **options: Any) -> None:
+            raise OSError("no database")
+
+    with pytest.raises(OSError, match="no database"), Simulation([Deployed(Broken, log=list)]):
+        pass
+
+
+def test_run_cannot_be_overridden_with_callbacks() -> None:
+    class Shop(eda_pika.Service):
+        def __init__(self, urls: list[str]) -> None:
+            super().__init__(urls, ["Come"], [], "shop")
+
+        def run(self, *, signals: Any = None) -> None:
+            super().run(signals=False)
+
+        def on_Come(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+            self.publish_event("Gone", payload, conversation_id)
+
+    class Simulated(Shop):
+        run = eda_pika.Service.run
+
+    with pytest.raises(LocalError, match=r"Shop overrides run\(\), which a simulation cannot call"), Simulation([Shop]):
+        pass
+    with Simulation([Simulated]) as sim:
+        sim.publish_event("Come", {"n": 1})
+        sim.finish()
+        sim.expect_event("Gone", {"n": 1})
