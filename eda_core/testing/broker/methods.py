@@ -466,8 +466,8 @@ def _reject(call: Call, method: commands.Basic.Reject) -> None:
 def _recover(call: Call, method: commands.Basic.Recover | commands.Basic.RecoverAsync) -> None:
     if not method.requeue:
         raise _unsupported("requeue=false")
-    call.engine.settle(call.channel, list(call.channel.unacked), REQUEUE)
     call.reply(commands.Basic.RecoverOk(), unless=isinstance(method, commands.Basic.RecoverAsync))
+    call.engine.settle(call.channel, list(call.channel.unacked), REQUEUE)
 
 
 Handler = Callable[[Call, Any], None]

@@ -476,7 +476,6 @@ def test_any_bytes_in_any_pieces(start: bytes, more: list[bytes], draw: st.DataO
         (raw(1, 1, b"\0\x0a\0\x32\0\0\0\0\0\0\0"), 503, "unimplemented method"),
         (raw(1, 9, b"\0\x0a\0\x28\1/\0\0"), 504, "expected 'channel.open'"),
         (raw(1, 0, b"\0\x14\0\x0a\0"), 504, "unexpected method in connection state running"),
-        (raw(1, 0, b"\0\x0a\0\x46\0\0\0\0\0"), 540, ""),
         (raw(1, 0, b"\0\x0a\0\x29\0"), 504, "unexpected method in connection state running"),
         (raw(1, 1, b"\0\x14\0\x0a\0"), 504, "second 'channel.open' seen"),
         (raw(1, 9, b"\0\x14\0\x14\x01"), 504, "expected 'channel.open'"),
@@ -514,3 +513,9 @@ def test_the_number_of_channels_is_bounded_and_not_their_numbers() -> None:
     peer.channel(7).channel(9)
     text = "number of channels opened (2) has reached the negotiated channel_max (2)"
     closed_with(peer.send(1, commands.Channel.Open()), 530, text)
+
+
+def test_a_new_secret_is_taken() -> None:
+    """Clients that renew their tokens send it. A refusal would end their connections."""
+    secret = commands.Connection.UpdateSecret("guest", "the old one expires")
+    assert isinstance(Peer().open().call(0, secret), commands.Connection.UpdateSecretOk)
