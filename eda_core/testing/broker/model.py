@@ -25,7 +25,7 @@ from eda_core.testing.broker.methods import HANDLERS, Call
 from eda_core.testing.broker.queue import ConnectionId, ConsumerKey, Queue
 from eda_core.testing.broker.state import Channel, Connection, Outgoing
 from eda_core.testing.broker.topology import Binding
-from eda_core.testing.broker.versions import NEWEST, VERSIONS
+from eda_core.testing.broker.versions import LARGEST_BODY, NEWEST, VERSIONS
 
 _BLOCKED_REASON = "low on memory"
 
@@ -282,7 +282,12 @@ class Broker:
         """Take messages of at most so many bytes from now on, as ``max_message_size`` does.
 
         For a larger one the channel is closed with 406 (RabbitMQ documentation, "Configuration").
+
+        Raises:
+            ValueError: more than the model can take.
         """
+        if size > LARGEST_BODY:
+            raise ValueError(f"messages of {size} bytes: the model takes at most {LARGEST_BODY}")
         self._at(now)
         self._engine.max_message_bytes = size
         return self._answers()

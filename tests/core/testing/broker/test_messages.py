@@ -387,3 +387,8 @@ def test_properties_survive_unchanged(client: Client) -> None:
     properties = Properties(headers={"a": [1, {"b": None}]}, message_id="i", priority=3, delivery_mode=2)
     client.do(commands.Basic.Publish(routing_key="q"), properties=properties, body=b"x")
     assert client.get("q").properties == properties
+
+
+def test_a_limit_that_the_model_cannot_keep_is_refused() -> None:
+    with pytest.raises(ValueError, match="messages of 134217729 bytes: the model takes at most 134217728"):
+        Broker().limit_messages(LARGEST_BODY + 1, now=0.0)

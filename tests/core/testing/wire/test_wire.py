@@ -497,11 +497,30 @@ def test_errors_of_the_open_connection(value: bytes, code: int, text: str) -> No
         ([commands.Basic.Publish(), body.ContentBody(b"x")], 505, "class 60, got non content header frame"),
         ([*publish(b"", size=4), header.ContentHeader(0, 4)], 505, "expected content body, got non content body frame"),
         ([*publish(b"", size=4), body.ContentBody(b"12345")], 501, ""),
-        (publish(b"", size=MAX_BODY + 1), 501, ""),
     ],
 )
 def test_errors_of_content(values: list[frame.FrameTypes], code: int, text: str) -> None:
     closed_with(Peer().open().channel().send(1, *values), code, text)
+
+
+@pytest.mark.parametrize(("version", "limit"), [("3.10", 128 * 1024 * 1024), ("4.3", 16 * 1024 * 1024)])
+def test_a_body_over_the_limit_closes_its_channel(version: str, limit: int) -> None:
+    """The connection goes on. What is too large for the memory is counted, and not kept."""
+    peer = Peer(Server(Broker(version=version))).open().channel()
+    method, head = publish(b"", size=MAX_BODY + 1)
+    assert peer.send(1, method, head) == []
+    piece = raw(3, 1, bytes(1 << 17))
+    for _ in range(MAX_BODY >> 17):
+        assert peer.feed(piece) == []
+    [(channel, close)] = peer.send(1, body.ContentBody(b"x"))
+    assert channel == 1
+    assert isinstance(close, commands.Channel.Close)
+    assert (close.reply_code, close.class_id, close.method_id) == (406, 60, 40)
+    assert close.reply_text == (
+        f"PRECONDITION_FAILED - message size {MAX_BODY + 1} is larger than configured max size {limit}"
+    )
+    peer.send(1, commands.Channel.CloseOk())
+    assert isinstance(peer.channel(2).call(2, commands.Queue.Declare(queue="q")), commands.Queue.DeclareOk)
 
 
 def test_the_number_of_channels_is_bounded_and_not_their_numbers() -> None:
