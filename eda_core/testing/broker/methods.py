@@ -213,7 +213,7 @@ def _queue_declare(call: Call, method: commands.Queue.Declare) -> None:
     counts = (0, 0)
     if not method.nowait:
         counts = (len(queue), call.engine.consumer_count(queue))
-        queue.unused_until(call.engine.now)
+        call.engine.note_unused(queue)
     answer = frame(commands.Queue.DeclareOk, queue=queue.name, message_count=counts[0], consumer_count=counts[1])
     call.reply(answer, unless=method.nowait)
 

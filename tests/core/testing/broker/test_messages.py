@@ -9,6 +9,7 @@ from pamqp import commands
 
 from eda_core.errors import LocalError
 from eda_core.testing.broker import Broker
+from eda_core.testing.broker.versions import LARGEST_BODY
 from tests.core.testing.broker.broker_client import Client, Properties, bodies, closed, names
 
 
