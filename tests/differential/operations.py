@@ -73,7 +73,7 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class SettleUnknown:
-    """Settle a tag that was never delivered (``future``), one that is settled already (``past``), or tag 0."""
+    """Settle a tag that was never delivered (``future``, ``huge``), one that is settled (``past``), or tag 0."""
 
     label: str
     at: Place

@@ -227,6 +227,8 @@ class Session:
         tag = 0
         if operation.tag == "future":
             tag = state.highest + 5
+        elif operation.tag == "huge":
+            tag = 2**64 - 1
         elif operation.tag == "past" and state.settled:
             tag = state.settled[-1]
             # Its number depends on the order of deliveries from different queues, which is chance.

@@ -336,7 +336,7 @@ _unknown = st.builds(
     lambda at, how, tag, multiple: SettleUnknown(f"unknown tag ({tag})", at, how, tag, multiple),
     _places,
     st.sampled_from(("Ack", "Nack", "Reject")),
-    st.sampled_from(("future", "past", "past", "zero")),
+    st.sampled_from(("future", "past", "past", "zero", "huge")),
     _booleans,
 )
 

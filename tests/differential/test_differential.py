@@ -67,6 +67,7 @@ OPERATIONS: Final = {
     "unbind": 5,
     "unbind exchange": 5,
     "unknown tag (future)": 2,
+    "unknown tag (huge)": 1,
     "unknown tag (past)": 2,
     "unknown tag (zero)": 1,
 }

@@ -55,7 +55,6 @@ ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
         "540",
         ACCEPTED,
     ),
-    "new secret": (frames.encode_method(0, commands.Connection.UpdateSecret("new", "old")), "540", ACCEPTED),
 }
 
 

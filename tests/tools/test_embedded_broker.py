@@ -22,8 +22,10 @@ import amqp
 import pika
 import pika.exceptions
 import pytest
-from pamqp import commands, frame
+from pamqp import base, commands, frame
+from pamqp.heartbeat import Heartbeat
 
+from eda_core.testing.live import embedded
 from eda_tools import broker as tool
 from eda_tools import eda
 from eda_tools.broker import EmbeddedBroker, EmbeddedBrokerThread
@@ -480,5 +482,41 @@ def test_a_client_that_does_not_read_is_not_read_from() -> None:
                         await asyncio.wait_for(loop.sock_sendall(raw, _QOS * 5000), 0.5)
                         sent += len(_QOS) * 5000
                 assert sent < 200_000_000, "the broker read everything from a client that read nothing"
+
+    asyncio.run(scenario())
+
+
+_MORE = frame.marshal(Heartbeat(), 0) * 500_000  # 4 MB, which no buffer between the two holds
+
+
+@pytest.mark.parametrize(
+    ("sent", "last"),
+    [
+        (_handshake() + frame.marshal(commands.Connection.Close(200, "bye", 0, 0), 0), commands.Connection.CloseOk()),
+        (b"AMQP\x00\x01\x00\x00", b"AMQP\x00\x00\x09\x01"),  # a client of AMQP 1.0
+    ],
+    ids=["closed by the client", "another protocol"],
+)
+def test_the_last_word_reaches_a_client_that_still_sends(sent: bytes, last: base.Frame | bytes) -> None:
+    """A socket that is closed with octets unread in it is reset, and what it had sent is lost on the way."""
+    with EmbeddedBrokerThread() as broker, socket.create_connection(("127.0.0.1", broker.port), timeout=20) as raw:
+        raw.sendall(sent)
+        raw.sendall(_MORE)
+        received = b""
+        while data := raw.recv(1 << 16):
+            received += data
+    assert received.endswith(last if isinstance(last, bytes) else frame.marshal(last, 0))
+
+
+def test_a_client_that_never_hangs_up_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "_SHUTDOWN_TIMEOUT", 600.0)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(60):
+            async with EmbeddedBroker() as broker:
+                reader, writer = await asyncio.open_connection(broker.host, broker.port)
+                writer.write(b"AMQP\x00\x01\x00\x00")
+                assert await reader.read() == b"AMQP\x00\x00\x09\x01"
+            writer.close()
 
     asyncio.run(scenario())

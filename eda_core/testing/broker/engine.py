@@ -6,6 +6,7 @@ The engine holds the whole state of the broker. It does not know the methods of 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -52,6 +53,8 @@ class Engine:
     __slots__ = (
         "_dead",
         "_deaths",
+        "_earliest",
+        "_timed",
         "connections",
         "epoch",
         "max_message_bytes",
@@ -81,6 +84,9 @@ class Engine:
         # own. Each has the number of times that it was dead-lettered since; ``_deaths`` is that of the present one.
         self._dead: deque[tuple[int, AmqpMessage, int]] = deque()
         self._deaths = 0
+        #: The queues that may have something that expires, by uid, and a time before which nothing does.
+        self._timed: set[int] = set()
+        self._earliest = math.inf
 
     def clone(self) -> Engine:
         """An independent copy, which shares the messages."""
@@ -95,6 +101,7 @@ class Engine:
         copy.out = []
         copy._dead = deque()
         copy._deaths = 0
+        copy._timed, copy._earliest = self._timed.copy(), self._earliest
         return copy
 
     def send(self, channel: Channel, method: base.Frame) -> None:
@@ -124,7 +131,7 @@ class Engine:
         self.uids[queue.uid] = queue
         self.next_uid = queue.uid + 1
         self.apply_policies(queue)
-        queue.unused_until(self.now)
+        self.note_unused(queue)
 
     def apply_policies(self, queue: Queue) -> None:
         """Give a queue the limits of its arguments and policies."""
@@ -132,7 +139,7 @@ class Engine:
         queue.limits = effective_limits(queue.name, queue.kind, queue.arguments, self.policies, self.version)
         if queue.limits.expires != before:
             queue.expires_at = None
-            queue.unused_until(self.now)
+            self.note_unused(queue)
         self.shorten(queue)
 
     def delete_queue(self, queue: Queue) -> None:
@@ -206,6 +213,7 @@ class Engine:
             self.dead_letter(queue, message, MAXLEN)
         self._drop_expired(queue)
         queue.watch_length()
+        self._watch(queue)
 
     def _drop_expired(self, queue: Queue) -> None:
         while (expired := queue.pop_expired(self.now)) is not None:
@@ -251,12 +259,10 @@ class Engine:
         """Deliver messages to the consumers whose turn it is, until there are no more of one or the other."""
         if queue.quorum:  # a classic queue looks at what comes back before, and does not look at what is new
             self._drop_expired(queue)
-        while len(queue):
-            consumer = self._next_consumer(queue)
-            if consumer is None:
-                return
+        while len(queue) and (consumer := self._next_consumer(queue)) is not None:
             self._deliver(queue, consumer, queue.pop())
             self._drop_expired(queue)
+        self._watch(queue)
 
     def _next_consumer(self, queue: Queue) -> Consumer | None:
         while queue.line:
@@ -327,7 +333,7 @@ class Engine:
     def fetch(self, channel: Channel, queue: Queue, *, no_ack: bool) -> None:
         """Answer ``Basic.Get``."""
         if not queue.quorum:
-            queue.unused_until(self.now)
+            self.note_unused(queue)
         if not len(queue):
             self.send(channel, commands.Basic.GetEmpty())
             return
@@ -399,7 +405,7 @@ class Engine:
         key = ConsumerKey(channel.connection, channel.number, pendings[0].tag or "")
         if how == REQUEUE and queue.limits.delivery_limit is None:
             for pending in pendings:
-                queue.ready.append(self._returned(pending.entry, failed=failed))
+                queue.put_last(self._returned(pending.entry, failed=failed))
                 self._credit_quorum(queue, key, 1)
                 self.deliver_ready(queue)
                 self.shorten(queue)
@@ -424,7 +430,7 @@ class Engine:
                 self.dead_letter(queue, self._leaving(entry), DELIVERY_LIMIT)
                 buried += 1
             else:
-                queue.returned.append(entry)
+                queue.put_first(entry)
         return buried
 
     def _returned(self, entry: Entry, *, failed: bool) -> Entry:
@@ -455,7 +461,7 @@ class Engine:
         if queue.auto_delete and not queue.consumers:
             self.delete_queue(queue)
         else:
-            queue.unused_until(self.now)
+            self.note_unused(queue)
 
     def close_channels(self, channels: list[Channel]) -> None:
         """Remove the consumers of channels, then requeue their unsettled deliveries."""
@@ -497,7 +503,7 @@ class Engine:
         if queue.auto_delete and queue.had_consumers and not queue.consumers:
             self.delete_queue(queue)
             return
-        queue.unused_until(self.now)
+        self.note_unused(queue)
         if queue.quorum:
             self._return_limited(queue, entries, failed=True)
             self.deliver_ready(queue)
@@ -515,15 +521,31 @@ class Engine:
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
+    def note_unused(self, queue: Queue) -> None:
+        """Begin again to count the time after which an unused queue expires."""
+        queue.unused_until(self.now)
+        self._watch(queue)
+
+    def _watch(self, queue: Queue) -> None:
+        """Note when something in a queue expires. Whatever puts another message to its head calls this."""
+        due = queue.due()
+        if due < math.inf:
+            self._timed.add(queue.uid)
+            self._earliest = min(self._earliest, due)
+
     def advance(self, now: float) -> None:
         """Let time pass, from one deadline to the next: the time to live of a dead letter begins when it is one."""
-        while (due := self.deadline()) is not None and due <= now:
-            self.now = max(due, self.now)
-            self._expire()
+        if self._earliest <= now:
+            while (due := self.deadline()) is not None and due <= now:
+                self.now = max(due, self.now)
+                self._expire()
+            self._earliest = math.inf if due is None else due
         self.now = max(now, self.now)
 
     def _expire(self) -> None:
-        for queue in list(self.queues.values()):
+        for queue in self._timed_queues():
+            if queue.uid not in self.uids:
+                continue
             if queue.expires_at is not None and queue.expires_at <= self.now:
                 queue.expires_at = None
                 if not queue.consumers:
@@ -532,9 +554,17 @@ class Engine:
             self.shorten(queue)
         self.place_dead_letters()
 
+    def _timed_queues(self) -> list[Queue]:
+        """The queues in which something expires, the oldest first."""
+        self._timed = {uid for uid in self._timed if uid in self.uids and self.uids[uid].due() < math.inf}
+        return [self.uids[uid] for uid in sorted(self._timed)]
+
     def deadline(self) -> float | None:
         """When the next message or queue expires; ``None`` if none does."""
-        times = [queue.expires_at for queue in self.queues.values() if queue.expires_at is not None]
-        heads = (head for queue in self.queues.values() for head in queue.heads())
-        times += [head.expires_at for head in heads if head.expires_at is not None]
-        return min(times, default=None)
+        due = min((queue.due() for queue in self._timed_queues()), default=math.inf)
+        return None if due == math.inf else due
+
+    @property
+    def earliest(self) -> float | None:
+        """A time before which nothing expires; ``None`` if nothing ever does."""
+        return None if self._earliest == math.inf else self._earliest

@@ -77,6 +77,24 @@ class Opaque:
     octets: bytes
 
 
+class Dropped(bytes):
+    """A body that was too large to be kept. It has the length that was announced, and no octets.
+
+    Args:
+        size: the length, bytes; more than LARGEST_BODY, so that every broker refuses it.
+    """
+
+    _size: int
+
+    def __new__(cls, size: int) -> Dropped:
+        dropped = super().__new__(cls)
+        dropped._size = size
+        return dropped
+
+    def __len__(self) -> int:
+        return self._size
+
+
 def amqp_type(value: object) -> str:
     """RabbitMQ's name of the field type of ``value``. That of an integer is a guess: decoding loses its width."""
     if isinstance(value, bool):

@@ -217,7 +217,7 @@ def _queue_declare(call: Call, method: commands.Queue.Declare) -> None:
     counts = (0, 0)
     if not method.nowait:
         counts = (len(queue), call.engine.consumer_count(queue))
-        queue.unused_until(call.engine.now)
+        call.engine.note_unused(queue)
     answer = frame(commands.Queue.DeclareOk, queue=queue.name, message_count=counts[0], consumer_count=counts[1])
     call.reply(answer, unless=method.nowait)
 
@@ -470,8 +470,8 @@ def _reject(call: Call, method: commands.Basic.Reject) -> None:
 def _recover(call: Call, method: commands.Basic.Recover | commands.Basic.RecoverAsync) -> None:
     if not method.requeue:
         raise _unsupported("requeue=false")
-    call.engine.settle(call.channel, list(call.channel.unacked), REQUEUE)
     call.reply(commands.Basic.RecoverOk(), unless=isinstance(method, commands.Basic.RecoverAsync))
+    call.engine.settle(call.channel, list(call.channel.unacked), REQUEUE)
 
 
 Handler = Callable[[Call, Any], None]

@@ -25,7 +25,7 @@ from eda_core.testing.broker.methods import HANDLERS, Call
 from eda_core.testing.broker.queue import ConnectionId, ConsumerKey, Queue
 from eda_core.testing.broker.state import Channel, Connection, Outgoing
 from eda_core.testing.broker.topology import Binding
-from eda_core.testing.broker.versions import NEWEST, VERSIONS
+from eda_core.testing.broker.versions import LARGEST_BODY, NEWEST, VERSIONS
 
 _BLOCKED_REASON = "low on memory"
 
@@ -217,6 +217,13 @@ class Broker:
         """When the next message or queue expires; ``None`` if none does."""
         return self._engine.deadline()
 
+    def earliest(self) -> float | None:
+        """A time before which nothing expires, ``None`` if nothing ever does: :meth:`deadline`, or a time before it.
+
+        It is there at no cost, and :meth:`tick` at that time makes it exact.
+        """
+        return self._engine.earliest
+
     def _at(self, now: float) -> None:
         self._engine.advance(now)
 
@@ -255,11 +262,9 @@ class Broker:
                 del engine.uids[queue.uid]
                 continue
             if not queue.quorum:
-                kept = [entry._replace(redelivered=True) for entry in queue.ready if entry.message.persistent]
-                queue.ready.clear()
-                queue.ready.extend(kept)
+                queue.keep_persistent()
             queue.refusing = False
-            queue.unused_until(engine.now)
+            engine.note_unused(queue)
         for vhost, topology in engine.topologies.items():
             topology.keep_durable({name for home, name in engine.queues if home == vhost})
         return lost
@@ -282,7 +287,12 @@ class Broker:
         """Take messages of at most so many bytes from now on, as ``max_message_size`` does.
 
         For a larger one the channel is closed with 406 (RabbitMQ documentation, "Configuration").
+
+        Raises:
+            ValueError: more than the model can take.
         """
+        if size > LARGEST_BODY:
+            raise ValueError(f"messages of {size} bytes: the model takes at most {LARGEST_BODY}")
         self._at(now)
         self._engine.max_message_bytes = size
         return self._answers()

@@ -10,6 +10,7 @@ all messages that were never delivered, and one without a limit at its end.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ class Queue:
         refusing: it refuses publishes until it is shorter (quorum queues only).
         expires_at: when the queue goes if it is still unused then, in seconds.
         by_priority: messages with a higher priority are delivered first.
+        size: of the bodies of all ready and returned messages, bytes.
     """
 
     uid: int
@@ -123,6 +125,7 @@ class Queue:
     refusing: bool = False
     expires_at: float | None = None
     by_priority: bool = False
+    size: int = 0
 
     @property
     def quorum(self) -> bool:
@@ -160,12 +163,15 @@ class Queue:
         for entry in self.heads():
             if entry.expires_at is not None and entry.expires_at <= now:
                 (self.returned if entry in self.returned else self.ready).remove(entry)
+                self.size -= len(entry.message.body)
                 return entry
         return None
 
     def pop(self) -> Entry:
         """Take out the message that is delivered next. There must be one."""
-        return self.returned.popleft() if self.returned else self.ready.popleft()
+        entry = self.returned.popleft() if self.returned else self.ready.popleft()
+        self.size -= len(entry.message.body)
+        return entry
 
     def append(self, message: AmqpMessage, now: float) -> Entry:
         """Put a message at the end of the queue, or of the messages with its priority."""
@@ -182,6 +188,7 @@ class Queue:
         while self.by_priority and place and self.ready[place - 1].priority < entry.priority:
             place -= 1
         self.ready.insert(place, entry)
+        self.size += len(message.body)
         return entry
 
     def mark_failed(self, entry: Entry) -> None:
@@ -189,8 +196,19 @@ class Queue:
         if entry.message.failures and entry in self.ready:
             self.ready[self.ready.index(entry)] = entry._replace(redelivered=True)
 
+    def put_last(self, entry: Entry) -> None:
+        """Put a message that came back to a quorum queue without a delivery limit behind all others."""
+        self.ready.append(entry)
+        self.size += len(entry.message.body)
+
+    def put_first(self, entry: Entry) -> None:
+        """Put a message that came back to a quorum queue before those that were never delivered."""
+        self.returned.append(entry)
+        self.size += len(entry.message.body)
+
     def put_back(self, entries: list[Entry]) -> None:
         """Put messages of a classic queue back in their places."""
+        self.size += sum(len(entry.message.body) for entry in entries)
         back = deque(entry._replace(redelivered=True) for entry in sorted(entries, key=lambda entry: entry.position))
         passed: list[Entry] = []
         while back:
@@ -205,7 +223,15 @@ class Queue:
         count = len(self)
         self.ready.clear()
         self.returned.clear()
+        self.size = 0
         return count
+
+    def keep_persistent(self) -> None:
+        """Drop what a classic queue loses when its broker is killed. What stays may have been delivered before."""
+        kept = [entry._replace(redelivered=True) for entry in self.ready if entry.message.persistent]
+        self.purge()
+        self.ready.extend(kept)
+        self.size = sum(len(entry.message.body) for entry in kept)
 
     # -- limits -------------------------------------------------------------------------------------------------------
 
@@ -215,9 +241,7 @@ class Queue:
             return True
         if limits.max_length_bytes is None:
             return False
-        return sum(len(entry.message.body) for entry in self.entries()) + more_bytes > int(
-            limits.max_length_bytes * part
-        )
+        return self.size + more_bytes > int(limits.max_length_bytes * part)
 
     def refuses(self, message: AmqpMessage) -> bool:
         """Whether the queue is too long to take ``message``."""
@@ -289,6 +313,11 @@ class Queue:
             self.enter_line(key)
         return bool(free)
 
+    def due(self) -> float:
+        """When the queue or one of the messages that can expire does so, in seconds; infinite for never."""
+        heads = min((head.expires_at for head in self.heads() if head.expires_at is not None), default=math.inf)
+        return heads if self.expires_at is None else min(heads, self.expires_at)
+
     # -- the queue as a value -----------------------------------------------------------------------------------------
 
     def unused_until(self, now: float) -> None:
@@ -320,6 +349,7 @@ class Queue:
         copy.refusing = self.refusing
         copy.expires_at = self.expires_at
         copy.by_priority = self.by_priority
+        copy.size = self.size
         return copy
 
     def snapshot(self, ranks: dict[int, int]) -> tuple[Any, ...]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+#: The largest body of a message that the model takes, in bytes.
+LARGEST_BODY: Final = 128 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Version:
@@ -65,7 +68,7 @@ class Version:
 _3_10: Final = Version(
     name="3.10",
     wrong_type_closes_connection=True,
-    max_message_bytes=128 * 1024 * 1024,
+    max_message_bytes=LARGEST_BODY,
     refuses_unknown_delivery_modes=True,
     topic_hashes=None,
     tells_last_death=False,

@@ -36,7 +36,7 @@ DEAD_LETTER_QUEUE: Final = set_up.QUEUE
 DEAD_LETTER_POLICY: Final = set_up.POLICY
 
 _SHUTDOWN_TIMEOUT: Final = 2.0  # seconds for the clients to answer Connection.Close
-_FLUSH_TIMEOUT: Final = 5.0  # seconds for a client that is being closed to read what it was sent
+_FLUSH_TIMEOUT: Final = 5.0  # seconds for a client that is being closed to read what it was sent, and to hang up
 
 
 def operated_broker(*, dead_letters: bool = True) -> Broker:
@@ -139,12 +139,19 @@ class EmbeddedBroker:
         loop = asyncio.get_running_loop()
         self.server.shutdown(now=loop.time())
         self._turn(loop)
+        for client in self._clients.values():
+            client.let_go()
         if self._clients:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), _SHUTDOWN_TIMEOUT)
         await self._drop_clients()
         if self._timer is not None:
             self._timer.cancel()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it stops, or has stopped."""
+        return self._listener is None
 
     async def cut(self) -> None:
         """Cut every connection without closing it, as a failing network does. Clients can connect again at once."""
@@ -221,6 +228,7 @@ class _Client(asyncio.Protocol):
         self._loop = loop
         self._peer = ""
         self._unsent = 0  # bytes, while the client does not read
+        self._ending = False  # all is said; the client has to hang up
         self.gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -250,7 +258,7 @@ class _Client(asyncio.Protocol):
         self._regulate()
 
     def _regulate(self) -> None:
-        if self._unsent or self.connection.blocked:
+        if (self._unsent or self.connection.blocked) and not self._ending:
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
@@ -262,6 +270,11 @@ class _Client(asyncio.Protocol):
             if self._unsent < before:
                 self._owner.server.receive(self.connection, b"", now=now)
 
+    def let_go(self) -> None:
+        """Wait no longer for a client that should hang up."""
+        if self._ending:
+            self.transport.close()
+
     def flush(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.transport.is_closing():
             return
@@ -269,10 +282,16 @@ class _Client(asyncio.Protocol):
         data = self.connection.data_to_send()
         if data:
             self.transport.write(data)
-        if self.connection.should_close:
-            self.transport.close()
-            # close() waits forever for a client that does not read.
-            loop.call_later(_FLUSH_TIMEOUT, self.transport.abort)
+        if self.connection.should_close and not self._ending:
+            self._ending = True
+            # What the client still sends is read and dropped. The system answers unread octets in a socket that is
+            # closed by a reset, and a reset takes away what the client has not read yet: the reason of the end.
+            self.transport.resume_reading()
+            if self.transport.can_write_eof() and not self._owner.stopping:
+                self.transport.write_eof()
+            else:  # TLS reads on by itself until the client has taken leave
+                self.transport.close()
+            loop.call_later(_FLUSH_TIMEOUT, self.transport.abort)  # both wait for ever for a client that does nothing
 
 
 class EmbeddedBrokerThread:

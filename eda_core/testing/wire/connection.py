@@ -15,15 +15,17 @@ from typing import Any, Final, Protocol
 
 from pamqp import base, commands
 
+from eda_core.testing.broker.message import Dropped
 from eda_core.testing.broker.queue import ConnectionId
 from eda_core.testing.broker.state import Outgoing
+from eda_core.testing.broker.versions import LARGEST_BODY
 from eda_core.testing.wire import frames
 from eda_core.testing.wire.frames import WireError
 
 #: The first bytes of a client of AMQP 0-9-1.
 PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
-#: The largest body of a message, in bytes. It is the upper bound of RabbitMQ's ``max_message_size``.
-MAX_BODY: Final = 128 * 1024 * 1024
+#: The largest body of a message that is kept, in bytes. Of a larger one only the size is known, and it is refused.
+MAX_BODY: Final = LARGEST_BODY
 #: How long a client may take from the connection of its socket to ``Connection.Open``, in seconds.
 HANDSHAKE_TIMEOUT: Final = 10.0
 #: How long a client may take to answer ``Connection.Close``, in seconds.
@@ -88,7 +90,7 @@ _STATE_NAMES: Final = {_START: "starting", _TUNE: "tuning", _OPENING: "opening",
 class _Channel:
     """What the connection knows of a channel: whether the server has closed it, and the content that is arriving."""
 
-    __slots__ = ("body", "closing", "expected", "method", "missing", "properties")
+    __slots__ = ("body", "closing", "dropped", "method", "missing", "properties")
 
     def __init__(self) -> None:
         self.closing = False  # Channel.Close sent, CloseOk not received
@@ -98,6 +100,7 @@ class _Channel:
         self.method: commands.Basic.Publish | None = None
         self.properties: frames.ReceivedProperties | None = None
         self.missing = 0  # bytes of the body
+        self.dropped = 0  # bytes of a body that is too large to be kept
         self.body: list[bytes] = []
 
 
@@ -335,10 +338,9 @@ class ServerConnection:
         if channel is None:
             return
         size, properties = frames.decode_content_header(payload)
-        if size > MAX_BODY:
-            raise WireError(501, f"FRAME_ERROR - body of {size} bytes, over the maximum of {MAX_BODY}", *_PUBLISH)
         channel.properties = properties
         channel.missing = size
+        channel.dropped = size if size > MAX_BODY else 0
         if not size:
             self._publish(number, channel, now)
 
@@ -349,7 +351,8 @@ class ServerConnection:
         channel.missing -= len(payload)
         if channel.missing < 0:
             raise WireError(501, "FRAME_ERROR - more body than the content header announced", *_PUBLISH)
-        channel.body.append(payload)
+        if not channel.dropped:
+            channel.body.append(payload)
         if not channel.missing:
             self._publish(number, channel, now)
 
@@ -371,6 +374,8 @@ class ServerConnection:
     def _publish(self, number: int, channel: _Channel, now: float) -> None:
         method, properties = channel.method, channel.properties
         body = channel.body[0] if len(channel.body) == 1 else b"".join(channel.body)
+        if channel.dropped:
+            body = Dropped(channel.dropped)
         channel.forget()
         assert method is not None  # _content_channel saw it
         self._command(number, method, properties, body, now)
@@ -475,7 +480,8 @@ class ServerConnection:
         self.abort(now)
 
     def _on_update_secret(self, method: base.Frame, now: float) -> None:
-        raise WireError(540, "NOT_IMPLEMENTED - connection.update-secret", *_ids(method))
+        # A user with a password needs none of the tokens that this is for. RabbitMQ looks at the secret no more then.
+        self._send(commands.Connection.UpdateSecretOk(), now)
 
 
 def _ids(method: base.Frame) -> tuple[int, int]:

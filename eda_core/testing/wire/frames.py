@@ -35,6 +35,8 @@ FRAME_OVERHEAD: Final = 8  # type, channel, size and the end octet
 HEADER: Final = struct.Struct(">BHI")
 HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
+#: The reserved long string of the method is empty in RabbitMQ. pamqp's class can hold nothing but "0".
+_CHANNEL_OPEN_OK: Final = struct.pack(">II", commands.Channel.OpenOk.index, 0)
 _CLASS_BASIC: Final = commands.Basic.frame_id
 _PUBLISH: Final = divmod(commands.Basic.Publish.index, 1 << 16)  # the only method of a client with content
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
@@ -146,7 +148,12 @@ def _check(value: bytes) -> None:
             raise ValueError("does not end where it says")
 
 
-_READERS: Final = {**reading.READERS, "shortstr": _utf_8_name, "table": _table}
+def _longlong(data: bytes, at: int) -> tuple[int, int]:
+    """Without a sign, as AMQP says. Client libraries read it with one."""
+    return int(_LONGLONG.unpack_from(data, at)[0]), at + 8
+
+
+_READERS: Final = {**reading.READERS, "longlong": _longlong, "shortstr": _utf_8_name, "table": _table}
 #: What may be published is more than what may be declared.
 _READERS_OF_PUBLISH: Final = {**_READERS, "shortstr": _name}
 
@@ -262,6 +269,8 @@ def decode_method(payload: bytes) -> base.Frame:
 
 def encode_method(channel: int, method: base.Frame) -> bytes:
     """One method frame. It may hold any names, valid or not."""
+    if type(method) is commands.Channel.OpenOk:
+        return frame(FRAME_METHOD, channel, _CHANNEL_OPEN_OK)
     parts = [_LONG.pack(method.index)]
     for kind, names in STEPS[type(method)]:
         if kind is None:
@@ -296,7 +305,7 @@ def _timestamp(data: bytes, at: int) -> tuple[datetime.datetime | int, int]:
     try:
         return reading.READERS["timestamp"](data, at)
     except ValueError:
-        return int(_LONGLONG.unpack_from(data, at)[0]), at + 8
+        return _longlong(data, at)
 
 
 _PROPERTY_READERS: Final = {**_READERS_OF_PUBLISH, "timestamp": _timestamp}

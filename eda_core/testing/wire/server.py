@@ -135,7 +135,7 @@ class Server:
 
     def deadline(self) -> float | None:
         """When to call :meth:`tick` next; ``None`` for never. It may be early, because traffic defers heartbeats."""
-        model = self.broker.deadline()
+        model = self.broker.earliest()
         due = self._next if model is None else min(self._next, model)
         return None if due == math.inf else due
 

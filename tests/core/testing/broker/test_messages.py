@@ -9,6 +9,7 @@ from pamqp import commands
 
 from eda_core.errors import LocalError
 from eda_core.testing.broker import Broker
+from eda_core.testing.broker.versions import LARGEST_BODY
 from tests.core.testing.broker.broker_client import Client, Properties, bodies, closed, names
 
 
@@ -387,3 +388,8 @@ def test_properties_survive_unchanged(client: Client) -> None:
     properties = Properties(headers={"a": [1, {"b": None}]}, message_id="i", priority=3, delivery_mode=2)
     client.do(commands.Basic.Publish(routing_key="q"), properties=properties, body=b"x")
     assert client.get("q").properties == properties
+
+
+def test_a_limit_that_the_model_cannot_keep_is_refused() -> None:
+    with pytest.raises(ValueError, match="messages of 134217729 bytes: the model takes at most 134217728"):
+        Broker().limit_messages(LARGEST_BODY + 1, now=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -23,6 +24,7 @@ ARGUMENTS = st.fixed_dictionaries(
         "x-message-ttl": st.sampled_from([0, 50, -1, "x"]),
         "x-expires": st.sampled_from([0, 100]),
         "x-max-length": st.integers(0, 2),
+        "x-max-length-bytes": st.integers(0, 3),
         "x-overflow": st.sampled_from(["drop-head", "reject-publish", "reject-publish-dlx", "?"]),
         "x-dead-letter-exchange": st.sampled_from(["", "x", "amq.fanout"]),
         "x-dead-letter-routing-key": st.sampled_from(["a", "dead"]),
@@ -139,6 +141,7 @@ def check(world: World, answers: list[Outgoing]) -> None:
             for pending in channel.unacked.values()
             if pending.queue == state.uid
         ]
+        assert state.size == sum(len(entry.message.body) for entry in state.entries()), "the size is that of the bodies"
         if not state.quorum:
             assert len(set(ready + unacked)) == len(ready + unacked), "a message is in one place"
             assert ready == sorted(ready), "classic queues keep the order of arrival"
@@ -156,6 +159,10 @@ def check(world: World, answers: list[Outgoing]) -> None:
         )
     deadline = broker.deadline()
     assert deadline is None or deadline > world.now
+    due = [broker.queue(queue).due() for queue in broker.queue_names()]
+    assert (math.inf if deadline is None else deadline) == min(due, default=math.inf), "no deadline is forgotten"
+    earliest = broker.earliest()
+    assert deadline is None or (earliest is not None and earliest <= deadline), "nothing expires unnoticed"
 
 
 @settings(max_examples=250, deadline=None)

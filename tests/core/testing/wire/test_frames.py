@@ -121,6 +121,17 @@ def test_values_that_pamqp_cannot_write_exactly(value: object) -> None:
     assert read.headers == {"key": value}
 
 
+@pytest.mark.parametrize("tag", [2**63, 2**64 - 1])
+def test_tags_have_no_sign(tag: int) -> None:
+    ack = frames.decode_method(payload(frames.encode_method(1, commands.Basic.Ack(tag))))
+    assert isinstance(ack, commands.Basic.Ack)
+    assert ack.delivery_tag == tag
+
+
+def test_the_answer_to_an_opened_channel_holds_an_empty_string() -> None:
+    assert frames.encode_method(7, commands.Channel.OpenOk()) == bytes.fromhex("01 0007 00000008 0014000b 00000000 ce")
+
+
 def test_a_reply_text_is_cut_to_what_fits_a_short_string() -> None:
     close = commands.Channel.Close(404, "é" * 200, 50, 10)
     read = frames.decode_method(payload(frames.encode_method(1, close)))

@@ -1,0 +1,74 @@
+"""What a message costs does not grow with what is there: with other queues, or with other messages in its queue.
+
+The cost is counted in calls of functions, which do not depend on the machine.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pamqp import commands
+
+from eda_core.testing.broker import Broker
+from tests.core.testing.broker.broker_client import Client
+
+
+def calls(action: Callable[[], object]) -> int:
+    """How many functions ``action`` calls."""
+    count = 0
+
+    def note(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def relay(client: Client) -> int:
+    """The cost of one message, from its publish to its acknowledgement."""
+
+    def play() -> None:
+        client.publish("q", b"body")
+        got = client.get("q").method
+        assert isinstance(got, commands.Basic.GetOk)
+        client.do(commands.Basic.Ack(got.delivery_tag or 0))
+
+    return calls(play)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"x_expires": 60_000}, {"x_message_ttl": 60_000}], ids=str)
+def test_other_queues_cost_nothing(arguments: dict[str, Any]) -> None:
+    costs = []
+    for others in (1, 300):
+        client = Client(Broker(), 1)
+        client.declare("q", **arguments)
+        for number in range(others):
+            client.declare(f"other {number}", **arguments)
+            client.publish(f"other {number}", b"waits")
+        costs.append(relay(client))
+    assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+@pytest.mark.parametrize(
+    "limits",
+    [{}, {"x_max_length": 10_000}, {"x_max_length_bytes": 1_000_000}, {"x_message_ttl": 60_000}],
+    ids=str,
+)
+def test_other_messages_cost_nothing(kind: str, limits: dict[str, Any]) -> None:
+    costs = []
+    for waiting in (1, 300):
+        client = Client(Broker(), 1)
+        client.declare("q", x_queue_type=kind, durable=True, **limits)
+        for _ in range(waiting):
+            client.publish("q", b"waits")
+        costs.append(calls(lambda: client.publish("q", b"body")))  # noqa: B023 - called at once
+    assert costs[0] == costs[1]
