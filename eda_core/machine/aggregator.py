@@ -74,7 +74,11 @@ class Aggregator(Generic[Entry]):
         return self._due
 
     def add(self, machine: Machine, delivery: DeliveryId, entry: Entry, now: float) -> bool:
-        """Add an entry. Returns whether the batch is full now."""
+        """Add an entry. Returns whether the batch is full now.
+
+        Raises:
+            LocalError: the delivery is settled already, or is no delivery of this service.
+        """
         machine.collected(delivery, now)
         if self._link < delivery >> TAG_BITS:  # a new link: the broker delivers the messages of earlier ones again
             self._link = delivery >> TAG_BITS

@@ -115,7 +115,7 @@ _NEVER: Final = {
     **dict.fromkeys((RETRY, RETRY_LATER, GIVE_UP), ILLEGAL),  # it is not failing
     TOO_OFTEN: ILLEGAL,  # this is decided when it is delivered
     ADOPT: ILLEGAL,  # its handler does not run for a lost link
-    COLLECT: IGNORE,  # the batch drops it, or it is as good as acknowledged
+    COLLECT: ILLEGAL,  # it is settled, or will be, and the batch would drop it
     COPY_FAILED: ILLEGAL,  # it has no copy
     **dict.fromkeys((GROUP_CONFIRMED, GROUP_FAILED), ILLEGAL),  # it is in no group
 }
@@ -132,10 +132,11 @@ _WAITS: Final = {
 }
 _IS_OVER: Final = {**_WAITS, LINK_LOST: IGNORE}
 #: The broker delivers it again, so it cannot be settled.
-_GONE: Final = {**_IS_OVER, **dict.fromkeys(_BY_HAND, IGNORE)}
+_GONE: Final = {**_IS_OVER, **dict.fromkeys((*_BY_HAND, COLLECT), IGNORE)}
 #: Its handler runs, and nothing is decided.
 _RUNS_FREELY: Final = {
     **_RUNS,
+    COLLECT: IGNORE,  # a batch holds it already
     SUCCEEDED: ACKING,
     DEFERS: DEFERRED,
     FAILED: FAILING,
@@ -150,6 +151,7 @@ _IS_ORPHANED: Final = {
     **_RUNS,
     **dict.fromkeys((SUCCEEDED, DEFERS, FAILED), LOST),
     PUBLISH_FAILED: IGNORE,
+    COLLECT: IGNORE,
     LINK_LOST: IGNORE,
 }
 
@@ -174,6 +176,7 @@ TABLE: Final[dict[str, dict[str, str]]] = {
     },
     RUNNING_FAILED: {
         **_RUNS,
+        COLLECT: IGNORE,
         PUBLISH_FAILED: IGNORE,
         SUCCEEDED: FAILING,
         DEFERS: FAILING,
@@ -189,9 +192,10 @@ TABLE: Final[dict[str, dict[str, str]]] = {
         GROUP_FAILED: RUNNING_FAILED,
         LINK_LOST: ABANDONED,
     },
-    PAUSED: {**_WAITS, SPACE: RUNNING, TOO_OFTEN: FAILING, STOP: REQUEUED},
+    PAUSED: {**_WAITS, COLLECT: IGNORE, SPACE: RUNNING, TOO_OFTEN: FAILING, STOP: REQUEUED},
     DEFERRED: {
         **_WAITS,
+        COLLECT: IGNORE,
         ACK: ACKING,
         REJECT: REJECTING,
         REQUEUE: REQUEUED,
@@ -200,7 +204,7 @@ TABLE: Final[dict[str, dict[str, str]]] = {
         CONFIRMED: IGNORE,
         PUBLISH_FAILED: FAILING,
     },
-    FAILING: {**_WAITS, RETRY: REQUEUED, RETRY_LATER: ACKING, GIVE_UP: REJECTING},
+    FAILING: {**_WAITS, COLLECT: IGNORE, RETRY: REQUEUED, RETRY_LATER: ACKING, GIVE_UP: REJECTING},
     ACKING: {**_WAITS, CONFIRMED: ACKED, PUBLISH_FAILED: FAILING, COPY_FAILED: REJECTING},
     ACKING_GROUPED: {**_WAITS, CONFIRMED: READY_GROUPED, PUBLISH_FAILED: FAILING, GROUP_FAILED: FAILING},
     READY_GROUPED: {**_WAITS, GROUP_CONFIRMED: ACKED, GROUP_FAILED: FAILING},
@@ -585,8 +589,15 @@ class Deliveries:
             self._step(delivery, GROUP, now, effects)
 
     def collect(self, number: DeliveryId, now: float, effects: list[Effect]) -> None:
-        """Note that a batch holds a message."""
+        """Note that a batch holds a message.
+
+        Raises:
+            LocalError: it is no delivery of this service, or it is settled already.
+        """
         delivery = self._known(number)
+        if TABLE[self._stage_of_gone(number) if delivery is None else delivery.stage][COLLECT] is ILLEGAL:
+            hint = "put an event into one batch, and do not acknowledge it by hand: the batch does"
+            raise LocalError(f"delivery {number} is settled already", hint=hint)
         if delivery is not None:
             delivery.source = ""  # when the message comes again, the batch may have other messages
             self._step(delivery, COLLECT, now, effects)

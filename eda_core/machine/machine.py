@@ -591,6 +591,9 @@ class Machine:
 
         If the link is lost, the message leaves the batch. So its handler does not go on for the next delivery of the
         message, as others do.
+
+        Raises:
+            LocalError: the delivery is settled already, or is no delivery of this service.
         """
         effects: list[Effect] = []
         self._deliveries.collect(delivery, now, effects)

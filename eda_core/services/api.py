@@ -8,7 +8,7 @@ threads.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ from eda_core.journal.recording import RecordingMachine
 from eda_core.machine import events
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Effect
-from eda_core.machine.identifiers import DeliveryId
+from eda_core.machine.identifiers import TAG_BITS, DeliveryId
 from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
 from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
@@ -147,6 +147,8 @@ class ServiceApi(Handlers, Generic[R]):
     ) -> None:
         self._eda_identity = self.worker_identity()
         self._eda_readiness = Readiness()
+        #: The deliveries that wait in a batch, which acknowledges them, and the batch.
+        self._eda_batched: dict[DeliveryId, object] = {}
         #: The keys for results of this service that were checked.
         self._eda_reply_keys: set[str] = set()
         self.ssl_context = ssl
@@ -578,10 +580,15 @@ class ServiceApi(Handlers, Generic[R]):
             multiple: whether to acknowledge also all earlier messages whose handlers have returned ``True``.
 
         Raises:
-            LocalError: the message is acknowledged or rejected already.
+            LocalError: the message is acknowledged or rejected already, or it waits in a batch, which acknowledges it.
             StateError: the service was not run yet.
         """
-        return self.make_input(lambda machine, now: machine.ack(DeliveryId(delivery_tag), now, multiple=multiple))
+
+        def ack(machine: Machine, now: float) -> list[Effect]:
+            _check_not_batched(self._eda_batched, delivery_tag, multiple)
+            return machine.ack(DeliveryId(delivery_tag), now, multiple=multiple)
+
+        return self.make_input(ack)
 
     def manual_nack(self, delivery_tag: int, requeue: bool = False, multiple: bool = False) -> R:
         """Reject a message whose handler has returned ``True``. See :meth:`manual_ack`.
@@ -592,6 +599,27 @@ class ServiceApi(Handlers, Generic[R]):
         return self.make_input(
             lambda machine, now: machine.nack(DeliveryId(delivery_tag), now, requeue=requeue, multiple=multiple)
         )
+
+
+def _check_not_batched(batched: Collection[DeliveryId], delivery: object, multiple: bool) -> None:
+    """Check that no message is acknowledged by hand that waits in a batch: the batch would not hand it over.
+
+    Raises:
+        LocalError: one would be.
+    """
+    if delivery in batched:
+        raise LocalError(
+            f"delivery {delivery} is in a batch, which acknowledges it",
+            hint="return True after push(), and do not call manual_ack()",
+        )
+    if multiple and type(delivery) is int:
+        epoch = delivery >> TAG_BITS
+        count = sum(each < delivery and each >> TAG_BITS == epoch for each in batched)
+        if count:
+            raise LocalError(
+                f"manual_ack(…, multiple=True) would acknowledge {count} message(s) that are in a batch",
+                hint="acknowledge the others one by one",
+            )
 
 
 def _listed(lines: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from eda_core.machine.aggregator import Aggregator, Collected
 from eda_core.machine.effects import Effect
 from eda_core.machine.events import EARLY_ACK
 from eda_core.machine.identifiers import DeliveryId
-from eda_core.machine.outcomes import Outcome
+from eda_core.machine.outcomes import Deferred, Outcome
 from eda_core.services.api import ServiceApi
 from eda_core.text import shortened
 
@@ -39,11 +39,12 @@ class RawEvent:
 class EventBatch:
     """Collects the events that handlers push, and passes them to a callback together.
 
-    If a handler returns ``True`` after ``push``, its event is acknowledged together with the others of the batch. If it
-    returns nothing, its event is acknowledged at once, as with eventail. Then it is lost if the process dies before the
-    callback has ended, and the log warns of that once. If the callback runs when the handler ends, the event is
-    acknowledged with the others in any case. When a service stops, the callback gets the events that there are, and at
-    once each event that comes later.
+    If a handler returns ``True`` after ``push``, its event is acknowledged together with the others of the batch. It is
+    an error to acknowledge it by hand as well, or to put it into another batch. If the handler returns nothing, its
+    event is acknowledged at once, as with eventail. Then it is lost if the process dies before the callback has ended,
+    and the log warns of that once. If the callback runs when the handler ends, the event is acknowledged with the
+    others in any case. When a service stops, the callback gets the events that there are, and at once each event that
+    comes later.
 
     Args:
         endpoint: the service.
@@ -83,7 +84,7 @@ class EventBatch:
         """Add the event that is being handled. Returns whether the batch is full now.
 
         Raises:
-            LocalError: ``meta`` is not the one that the handler was given.
+            LocalError: ``meta`` is not the one that the handler was given, or the event is settled or in another batch.
         """
         delivery = meta.get("delivery_tag")
         if type(delivery) is not int:
@@ -115,7 +116,11 @@ class EventBatch:
         handled: Callable[[DeliveryId, Outcome, float], Outcome],
     ) -> None:
         driver = self.endpoint.running_driver()
+        batched = self.endpoint._eda_batched
+        if batched.get(delivery, self) is not self:
+            raise LocalError(f"delivery {delivery} is in another batch", hint="put each event into one batch")
         driver.tell(add)
+        batched[delivery] = self
         driver.at_end[delivery] = partial(handled, delivery)
         if len(self._events) == 1:
             self._cancel_timer()
@@ -126,6 +131,8 @@ class EventBatch:
         """Note that a handler has ended. Warn once if its event is acknowledged now, and not with its batch."""
         driver = self.endpoint.running_driver()
         outcome = self._events.handled(driver.machine, delivery, outcome, now)
+        if not isinstance(outcome, Deferred):
+            self.endpoint._eda_batched.pop(delivery, None)
         if self._events.acknowledged and not self._told:
             self._told = True
             text = f"{name} has put its event into a batch and has not returned True: the event is acknowledged before "
@@ -160,6 +167,9 @@ class EventBatch:
         self._cancel_timer()
         driver = self.endpoint.running_driver()
         taken = self._events.take(driver.machine)
+        batched = self.endpoint._eda_batched
+        for delivery in [each for each, batch in batched.items() if batch is self]:
+            del batched[delivery]
         return taken, self._events.publisher(driver.machine, taken, handled)
 
     def _settle(self, taken: Sequence[Collected[RawEvent]], failed: BaseException | None) -> None:

@@ -92,7 +92,7 @@ class CallbackBatch(EventBatch):
         """Add the event that is being handled, with the arguments of its handler. Call the callback if it is full now.
 
         Raises:
-            LocalError: ``meta`` is not the one that the handler was given.
+            LocalError: ``meta`` is not the one that the handler was given, or the event is settled or in another batch.
         """
         if self._add(payload, conversation_id, meta):
             self.expire()

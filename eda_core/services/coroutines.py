@@ -203,7 +203,7 @@ class CoroutineBatch(EventBatch):
         """Add the event that is being handled, with the arguments of its handler. Await the callback if it is full now.
 
         Raises:
-            LocalError: ``meta`` is not the one that the handler was given.
+            LocalError: ``meta`` is not the one that the handler was given, or the event is settled or in another batch.
         """
         return Asked(self._push(payload, conversation_id, meta), self.endpoint._eda_forgotten())
 

@@ -286,12 +286,23 @@ def test_a_handler_whose_message_is_in_a_batch_does_not_go_on(when: str) -> None
     assert bench.handled(again) == [Ack(Epoch(2), 1, False)]
 
 
-def test_what_is_not_in_flight_is_in_no_batch() -> None:
+def test_what_is_settled_gets_into_no_batch() -> None:
+    """The batch would drop it, and nobody would know."""
     bench = opened()
     delivery = bench.take()
     bench.handled(delivery)
+    with pytest.raises(LocalError, match="settled already; put an event into one batch"):
+        bench.machine.collected(delivery, bench.now)
+    with pytest.raises(LocalError, match="7 is not a delivery tag"):
+        bench.machine.collected(DeliveryId(7), bench.now)
+
+
+def test_what_the_broker_delivers_again_is_in_no_batch() -> None:
+    bench = opened()
+    delivery = bench.take()
+    bench.handled(delivery, DEFERRED)
+    bench.lose()
     assert bench.machine.collected(delivery, bench.now) == []
-    assert bench.machine.collected(DeliveryId(7), bench.now) == []
 
 
 def test_a_handler_that_goes_on_can_add_its_message_to_a_batch() -> None:

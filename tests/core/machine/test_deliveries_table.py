@@ -78,6 +78,11 @@ ADOPTED = {orphan: stage for stage, orphan in ORPHANS.items() if orphan is not A
 #: It is over, and so is its handler.
 ENDS = (ACKED, REJECTED, REQUEUED, LOST)
 BY_HAND = (ACK, REJECT, REQUEUE, FAIL, GROUP)
+#: It is settled on its link, or will be whatever happens.
+SETTLED = (
+    *(RUNNING_ACKED, RUNNING_REJECTED, RUNNING_REQUEUED, RUNNING_GROUPED),
+    *(ACKING, ACKING_GROUPED, READY_GROUPED, REJECTING, ACKED, REJECTED, REQUEUED),
+)
 
 
 def handler(stage: str, signal: str) -> str:
@@ -149,6 +154,8 @@ def expected(stage: str, signal: str) -> str:
     if signal is SPACE:
         return RUNNING if stage is PAUSED else ILLEGAL
     if signal is COLLECT:
+        if stage in SETTLED:  # the batch would drop it, and nobody would know
+            return ILLEGAL
         return {RUNNING: RUNNING_COLLECTED, ORPHANED: ABANDONED}.get(stage, IGNORE)
     if signal is ADOPT:
         return ADOPTED.get(stage, ILLEGAL)

@@ -50,6 +50,7 @@ class Service(Plain):
 
     def __init__(self, bench: Bench) -> None:
         super().__init__([only(Connect, bench.seen).url], ["Happened"], ["svc.Do"], "svc")
+        self.bench = bench
         self.runs = Runs(bench)
         self.timers: dict[int, tuple[float, Callable[[], Any]]] = {}
 
@@ -206,6 +207,95 @@ def test_a_handler_whose_batch_is_full_need_not_return_true() -> None:
     bench, service, batch = made(print, 1)
     batch.push(bench.take(), 1)
     assert (service.runs.reports, service.runs.at_end) == ([], {})
+
+
+# Acknowledged by hand as well
+
+
+def test_an_event_in_a_batch_is_not_acknowledged_by_hand() -> None:
+    """It would be gone from its queue, and the batch would not hand it over."""
+    got: list[Any] = []
+    bench, service, batch = made(lambda events: got.extend(event.payload for event in events), 9)
+    push(bench, batch, 1)
+    delivery = bench.take()
+    batch.push(delivery, 2)
+    words = f"delivery {delivery} is in a batch, which acknowledges it; return True after push\\(\\), and do not call"
+    with pytest.raises(LocalError, match=words):
+        service.manual_ack(delivery)
+    bench.handled(delivery, DEFERRED)
+    with pytest.raises(LocalError, match=words):
+        service.manual_ack(delivery)
+    assert of(Ack, bench.seen) == []
+    batch.expire()
+    assert got == [1, 2]
+    assert of(Ack, bench.seen) == [Ack(bench.epoch, 2, True)]
+
+
+def test_those_before_a_message_that_are_in_a_batch_are_not_acknowledged_with_it() -> None:
+    bench, service, batch = made(print, 9)
+    push(bench, batch, 1)
+    other = bench.take()
+    bench.handled(other, DEFERRED)
+    with pytest.raises(LocalError, match=r"multiple=True\) would acknowledge 1 message\(s\) that are in a batch"):
+        service.manual_ack(other, multiple=True)
+    service.manual_ack(other)
+    assert of(Ack, bench.seen) == [Ack(bench.epoch, 2, False)]
+
+
+def test_those_behind_a_message_and_those_of_a_lost_link_do_not_matter_to_it() -> None:
+    bench, service, batch = made(print, 9)
+    push(bench, batch, 1)
+    bench.lose()
+    bench.open()
+    other = bench.take()
+    push(bench, batch, 2)
+    bench.handled(other, DEFERRED)
+    service.manual_ack(other, multiple=True)
+    assert of(Ack, bench.seen) == [Ack(bench.epoch, 1, False)]
+
+
+def test_a_callback_may_settle_an_event_by_itself() -> None:
+    bench, service, batch = made(lambda events: service.manual_ack(events[0].meta["delivery_tag"]), 9)
+    push(bench, batch, 1)
+    push(bench, batch, 2)
+    batch.expire()
+    assert of(Ack, bench.seen) == [Ack(bench.epoch, 1, False), Ack(bench.epoch, 2, False)]
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_an_event_that_is_acknowledged_does_not_get_into_a_batch(runs: bool) -> None:
+    bench, service, batch = made(print, 9)
+    delivery = bench.take()
+    service.manual_ack(delivery)
+    if not runs:
+        bench.handled(delivery, DEFERRED)
+    with pytest.raises(
+        LocalError, match=f"delivery {delivery} is settled already; put an event into one batch, and do"
+    ):
+        batch.push(delivery, 1)
+    assert len(batch) == 0
+
+
+def test_an_event_is_in_one_batch() -> None:
+    bench, service, batch = made(print, 9)
+    delivery = bench.take()
+    batch.push(delivery, 1)
+    batch.push(delivery, 2)
+    with pytest.raises(LocalError, match=f"delivery {delivery} is in another batch; put each event into one batch"):
+        Batch(service, 9, 5.0, print).push(delivery, 3)
+    batch.expire()
+    bench.handled(delivery, DEFERRED)
+    assert of(Ack, bench.seen) == [Ack(bench.epoch, 1, False)]
+
+
+@pytest.mark.parametrize("outcome", [DONE, Failed("no")])
+def test_an_event_whose_handler_has_not_deferred_it_waits_in_no_batch(outcome: Outcome) -> None:
+    bench, service, batch = made(print, 9)
+    delivery = bench.take()
+    batch.push(delivery, 1)
+    assert service._eda_batched == {delivery: batch}
+    service.runs.at_end.pop(delivery)(outcome, bench.now)
+    assert service._eda_batched == {}
 
 
 # The size and the prefetch
