@@ -373,8 +373,8 @@ MUTANTS = (
     Mutant(
         "a stop waits for what no handler has seen",
         "machine/deliveries",
-        "PAUSED: {**_WAITS, SPACE: RUNNING, TOO_OFTEN: FAILING, STOP: REQUEUED}",
-        "PAUSED: {**_WAITS, SPACE: RUNNING, TOO_OFTEN: FAILING}",
+        "PAUSED: {**_WAITS, COLLECT: IGNORE, SPACE: RUNNING, TOO_OFTEN: FAILING, STOP: REQUEUED}",
+        "PAUSED: {**_WAITS, COLLECT: IGNORE, SPACE: RUNNING, TOO_OFTEN: FAILING}",
         "small buffer, stop",
         "life",
     ),
