@@ -160,6 +160,27 @@ async def test_many_have_a_progress_bar_on_a_terminal_and_nowhere_else() -> None
     assert (ran.status, ran.err, len(ran.objects)) == (cli.DONE, "", 20)
 
 
+@pytest.mark.parametrize(
+    ("count", "options", "shown", "times"),
+    [
+        (21, (), "21 events Done are published, each in a conversation of its own\n", 1),
+        (21, ("--conversation-id", "c \x1b[31m"), "21 events Done are published, in the conversation c \\x1b[31m\n", 1),
+        (20, ("--conversation-id", "c"), "c\n", 20),
+    ],
+)
+def test_a_terminal_gets_a_summary_of_many_and_a_pipe_gets_each(
+    count: int, options: tuple[str, ...], shown: str, times: int
+) -> None:
+    with EmbeddedBrokerThread() as embedded:
+        published = ("Done", "--data", "1", "--count", str(count), *options)
+        command = (sys.executable, "-m", "eda_tools.publish_event", embedded.url, *published)
+        _, screen = on_terminal(*command, env={"NO_COLOR": "1"})
+        piped = subprocess.run(command, env=environment(embedded.url), capture_output=True, text=True, timeout=60)
+    text = re.sub(r"\r|\x1b\[[0-9;?]*[A-Za-z]", "", screen)
+    assert text.count(shown) == times, screen
+    assert len(piped.stdout.splitlines()) == count
+
+
 @asynchronous
 async def test_it_tries_the_urls_in_turn(broker: BrokerUnderTest, capsys: pytest.CaptureFixture[str]) -> None:
     async with peer(broker.url) as witness:

@@ -13,13 +13,15 @@ from eda_core.messages.routing import check_name
 from eda_core.messages.values import Configuration, Event
 from eda_tools.bus.pace import Pace
 from eda_tools.cli.arguments import common_options, positive, rate, url_argument
-from eda_tools.cli.output import Output, OutputClosed
+from eda_tools.cli.output import Output, OutputClosed, safe
 from eda_tools.cli.status import DONE, FAILED, PARTLY, ToolError
 from eda_tools.cli.tool import Tool
 from eda_tools.messages.payloads import payload_arguments, read_payload
 
 #: The most publishes under way at a time.
 _WINDOW = 200
+#: With more messages than this, a terminal shows a summary instead of their conversation ids.
+_MOST_SHOWN = 20
 
 
 def publishing(name: str, make: type[Event] | type[Configuration], examples: tuple[str, ...]) -> Tool:
@@ -35,7 +37,9 @@ def publishing(name: str, make: type[Event] | type[Configuration], examples: tup
         f"Publish {a_kind}, wait until the broker has confirmed it, and print its conversation id.",
         _arguments,
         run,
-        f"If no queue is bound for {a_kind}, the tool says so, with status 1.",
+        f"On standard output: the conversation id of each {kind}, on a line of its own, when it is confirmed. With a "
+        f"--count of more than {_MOST_SHOWN} a terminal gets one line for all, pipes and files get all ids. If no "
+        f"queue is bound for {a_kind}, the tool says so, with status 1.",
         examples,
     )
 
@@ -62,6 +66,7 @@ async def _publish(
     if payload.content_type == JSON:
         service.use_json()
     unrouted = confirmed = 0
+    summary = args.count > _MOST_SHOWN and output.drawable and not output.json
 
     async def one() -> None:
         nonlocal unrouted, confirmed
@@ -80,7 +85,7 @@ async def _publish(
                     "routed": routed,
                 }
                 output.record(published)
-            else:
+            elif not summary:
                 output.print(conversation_id)
             if args.rate:
                 output.flush()
@@ -90,6 +95,10 @@ async def _publish(
             output.doing = f"publishing the {kind} {args.event}"
             await _repeat(one, args.count, args.rate)
     with contextlib.suppress(OutputClosed):  # before the next error, so that it is always the same one that is told
+        if summary:
+            given = args.conversation_id
+            where = "each in a conversation of its own" if given is None else f"in the conversation {given}"
+            output.print(safe(f"{confirmed} {kind}s {args.event} are published, {where}"))
         output.flush()
     if unrouted:
         several = f" ({unrouted} of {args.count})" if args.count > 1 else ""
