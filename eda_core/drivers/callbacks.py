@@ -183,5 +183,5 @@ class CallbackDriver(Driver):
             self.report(DEBUG, f"{run.name()} was ended here:\n{failure(error).detail}", LEFT_UNFINISHED)
 
     def _break_off(self, error: BaseException) -> None:
-        self.exit = self.exit or error
+        self.exit: BaseException | None = self.exit or error
         self.stop(0.0)

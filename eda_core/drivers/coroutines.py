@@ -144,7 +144,7 @@ class CoroutineDriver(Driver):
 
     def _break_off(self, error: BaseException) -> None:
         """Stop at once: user code ends the program. The broker delivers unfinished messages again."""
-        self.exit = self.exit or error
+        self.exit: BaseException | None = self.exit or error
         self.stop(0.0)
 
     def raise_end(self) -> None:

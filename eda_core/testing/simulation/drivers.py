@@ -218,7 +218,14 @@ class SimulatedCoroutines(SimulatedDriver, CoroutineDriver):
             return
         task = self.worker.loop.create_task(work, context=self._context.copy())
         self._tasks[task] = None
-        task.add_done_callback(lambda ended: self._tasks.pop(ended, None))
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """Let the run fail if the core has raised an error: user code and its errors are within the task."""
+        self._tasks.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Killed):
+            self.world.fail(error)
 
     def future(self) -> asyncio.Future[Any]:
         return self.worker.loop.create_future()

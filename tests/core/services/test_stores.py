@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -120,8 +121,12 @@ def test_every_paramstyle_can_be_used(paramstyle: str, sql: str, parameters: obj
     assert _bound(DatabaseStore.UPDATE, "t", paramstyle, values) == (sql, parameters)
 
 
-@pytest.mark.parametrize("paramstyle", ["qmark", "numeric", "named"])
-def test_sqlite_takes_three_of_them(database: sqlite3.Connection, paramstyle: str) -> None:
+#: sqlite3 of Python 3.12 and later does not take "numeric" any more.
+OF_SQLITE = ["qmark", "named"] if sys.version_info >= (3, 12) else ["qmark", "numeric", "named"]
+
+
+@pytest.mark.parametrize("paramstyle", OF_SQLITE)
+def test_sqlite_takes_some_of_them(database: sqlite3.Connection, paramstyle: str) -> None:
     store = DatabaseStore(paramstyle)
     assert store.claim(database, "svc/m", 1.0) is None
     store.keep(database, "svc/m", "text")
