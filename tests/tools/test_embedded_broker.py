@@ -520,3 +520,73 @@ def test_a_client_that_never_hangs_up_does_not_hold_up_the_end(monkeypatch: pyte
             writer.close()
 
     asyncio.run(scenario())
+
+
+# --- what it is, and where ---
+
+
+def ipv6() -> bool:
+    """Whether the machine has it."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not ipv6(), reason="this machine has no IPv6")
+def test_the_loopback_is_that_of_ipv6_as_well(name: str) -> None:
+    """For some clients localhost is ::1."""
+    with EmbeddedBrokerThread() as broker:
+        for host in ("127.0.0.1", "[::1]"):
+            connection = pika.BlockingConnection(pika.URLParameters(f"amqp://guest:guest@{host}:{broker.port}/"))
+            connection.channel().queue_declare(name)
+            connection.close()
+
+
+@pytest.mark.skipif(not ipv6(), reason="this machine has no IPv6")
+def test_a_port_that_is_taken_on_one_of_the_two_is_not_used() -> None:
+    async def scenario() -> None:
+        with socket.socket(socket.AF_INET6) as other:
+            other.bind(("::1", 0))
+            other.listen()
+            with pytest.raises(OSError, match="address already in use"):
+                await EmbeddedBroker(port=other.getsockname()[1]).start()
+            async with EmbeddedBroker() as broker:  # and the port of the failed start is free
+                assert broker.port
+
+    asyncio.run(scenario())
+
+
+def test_virtual_hosts_are_apart_and_have_dead_letters(name: str) -> None:
+    with EmbeddedBrokerThread(vhosts=["/", "shop"]) as broker:
+        connection = pika.BlockingConnection(pika.URLParameters(broker.url))
+        connection.channel().queue_declare(name)
+        other = pika.BlockingConnection(pika.URLParameters(f"{broker.url}shop"))
+        other.channel().queue_declare("dead-letters", passive=True)
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match=r"no queue 'queue-\d+' in vhost 'shop'"):
+            other.channel().queue_declare(name, passive=True)
+        with pytest.raises(pika.exceptions.ProbableAccessDeniedError, match="vhost none not found"):
+            pika.BlockingConnection(pika.URLParameters(f"{broker.url}none"))
+        other.close()
+        connection.close()
+
+
+@pytest.mark.parametrize("version", ["3.10", "4.3"])
+def test_clients_are_told_which_rabbitmq_it_behaves_like(version: str) -> None:
+    """Those of kombu decide by it what a prefetch means."""
+    with EmbeddedBrokerThread(version=version) as broker, kombu.Connection(broker.url) as connection:
+        connection.connect()
+        told = connection.connection.server_properties
+        assert (told["product"], told["version"]) == ("RabbitMQ", f"{version}.0")
+        assert connection.qos_semantics_matches_spec is (version == "4.3")
+
+
+def test_the_command_has_virtual_hosts_and_releases() -> None:
+    with command("--port", "0", "--vhost", "shop", "--rabbitmq", "3.10") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1].replace("//", "//guest:guest@")
+        with pytest.raises(pika.exceptions.ProbableAccessDeniedError, match="vhost / not found"):
+            pika.BlockingConnection(pika.URLParameters(url))
+        pika.BlockingConnection(pika.URLParameters(f"{url}shop")).close()

@@ -76,6 +76,11 @@ class Broker:
 
     # -- connections --------------------------------------------------------------------------------------------------
 
+    @property
+    def version(self) -> str:
+        """The release of RabbitMQ that is modelled, such as "4.3"."""
+        return self._engine.version.name
+
     def has_vhost(self, vhost: str) -> bool:
         """Whether there is a virtual host of this name."""
         return vhost in self._engine.topologies

@@ -24,11 +24,12 @@ from eda_core.testing.wire.connection import (
     ServerConnection,
 )
 
+#: Clients decide by product and version what a broker can do, so that these are those of the broker that is modelled.
 _SERVER_PROPERTIES: Final[dict[str, Any]] = {
-    "product": "eda-core embedded broker",
-    "version": "1.0",
+    "product": "RabbitMQ",
     "platform": "Python",
-    "information": "for trying out, demos and tests; memory only",
+    "cluster_name": "eda-core embedded broker",
+    "information": "a model of RabbitMQ for trying out, demos and tests; memory only",
     "capabilities": {
         "publisher_confirms": True,
         "exchange_exchange_bindings": True,
@@ -86,7 +87,7 @@ class Server:
         channel_max: int = 2047,
     ) -> None:
         self.broker = broker
-        self.server_properties: dict[str, Any] = dict(_SERVER_PROPERTIES)
+        self.server_properties: dict[str, Any] = {**_SERVER_PROPERTIES, "version": f"{broker.version}.0"}
         self.mechanisms: str = " ".join(_MECHANISMS)
         self._users = dict(users)
         self.heartbeat = heartbeat
