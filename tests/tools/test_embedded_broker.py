@@ -486,6 +486,56 @@ def test_a_client_that_does_not_read_is_not_read_from() -> None:
     asyncio.run(scenario())
 
 
+def test_a_client_that_pipelines_does_not_hold_up_others(name: str) -> None:
+    """Another one has its answer before the first one has all of its own."""
+    pipelined = b"".join(frame.marshal(commands.Queue.Declare(queue=f"{name}-{n}"), 1) for n in range(5_000))
+    asked = frame.marshal(commands.Queue.Declare(queue=name), 1)
+
+    async def scenario() -> None:
+        async with EmbeddedBroker() as broker, asyncio.timeout(60):
+            readers, writers = zip(
+                *[await asyncio.open_connection(broker.host, broker.port, limit=1 << 22) for _ in range(2)], strict=True
+            )
+            for reader, writer in zip(readers, writers, strict=True):
+                writer.write(_handshake())
+                await reader.readuntil(frame.marshal(commands.Connection.OpenOk(), 0))
+                await reader.readuntil(b"\x00\x14\x00\x0b\x00\x00\x00\x00\xce")  # the channel is open
+            writers[0].write(pipelined)
+            writers[1].write(asked)
+            await readers[1].readuntil(name.encode())
+            assert len(broker.broker.queue_names()) < 5_000
+            await readers[0].readuntil(f"{name}-4999".encode())
+            for writer in writers:
+                writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_messages_for_a_client_that_does_not_read_stay_in_their_queue(name: str) -> None:
+    async def scenario() -> None:
+        async with EmbeddedBroker() as broker, asyncio.timeout(60):
+            with socket.socket() as raw:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                raw.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(raw, (broker.host, broker.port))
+                consume = [commands.Queue.Declare(queue=name), commands.Basic.Consume(queue=name, no_ack=True)]
+                await loop.sock_sendall(raw, _handshake() + b"".join(frame.marshal(each, 1) for each in consume))
+                connection = await aio_pika.connect(broker.url)
+                async with connection:
+                    channel = await connection.channel()
+                    for _ in range(40):
+                        await channel.default_exchange.publish(aio_pika.Message(MEGABYTE), name)
+                    waiting = (await channel.declare_queue(name, passive=True)).declaration_result.message_count
+                    assert waiting is not None
+                    assert waiting > 20
+                    received = 0
+                    while received < 40 * len(MEGABYTE):  # and when it reads, it gets them all
+                        received += len(await loop.sock_recv(raw, 1 << 20))
+
+    asyncio.run(scenario())
+
+
 _MORE = frame.marshal(Heartbeat(), 0) * 500_000  # 4 MB, which no buffer between the two holds
 
 

@@ -42,6 +42,8 @@ LOOPBACK: Final = "127.0.0.1"
 LOOPBACK_6: Final = "::1"
 
 _SHUTDOWN_TIMEOUT: Final = 2.0  # seconds for the clients to answer Connection.Close
+_TURN: Final = 256  # frames of one client, before others have their turn
+_ROOM: Final = 1 << 20  # bytes for the consumers of a client that has not read them
 _FLUSH_TIMEOUT: Final = 5.0  # seconds for a client that is being closed to read what it was sent, and to hang up
 
 
@@ -113,11 +115,12 @@ class EmbeddedBroker:
         self.broker: Broker = (
             broker if broker is not None else operated_broker(dead_letters=dead_letters, vhosts=vhosts, version=version)
         )
-        self.server: Server = Server(self.broker, users=users, heartbeat=heartbeat)
+        self.server: Server = Server(self.broker, users=users, heartbeat=heartbeat, turn=_TURN, room=_ROOM)
         self._users, self._ssl = users, ssl
         self._clients: dict[ServerConnection, _Client] = {}
         self._listeners: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._proceeding = False
         self._empty = asyncio.Event()
 
     @property
@@ -229,7 +232,15 @@ class EmbeddedBroker:
             client = self._clients.get(connection)
             if client is not None:
                 client.flush(loop)
+        if self.server.busy and not self._proceeding:
+            self._proceeding = True
+            loop.call_soon(self._proceed, loop)
         self._arm(loop)
+
+    def _proceed(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._proceeding = False
+        self.server.proceed(now=loop.time())
+        self._turn(loop)
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         due = self.server.deadline()
@@ -299,6 +310,8 @@ class _Client(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._unsent = 0
         self._regulate()
+        self._owner.server.written(self.connection, now=self._loop.time())
+        self._owner._turn(self._loop)
 
     def _regulate(self) -> None:
         if (self._unsent or self.connection.blocked) and not self._ending:
@@ -325,6 +338,8 @@ class _Client(asyncio.Protocol):
         data = self.connection.data_to_send()
         if data:
             self.transport.write(data)
+        if not self._unsent:  # writing may have found the client not to read, and pause_writing() was called
+            self._owner.server.written(self.connection, now=loop.time())
         if self.connection.should_close and not self._ending:
             self._ending = True
             # What the client still sends is read and dropped. The system answers unread octets in a socket that is
