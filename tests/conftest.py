@@ -3,9 +3,10 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.rabbitmq import RabbitNode, find_server
 from tests.support.rabbitmq_cluster import RabbitCluster
@@ -41,9 +42,10 @@ RABBIT_FIXTURES = frozenset(
     {"rabbitmq", "rabbit_victim", "rabbit_vhost", "rabbit_url", "rabbit_management", "rabbit_cluster"}
 )
 
-# No deadline: the time of one example says more about the machine than about the code.
-settings.register_profile("default", deadline=None)
-settings.register_profile("deep", deadline=None, max_examples=5_000, stateful_step_count=100)
+# No deadline, and no check of how fast examples are drawn: such times say more about the machine than about the code.
+PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("default", **PATIENT)
+settings.register_profile("deep", **PATIENT, max_examples=5_000, stateful_step_count=100)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -486,6 +486,56 @@ def test_a_client_that_does_not_read_is_not_read_from() -> None:
     asyncio.run(scenario())
 
 
+def test_a_client_that_pipelines_does_not_hold_up_others(name: str) -> None:
+    """Another one has its answer before the first one has all of its own."""
+    pipelined = b"".join(frame.marshal(commands.Queue.Declare(queue=f"{name}-{n}"), 1) for n in range(5_000))
+    asked = frame.marshal(commands.Queue.Declare(queue=name), 1)
+
+    async def scenario() -> None:
+        async with EmbeddedBroker() as broker, asyncio.timeout(60):
+            readers, writers = zip(
+                *[await asyncio.open_connection(broker.host, broker.port, limit=1 << 22) for _ in range(2)], strict=True
+            )
+            for reader, writer in zip(readers, writers, strict=True):
+                writer.write(_handshake())
+                await reader.readuntil(frame.marshal(commands.Connection.OpenOk(), 0))
+                await reader.readuntil(b"\x00\x14\x00\x0b\x00\x00\x00\x00\xce")  # the channel is open
+            writers[0].write(pipelined)
+            writers[1].write(asked)
+            await readers[1].readuntil(name.encode())
+            assert len(broker.broker.queue_names()) < 5_000
+            await readers[0].readuntil(f"{name}-4999".encode())
+            for writer in writers:
+                writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_messages_for_a_client_that_does_not_read_stay_in_their_queue(name: str) -> None:
+    async def scenario() -> None:
+        async with EmbeddedBroker() as broker, asyncio.timeout(60):
+            with socket.socket() as raw:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                raw.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(raw, (broker.host, broker.port))
+                consume = [commands.Queue.Declare(queue=name), commands.Basic.Consume(queue=name, no_ack=True)]
+                await loop.sock_sendall(raw, _handshake() + b"".join(frame.marshal(each, 1) for each in consume))
+                connection = await aio_pika.connect(broker.url)
+                async with connection:
+                    channel = await connection.channel()
+                    for _ in range(40):
+                        await channel.default_exchange.publish(aio_pika.Message(MEGABYTE), name)
+                    waiting = (await channel.declare_queue(name, passive=True)).declaration_result.message_count
+                    assert waiting is not None
+                    assert waiting > 20
+                    received = 0
+                    while received < 40 * len(MEGABYTE):  # and when it reads, it gets them all
+                        received += len(await loop.sock_recv(raw, 1 << 20))
+
+    asyncio.run(scenario())
+
+
 _MORE = frame.marshal(Heartbeat(), 0) * 500_000  # 4 MB, which no buffer between the two holds
 
 
@@ -520,3 +570,73 @@ def test_a_client_that_never_hangs_up_does_not_hold_up_the_end(monkeypatch: pyte
             writer.close()
 
     asyncio.run(scenario())
+
+
+# --- what it is, and where ---
+
+
+def ipv6() -> bool:
+    """Whether the machine has it."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not ipv6(), reason="this machine has no IPv6")
+def test_the_loopback_is_that_of_ipv6_as_well(name: str) -> None:
+    """For some clients localhost is ::1."""
+    with EmbeddedBrokerThread() as broker:
+        for host in ("127.0.0.1", "[::1]"):
+            connection = pika.BlockingConnection(pika.URLParameters(f"amqp://guest:guest@{host}:{broker.port}/"))
+            connection.channel().queue_declare(name)
+            connection.close()
+
+
+@pytest.mark.skipif(not ipv6(), reason="this machine has no IPv6")
+def test_a_port_that_is_taken_on_one_of_the_two_is_not_used() -> None:
+    async def scenario() -> None:
+        with socket.socket(socket.AF_INET6) as other:
+            other.bind(("::1", 0))
+            other.listen()
+            with pytest.raises(OSError, match="address already in use"):
+                await EmbeddedBroker(port=other.getsockname()[1]).start()
+            async with EmbeddedBroker() as broker:  # and the port of the failed start is free
+                assert broker.port
+
+    asyncio.run(scenario())
+
+
+def test_virtual_hosts_are_apart_and_have_dead_letters(name: str) -> None:
+    with EmbeddedBrokerThread(vhosts=["/", "shop"]) as broker:
+        connection = pika.BlockingConnection(pika.URLParameters(broker.url))
+        connection.channel().queue_declare(name)
+        other = pika.BlockingConnection(pika.URLParameters(f"{broker.url}shop"))
+        other.channel().queue_declare("dead-letters", passive=True)
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match=r"no queue 'queue-\d+' in vhost 'shop'"):
+            other.channel().queue_declare(name, passive=True)
+        with pytest.raises(pika.exceptions.ProbableAccessDeniedError, match="vhost none not found"):
+            pika.BlockingConnection(pika.URLParameters(f"{broker.url}none"))
+        other.close()
+        connection.close()
+
+
+@pytest.mark.parametrize("version", ["3.10", "4.3"])
+def test_clients_are_told_which_rabbitmq_it_behaves_like(version: str) -> None:
+    """Those of kombu decide by it what a prefetch means."""
+    with EmbeddedBrokerThread(version=version) as broker, kombu.Connection(broker.url) as connection:
+        connection.connect()
+        told = connection.connection.server_properties
+        assert (told["product"], told["version"]) == ("RabbitMQ", f"{version}.0")
+        assert connection.qos_semantics_matches_spec is (version == "4.3")
+
+
+def test_the_command_has_virtual_hosts_and_releases() -> None:
+    with command("--port", "0", "--vhost", "shop", "--rabbitmq", "3.10") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1].replace("//", "//guest:guest@")
+        with pytest.raises(pika.exceptions.ProbableAccessDeniedError, match="vhost / not found"):
+            pika.BlockingConnection(pika.URLParameters(url))
+        pika.BlockingConnection(pika.URLParameters(f"{url}shop")).close()

@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from ssl import Purpose, SSLContext, create_default_context
 from typing import Final
 
+from eda_core.testing.broker.versions import NEWEST, VERSIONS
 from eda_core.testing.live.embedded import (
     DEAD_LETTER_EXCHANGE,
     DEAD_LETTER_POLICY,
     DEAD_LETTER_QUEUE,
+    LOOPBACK,
     EmbeddedBroker,
     EmbeddedBrokerThread,
     operated_broker,
@@ -68,7 +70,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK,
+        help="address to listen on (default: %(default)s, and ::1 where the machine has IPv6)",
+    )
     parser.add_argument(
         "--port", type=_short, default=5672, help="port to listen on; 0 takes a free one (default: %(default)s)"
     )
@@ -78,6 +84,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME:PASSWORD",
         help="a user who may log in; repeatable (default: guest:guest)",
+    )
+    parser.add_argument(
+        "--vhost",
+        action="append",
+        metavar="NAME",
+        help="a virtual host; repeatable (default: /). Every user may use all of them",
+    )
+    parser.add_argument(
+        "--rabbitmq",
+        choices=list(VERSIONS),
+        default=NEWEST,
+        help="the release of RabbitMQ to behave like (default: %(default)s)",
     )
     parser.add_argument(
         "--no-dead-letters",
@@ -113,6 +131,8 @@ async def _serve(args: argparse.Namespace) -> int:
         args.port,
         users=dict(args.user or GUEST.items()),
         dead_letters=args.dead_letters,
+        vhosts=args.vhost or ("/",),
+        version=args.rabbitmq,
         heartbeat=args.heartbeat,
         ssl=tls,
     )

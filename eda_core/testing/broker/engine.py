@@ -39,6 +39,8 @@ DISCARD: Final = "discard"
 #: Dead letters may go round through full queues. If a client has rejected them once, RabbitMQ lets them go round for
 #: ever. Here they are dropped when they are dead-lettered so many times in one operation.
 MAX_DEATHS: Final = 1_000
+#: What a delivery needs on the wire besides the body, about, in bytes.
+_OVERHEAD: Final = 200
 
 
 class Engine:
@@ -280,7 +282,7 @@ class Engine:
 
     def _may_send(self, queue: Queue, consumer: Consumer) -> bool:
         channel = self.channel(consumer.key)
-        if queue.uid in channel.suspended or consumer.credit == 0:
+        if queue.uid in channel.suspended or consumer.credit == 0 or self.connections[consumer.key.connection].full:
             return False
         if channel.global_limit and not queue.quorum and self._shares(channel, queue):
             if channel.limited:
@@ -305,6 +307,9 @@ class Engine:
             routing_key=entry.message.routing_keys[0],
         )
         self._send_content(channel, method, entry, self._counts(entry) if queue.quorum else {})
+        connection = self.connections[consumer.key.connection]
+        if connection.room is not None:
+            connection.room -= len(entry.message.body) + _OVERHEAD
 
     def _hand_out(
         self, channel: Channel, queue: Queue, entry: Entry, consumer: Consumer | None, *, no_ack: bool
@@ -450,6 +455,19 @@ class Engine:
             channel.suspended.discard(uid)
             queue = self.uids.get(uid)
             if queue is not None and queue.unblock(channel.connection, channel.number):
+                self.deliver_ready(queue)
+
+    def give_room(self, connection: Connection, room: int | None) -> None:
+        """Let the consumers of a connection get so many bytes more; ``None`` for any number."""
+        was_full, connection.room = connection.full, room
+        if not was_full or connection.full:
+            return
+        for channel in connection.channels.values():
+            for tag, uid in list(channel.consumers.items()):
+                queue, key = self.uids[uid], ConsumerKey(connection.id, channel.number, tag)
+                if queue.quorum and key not in queue.line and queue.consumers[key].credit != 0:
+                    queue.enter_line(key)
+                queue.unblock(connection.id, channel.number)
                 self.deliver_ready(queue)
 
     # -- the end of consumers, channels, connections ------------------------------------------------------------------

@@ -76,6 +76,11 @@ class Broker:
 
     # -- connections --------------------------------------------------------------------------------------------------
 
+    @property
+    def version(self) -> str:
+        """The release of RabbitMQ that is modelled, such as "4.3"."""
+        return self._engine.version.name
+
     def has_vhost(self, vhost: str) -> bool:
         """Whether there is a virtual host of this name."""
         return vhost in self._engine.topologies
@@ -296,6 +301,26 @@ class Broker:
         self._at(now)
         self._engine.max_message_bytes = size
         return self._answers()
+
+    def give_room(self, connection: ConnectionId, room: int | None, *, now: float) -> list[Outgoing]:
+        """Let the consumers of a connection get so many bytes from now on.
+
+        Whoever writes to a socket calls this when the client has read. Without it a client that reads nothing would get
+        all messages of its queues, and they would fill the memory on the way.
+
+        Args:
+            room: bytes; ``None``, as at the beginning, for any number.
+        """
+        self._at(now)
+        known = self._engine.connections.get(connection)
+        if known is not None:
+            self._engine.give_room(known, room)
+        return self._answers()
+
+    def room(self, connection: ConnectionId) -> int | None:
+        """How many bytes the consumers of a connection may get; ``None`` for any number."""
+        known = self._engine.connections.get(connection)
+        return None if known is None else known.room
 
     def _block_at(self, connection: Connection, method: base.Frame, body: bytes) -> bool:
         """Block a connection that publishes during an alarm. Returns whether this publish is held."""

@@ -129,6 +129,7 @@ class Connection:
     Attributes:
         blocked: by a resource alarm.
         held: what came in since: channel, method, properties, body.
+        room: how many bytes its consumers may get before the client has read some; ``None`` for any number.
     """
 
     id: ConnectionId
@@ -137,7 +138,13 @@ class Connection:
     channels: dict[int, Channel] = field(default_factory=dict)
     blocked: bool = False
     held: list[Held] = field(default_factory=list)
+    room: int | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether the client has to read before its consumers get more."""
+        return self.room is not None and self.room <= 0
 
     def clone(self) -> Connection:
         channels = {number: channel.clone() for number, channel in self.channels.items()}
-        return Connection(self.id, self.vhost, self.user, channels, self.blocked, self.held.copy())
+        return Connection(self.id, self.vhost, self.user, channels, self.blocked, self.held.copy(), self.room)

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -26,6 +27,7 @@ from pamqp import commands
 
 from eda_core.testing.broker import Broker, Outgoing
 from eda_core.testing.broker import dead_letters as set_up
+from eda_core.testing.broker.versions import NEWEST
 from eda_core.testing.wire import GUEST, Server, ServerConnection
 
 LOGGER: Final = logging.getLogger(__name__)
@@ -35,29 +37,46 @@ DEAD_LETTER_EXCHANGE: Final = set_up.EXCHANGE
 DEAD_LETTER_QUEUE: Final = set_up.QUEUE
 DEAD_LETTER_POLICY: Final = set_up.POLICY
 
+#: Where a broker listens by default.
+LOOPBACK: Final = "127.0.0.1"
+LOOPBACK_6: Final = "::1"
+
 _SHUTDOWN_TIMEOUT: Final = 2.0  # seconds for the clients to answer Connection.Close
+_TURN: Final = 256  # frames of one client, before others have their turn
+_ROOM: Final = 1 << 20  # bytes for the consumers of a client that has not read them
 _FLUSH_TIMEOUT: Final = 5.0  # seconds for a client that is being closed to read what it was sent, and to hang up
 
 
-def operated_broker(*, dead_letters: bool = True) -> Broker:
+def operated_broker(*, dead_letters: bool = True, vhosts: Sequence[str] = ("/",), version: str = NEWEST) -> Broker:
     """A broker model, by default with what the operator of a RabbitMQ sets up for dead letters.
 
-    This is the topic exchange ``am-dlx``, the queue ``dead-letters`` bound with ``#``, and the policy that sends the
-    dead letters of the queues ``*.events`` and ``*.commands`` there.
+    This is, in each virtual host, the topic exchange ``am-dlx``, the queue ``dead-letters`` bound with ``#``, and the
+    policy that sends the dead letters of the queues ``*.events`` and ``*.commands`` there.
+
+    Args:
+        dead_letters: whether there are dead letters.
+        vhosts: the names of the virtual hosts.
+        version: the release of RabbitMQ that is modelled.
+
+    Raises:
+        LocalError: this release is not modelled.
     """
     now = time.monotonic()
     broker = Broker(
         policies=[DEAD_LETTER_POLICY] if dead_letters else (),
+        vhosts=vhosts,
+        version=version,
         # A client may still use names from an earlier broker; they must not exist in this one.
         names=lambda: secrets.token_urlsafe(16),
         epoch=time.time() - now,
     )
     if not dead_letters:
         return broker
-    operator = broker.connect()
-    for method in (commands.Channel.Open(), *set_up.declarations()):
-        broker.receive(operator, 1, method, now=now)
-    broker.disconnect(operator, now=now)
+    for vhost in vhosts:
+        operator = broker.connect(vhost=vhost)
+        for method in (commands.Channel.Open(), *set_up.declarations()):
+            broker.receive(operator, 1, method, now=now)
+        broker.disconnect(operator, now=now)
     return broker
 
 
@@ -65,10 +84,11 @@ class EmbeddedBroker:
     """A listening broker in the running event loop. An asynchronous context manager.
 
     Args:
-        host: address to listen on.
+        host: address to listen on. By default that is the loopback, by IPv6 as well where the machine has it: for some
+            clients ``localhost`` is ``::1``.
         port: port to listen on; 0 takes a free one, which is then the attribute ``port``.
         users: passwords by user name.
-        dead_letters: see ``operated_broker``; ignored if ``broker`` is given.
+        dead_letters, vhosts, version: see ``operated_broker``; ignored if ``broker`` is given.
         heartbeat: seconds proposed to clients; 0 is no heartbeat.
         broker: the model to serve, which a test can share.
         ssl: a server's context; the broker then speaks TLS only.
@@ -79,23 +99,28 @@ class EmbeddedBroker:
 
     def __init__(
         self,
-        host: str = "127.0.0.1",
+        host: str = LOOPBACK,
         port: int = 0,
         *,
         users: Mapping[str, str] = GUEST,
         dead_letters: bool = True,
+        vhosts: Sequence[str] = ("/",),
+        version: str = NEWEST,
         heartbeat: int = 60,
         broker: Broker | None = None,
         ssl: SSLContext | None = None,
     ) -> None:
         self.host = host
         self.port: int = port
-        self.broker: Broker = operated_broker(dead_letters=dead_letters) if broker is None else broker
-        self.server: Server = Server(self.broker, users=users, heartbeat=heartbeat)
+        self.broker: Broker = (
+            broker if broker is not None else operated_broker(dead_letters=dead_letters, vhosts=vhosts, version=version)
+        )
+        self.server: Server = Server(self.broker, users=users, heartbeat=heartbeat, turn=_TURN, room=_ROOM)
         self._users, self._ssl = users, ssl
         self._clients: dict[ServerConnection, _Client] = {}
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._proceeding = False
         self._empty = asyncio.Event()
 
     @property
@@ -125,16 +150,37 @@ class EmbeddedBroker:
     async def start(self) -> None:
         """Listen. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: _Client(self, loop), self.host, self.port, ssl=self._ssl)
-        self.port = self._listener.sockets[0].getsockname()[1]
+        while not self._listeners:
+            await self._listen(loop)
         self._arm(loop)
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Listen on each address. There is no listener afterwards if a free port of the one is taken on the other."""
+        port = self.port
+        for host in (LOOPBACK, LOOPBACK_6) if self.host == LOOPBACK else (self.host,):
+            try:
+                listener = await loop.create_server(lambda: _Client(self, loop), host, port, ssl=self._ssl)
+            except OSError as error:
+                if host == LOOPBACK_6 and error.errno != errno.EADDRINUSE:
+                    break  # the machine has no IPv6
+                self._close_listeners()
+                if host == LOOPBACK_6 and not self.port:
+                    return  # the port is free on the other one only: take another port
+                raise
+            self._listeners.append(listener)
+            port = listener.sockets[0].getsockname()[1]
+        self.port = port
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
 
     async def stop(self) -> None:
         """Stop listening and close every connection with 320 CONNECTION_FORCED. Waits up to 2 s for the clients."""
-        if self._listener is None:
+        if self.stopping:
             return
-        self._listener.close()
-        self._listener = None
+        self._close_listeners()
         self._empty.clear()
         loop = asyncio.get_running_loop()
         self.server.shutdown(now=loop.time())
@@ -151,7 +197,7 @@ class EmbeddedBroker:
     @property
     def stopping(self) -> bool:
         """Whether it stops, or has stopped."""
-        return self._listener is None
+        return not self._listeners
 
     async def cut(self) -> None:
         """Cut every connection without closing it, as a failing network does. Clients can connect again at once."""
@@ -186,7 +232,15 @@ class EmbeddedBroker:
             client = self._clients.get(connection)
             if client is not None:
                 client.flush(loop)
+        if self.server.busy and not self._proceeding:
+            self._proceeding = True
+            loop.call_soon(self._proceed, loop)
         self._arm(loop)
+
+    def _proceed(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._proceeding = False
+        self.server.proceed(now=loop.time())
+        self._turn(loop)
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         due = self.server.deadline()
@@ -256,6 +310,8 @@ class _Client(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._unsent = 0
         self._regulate()
+        self._owner.server.written(self.connection, now=self._loop.time())
+        self._owner._turn(self._loop)
 
     def _regulate(self) -> None:
         if (self._unsent or self.connection.blocked) and not self._ending:
@@ -282,6 +338,8 @@ class _Client(asyncio.Protocol):
         data = self.connection.data_to_send()
         if data:
             self.transport.write(data)
+        if not self._unsent:  # writing may have found the client not to read, and pause_writing() was called
+            self._owner.server.written(self.connection, now=loop.time())
         if self.connection.should_close and not self._ending:
             self._ending = True
             # What the client still sends is read and dropped. The system answers unread octets in a socket that is
@@ -307,7 +365,7 @@ class EmbeddedBrokerThread:
         OSError: the address cannot be listened on.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, **options: Any) -> None:
+    def __init__(self, host: str = LOOPBACK, port: int = 0, **options: Any) -> None:
         self._make: Callable[[], EmbeddedBroker] = lambda: EmbeddedBroker(host, port, **options)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="embedded-broker", daemon=True)

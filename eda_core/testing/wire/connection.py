@@ -44,6 +44,7 @@ class Host(Protocol):
     heartbeat: int
     frame_max: int
     channel_max: int
+    turn: int
 
     def log_in(self, mechanism: str, response: bytes) -> str:
         """The name of the user; ``""`` if the user is refused.
@@ -61,10 +62,13 @@ class Host(Protocol):
     def mark(self, connection: ServerConnection) -> None:
         """The connection has bytes to send, or is to be closed."""
 
+    def leave(self, connection: ServerConnection) -> None:
+        """The turn of the connection is over, and it has frames left: feed it ``b""`` when others have had theirs."""
+
     def resume(self, connection: ServerConnection) -> None:
         """The connection is blocked no more: feed it ``b""`` at the end of the turn."""
 
-    def register(self, connection: ServerConnection) -> ConnectionId:
+    def register(self, connection: ServerConnection, now: float) -> ConnectionId:
         """Connect to the model."""
 
     def release(self, number: ConnectionId, now: float) -> None:
@@ -112,6 +116,7 @@ class ServerConnection:
         user, vhost: what the client has logged in as and to; empty before.
         client_properties: what the client has announced in Connection.StartOk.
         blocked: by a resource alarm. What comes in is kept, so the driver should not read on.
+        id: its number in the model; ``None`` before the handshake is done, and after its end.
     """
 
     def __init__(self, host: Host, now: float) -> None:
@@ -133,7 +138,7 @@ class ServerConnection:
         self._received = now
         self._sent = now
         self._expires: float | None = now + HANDSHAKE_TIMEOUT
-        self._id: ConnectionId | None = None
+        self.id: ConnectionId | None = None
 
     def data_to_send(self) -> bytes:
         """The bytes to write. They are returned once."""
@@ -239,15 +244,15 @@ class ServerConnection:
     # --- the model ---
 
     def _release(self, now: float) -> None:
-        number, self._id = self._id, None
+        number, self.id = self.id, None
         if number is not None:
             self._host.release(number, now)
 
     def _command(
         self, number: int, method: base.Frame, properties: commands.Basic.Properties | None, body: bytes, now: float
     ) -> None:
-        assert self._id is not None  # only a running connection has open channels
-        self._host.command(self._id, number, method, properties, body, now)
+        assert self.id is not None  # only a running connection has open channels
+        self._host.command(self.id, number, method, properties, body, now)
 
     # --- output ---
 
@@ -267,7 +272,12 @@ class ServerConnection:
     def _frames(self, view: memoryview, at: int, now: float) -> int:
         """Take the complete frames from ``at`` on. Returns where the rest begins."""
         size_of_view = len(view)
+        left = self._host.turn or size_of_view
         while size_of_view - at >= 7 and not (self.should_close or self._lost_sync or self.blocked):
+            if not left:
+                self._host.leave(self)
+                break
+            left -= 1
             kind, channel, size = frames.HEADER.unpack_from(view, at)
             start = at + 7
             end = start + size
@@ -470,7 +480,7 @@ class ServerConnection:
         if not self._host.has_vhost(vhost):
             raise WireError(530, f"NOT_ALLOWED - vhost {vhost} not found", *_ids(method))
         self.vhost = vhost
-        self._id = self._host.register(self)
+        self.id = self._host.register(self, now)
         self._state = _RUNNING
         self._expires = None
         self._send(commands.Connection.OpenOk(), now)

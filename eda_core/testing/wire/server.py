@@ -24,11 +24,12 @@ from eda_core.testing.wire.connection import (
     ServerConnection,
 )
 
+#: Clients decide by product and version what a broker can do, so that these are those of the broker that is modelled.
 _SERVER_PROPERTIES: Final[dict[str, Any]] = {
-    "product": "eda-core embedded broker",
-    "version": "1.0",
+    "product": "RabbitMQ",
     "platform": "Python",
-    "information": "for trying out, demos and tests; memory only",
+    "cluster_name": "eda-core embedded broker",
+    "information": "a model of RabbitMQ for trying out, demos and tests; memory only",
     "capabilities": {
         "publisher_confirms": True,
         "exchange_exchange_bindings": True,
@@ -74,6 +75,9 @@ class Server:
         heartbeat: what is proposed to clients, in seconds. The client's answer counts; 0 switches heartbeats off.
         frame_max: the largest frame in bytes, at least 4096; 0 for no limit.
         channel_max: how many channels a connection may open; 0 for no limit.
+        turn: how many frames of one client are taken before others have their turn; 0 for all that it has sent. What is
+            left waits for :meth:`proceed`.
+        room: how many bytes the consumers of a connection may get before :meth:`written` is called; 0 for any number.
     """
 
     def __init__(
@@ -84,9 +88,11 @@ class Server:
         heartbeat: int = 60,
         frame_max: int = 131072,
         channel_max: int = 2047,
+        turn: int = 0,
+        room: int = 0,
     ) -> None:
         self.broker = broker
-        self.server_properties: dict[str, Any] = dict(_SERVER_PROPERTIES)
+        self.server_properties: dict[str, Any] = {**_SERVER_PROPERTIES, "version": f"{broker.version}.0"}
         self.mechanisms: str = " ".join(_MECHANISMS)
         self._users = dict(users)
         self.heartbeat = heartbeat
@@ -97,6 +103,9 @@ class Server:
         self._dirty: dict[ServerConnection, None] = {}
         self._queue: deque[Outgoing] = deque()
         self._resumed: list[ServerConnection] = []
+        self.turn: int = turn
+        self._room = room
+        self._unfinished: dict[ServerConnection, None] = {}
         self._next = math.inf
 
     def accept(self, *, now: float) -> ServerConnection:
@@ -111,12 +120,32 @@ class Server:
         conn.feed(data, now)
         self._route((), now)
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is something for :meth:`proceed` or :meth:`dirty` to do."""
+        return bool(self._unfinished or self._dirty)
+
+    def proceed(self, *, now: float) -> None:
+        """Give a turn to each client of which frames are left."""
+        waiting, self._unfinished = self._unfinished, {}
+        for connection in waiting:
+            connection.feed(b"", now)
+        self._route((), now)
+
+    def written(self, conn: ServerConnection, *, now: float) -> None:
+        """All that was sent to a client has been read, or nearly so: its consumers may get more."""
+        number = conn.id
+        room = None if number is None or not self._room else self.broker.room(number)
+        if number is not None and room is not None and room < self._room // 2:
+            self._route(self.broker.give_room(number, self._room, now=now), now)
+
     def lost(self, conn: ServerConnection, *, now: float) -> None:
         """The socket of a client is closed or broken."""
         conn.discard()
         conn.abort(now)
         self._connections.pop(conn, None)
         self._dirty.pop(conn, None)
+        self._unfinished.pop(conn, None)
         self._route((), now)
 
     def shutdown(self, *, now: float, reason: str = "broker shutdown") -> None:
@@ -171,14 +200,20 @@ class Server:
         """A connection has bytes to send, or is to be closed."""
         self._dirty[connection] = None
 
+    def leave(self, connection: ServerConnection) -> None:
+        """The turn of a connection is over, and it has frames left."""
+        self._unfinished[connection] = None
+
     def resume(self, connection: ServerConnection) -> None:
         """A connection is blocked no more. What it has received is taken at the end of the turn."""
         self._resumed.append(connection)
 
-    def register(self, connection: ServerConnection) -> ConnectionId:
+    def register(self, connection: ServerConnection, now: float) -> ConnectionId:
         """Connect a client to the model, after the handshake."""
         number = self.broker.connect(vhost=connection.vhost, user=connection.user)
         self._by_id[number] = connection
+        if self._room:
+            self.broker.give_room(number, self._room, now=now)
         return number
 
     def release(self, number: ConnectionId, now: float) -> None:

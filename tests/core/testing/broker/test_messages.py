@@ -393,3 +393,27 @@ def test_properties_survive_unchanged(client: Client) -> None:
 def test_a_limit_that_the_model_cannot_keep_is_refused() -> None:
     with pytest.raises(ValueError, match="messages of 134217729 bytes: the model takes at most 134217728"):
         Broker().limit_messages(LARGEST_BODY + 1, now=0.0)
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+@pytest.mark.parametrize("no_ack", [True, False])
+def test_a_client_that_does_not_read_gets_as_much_as_there_is_room_for(kind: str, no_ack: bool) -> None:
+    broker = Broker()
+    client, other = Client(broker, 1, 2), Client(broker, 1)
+    client.declare("q", x_queue_type=kind, durable=True)
+    fill(client, 9)
+    client.consume("q", "c", no_ack=no_ack)
+    taken = Client(broker, 1)
+    broker.give_room(taken.id, 500, now=0.0)
+    fill(client, 9, "q")
+    assert broker.room(client.id) is None
+    client.do(commands.Basic.Cancel("c"))
+    fill(client, 6)
+    first = taken.consume("q", "t", no_ack=no_ack)
+    assert bodies(first) == [b"0", b"1", b"2"]  # the third takes what is left of the room
+    assert bodies(other.all(commands.Basic.Get(queue="q", no_ack=True))) == [b"3"]
+    more = broker.give_room(taken.id, 250, now=0.0)
+    assert bodies([out for out in more if out.connection == taken.id]) == [b"4", b"5"]
+    fill(client, 1)
+    rest = broker.give_room(taken.id, None, now=0.0)
+    assert bodies([out for out in rest if out.connection == taken.id]) == [b"0"]

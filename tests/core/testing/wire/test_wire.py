@@ -538,3 +538,39 @@ def test_a_new_secret_is_taken() -> None:
     """Clients that renew their tokens send it. A refusal would end their connections."""
     secret = commands.Connection.UpdateSecret("guest", "the old one expires")
     assert isinstance(Peer().open().call(0, secret), commands.Connection.UpdateSecretOk)
+
+
+def test_clients_take_turns() -> None:
+    server = Server(Broker(), turn=2)
+    greedy, other = Peer(server).open().channel(), Peer(server).open().channel()
+    asked = [commands.Queue.Declare(queue=f"q{number}") for number in range(5)]
+    answered = [len(greedy.send(1, *asked))]
+    assert server.busy
+    other.queue("in between")
+    while server.busy:
+        server.proceed(now=0.0)
+        answered.append(len(greedy.received()))
+        list(server.dirty())
+    assert answered == [2, 2, 1]
+
+
+def test_what_is_left_of_a_client_that_is_gone_is_dropped() -> None:
+    server = Server(Broker(), turn=1)
+    greedy = Peer(server).open().channel()
+    greedy.send(1, *[commands.Queue.Declare(queue=f"q{number}") for number in range(3)])
+    server.lost(greedy.conn, now=0.0)
+    server.proceed(now=0.0)
+    assert (server.busy, server.broker.queue_names()) == (False, ["q0"])
+
+
+def test_consumers_get_more_when_the_client_has_read() -> None:
+    server = Server(Broker(), room=1000)
+    peer = Peer(server).open().channel().queue("q")
+    for _ in range(5):
+        peer.send(1, *publish(bytes(300)))
+    consumed = peer.send(1, commands.Basic.Consume(queue="q", consumer_tag="c"))
+    assert len([value for _, value in consumed if isinstance(value, commands.Basic.Deliver)]) == 2
+    server.written(peer.conn, now=0.0)
+    assert len([value for _, value in peer.received() if isinstance(value, commands.Basic.Deliver)]) == 2
+    server.lost(peer.conn, now=0.0)
+    server.written(peer.conn, now=0.0)  # whoever writes may hear of it later
