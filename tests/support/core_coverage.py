@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).parents[2]
 _TESTED_AS: Final = {"__init__": "exports", "_version": "exports", "__main__": "main"}
 _LEFT_OUT: Final = "testing"
 #: What the project leaves out by default, and what draws at random.
-_SELECTION: Final = "not hypothesis and not deep and not interop"
+_SELECTION: Final = "not hypothesis and not deep and not interop and not clients"
 
 
 def modules(package: Path) -> list[str]:

@@ -293,12 +293,26 @@ class Awaited(MemoryStore):
         super().keep(*arguments)
 
 
+class Claimed:
+    """An awaitable that is no coroutine, as that of some databases."""
+
+    def __await__(self) -> Iterator[Any]:
+        yield from ()
+
+
+class Awaitables(MemoryStore):
+    """A store whose methods are plain, and return what is to be awaited."""
+
+    def claim(self, *arguments: Any) -> Claimed:  # type: ignore[override]
+        return Claimed()
+
+
 class Counter(turning.Service):
     """Counts what has happened, with a store that is awaited or not."""
 
-    def __init__(self, inbox: bool, waits: bool) -> None:
+    def __init__(self, inbox: bool, waits: bool, awaited: type[MemoryStore] = Awaited) -> None:
         super().__init__(URLS[0], ["Happened"], [], "ledger")
-        self.inbox = Inbox(self, Awaited() if inbox else None)
+        self.inbox = Inbox(self, awaited() if inbox else None)
         self.waits = waits
         self.count = 0
 
@@ -329,8 +343,9 @@ def test_a_coroutine_handles_a_message_once(inbox: bool, waits: bool) -> None:
     assert [(each.tag, each.multiple) for each in of(Ack, driver.link.asked)] == [(2, True)]
 
 
-def test_a_store_that_has_to_be_awaited_says_so() -> None:
-    service = Counter(True, False)
+@pytest.mark.parametrize("awaited", [Awaited, Awaitables])
+def test_a_store_that_has_to_be_awaited_says_so(awaited: type[MemoryStore]) -> None:
+    service = Counter(True, False, awaited)
     driver, _ = turning.running(service)
     take(driver)
     ((_, _, failed),) = driver.told
