@@ -76,6 +76,7 @@ class Runs(CoroutineDriver):
     """Attributes:
     tasks: as they were begun.
     told: outcomes of handlers, and what failed.
+    reports: what it has told the local log.
     ended: whether it was torn down.
     """
 
@@ -85,6 +86,7 @@ class Runs(CoroutineDriver):
         self.clock = 100.0
         self.tasks: list[Task] = []
         self.told: list[tuple[Any, ...]] = []
+        self.reports: list[str] = []
         self.link = Link(self._answer)
         self.ended = False
 
@@ -102,7 +104,7 @@ class Runs(CoroutineDriver):
             self.tell(self.machine.declared, effect.epoch, replies(effect))
 
     def report(self, level: int, text: str, event: str) -> None:
-        pass
+        self.reports.append(text)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.tasks.append(Task(work))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import inspect
 import json
 from collections.abc import Callable
 from typing import Any
@@ -482,3 +483,75 @@ def test_a_wrong_setting_is_named() -> None:
 
     with pytest.raises(LocalError, match="limits is 100; give a Limits"):
         Own([URLS[0]], [], [], "svc")
+
+
+def test_a_constructor_that_forgets_its_base_class_is_named() -> None:
+    class Forgetful(Service):
+        def __init__(self) -> None: ...
+
+    with pytest.raises(LocalError, match=r"the constructor of Forgetful has not called .*super\(\).__init__\("):
+        Forgetful().subscribes_to("event", "Happened")
+    assert "_eda_config" in dict(inspect.getmembers(Forgetful)), "the class itself can be looked at"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "subscribed"),
+    [
+        ("event", "Happened", True),
+        ("event", "svc.Do", False),
+        ("command", "svc.Do", True),
+        ("result", "svc.Do", True),
+        ("configuration", "Settings", True),
+        ("configuration", "Happened", False),
+    ],
+)
+def test_a_service_knows_what_it_subscribes_to(kind: str, name: str, subscribed: bool) -> None:
+    made = Service([URLS[0]], ["Happened"], ["svc.Do"], "svc", ["Set*", "Settings"])
+    assert made.subscribes_to(kind, name) == subscribed
+
+
+def in_command() -> tuple[Telling, Runs, Any]:
+    """A service that runs, its driver, and a run of the handler of a command."""
+    made = Telling(URLS[0], ["Happened"], ["svc.Do", "svc.DoneReturn"], "svc")
+    made.bench = opened()
+    driver = made.begin_run(Runs)
+    return made, driver, handling(made, None, Command("svc.Do", 1, "c-1", "other.DoReturn", "k"))
+
+
+def test_a_result_that_a_handler_publishes_answers_its_command_and_an_inbox_keeps_it() -> None:
+    made, _, handler = in_command()
+    kept = []
+    with handler as run:
+        run.keep = lambda message, mandatory: kept.append((message.name, mandatory))
+        made.return_success("other.DoReturn", 2, "c-1", "k")
+    assert (run.answers, kept) == (1, [("other.DoReturn", True)])
+
+
+def test_a_command_whose_result_cannot_come_is_warned_of_once_for_each_key() -> None:
+    made, driver, _ = in_command()
+    for key in ("svc.DoneReturn", "svc.Gone", "other.Return", "svc.Gone", "svc.Lost"):
+        made.send_command("other.Do", 1, "c-1", key, "k")
+    told = [each[2] for each in driver.done if each[0] == "report" and "cannot come" in each[2]]
+    assert ["svc.Gone" in text for text in told] == [True, False]
+    assert "add 'svc.Lost' to command_routing_keys, and define on_Lost()" in told[1]
+
+
+def test_the_wall_time_is_that_of_the_machine() -> None:
+    made, driver, _ = in_command()
+    made.make_machine(random=lambda: 0.5, token="tok", wall_offset=WALL)
+    assert made.wall_time() == driver.now() + WALL
+
+
+def test_a_message_of_a_batch_is_not_acknowledged_by_hand() -> None:
+    made, bench = on_bench()
+    first, second = bench.take(), bench.take()
+    made._eda_batched[first] = object()
+    with pytest.raises(LocalError, match=rf"delivery {first} is in a batch, which acknowledges it; return True after"):
+        made.manual_ack(first)
+    with pytest.raises(LocalError, match=r"multiple=True\) would acknowledge 1 message\(s\) that are in a batch"):
+        made.manual_ack(second, multiple=True)
+    made._eda_batched.clear()
+    bench.handled(first, DEFERRED)
+    bench.handled(second, DEFERRED)
+    made.manual_ack(second, multiple=True)
+    assert only(Ack, bench.seen).multiple

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pamqp.commands import Basic
 
+from eda_core.drivers.handling import handling
 from eda_core.errors import LocalError, NotReady, ServiceError, StateError
 from eda_core.machine.effects import PublishLog, Replied
 from eda_core.messages.values import Result
@@ -243,3 +244,30 @@ def test_a_wait_that_is_not_awaited_is_told() -> None:
 def test_a_time_to_wait_is_a_number_of_seconds(timeout: Any) -> None:
     driver, _ = running(service := made())
     assert isinstance(driver.begin(service.wait_until_ready(timeout)).error, LocalError)
+
+
+def test_a_publish_that_is_not_awaited_is_a_mistake_of_the_handler_or_is_reported() -> None:
+    service = made()
+    forgotten = service.publish_event("Told", 1, "c-1")
+    del forgotten  # before the run nobody can be told
+    driver, _ = running(service)
+    with handling(service) as run:
+        forgotten = service.publish_event("Told", 1, "c-1")
+        del forgotten
+    (mistake,) = run.not_awaited
+    assert "publish_event" in mistake
+    forgotten = service.publish_event("Told", 1, "c-1")
+    del forgotten
+    assert any("publish_event" in text for text in driver.reports)
+
+
+def test_what_waits_for_space_is_published_as_it_was() -> None:
+    service = made(buffer=1)
+    driver, _ = running(service)
+    payload = {"n": 1}
+    tasks = [driver.begin(service.publish_event("Told", payload, "c-1")) for _ in range(3)]
+    payload["n"] = 2
+    while not all(task.done for task in tasks):
+        driver.confirm()
+    assert len({each.body for each in driver.sent}) == 1
+    assert len(driver.sent) == 3

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from eda_core.errors import LocalError
+from eda_core.messages.values import Event
 from eda_core.services.api import ServiceApi
 from eda_core.services.eventail import (
     _FIXED,
@@ -17,6 +18,9 @@ from eda_core.services.eventail import (
     EventailCoroutines,
     EventailNames,
     EventailService,
+    ReconnectingSupervisor,
+    event_of,
+    text_of,
     time_to_stop,
 )
 from tests.core.kit import URLS, opened
@@ -151,3 +155,31 @@ def test_a_coroutine_service_is_stopped_as_eventails_was() -> None:
     assert stopped == [None, 5.0, None, None]
     with pytest.raises(LocalError, match="asked to reconnect"):
         Stopping().stop(True).send(None)
+
+
+def test_an_event_is_given_as_in_eventail() -> None:
+    assert event_of({"a": 1}, ("Happened", {"n": 1}, 7)) == Event("Happened", {"n": 1}, "7", {"a": 1})  # type: ignore[arg-type]
+    with pytest.raises(LocalError, match=r"an event is a int; pass \(name, message, conversation_id\)"):
+        event_of({}, 7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("given", "text"), [("c-1", "c-1"), (7, "7"), (None, None)])
+def test_a_conversation_id_is_text(given: Any, text: Any) -> None:
+    assert text_of(given) == text
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_supervisor_runs_its_service(interrupted: bool) -> None:
+    class Once:
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            self.made_with = (arguments, named)
+            self.ran = 0
+
+        def run(self) -> None:
+            self.ran += 1
+            if interrupted:
+                raise KeyboardInterrupt
+
+    supervisor = ReconnectingSupervisor(Once, 1, two=2)
+    supervisor.run()
+    assert (supervisor.service.made_with, supervisor.service.ran) == (((1,), {"two": 2}), 1)
