@@ -7,7 +7,9 @@ from contextvars import copy_context
 import pytest
 
 from eda_core.drivers.handling import handled_by, handling
+from eda_core.errors import NotBegun, Reject
 from eda_core.machine.identifiers import DeliveryId
+from eda_core.messages.values import AnyMessage, Command, Event
 
 
 def test_outside_of_handlers_no_delivery_is_handled() -> None:
@@ -39,3 +41,43 @@ def test_what_is_begun_in_the_block_belongs_to_the_delivery() -> None:
     with handling(service, DeliveryId(5)):
         task = copy_context()
     assert task.run(handled_by, service) == 5
+
+
+class Billing:
+    def on_ChargeCard(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("message", "name"),
+    [
+        (Command("billing.ChargeCard", 1, "c", "r", "k"), "Billing.on_ChargeCard"),
+        (Event("OrderPlaced", 1, "c"), "Billing.handle"),
+        (None, "Billing.handle"),
+    ],
+)
+def test_a_run_names_its_handler(message: AnyMessage | None, name: str) -> None:
+    with handling(Billing(), None, message) as run:
+        assert run.name() == name
+
+
+def test_a_run_knows_why_it_has_rejected_its_message() -> None:
+    with handling(Billing()) as run:
+        run.failed(ValueError("no"))
+        assert run.failure is not None
+        assert (run.failure.permanent, run.rejection) == (False, "")
+        run.failed(Reject("never"))
+        assert (run.failure.permanent, run.rejection) == (True, "never")
+
+
+def test_what_was_not_awaited_is_an_error_in_the_end() -> None:
+    with handling(Billing()) as run:
+        run.check_awaited()
+        run.not_awaited += ["publish_event(…) is not awaited", "log(…) is not awaited"]
+        with pytest.raises(NotBegun, match=r"publish_event\(…\) is not awaited; log\(…\) is not awaited"):
+            run.check_awaited()
+
+
+def test_a_run_of_a_hook_has_its_name() -> None:
+    with handling(Billing()) as run:
+        run.hook = "Billing.on_ready"
+        assert run.name() == "Billing.on_ready"

@@ -13,7 +13,8 @@ from typing import Any
 import pamqp.frame
 import pytest
 
-from eda_core.drivers.library import library_at_work, quieten, raised_in, require
+from eda_core.criticality import WARNING
+from eda_core.drivers.library import library_at_work, quieten, raised_in, require, write_report
 
 
 @pytest.fixture
@@ -153,3 +154,10 @@ def test_what_a_library_logs_for_the_program_is_not_touched(log: Log) -> None:
             speak()
         speak()
     assert log.lines == ["ERROR lost", "INFO closed"] * 2
+
+
+def test_a_report_is_a_record_with_the_name_of_what_has_happened(caplog: pytest.LogCaptureFixture) -> None:
+    write_report(logging.getLogger("eda_test"), WARNING, "100 % lost", "link-lost")
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.WARNING, "100 % lost")
+    assert record.__dict__["eda_event"] == "link-lost"

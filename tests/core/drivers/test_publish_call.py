@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -156,3 +157,13 @@ def test_partly_published_tells_which_are_and_which_are_not() -> None:
     assert (error.taken, list(error.failed), error.confirmed) == (5, [1, 3], [0, 2, 4])
     assert str(error).startswith("2 of 5 messages are not published, the first is number 1: gone; it was sent")
     assert str(error).endswith("; see the attributes confirmed and failed")
+
+
+def test_a_call_has_limits_of_its_own() -> None:
+    usual = PublishLimits(timeout=30.0, max_retries=3)
+    assert usual.of_call(None, None) == replace(usual, max_retries=None)
+    assert usual.of_call(0, 2.5) == replace(usual, max_retries=0, timeout=2.5)
+    with pytest.raises(LocalError, match="timeout is -1"):
+        usual.of_call(None, -1)
+    with pytest.raises(LocalError, match="max_retries is -1"):
+        usual.of_call(-1, None)

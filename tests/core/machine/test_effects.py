@@ -61,6 +61,10 @@ def test_connect_does_not_show_the_password() -> None:
     assert "secret" not in SHOWN[0]
 
 
+def test_a_peer_may_be_silent_for_two_heartbeats() -> None:
+    assert [Connect(EPOCH, URLS[0], "svc@box:7", beat).user_timeout for beat in (20, 0)] == [40_000, 0]
+
+
 def test_declare_names_its_commands() -> None:
     shown = repr(Declare(EPOCH, (Exchange.Declare(exchange="events"), Queue.Declare(queue="svc.events"))))
     assert shown == "Declare(epoch=1, Exchange.Declare, Queue.Declare)"
