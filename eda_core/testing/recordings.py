@@ -68,12 +68,22 @@ class Recorded:
     published: bool = False
 
 
+def is_journal(content: bytes) -> bool:
+    """Whether it is the journal of a service, and no recording."""
+    return content.startswith(b'{"journal"')
+
+
 def read_items(content: bytes) -> Iterator[Recorded]:
     """Read the messages of a recording, in order.
 
     Raises:
-        RecordingError: after the messages before it, an item is cut off or is not a message.
+        RecordingError: after the messages before it, an item is cut off or is not a message; or it is a journal.
     """
+    if is_journal(content):
+        raise RecordingError(
+            "it is the journal of a service, not a recording: 'python -m eda_core.journal' shows it, and the fixture "
+            "eda_replay of pytest gives it to the service; 'eda monitor --record' makes a recording"
+        )
     stream, number = io.BytesIO(content), 0
     while stream.tell() < len(content):
         start, number = stream.tell(), number + 1

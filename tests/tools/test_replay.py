@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eda_aio import Service
 from eda_core.messages import Unreadable
 from eda_tools.messages.recording import dumps
 from eda_tools.replay import TOOL
@@ -96,6 +97,20 @@ def test_what_cannot_be_sent_is_told(
         "Fine": None,
     }
     assert "3 of 4 could not be sent" in done.err
+
+
+def test_a_journal_is_no_recording_and_it_is_said_what_it_is_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = tmp_path / "billing.journal"
+    service = Service("amqp://localhost/", ["OrderPlaced"], [], "billing")
+    lines: list[str] = []
+    service.keep_journal(lines.append)
+    service.make_machine(random=lambda: 0.5, token="t", wall_offset=0.0)
+    journal.write_text("\n".join(lines))
+    done = run_here(TOOL, capsys, "--dry-run", str(journal))
+    assert done.status == 1
+    assert f"{journal}: it is the journal of a service, not a recording: 'python -m eda_core.journal' shows" in done.err
 
 
 def test_a_backup_of_resurrect_is_sent_as_it_was_published(

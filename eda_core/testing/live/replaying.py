@@ -25,7 +25,7 @@ from eda_core.testing.deaths import published
 from eda_core.testing.live.bus import Bus
 from eda_core.testing.live.embedded import DEAD_LETTER_QUEUE, EmbeddedBrokerThread
 from eda_core.testing.live.services import AnyService, ServiceRunner
-from eda_core.testing.recordings import Recorded, journal_messages, read_items
+from eda_core.testing.recordings import Recorded, is_journal, journal_messages, read_items
 
 #: Seconds for the handlers of one message. They are many, because they only end a test that has failed.
 HANDLED_WITHIN: Final = 30.0
@@ -48,7 +48,7 @@ def read_messages(path: Path) -> list[Recorded]:
         RecordingError, JournalError: it is neither.
     """
     content = path.read_bytes()
-    if content.startswith(b'{"journal"'):
+    if is_journal(content):
         return list(journal_messages(replay_journal(content.decode("utf-8").splitlines())))
     return list(read_items(content))
 
