@@ -156,3 +156,15 @@ def test_partly_published_tells_which_are_and_which_are_not() -> None:
     assert (error.taken, list(error.failed), error.confirmed) == (5, [1, 3], [0, 2, 4])
     assert str(error).startswith("2 of 5 messages are not published, the first is number 1: gone; it was sent")
     assert str(error).endswith("; see the attributes confirmed and failed")
+
+
+def test_a_call_may_have_limits_of_its_own() -> None:
+    limits = PublishLimits(timeout=30.0, max_retries=5)
+    assert limits.of_call(1, 2.5) == PublishLimits(timeout=2.5, max_retries=1)
+    assert limits.of_call(None, None) == PublishLimits(timeout=30.0, max_retries=None)
+
+
+@pytest.mark.parametrize(("retries", "timeout"), [(-1, None), (1.5, None), (None, 0), (None, "soon")])
+def test_a_limit_of_a_call_is_a_number(retries: Any, timeout: Any) -> None:
+    with pytest.raises(LocalError, match=r"max_retries|timeout"):
+        PublishLimits().of_call(retries, timeout)

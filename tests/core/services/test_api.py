@@ -482,3 +482,90 @@ def test_a_wrong_setting_is_named() -> None:
 
     with pytest.raises(LocalError, match="limits is 100; give a Limits"):
         Own([URLS[0]], [], [], "svc")
+
+
+# What a service says of what it publishes and acknowledges
+
+
+def published_within(made: Service, message: AnyMessage, run_keeps: list[object] | None = None) -> list[str]:
+    """Publish as an adapter does, within a handler. Returns the warnings."""
+    driver = made.begin_run(Carrier)
+    driver.done.clear()
+    asked = Command("svc.Do", 1, "c", "asker.DoReturn", "k")
+    with handling(made, None, asked) as run:
+        if run_keeps is not None:
+            run.keep = lambda message, mandatory: run_keeps.append((message, mandatory))
+        publish = made.publishing(message, mandatory=True, immediate=False)
+    for _ in range(2):
+        driver.feed(publish(message, machine=driver.machine, now=driver.now()))
+    return [what[2] for what in driver.done if what[:2] == ("report", criticality.WARNING)]
+
+
+def test_a_command_whose_result_cannot_come_is_told_once() -> None:
+    command = Command("peer.Do", 1, "c", "svc.DoReturned", "k")
+    (text,) = published_within(service(), command)
+    assert text.startswith("the result of peer.Do cannot come: ")
+    assert text.endswith("add 'svc.DoReturned' to command_routing_keys, and define on_DoReturned()")
+
+
+@pytest.mark.parametrize("key", ["svc.Do", "other.Do"])
+def test_a_command_whose_result_comes_here_or_to_another_service_is_fine(key: str) -> None:
+    assert published_within(service(), Command("peer.Do", 1, "c", key, "k")) == []
+
+
+def test_a_second_result_of_a_command_is_told() -> None:
+    result = Result("asker.DoReturn", 1, "c", "success", "k")
+    (text,) = published_within(service(), result)
+    assert "2 results" in text
+
+
+def test_an_inbox_is_given_what_its_handler_publishes() -> None:
+    kept: list[object] = []
+    event = Event("Told", 1, "c")
+    published_within(service(), event, kept)
+    assert kept == [(event, True)] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "subscribed"),
+    [
+        ("event", "Happened", True),
+        ("event", "Other", False),
+        ("command", "svc.Do", True),
+        ("result", "svc.DoReturn", False),
+        ("configuration", "Settings", False),
+    ],
+)
+def test_a_service_knows_what_it_subscribes_to(kind: str, name: str, subscribed: bool) -> None:
+    assert service().subscribes_to(kind, name) is subscribed
+
+
+def test_a_constructor_that_leaves_out_its_base_class_is_told_so_at_the_first_use() -> None:
+    class Forgets(Service):
+        def __init__(self) -> None: ...
+
+    with pytest.raises(LocalError, match=r"the constructor of Forgets has not called .*; call super\(\).__init__"):
+        Forgets().begin_run(Carrier)
+    assert Forgets._eda_config is not None, "who looks at the class gets no error"
+
+
+def test_the_wall_clock_of_a_service_is_that_of_its_driver() -> None:
+    made = service()
+    with pytest.raises(StateError):
+        made.wall_time()
+    driver = made.begin_run(Carrier)
+    made.make_machine(random=lambda: 0.5, token="tok", wall_offset=lambda: 900.0)
+    assert made.wall_time() == driver.clock + 900.0
+
+
+def test_a_message_that_waits_in_a_batch_is_not_acknowledged_by_hand() -> None:
+    made, bench = on_bench()
+    first, second = bench.take(), bench.take()
+    bench.handled(first, DEFERRED)
+    bench.handled(second, DEFERRED)
+    made._eda_batched[first] = "a batch"
+    with pytest.raises(LocalError, match=f"delivery {first} is in a batch, which acknowledges it"):
+        made.manual_ack(first)
+    with pytest.raises(LocalError, match=r"would acknowledge 1 message\(s\) that are in a batch; ack"):
+        made.manual_ack(second, multiple=True)
+    assert of(Ack, bench.seen) == []

@@ -9,6 +9,7 @@ from pamqp.commands import Basic
 
 from eda_core.errors import LocalError, NotReady, ServiceError, StateError
 from eda_core.machine.effects import PublishLog, Replied
+from eda_core.messages.codec import CBOR, encode
 from eda_core.messages.values import Result
 from eda_core.services.batch import RawEvent
 from eda_core.services.coroutines import CoroutineBatch
@@ -243,3 +244,39 @@ def test_a_wait_that_is_not_awaited_is_told() -> None:
 def test_a_time_to_wait_is_a_number_of_seconds(timeout: Any) -> None:
     driver, _ = running(service := made())
     assert isinstance(driver.begin(service.wait_until_ready(timeout)).error, LocalError)
+
+
+def test_a_publish_that_a_handler_does_not_await_is_an_error_of_the_handler() -> None:
+    class Forgets(Service):
+        async def on_Happened(self, *_: Any) -> None:
+            forgotten = self.publish_event("Told", 1, "c")
+            del forgotten
+
+    driver, _ = running(Forgets(URLS[0], ["Happened"], [], "svc"))
+    properties = Basic.Properties(headers={"conversation_id": "c-1"}, content_type="application/json")
+    driver.tell(driver.machine.delivered, driver.machine.epoch, 1, False, "events", "Happened", properties, b"1")
+    driver.turn()
+    ((_, _, failed),) = driver.told
+    assert failed.reason.startswith("NotBegun: publish_event() was not awaited in ")
+    assert driver.sent == []
+
+
+def test_a_payload_that_changes_while_its_caller_waits_for_space_is_published_as_it_was() -> None:
+    driver, _ = running(service := made(buffer=1))
+    driver.begin(service.publish_event("First", 0, "c-1"))
+    payload = {"n": [1]}
+    driver.begin(service.publish_event("Second", payload, "c-1"))
+    payload["n"].append(2)
+    driver.buffer_available()  # there is no space yet, so it waits on
+    payload["n"].append(3)
+    driver.confirm()
+    assert driver.sent[-1].body == encode({"n": [1]}, CBOR)
+
+
+def test_a_publish_that_is_forgotten_before_the_service_runs_has_nobody_to_be_told() -> None:
+    """Nothing is raised: it may happen while the garbage is collected."""
+    service = made()
+    _ = service.publish_event("Told", 1, "c-1")
+    del _
+    driver, _run = running(service)
+    assert driver.sent == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,9 @@ from eda_core.services.eventail import (
     EventailCoroutines,
     EventailNames,
     EventailService,
+    ReconnectingSupervisor,
+    event_of,
+    text_of,
     time_to_stop,
 )
 from tests.core.kit import URLS, opened
@@ -151,3 +155,48 @@ def test_a_coroutine_service_is_stopped_as_eventails_was() -> None:
     assert stopped == [None, 5.0, None, None]
     with pytest.raises(LocalError, match="asked to reconnect"):
         Stopping().stop(True).send(None)
+
+
+def test_an_event_may_be_given_as_eventail_gave_it() -> None:
+    number = uuid.uuid4()
+    event = event_of({"priority": 3}, ("Happened", {"n": 1}, number))  # type: ignore[arg-type]
+    assert (event.name, event.payload, event.conversation_id, event.meta["priority"]) == (
+        "Happened",
+        {"n": 1},
+        str(number),
+        3,
+    )
+
+
+@pytest.mark.parametrize("given", ["Happened", ("Happened", 1), 7])
+def test_an_event_that_is_given_in_another_way_is_refused(given: Any) -> None:
+    with pytest.raises(LocalError, match=r"an event is a \w+; pass \(name, message, conversation_id\)"):
+        event_of({}, given)
+
+
+@pytest.mark.parametrize(("given", "text"), [("c-1", "c-1"), (7, "7"), (None, None)])
+def test_a_conversation_id_is_text(given: Any, text: str | None) -> None:
+    assert text_of(given) == text
+
+
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt(), SystemExit(3)])
+def test_a_supervisor_makes_and_runs_the_service_until_ctrl_c(end: BaseException | None) -> None:
+    made: list[Any] = []
+
+    class Supervised:
+        def __init__(self, url: str, *, name: str) -> None:
+            self.given = url, name
+            made.append(self)
+
+        def run(self) -> None:
+            if end is not None:
+                raise end
+
+    supervisor = ReconnectingSupervisor(Supervised, "amqp://one/", name="svc")
+    assert made == [supervisor.service]
+    assert made[0].given == ("amqp://one/", "svc")
+    if isinstance(end, SystemExit):
+        with pytest.raises(SystemExit):
+            supervisor.run()
+    else:
+        supervisor.run()
