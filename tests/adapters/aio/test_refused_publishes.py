@@ -48,7 +48,7 @@ async def test_logs_that_the_broker_does_not_take_cost_no_link_and_one_warning(b
             for _ in range(3):
                 await source.log(INFO, "much to say", FORBIDDEN[1])
                 await source.publish_event("Happened", 1, "c")
-            await told.count(1)
+            await told.until(lambda all_: any("channel for logs" in each for each in all_), "the warning")
             (warning,) = [each for each in told.all if "channel for logs" in each]
             assert source.ready.all == [1]
     assert warning.startswith("the broker closed the channel for logs: ")

@@ -390,6 +390,25 @@ def test_a_publish_waits_for_the_end_of_an_alarm(
         assert "the broker takes publishes again" in caplog.text
 
 
+def test_a_close_in_an_alarm_ends_and_tells_the_publish_that_waits(
+    embedded: EmbeddedBrokerThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker reads nothing, not even that the connection is to be closed."""
+
+    class Hurried(Patient):
+        STOP_TIMEOUT: ClassVar[float] = 0.5
+
+    with caplog.at_level("INFO", "eda_kombu"), Hurried(embedded.url, "source") as endpoint:
+        endpoint.publish_event("Happened", 0, "c")
+        with alarmed(embedded):
+            publish = Background(endpoint.publish_event, "Happened", 1, "c")
+            until(lambda: "the broker blocks publishing" in caplog.text, "the alarm is told")
+            endpoint.close()
+            with pytest.raises(NotConfirmed, match="the endpoint was closed") as caught:
+                publish.get()
+            assert caught.value.may_arrive
+
+
 def test_an_interrupted_publish_leaves_a_sound_endpoint(embedded: EmbeddedBrokerThread) -> None:
     with witness(embedded.url) as seen, ProxyThread(embedded.url) as front, Patient(front.url, "source") as endpoint:
         queue = seen.queue("events", name="kept")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from pamqp.commands import Basic
 
-from eda_core.errors import BufferFull, CommandError, LocalError, PublishError, StateError
-from eda_core.machine.effects import Effect, PublishDone, Replied
+from eda_core.errors import BufferFull, CommandError, LocalError, PublishError, PublishTimeout, StateError
+from eda_core.machine.effects import Effect, PublishDone, Replied, Stopped
 from eda_core.machine.outcomes import Failed
 from eda_core.messages.codec import CBOR, encode
 from eda_core.messages.values import Event, Result
@@ -222,3 +223,59 @@ def test_who_gives_up_waiting_for_space_as_there_is_some_is_not_told() -> None:
     driver.buffer_available()
     assert driver._publishes_for_space == {}
     assert len(driver.sent) == 1
+
+
+def test_a_caller_waits_no_longer_than_it_says() -> None:
+    """A message that was accepted is still sent. One that has found no space is not."""
+    service = made(buffer=1)
+    driver, _ = running(service)
+    sent = driver.begin(service.publish_event("Told", 1, "c-1", timeout=5.0))
+    never = driver.begin(service.publish_event("Told", 2, "c-1", timeout=5.0))
+    driver.clock += 5.0
+    driver.tick()
+    for _ in range(2):
+        driver.turn()
+    assert isinstance(sent.error, PublishTimeout)
+    assert isinstance(never.error, PublishTimeout)
+    assert (sent.error.may_arrive, never.error.may_arrive) == (True, False)
+    driver.confirm()
+    assert len(driver.sent) == 1
+
+
+def test_a_confirm_in_time_ends_the_wait_and_its_timer() -> None:
+    service = made()
+    driver, _ = running(service)
+    task = driver.begin(service.publish_event("Told", 1, "c-1", timeout=5.0))
+    driver.confirm()
+    assert (task.done, task.error) == (True, None)
+    assert len(driver._timers) == 0
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, "soon"])
+def test_a_time_to_wait_is_a_number_of_seconds(timeout: Any) -> None:
+    service = made()
+    driver, _ = running(service)
+    assert isinstance(driver.begin(service.publish_event("Told", 1, "c-1", timeout=timeout)).error, LocalError)
+
+
+def test_a_timer_that_fires_as_the_confirm_comes_does_no_harm() -> None:
+    service = made()
+    driver, _ = running(service)
+    driver.begin(service.publish_event("Told", 1, "c-1", timeout=5.0))
+    ticket = next(iter(driver._waiting))
+    driver._waiting[ticket].set_result(None)
+    driver.clock += 5.0
+    driver.tick()
+    driver.turn()
+    driver._expire(ticket, 5.0)
+    assert driver._waiting == {}
+
+
+def test_a_run_that_is_cancelled_as_the_service_stops_is_not_told_twice() -> None:
+    driver, run = running(made())
+    run.step(Cancelled())
+    for waiting in driver._for_end:
+        waiting.set_result(None)
+    driver.feed([Stopped()])
+    driver.turn()
+    assert isinstance(run.error, Cancelled)

@@ -14,12 +14,15 @@ from eda_core.criticality import NOTICE, WARNING
 from eda_core.errors import LocalError, StateError
 from eda_core.machine import link
 from eda_core.machine.effects import (
+    CONSUMING,
     CREDENTIALS,
+    PUBLISHING,
     VHOST,
     Close,
     Connect,
     Consume,
     Declare,
+    Probe,
     Publish,
     Ready,
     Report,
@@ -536,3 +539,23 @@ def test_a_declaration_that_the_broker_refuses_is_learned_from() -> None:
         assert len(of(Report, effects)) == reports
         bench.connect()
         bench.link_up()
+
+
+# Silence
+
+
+def test_a_broker_that_has_said_nothing_for_a_while_is_asked_on_both_channels() -> None:
+    bench = opened(probe_interval=10.0, probe_timeout=8.0)
+    assert [each.channel for each in of(Probe, bench.wait(10.0))] == [CONSUMING, PUBLISHING]
+    assert bench.state is link.OPEN
+
+
+def test_a_broker_that_does_not_answer_loses_its_link() -> None:
+    bench = opened(probe_interval=10.0, probe_timeout=8.0)
+    bench.wait(10.0)
+    closes: list[Close] = []
+    while not closes:
+        closes = of(Close, bench.due())
+        assert bench.now <= 118.0
+    assert closes[0].reason == "the broker has not answered for 18 s"
+    assert bench.state is link.BACKOFF

@@ -24,7 +24,8 @@ def test_such_an_integer_is_not_sent_either(number: int, inside: str) -> None:
         encode(payload, CBOR)
 
 
-@given(st.integers(-8 * 1024, 8 * 1024), st.binary(min_size=1024, max_size=2048))
+@given(st.integers(-8 * 1024, 8 * 1024), st.binary(min_size=1, max_size=32))
 def test_the_longest_integers_pass_in_a_long_body(power: int, more: bytes) -> None:
-    payload = {"n": (1 << abs(power)) - 1 if power > 0 else -(1 << abs(power)), "more": more + b"\xc2\x59"}
+    """The body is made longer here: hypothesis 6.100 refuses tests whose smallest example is large."""
+    payload = {"n": (1 << abs(power)) - 1 if power > 0 else -(1 << abs(power)), "more": more * 1024 + b"\xc2\x59"}
     assert decode(encode(payload, CBOR), CBOR) == payload

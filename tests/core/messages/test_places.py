@@ -11,6 +11,7 @@ import pytest
 
 from eda_core.errors import PayloadError
 from eda_core.messages.codec import CBOR, JSON, Limits, encode
+from eda_core.messages.places import too_deep
 
 
 class Price:
@@ -110,3 +111,23 @@ def test_the_place_is_found_soon_although_the_payload_has_the_same_value_many_ti
     for _ in range(10):
         leaf = [leaf, leaf]
     assert ": payload[1].x: " in refusal([leaf, {"x": Price()}])
+
+
+def test_a_payload_that_contains_itself_says_where_and_what() -> None:
+    order: dict[str, Any] = {"id": 7, "items": [{}]}
+    order["items"][0]["order"] = order
+    text = refusal(order)
+    assert "payload.items[0].order" in text
+
+
+def test_a_value_in_a_set_is_found_by_what_it_is() -> None:
+    """It has no index, and CBOR has a form for sets."""
+    assert "payload.tags (the item " in refusal({"tags": {("a", Price())}}, CBOR)
+
+
+def test_a_key_that_cannot_be_shown_is_named_by_its_type() -> None:
+    assert "payload (the key <Unspeakable>): " in refusal({Unspeakable(): 1}, CBOR)
+
+
+def test_a_payload_that_is_not_too_deep_has_no_such_place() -> None:
+    assert too_deep({"a": [1, {"b": 2}]}, 3) == ("", "")

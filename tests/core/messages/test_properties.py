@@ -42,6 +42,11 @@ def test_headers_are_written_as_they_were_read() -> None:
     assert list(again) == list(HEADERS)
 
 
+@pytest.mark.parametrize("number", ["1E-7", "-1", "-0.25", "1E+3", "2147483647", "0"])
+def test_decimals_are_written_as_they_are(number: str) -> None:
+    assert read(Properties(headers={"price": Decimal(number)}))["price"] == Decimal(number)
+
+
 def test_pamqp_alone_would_not_do() -> None:
     """If this fails, the module is not needed any more."""
     assert read(Basic.Properties(headers={"score": 0.1}))["score"] == pytest.approx(0.1)
