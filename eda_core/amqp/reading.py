@@ -152,7 +152,7 @@ def read_value(data: bytes, at: int, depth: int = 1) -> tuple[Any, int]:
         return read_table(data, at + 1, depth + 1)
     if kind == 0x41:  # A
         return _read_array(data, at + 1, depth + 1)
-    return _VALUES[kind](data, at + 1)
+    return VALUES[kind](data, at + 1)
 
 
 def extent(data: bytes, at: int, depth: int = 1) -> tuple[int, int]:
@@ -189,8 +189,8 @@ def _read_array(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
     return array, end
 
 
-# The field types of RabbitMQ, which differ from section 4.2.1, and 'L' and NUL as pamqp reads them.
-_VALUES: Final[dict[int, Reader]] = {
+#: Reads a value, by its field type: those of RabbitMQ, which differ from section 4.2.1, and 'L' and NUL as pamqp does.
+VALUES: Final[dict[int, Reader]] = {
     ord("t"): _read_boolean,
     ord("b"): _structure(_OCTET_SIGNED),
     ord("B"): _read_octet,

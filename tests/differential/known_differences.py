@@ -13,13 +13,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-_INTEGER_TYPES = re.compile(r"\b(signedint|unsignedint|short|unsignedshort|byte|unsignedbyte|long)\b")
 _SERVER_NAMES = re.compile(r"amq\.gen-[\w-]+")
-
-
-def any_integer_type(text: str) -> str:
-    """Error texts name the type of an argument. An integer loses its width when the model decodes it."""
-    return _INTEGER_TYPES.sub("integer", text)
 
 
 def any_server_name(text: str) -> str:

@@ -114,32 +114,6 @@ def pipes(rabbitmq: RabbitNode) -> list[Pipe]:
     return [MemoryPipe(server, Clock()), TcpPipe("127.0.0.1", rabbitmq.port)]
 
 
-def test_integers_of_changed_messages_are_written_anew(rabbitmq: RabbitNode) -> None:
-    """The model passes on the headers that were sent, octet by octet, but has to write those of a dead letter anew."""
-    seen = []
-    for pipe in map(Recorder, pipes(rabbitmq)):
-        client = Client(pipe, "/")
-        client.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
-        client.call(1, commands.Queue.Declare(queue="dead", exclusive=True), commands.Queue.DeclareOk)
-        arguments: Any = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
-        declared = commands.Queue.Declare(queue="q", exclusive=True, arguments=arguments)
-        client.call(1, declared, commands.Queue.DeclareOk)
-        headers = b"\x20\0\0\0\0\x09\5widths\0\7"
-        content = frames.frame(frames.FRAME_HEADER, 1, bytes((0, 60)) + bytes(10) + headers)
-        client.send_raw(method(commands.Basic.Publish(routing_key="q")) + content)
-        client.call(1, commands.Basic.Get(queue="q"), commands.Basic.GetOk)
-        before = pipe.received.partition(b"\5width")[2]
-        client.send(1, commands.Basic.Reject(1, requeue=False))
-        client.send(1, commands.Basic.Consume(queue="dead", consumer_tag="t"))
-        client.until(lambda received: isinstance(received.method, commands.Basic.Deliver))
-        after = pipe.received.rpartition(b"\5width")[2]
-        seen.append((before[:3], after[:5]))
-        client.close()
-    assert seen[0] == (b"s\0\7", b"I\0\0\0\7")
-    assert seen[1][0] == b"s\0\7"
-    assert seen[1][1][:3] == b"s\0\7"
-
-
 def test_lazy_queues_forget_the_expiration_of_what_they_read_from_disk(rabbit: Rabbit) -> None:
     """RabbitMQ 3.10 does not decode the property again. The model has no disk."""
     seen = []

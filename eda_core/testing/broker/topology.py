@@ -20,7 +20,7 @@ from eda_core.testing.broker.message import (
     Refusal,
     amqp_type,
     freeze,
-    same_value,
+    same_header,
 )
 from eda_core.testing.broker.versions import Version
 
@@ -146,8 +146,8 @@ class Topology:
         current = self.exchanges.get(wanted.name)
         if current is None:
             refuse_reserved(EXCHANGE, wanted.name)
-            alternate = wanted.arguments.get(ALTERNATE)
-            if alternate is not None and not isinstance(alternate, str):
+            alternate = wanted.arguments.get(ALTERNATE, "")
+            if not isinstance(alternate, str) and type(alternate) is not bytes:
                 problem = f"invalid type '{amqp_type(alternate)}' for arg '{ALTERNATE}' in {resource}"
                 raise Refusal(PRECONDITION_FAILED, problem)
             self.exchanges[wanted.name] = wanted
@@ -197,7 +197,7 @@ class Topology:
         if source.kind == TOPIC:
             self._check_hashes(binding.key)
         self._bindings.setdefault(binding.source, {})[binding] = _Compiled(
-            arguments, _matcher(source.kind, binding, arguments)
+            arguments, _matcher(source.kind, binding, arguments, self.version)
         )
 
     def _check_hashes(self, key: str) -> None:
@@ -300,7 +300,7 @@ def _check_match(arguments: dict[str, Any]) -> None:
         )
 
 
-def _matcher(kind: str, binding: Binding, arguments: dict[str, Any]) -> Match:
+def _matcher(kind: str, binding: Binding, arguments: dict[str, Any], version: Version) -> Match:
     if kind == TOPIC:
         pattern = TopicPattern(binding.key)
         return lambda message: any(map(pattern.matches, message.routing_keys))
@@ -308,10 +308,10 @@ def _matcher(kind: str, binding: Binding, arguments: dict[str, Any]) -> Match:
         return lambda message: binding.key in message.routing_keys
     if kind == FANOUT:
         return lambda message: True
-    return _headers_matcher(arguments)
+    return _headers_matcher(arguments, version)
 
 
-def _headers_matcher(arguments: dict[str, Any]) -> Match:
+def _headers_matcher(arguments: dict[str, Any], version: Version) -> Match:
     match = arguments.get("x-match", "all")
     wanted = [
         (key, value)
@@ -321,7 +321,9 @@ def _headers_matcher(arguments: dict[str, Any]) -> Match:
 
     def matches(message: AmqpMessage) -> bool:
         headers = message.properties.headers or {}
-        found = (key in headers and (value is None or same_value(value, headers[key])) for key, value in wanted)
+        found = (
+            key in headers and (value is None or same_header(value, headers[key], version)) for key, value in wanted
+        )
         return all(found) if match.startswith("all") else any(found)
 
     return matches

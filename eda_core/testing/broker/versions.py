@@ -41,6 +41,8 @@ class Version:
             of ``basic.get``; else by consumer tag, where a message of ``basic.get`` has its delivery tag.
         credits_buried_twice: the prefetch of a consumer of a quorum queue grows with each message that reaches the
             delivery limit.
+        mixes_numbers: a headers exchange takes an integer and a float of the same value for equal.
+        ignores_times: a headers exchange takes no two times for equal.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Version:
     quorum_refuses_shared_prefetch: bool
     orders_by_priority: bool
     returns_by_age: bool
+    mixes_numbers: bool
+    ignores_times: bool
 
 
 _3_10: Final = Version(
@@ -86,6 +90,8 @@ _3_10: Final = Version(
     quorum_refuses_shared_prefetch=True,
     orders_by_priority=False,
     returns_by_age=False,
+    mixes_numbers=True,
+    ignores_times=False,
 )
 _4_3: Final = Version(
     name="4.3",
@@ -108,6 +114,8 @@ _4_3: Final = Version(
     quorum_refuses_shared_prefetch=False,
     orders_by_priority=True,
     returns_by_age=True,
+    mixes_numbers=False,
+    ignores_times=True,
 )
 VERSIONS: Final = {version.name: version for version in (_3_10, _4_3)}
 NEWEST: Final = _4_3.name

@@ -23,8 +23,8 @@ from typing import Any, Final
 from pamqp import base, commands
 
 from eda_core.amqp import reading
-from eda_core.amqp.reading import MALFORMED, PROPERTIES, STEPS, read_entries, read_table, short_bytes
-from eda_core.testing.broker.message import Opaque
+from eda_core.amqp.reading import MALFORMED, PROPERTIES, STEPS, short_bytes
+from eda_core.testing.broker.message import INTEGER_TYPES, Integer, Opaque, Single
 
 FRAME_METHOD: Final[int] = reading.METHOD
 FRAME_HEADER: Final[int] = reading.HEADER
@@ -42,7 +42,9 @@ _PUBLISH: Final = divmod(commands.Basic.Publish.index, 1 << 16)  # the only meth
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 _EPOCH: Final = datetime.datetime.fromtimestamp(0, datetime.UTC)
 
+_SINGLE = struct.Struct(">f")
 _DOUBLE = struct.Struct(">d")
+_INTEGERS: Final = {kind: struct.Struct(f">{layout}") for kind, layout in zip("bBsuIilL", "bBhHiIqq", strict=True)}
 _SHORT = struct.Struct(">H")
 _LONG = struct.Struct(">I")
 _LONG_SIGNED = struct.Struct(">i")
@@ -103,27 +105,85 @@ def _utf_8_name(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
-    """Read a table as RabbitMQ does. It refuses NaN and infinities, because Erlang has none."""
-    try:
-        table, at = read_table(data, at)
-    except MALFORMED:
-        start, end = reading.extent(data, at)
-        table, at = {}, end
-        for name, value, octets, why in read_entries(data, start, end):
-            if why:
-                _check(octets)
-            table[name.decode("utf-8", "surrogateescape")] = Opaque(octets) if why else value
-    if not _is_finite(table):
-        raise ValueError("not a number, or infinite")
+    """Read a table as RabbitMQ does: of two entries with one name, the first counts."""
+    start, end = reading.extent(data, at)
+    table: dict[str, Any] = {}
+    at = start
+    while at < end:
+        name, start = _name(data, at)
+        at = reading.end_of_value(data, start)
+        if at > end:
+            raise ValueError("does not end where it says")
+        try:
+            value, _ = _value(data, start, 1)
+        except MALFORMED:
+            _check(data[start:at])
+            value = Opaque(data[start:at])
+        table.setdefault(name, value)
     return table, at
 
 
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
+def _value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+    """Read a value with its field type. Raises MALFORMED if a client could not read it."""
+    kind = data[at]
+    if kind not in _NESTED:
+        return _VALUES[kind](data, at + 1)
+    start, end = reading.extent(data, at + 1, depth + 1)
+    array: list[Any] = []
+    table: dict[str, Any] = {}
+    at = start
+    while at < end:
+        name = ""
+        if kind == _NESTED[0]:
+            name, at = _utf_8_name(data, at)
+        value, at = _value(data, at, depth + 1)
+        array.append(value)
+        table.setdefault(name, value)
+    if at != end:
+        raise ValueError("does not end where it says")
+    return (table if kind == _NESTED[0] else array), end
+
+
+def _integer(kind: str) -> reading.Reader:
+    read = reading.VALUES[ord(kind)]
+
+    def typed(data: bytes, at: int) -> tuple[int, int]:
+        value, end = read(data, at)
+        return (value if _write_integer(value)[0] == ord(kind) else Integer(value, kind)), end
+
+    return typed
+
+
+def _finite(kind: str, make: type[float]) -> reading.Reader:
+    """RabbitMQ refuses NaN and infinities, because Erlang has none."""
+    read = reading.VALUES[ord(kind)]
+
+    def typed(data: bytes, at: int) -> tuple[float, int]:
+        value, end = read(data, at)
+        if not math.isfinite(value):
+            raise ValueError("not a number, or infinite")
+        return make(value), end
+
+    return typed
+
+
+def _time(data: bytes, at: int) -> tuple[Any, int]:
+    """A time in milliseconds is passed on as it is. Client libraries that know such times read it as one."""
+    (number,) = _LONGLONG.unpack_from(data, at)
+    if number > _LATEST:
+        return Opaque(b"T" + data[at : at + 8]), at + 8
+    return reading.VALUES[ord("T")](data, at)
+
+
+_NESTED: Final = b"FA"
+_LATEST: Final = 0xFFFFFFFF
+_VALUES: Final[dict[int, reading.Reader]] = {
+    **reading.VALUES,
+    **{ord(kind): _integer(kind) for kind in INTEGER_TYPES},
+    ord("f"): _finite("f", Single),
+    ord("d"): _finite("d", float),
+    ord("T"): _time,
+}
 
 
 def _check(value: bytes) -> None:
@@ -212,10 +272,12 @@ def _write_timestamp(value: datetime.datetime | int) -> bytes:
 _VALUE_WRITERS: Final[dict[type, Callable[[Any], bytes]]] = {
     bool: lambda value: b"t\x01" if value else b"t\x00",
     int: _write_integer,
+    Integer: lambda value: value.field_type.encode() + _INTEGERS[value.field_type].pack(value),
+    Single: lambda value: b"f" + _SINGLE.pack(value),
     float: lambda value: b"d" + _DOUBLE.pack(value),
     str: lambda value: b"S" + _write_longstr(value),
     bytes: lambda value: b"S" + _write_longstr(value),
-    bytearray: lambda value: b"x" + _write_longstr(value),
+    bytearray: lambda value: b"x" + _write_longstr(bytes(value)),
     dict: lambda value: b"F" + _write_table(value),
     list: _write_array,
     type(None): lambda value: b"V",
@@ -302,10 +364,8 @@ def decode_table(entries: bytes) -> dict[str, Any]:
 
 
 def _timestamp(data: bytes, at: int) -> tuple[datetime.datetime | int, int]:
-    try:
-        return reading.READERS["timestamp"](data, at)
-    except ValueError:
-        return _longlong(data, at)
+    number, end = _longlong(data, at)
+    return (number, end) if number > _LATEST else reading.READERS["timestamp"](data, at)
 
 
 _PROPERTY_READERS: Final = {**_READERS_OF_PUBLISH, "timestamp": _timestamp}

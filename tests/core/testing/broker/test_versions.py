@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -184,6 +185,22 @@ def returns_by_age(made: Client) -> object:
     return [message.body for message in made.broker.messages("qq")] == [b"b", b"a", b"got"]
 
 
+def matches(made: Client, wanted: object, given: object) -> bool:
+    """Whether a headers exchange takes two values for equal."""
+    arguments: Any = {"a": wanted}
+    made.do(commands.Queue.Bind(queue="q", exchange="amq.headers", arguments=arguments))
+    made.publish("", exchange="amq.headers", headers={"a": given})
+    return len(made.broker.messages("q")) == 1
+
+
+def mixes_numbers(made: Client) -> object:
+    return matches(made, 1, 1.0)
+
+
+def ignores_times(made: Client) -> object:
+    return not matches(made, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC))
+
+
 SEEN: list[Callable[[Client], object]] = [
     wrong_type_closes_connection,
     max_message_bytes,
@@ -204,6 +221,8 @@ SEEN: list[Callable[[Client], object]] = [
     quorum_refuses_shared_prefetch,
     orders_by_priority,
     returns_by_age,
+    mixes_numbers,
+    ignores_times,
 ]
 
 

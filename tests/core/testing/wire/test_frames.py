@@ -121,6 +121,29 @@ def test_values_that_pamqp_cannot_write_exactly(value: object) -> None:
     assert read.headers == {"key": value}
 
 
+def test_values_keep_their_types_when_they_are_written_again() -> None:
+    entries = [
+        *(kind + bytes(size) for kind, size in ((b"b", 1), (b"B", 1), (b"s", 2), (b"u", 2), (b"I", 4), (b"i", 4))),
+        *(b"l" + bytes(8), b"f" + bytes(4), b"d" + bytes(8), b"x\0\0\0\1\xff", b"T" + bytes(6) + b"\xff\xff"),
+        b"T\0\0\1\x8b\xcf\xe5\x68\x7b",  # milliseconds
+        b"A\0\0\0\5s\0\1b\1",
+        b"F\0\0\0\5\1ku\0\1",
+    ]
+    table = b"".join(bytes((1, number)) + octets for number, octets in enumerate(entries, 65))
+    data = struct.pack(">HHQHI", 60, 0, 0, 0x2000, len(table)) + table
+    _, read = frames.decode_content_header(data)
+    assert read.headers is not None
+    again = copy.deepcopy(commands.Basic.Properties(headers={**read.headers}))
+    assert frames.encode_properties(again)[6:] == table
+
+
+def test_of_two_values_with_one_name_the_first_counts() -> None:
+    table = b"\1kb\1\1kb\2"
+    _, read = frames.decode_content_header(struct.pack(">HHQHI", 60, 0, 0, 0x2000, len(table)) + table)
+    assert read.headers == {"k": 1}
+    assert frames.encode_properties(read)[6:] == table  # what is passed on unchanged has both
+
+
 @pytest.mark.parametrize("tag", [2**63, 2**64 - 1])
 def test_tags_have_no_sign(tag: int) -> None:
     ack = frames.decode_method(payload(frames.encode_method(1, commands.Basic.Ack(tag))))
