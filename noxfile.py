@@ -128,7 +128,7 @@ def rabbitmq_versions(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Services of every kind, and eventail's, put through faults of broker and network: 40 minutes, on RabbitMQ 4.3.
+    """Services of every kind, and eventail's, put through faults of broker and network: an hour, on RabbitMQ 4.3.
 
     ``-- --quick`` is a part of it, in 5 minutes; ``-- --scenario cuts --kind pika`` is one of it. At the end there are
     numbers, and the session fails if a service of ours has lost a message or stands still. After a run of all,
