@@ -128,20 +128,20 @@ def test_a_large_message_on_a_slow_network_gets_through_in_the_end(adapter: str)
 
 @every_adapter
 @pytest.mark.rabbitmq
-def test_a_service_leaves_a_node_that_stands_still_within_10_seconds(adapter: str, rabbit_victim: Victim) -> None:
-    """The kernel still takes what is sent to a node that is stopped (SIGSTOP). The heartbeat is 20 s."""
+def test_a_service_leaves_a_node_that_stands_still_whatever_the_heartbeat(adapter: str, rabbit_victim: Victim) -> None:
+    """The kernel still takes what is sent to a node that is stopped (SIGSTOP).
+
+    tests/core/machine/test_silence.py shows that it takes less than 10 seconds; here a busy machine may take longer.
+    """
     node = rabbit_victim.node
-    took = []
 
     def script(under_test: Embedded) -> Steps:
-        worker = relaying(HEARTBEAT=20)
+        worker = relaying(HEARTBEAT=600)
         yield Declare("tap", "events", "Relayed")
         yield Start(worker)
         yield Await(lambda: asyncio.to_thread(node.pause))
-        began = time.monotonic()
         yield Begin(worker, "publish_event", "Relayed", 0, "c")
         yield Seen(worker, "ready", 2)
-        took.append(time.monotonic() - began)
         equal((yield Take("tap")).payload, 0, "what nobody had confirmed")
         yield Join(worker)
         yield event("Happened", 1)
@@ -162,4 +162,3 @@ def test_a_service_leaves_a_node_that_stands_still_within_10_seconds(adapter: st
         asyncio.run(run())
     finally:
         node.resume()
-    assert took[0] < 10.0
