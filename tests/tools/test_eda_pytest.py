@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.rabbitmq import find_server
@@ -46,13 +48,19 @@ class Shop(Service):
 """
 
 
+@pytest.fixture(scope="module")
+def server() -> Path | None:
+    """Where RabbitMQ is. It is looked for before pytester gives the test another home directory."""
+    return find_server()
+
+
 @pytest.fixture
-def user(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def user(server: Path | None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A directory with the services of a user, where pytest finds the plugin."""
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    if (server := find_server()) is not None:
+    if server is not None:
         monkeypatch.setenv("EDA_RABBITMQ", str(server.parent))
     pytester.makepyfile(billing=BILLING, shop=SHOP)
     return pytester

@@ -341,11 +341,15 @@ class RabbitNode:
             self._group = None
 
     def pause(self) -> None:
-        """Freeze the node: its connections stay open and nothing is answered.
+        """Freeze the node: its connections stay open and nothing is answered. It is frozen when this returns.
 
         Raises RabbitNodeError if the node does not run; so does ``resume``.
         """
-        self._running_group().signal(signal.SIGSTOP)
+        group = self._running_group()
+        group.signal(signal.SIGSTOP)
+        # On a busy machine a thread may go on for a while, and confirm a message that should never be confirmed.
+        while any(_runs(pid) for pid in self.process_ids() if _group_of(pid) == group.process.pid):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let a frozen node go on."""
@@ -511,6 +515,21 @@ class RabbitNode:
                 if mark in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))
         return found
+
+
+def _group_of(pid: int) -> int | None:
+    with contextlib.suppress(ProcessLookupError):
+        return os.getpgid(pid)
+    return None
+
+
+def _runs(pid: int) -> bool:
+    """Whether a thread of the process is not stopped."""
+    for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            if thread.read_text().rpartition(")")[2].split()[0] not in "TtZX":
+                return True
+    return False
 
 
 def _binary(text: str) -> str:
