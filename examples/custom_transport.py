@@ -158,10 +158,10 @@ class CustomLink(Link):
         self.tell(self.machine.link_down, why or "closed", refused=refused)
 
     def close(self) -> None:
-        self.closing = True
-        for wire in self.wires if self.up else ():
+        self.closing, in_order = True, self.up and not self.unresponsive
+        for wire in self.wires if in_order else ():
             wire.send(0, Connection.Close(200, "closed by the service", 0, 0))
-        asyncio.get_running_loop().call_later(self.machine.config.close_timeout * self.up, self.task.cancel)
+        asyncio.get_running_loop().call_later(self.machine.config.close_timeout * in_order, self.task.cancel)
 
     # Effects. What is written is sent in order.
 

@@ -167,9 +167,9 @@ class AioLink(Link):
             self._effects.put_nowait(effect)
 
     def close(self) -> None:
-        """Close in good order after the effects that wait, by force if that takes too long or the link is not open."""
+        """Close in good order after the effects that wait; by force if that is no use, or takes too long."""
         self.closing: bool = True
-        if self.up:
+        if self.up and not self.unresponsive:
             self._effects.put_nowait(None)
             self.task.get_loop().call_later(max(0.0, self._timeout - 2 * _GRACE), self.abandon)
         else:

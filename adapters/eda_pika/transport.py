@@ -51,10 +51,13 @@ class PikaLink(Link):
         loop.add_callback_threadsafe(partial(self._follow, self._opening()))
 
     def close(self, *, at_once: bool = False) -> None:
-        """Close in good order if possible, by force after ``close_timeout`` seconds, or at once if that is asked."""
+        """Close in good order if possible, by force after ``close_timeout`` seconds, or at once.
+
+        In good order pika cancels the consumers first. A node that is cut off from its cluster waits a minute for that.
+        """
         self.closing = True
         for connection in tuple(self._connections):
-            if at_once or not connection.is_open:
+            if at_once or self.unresponsive or not connection.is_open:
                 connection.abort()
             else:
                 self._loop.call_later(self.machine.config.close_timeout, connection.abort)

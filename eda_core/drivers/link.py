@@ -50,6 +50,8 @@ class Link:
         library: the name and the version of the client library, for the log. The class of a transport sets it.
         closing: the link is given up, or is to be closed: nothing more is performed, and failures are not reported. The
             transport sets it.
+        unresponsive: the broker does not answer, so that the link should be closed by force at once. It is set before
+            :meth:`close` is called.
         actions: the method for each effect except ``Close``.
     """
 
@@ -61,6 +63,7 @@ class Link:
         self.machine: Machine = driver.machine
         self.up: bool = False
         self.closing: bool = False
+        self.unresponsive: bool = False
         self.actions: dict[type, Callable[[Any], Any]] = {
             Declare: self._begin_to_declare,
             Consume: self.consume,
@@ -80,7 +83,10 @@ class Link:
     # What a transport fills in. Each of these may raise: the failure is reported to the machine.
 
     def close(self) -> Any:
-        """Close in good order if possible, by force after ``close_timeout`` seconds; then tell ``link_down``."""
+        """Close in good order if possible, by force after ``close_timeout`` seconds; then tell ``link_down``.
+
+        If the broker is :attr:`unresponsive`, close by force at once.
+        """
         raise NotImplementedError
 
     def declare(self, effect: Declare) -> Any:
@@ -164,6 +170,7 @@ class Link:
         """Perform the effect. Never raises: a failure is reported to the machine."""
         try:
             if isinstance(effect, Close):
+                self.unresponsive = effect.unresponsive
                 self.close()
             elif self.up and not self.closing:
                 self.begin(effect)

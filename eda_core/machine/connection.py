@@ -232,9 +232,13 @@ class Connection:
             self._failures, self._learned = 0, True
             effects.append(Report(WARNING, text, USED_AS_IS))
 
-    def give_up(self, reason: str, now: float, effects: list[Effect]) -> str | None:
-        """Close the link, and treat it as lost."""
-        effects.append(Close(self.epoch, redact(reason)))
+    def give_up(self, reason: str, now: float, effects: list[Effect], *, unresponsive: bool = False) -> str | None:
+        """Close the link, and treat it as lost.
+
+        Args:
+            unresponsive: the broker does not answer.
+        """
+        effects.append(Close(self.epoch, redact(reason), unresponsive))
         return self.down(reason, now, effects)
 
     def stop(self, due: float, effects: list[Effect]) -> str | None:
@@ -294,7 +298,7 @@ class Connection:
             return self._overdue(now, effects)
         if self._adding_due is not None and now >= self._adding_due:
             reason = f"the broker has not answered a declaration for {self._config.connect_timeout:g} s"
-            return self.give_up(reason, now, effects)
+            return self.give_up(reason, now, effects, unresponsive=True)
         return None
 
     def _overdue(self, now: float, effects: list[Effect]) -> str | None:
@@ -307,7 +311,7 @@ class Connection:
             return self._end()
         if self.state in link.SERVING:
             return self._look(now, effects)
-        return self.give_up(f"no link after {self._config.connect_timeout:g} s", now, effects)
+        return self.give_up(f"no link after {self._config.connect_timeout:g} s", now, effects, unresponsive=True)
 
     # Silence
 
@@ -333,7 +337,8 @@ class Connection:
         todo = [(each, each.tick(now)) for each in (self.consuming, self.publishing)]
         for silence, what in todo:
             if what is GIVE_UP:
-                return self.give_up(f"the broker has not answered for {silence.waited(now):.0f} s", now, effects)
+                reason = f"the broker has not answered for {silence.waited(now):.0f} s"
+                return self.give_up(reason, now, effects, unresponsive=True)
         effects.extend(Probe(self.epoch, silence.channel) for silence, what in todo if what is ASK)
         self._due = self._silence_due()
         return None

@@ -229,10 +229,16 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the link, by force after ``Config.close_timeout``, and report ``link_down``. Nothing more is sent on it."""
+    """Close the link, by force after ``Config.close_timeout``, and report ``link_down``. Nothing more is sent on it.
+
+    Attributes:
+        unresponsive: the broker does not answer. To close in good order is no use then, and may do harm: a node of
+            RabbitMQ that is cut off from its cluster and is asked to cancel a consumer keeps its messages for a minute.
+    """
 
     epoch: Epoch
     reason: str
+    unresponsive: bool = False
 
     def __repr__(self) -> str:
         return f"Close(epoch={self.epoch}, reason={shortened(self.reason)!r})"

@@ -306,7 +306,7 @@ class Machine:
         if answered and channel == PUBLISHING and self._connection.state in SERVING:
             reason = self._outbox.confirms_none(silence.asked, now)
             if reason is not None:
-                self._follow(self._connection.give_up(reason, now, effects), now, effects)
+                self._follow(self._connection.give_up(reason, now, effects, unresponsive=True), now, effects)
         return effects
 
     def consumer_cancelled(self, epoch: Epoch, consumer_tag: str, now: float) -> list[Effect]:
@@ -524,7 +524,7 @@ class Machine:
         serving = self._connection.state in SERVING
         reason = self._outbox.overdue(now, serving)
         if reason is not None:
-            self._follow(self._connection.give_up(reason, now, effects), now, effects)
+            self._follow(self._connection.give_up(reason, now, effects, unresponsive=True), now, effects)
         elif serving and self._outbox.retry(now):
             self._proceed(now, effects)
         return effects

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,22 +127,30 @@ def test_a_large_message_on_a_slow_network_gets_through_in_the_end(adapter: str)
     play(script, adapter)
 
 
+async def no_connection_to(port: int) -> None:
+    """Wait until this process has no open connection to a port of the loopback."""
+    there = f"0100007F:{port:04X}"
+    while any(line.split()[2:4] == [there, "01"] for line in Path("/proc/net/tcp").read_text().splitlines()):
+        await asyncio.sleep(0.05)
+
+
 @every_adapter
 @pytest.mark.rabbitmq
 def test_a_service_leaves_a_node_that_stands_still_whatever_the_heartbeat(adapter: str, rabbit_victim: Victim) -> None:
-    """The kernel still takes what is sent to a node that is stopped (SIGSTOP).
+    """The kernel still takes what is sent to a node that is stopped (SIGSTOP). Nobody waits for it to say goodbye.
 
     tests/core/machine/test_silence.py shows that it takes less than 10 seconds; here a busy machine may take longer.
     """
     node = rabbit_victim.node
 
     def script(under_test: Embedded) -> Steps:
-        worker = relaying(HEARTBEAT=600)
+        worker = relaying(HEARTBEAT=600, CLOSE_TIMEOUT=600.0)
         yield Declare("tap", "events", "Relayed")
         yield Start(worker)
         yield Await(lambda: asyncio.to_thread(node.pause))
         yield Begin(worker, "publish_event", "Relayed", 0, "c")
         yield Seen(worker, "ready", 2)
+        yield Await(lambda: no_connection_to(node.port))
         equal((yield Take("tap")).payload, 0, "what nobody had confirmed")
         yield Join(worker)
         yield event("Happened", 1)

@@ -176,7 +176,8 @@ def test_a_whole_run() -> None:
         for line in run.splitlines()
         if "  anonymizer.ALERT " in line
     )
-    assert gave_up - failed > datetime.timedelta(seconds=1.9), "the retry is slow enough to be seen"
+    # After 2 s. The times are those at which the lines were printed: on a busy machine the first one may be late.
+    assert gave_up - failed > datetime.timedelta(seconds=1.0), "the retry is slow enough to be seen"
 
 
 @pytest.mark.parametrize(("argument", "problem"), [("missing", "no such directory"), ("empty", "holds no *.txt file")])

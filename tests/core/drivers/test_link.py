@@ -144,8 +144,8 @@ def test_nothing_but_a_close_is_performed_on_a_link_that_is_not_open(when: str) 
     for effect in EFFECTS.values():
         link.perform(effect)
     assert (link.done, told) == ([], [])
-    link.perform(Close(EPOCH, "over"))
-    assert link.done == ["close"]
+    link.perform(Close(EPOCH, "over", unresponsive=True))
+    assert (link.done, link.unresponsive) == (["close"], True)
 
 
 @pytest.mark.parametrize("name", [*EFFECTS, "close"])

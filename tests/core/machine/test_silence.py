@@ -87,7 +87,7 @@ def test_a_broker_that_does_not_answer_on_one_channel_loses_the_link(dead: str) 
         alive(bench, PUBLISHING if dead is CONSUMING else CONSUMING)
     effects = bench.due()
     assert bench.now == began + INTERVAL + TIMEOUT
-    assert only(Close, effects) == Close(epoch, "the broker has not answered for 12 s")
+    assert only(Close, effects) == Close(epoch, "the broker has not answered for 12 s", unresponsive=True)
     assert f"no link to {SHOWN[0]}: the broker has not answered for 12 s" in only(Report, effects).text
     assert only(Connect, bench.due()).url == URLS[1]
 
