@@ -232,9 +232,17 @@ class Simulation:
         """
         if not self._bounded:
             self.run()
+        else:
+            self._finish_work()
         self._judge()
         for check in self._at_the_end:
             check()
+
+    def _finish_work(self) -> None:
+        """Let what is unfinished end, although timers may go on for ever: a fault may have made a handler slow."""
+        for _ in range(MOST_STEPS):
+            if not self._open() or not self._step():
+                return
 
     def _judge(self) -> None:
         bus = self._world.bus
