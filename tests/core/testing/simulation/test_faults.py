@@ -117,7 +117,7 @@ def test_each_fault_can_be_switched_off() -> None:
 
 def test_a_run_of_some_seconds_waits_at_its_end_for_a_handler_that_a_fault_made_slow() -> None:
     slow = Deviation(Fault.SLOW, 0, 7)
-    with Simulation([Deployed(Billing, store=dict)], plan=[slow]) as sim:
+    with Simulation([Deployed(Billing, store=dict)], plan=(slow,)) as sim:
         sim.publish_event("OrderPlaced", {"id": "o1", "seconds": 0.0}, "c1")
         sim.run(seconds=60)
         assert sim.now < 61
