@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.tools.samples import command, event, recording, result
-from tests.tools.test_eda_pytest import run, user
+from tests.tools.test_eda_pytest import run, server, user
 
-__all__ = ["user"]
+__all__ = ["server", "user"]
 pytest_plugins = ["pytester"]
 
 SHOP = """

@@ -770,8 +770,10 @@ MUTANTS = (
     Mutant(
         "a link on which the broker is silent is never given up",
         "machine/connection",
-        'return self.give_up(f"the broker has not answered for {silence.waited(now):.0f} s", now, effects)',
-        "return None",
+        """                reason = f"the broker has not answered for {silence.waited(now):.0f} s"
+                return self.give_up(reason, now, effects, unresponsive=True)
+""",
+        "                return None\n",
         "silent link",
         "I5",
     ),
