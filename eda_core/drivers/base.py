@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -17,7 +18,7 @@ from eda_core.drivers.answers import Answers
 from eda_core.drivers.handling import Run
 from eda_core.drivers.readiness import Readiness
 from eda_core.drivers.timers import Timers
-from eda_core.errors import EdaError, NotReady, ServiceError, StateError
+from eda_core.errors import Abandoned, EdaError, NotReady, ServiceError, StateError
 from eda_core.machine import events
 from eda_core.machine.effects import (
     BufferAvailable,
@@ -231,6 +232,16 @@ class Driver(ABC):
             outcome = at_end(outcome, self.now())
         self.tell(self.machine.handled, delivery, outcome, began=began)
 
+    @contextmanager
+    def under_way(self, run: Run) -> Iterator[None]:
+        """Note that user code runs, from now to the end of the block."""
+        run.began = self.now()
+        self.running.add(run)
+        try:
+            yield
+        finally:
+            self.running.discard(run)
+
     def run_ended(self, run: Run, returned: object, began: float) -> None:
         """Report that a handler has ended, and publish the result of a command that it has returned.
 
@@ -379,11 +390,11 @@ class Driver(ABC):
         left = sorted(runs, key=lambda run: run.began)
         if left:
             now = self.now()
-            names = [f"{run.name()} after {now - run.began:.1f} s" for run in left[:_MOST_NAMES]]
+            named = [(run.name(), f"after {now - run.began:.1f} s") for run in left[:_MOST_NAMES]]
             if len(left) == 1:
-                text = f"{left[0].name()} has not ended{names[0].removeprefix(left[0].name())}"
+                text = " has not ended ".join(named[0])
             else:
-                text = f"{len(left)} handlers have not ended: {', '.join(names)}"
+                text = f"{len(left)} handlers have not ended: {', '.join(map(' '.join, named))}"
                 text += ", …" if len(left) > _MOST_NAMES else ""
             text = f"the time of the stop is over, and {text}; the broker delivers unfinished messages again"
             self.report(WARNING, text, events.LEFT_UNFINISHED)
@@ -436,12 +447,20 @@ class Driver(ABC):
         service = self.service
         self.call(effect, service.handle_returned_message, effect.name, effect.payload, dict(effect.envelope))
 
+    def break_off(self, error: BaseException) -> None:
+        """Stop at once: user code ends the program, or was ended. The broker delivers unfinished messages again."""
+        self.exit = self.exit or error
+        self.stop(0.0)
+
     def raise_end(self) -> None:
-        """Raise the error with which the service has ended, if there is one.
+        """Raise the exception or the error with which the service has ended, if there is one.
 
         Raises:
             ServiceError: the service has stopped although nobody asked it to.
+            BaseException: user code has raised it, which ends the service at once.
         """
+        if self.exit is not None and not isinstance(self.exit, Abandoned):
+            raise self.exit
         if self.error is not None:
             raise ServiceError(self.error)
 

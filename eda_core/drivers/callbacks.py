@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
@@ -121,17 +121,11 @@ class CallbackDriver(Driver):
                 job()
             except BaseException as error:
                 with suppress(StateError):  # the service has stopped meanwhile
-                    self.ask(partial(self._break_off, error))
+                    self.ask(partial(self.break_off, error))
         if self.forked():
             raise Abandoned(
                 "a process that a handler forked has returned from the handler; end it in the handler by os._exit()"
             )
-
-    def raise_end(self) -> None:
-        """Raise the exception or the error with which the service has ended, if there is one."""
-        if self.exit is not None and not isinstance(self.exit, Abandoned):
-            raise self.exit
-        super().raise_end()
 
     def ends_service(self, error: BaseException) -> bool:
         return not isinstance(error, Exception)
@@ -143,45 +137,34 @@ class CallbackDriver(Driver):
         self.spawn(partial(self._call, effect, function, *arguments))
 
     def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        began, returned = self.now(), None
-        with handling(self.service, delivery, message) as run:
-            run.began = began
-            self.running.add(run)
+        returned = None
+        with handling(self.service, delivery, message) as run, self.under_way(run):
             try:
                 returned = self.user(self.run_handler, message)
             except Exception as error:
                 run.failed(error)
-            except BaseException as error:
-                self._left(run, error)
-                raise
-            finally:
-                self.running.discard(run)
-        self.ask(partial(self._handler_ended, run, message, returned, began, self.now() - began))
+        self.ask(partial(self._handler_ended, run, message, returned, self.now() - run.began))
 
-    def _handler_ended(self, run: Run, message: AnyMessage, returned: Any, began: float, seconds: float) -> None:
+    def _handler_ended(self, run: Run, message: AnyMessage, returned: Any, seconds: float) -> None:
         if self.in_loop:
             self.check_blocking(message, seconds, "set HANDLER_THREADS")
-        self.run_ended(run, returned, began)
+        self.run_ended(run, returned, run.began)
 
     def _call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
-        run = Run(self.service, began=self.now(), hook=name_of_hook(effect, function))
-        self.running.add(run)
-        try:
-            check_begun(self.user(function, *arguments))
-        except Exception as error:
-            self.ask(partial(self.tell, self.machine.callback_failed, effect, failure(error)))
-        except BaseException as error:
-            self._left(run, error)
-            raise
-        finally:
-            self.running.discard(run)
+        with self.under_way(Run(self.service, hook=name_of_hook(effect, function))):
+            try:
+                check_begun(self.user(function, *arguments))
+            except Exception as error:
+                self.ask(partial(self.tell, self.machine.callback_failed, effect, failure(error)))
 
-    def _left(self, run: Run, error: BaseException) -> None:
-        """Report that a stop has ended user code, if it was that. Where it was is told to who debugs it."""
-        if isinstance(error, Abandoned) and not self.forked():
-            self.report_unfinished([run])
-            self.report(DEBUG, f"{run.name()} was ended here:\n{failure(error).detail}", LEFT_UNFINISHED)
-
-    def _break_off(self, error: BaseException) -> None:
-        self.exit: BaseException | None = self.exit or error
-        self.stop(0.0)
+    @contextmanager
+    def under_way(self, run: Run) -> Iterator[None]:
+        """Note that user code runs. Report it if a stop has ended it; where it was is told to who debugs it."""
+        with super().under_way(run):
+            try:
+                yield
+            except Abandoned as error:
+                if not self.forked():
+                    self.report_unfinished([run])
+                    self.report(DEBUG, f"{run.name()} was ended here:\n{failure(error).detail}", LEFT_UNFINISHED)
+                raise

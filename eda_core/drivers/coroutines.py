@@ -119,10 +119,8 @@ class CoroutineDriver(Driver):
         self.spawn(self._handle(delivery, message))
 
     async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        began, returned, steps = self.now(), None, Steps(self.now)
-        with handling(self.service, delivery, message) as run:
-            run.began = began
-            self.running.add(run)
+        returned, steps = None, Steps(self.now)
+        with handling(self.service, delivery, message) as run, self.under_way(run):
             try:
                 returned = steps.step(self.run_handler, message)
                 if isawaitable(returned):
@@ -131,27 +129,14 @@ class CoroutineDriver(Driver):
             except GeneratorExit:
                 raise
             except _EXITS as error:
-                self._break_off(error)
+                self.break_off(error)
                 return
             except BaseException as error:  # also CancelledError: a handler may await something that is cancelled
                 if self.over:  # tear_down() has cancelled it; the broker delivers its message again
                     raise
                 run.failed(error)
-            finally:
-                self.running.discard(run)
         self.check_blocking(message, steps.longest, "run what takes long by asyncio.to_thread()")
-        self.run_ended(run, returned, began)
-
-    def _break_off(self, error: BaseException) -> None:
-        """Stop at once: user code ends the program. The broker delivers unfinished messages again."""
-        self.exit: BaseException | None = self.exit or error
-        self.stop(0.0)
-
-    def raise_end(self) -> None:
-        """Raise the exception or the error with which the service has ended, if there is one."""
-        if self.exit is not None:
-            raise self.exit
-        super().raise_end()
+        self.run_ended(run, returned, run.began)
 
     def ends_service(self, error: BaseException) -> bool:
         return isinstance(error, (*_EXITS, GeneratorExit))
@@ -163,19 +148,16 @@ class CoroutineDriver(Driver):
     async def _call(self, effect: Effect | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:
             with handling(self.service, None) as run:  # even if a handler has led to this call
-                run.began, run.hook = self.now(), name_of_hook(effect, function)
-                self.running.add(run)
-                try:
+                run.hook = name_of_hook(effect, function)
+                with self.under_way(run):
                     returned = function(*arguments)
                     if isawaitable(returned):
                         await returned
                     run.check_awaited()
-                finally:
-                    self.running.discard(run)
         except GeneratorExit:
             raise
         except _EXITS as error:
-            self._break_off(error)
+            self.break_off(error)
         except BaseException as error:  # also CancelledError, see _handle
             if self.over and not isinstance(error, Exception):  # tear_down() has cancelled it
                 raise

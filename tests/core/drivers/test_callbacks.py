@@ -171,7 +171,7 @@ def test_what_is_no_exception_ends_the_service_at_once() -> None:
     assert driver.machine.state == "closing"
     driver.call(None, driver.reports.append, "called")
     driver.work()
-    driver._break_off(KeyboardInterrupt())
+    driver.break_off(KeyboardInterrupt())
     assert not [text for text in driver.reports if text == "called" or "unfinished" in text]
     with pytest.raises(SystemExit):
         driver.raise_end()
