@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,11 @@ def until(condition: Callable[[], bool]) -> Await:
             await asyncio.sleep(0.01)
 
     return Await(poll)
+
+
+def logged(caplog: pytest.LogCaptureFixture, text: str) -> Await:
+    """Wait until a line of the log has this text."""
+    return until(lambda: any(text in record.getMessage() for record in caplog.records))
 
 
 def play(script: Callable[[Embedded], Steps], adapter: str | MakeSubject, broker: Broker | None = None) -> None:
@@ -239,8 +245,7 @@ ALARM_OVER = "the broker takes publishes again"
 def test_an_alarm_that_begins_in_a_stop(adapter: str, cleared: bool, caplog: pytest.LogCaptureFixture) -> None:
     """The stop waits for its end. If that does not come in time, the log says what was not published."""
 
-    def told(text: str) -> Await:
-        return until(lambda: any(text in record.getMessage() for record in caplog.records))
+    told = partial(logged, caplog)
 
     def script(under_test: Embedded) -> Steps:
         worker = Worker("relay", events=["Happened"], handlers={"Happened": relay_later})
@@ -283,8 +288,7 @@ def test_an_alarm_in_a_stop_that_waits_for_an_acknowledgement(
 ) -> None:
     """No handler runs. The acknowledgement is sent on the connection that the broker still reads."""
 
-    def told(text: str) -> Await:
-        return until(lambda: any(text in record.getMessage() for record in caplog.records))
+    told = partial(logged, caplog)
 
     def script(under_test: Embedded) -> Steps:
         worker = Worker("slow", events=["Happened"], handlers={"Happened": acknowledge_later})

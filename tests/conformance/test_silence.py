@@ -127,11 +127,10 @@ def test_a_large_message_on_a_slow_network_gets_through_in_the_end(adapter: str)
     play(script, adapter)
 
 
-async def no_connection_to(port: int) -> None:
-    """Wait until this process has no open connection to a port of the loopback."""
+def connected_to(port: int) -> bool:
+    """Whether there is an open connection to a port of the loopback."""
     there = f"0100007F:{port:04X}"
-    while any(line.split()[2:4] == [there, "01"] for line in Path("/proc/net/tcp").read_text().splitlines()):
-        await asyncio.sleep(0.05)
+    return any(line.split()[2:4] == [there, "01"] for line in Path("/proc/net/tcp").read_text().splitlines())
 
 
 @every_adapter
@@ -150,7 +149,7 @@ def test_a_service_leaves_a_node_that_stands_still_whatever_the_heartbeat(adapte
         yield Await(lambda: asyncio.to_thread(node.pause))
         yield Begin(worker, "publish_event", "Relayed", 0, "c")
         yield Seen(worker, "ready", 2)
-        yield Await(lambda: no_connection_to(node.port))
+        yield until(lambda: not connected_to(node.port))
         equal((yield Take("tap")).payload, 0, "what nobody had confirmed")
         yield Join(worker)
         yield event("Happened", 1)

@@ -20,7 +20,7 @@ from eda_core.testing.broker.state import Channel
 from eda_core.testing.broker.topology import Exchange
 from eda_core.testing.broker.versions import NEWEST, VERSIONS
 from eda_core.testing.wire import Server
-from tests.differential.client import Client, Clock, MemoryPipe, SilenceError, TcpPipe
+from tests.differential.client import Client, Clock, MemoryPipe, Pipe, SilenceError, TcpPipe
 from tests.differential.operations import (
     CONSUMED,
     EXCHANGES,
@@ -209,6 +209,12 @@ def modelled_release(node: RabbitNode) -> str:
     if release not in VERSIONS:
         pytest.skip(f"RabbitMQ {release} is not modelled")
     return release
+
+
+def pipes(node: RabbitNode, vhost: str = "/") -> list[Pipe]:
+    """To the model, as the release of the node, and to RabbitMQ."""
+    server = Server(Broker(vhosts=[vhost], version=modelled_release(node)))
+    return [MemoryPipe(server, Clock()), TcpPipe("127.0.0.1", node.port)]
 
 
 class Rabbit:

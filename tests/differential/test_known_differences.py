@@ -10,10 +10,9 @@ from typing import Any, Final
 import pytest
 from pamqp import base, commands
 
-from eda_core.testing.broker import Broker
-from eda_core.testing.wire import PROTOCOL_HEADER, Server, frames
-from tests.differential.client import Client, Clock, MemoryPipe, Pipe, TcpPipe
-from tests.differential.comparison import Model, Rabbit, modelled_release
+from eda_core.testing.wire import PROTOCOL_HEADER, frames
+from tests.differential.client import Client, Pipe
+from tests.differential.comparison import Model, Rabbit, pipes
 from tests.support.rabbitmq import RabbitNode
 
 ACCEPTED: Final = "accepted"
@@ -106,12 +105,6 @@ class Recorder:
         data = self._pipe.receive(timeout)
         self.received += data or b""
         return data
-
-
-def pipes(rabbitmq: RabbitNode) -> list[Pipe]:
-    """To the model, and to RabbitMQ."""
-    server = Server(Broker(version=modelled_release(rabbitmq)))
-    return [MemoryPipe(server, Clock()), TcpPipe("127.0.0.1", rabbitmq.port)]
 
 
 def test_lazy_queues_forget_the_expiration_of_what_they_read_from_disk(rabbit: Rabbit) -> None:

@@ -9,10 +9,9 @@ from pamqp import base
 from pamqp import frame as pamqp_frame
 from pamqp.commands import Basic, Channel, Connection, Queue
 
-from eda_core.testing.broker import Broker
-from eda_core.testing.wire import Server, frames
-from tests.differential.client import Client, Clock, MemoryPipe, Received, TcpPipe
-from tests.differential.comparison import modelled_release
+from eda_core.testing.wire import frames
+from tests.differential.client import Client, Received
+from tests.differential.comparison import pipes
 from tests.support.rabbitmq import RabbitNode
 
 
@@ -90,9 +89,8 @@ STORIES: dict[str, Callable[[Recorder], None]] = {
 
 @pytest.mark.parametrize("name", STORIES)
 def test_the_octets_are_the_same(name: str, rabbitmq: RabbitNode, rabbit_vhost: str) -> None:
-    server = Server(Broker(vhosts=[rabbit_vhost], version=modelled_release(rabbitmq)))
     found = []
-    for pipe in (MemoryPipe(server, Clock()), TcpPipe("127.0.0.1", rabbitmq.port)):
+    for pipe in pipes(rabbitmq, rabbit_vhost):
         client = Recorder(pipe, rabbit_vhost)
         STORIES[name](client)
         found.append(client.octets)

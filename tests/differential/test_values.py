@@ -11,10 +11,9 @@ from pamqp import commands
 from pamqp.commands import Basic, Channel, Exchange, Queue
 
 from eda_core.amqp.reading import read_entries
-from eda_core.testing.broker import Broker
-from eda_core.testing.wire import Server, frames
-from tests.differential.client import Client, Clock, MemoryPipe, TcpPipe
-from tests.differential.comparison import modelled_release
+from eda_core.testing.wire import frames
+from tests.differential.client import Client
+from tests.differential.comparison import pipes
 from tests.support.rabbitmq import RabbitNode
 
 #: Values on the wire. Each type is there, and several numbers and texts in each of their types.
@@ -101,11 +100,10 @@ def _size(data: bytes) -> int:
 @pytest.fixture
 def both(rabbitmq: RabbitNode, rabbit_vhost: str) -> Callable[[Callable[[Raw], Any]], list[Any]]:
     """Play a story on the model and on RabbitMQ. Returns what it has returned on each."""
-    server = Server(Broker(vhosts=[rabbit_vhost], version=modelled_release(rabbitmq)))
 
     def play(story: Callable[[Raw], Any]) -> list[Any]:
         told = []
-        for pipe in (MemoryPipe(server, Clock()), TcpPipe("127.0.0.1", rabbitmq.port)):
+        for pipe in pipes(rabbitmq, rabbit_vhost):
             client = Raw(pipe, rabbit_vhost)
             client.call(1, Channel.Open(), Channel.OpenOk)
             told.append(story(client))

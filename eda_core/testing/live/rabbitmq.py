@@ -348,7 +348,8 @@ class RabbitNode:
         group = self._running_group()
         group.signal(signal.SIGSTOP)
         # On a busy machine a thread may go on for a while, and confirm a message that should never be confirmed.
-        while any(_runs(pid) for pid in self.process_ids() if _group_of(pid) == group.process.pid):
+        stopping = [pid for pid in self.process_ids() if _group_of(pid) == group.process.pid]
+        while any(map(_runs, stopping)):
             time.sleep(0.001)
 
     def resume(self) -> None:

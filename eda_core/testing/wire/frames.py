@@ -128,20 +128,22 @@ def _value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     kind = data[at]
     if kind not in _NESTED:
         return _VALUES[kind](data, at + 1)
-    start, end = reading.extent(data, at + 1, depth + 1)
-    array: list[Any] = []
-    table: dict[str, Any] = {}
-    at = start
+    at, end = reading.extent(data, at + 1, depth + 1)
+    names, values = [], []
     while at < end:
-        name = ""
-        if kind == _NESTED[0]:
+        if kind == _TABLE:
             name, at = _utf_8_name(data, at)
+            names.append(name)
         value, at = _value(data, at, depth + 1)
-        array.append(value)
-        table.setdefault(name, value)
+        values.append(value)
     if at != end:
         raise ValueError("does not end where it says")
-    return (table if kind == _NESTED[0] else array), end
+    if kind != _TABLE:
+        return values, end
+    table: dict[str, Any] = {}
+    for name, value in zip(names, values, strict=True):
+        table.setdefault(name, value)
+    return table, end
 
 
 def _integer(kind: str) -> reading.Reader:
@@ -175,6 +177,7 @@ def _time(data: bytes, at: int) -> tuple[Any, int]:
     return reading.VALUES[ord("T")](data, at)
 
 
+_TABLE: Final = ord("F")
 _NESTED: Final = b"FA"
 _LATEST: Final = 0xFFFFFFFF
 _VALUES: Final[dict[int, reading.Reader]] = {

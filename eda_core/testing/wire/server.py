@@ -135,8 +135,7 @@ class Server:
     def written(self, conn: ServerConnection, *, now: float) -> None:
         """All that was sent to a client has been read, or nearly so: its consumers may get more."""
         number = conn.id
-        room = None if number is None or not self._room else self.broker.room(number)
-        if number is not None and room is not None and room < self._room // 2:
+        if number is not None and self._room and (self.broker.room(number) or 0) < self._room // 2:
             self._route(self.broker.give_room(number, self._room, now=now), now)
 
     def lost(self, conn: ServerConnection, *, now: float) -> None:
