@@ -36,6 +36,8 @@ FRAME_END: Final = 0xCE
 
 #: Levels of tables and arrays. Python's own limit would be reached somewhere above.
 MAX_DEPTH: Final = 100
+#: The field type of long strings.
+_LONG_STRING: Final = ord("S")
 #: A time stamp after the year 2106 is one in milliseconds, as with pamqp.
 _MILLISECONDS_FROM: Final = 0xFFFFFFFF
 #: Characters of names and values that reasons quote.
@@ -95,10 +97,7 @@ def _read_name(data: bytes, at: int) -> tuple[str, int]:
 def _read_shortstr(data: bytes, at: int) -> tuple[str | bytes, int]:
     """Read a short string of a method. It is bytes if it is not UTF-8, as with pika."""
     value, end = short_bytes(data, at)
-    try:
-        return value.decode(), end
-    except UnicodeDecodeError:
-        return value, end
+    return _text_or_bytes(value), end
 
 
 def _read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
@@ -112,10 +111,7 @@ def _read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
 def _read_longstr(data: bytes, at: int) -> tuple[str | bytes, int]:
     """Read a long string. It is bytes if it is not UTF-8, as with pamqp."""
     value, end = _read_bytes(data, at)
-    try:
-        return value.decode(), end
-    except UnicodeDecodeError:
-        return value, end
+    return _text_or_bytes(value), end
 
 
 def _read_bytearray(data: bytes, at: int) -> tuple[bytearray, int]:
@@ -171,11 +167,30 @@ def read_table(data: bytes, at: int, depth: int = 1) -> tuple[dict[str, Any], in
     at, end = extent(data, at, depth)
     table: dict[str, Any] = {}
     while at < end:
-        name, at = _read_name(data, at)
-        table[name], at = read_value(data, at, depth)
+        start = at + 1 + data[at]
+        name = _decoded(data[at + 1 : start])
+        if data[start] == _LONG_STRING:  # most headers are; this is read_value() without its calls
+            at = start + 5 + int(_LONG.unpack_from(data, start + 1)[0])
+            if at > len(data):
+                raise ValueError("is cut off")
+            table[name] = _text_or_bytes(data[start + 5 : at])
+        else:
+            table[name], at = read_value(data, start, depth)
     if at != end:
         raise ValueError("does not end where it says")
     return table, end
+
+
+@lru_cache(maxsize=1000)  # nearly all messages of a service have the same names
+def _decoded(name: bytes) -> str:
+    return name.decode()
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def _read_array(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
@@ -405,7 +420,10 @@ def read_method(payload: bytes, readers: Mapping[str, Reader] = READERS) -> base
         ValueError: AMQP 0-9-1 has no such method, or its arguments are malformed.
     """
     try:
-        kind_of_method = commands.INDEX_MAPPING[_LONG.unpack_from(payload)[0]]
+        index = _LONG.unpack_from(payload)[0]
+        if readers is READERS and index in _FREQUENT:
+            return _FREQUENT[index](payload)
+        kind_of_method = commands.INDEX_MAPPING[index]
         method: base.Frame = object.__new__(kind_of_method)  # without the defaults of pamqp: all arguments are read
         at = 4
         for kind, names in STEPS[kind_of_method]:
@@ -424,21 +442,72 @@ def read_method(payload: bytes, readers: Mapping[str, Reader] = READERS) -> base
     return method
 
 
-def read_header(payload: bytes) -> ContentHeader:
-    """Read the payload of a content header frame. The properties may be :class:`Unreadable`.
+def _read_deliver(payload: bytes) -> base.Frame:
+    """Read ``Basic.Deliver`` as :func:`read_method` reads others, in a quarter of the time."""
+    made: Any = object.__new__(Basic.Deliver)
+    at = 5 + payload[4]
+    made.consumer_tag = _known_text(payload[5:at])
+    made.delivery_tag, bits = _TAG_AND_BITS.unpack_from(payload, at)
+    made.redelivered = bits & 1 != 0
+    made.exchange, made.routing_key = _two_names(payload[at + _TAG_AND_BITS.size :])
+    return made  # type: ignore[no-any-return]
+
+
+def _read_ack(payload: bytes) -> base.Frame:
+    if len(payload) != 4 + _TAG_AND_BITS.size:
+        raise ValueError("is cut off, or does not end where it should")
+    made: Any = object.__new__(Basic.Ack)
+    made.delivery_tag, bits = _TAG_AND_BITS.unpack_from(payload, 4)
+    made.multiple = bits & 1 != 0
+    return made  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1000)
+def _known_text(value: bytes) -> str | bytes:
+    return _text_or_bytes(value)
+
+
+@lru_cache(maxsize=1000)  # a service subscribes to few names
+def _two_names(octets: bytes) -> tuple[str | bytes, str | bytes]:
+    first, at = _read_shortstr(octets, 0)
+    second, at = _read_shortstr(octets, at)
+    if at != len(octets):
+        raise ValueError("octets after the last argument")
+    return first, second
+
+
+_TAG_AND_BITS = struct.Struct(">qB")
+#: Methods that come with each message, and what reads them.
+_FREQUENT: Final[dict[int, Callable[[bytes], base.Frame]]] = {
+    Basic.Deliver.index: _read_deliver,
+    Basic.Ack.index: _read_ack,
+}
+
+
+def read_content(payload: bytes) -> tuple[int, Basic.Properties]:
+    """Read the payload of a content header frame.
+
+    Returns:
+        The size of the body in bytes, and the properties, which may be :class:`Unreadable`.
 
     Raises:
         ValueError: it is shorter than the size of the body, or not of the class Basic.
     """
     try:
-        class_id, weight, size = _CONTENT.unpack_from(payload)
+        class_id, _, size = _CONTENT.unpack_from(payload)
     except struct.error:
         raise ValueError(f"content header of {len(payload)} octets") from None
     if class_id != Basic.frame_id:
         raise ValueError(f"content header of the class {class_id}")
-    header = ContentHeader(weight, size, read_properties(payload[_CONTENT.size :]))
-    header.class_id = class_id
-    return header
+    return size, read_properties(payload[_CONTENT.size :])
+
+
+def read_header(payload: bytes) -> ContentHeader:
+    """Read the payload of a content header frame as an object of pamqp. Raises what :func:`read_content` raises."""
+    size, properties = read_content(payload)
+    header: Any = ContentHeader(0, size, properties)
+    header.class_id = Basic.frame_id
+    return header  # type: ignore[no-any-return]
 
 
 def read_frame(data: bytes) -> tuple[int, base.Frame | ContentHeader | ContentBody | Heartbeat]:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from pamqp import base, commands
 
+from eda_core.amqp import writing
 from eda_core.testing.broker.message import Dropped
 from eda_core.testing.broker.queue import ConnectionId
 from eda_core.testing.broker.state import Outgoing
@@ -23,7 +24,7 @@ from eda_core.testing.wire import frames
 from eda_core.testing.wire.frames import WireError
 
 #: The first bytes of a client of AMQP 0-9-1.
-PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
+PROTOCOL_HEADER: Final[bytes] = writing.PROTOCOL_HEADER
 #: The largest body of a message that is kept, in bytes. Of a larger one only the size is known, and it is refused.
 MAX_BODY: Final = LARGEST_BODY
 #: How long a client may take from the connection of its socket to ``Connection.Open``, in seconds.

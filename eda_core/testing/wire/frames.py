@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from pamqp import base, commands
 
-from eda_core.amqp import reading
+from eda_core.amqp import reading, writing
 from eda_core.amqp.reading import MALFORMED, PROPERTIES, STEPS, short_bytes
 from eda_core.testing.broker.message import INTEGER_TYPES, Integer, Opaque, Single
 
@@ -31,9 +31,10 @@ FRAME_HEADER: Final[int] = reading.HEADER
 FRAME_BODY: Final[int] = reading.BODY
 FRAME_HEARTBEAT: Final[int] = reading.HEARTBEAT
 FRAME_END: Final[int] = reading.FRAME_END
-FRAME_OVERHEAD: Final = 8  # type, channel, size and the end octet
+FRAME_OVERHEAD: Final[int] = writing.FRAME_OVERHEAD
 HEADER: Final = struct.Struct(">BHI")
-HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+HEARTBEAT_FRAME: Final[bytes] = writing.HEARTBEAT_FRAME
+frame = writing.write_frame
 
 #: The reserved long string of the method is empty in RabbitMQ. pamqp's class can hold nothing but "0".
 _CHANNEL_OPEN_OK: Final = struct.pack(">II", commands.Channel.OpenOk.index, 0)
@@ -346,11 +347,6 @@ def encode_method(channel: int, method: base.Frame) -> bytes:
     return frame(FRAME_METHOD, channel, b"".join(parts))
 
 
-def frame(kind: int, channel: int, payload: bytes) -> bytes:
-    """A frame of any kind (section 4.2.3)."""
-    return HEADER.pack(kind, channel, len(payload)) + payload + b"\xce"
-
-
 def decode_table(entries: bytes) -> dict[str, Any]:
     """A field table without its length, as AMQPLAIN sends it.
 
@@ -427,8 +423,4 @@ def encode_content(channel: int, properties: commands.Basic.Properties | None, b
         frame_max: the largest size of a frame in bytes; 0 for no limit.
     """
     written = encode_properties(properties) if properties is not None else b"\x00\x00"
-    parts = [frame(FRAME_HEADER, channel, _CONTENT.pack(_CLASS_BASIC, 0, len(body)) + written)]
-    step = frame_max - FRAME_OVERHEAD if frame_max else max(len(body), 1)
-    for start in range(0, len(body), step):
-        parts.append(frame(FRAME_BODY, channel, body[start : start + step]))
-    return b"".join(parts)
+    return b"".join(writing.write_content(channel, written, body, frame_max))

@@ -1,0 +1,172 @@
+"""The client's side of a connection, wired back to back with the server's side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pamqp import base
+from pamqp.commands import Basic, Channel, Confirm, Connection, Queue
+
+from eda_core.amqp import Client, Ended, Event, Opened, Received
+from eda_core.amqp.states import CLOSED, OPEN
+from eda_core.amqp.writing import write_method
+from eda_core.messages.properties import persistent
+from eda_core.testing.broker import Broker
+from eda_core.testing.wire import Server
+
+PROPERTIES = persistent("application/cbor", {"conversation_id": "c", "attempt": 3})
+
+
+class Pair:
+    """A client and a server, and what goes between them, in pieces of ``step`` bytes; 0: whole."""
+
+    def __init__(self, step: int = 0, **options: Any) -> None:
+        self.step, self.now = step, 0.0
+        self.server = Server(Broker())
+        self.there = self.server.accept(now=0.0)
+        self.client = Client(now=0.0, **options)
+
+    def exchange(self) -> list[Event]:
+        """Let each side send what it has, until neither has more. Returns what the client has heard."""
+        events: list[Event] = []
+        while True:
+            for piece in self.pieces(self.client.data_to_send()):
+                self.server.receive(self.there, piece, now=self.now)
+            back = self.there.data_to_send()
+            if not back and not self.client.has_data:
+                return events
+            for piece in self.pieces(back):
+                events += self.client.receive(piece, self.now)
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        step = self.step or max(1, len(data))
+        return [data[at : at + step] for at in range(0, len(data), step)]
+
+    def open(self) -> Pair:
+        [opened] = self.exchange()
+        assert isinstance(opened, Opened)
+        assert opened.server_properties["product"] == "RabbitMQ"
+        assert self.client.state is OPEN
+        return self
+
+    def ask(self, channel: int, *methods: base.Frame) -> list[str]:
+        for method in methods:
+            self.client.send(channel, method)
+        return names(self.exchange())
+
+
+def names(events: list[Event]) -> list[str]:
+    return [event.method.name if isinstance(event, Received) else type(event).__name__ for event in events]
+
+
+@pytest.mark.parametrize("step", [0, 1, 7, 4096])
+def test_a_conversation(step: int) -> None:
+    pair = Pair(step).open()
+    client = pair.client
+    channel = client.open_channel()
+    assert pair.ask(
+        channel, Confirm.Select(), Queue.Declare(queue="q"), Basic.Consume(queue="q", consumer_tag="t")
+    ) == [
+        "Channel.OpenOk",
+        "Confirm.SelectOk",
+        "Queue.DeclareOk",
+        "Basic.ConsumeOk",
+    ]
+    bodies = [b"", b"one", b"x" * 300_000]
+    for body in bodies:
+        client.publish(channel, "", "q", PROPERTIES, body, mandatory=True)
+    client.publish(channel, "", "nowhere", PROPERTIES, b"lost", mandatory=True)
+    events = [event for event in pair.exchange() if isinstance(event, Received)]
+    delivered = [event for event in events if isinstance(event.method, Basic.Deliver)]
+    assert [event.body for event in delivered] == bodies
+    assert [event.method.delivery_tag for event in delivered] == [1, 2, 3]
+    assert {event.method.routing_key for event in delivered} == {"q"}
+    assert all(dict(event.properties or {}) == dict(PROPERTIES) for event in delivered)
+    assert [event.body for event in events if isinstance(event.method, Basic.Return)] == [b"lost"]
+    assert [event.method.delivery_tag for event in events if isinstance(event.method, Basic.Ack)] == [1, 2, 3, 4]
+    client.ack(channel, 3, multiple=True)
+    assert pair.ask(channel, Queue.Purge(queue="q")) == ["Queue.PurgeOk"]
+    client.close_channel(channel)
+    assert names(pair.exchange()) == ["Channel.CloseOk"]
+    assert client.close(pair.now) == []
+    assert pair.exchange() == [Ended("")]
+    assert (client.state, client.should_close) == (CLOSED, True)
+
+
+def test_the_broker_closes_a_channel_and_it_can_be_opened_again() -> None:
+    pair = Pair().open()
+    channel = pair.client.open_channel()
+    assert pair.ask(channel, Queue.Declare(queue="missing", passive=True)) == ["Channel.OpenOk", "Channel.Close"]
+    assert not pair.client.is_open(channel)
+    assert pair.client.open_channel() == channel
+    assert pair.ask(channel, Queue.Declare(queue="q")) == ["Channel.OpenOk", "Queue.DeclareOk"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [({"password": "wrong"}, 403, "ACCESS_REFUSED"), ({"vhost": "nowhere"}, 530, "NOT_ALLOWED")],
+)
+def test_a_login_is_refused(options: dict[str, Any], code: int, text: str) -> None:
+    pair = Pair(**options)
+    [end] = pair.exchange()
+    assert isinstance(end, Ended)
+    assert end.code == code
+    assert text in end.reason
+    assert pair.client.should_close
+
+
+def test_the_broker_closes_the_connection() -> None:
+    pair = Pair().open()
+    pair.server.shutdown(now=0.0)
+    assert pair.exchange() == [Ended("CONNECTION_FORCED - broker shutdown", 320)]
+    assert pair.client.state is CLOSED
+
+
+def test_heartbeats() -> None:
+    pair = Pair(heartbeat=20).open()
+    assert pair.client.deadline() == 10.0
+    assert pair.client.tick(10.0) == []
+    assert pair.client.data_to_send() == b"\x08\x00\x00\x00\x00\x00\x00\xce"
+    assert pair.client.deadline() == 20.0
+    [end] = pair.client.tick(40.0)
+    assert end == Ended("the broker has been silent for 40.0 s")
+
+
+def test_a_broker_that_breaks_the_protocol_is_told_so() -> None:
+    pair = Pair().open()
+    [end] = pair.client.receive(b"\x09\x00\x00\x00\x00\x00\x00\xce", 0.0)
+    assert end == Ended("the broker breaks the protocol: a frame of the type 9")
+    assert pair.exchange() == []  # Connection.Close and its answer
+    assert pair.client.state is CLOSED
+
+
+def test_an_alarm_is_told() -> None:
+    pair = Pair().open()
+    channel = pair.client.open_channel()
+    pair.exchange()
+    pair.server.route(pair.server.broker.set_alarm(True, now=0.0), now=0.0)
+    pair.client.publish(channel, "", "q", PROPERTIES, b"")
+    assert names(pair.exchange()) == ["Connection.Blocked"]
+    pair.server.route(pair.server.broker.set_alarm(False, now=0.0), now=0.0)
+    assert names(pair.exchange()) == ["Connection.Unblocked"]
+
+
+def test_channel_flow_holds_messages() -> None:
+    pair = Pair().open()
+    channel = pair.client.open_channel()
+    pair.exchange()
+    pair.client.receive(write_method(channel, Channel.Flow(False)), 0.0)
+    assert pair.client.data_to_send() == write_method(channel, Channel.FlowOk(False))
+    pair.client.publish(channel, "", "q", PROPERTIES, b"held")
+    assert not pair.client.has_data
+    pair.client.receive(write_method(channel, Channel.Flow(True)), 0.0)
+    assert b"held" in pair.client.data_to_send()
+
+
+def test_a_secret_is_updated() -> None:
+    pair = Pair().open()
+    pair.client.update_secret("guest", "renewed")
+    [event] = pair.exchange()
+    assert isinstance(event, Received)
+    assert isinstance(event.method, Connection.UpdateSecretOk)
