@@ -12,18 +12,20 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
 from eda_aio.signals import SIGNALS, stopping_on_signals
-from eda_aio.transport import AioLink
-from eda_core import Connect
+from eda_core import Connect, LocalError
 from eda_core.criticality import WARNING
 from eda_core.drivers.coroutines import CoroutineDriver
-from eda_core.drivers.library import quieten, write_report
+from eda_core.drivers.library import quieten, require, write_report
 from eda_core.machine.events import LEFT_UNFINISHED
 from eda_core.services.eventail import EventailCoroutines
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 LOGGER = logging.getLogger("eda_aio")
 quieten(
@@ -37,6 +39,35 @@ class Service(EventailCoroutines):
     Up to ``PREFETCH_COUNT`` handlers run at the same time. The methods that publish are awaited: in a handler they
     return at once, elsewhere when the broker has confirmed the message.
     """
+
+    #: What carries bytes to the broker: ``"aio-pika"`` (its lower layer, aiormq), or ``"native"``, the core's own AMQP,
+    #: which needs no client library and takes less time.
+    TRANSPORT: ClassVar[str] = "aio-pika"
+
+    def __init__(
+        self,
+        amqp_urls: str | Sequence[str],
+        event_routing_keys: Sequence[str],
+        command_routing_keys: Sequence[str],
+        logical_service: str,
+        config_routing_keys: Sequence[str] = (),
+        *,
+        log_routing_keys: Sequence[str] = (),
+        ssl: SSLContext | None = None,
+        transport: str | None = None,
+    ) -> None:
+        self._eda_transport = self.TRANSPORT if transport is None else transport
+        if self._eda_transport not in _LINKS:
+            raise LocalError(f"there is no transport {self._eda_transport!r}", hint=f"give one of {list(_LINKS)}")
+        super().__init__(
+            amqp_urls,
+            event_routing_keys,
+            command_routing_keys,
+            logical_service,
+            config_routing_keys,
+            log_routing_keys=log_routing_keys,
+            ssl=ssl,
+        )
 
     async def run(self, *, signals: bool | Iterable[int] | None = None) -> None:
         """Serve until :meth:`stop`, or until a signal asks the process to end. If it is cancelled, it stops first.
@@ -68,6 +99,34 @@ class Service(EventailCoroutines):
         return socket.gethostname(), os.getpid()
 
 
+class _Link(Protocol):
+    """What the driver needs of a link."""
+
+    task: asyncio.Task[None]
+
+    def perform(self, effect: Any) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+def _native() -> Callable[..., _Link]:
+    from eda_aio.native import NativeLink
+
+    return NativeLink
+
+
+def _aiormq() -> Callable[..., _Link]:
+    # It replaces private methods of aiormq, which another minor version may not have.
+    require("eda_aio", "aio", {"aiormq.connection": "7.2.4"})
+    from eda_aio.transport import AioLink
+
+    return AioLink
+
+
+#: The transports, and what loads them: a program that does not use aiormq need not have it.
+_LINKS: Final = {"aio-pika": _aiormq, "native": _native}
+
+
 class _Driver(CoroutineDriver):
     def __init__(self, service: Service) -> None:
         self._loop = asyncio.get_running_loop()
@@ -76,6 +135,7 @@ class _Driver(CoroutineDriver):
         )
         super().__init__(service, machine)
         self._ssl = service.ssl_context
+        self._make_link = _LINKS[service._eda_transport]()
         self._context = copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -85,8 +145,8 @@ class _Driver(CoroutineDriver):
     def arm(self, deadline: float) -> Callable[[], object]:
         return self._loop.call_at(deadline, self.tick, context=self._context).cancel
 
-    def open(self, effect: Connect) -> AioLink:
-        link = AioLink(effect, self, self._ssl)
+    def open(self, effect: Connect) -> _Link:
+        link = self._make_link(effect, self, self._ssl)
         link.task.add_done_callback(lambda _: self.links.pop(effect.epoch, None))
         return link
 
@@ -103,7 +163,7 @@ class _Driver(CoroutineDriver):
         write_report(LOGGER, level, text, event)
 
     async def tear_down(self) -> None:
-        links = [link for link in self.links.values() if isinstance(link, AioLink)]
+        links = [cast(_Link, link) for link in self.links.values()]
         for link in links:
             link.abandon()
         for task in self._tasks:

@@ -11,7 +11,7 @@ Sources: AMQP 0-9-1, sections 1.4, 2.2.4, 2.3.5 and 4.2; RabbitMQ's extensions `
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -288,6 +288,11 @@ class Client:
         """Return whether methods can be sent on a channel: it was opened, and nobody has closed it."""
         known = self._channels.get(channel)
         return self.state is OPEN and known is not None and not known.leaving
+
+    @property
+    def channels(self) -> Collection[int]:
+        """The numbers of the channels that are open, being opened, or being closed."""
+        return self._channels.keys()
 
     def open_channel(self, number: int | None = None) -> int:
         """Send ``Channel.Open``, and return the number of the channel.

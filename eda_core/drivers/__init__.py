@@ -3,6 +3,7 @@
 An adapter derives from these classes. They do no I/O and know no client library.
 """
 
+from eda_core.drivers.amqp_link import CONNECTIONS, AmqpLink, Wire
 from eda_core.drivers.base import Driver, LinkLike, UserCode
 from eda_core.drivers.blocking import BlockingDriver, BlockingLink
 from eda_core.drivers.callbacks import CallbackDriver
@@ -19,12 +20,14 @@ from eda_core.drivers.signals import StopSignals
 from eda_core.machine.effects import CONSUMING, CREDENTIALS, LOGGING, PUBLISHING, VHOST
 
 __all__ = [
+    "CONNECTIONS",
     "CONSUMING",
     "CREDENTIALS",
     "LOGGING",
     "MAX_UNSENT",
     "PUBLISHING",
     "VHOST",
+    "AmqpLink",
     "BlockingDriver",
     "BlockingLink",
     "CallbackDriver",
@@ -44,6 +47,7 @@ __all__ = [
     "StopSignals",
     "Unroutable",
     "UserCode",
+    "Wire",
     "handled_by",
     "handling",
     "library_at_work",

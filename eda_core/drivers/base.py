@@ -371,6 +371,19 @@ class Driver(ABC):
             self._pumping = False
         self._rearm()
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make several inputs in the block. Their effects are performed in order at its end, and the timer set once."""
+        if self._pumping:
+            yield
+            return
+        self._pumping = True
+        try:
+            yield
+        finally:
+            self._pumping = False
+            self.feed(())
+
     def tick(self) -> None:
         """Do what is due. The timer of :meth:`arm` calls this."""
         armed, self._armed = self._armed, None

@@ -16,12 +16,14 @@ from eda_core.testing.conformance import CHECKS, Check
 from eda_core.testing.conformance.running.callbacks import callback_subjects_of
 from eda_core.testing.conformance.running.coroutines import subjects_of
 from examples import custom_service
+from tests.support.native import NativeService
 
 #: eda_pika with HANDLER_THREADS.
 THREADED = "eda_pika/4"
 #: The class of the services, and how many threads they have for handlers.
 SERVICES: dict[str, tuple[type[Any], int]] = {
     "eda_aio": (eda_aio.Service, 0),
+    "native": (NativeService, 0),
     "eda_pika": (eda_pika.Service, 0),
     THREADED: (eda_pika.Service, 4),
     "custom": (custom_service.Service, 0),
@@ -71,5 +73,5 @@ def test_what_is_left_out() -> None:
         for adapter, (service, threads) in SERVICES.items()
     }
     every = {check.name for check in CHECKS}
-    assert names["eda_aio"] == names["custom"] == names[THREADED] == every
+    assert names["eda_aio"] == names["native"] == names["custom"] == names[THREADED] == every
     assert every - names["eda_pika"] == {"a_handler_that_runs_goes_on_after_a_lost_link"}
