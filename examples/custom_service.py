@@ -71,7 +71,8 @@ class AsyncioDriver(CoroutineDriver):
         write_report(LOGGER, level, text, event)
 
     async def tear_down(self) -> None:
-        tasks = {*self.tasks, *(link.task for link in self.links.values() if isinstance(link, CustomLink))}
+        tasks: set[asyncio.Future[Any]] = {*self.tasks}
+        tasks |= {link.task for link in self.links.values() if isinstance(link, CustomLink)}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

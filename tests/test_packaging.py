@@ -96,7 +96,7 @@ def checked(file: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("file", "extra"),
     [
-        ("adapters/eda_aio/__init__.py", "aio"),
+        ("adapters/eda_aio/transport.py", "aio"),
         ("adapters/eda_pika/__init__.py", "pika"),
         ("adapters/eda_kombu/__init__.py", "kombu"),
         ("eda_core/testing/strategies/__init__.py", "testing"),
@@ -127,7 +127,6 @@ except ImportError as error:
 @pytest.mark.parametrize(
     ("module", "missing", "extra"),
     [
-        ("eda_aio", "aiormq", "aio"),
         ("eda_aio.transport", "aiormq", "aio"),
         ("eda_pika", "pika", "pika"),
         ("eda_kombu", "kombu", "kombu"),
@@ -144,7 +143,11 @@ def test_a_missing_extra_says_the_command_that_installs_it(module: str, missing:
 
 @pytest.mark.parametrize(
     ("module", "library", "version"),
-    [("eda_aio", "aiormq.connection", "7.3.0"), ("eda_pika", "pika", "1.5.0"), ("eda_kombu", "amqp", "5.5.0")],
+    [
+        ("eda_aio.transport", "aiormq.connection", "7.3.0"),
+        ("eda_pika", "pika", "1.5.0"),
+        ("eda_kombu", "amqp", "5.5.0"),
+    ],
 )
 def test_a_library_of_another_version_is_refused(module: str, library: str, version: str) -> None:
     code = f"""
@@ -158,8 +161,29 @@ except ImportError as error:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment())
     name = library.partition(".")[0]
-    assert done.stdout.startswith(f"{module} needs {name} ")
-    assert done.stdout.endswith(f" and {version} is installed: pip install 'eda-core[{module[4:]}]'\n")
+    package = module.removesuffix(".transport")
+    assert done.stdout.startswith(f"{package} needs {name} ")
+    assert done.stdout.endswith(f" and {version} is installed: pip install 'eda-core[{package[4:]}]'\n")
+
+
+def test_services_without_a_client_library_load_none() -> None:
+    code = """
+import asyncio, sys
+sys.modules.update(dict.fromkeys(("aiormq", "aio_pika", "pika", "kombu")))
+from eda_aio import Service
+service = Service("amqp://127.0.0.1:1/", [], [], "shop", transport="native")
+async def main():
+    running = asyncio.create_task(service.run())
+    await asyncio.sleep(0)
+    await service.stop(0)
+    await running
+asyncio.run(main())
+print("over")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environment()
+    )
+    assert done.stdout == "over\n"
 
 
 def test_every_package_of_the_shelves_is_shipped_typed() -> None:

@@ -3,8 +3,8 @@
 aiormq's own reader ends the connection over properties and routing keys that it cannot read, and the broker delivers
 the message again, to the next connection (docs/design.rst, "Messages that end aiormq").
 
-The methods that begin with an underscore are private methods of aiormq 7.2. ``eda_aio/__init__.py`` checks the version;
-tests/adapters/aio checks that they are called.
+The methods that begin with an underscore are private methods of aiormq 7.2. ``eda_aio/transport.py`` checks the
+version; tests/adapters/aio checks that they are called.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from eda_aio.signals import SIGNALS, stopping_on_signals
 from eda_core import Connect, LocalError
 from eda_core.criticality import WARNING
 from eda_core.drivers.coroutines import CoroutineDriver
-from eda_core.drivers.library import quieten, require, write_report
+from eda_core.drivers.library import quieten, write_report
 from eda_core.machine.events import LEFT_UNFINISHED
 from eda_core.services.eventail import EventailCoroutines
 
@@ -116,8 +116,6 @@ def _native() -> Callable[..., _Link]:
 
 
 def _aiormq() -> Callable[..., _Link]:
-    # It replaces private methods of aiormq, which another minor version may not have.
-    require("eda_aio", "aio", {"aiormq.connection": "7.2.4"})
     from eda_aio.transport import AioLink
 
     return AioLink

@@ -5,6 +5,7 @@ from a connection that has published, not even acknowledgements (docs/design.rst
 the layer below aio-pika, because it takes pamqp's commands as the core makes them. This module decides nothing about
 messages, and does not know when a link is opened.
 """
+# ruff: noqa: E402 - the check comes before the imports that would fail
 
 from __future__ import annotations
 
@@ -20,6 +21,11 @@ from functools import partial
 from ssl import SSLContext, create_default_context
 from typing import Any, ClassVar, cast
 from urllib.parse import urlencode, urlsplit
+
+from eda_core.drivers.library import require
+
+# Private methods of aiormq are replaced here, which another minor version may not have.
+require("eda_aio", "aio", {"aiormq.connection": "7.2.4"})
 
 import aiormq.connection
 from aiormq import Channel
@@ -126,7 +132,7 @@ class Connection(AmqpConnection):
     async def _hear(self, frame: Method.Blocked | Method.Unblocked) -> None:
         self.link.hear(frame)
 
-    # Private methods of aiormq 7.2. eda_aio/__init__.py checks the version; a test sees that they are called.
+    # Private methods of aiormq 7.2. ``require`` checks the version; a test sees that they are called.
     _Connection__handle_connection_blocked = _Connection__handle_connection_unblocked = _hear
 
 

@@ -10,6 +10,7 @@ Sources: AMQP 0-9-1, sections 1.4, 2.2.4, 2.3.5 and 4.2; RabbitMQ's extensions `
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -213,6 +214,7 @@ class Client:
         self._lost_step = False  # nobody knows where the next frame begins
         self._told = False  # the user knows that the connection is given up
         self._out: list[bytes] = [PROTOCOL_HEADER]
+        self._counted = (0, 0)  # how many parts of it, and their bytes
 
     # What the transport calls
 
@@ -221,7 +223,16 @@ class Client:
         out = self._out
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
+        self._counted = (0, 0)
         return data
+
+    @property
+    def pending(self) -> int:
+        """How many bytes :meth:`data_to_send` would return."""
+        parts, size = self._counted  # of what is appended only, the rest is counted
+        size += sum(map(len, itertools.islice(self._out, parts, None)))
+        self._counted = len(self._out), size
+        return size
 
     @property
     def has_data(self) -> bool:
@@ -506,7 +517,7 @@ class Client:
             if not channel.leaving:
                 raise _Fault(_COMMAND_INVALID, f"Channel.CloseOk on channel {number}, which was not closed")
             del self._channels[number]
-        elif method.frame_id == Connection.frame_id:
+        elif kind not in _ON_CHANNEL:
             raise _Fault(_COMMAND_INVALID, f"{method.name} on channel {number}")
         elif kind in _WITH_CONTENT:
             channel.method, channel.properties = method, None
@@ -648,6 +659,14 @@ def _framing_fault(octets: bytes, kind: int, length: int, largest: int) -> str:
 
 
 _KINDS: Final = frozenset({reading.METHOD, reading.HEADER, reading.BODY, reading.HEARTBEAT})
+#: What a broker may send on a channel.
+_ON_CHANNEL: Final = frozenset(
+    {
+        *(kind for kind in reading.STEPS if kind.name.endswith("Ok") and kind.frame_id != Connection.frame_id),
+        *(Channel.Close, Channel.Flow),
+        *(Basic.Ack, Basic.Cancel, Basic.Deliver, Basic.GetEmpty, Basic.Nack, Basic.Return),
+    }
+)
 _WITH_CONTENT: Final = frozenset({Basic.Deliver, Basic.Return, Basic.GetOk})
 #: What the broker may answer to Channel.Open.
 _FIRST: Final = frozenset({Channel.OpenOk, Channel.Close, Channel.CloseOk})

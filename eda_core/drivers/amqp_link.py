@@ -36,8 +36,10 @@ from eda_core.urls import Address
 
 #: What a link is made of: two connections. The first one consumes; on the second one are two channels.
 CONNECTIONS: Final = (CONSUMING, PUBLISHING)
-#: The channels of each connection when the link opens, by their numbers.
-_CHANNELS: Final[dict[str, dict[int, str]]] = {CONSUMING: {1: CONSUMING}, PUBLISHING: {1: PUBLISHING, 2: LOGGING}}
+#: The channels of each connection when the link opens.
+_CHANNELS: Final = {CONSUMING: (CONSUMING,), PUBLISHING: (PUBLISHING, LOGGING)}
+#: The reply code (section 1.2).
+_COMMAND_INVALID: Final = 503
 #: The replies that make a link complete: three times Channel.OpenOk, and Confirm.SelectOk.
 _REPLIES: Final = 4
 _WITH_MESSAGE: Final = frozenset({Basic.Deliver, Basic.Return})
@@ -55,14 +57,14 @@ class Wire(Protocol):
     client: Client
 
     def send_soon(self) -> None:
-        """Write ``client.data_to_send()`` soon, once for all calls of a turn of the loop.
+        """Write what ``client`` has to send soon, once for all calls of a turn of the loop.
 
-        If ``client.should_close`` is set then, close the socket when the bytes are written, and by force if the broker
+        If its ``should_close`` is set then, close the socket when the bytes are written, and by force if the broker
         does not take them.
         """
 
     def unsent(self) -> int:
-        """Return how many bytes wait to be sent."""
+        """Return how many bytes wait to be sent, besides those of the ``pending`` of ``client``."""
 
     def abort(self) -> None:
         """Close the socket at once, whatever its state, also if it is still being opened."""
@@ -84,9 +86,12 @@ class AmqpLink(Link):
 
     def __init__(self, asked: Connect, driver: Driver) -> None:
         super().__init__(asked, driver)
+        self._now = driver.now
         self.address: Address = Address.of(asked.url)
         self.wires: dict[str, Wire] = {}
-        self._names: dict[str, dict[int, str]] = {name: dict(channels) for name, channels in _CHANNELS.items()}
+        #: The channels of each connection, by their numbers, and the numbers by the names of the channels.
+        self._names: dict[str, dict[int, str]] = {name: {} for name in CONNECTIONS}
+        self._numbers: dict[str, int] = {}
         self._replies = 0
         self._server: Mapping[str, Any] = {}
         self._force_at: float | None = None
@@ -110,7 +115,7 @@ class AmqpLink(Link):
         try:
             wire.client = self._client()
         except LocalError as error:  # the URL asks for something that does not exist
-            wire.client = Client(now=self.driver.now())
+            wire.client = Client(now=self._now())
             self._give_up(str(error))
         else:
             wire.send_soon()
@@ -119,7 +124,7 @@ class AmqpLink(Link):
     def _client(self) -> Client:
         config, address = self.machine.config, self.address
         return Client(
-            now=self.driver.now(),
+            now=self._now(),
             user=address.user,
             password=address.password,
             vhost=address.vhost,
@@ -136,7 +141,7 @@ class AmqpLink(Link):
         wire = self.wires.get(name)
         if wire is not None:
             with self.driver.together():
-                self._hear(name, wire, wire.client.receive(data, self.driver.now()))
+                self._hear(name, wire, wire.client.receive(data, self._now()))
 
     def lost(self, name: str, reason: str) -> None:
         """The socket of a connection is closed. ``reason`` says why; "" if nobody knows."""
@@ -160,7 +165,7 @@ class AmqpLink(Link):
 
     def tick(self) -> None:
         """Do what is due. Early and repeated calls do nothing."""
-        now = self.driver.now()
+        now = self._now()
         if self._force_at is not None and now >= self._force_at:
             self.abort()
             return
@@ -172,7 +177,11 @@ class AmqpLink(Link):
     def _hear(self, name: str, wire: Wire, events: list[Event]) -> None:
         for event in events:
             if type(event) is Received:
-                self._received(name, wire, event)
+                try:
+                    self._received(name, wire, event)
+                except ValueError as error:  # AMQP 0-9-1 has such a method, but nothing that we send leads to it
+                    wire.client.close(self._now(), _COMMAND_INVALID, str(error))
+                    self._give_up(f"the broker breaks the protocol: {error}")
             elif isinstance(event, Opened):
                 self._begin_channels(name, wire, event)
             elif isinstance(event, Ended):
@@ -182,10 +191,15 @@ class AmqpLink(Link):
 
     def _begin_channels(self, name: str, wire: Wire, opened: Opened) -> None:
         self._server = opened.server_properties
-        for number, channel in self._names[name].items():
-            wire.client.open_channel(number)
-            if channel == PUBLISHING:
-                wire.client.send(number, Confirm.Select())
+        for channel in _CHANNELS[name]:
+            self._begin_channel(name, wire, channel)
+
+    def _begin_channel(self, name: str, wire: Wire, channel: str) -> None:
+        number = wire.client.open_channel()
+        self._names[name][number] = channel
+        self._numbers[channel] = number
+        if channel == PUBLISHING:
+            wire.client.send(number, Confirm.Select())
 
     def _received(self, name: str, wire: Wire, event: Received) -> None:
         method, kind = event.method, type(event.method)
@@ -205,7 +219,7 @@ class AmqpLink(Link):
     def _on_channel(self, name: str, wire: Wire, event: Received) -> None:
         method, names = event.method, self._names[name]
         channel = names.get(event.channel, "")
-        if isinstance(method, (Channel.Close, Channel.CloseOk)) and channel not in _CHANNELS[name].values():
+        if isinstance(method, (Channel.Close, Channel.CloseOk)):
             names.pop(event.channel, None)
         if isinstance(method, Channel.CloseOk):
             self._leave_if_alone(wire)
@@ -220,7 +234,7 @@ class AmqpLink(Link):
         if not self.up or self.unresponsive:
             self.abort()
             return
-        self._force_at = self.driver.now() + self.machine.config.close_timeout
+        self._force_at = self._now() + self.machine.config.close_timeout
         for name, wire in self.wires.items():
             for number in self._names[name]:
                 if wire.client.is_open(number):
@@ -231,7 +245,7 @@ class AmqpLink(Link):
     def _leave_if_alone(self, wire: Wire) -> None:
         """Close a connection that has no channel any more, if the link is being closed."""
         if self.closing and not wire.client.channels:
-            wire.client.close(self.driver.now(), text="closed by the service")
+            wire.client.close(self._now(), text="closed by the service")
         wire.send_soon()
 
     def _connection_ended(self, end: Ended) -> None:
@@ -268,28 +282,21 @@ class AmqpLink(Link):
 
     # Effects
 
-    def _open(self, name: str, channel: str) -> tuple[Wire, int] | None:
-        """Return the wire and the number of a channel; ``None`` if the broker has closed it, which was told then."""
-        wire = self.wires[name]
-        number = next((number for number, each in self._names[name].items() if each == channel), 0)
-        return (wire, number) if wire.client.is_open(number) else None
-
     def _send(self, name: str, channel: str, *methods: Any) -> None:
-        if (found := self._open(name, channel)) is not None:
-            wire, number = found
+        wire, number = self.wires[name], self._numbers[channel]
+        if wire.client.is_open(number):  # otherwise the broker has closed it, which was told then
             for method in methods:
                 wire.client.send(number, method)
             wire.send_soon()
 
     def declare(self, effect: Declare) -> None:
         if effect.channel != CONSUMING:
-            number = self.wires[CONSUMING].client.open_channel()
-            self._names[CONSUMING][number] = effect.channel
+            self._begin_channel(CONSUMING, self.wires[CONSUMING], effect.channel)
         self._send(CONSUMING, effect.channel, *effect.commands)
 
     def close_channel(self, channel: str) -> None:
-        if (found := self._open(CONSUMING, channel)) is not None:
-            wire, number = found
+        wire, number = self.wires[CONSUMING], self._numbers.pop(channel)
+        if wire.client.is_open(number):
             wire.client.close_channel(number)
             wire.send_soon()
 
@@ -301,33 +308,33 @@ class AmqpLink(Link):
 
     def open_channel(self, effect: OpenChannel) -> None:
         wire = self.wires[PUBLISHING]
-        number = next(number for number, name in _CHANNELS[PUBLISHING].items() if name == effect.channel)
-        wire.client.open_channel(number)
-        if effect.channel == PUBLISHING:
-            wire.client.send(number, Confirm.Select())
+        self._begin_channel(PUBLISHING, wire, effect.channel)
         wire.send_soon()
 
     def probe(self, effect: Probe) -> None:
         self._send(effect.channel, effect.channel, Channel.Flow(True))
 
     def traffic(self, channel: str) -> tuple[int, int]:
-        wire = self.wires[channel]
-        return wire.client.received, wire.unsent()
+        return self.wires[channel].client.received, self._unsent(channel)
+
+    def _unsent(self, name: str) -> int:
+        wire = self.wires[name]
+        return wire.client.pending + wire.unsent()
 
     def ack(self, effect: Ack) -> None:
-        wire = self.wires[CONSUMING]
-        if wire.client.is_open(1):
-            wire.client.ack(1, effect.tag, effect.multiple)
+        wire, number = self.wires[CONSUMING], self._numbers[CONSUMING]
+        if wire.client.is_open(number):
+            wire.client.ack(number, effect.tag, effect.multiple)
             wire.send_soon()
 
     def nack(self, effect: Nack) -> None:
         self._send(CONSUMING, CONSUMING, Basic.Nack(effect.tag, requeue=effect.requeue))
 
     def publish(self, effect: Publish) -> None:
-        self._publish(1, effect, effect.mandatory)
+        self._publish(self._numbers[PUBLISHING], effect, effect.mandatory)
 
     def log(self, effect: PublishLog) -> None:
-        self._publish(2, effect, False)
+        self._publish(self._numbers[LOGGING], effect, False)
 
     def _publish(self, number: int, effect: Publish | PublishLog, mandatory: bool) -> None:
         wire = self.wires[PUBLISHING]
@@ -336,4 +343,4 @@ class AmqpLink(Link):
             wire.send_soon()
 
     def congested(self) -> bool:
-        return self.wires[PUBLISHING].unsent() >= MAX_UNSENT
+        return self._unsent(PUBLISHING) >= MAX_UNSENT

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import eda_aio
 import eda_pika
 from examples import custom_service
+from tests.support.native import NativeService
 
 Meta = dict[str, Any]
 
@@ -105,6 +106,10 @@ class Aio(OnCoroutines, eda_aio.Service):
     pass
 
 
+class Native(OnCoroutines, NativeService):
+    pass
+
+
 class Custom(OnCoroutines, custom_service.Service):
     pass
 
@@ -117,7 +122,13 @@ class PikaThreads(Pika):
     HANDLER_THREADS = 3
 
 
-ADAPTERS: dict[str, type[Any]] = {"eda_aio": Aio, "custom": Custom, "eda_pika": Pika, "eda_pika/3": PikaThreads}
+ADAPTERS: dict[str, type[Any]] = {
+    "eda_aio": Aio,
+    "native": Native,
+    "custom": Custom,
+    "eda_pika": Pika,
+    "eda_pika/3": PikaThreads,
+}
 
 
 def nobody_sends_it(*_arguments: Any) -> None:

@@ -20,6 +20,7 @@ import eda_aio
 import eda_pika
 from eda_core.services import DatabaseStore, Inbox
 from examples import custom_service
+from tests.support.native import NativeService
 
 Meta = dict[str, Any]
 #: The event that each role handles, and what it tells then.
@@ -82,6 +83,10 @@ class Aio(OnCoroutines, eda_aio.Service):
     PREFETCH_COUNT = 1
 
 
+class Native(OnCoroutines, NativeService):
+    PREFETCH_COUNT = 1
+
+
 class Custom(OnCoroutines, custom_service.Service):
     PREFETCH_COUNT = 1
 
@@ -94,7 +99,13 @@ class PikaThreads(Pika):
     HANDLER_THREADS = 3
 
 
-ADAPTERS: dict[str, type[Any]] = {"eda_aio": Aio, "custom": Custom, "eda_pika": Pika, "eda_pika/3": PikaThreads}
+ADAPTERS: dict[str, type[Any]] = {
+    "eda_aio": Aio,
+    "native": Native,
+    "custom": Custom,
+    "eda_pika": Pika,
+    "eda_pika/3": PikaThreads,
+}
 
 
 def main() -> None:

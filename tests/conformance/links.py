@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pika.adapters.select_connection import IOLoop
 
+from eda_aio.native import NativeLink
 from eda_aio.transport import AioLink
 from eda_core import Connect, Epoch
 from eda_core.drivers import Link
@@ -39,6 +40,9 @@ class Inputs(Carrier):
         super().__init__(**settings)
         self.told: Record[Told] = Record("inputs")
         self._loop = asyncio.get_running_loop()
+
+    def now(self) -> float:
+        return self._loop.time()
 
     def tell(self, method: Any, *arguments: Any, **named: Any) -> None:
         self._loop.call_soon_threadsafe(self.told.add, (method.__name__, *arguments[1:]))
@@ -120,6 +124,7 @@ class PikaHost(Host):
 
 HOSTS: dict[str, Callable[..., Host]] = {
     "eda_aio": lambda **settings: Host(lambda asked, driver, _: AioLink(asked, driver, None), **settings),
+    "native": lambda **settings: Host(lambda asked, driver, _: NativeLink(asked, driver, None), **settings),
     "eda_pika": lambda **settings: PikaHost(
         lambda asked, driver, loop: PikaLink(asked, driver, None, loop, lambda: None), **settings
     ),

@@ -14,17 +14,15 @@ from typing import Any
 
 import pytest
 from pamqp import frame, header
-from pamqp.commands import Basic, Channel, Connection
+from pamqp.commands import Basic, Connection
 
-from eda_core import Connect
-from eda_core.machine.identifiers import Epoch
 from eda_core.testing.conformance import DEAD_LETTERS, Worker, accept
 from eda_core.testing.conformance.running.brokers import BrokerUnderTest, Embedded, Rabbit
 from eda_core.testing.conformance.running.coroutines import subjects_of
 from eda_core.testing.conformance.running.runner import Cast, no_task_is_left
+from eda_core.testing.live.client import Client
 from eda_tools.broker import EmbeddedBroker
 from examples.custom_service import Service
-from examples.custom_transport import Wire
 from tests.support.rabbitmq import RabbitNode
 from tests.support.services import asynchronous, within
 from tests.support.vhosts import Victim
@@ -33,7 +31,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_it_is_short_and_needs_no_client_library() -> None:
-    assert len((EXAMPLES / "custom_transport.py").read_text("utf-8").splitlines()) < 220
+    assert len((EXAMPLES / "custom_transport.py").read_text("utf-8").splitlines()) < 120
     probe = (
         "import examples.custom_service, sys; print(sorted({'aio_pika', 'aiormq', 'pika', 'kombu'} & {*sys.modules}))"
     )
@@ -103,13 +101,13 @@ def test_headers_that_crash_their_reader_are_dead_lettered(rabbitmq: RabbitNode,
 async def _poison(rabbit: Rabbit) -> None:
     async with rabbit as broker, serving(broker) as cast:
         (url,) = broker.urls(["broker"])
-        wire = Wire(*await asyncio.open_connection("127.0.0.1", broker.proxy.port))
-        await wire.handshake(Connect(Epoch(1), url, "poisoner", 0))
-        await wire.ask(1, Channel.Open(), Channel.OpenOk)
+        client = await Client.connect(url)
+        channel = await client.channel()
+        assert channel.number == 1
         publish = frame.marshal(Basic.Publish(0, "events", "Happened"), 1)
-        wire.writer.write(publish + _frame(2, struct.pack(">HHQ", 60, 0, 1) + POISON) + _frame(3, b"1"))
+        client.write(publish + _frame(2, struct.pack(">HHQ", 60, 0, 1) + POISON) + _frame(3, b"1"))
         await within(broker.operator.count(DEAD_LETTERS, 1), "the dead letter")
-        wire.writer.transport.abort()
+        await client.close()
         assert [name for name, _ in cast.notes] == ["ready"]
 
 

@@ -21,6 +21,7 @@ SOURCES = [
     for name in (
         "examples/custom_transport.py",
         "examples/custom_service.py",
+        "eda_core/drivers/amqp_link.py",
         "eda_core/drivers/callbacks.py",
         "tests/conformance/test_cases.py",
     )

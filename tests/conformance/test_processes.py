@@ -19,6 +19,7 @@ __all__ = ["broker"]
 #: Modules and arguments of programs that handle jobs.
 WORKERS = {
     "eda_aio": ("tests.adapters.aio.worker",),
+    "native": ("tests.adapters.aio.worker", "native"),
     "eda_pika": ("tests.adapters.pika.worker",),
     "eda_pika, threads": ("tests.adapters.pika.worker", "3"),
     "custom": ("tests.adapters.aio.worker", "custom"),

@@ -192,6 +192,9 @@ match sys.argv[1]:
     case "eda_aio":
         import eda_aio
         asyncio.run(on_asyncio(eda_aio.Service))
+    case "native":
+        from tests.support.native import NativeService
+        asyncio.run(on_asyncio(NativeService))
     case "custom":
         from examples.custom_service import Service
         asyncio.run(on_asyncio(Service))
@@ -203,7 +206,7 @@ print("over", flush=True)
 """
 
 
-@pytest.mark.parametrize("adapter", ["eda_aio", "eda_pika", "eda_kombu", "custom"])
+@pytest.mark.parametrize("adapter", ["eda_aio", "native", "eda_pika", "eda_kombu", "custom"])
 @asynchronous
 async def test_a_process_ends_although_it_does_not_return(adapter: str) -> None:
     async with program("-c", HANGING, adapter, url=HUNG) as process:

@@ -60,6 +60,7 @@ class Kind:
 
 KINDS = (
     Kind("aio", "eda_aio", "on_aio"),
+    Kind("native", "eda_aio, native", "on_aio", {"TRANSPORT": "native"}),
     Kind("pika", "eda_pika", "on_pika"),
     Kind("threads", "eda_pika, 4 threads", "on_pika", {"HANDLER_THREADS": 4}),
     Kind("custom", "the transport of examples/", "on_custom"),

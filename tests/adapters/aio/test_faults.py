@@ -124,12 +124,13 @@ async def test_services_wait_for_a_broker_that_is_gone_and_comes_back(how: str) 
         source, relay, collector = three(broker.url)
         with reports() as log:
             async with running(source, relay, collector) as runs:
-                publishing = asyncio.create_task(publish_all(source, numbers))
+                earlier = asyncio.create_task(publish_all(source, numbers[:200]))
                 await relay.seen.count(100)
                 if how == "kill":
                     await broker.kill()
                 await broker.stop()
                 log.all.clear()
+                publishing = asyncio.gather(earlier, publish_all(source, numbers[200:]))
                 refused = f"[Errno {errno.ECONNREFUSED}]"
                 await log.until(lambda all: sum(refused in text for text in all) >= 6, "six attempts in vain")
                 assert not publishing.done()

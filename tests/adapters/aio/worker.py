@@ -1,11 +1,11 @@
-"""A worker for tests that send signals: ``python -m tests.adapters.aio.worker [custom]``.
+"""A worker for tests that send signals: ``python -m tests.adapters.aio.worker [custom | native]``.
 
 It uses the broker at EDA_AMQP_URL.
 
-With ``custom`` it is of the class in ``examples/custom_service.py``, which leaves signals to the program.
-Handles the event ``Job``: writes "begun N", waits for a line on stdin if the payload says so, publishes ``JobDone`` and
-writes "done N". Its local log goes to stdout as well; after the end it writes whether signals have their handlers
-back. WORKER_STOP_TIMEOUT is its STOP_TIMEOUT.
+With ``native`` its transport is that one. With ``custom`` it is of the class in ``examples/custom_service.py``, which
+leaves signals to the program. Handles the event ``Job``: writes "begun N", waits for a line on stdin if the payload
+says so, publishes ``JobDone`` and writes "done N". Its local log goes to stdout as well; after the end it writes
+whether signals have their handlers back. WORKER_STOP_TIMEOUT is its STOP_TIMEOUT.
 """
 
 import asyncio
@@ -17,9 +17,10 @@ from typing import Any
 
 import eda_aio
 from examples import custom_service
+from tests.support.native import NativeService
 
 CUSTOM = sys.argv[1:] == ["custom"]
-Service: Any = custom_service.Service if CUSTOM else eda_aio.Service
+Service: Any = custom_service.Service if CUSTOM else NativeService if sys.argv[1:] == ["native"] else eda_aio.Service
 
 
 class Worker(Service):  # type: ignore[misc]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from urllib.parse import urlsplit
 
 import pytest
 from pamqp import frame
-from pamqp.commands import Basic, Channel
+from pamqp.commands import Basic
 
-from eda_core import Connect, Epoch
+from eda_core.testing.live.client import Client
 from eda_core.testing.wire import frames
-from examples.custom_transport import Wire
 from tests.adapters.pika.support import Listener, Probe, Relay, running
 from tests.support.rabbitmq import RabbitNode
 from tests.support.services import Peer, asynchronous, conversation, operate_dead_letters, peer, within
@@ -76,14 +74,13 @@ def test_headers_that_crash_their_reader_are_dead_lettered(
         service = Listener(rabbit_url, ["Happened"])
         async with running(service), peer(rabbit_url) as client:
             await operate_dead_letters(rabbitmq, rabbit_vhost, client)
-            wire = Wire(*await asyncio.open_connection("127.0.0.1", urlsplit(rabbit_url).port))
-            await wire.handshake(Connect(Epoch(1), rabbit_url, "poisoner", 0))
-            await wire.ask(1, Channel.Open(), Channel.OpenOk)
+            raw = await Client.connect(rabbit_url)
+            assert (await raw.channel()).number == 1
             method = frame.marshal(Basic.Publish(0, "events", "Happened"), 1)
             header = frames.frame(frames.FRAME_HEADER, 1, struct.pack(">HHQ", 60, 0, 1) + POISON)
-            wire.writer.write(method + header + frames.frame(frames.FRAME_BODY, 1, b"1"))
+            raw.write(method + header + frames.frame(frames.FRAME_BODY, 1, b"1"))
             await within(_holds_one(client), "the dead letter")  # nobody looks into it: it crashes others, too
-            wire.writer.transport.abort()
+            await raw.close()
             await service.do(service.publish_event, "Happened", "fine", "c")
             await service.seen.count(1)
         assert (service.seen.all, service.ready.all) == (["fine"], [1]), "its link is the first one still"

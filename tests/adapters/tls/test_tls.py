@@ -10,17 +10,22 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trustme
 
 from eda_core.testing.conformance.unreadable import UNREADABLE
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.cli import status as cli
+from tests.adapters.aio.conftest import transport
 from tests.adapters.tls.conftest import TlsBroker
 from tests.support.octets import octet_publisher
 from tests.support.services import Probe, Record, asynchronous, reports, running, within
 from tests.support.tools import Ran, run_tool
 
 Meta = dict[str, Any]
+
+__all__ = ["transport"]
+pytestmark = pytest.mark.parametrize("transport", ["aio-pika", "native"], indirect=True)
 
 
 class Listener(Probe):
