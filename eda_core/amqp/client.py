@@ -253,12 +253,7 @@ class Client:
             self._rest.clear()
             self._needed = 0
         events: list[Event] = []
-        at = 0
-        if not self._lost_step:
-            try:
-                at = self._frames(data, events, now)
-            except _Fault as fault:
-                self._break(fault, events, now)
+        at = 0 if self._lost_step else self._frames(data, events, now)
         if self._lost_step:
             self._seek_close_ok(data[at:], events)
         elif self.state is not CLOSED and at < len(data):
@@ -456,30 +451,29 @@ class Client:
     def _frames(self, data: bytes, events: list[Event], now: float) -> int:
         """Take the complete frames. Returns where the rest begins, and sets how many bytes it needs."""
         at, size = 0, len(data)
-        unpack, largest = _START.unpack_from, self.frame_max
-        while size - at >= 7:
+        unpack = _START.unpack_from
+        while size - at >= 7 and self.state is not CLOSED:
             kind, number, length = unpack(data, at)
             start = at + 7
             end = start + length
-            if kind not in _KINDS or length > largest:
+            if kind not in _KINDS or length > self.frame_max or (end < size and data[end] != reading.FRAME_END):
                 self._lost_step = True
-                raise _Fault(_FRAME_ERROR, _framing_fault(data[at : at + 7], kind, length, largest))
+                fault = _framing_fault(data[at:start], kind, length, self.frame_max)
+                self._break(_Fault(_FRAME_ERROR, fault), events, now)
+                break
             if end >= size:
                 self._needed = length + FRAME_OVERHEAD
                 break
-            if data[end] != reading.FRAME_END:
-                self._lost_step = True
-                raise _Fault(_FRAME_ERROR, f"a frame of {length} bytes does not end with the octet for that")
             at = end + 1
-            if kind == reading.METHOD:
-                self._method(number, data[start:end], events, now)
-                largest = self.frame_max
-            elif kind == reading.BODY:
-                self._body(number, data[start:end], events)
-            elif kind == reading.HEADER:
-                self._header(number, data[start:end], events)
-            if self.state is CLOSED:
-                return size
+            try:
+                if kind == reading.METHOD:
+                    self._method(number, data[start:end], events, now)
+                elif kind == reading.BODY:
+                    self._body(number, data[start:end], events)
+                elif kind == reading.HEADER:
+                    self._header(number, data[start:end], events)
+            except _Fault as broken:  # the frames behind it are taken all the same: Connection.Close may be among them
+                self._break(broken, events, now)
         return at
 
     def _method(self, number: int, payload: bytes, events: list[Event], now: float) -> None:
@@ -655,7 +649,9 @@ def _framing_fault(octets: bytes, kind: int, length: int, largest: int) -> str:
         return "the broker does not speak AMQP 0-9-1"
     if kind not in _KINDS:
         return f"a frame of the type {kind}"
-    return f"a frame of {length} bytes, and {largest} were agreed on"
+    if length > largest:
+        return f"a frame of {length} bytes, and {largest} were agreed on"
+    return f"a frame of {length} bytes does not end with the octet for that"
 
 
 _KINDS: Final = frozenset({reading.METHOD, reading.HEADER, reading.BODY, reading.HEARTBEAT})

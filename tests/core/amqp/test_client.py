@@ -8,8 +8,9 @@ import pytest
 from pamqp import base
 from pamqp.commands import Basic, Channel, Confirm, Connection, Queue
 
-from eda_core.amqp import Client, Ended, Event, Opened, Received
-from eda_core.amqp.states import CLOSED, OPEN
+from eda_core.amqp import Client, Ended, Event, Opened, Received, read_method
+from eda_core.amqp.reading import METHOD
+from eda_core.amqp.states import CLOSED, CLOSING, OPEN
 from eda_core.amqp.writing import write_method
 from eda_core.messages.properties import persistent
 from eda_core.testing.broker import Broker
@@ -54,6 +55,17 @@ class Pair:
         for method in methods:
             self.client.send(channel, method)
         return names(self.exchange())
+
+
+def sent(client: Client) -> list[base.Frame]:
+    """The methods that a client has to send."""
+    data, methods = client.data_to_send(), []
+    while data:
+        end = 8 + int.from_bytes(data[3:7])
+        if data[0] == METHOD:
+            methods.append(read_method(data[7 : end - 1]))
+        data = data[end:]
+    return methods
 
 
 def names(events: list[Event]) -> list[str]:
@@ -170,3 +182,30 @@ def test_a_secret_is_updated() -> None:
     [event] = pair.exchange()
     assert isinstance(event, Received)
     assert isinstance(event.method, Connection.UpdateSecretOk)
+
+
+def test_frames_behind_one_that_breaks_the_protocol_are_taken() -> None:
+    """The broker may have closed the connection before it has heard what it did wrong."""
+    pair = Pair().open()
+    wrong = write_method(0, Connection.OpenOk())
+    [end] = pair.client.receive(wrong + write_method(0, Connection.Close(320, "shutdown", 0, 0)), 0.0)
+    assert end == Ended("the broker breaks the protocol: Connection.OpenOk on channel 0 while open")
+    close, close_ok = sent(pair.client)
+    assert isinstance(close, Connection.Close)
+    assert (close.reply_code, close.reply_text) == (503, "Connection.OpenOk on channel 0 while open")
+    assert isinstance(close_ok, Connection.CloseOk)
+
+
+def test_an_end_is_not_found_in_what_was_read_before() -> None:
+    """Octets that look like Connection.CloseOk, in a frame before the one that breaks the protocol."""
+    pair = Pair().open()
+    garbage = write_method(0, Connection.Blocked(write_method(0, Connection.CloseOk()).decode("latin-1")))
+    assert write_method(0, Connection.CloseOk())[:-1] in garbage
+    octets = garbage.replace(b"\xc3\x8e", b"\xce\x00")
+    events = pair.client.receive(octets + b"\x09" * 8, 0.0)
+    assert names(events) == ["Connection.Blocked", "Ended"]
+    assert pair.client.state is CLOSING
+    assert not pair.client.should_close
+    assert pair.client.receive(b"\x09" * 20 + write_method(0, Connection.CloseOk())[:5], 0.0) == []
+    assert pair.client.receive(write_method(0, Connection.CloseOk())[5:], 0.0) == []
+    assert pair.client.should_close
