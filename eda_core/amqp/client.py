@@ -54,7 +54,6 @@ ABILITIES: Final = (
 )
 _CLOSE_OK: Final = write_method(0, Connection.CloseOk())
 _START = struct.Struct(">BHI")
-_INDEX = struct.Struct(">I")
 
 # Reply codes (section 1.2)
 _SUCCESS: Final = 200
@@ -327,8 +326,8 @@ class Client:
     def close_channel(self, number: int, code: int = _SUCCESS, text: str = "") -> None:
         """Send ``Channel.Close``. What the broker sends on the channel is dropped from now on, except the answer.
 
-        Raises:
-            StateError: the channel is not open.
+        The answer is ``Channel.CloseOk``, also if the broker has closed the channel at the same time. Until it has
+        come, the number is in use. Raises what :meth:`send` raises.
         """
         self.send(number, Channel.Close(code, text, 0, 0))
         known = self._channels[number]
@@ -485,10 +484,10 @@ class Client:
                 self._on_channel(number, channel, method, events)
             return
         if self.state is CLOSING:  # everything but the end is discarded, readable or not
-            index = payload[:4]
-            if index == _INDEX.pack(Connection.CloseOk.index):
+            index = 0 if number else int.from_bytes(payload[:4])
+            if index == Connection.CloseOk.index:
                 events += self._end("")
-            elif index == _INDEX.pack(Connection.Close.index):
+            elif index == Connection.Close.index:
                 self._out.append(_CLOSE_OK)
             return
         method = _read(payload)
@@ -505,8 +504,10 @@ class Client:
         if channel.method is not None:
             raise _Fault(_UNEXPECTED_FRAME, f"{method.name} on channel {number} in the middle of a message")
         if kind is Channel.Close:
-            del self._channels[number]
             self._out.append(write_method(number, Channel.CloseOk()))
+            if channel.leaving:  # both have closed it: the broker answers, too, and the number is in use until then
+                return
+            del self._channels[number]
         elif kind is Channel.CloseOk:
             if not channel.leaving:
                 raise _Fault(_COMMAND_INVALID, f"Channel.CloseOk on channel {number}, which was not closed")
@@ -518,7 +519,7 @@ class Client:
             return
         elif kind is Channel.OpenOk:
             channel.opening = False
-        elif isinstance(method, Channel.Flow):
+        elif isinstance(method, Channel.Flow) and not channel.leaving:
             self._flow(number, channel, bool(method.active))
         if not channel.leaving or kind is Channel.CloseOk:
             events.append(Received(number, method))
@@ -658,7 +659,7 @@ _KINDS: Final = frozenset({reading.METHOD, reading.HEADER, reading.BODY, reading
 #: What a broker may send on a channel.
 _ON_CHANNEL: Final = frozenset(
     {
-        *(kind for kind in reading.STEPS if kind.name.endswith("Ok") and kind.frame_id != Connection.frame_id),
+        *(kind for kind in reading.STEPS if kind.name.endswith("Ok") and kind.index >> 16 != Connection.frame_id),
         *(Channel.Close, Channel.Flow),
         *(Basic.Ack, Basic.Cancel, Basic.Deliver, Basic.GetEmpty, Basic.Nack, Basic.Return),
     }

@@ -11,7 +11,8 @@ from pamqp.commands import Basic, Channel, Confirm, Connection, Queue
 from eda_core.amqp import Client, Ended, Event, Opened, Received, read_method
 from eda_core.amqp.reading import METHOD
 from eda_core.amqp.states import CLOSED, CLOSING, OPEN
-from eda_core.amqp.writing import write_method
+from eda_core.amqp.writing import write_content, write_method
+from eda_core.errors import StateError
 from eda_core.messages.properties import persistent
 from eda_core.testing.broker import Broker
 from eda_core.testing.wire import Server
@@ -59,13 +60,23 @@ class Pair:
 
 def sent(client: Client) -> list[base.Frame]:
     """The methods that a client has to send."""
-    data, methods = client.data_to_send(), []
+    return [read_method(each[7:-1]) for each in split(client.data_to_send()) if each[0] == METHOD]
+
+
+def split(data: bytes) -> list[bytes]:
+    """The frames of a stream."""
+    frames = []
     while data:
         end = 8 + int.from_bytes(data[3:7])
-        if data[0] == METHOD:
-            methods.append(read_method(data[7 : end - 1]))
+        frames.append(data[:end])
         data = data[end:]
-    return methods
+    return frames
+
+
+def message(channel: int, body: bytes, tag: int = 1) -> bytes:
+    """A message to a consumer, in one frame for each part."""
+    delivery = write_method(channel, Basic.Deliver("t", tag, False, "", "q"))
+    return delivery + b"".join(write_content(channel, PROPERTIES.marshal(), body, 0))
 
 
 def names(events: list[Event]) -> list[str]:
@@ -209,3 +220,66 @@ def test_an_end_is_not_found_in_what_was_read_before() -> None:
     assert pair.client.receive(b"\x09" * 20 + write_method(0, Connection.CloseOk())[:5], 0.0) == []
     assert pair.client.receive(write_method(0, Connection.CloseOk())[5:], 0.0) == []
     assert pair.client.should_close
+
+
+def test_both_close_a_channel_at_once() -> None:
+    """Each answers the other's Channel.Close. The number cannot be opened again before."""
+    pair = Pair().open()
+    client = pair.client
+    channel = client.open_channel()
+    assert pair.ask(channel) == ["Channel.OpenOk"]
+    client.send(channel, Queue.Declare(queue="missing", passive=True))  # the broker closes the channel for it
+    client.close_channel(channel)
+    pair.server.receive(pair.there, client.data_to_send(), now=0.0)
+    close, close_ok = split(pair.there.data_to_send())
+    assert client.receive(close, 0.0) == []
+    with pytest.raises(StateError, match="channel 1 is in use"):
+        client.open_channel(channel)
+    assert [method.name for method in sent(client)] == ["Channel.CloseOk"]
+    assert names(client.receive(close_ok, 0.0)) == ["Channel.CloseOk"]
+    pair.server.receive(pair.there, write_method(channel, Channel.CloseOk()), now=0.0)
+    assert client.open_channel(channel) == channel
+    assert pair.ask(channel, Queue.Declare(queue="q")) == ["Channel.OpenOk", "Queue.DeclareOk"]
+
+
+def test_on_a_channel_that_is_closed_nothing_but_the_answer_is_heard() -> None:
+    pair = Pair().open()
+    client = pair.client
+    channel = client.open_channel()
+    client.close_channel(channel)
+    assert not client.is_open(channel)
+    with pytest.raises(StateError, match="channel 1 is not open"):
+        client.ack(channel, 1)
+    client.data_to_send()
+    late = [Channel.OpenOk(), Channel.Flow(False), Basic.ConsumeOk("t")]
+    assert client.receive(b"".join(write_method(channel, method) for method in late), 0.0) == []
+    assert client.receive(message(channel, b"late"), 0.0) == []
+    assert not client.has_data
+    assert names(client.receive(write_method(channel, Channel.CloseOk()), 0.0)) == ["Channel.CloseOk"]
+
+
+@pytest.mark.parametrize("method", [Connection.Tune(), Connection.Blocked(), Connection.Close(320, "", 0, 0)])
+def test_methods_of_the_connection_come_on_channel_0_only(method: base.Frame) -> None:
+    pair = Pair().open()
+    pair.client.open_channel()
+    pair.exchange()
+    assert pair.client.receive(write_method(1, method), 0.0) == [
+        Ended(f"the broker breaks the protocol: {method.name} on channel 1")
+    ]
+
+
+def test_an_end_comes_on_channel_0_only() -> None:
+    pair = Pair().open()
+    pair.client.close(0.0)
+    assert pair.client.receive(write_method(1, Connection.CloseOk()), 0.0) == []
+    assert pair.client.state is CLOSING
+    assert pair.client.receive(write_method(0, Connection.CloseOk()), 0.0) == [Ended("")]
+
+
+@pytest.mark.parametrize("wrong", [Queue.Declare(queue="q"), Channel.Open(), Basic.Qos()])
+def test_a_method_that_only_a_client_sends_is_passed_on(wrong: base.Frame) -> None:
+    """It is for the user of the client to judge what a method on a channel means."""
+    pair = Pair().open()
+    pair.client.open_channel()
+    pair.exchange()
+    assert names(pair.client.receive(write_method(1, wrong), 0.0)) == [wrong.name]
