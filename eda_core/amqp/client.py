@@ -52,6 +52,8 @@ ABILITIES: Final = (
     "exchange_exchange_bindings",
     "publisher_confirms",
 )
+#: Bytes of a reply text.
+_LONGEST_TEXT: Final = 255
 _CLOSE_OK: Final = write_method(0, Connection.CloseOk())
 _START = struct.Struct(">BHI")
 
@@ -195,12 +197,16 @@ class Client:
         self.server_properties: Mapping[str, Any] = {}
         self.frame_max: int = frame_max
         self.channel_max: int = channel_max
-        self._vhost = vhost
         self._mechanism = mechanism
-        self._response = "" if mechanism == "EXTERNAL" else f"\0{user}\0{password}"
-        self._about: dict[str, Any] = {**(properties or {}), "capabilities": dict.fromkeys(ABILITIES, True)}
+        about: dict[str, Any] = {**(properties or {}), "capabilities": dict.fromkeys(ABILITIES, True)}
         if name:
-            self._about["connection_name"] = name
+            about["connection_name"] = name
+        # Written now: what is wrong with the arguments is for the caller, not for who receives the broker's bytes.
+        login = "" if mechanism == "EXTERNAL" else _plain(user, password)
+        self._start_ok = _written("the user or the password", lambda: Connection.StartOk({}, mechanism, login))
+        self._start_ok = _written("the name or a property", lambda: Connection.StartOk(about, mechanism, login))
+        self._secure_ok = write_method(0, Connection.SecureOk(login))
+        self._open = _written("the virtual host", lambda: Connection.Open(vhost))
         self._heartbeat = heartbeat
         self._max_body = max_body
         self._close_timeout = close_timeout
@@ -380,18 +386,25 @@ class Client:
 
         Raises:
             StateError: the connection is not open.
+            LocalError: the secret is not UTF-8, or the reason is that or longer than 255 bytes. Nothing is sent.
         """
         if self.state is not OPEN:
             raise StateError(f"the secret cannot be updated: the connection is {self.state}", hint="wait for Opened")
-        self._out.append(write_method(0, Connection.UpdateSecret(secret, reason)))
+        self._out.append(_written("the secret or the reason", lambda: Connection.UpdateSecret(secret, reason)))
 
     def close(self, now: float, code: int = _SUCCESS, text: str = "") -> list[Event]:
         """Close in good order, if the handshake is done. :class:`Ended` comes when the broker has answered.
 
         What was sent before is still sent. Calls after the first one do nothing.
 
+        Args:
+            code, text: for the broker: the reply code, and the reply text, of which 255 bytes are sent.
+
         Returns:
             The end, if the connection was not open yet.
+
+        Raises:
+            LocalError: the code is none.
         """
         after = TABLE[self.state][states.LEAVE]
         if after is CLOSED:
@@ -410,10 +423,11 @@ class Client:
     # Closing
 
     def _begin_to_close(self, code: int, text: str, now: float) -> None:
+        short = one_line(text).encode()[:_LONGEST_TEXT].decode("utf-8", "ignore")
+        self._out.append(_written("the reply code", lambda: Connection.Close(code, short, 0, 0)))
         self.state = CLOSING
         self._give_up = now + self._close_timeout
         self._channels.clear()
-        self._out.append(write_method(0, Connection.Close(code, shortened(one_line(text), 100), 0, 0)))
 
     def _end(self, reason: str, code: int | None = None) -> list[Event]:
         """End the connection. What is left to send is sent, and then the socket is closed."""
@@ -598,10 +612,10 @@ class Client:
             events += self._end(f"the broker does not offer the mechanism {self._mechanism}; it offers {offers}")
             return
         self.server_properties = method.server_properties or {}
-        self._out.append(write_method(0, Connection.StartOk(self._about, self._mechanism, self._response)))
+        self._out.append(self._start_ok)
 
     def _secure(self, method: Any, events: list[Event]) -> None:
-        self._out.append(write_method(0, Connection.SecureOk(self._response)))
+        self._out.append(self._secure_ok)
 
     def _tune(self, method: Any, events: list[Event]) -> None:
         if 0 < method.frame_max < _FRAME_MIN:
@@ -611,7 +625,7 @@ class Client:
         self.frame_max = min(method.frame_max or self.frame_max, self.frame_max)
         self.channel_max = min(method.channel_max or self.channel_max, self.channel_max)
         self._out.append(write_method(0, Connection.TuneOk(self.channel_max, self.frame_max, self._heartbeat)))
-        self._out.append(write_method(0, Connection.Open(self._vhost)))
+        self._out.append(self._open)
 
     def _open_ok(self, method: Any, events: list[Event]) -> None:
         events.append(Opened(self.server_properties))
@@ -636,6 +650,22 @@ def _check(mechanism: str, heartbeat: int, frame_max: int, channel_max: int) -> 
     ):
         if type(value) is not int or not lowest <= value <= highest:
             raise LocalError(f"{name} is {value!r}", hint=f"give a whole number from {lowest} to {highest}")
+
+
+def _plain(user: str, password: str) -> str:
+    """Return what logs in by RFC 4616: no identity to act as, the user and the password."""
+    if "\0" in user or "\0" in password:
+        raise LocalError("the user or the password has a NUL in it", hint="the mechanism PLAIN cannot express it")
+    return f"\0{user}\0{password}"
+
+
+def _written(what: str, make: Callable[[], base.Frame]) -> bytes:
+    """Return the frame of a method. Its arguments are not quoted: a password may be among them."""
+    try:
+        return write_method(0, make())
+    except (TypeError, ValueError, AttributeError, struct.error) as error:
+        why = "it is not UTF-8" if isinstance(error, UnicodeError) else error
+        raise LocalError(f"{what} cannot be sent to a broker: {why}", hint="AMQP 0-9-1 does not allow it") from None
 
 
 def _read(payload: bytes) -> Any:

@@ -12,7 +12,7 @@ from eda_core.amqp import Client, Ended, Event, Opened, Received, read_method
 from eda_core.amqp.reading import METHOD
 from eda_core.amqp.states import CLOSED, CLOSING, OPEN
 from eda_core.amqp.writing import write_content, write_method
-from eda_core.errors import StateError
+from eda_core.errors import LocalError, StateError
 from eda_core.messages.properties import persistent
 from eda_core.testing.broker import Broker
 from eda_core.testing.wire import Server
@@ -283,3 +283,99 @@ def test_a_method_that_only_a_client_sends_is_passed_on(wrong: base.Frame) -> No
     pair.client.open_channel()
     pair.exchange()
     assert names(pair.client.receive(write_method(1, wrong), 0.0)) == [wrong.name]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"mechanism": "AMQPLAIN"}, "the mechanism 'AMQPLAIN' is not supported; use PLAIN or EXTERNAL"),
+        ({"heartbeat": 65_536}, "heartbeat is 65536; give a whole number from 0 to 65535"),
+        ({"heartbeat": True}, "heartbeat is True; give a whole number from 0 to 65535"),
+        ({"frame_max": 4095}, "frame_max is 4095; give a whole number from 4096 to 4294967295"),
+        ({"channel_max": 0}, "channel_max is 0; give a whole number from 1 to 65535"),
+        ({"user": "a\0b"}, "the user or the password has a NUL in it; the mechanism PLAIN cannot express it"),
+        ({"password": "a\0b"}, "the user or the password has a NUL in it; the mechanism PLAIN cannot express it"),
+        (
+            {"password": "secret\ud800"},
+            "the user or the password cannot be sent to a broker: it is not UTF-8; AMQP 0-9-1 does not allow it",
+        ),
+        (
+            {"properties": {"product": object}},
+            "the name or a property cannot be sent to a broker: product error: Unknown type: <class 'type'> "
+            "(<class 'object'>); AMQP 0-9-1 does not allow it",
+        ),
+        (
+            {"name": "\ud800"},
+            "the name or a property cannot be sent to a broker: it is not UTF-8; AMQP 0-9-1 does not allow it",
+        ),
+        (
+            {"vhost": "v" * 128},
+            "the virtual host cannot be sent to a broker: Max length exceeded for virtual_host; "
+            "AMQP 0-9-1 does not allow it",
+        ),
+        (
+            {"vhost": "\ud800"},
+            "the virtual host cannot be sent to a broker: it is not UTF-8; AMQP 0-9-1 does not allow it",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_named_at_once(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(LocalError) as raised:
+        Client(now=0.0, **options)
+    assert str(raised.value) == text
+    assert "secret" not in text
+
+
+def test_the_login_by_certificate_needs_no_user() -> None:
+    client = Client(now=0.0, mechanism="EXTERNAL", user="\0", password="\ud800")
+    client.data_to_send()
+    assert client.receive(write_method(0, Connection.Start(0, 9, {}, "PLAIN EXTERNAL", "en_US")), 0.0) == []
+    [start_ok] = sent(client)
+    assert isinstance(start_ok, Connection.StartOk)
+    assert (start_ok.mechanism, start_ok.response) == ("EXTERNAL", "")
+    assert client.receive(write_method(0, Connection.Secure("who?")), 0.0) == []
+    [secure_ok] = sent(client)
+    assert isinstance(secure_ok, Connection.SecureOk)
+    assert secure_ok.response == ""
+
+
+def test_the_broker_does_not_offer_the_mechanism() -> None:
+    pair = Pair(mechanism="EXTERNAL")
+    assert pair.exchange() == [
+        Ended("the broker does not offer the mechanism EXTERNAL; it offers PLAIN AMQPLAIN"),
+    ]
+    assert (pair.client.state, pair.client.should_close) == (CLOSED, True)
+
+
+@pytest.mark.parametrize("mechanisms", [b"\xff\xfe", b"", b"PLAINER", b"plain"])
+def test_the_broker_offers_nothing_that_is_known(mechanisms: bytes) -> None:
+    start = write_method(0, Connection.Start(0, 9, {}, "?" * len(mechanisms), "en_US"))
+    octets = start.replace(b"?" * len(mechanisms), mechanisms) if mechanisms else start
+    [end] = Client(now=0.0).receive(octets, 0.0)
+    assert isinstance(end, Ended)
+    assert end.reason.startswith("the broker does not offer the mechanism PLAIN; it offers ")
+
+
+def test_a_long_reason_to_close_is_cut_to_what_a_reply_text_can_hold() -> None:
+    for text, short in (("\U0001f600" * 100, "\U0001f600" * 63), ("\ud800" * 300, " " * 255), ("one\ntwo", "one")):
+        pair = Pair().open()
+        assert pair.client.close(0.0, 320, text) == []
+        [close] = sent(pair.client)
+        assert isinstance(close, Connection.Close)
+        assert close.reply_text == short
+
+
+@pytest.mark.parametrize("code", [-1, 65_536, "200", None])
+def test_a_reply_code_that_is_none_changes_nothing(code: Any) -> None:
+    pair = Pair().open()
+    with pytest.raises(LocalError, match="the reply code cannot be sent to a broker"):
+        pair.client.close(0.0, code)
+    assert (pair.client.state, pair.client.has_data) == (OPEN, False)
+
+
+@pytest.mark.parametrize(("secret", "reason"), [("\ud800", ""), ("new", "r" * 256)])
+def test_a_secret_that_cannot_be_written_is_refused(secret: str, reason: str) -> None:
+    pair = Pair().open()
+    with pytest.raises(LocalError, match="the secret or the reason cannot be sent"):
+        pair.client.update_secret(secret, reason)
+    assert not pair.client.has_data
