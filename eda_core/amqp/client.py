@@ -20,6 +20,7 @@ from pamqp import base
 from pamqp.commands import Basic, Channel, Connection
 
 from eda_core.amqp import reading, states
+from eda_core.amqp.content import COMMAND_INVALID, FRAME_ERROR, UNEXPECTED_FRAME, Content, Fault
 from eda_core.amqp.states import CLOSED, CLOSING, DISCARD, FAULT, OPEN, TABLE
 from eda_core.amqp.writing import (
     FRAME_OVERHEAD,
@@ -30,7 +31,6 @@ from eda_core.amqp.writing import (
     write_method,
 )
 from eda_core.errors import LocalError, StateError
-from eda_core.messages.properties import Unreadable
 from eda_core.text import one_line, shortened
 
 #: The largest frame that is proposed to a broker, bytes. It is what RabbitMQ proposes.
@@ -57,11 +57,8 @@ _LONGEST_TEXT: Final = 255
 _CLOSE_OK: Final = write_method(0, Connection.CloseOk())
 _START = struct.Struct(">BHI")
 
-# Reply codes (section 1.2)
+#: The reply code of who has nothing to complain about (section 1.2).
 _SUCCESS: Final = 200
-_FRAME_ERROR: Final = 501
-_COMMAND_INVALID: Final = 503
-_UNEXPECTED_FRAME: Final = 505
 
 
 # Events
@@ -113,36 +110,20 @@ class Ended:
 Event = Opened | Received | Ended
 
 
-class _Fault(Exception):
-    """The broker has broken the protocol. It never leaves this module."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-
-
 @dataclass(slots=True, eq=False)
-class _Channel:
+class _Channel(Content):
     """A channel, and the message that is arriving on it.
 
     Attributes:
         opening: ``Channel.Open`` is sent, and not answered. What comes is still about an earlier channel of the number.
         leaving: ``Channel.Close`` is sent, and not answered.
         paused: ``Channel.Flow`` has asked to send no messages; ``held`` has what waits for its end.
-        method: what the message belongs to; ``None`` if none is arriving.
-        missing: how many bytes of the body are still to come.
-        dropped: the size of a body that is too large to be kept, bytes; 0 if it is kept.
     """
 
     opening: bool = True
     leaving: bool = False
     paused: bool = False
     held: list[bytes] = field(default_factory=list)
-    method: Any = None
-    properties: Basic.Properties | None = None
-    missing: int = 0
-    dropped: int = 0
-    parts: list[bytes] = field(default_factory=list)
 
 
 class Client:
@@ -203,9 +184,8 @@ class Client:
             about["connection_name"] = name
         # Written now: what is wrong with the arguments is for the caller, not for who receives the broker's bytes.
         login = "" if mechanism == "EXTERNAL" else _plain(user, password)
-        self._start_ok = _written("the user or the password", lambda: Connection.StartOk({}, mechanism, login))
+        self._secure_ok = _written("the user or the password", lambda: Connection.SecureOk(login))
         self._start_ok = _written("the name or a property", lambda: Connection.StartOk(about, mechanism, login))
-        self._secure_ok = write_method(0, Connection.SecureOk(login))
         self._open = _written("the virtual host", lambda: Connection.Open(vhost))
         self._heartbeat = heartbeat
         self._max_body = max_body
@@ -325,7 +305,7 @@ class Client:
         if number in self._channels or not 1 <= number <= self.channel_max:
             hint = f"use another number, from 1 to {self.channel_max}"
             raise StateError(f"channel {number} is in use, or too high", hint=hint)
-        self._channels[number] = _Channel()
+        self._channels[number] = _Channel(number)
         self._out.append(write_method(number, Channel.Open()))
         return number
 
@@ -440,7 +420,7 @@ class Client:
         self._rest.clear()
         return [] if told else [Ended(reason, code)]
 
-    def _break(self, fault: _Fault, events: list[Event], now: float) -> None:
+    def _break(self, fault: Fault, events: list[Event], now: float) -> None:
         """The broker has broken the protocol: say so, to the broker and to the user."""
         after = TABLE[self.state][states.BROKEN]
         if after is DISCARD:
@@ -472,7 +452,7 @@ class Client:
             if kind not in _KINDS or length > self.frame_max or (end < size and data[end] != reading.FRAME_END):
                 self._lost_step = True
                 fault = _framing_fault(data[at:start], kind, length, self.frame_max)
-                self._break(_Fault(_FRAME_ERROR, fault), events, now)
+                self._break(Fault(FRAME_ERROR, fault), events, now)
                 break
             if end >= size:
                 self._needed = length + FRAME_OVERHEAD
@@ -485,7 +465,7 @@ class Client:
                     self._body(number, data[start:end], events)
                 elif kind == reading.HEADER:
                     self._header(number, data[start:end], events)
-            except _Fault as broken:  # the frames behind it are taken all the same: Connection.Close may be among them
+            except Fault as broken:  # the frames behind it are taken all the same: Connection.Close may be among them
                 self._break(broken, events, now)
         return at
 
@@ -508,7 +488,7 @@ class Client:
         signal = _SIGNALS.get(type(method), states.NOTICE) if not number else states.ON_CHANNEL
         after = TABLE[self.state][signal]
         if after is FAULT or (signal is states.NOTICE and type(method) not in _NOTICES):
-            raise _Fault(_COMMAND_INVALID, f"{method.name} on channel {number} while {self.state}")
+            raise Fault(COMMAND_INVALID, f"{method.name} on channel {number} while {self.state}")
         _ON_CONNECTION[signal](self, method, events)
         if self.state is not CLOSED:
             self.state = after
@@ -516,7 +496,7 @@ class Client:
     def _on_channel(self, number: int, channel: _Channel, method: base.Frame, events: list[Event]) -> None:
         kind = type(method)
         if channel.method is not None:
-            raise _Fault(_UNEXPECTED_FRAME, f"{method.name} on channel {number} in the middle of a message")
+            raise Fault(UNEXPECTED_FRAME, f"{method.name} on channel {number} in the middle of a message")
         if kind is Channel.Close:
             self._out.append(write_method(number, Channel.CloseOk()))
             if channel.leaving:  # both have closed it: the broker answers, too, and the number is in use until then
@@ -524,12 +504,12 @@ class Client:
             del self._channels[number]
         elif kind is Channel.CloseOk:
             if not channel.leaving:
-                raise _Fault(_COMMAND_INVALID, f"Channel.CloseOk on channel {number}, which was not closed")
+                raise Fault(COMMAND_INVALID, f"Channel.CloseOk on channel {number}, which was not closed")
             del self._channels[number]
         elif kind not in _ON_CHANNEL:
-            raise _Fault(_COMMAND_INVALID, f"{method.name} on channel {number}")
+            raise Fault(COMMAND_INVALID, f"{method.name} on channel {number}")
         elif kind in _WITH_CONTENT:
-            channel.method, channel.properties = method, None
+            channel.method = method
             return
         elif kind is Channel.OpenOk:
             channel.opening = False
@@ -550,57 +530,25 @@ class Client:
 
     def _header(self, number: int, payload: bytes, events: list[Event]) -> None:
         channel = self._content(number, "a content header")
-        if channel is None:
-            return
-        if channel.properties is not None:
-            raise _Fault(_UNEXPECTED_FRAME, f"two content headers for one message on channel {number}")
-        try:
-            size, properties = reading.read_content(payload)
-        except ValueError as error:
-            raise _Fault(_UNEXPECTED_FRAME, f"{error} on channel {number}") from None
-        channel.missing = size
-        if size > self._max_body:
-            channel.dropped = size
-            reason = f"the body has {size} bytes, and {self._max_body} are allowed"
-            properties = Unreadable.of(properties, reason)
-        channel.properties = properties
-        if not size:
-            self._complete(number, channel, events)
+        if channel is not None and channel.header(payload, self._max_body):
+            self._complete(channel, events)
 
     def _body(self, number: int, payload: bytes, events: list[Event]) -> None:
         channel = self._content(number, "a body")
-        if channel is None:
-            return
-        if channel.properties is None:
-            raise _Fault(_UNEXPECTED_FRAME, f"a body before its content header on channel {number}")
-        channel.missing -= len(payload)
-        if channel.missing < 0:
-            raise _Fault(_UNEXPECTED_FRAME, f"a body on channel {number} that is longer than its content header says")
-        if not channel.dropped:
-            channel.parts.append(payload)
-        if not channel.missing:
-            self._complete(number, channel, events)
+        if channel is not None and channel.part(payload):
+            self._complete(channel, events)
 
     def _content(self, number: int, what: str) -> _Channel | None:
         """Return the channel on which a part of a message has come; ``None`` if such parts are discarded."""
-        if TABLE[self.state][states.ON_CHANNEL] is FAULT:
-            raise _Fault(_COMMAND_INVALID, f"{what} on channel {number} while {self.state}")
+        if not number or TABLE[self.state][states.ON_CHANNEL] is FAULT:
+            raise Fault(COMMAND_INVALID, f"{what} on channel {number} while {self.state}")
         channel = self._channels.get(number)
-        if channel is None or channel.opening:
-            return None
-        if channel.method is None:
-            raise _Fault(_UNEXPECTED_FRAME, f"{what} on channel {number}, where no message is due")
-        return channel
+        return None if channel is None or channel.opening else channel
 
-    def _complete(self, number: int, channel: _Channel, events: list[Event]) -> None:
-        parts = channel.parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+    def _complete(self, channel: _Channel, events: list[Event]) -> None:
+        method, properties, body = channel.take()
         if not channel.leaving:
-            events.append(Received(number, channel.method, channel.properties, body))
-        channel.method = channel.properties = None
-        channel.dropped = 0
-        if parts:
-            channel.parts = []
+            events.append(Received(channel.number, method, properties, body))
 
     # The methods of the connection
 
@@ -619,9 +567,7 @@ class Client:
 
     def _tune(self, method: Any, events: list[Event]) -> None:
         if 0 < method.frame_max < _FRAME_MIN:
-            raise _Fault(
-                _FRAME_ERROR, f"the broker asks for frames of {method.frame_max} bytes, less than {_FRAME_MIN}"
-            )
+            raise Fault(FRAME_ERROR, f"the broker asks for frames of {method.frame_max} bytes, less than {_FRAME_MIN}")
         self.frame_max = min(method.frame_max or self.frame_max, self.frame_max)
         self.channel_max = min(method.channel_max or self.channel_max, self.channel_max)
         self._out.append(write_method(0, Connection.TuneOk(self.channel_max, self.frame_max, self._heartbeat)))
@@ -672,7 +618,7 @@ def _read(payload: bytes) -> Any:
     try:
         return reading.read_method(payload)
     except ValueError as error:
-        raise _Fault(_FRAME_ERROR, str(error)) from None
+        raise Fault(FRAME_ERROR, str(error)) from None
 
 
 def _framing_fault(octets: bytes, kind: int, length: int, largest: int) -> str:

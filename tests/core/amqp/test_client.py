@@ -379,3 +379,11 @@ def test_a_secret_that_cannot_be_written_is_refused(secret: str, reason: str) ->
     with pytest.raises(LocalError, match="the secret or the reason cannot be sent"):
         pair.client.update_secret(secret, reason)
     assert not pair.client.has_data
+
+
+def test_a_message_belongs_to_a_channel() -> None:
+    pair = Pair().open()
+    header = b"".join(write_content(0, PROPERTIES.marshal(), b"", 0))
+    assert pair.client.receive(header, 0.0) == [
+        Ended("the broker breaks the protocol: a content header on channel 0 while open")
+    ]
