@@ -329,10 +329,14 @@ class Client:
 
         Raises:
             StateError: the channel is not open.
-            TypeError, ValueError, struct.error: AMQP 0-9-1 does not allow an argument. Nothing is sent.
+            TypeError, ValueError, struct.error: AMQP 0-9-1 does not allow an argument, or the method does not fit into
+                a frame. Nothing is sent.
         """
         self._check(channel)
-        self._out.append(write_method(channel, method))
+        data = write_method(channel, method)
+        if len(data) > self.frame_max:
+            raise ValueError(f"{method.name} has {len(data)} bytes, and {self.frame_max} fit into a frame")
+        self._out.append(data)
 
     def ack(self, channel: int, tag: int, multiple: bool = False) -> None:
         """Send ``Basic.Ack`` for the delivery tag, or, if ``multiple``, up to it. Raises what :meth:`send` raises."""

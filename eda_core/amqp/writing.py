@@ -29,7 +29,7 @@ _CONTENT_OVERHEAD: Final = FRAME_OVERHEAD + 12
 _END: Final = bytes((FRAME_END,))
 _START = struct.Struct(">BHI")  # of a frame: its type, its channel, the size of its payload
 _CONTENT = struct.Struct(">BHIHHQ")  # the same, and the class, the weight and the size of the body
-_ACK = struct.Struct(">BHIIQBB")
+_ACK = struct.Struct(">BHIIqBB")  # the tag has a sign, as where pamqp and the core read it
 
 
 def write_frame(kind: int, channel: int, payload: bytes) -> bytes:
@@ -50,7 +50,7 @@ def write_ack(channel: int, tag: int, multiple: bool = False) -> bytes:
     """Return the frame of ``Basic.Ack``.
 
     Raises:
-        struct.error: the tag has more than 64 bits.
+        struct.error: the tag has more than 64 bits, one of them for its sign.
     """
     return _ACK.pack(METHOD, channel, 13, commands.Basic.Ack.index, tag, multiple, FRAME_END)
 
@@ -68,18 +68,20 @@ def write_message(
     """Return the frames of ``Basic.Publish`` with its message.
 
     Args:
+        exchange: any text of up to 255 bytes, as with RabbitMQ. pamqp allows 127 of a few characters.
         properties: pamqp's, or :class:`eda_core.messages.Properties`.
         frame_max: the largest size of a frame, bytes; 0 for no limit.
 
     Raises:
         TypeError, ValueError, struct.error: AMQP 0-9-1 does not allow a name or a property.
-        ValueError: the properties do not fit into a frame.
+        ValueError: the properties do not fit into a frame. A broker would close the connection.
     """
+    octets = properties.marshal()
+    if 0 < frame_max < len(octets) + _CONTENT_OVERHEAD:
+        largest = frame_max - _CONTENT_OVERHEAD
+        raise ValueError(f"properties of {len(octets)} bytes do not fit into a frame, which can have {largest}")
     return b"".join(
-        [
-            _publish(channel, exchange, routing_key, mandatory),
-            *write_content(channel, properties.marshal(), body, frame_max),
-        ]
+        [_publish(channel, exchange, routing_key, mandatory), *write_content(channel, octets, body, frame_max)]
     )
 
 

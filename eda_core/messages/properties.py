@@ -98,6 +98,8 @@ def short_string(text: str) -> bytes:
 
 
 def _table(headers: Mapping[str, Any]) -> bytes:
+    if type(headers) is not dict and not isinstance(headers, Mapping):
+        raise TypeError(f"the headers are no table, but {type(headers).__name__}")
     return _with_length(b"".join([short_string(name) + _value(value) for name, value in headers.items()]))
 
 

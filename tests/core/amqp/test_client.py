@@ -387,3 +387,28 @@ def test_a_message_belongs_to_a_channel() -> None:
     assert pair.client.receive(header, 0.0) == [
         Ended("the broker breaks the protocol: a content header on channel 0 while open")
     ]
+
+
+def test_what_does_not_fit_into_a_frame_is_refused() -> None:
+    """The broker would close the connection for it."""
+    pair = Pair(frame_max=4096).open()
+    client = pair.client
+    channel = client.open_channel()
+    pair.exchange()
+    with pytest.raises(ValueError, match=r"Queue\.Declare has 4120 bytes, and 4096 fit into a frame"):
+        client.send(channel, Queue.Declare(queue="q", arguments={"x": "y" * 4092}))
+    with pytest.raises(ValueError, match="properties of 4106 bytes do not fit into a frame, which can have 4076"):
+        client.publish(channel, "", "q", persistent("", {"x": "y" * 4092}), b"")
+    assert not client.has_data
+    assert pair.ask(channel, Queue.Declare(queue="q")) == ["Queue.DeclareOk"]
+
+
+def test_a_tag_of_64_bits_is_acknowledged_as_it_was_read() -> None:
+    pair = Pair().open()
+    channel = pair.client.open_channel()
+    pair.exchange()
+    octets = message(channel, b"", 5).replace((5).to_bytes(8), b"\xff" * 8, 1)
+    [event] = pair.client.receive(octets, 0.0)
+    assert isinstance(event, Received)
+    pair.client.ack(channel, event.method.delivery_tag)
+    assert pair.client.data_to_send()[11:19] == b"\xff" * 8

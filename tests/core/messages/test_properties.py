@@ -73,6 +73,12 @@ def test_what_cannot_be_written_raises(headers: dict[Any, Any]) -> None:
         Properties(headers=headers).marshal()
 
 
+@pytest.mark.parametrize("headers", [5, "text", [("k", 1)]])
+def test_headers_that_are_no_table_raise(headers: Any) -> None:
+    with pytest.raises(TypeError, match="the headers are no table, but "):
+        Properties(headers=headers).marshal()
+
+
 @given(st.floats())
 def test_any_float_is_kept(value: float) -> None:
     again = read(Properties(headers={"k": [value]}))["k"][0]
