@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "adapters"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import eda_core.testing
+from eda_core.amqp import states
 from eda_core.machine import deliveries, events, link
 from eda_core.testing.broker.versions import VERSIONS, Version
 from eda_tools.cli.catalogue import TOOLS
@@ -57,6 +58,22 @@ A message that the broker delivers lives until it is settled (acknowledged, reje
 until its link is lost. One table says how the stages of that life follow each other: ``TABLE`` in
 ``eda_core/machine/deliveries.py``. For each thing that happens the machine looks up the next stage, goes to it, and
 does what that stage is for. Nothing else settles a delivery.
+"""
+
+CLIENT_HEAD = """\
+.. Written by docs/generate.py from eda_core/amqp/states.py. Change that, then run it.
+
+========================
+The life of a connection
+========================
+
+``eda_core.amqp.Client`` is the client's side of one AMQP 0-9-1 connection, without I/O. One table says how its states
+follow each other: ``TABLE`` in ``eda_core/amqp/states.py``. For each thing that the broker sends, or the user of the
+client asks for, the client looks up the next state, goes to it, and does what that state is for. Nothing else changes
+the state, but for two things: if the socket is closed, or the broker is silent for too long, each state is followed by
+``closed``.
+
+The channels of an open connection are opened and closed without a change of this state.
 """
 
 VERSIONS_HEAD = """\
@@ -115,7 +132,7 @@ Table = dict[str, dict[str, str]]
 
 def meanings(module: ModuleType) -> dict[str, str]:
     """What the comment behind each state and input of a module says."""
-    found = re.findall(r'^[A-Z_]+: Final = "([a-z, ]+)"  # (.+)$', inspect.getsource(module), re.MULTILINE)
+    found = re.findall(r'^[A-Z_]+: Final = "([A-Za-z., ]+)"  # (.+)$', inspect.getsource(module), re.MULTILINE)
     meant: dict[str, str] = {}
     before = ""
     for name, text in found:  # a comment that begins with … goes on with the last one that does not
@@ -161,7 +178,7 @@ def diagram(
     arrows: dict[tuple[str, str], list[str]] = {}
     for state, row in table.items():
         for signal, after in row.items():
-            if after not in (link.IGNORE, link.ILLEGAL) and shown(state, signal, after):
+            if after in table and shown(state, signal, after):
                 arrows.setdefault((state, after), []).append(signal)
     used = {state for arrow in arrows for state in arrow}
     names = {state: re.sub(r"[^a-z]+", "_", state) for state in table if state in used}
@@ -220,6 +237,24 @@ def _is_by_hand(stage: str, signal: str, after: str) -> bool:
     return not _is_plain(stage, signal, after) and not _is_loss(stage, signal, after)
 
 
+def client_page() -> str:
+    """The text of ``amqp-client.rst``."""
+    return (
+        CLIENT_HEAD
+        + _title("States")
+        + _list(states, states.STATES)
+        + _title("Inputs")
+        + _list(states, states.INPUTS)
+        + _title("The table")
+        + "A cell is the next state. A dot means that nothing happens. A cross means that the broker has broken the\n"
+        + "protocol: the client sends ``Connection.Close`` with the code 503, tells its user, and goes to the state\n"
+        + "in the last column.\n\n"
+        + _cells(states.TABLE, states.INPUTS, states.STATES)
+        + _title("The same as a diagram")
+        + _picture(diagram(states.TABLE, (states.GREETING,), (states.CLOSED,)))
+    )
+
+
 def deliveries_page() -> str:
     """The text of ``deliveries.rst``."""
     table, stages = deliveries.TABLE, deliveries.STAGES
@@ -249,7 +284,8 @@ def deliveries_page() -> str:
 
 
 def _cell(cell: str) -> str:
-    return {link.IGNORE: "·", link.ILLEGAL: "✗"}.get(cell, cell)
+    signs = {link.IGNORE: "·", states.DISCARD: "·", link.ILLEGAL: "✗", states.FAULT: "✗"}
+    return signs.get(cell, cell)
 
 
 # The reference
@@ -500,6 +536,7 @@ PAGES = {
     "tools-options.rst": options_page,
     "link.rst": link_page,
     "deliveries.rst": deliveries_page,
+    "amqp-client.rst": client_page,
     "broker-versions.rst": versions_page,
     "log-events.rst": events_page,
     "reference/index.rst": reference_index,

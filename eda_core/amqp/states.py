@@ -21,21 +21,19 @@ CLOSING: Final = "closing"  # Connection.Close is sent
 CLOSED: Final = "closed"  # over
 
 STATES: Final = (GREETING, LOGGING_IN, ENTERING, OPEN, CLOSING, CLOSED)
-#: The states of the handshake.
-OPENING: Final = (GREETING, LOGGING_IN, ENTERING)
 
 # Inputs: what the broker sends
-START: Final = "Connection.Start"
-SECURE: Final = "Connection.Secure"
-TUNE: Final = "Connection.Tune"
-OPEN_OK: Final = "Connection.OpenOk"
-NOTICE: Final = "notice"  # Connection.Blocked, Unblocked and UpdateSecretOk
-ON_CHANNEL: Final = "on a channel"  # a method or a part of a message
-CLOSE: Final = "Connection.Close"
-CLOSE_OK: Final = "Connection.CloseOk"
+START: Final = "Connection.Start"  # the broker offers ways to log in
+SECURE: Final = "Connection.Secure"  # the broker asks for more to log in
+TUNE: Final = "Connection.Tune"  # the login is right, and the broker proposes limits
+OPEN_OK: Final = "Connection.OpenOk"  # the virtual host is entered
+NOTICE: Final = "notice"  # Connection.Blocked, Connection.Unblocked or Connection.UpdateSecretOk
+ON_CHANNEL: Final = "on a channel"  # a method or a part of a message, on a channel
+CLOSE: Final = "Connection.Close"  # the broker closes the connection
+CLOSE_OK: Final = "Connection.CloseOk"  # the broker has seen that the client closes the connection
 # … and what else happens
-LEAVE: Final = "leave"  # the user closes the connection
-BROKEN: Final = "broken"  # the broker has broken the protocol
+LEAVE: Final = "leave"  # the user of the client closes the connection
+BROKEN: Final = "broken"  # the broker has broken the protocol; FAULT leads here, and so do bytes that are malformed
 
 INPUTS: Final = (START, SECURE, TUNE, OPEN_OK, NOTICE, ON_CHANNEL, CLOSE, CLOSE_OK, LEAVE, BROKEN)
 
@@ -49,7 +47,7 @@ TABLE: Final[dict[str, dict[str, str]]] = {state: dict(zip(INPUTS, cells, strict
     (LOGGING_IN, FAULT,      LOGGING_IN, ENTERING, FAULT,   FAULT,   FAULT,      CLOSED,  FAULT,    CLOSED,  CLOSED),
     (ENTERING,   FAULT,      FAULT,      FAULT,    OPEN,    FAULT,   FAULT,      CLOSED,  FAULT,    CLOSED,  CLOSED),
     (OPEN,       FAULT,      FAULT,      FAULT,    FAULT,   OPEN,    OPEN,       CLOSED,  FAULT,    CLOSING, CLOSING),
-    # The broker may have sent more before it has seen Close, Close among it.
+    # The broker may have sent more before it has seen Connection.Close, and that may be a Connection.Close, too.
     (CLOSING,    DISCARD,    DISCARD,    DISCARD,  DISCARD, DISCARD, DISCARD,    CLOSING, CLOSED,   DISCARD, DISCARD),
     (CLOSED,     DISCARD,    DISCARD,    DISCARD,  DISCARD, DISCARD, DISCARD,    DISCARD, DISCARD,  DISCARD, DISCARD),
 )}

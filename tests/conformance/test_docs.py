@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pytest
 
 from eda_core import Effect, Machine
+from eda_core.amqp import states
 from eda_core.machine import deliveries, link
 
 ROOT = Path(__file__).parents[2]
@@ -68,12 +69,18 @@ def test_the_page_on_the_link_is_up_to_date() -> None:
         assert (ROOT / "docs" / name).read_text("utf-8") == text()
 
 
-@pytest.mark.parametrize("table", [link.TABLE, deliveries.TABLE], ids=["link", "deliveries"])
+#: The modules with a table, by their pages.
+TABLES: dict[str, Any] = {"link.rst": link, "deliveries.rst": deliveries, "amqp-client.rst": states}
+#: Cells that are no state.
+NO_STATES = {link.IGNORE, link.ILLEGAL, states.DISCARD, states.FAULT}
+
+
+@pytest.mark.parametrize("table", [module.TABLE for module in TABLES.values()], ids=list(TABLES))
 def test_the_diagram_has_each_transition(table: dict[str, dict[str, str]]) -> None:
     generate: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     drawn = {line.strip().partition(":")[0] for line in generate["diagram"](table, (), ()).splitlines()}
     for state, row in table.items():
-        for cell in {*row.values()} - {link.IGNORE, link.ILLEGAL}:
+        for cell in {*row.values()} - NO_STATES:
             assert f"{re.sub('[^a-z]+', '_', state)} --> {re.sub('[^a-z]+', '_', cell)}" in drawn
 
 
@@ -81,12 +88,12 @@ def test_the_diagram_has_each_transition(table: dict[str, dict[str, str]]) -> No
 IMPORTED = ("events", "commands", "configurations", "deduplication_id")
 
 
-@pytest.mark.parametrize("page", ["link.rst", "deliveries.rst"])
+@pytest.mark.parametrize("page", TABLES)
 def test_each_state_and_input_is_explained(page: str) -> None:
-    module = {"link.rst": link, "deliveries.rst": deliveries}[page]
+    module = TABLES[page]
     text = (ROOT / "docs" / page).read_text("utf-8")
     for name, value in vars(module).items():
-        if name.isupper() and isinstance(value, str) and value not in (link.IGNORE, link.ILLEGAL, *IMPORTED):
+        if name.isupper() and isinstance(value, str) and value not in (*NO_STATES, *IMPORTED):
             explained = re.search(rf"^``{value}``\n    (.+)$", text, re.MULTILINE)
             assert explained, value
             assert "…" not in explained[1]
