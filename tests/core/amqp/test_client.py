@@ -8,79 +8,12 @@ import pytest
 from pamqp import base
 from pamqp.commands import Basic, Channel, Confirm, Connection, Queue
 
-from eda_core.amqp import Client, Ended, Event, Opened, Received, read_method
-from eda_core.amqp.reading import METHOD
+from eda_core.amqp import Client, Ended, Received
 from eda_core.amqp.states import CLOSED, CLOSING, OPEN
 from eda_core.amqp.writing import write_content, write_method
 from eda_core.errors import LocalError, StateError
 from eda_core.messages.properties import persistent
-from eda_core.testing.broker import Broker
-from eda_core.testing.wire import Server
-
-PROPERTIES = persistent("application/cbor", {"conversation_id": "c", "attempt": 3})
-
-
-class Pair:
-    """A client and a server, and what goes between them, in pieces of ``step`` bytes; 0: whole."""
-
-    def __init__(self, step: int = 0, **options: Any) -> None:
-        self.step, self.now = step, 0.0
-        self.server = Server(Broker())
-        self.there = self.server.accept(now=0.0)
-        self.client = Client(now=0.0, **options)
-
-    def exchange(self) -> list[Event]:
-        """Let each side send what it has, until neither has more. Returns what the client has heard."""
-        events: list[Event] = []
-        while True:
-            for piece in self.pieces(self.client.data_to_send()):
-                self.server.receive(self.there, piece, now=self.now)
-            back = self.there.data_to_send()
-            if not back and not self.client.has_data:
-                return events
-            for piece in self.pieces(back):
-                events += self.client.receive(piece, self.now)
-
-    def pieces(self, data: bytes) -> list[bytes]:
-        step = self.step or max(1, len(data))
-        return [data[at : at + step] for at in range(0, len(data), step)]
-
-    def open(self) -> Pair:
-        [opened] = self.exchange()
-        assert isinstance(opened, Opened)
-        assert opened.server_properties["product"] == "RabbitMQ"
-        assert self.client.state is OPEN
-        return self
-
-    def ask(self, channel: int, *methods: base.Frame) -> list[str]:
-        for method in methods:
-            self.client.send(channel, method)
-        return names(self.exchange())
-
-
-def sent(client: Client) -> list[base.Frame]:
-    """The methods that a client has to send."""
-    return [read_method(each[7:-1]) for each in split(client.data_to_send()) if each[0] == METHOD]
-
-
-def split(data: bytes) -> list[bytes]:
-    """The frames of a stream."""
-    frames = []
-    while data:
-        end = 8 + int.from_bytes(data[3:7])
-        frames.append(data[:end])
-        data = data[end:]
-    return frames
-
-
-def message(channel: int, body: bytes, tag: int = 1) -> bytes:
-    """A message to a consumer, in one frame for each part."""
-    delivery = write_method(channel, Basic.Deliver("t", tag, False, "", "q"))
-    return delivery + b"".join(write_content(channel, PROPERTIES.marshal(), body, 0))
-
-
-def names(events: list[Event]) -> list[str]:
-    return [event.method.name if isinstance(event, Received) else type(event).__name__ for event in events]
+from tests.core.amqp.pair import PROPERTIES, Pair, message, names, sent, split
 
 
 @pytest.mark.parametrize("step", [0, 1, 7, 4096])
