@@ -210,12 +210,12 @@ def test_an_end_comes_on_channel_0_only() -> None:
 
 
 @pytest.mark.parametrize("wrong", [Queue.Declare(queue="q"), Channel.Open(), Basic.Qos()])
-def test_a_method_that_only_a_client_sends_is_passed_on(wrong: base.Frame) -> None:
-    """It is for the user of the client to judge what a method on a channel means."""
+def test_a_method_that_only_a_client_sends_is_a_fault(wrong: base.Frame) -> None:
     pair = Pair().open()
     pair.client.open_channel()
     pair.exchange()
-    assert names(pair.client.receive(write_method(1, wrong), 0.0)) == [wrong.name]
+    reason = f"the broker breaks the protocol: {wrong.name} on channel 1"
+    assert pair.client.receive(write_method(1, wrong), 0.0) == [Ended(reason)]
 
 
 @pytest.mark.parametrize(
