@@ -54,7 +54,7 @@ def test_a_tool_understands_its_arguments(
 ) -> None:
     monkeypatch.setenv("EDA_AMQP_URL", "amqp://localhost/")
     monkeypatch.setenv("EDA_MANAGEMENT_URL", "http://localhost:15672")
-    if name in SERVERS:  # tests/tools/test_embedded_broker.py has its options
+    if name in SERVERS:  # tests/tools/test_broker.py has its options
         return
     assert name in TOOLS, f"{block}: there is no tool {name}"
     try:

@@ -1,4 +1,4 @@
-"""The embedded broker as the client libraries see it, and its command."""
+"""The embedded broker as the client libraries see it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ import asyncio
 import contextlib
 import importlib
 import itertools
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import aio_pika
@@ -22,16 +16,11 @@ import amqp
 import pika
 import pika.exceptions
 import pytest
-from pamqp import base, commands, frame
-from pamqp.heartbeat import Heartbeat
 
-from eda_core.testing.live import embedded
 from eda_tools import broker as tool
-from eda_tools import eda
 from eda_tools.broker import EmbeddedBroker, EmbeddedBrokerThread
 
 kombu: Any = importlib.import_module("kombu")  # has no types
-ROOT = Path(__file__).parents[2]
 MEGABYTE = bytes(range(256)) * 4096
 numbers = itertools.count(1)
 
@@ -221,12 +210,6 @@ def test_aio_pika_connection_errors(url: str) -> None:
     asyncio.run(scenario())
 
 
-def test_the_url_is_for_clients_that_do_not_log_in_as_guest_by_themselves() -> None:
-    guests, strangers = EmbeddedBroker(port=5000), EmbeddedBroker("::1", 5000, users={"me": "secret"})
-    assert (guests.url, guests.address) == ("amqp://guest:guest@127.0.0.1:5000/", "amqp://127.0.0.1:5000/")
-    assert strangers.url == strangers.address == "amqp://[::1]:5000/"
-
-
 def test_embedded_in_an_event_loop(name: str) -> None:
     async def scenario() -> None:
         async with EmbeddedBroker(port=0, users={"me": "secret"}, dead_letters=False) as broker:
@@ -291,48 +274,6 @@ def test_kombu_connection_errors(url: str) -> None:
         connection.channel().tx_select()
 
 
-# --- faults ---
-
-
-def test_a_killed_broker_keeps_what_is_durable(name: str) -> None:
-    with EmbeddedBrokerThread() as broker:
-        connection = pika.BlockingConnection(pika.URLParameters(broker.url))
-        channel = connection.channel()
-        channel.queue_declare(name, durable=True)
-        channel.queue_declare(f"{name}-transient")
-        channel.basic_publish("", name, b"lost")
-        channel.basic_publish("", name, b"kept", pika.BasicProperties(delivery_mode=2))
-        # The answer to a later frame shows that the publishes arrived.
-        assert channel.queue_declare(name, passive=True).method.message_count == 2
-        broker.kill()
-        with pytest.raises(pika.exceptions.AMQPConnectionError):
-            connection.process_data_events(time_limit=5)
-        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(broker.url))) as again:
-            channel = again.channel()
-            assert channel.basic_get(name)[2] == b"kept"
-            assert channel.basic_get(name)[2] is None
-            with pytest.raises(pika.exceptions.ChannelClosedByBroker):
-                channel.queue_declare(f"{name}-transient", passive=True)
-
-
-def test_an_alarm_is_announced(name: str) -> None:
-    with EmbeddedBrokerThread() as broker:
-        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(broker.url))) as connection:
-            heard: list[str] = []
-            connection.add_on_connection_blocked_callback(lambda *_: heard.append("blocked"))
-            connection.add_on_connection_unblocked_callback(lambda *_: heard.append("unblocked"))
-            channel = connection.channel()
-            channel.queue_declare(name)
-            broker.operate(lambda model, now: model.set_alarm(True, now=now))
-            channel.basic_publish("", name, b"held")
-            while heard != ["blocked"]:
-                connection.process_data_events(time_limit=1)
-            broker.operate(lambda model, now: model.set_alarm(False, now=now))
-            while heard != ["blocked", "unblocked"]:
-                connection.process_data_events(time_limit=1)
-            assert channel.basic_get(name)[2] == b"held"
-
-
 # --- heartbeats ---
 
 
@@ -371,256 +312,7 @@ def test_heartbeats_keep_idle_connections_of_all_clients() -> None:
     asyncio.run(scenario())
 
 
-# --- the command ---
-
-
-@contextlib.contextmanager
-def command(
-    *arguments: str, module: str = "eda_tools.broker", before: Sequence[str] = ()
-) -> Iterator[subprocess.Popen[str]]:
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tools")])}
-    with (
-        subprocess.Popen(
-            [sys.executable, "-m", module, *before, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=env,
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_command(number: signal.Signals) -> None:
-    with command("--port", "0", "--user", "me:a:b") as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("listening on amqp://127.0.0.1:")
-        assert line.endswith("/\n")
-        url = line.split()[-1]
-        with pytest.raises(pika.exceptions.ProbableAuthenticationError):
-            pika.BlockingConnection(pika.URLParameters(url))
-        connection = pika.BlockingConnection(pika.URLParameters(url.replace("//", "//me:a%3Ab@")))
-        process.send_signal(number)
-        with pytest.raises(pika.exceptions.ConnectionClosedByBroker, match="CONNECTION_FORCED - broker shutdown"):
-            connection.process_data_events(time_limit=10)
-        out, err = process.communicate(timeout=10)
-        assert (process.returncode, out, err) == (0, "", "")
-
-
-def test_a_port_in_use_is_status_1_and_one_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with command("--port", str(port)) as process:
-            out, err = process.communicate(timeout=10)
-    assert (process.returncode, out) == (1, "")
-    assert err.startswith(f"cannot listen on 127.0.0.1 port {port}: ")
-    assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize("arguments", [["--port", "x"], ["--port", "65536"], ["--user", "nobody"], ["more"]])
-def test_usage_errors_are_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        tool.main(arguments)
-    assert caught.value.code == 2
-    assert capsys.readouterr().out == ""
-
-
-def test_eda_broker_is_the_same_command(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        eda.main(["broker", "--help"])
-    assert caught.value.code == 0
-    assert capsys.readouterr().out.startswith("usage: eda broker [-h] [--host HOST] ")
-    with command("--port", "0", module="eda_tools", before=("broker",)) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith("listening on amqp://127.0.0.1:")
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=10)
-    assert (process.returncode, out, err) == (0, "", "")
-
-
-def test_help_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        tool.main(["--help"])
-    assert caught.value.code == 0
-    assert "In production use RabbitMQ" in " ".join(capsys.readouterr().out.split())
-
-
-# --- the sockets ---
-
-
-_QOS = b"\x01\x00\x01\x00\x00\x00\x0b\x00\x3c\x00\x0a\x00\x00\x00\x00\x00\x00\x00\xce"
-
-
-def _handshake() -> bytes:
-    values = [
-        commands.Connection.StartOk({}, "PLAIN", "\0guest\0guest", "en_US"),
-        commands.Connection.TuneOk(2047, 131072, 0),
-        commands.Connection.Open("/"),
-    ]
-    opened = frame.marshal(commands.Channel.Open(), 1)
-    return b"AMQP\x00\x00\x09\x01" + b"".join(frame.marshal(value, 0) for value in values) + opened
-
-
-def test_a_client_that_does_not_read_is_not_read_from() -> None:
-    async def scenario() -> None:
-        async with EmbeddedBroker() as broker:
-            with socket.socket() as raw:
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                raw.setblocking(False)
-                loop = asyncio.get_running_loop()
-                await loop.sock_connect(raw, (broker.host, broker.port))
-                await loop.sock_sendall(raw, _handshake())
-                sent = 0
-                # Each Qos is answered. The sender must be stopped, or the answers would fill the memory.
-                with contextlib.suppress(asyncio.TimeoutError):
-                    while sent < 200_000_000:
-                        await asyncio.wait_for(loop.sock_sendall(raw, _QOS * 5000), 0.5)
-                        sent += len(_QOS) * 5000
-                assert sent < 200_000_000, "the broker read everything from a client that read nothing"
-
-    asyncio.run(scenario())
-
-
-def test_a_client_that_pipelines_does_not_hold_up_others(name: str) -> None:
-    """Another one has its answer before the first one has all of its own."""
-    pipelined = b"".join(frame.marshal(commands.Queue.Declare(queue=f"{name}-{n}"), 1) for n in range(5_000))
-    asked = frame.marshal(commands.Queue.Declare(queue=name), 1)
-
-    async def scenario() -> None:
-        async with EmbeddedBroker() as broker, asyncio.timeout(60):
-            readers, writers = zip(
-                *[await asyncio.open_connection(broker.host, broker.port, limit=1 << 22) for _ in range(2)], strict=True
-            )
-            for reader, writer in zip(readers, writers, strict=True):
-                writer.write(_handshake())
-                await reader.readuntil(frame.marshal(commands.Connection.OpenOk(), 0))
-                await reader.readuntil(b"\x00\x14\x00\x0b\x00\x00\x00\x00\xce")  # the channel is open
-            writers[0].write(pipelined)
-            writers[1].write(asked)
-            await readers[1].readuntil(name.encode())
-            assert len(broker.broker.queue_names()) < 5_000
-            await readers[0].readuntil(f"{name}-4999".encode())
-            for writer in writers:
-                writer.close()
-
-    asyncio.run(scenario())
-
-
-def test_messages_for_a_client_that_does_not_read_stay_in_their_queue(name: str) -> None:
-    async def scenario() -> None:
-        async with EmbeddedBroker() as broker, asyncio.timeout(60):
-            with socket.socket() as raw:
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                raw.setblocking(False)
-                loop = asyncio.get_running_loop()
-                await loop.sock_connect(raw, (broker.host, broker.port))
-                consume = [commands.Queue.Declare(queue=name), commands.Basic.Consume(queue=name, no_ack=True)]
-                await loop.sock_sendall(raw, _handshake() + b"".join(frame.marshal(each, 1) for each in consume))
-                connection = await aio_pika.connect(broker.url)
-                async with connection:
-                    channel = await connection.channel()
-                    for _ in range(40):
-                        await channel.default_exchange.publish(aio_pika.Message(MEGABYTE), name)
-                    waiting = (await channel.declare_queue(name, passive=True)).declaration_result.message_count
-                    assert waiting is not None
-                    assert waiting > 20
-                    received = 0
-                    while received < 40 * len(MEGABYTE):  # and when it reads, it gets them all
-                        received += len(await loop.sock_recv(raw, 1 << 20))
-
-    asyncio.run(scenario())
-
-
-_MORE = frame.marshal(Heartbeat(), 0) * 500_000  # 4 MB, which no buffer between the two holds
-
-
-@pytest.mark.parametrize(
-    ("sent", "last"),
-    [
-        (_handshake() + frame.marshal(commands.Connection.Close(200, "bye", 0, 0), 0), commands.Connection.CloseOk()),
-        (b"AMQP\x00\x01\x00\x00", b"AMQP\x00\x00\x09\x01"),  # a client of AMQP 1.0
-    ],
-    ids=["closed by the client", "another protocol"],
-)
-def test_the_last_word_reaches_a_client_that_still_sends(sent: bytes, last: base.Frame | bytes) -> None:
-    """A socket that is closed with octets unread in it is reset, and what it had sent is lost on the way."""
-    with EmbeddedBrokerThread() as broker, socket.create_connection(("127.0.0.1", broker.port), timeout=20) as raw:
-        raw.sendall(sent)
-        raw.sendall(_MORE)
-        received = b""
-        while data := raw.recv(1 << 16):
-            received += data
-    assert received.endswith(last if isinstance(last, bytes) else frame.marshal(last, 0))
-
-
-def test_a_client_that_never_hangs_up_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_SHUTDOWN_TIMEOUT", 600.0)
-
-    async def scenario() -> None:
-        async with asyncio.timeout(60):
-            async with EmbeddedBroker() as broker:
-                reader, writer = await asyncio.open_connection(broker.host, broker.port)
-                writer.write(b"AMQP\x00\x01\x00\x00")
-                assert await reader.read() == b"AMQP\x00\x00\x09\x01"
-            writer.close()
-
-    asyncio.run(scenario())
-
-
-# --- what it is, and where ---
-
-
-def ipv6() -> bool:
-    """Whether the machine has it."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not ipv6(), reason="this machine has no IPv6")
-def test_the_loopback_is_that_of_ipv6_as_well(name: str) -> None:
-    """For some clients localhost is ::1."""
-    with EmbeddedBrokerThread() as broker:
-        for host in ("127.0.0.1", "[::1]"):
-            connection = pika.BlockingConnection(pika.URLParameters(f"amqp://guest:guest@{host}:{broker.port}/"))
-            connection.channel().queue_declare(name)
-            connection.close()
-
-
-@pytest.mark.skipif(not ipv6(), reason="this machine has no IPv6")
-def test_a_port_that_is_taken_on_one_of_the_two_is_not_used() -> None:
-    async def scenario() -> None:
-        with socket.socket(socket.AF_INET6) as other:
-            other.bind(("::1", 0))
-            other.listen()
-            with pytest.raises(OSError, match="address already in use"):
-                await EmbeddedBroker(port=other.getsockname()[1]).start()
-            async with EmbeddedBroker() as broker:  # and the port of the failed start is free
-                assert broker.port
-
-    asyncio.run(scenario())
-
-
-def test_virtual_hosts_are_apart_and_have_dead_letters(name: str) -> None:
-    with EmbeddedBrokerThread(vhosts=["/", "shop"]) as broker:
-        connection = pika.BlockingConnection(pika.URLParameters(broker.url))
-        connection.channel().queue_declare(name)
-        other = pika.BlockingConnection(pika.URLParameters(f"{broker.url}shop"))
-        other.channel().queue_declare("dead-letters", passive=True)
-        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match=r"no queue 'queue-\d+' in vhost 'shop'"):
-            other.channel().queue_declare(name, passive=True)
-        with pytest.raises(pika.exceptions.ProbableAccessDeniedError, match="vhost none not found"):
-            pika.BlockingConnection(pika.URLParameters(f"{broker.url}none"))
-        other.close()
-        connection.close()
+# --- what clients are told ---
 
 
 @pytest.mark.parametrize("version", ["3.10", "4.3"])
@@ -631,12 +323,3 @@ def test_clients_are_told_which_rabbitmq_it_behaves_like(version: str) -> None:
         told = connection.connection.server_properties
         assert (told["product"], told["version"]) == ("RabbitMQ", f"{version}.0")
         assert connection.qos_semantics_matches_spec is (version == "4.3")
-
-
-def test_the_command_has_virtual_hosts_and_releases() -> None:
-    with command("--port", "0", "--vhost", "shop", "--rabbitmq", "3.10") as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[-1].replace("//", "//guest:guest@")
-        with pytest.raises(pika.exceptions.ProbableAccessDeniedError, match="vhost / not found"):
-            pika.BlockingConnection(pika.URLParameters(url))
-        pika.BlockingConnection(pika.URLParameters(f"{url}shop")).close()
