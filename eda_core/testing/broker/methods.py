@@ -21,6 +21,7 @@ from eda_core.testing.broker.arguments import (
     queue_argument_keys,
     refuse_unmodelled,
 )
+from eda_core.testing.broker.bindings import Binding
 from eda_core.testing.broker.engine import ACK, DISCARD, REQUEUE, Engine
 from eda_core.testing.broker.message import (
     ACCESS_REFUSED,
@@ -40,7 +41,6 @@ from eda_core.testing.broker.state import Channel, Connection, Outgoing, frame
 from eda_core.testing.broker.topology import (
     EXCHANGE,
     QUEUE,
-    Binding,
     Exchange,
     Topology,
     refuse_default,

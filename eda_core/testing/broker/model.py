@@ -19,12 +19,12 @@ from pamqp import base, commands
 
 from eda_core.errors import LocalError
 from eda_core.testing.broker.arguments import Policy
+from eda_core.testing.broker.bindings import Binding
 from eda_core.testing.broker.engine import Engine
 from eda_core.testing.broker.message import CHANNEL_ERROR, COMMAND_INVALID, AmqpMessage, Refusal
 from eda_core.testing.broker.methods import HANDLERS, Call
 from eda_core.testing.broker.queue import ConnectionId, ConsumerKey, Queue
 from eda_core.testing.broker.state import Channel, Connection, Outgoing
-from eda_core.testing.broker.topology import Binding
 from eda_core.testing.broker.versions import LARGEST_BODY, NEWEST, VERSIONS
 
 _BLOCKED_REASON = "low on memory"

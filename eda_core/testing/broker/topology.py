@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from eda_core.messages.routing import TopicPattern
 from eda_core.testing.broker.arguments import demand_same, demand_same_arguments
+from eda_core.testing.broker.bindings import DIRECT, FANOUT, HEADERS, TOPIC, Binding, Bindings
 from eda_core.testing.broker.message import (
     ACCESS_REFUSED,
     COMMAND_INVALID,
@@ -20,14 +20,9 @@ from eda_core.testing.broker.message import (
     Refusal,
     amqp_type,
     freeze,
-    same_header,
 )
 from eda_core.testing.broker.versions import Version
 
-DIRECT: Final = "direct"
-FANOUT: Final = "fanout"
-HEADERS: Final = "headers"
-TOPIC: Final = "topic"
 QUEUE: Final = "queue"
 EXCHANGE: Final = "exchange"
 ALTERNATE: Final = "alternate-exchange"
@@ -57,42 +52,17 @@ class Exchange:
     arguments: dict[str, Any]
 
 
-class Binding(NamedTuple):
-    """A binding.
-
-    Attributes:
-        source: the exchange that the messages come from.
-        kind: of the destination, "queue" or "exchange".
-        destination: its name.
-        key: the binding key.
-        arguments: their hashable image.
-    """
-
-    source: str
-    kind: str
-    destination: str
-    key: str
-    arguments: Any
-
-
-Match = Callable[[AmqpMessage], bool]
-
-
-class _Compiled(NamedTuple):
-    arguments: dict[str, Any]
-    matches: Match
-
-
 class Topology:
     """What is declared in one virtual host, except the queues themselves."""
 
-    __slots__ = ("_bindings", "exchanges", "version", "vhost")
+    __slots__ = ("_bindings", "_by_destination", "exchanges", "version", "vhost")
 
     def __init__(self, vhost: str, version: Version) -> None:
         self.vhost: Final = vhost
         self.version: Final = version
         self.exchanges: dict[str, Exchange] = {}
-        self._bindings: dict[str, dict[Binding, _Compiled]] = {}
+        self._bindings: dict[str, Bindings] = {}
+        self._by_destination: dict[tuple[str, str], dict[Binding, None]] | None = None  # made when it is needed
         for name, kind, internal in _PREDECLARED:
             self.exchanges[name] = Exchange(name, kind, True, False, internal, {})
 
@@ -101,7 +71,8 @@ class Topology:
         copy.vhost = self.vhost  # type: ignore[misc]
         copy.version = self.version  # type: ignore[misc]
         copy.exchanges = dict(self.exchanges)
-        copy._bindings = {source: dict(bindings) for source, bindings in self._bindings.items()}
+        copy._bindings = {source: bindings.clone() for source, bindings in self._bindings.items()}
+        copy._by_destination = None
         return copy
 
     def snapshot(self) -> tuple[Any, ...]:
@@ -174,7 +145,8 @@ class Topology:
 
     def _remove_exchange(self, name: str) -> None:
         del self.exchanges[name]
-        self._bindings.pop(name, None)
+        for binding in self._bindings.pop(name, ()):
+            self._forget(binding)
         self.forget_destination(EXCHANGE, name)
 
     # -- bindings -----------------------------------------------------------------------------------------------------
@@ -196,9 +168,11 @@ class Topology:
         check()
         if source.kind == TOPIC:
             self._check_hashes(binding.key)
-        self._bindings.setdefault(binding.source, {})[binding] = _Compiled(
-            arguments, _matcher(source.kind, binding, arguments, self.version)
-        )
+        if binding.source not in self._bindings:
+            self._bindings[binding.source] = Bindings(source.kind, self.version)
+        self._bindings[binding.source].add(binding, arguments)
+        if self._by_destination is not None:
+            self._by_destination.setdefault((binding.kind, binding.destination), {})[binding] = None
 
     def _check_hashes(self, key: str) -> None:
         allowed, found = self.version.topic_hashes, key.split(".").count("#")
@@ -213,15 +187,30 @@ class Topology:
     def unbind(self, binding: Binding) -> None:
         """Remove a binding, if it exists. An auto-delete exchange goes with its last binding."""
         bindings = self._bindings.get(binding.source)
-        if bindings is not None and bindings.pop(binding, None) is not None and not bindings:
+        if bindings is None or binding not in bindings:
+            return
+        bindings.remove(binding)
+        self._forget(binding)
+        if not bindings:
             del self._bindings[binding.source]
             source = self.exchanges.get(binding.source)
             if source is not None and source.auto_delete:
                 self._remove_exchange(source.name)
 
+    def _forget(self, binding: Binding) -> None:
+        if self._by_destination is not None:
+            alike = self._by_destination[binding.kind, binding.destination]
+            del alike[binding]
+            if not alike:
+                del self._by_destination[binding.kind, binding.destination]
+
     def forget_destination(self, kind: str, name: str) -> None:
         """Remove all bindings to a queue or exchange that is deleted."""
-        for binding in [b for b in self.bindings() if b.kind == kind and b.destination == name]:
+        if self._by_destination is None:
+            self._by_destination = {}
+            for binding in self.bindings():
+                self._by_destination.setdefault((binding.kind, binding.destination), {})[binding] = None
+        for binding in list(self._by_destination.get((kind, name), ())):
             self.unbind(binding)
 
     def keep_durable(self, queues: set[str]) -> None:
@@ -232,12 +221,12 @@ class Topology:
         """
         self.exchanges = {name: x for name, x in self.exchanges.items() if x.durable}
         alive = {QUEUE: queues, EXCHANGE: set(self.exchanges)}
-        self._bindings = {
-            source: {b: c for b, c in bindings.items() if b.destination in alive[b.kind]}
-            for source, bindings in self._bindings.items()
-            if source in self.exchanges
-        }
-        self._bindings = {source: bindings for source, bindings in self._bindings.items() if bindings}
+        self._by_destination = None
+        for source, bindings in list(self._bindings.items()):
+            for binding in [each for each in bindings if each.destination not in alive[each.kind]]:
+                bindings.remove(binding)
+            if not bindings or source not in self.exchanges:
+                del self._bindings[source]
 
     # -- routing ------------------------------------------------------------------------------------------------------
 
@@ -253,7 +242,8 @@ class Topology:
             if not here.name:
                 queues.update(message.routing_keys)
                 continue
-            found = [b for b, c in self._bindings.get(here.name, {}).items() if c.matches(message)]
+            bindings = self._bindings.get(here.name)
+            found = bindings.find(message) if bindings is not None else set()
             onward = [b.destination for b in found if b.kind == EXCHANGE]
             queues.update(b.destination for b in found if b.kind == QUEUE)
             if not found and ALTERNATE in here.arguments:
@@ -298,32 +288,3 @@ def _check_match(arguments: dict[str, Any]) -> None:
             PRECONDITION_FAILED,
             f'Invalid x-match field value <<"{match}">>; expected all, any, all-with-x, or any-with-x',
         )
-
-
-def _matcher(kind: str, binding: Binding, arguments: dict[str, Any], version: Version) -> Match:
-    if kind == TOPIC:
-        pattern = TopicPattern(binding.key)
-        return lambda message: any(map(pattern.matches, message.routing_keys))
-    if kind == DIRECT:
-        return lambda message: binding.key in message.routing_keys
-    if kind == FANOUT:
-        return lambda message: True
-    return _headers_matcher(arguments, version)
-
-
-def _headers_matcher(arguments: dict[str, Any], version: Version) -> Match:
-    match = arguments.get("x-match", "all")
-    wanted = [
-        (key, value)
-        for key, value in arguments.items()
-        if key != "x-match" and (match.endswith("with-x") or not key.startswith("x-"))
-    ]
-
-    def matches(message: AmqpMessage) -> bool:
-        headers = message.properties.headers or {}
-        found = (
-            key in headers and (value is None or same_header(value, headers[key], version)) for key, value in wanted
-        )
-        return all(found) if match.startswith("all") else any(found)
-
-    return matches

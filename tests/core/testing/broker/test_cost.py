@@ -72,3 +72,29 @@ def test_other_messages_cost_nothing(kind: str, limits: dict[str, Any]) -> None:
             client.publish("q", b"waits")
         costs.append(calls(lambda: client.publish("q", b"body")))  # noqa: B023 - called at once
     assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize("exchange", ["amq.direct", "amq.topic"])
+@pytest.mark.parametrize("key", ["other.{}", "other.{}.#"])
+def test_other_bindings_cost_nothing(exchange: str, key: str) -> None:
+    costs = []
+    for others in (1, 300):
+        client = Client(Broker(), 1)
+        client.declare("q")
+        for bound in ("q", *(key.format(number) for number in range(others))):
+            client.do(commands.Queue.Bind(queue="q", exchange=exchange, routing_key=bound))
+        client.publish("q", exchange=exchange)
+        costs.append(calls(lambda: client.publish("q", exchange=exchange)))  # noqa: B023 - called at once
+    assert costs[0] == costs[1]
+
+
+def test_a_queue_that_goes_costs_nothing_for_bindings_of_others() -> None:
+    costs = []
+    for others in (1, 300):
+        client = Client(Broker(), 1)
+        for number in range(others + 2):
+            client.declare(f"q{number}")
+            client.do(commands.Queue.Bind(queue=f"q{number}", exchange="amq.topic", routing_key="k"))
+        client.do(commands.Queue.Delete(queue="q0"))
+        costs.append(calls(lambda: client.do(commands.Queue.Delete(queue="q1"))))  # noqa: B023 - called at once
+    assert costs[0] == costs[1]
