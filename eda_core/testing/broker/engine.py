@@ -6,6 +6,7 @@ The engine holds the whole state of the broker. It does not know the methods of 
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -55,8 +56,8 @@ class Engine:
     __slots__ = (
         "_dead",
         "_deaths",
-        "_earliest",
-        "_timed",
+        "_timers",
+        "_watched",
         "connections",
         "epoch",
         "max_message_bytes",
@@ -86,9 +87,10 @@ class Engine:
         # own. Each has the number of times that it was dead-lettered since; ``_deaths`` is that of the present one.
         self._dead: deque[tuple[int, AmqpMessage, int]] = deque()
         self._deaths = 0
-        #: The queues that may have something that expires, by uid, and a time before which nothing does.
-        self._timed: set[int] = set()
-        self._earliest = math.inf
+        # When to look at which queue, by uid, because something in it may expire: a heap, and the time of each queue in
+        # it that counts. Others in the heap are from before.
+        self._timers: list[tuple[float, int]] = []
+        self._watched: dict[int, float] = {}
 
     def clone(self) -> Engine:
         """An independent copy, which shares the messages."""
@@ -103,7 +105,7 @@ class Engine:
         copy.out = []
         copy._dead = deque()
         copy._deaths = 0
-        copy._timed, copy._earliest = self._timed.copy(), self._earliest
+        copy._timers, copy._watched = self._timers.copy(), self._watched.copy()
         return copy
 
     def send(self, channel: Channel, method: base.Frame) -> None:
@@ -547,42 +549,54 @@ class Engine:
     def _watch(self, queue: Queue) -> None:
         """Note when something in a queue expires. Whatever puts another message to its head calls this."""
         due = queue.due()
-        if due < math.inf:
-            self._timed.add(queue.uid)
-            self._earliest = min(self._earliest, due)
+        if due < self._watched.get(queue.uid, math.inf):
+            self._watched[queue.uid] = due
+            heapq.heappush(self._timers, (due, queue.uid))
 
     def advance(self, now: float) -> None:
         """Let time pass, from one deadline to the next: the time to live of a dead letter begins when it is one."""
-        if self._earliest <= now:
-            while (due := self.deadline()) is not None and due <= now:
-                self.now = max(due, self.now)
-                self._expire()
-            self._earliest = math.inf if due is None else due
+        while self._timers and self._timers[0][0] <= now:
+            due = self.deadline()
+            if due is None or due > now:
+                break
+            self.now = max(due, self.now)
+            self._expire()
         self.now = max(now, self.now)
 
     def _expire(self) -> None:
-        for queue in self._timed_queues():
-            if queue.uid not in self.uids:
-                continue
-            if queue.expires_at is not None and queue.expires_at <= self.now:
-                queue.expires_at = None
-                if not queue.consumers:
-                    self.delete_queue(queue)
-                    continue
-            self.shorten(queue)
+        due = set()
+        while self._timers and self._timers[0][0] <= self.now:
+            due.add(heapq.heappop(self._timers)[1])
+        for uid in due:
+            self._watched.pop(uid, None)
+        for queue in [self.uids[uid] for uid in sorted(due) if uid in self.uids]:  # the oldest first
+            if queue.uid in self.uids:
+                self._expire_in(queue)
         self.place_dead_letters()
 
-    def _timed_queues(self) -> list[Queue]:
-        """The queues in which something expires, the oldest first."""
-        self._timed = {uid for uid in self._timed if uid in self.uids and self.uids[uid].due() < math.inf}
-        return [self.uids[uid] for uid in sorted(self._timed)]
+    def _expire_in(self, queue: Queue) -> None:
+        if queue.expires_at is not None and queue.expires_at <= self.now:
+            queue.expires_at = None
+            if not queue.consumers:
+                self.delete_queue(queue)
+                return
+        self.shorten(queue)
 
     def deadline(self) -> float | None:
         """When the next message or queue expires; ``None`` if none does."""
-        due = min((queue.due() for queue in self._timed_queues()), default=math.inf)
-        return None if due == math.inf else due
+        while self._timers:
+            time, uid = self._timers[0]
+            due = self.uids[uid].due() if uid in self.uids else math.inf
+            if self._watched.get(uid) == time == due:
+                return time
+            heapq.heappop(self._timers)
+            if self._watched.get(uid) == time:
+                del self._watched[uid]
+                if due < math.inf:
+                    self._watch(self.uids[uid])
+        return None
 
     @property
     def earliest(self) -> float | None:
         """A time before which nothing expires; ``None`` if nothing ever does."""
-        return None if self._earliest == math.inf else self._earliest
+        return self._timers[0][0] if self._timers else None

@@ -57,6 +57,20 @@ def test_other_queues_cost_nothing(arguments: dict[str, Any]) -> None:
     assert costs[0] == costs[1]
 
 
+def test_what_expires_costs_nothing_for_other_queues_with_times() -> None:
+    costs = []
+    for others in (1, 300):
+        client = Client(Broker(), 1)
+        client.declare("q", x_message_ttl=10)
+        client.publish("q")
+        for number in range(others):
+            client.declare(f"other {number}", x_message_ttl=60_000 + number)
+            client.publish(f"other {number}")
+        costs.append(calls(lambda: client.broker.tick(now=0.01)))  # noqa: B023 - called at once
+        assert client.broker.messages("q") == []
+    assert costs[0] == costs[1]
+
+
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 @pytest.mark.parametrize(
     "limits",
