@@ -42,8 +42,10 @@ LOOPBACK: Final = "127.0.0.1"
 LOOPBACK_6: Final = "::1"
 
 _SHUTDOWN_TIMEOUT: Final = 2.0  # seconds for the clients to answer Connection.Close
-_TURN: Final = 256  # frames of one client, before others have their turn
-_ROOM: Final = 1 << 20  # bytes for the consumers of a client that has not read them
+_TURN: Final = 0.01  # seconds of work for all clients, before the sockets are looked at again
+_ROOM: Final = 1 << 16  # bytes for a client that has not read them
+_PIECE: Final = 1 << 18  # bytes that are written at once
+_WRITTEN: Final = 1 << 20  # bytes that are written to one client, before others have their turn
 _FLUSH_TIMEOUT: Final = 5.0  # seconds for a client that is being closed to read what it was sent, and to hang up
 
 
@@ -115,7 +117,9 @@ class EmbeddedBroker:
         self.broker: Broker = (
             broker if broker is not None else operated_broker(dead_letters=dead_letters, vhosts=vhosts, version=version)
         )
-        self.server: Server = Server(self.broker, users=users, heartbeat=heartbeat, turn=_TURN, room=_ROOM)
+        self.server: Server = Server(
+            self.broker, users=users, heartbeat=heartbeat, turn=_TURN, clock=time.monotonic, room=_ROOM
+        )
         self._users, self._ssl = users, ssl
         self._clients: dict[ServerConnection, _Client] = {}
         self._listeners: list[asyncio.Server] = []
@@ -283,6 +287,7 @@ class _Client(asyncio.Protocol):
         self._peer = ""
         self._unsent = 0  # bytes, while the client does not read
         self._ending = False  # all is said; the client has to hang up
+        self._last_call: asyncio.TimerHandle | None = None
         self.gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -298,6 +303,8 @@ class _Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         LOGGER.info("%s gone%s", self._peer, f" ({exc})" if exc else "")
+        if self._last_call is not None:
+            self._last_call.cancel()
         self._owner._lost(self.connection, self._loop.time())
         self.gone.set()
         self._owner._turn(self._loop)
@@ -305,16 +312,16 @@ class _Client(asyncio.Protocol):
     # Nothing is read from a client that does not read, so that the answers for it cannot fill the memory.
     def pause_writing(self) -> None:
         self._unsent = self.transport.get_write_buffer_size()
+        self._owner.server.choked(self.connection)
         self._regulate()
 
     def resume_writing(self) -> None:
         self._unsent = 0
-        self._regulate()
-        self._owner.server.written(self.connection, now=self._loop.time())
+        self.flush(self._loop)
         self._owner._turn(self._loop)
 
     def _regulate(self) -> None:
-        if (self._unsent or self.connection.blocked) and not self._ending:
+        if (self._unsent or self.connection.blocked or self.connection.behind) and not self._ending:
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
@@ -326,6 +333,20 @@ class _Client(asyncio.Protocol):
             if self._unsent < before:
                 self._owner.server.receive(self.connection, b"", now=now)
 
+    def _write(self) -> None:
+        connection, left = self.connection, _WRITTEN
+        # Writing may find that the client does not read: pause_writing() is called then.
+        while connection.unwritten and left > 0 and not self._unsent:
+            data = connection.data_to_send(_PIECE)
+            left -= len(data)
+            self.transport.write(data)
+        if self._unsent:
+            return
+        if connection.unwritten:
+            self._owner.server.mark(connection)
+        else:
+            self._owner.server.written(connection, now=self._loop.time())
+
     def let_go(self) -> None:
         """Wait no longer for a client that should hang up."""
         if self._ending:
@@ -334,13 +355,15 @@ class _Client(asyncio.Protocol):
     def flush(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.transport.is_closing():
             return
+        self._write()
         self._regulate()
-        data = self.connection.data_to_send()
-        if data:
-            self.transport.write(data)
-        if not self._unsent:  # writing may have found the client not to read, and pause_writing() was called
-            self._owner.server.written(self.connection, now=loop.time())
-        if self.connection.should_close and not self._ending:
+        if self.connection.should_close:
+            self._end(loop)
+
+    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._last_call is None:
+            self._last_call = loop.call_later(_FLUSH_TIMEOUT, self.transport.abort)  # a client may do nothing for ever
+        if not self.connection.unwritten and not self._ending:
             self._ending = True
             # What the client still sends is read and dropped. The system answers unread octets in a socket that is
             # closed by a reset, and a reset takes away what the client has not read yet: the reason of the end.
@@ -349,7 +372,6 @@ class _Client(asyncio.Protocol):
                 self.transport.write_eof()
             else:  # TLS reads on by itself until the client has taken leave
                 self.transport.close()
-            loop.call_later(_FLUSH_TIMEOUT, self.transport.abort)  # both wait for ever for a client that does nothing
 
 
 class EmbeddedBrokerThread:

@@ -10,8 +10,9 @@ Connection.Close.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Protocol, cast
 
 from pamqp import base, commands
 
@@ -34,6 +35,8 @@ CLOSING_TIMEOUT: Final = 10.0
 
 _FRAME_MIN: Final = 4096  # section 4.2.3: frame-min-size
 _FRAME_BEFORE_TUNING: Final = 8192  # until a size is agreed. That is RabbitMQ 4's bound: log-in tokens may be long.
+_TURN: Final = 3  # frames of a client that are taken in each turn at least: a publish
+_SMALL: Final = 1 << 16  # bytes of a body of which all frames are made at once
 _CLOSE_OK: Final = frames.encode_method(0, commands.Connection.CloseOk())
 
 
@@ -45,7 +48,7 @@ class Host(Protocol):
     heartbeat: int
     frame_max: int
     channel_max: int
-    turn: int
+    room: int
 
     def log_in(self, mechanism: str, response: bytes) -> str:
         """The name of the user; ``""`` if the user is refused.
@@ -63,11 +66,14 @@ class Host(Protocol):
     def mark(self, connection: ServerConnection) -> None:
         """The connection has bytes to send, or is to be closed."""
 
+    def turn_is_over(self) -> bool:
+        """Whether the turn of a connection is over."""
+
     def leave(self, connection: ServerConnection) -> None:
-        """The turn of the connection is over, and it has frames left: feed it ``b""`` when others have had theirs."""
+        """The turn of the connection is over, and it has frames left: it takes them when others have had theirs."""
 
     def resume(self, connection: ServerConnection) -> None:
-        """The connection is blocked no more: feed it ``b""`` at the end of the turn."""
+        """The connection is blocked no more: it takes what it has received at the end of the turn."""
 
     def register(self, connection: ServerConnection, now: float) -> ConnectionId:
         """Connect to the model."""
@@ -117,12 +123,18 @@ class ServerConnection:
         user, vhost: what the client has logged in as and to; empty before.
         client_properties: what the client has announced in Connection.StartOk.
         blocked: by a resource alarm. What comes in is kept, so the driver should not read on.
+        behind: it has received frames that it has not taken yet, so the driver should not read on.
+        choked: the client does not read what it is sent, so nothing of it is taken.
+        unwritten: how many bytes there are to send.
         id: its number in the model; ``None`` before the handshake is done, and after its end.
     """
 
     def __init__(self, host: Host, now: float) -> None:
         self.should_close: bool = False
         self.blocked: bool = False
+        self.behind: bool = False
+        self.choked: bool = False
+        self.unwritten: int = 0
         self.user: str = ""
         self.vhost: str = ""
         self.client_properties: Mapping[str, Any] = {}
@@ -130,7 +142,8 @@ class ServerConnection:
         self._state = _HEADER
         self._buffer = bytearray()
         self._lost_sync = False
-        self._out: list[bytes] = []
+        self._out: deque[bytes | Iterator[bytes]] = deque()
+        self._has_bodies = False  # in _out, one frame of which is made at a time
         self._capabilities: frozenset[str] = frozenset()
         self._channels: dict[int, _Channel] = {}
         self._channel_max = 0
@@ -141,22 +154,52 @@ class ServerConnection:
         self._expires: float | None = now + HANDSHAKE_TIMEOUT
         self.id: ConnectionId | None = None
 
-    def data_to_send(self) -> bytes:
-        """The bytes to write. They are returned once."""
-        data = b"".join(self._out)
-        self._out.clear()
+    def data_to_send(self, most: int = 0) -> bytes:
+        """Bytes to write. They are returned once.
+
+        Args:
+            most: about so many bytes; 0 for all.
+        """
+        if not self._has_bodies and (not most or self.unwritten <= most):
+            data = b"".join(cast("deque[bytes]", self._out))
+            self._out.clear()
+        else:
+            data = b"".join(self._some(most))
+            self._has_bodies = bool(self._out)
+        self.unwritten -= len(data)
         return data
+
+    def _some(self, most: int) -> Iterator[bytes]:
+        size = 0
+        while self._out and (not most or size < most):
+            first = self._out[0]
+            data = first if isinstance(first, bytes) else next(first, None)
+            if data is None or data is first:
+                self._out.popleft()
+            if data is not None:
+                size += len(data)
+                yield data
 
     # --- called by the server ---
 
     def feed(self, data: bytes, now: float) -> None:
-        """Take bytes from the client."""
-        if self.should_close:
+        """Keep bytes from the client."""
+        if not self.should_close:
+            self._received = now
+            self._buffer += data
+
+    def take(self, now: float) -> None:
+        """Take the frames that were received. What is left when the turn is over waits for the next one."""
+        if self.should_close or self.blocked:
             return
-        self._received = now
-        self._buffer += data
-        if self.blocked:
-            return
+        full = self.choked or 0 < self._host.room < self.unwritten
+        was_behind, self.behind = self.behind, full
+        if not full:
+            self._take(now)
+        if self.behind != was_behind:
+            self._host.mark(self)
+
+    def _take(self, now: float) -> None:
         at = 0
         if self._state == _HEADER:
             if len(self._buffer) < len(PROTOCOL_HEADER):
@@ -206,8 +249,9 @@ class ServerConnection:
             return
         data = frames.encode_method(item.channel, item.method)
         if kind in _WITH_CONTENT:
-            data += frames.encode_content(item.channel, item.properties, item.body, self._frame_max)
-        elif kind is commands.Channel.CloseOk:
+            self._write_content(data, item, now)
+            return
+        if kind is commands.Channel.CloseOk:
             self._channels.pop(item.channel, None)
         elif kind is commands.Channel.Close and item.channel in self._channels:
             self._channels[item.channel].forget()
@@ -241,6 +285,7 @@ class ServerConnection:
     def discard(self) -> None:
         """The socket is gone. Drop what was to be sent."""
         self._out.clear()
+        self.unwritten = 0
 
     # --- the model ---
 
@@ -257,8 +302,21 @@ class ServerConnection:
 
     # --- output ---
 
+    def _write_content(self, method: bytes, item: Outgoing, now: float) -> None:
+        size = len(item.body)
+        data = method + frames.encode_header(item.channel, item.properties, size)
+        body = frames.encode_body(item.channel, item.body, self._frame_max)
+        if size <= _SMALL:
+            self._write(data + b"".join(body), now)
+            return
+        self._write(data, now)
+        self._out.append(body)
+        self._has_bodies = True
+        self.unwritten += frames.size_of_body(size, self._frame_max)
+
     def _write(self, data: bytes, now: float) -> None:
         self._out.append(data)
+        self.unwritten += len(data)
         self._sent = now
         self._host.mark(self)
 
@@ -272,13 +330,14 @@ class ServerConnection:
 
     def _frames(self, view: memoryview, at: int, now: float) -> int:
         """Take the complete frames from ``at`` on. Returns where the rest begins."""
-        size_of_view = len(view)
-        left = self._host.turn or size_of_view
+        size_of_view, least = len(view), _TURN
+        room, turn_is_over = self._host.room, self._host.turn_is_over
         while size_of_view - at >= 7 and not (self.should_close or self._lost_sync or self.blocked):
-            if not left:
+            if least <= 0 and (turn_is_over() or 0 < room < self.unwritten):
+                self.behind = True
                 self._host.leave(self)
                 break
-            left -= 1
+            least -= 1
             kind, channel, size = frames.HEADER.unpack_from(view, at)
             start = at + 7
             end = start + size

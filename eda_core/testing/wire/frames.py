@@ -17,7 +17,7 @@ import datetime
 import decimal
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from pamqp import base, commands
@@ -416,11 +416,28 @@ def encode_properties(properties: commands.Basic.Properties) -> bytes:
     return _SHORT.pack(flags) + b"".join(parts)
 
 
-def encode_content(channel: int, properties: commands.Basic.Properties | None, body: bytes, frame_max: int) -> bytes:
-    """The content header frame and the body frames of a message, joined.
+def encode_header(channel: int, properties: commands.Basic.Properties | None, size: int) -> bytes:
+    """The content header frame of a message with a body of so many bytes."""
+    written = encode_properties(properties) if properties is not None else b"\x00\x00"
+    return frame(FRAME_HEADER, channel, _CONTENT.pack(_CLASS_BASIC, 0, size) + written)
+
+
+def encode_body(channel: int, body: bytes, frame_max: int) -> Iterator[bytes]:
+    """The body frames of a message, one by one.
 
     Args:
         frame_max: the largest size of a frame in bytes; 0 for no limit.
     """
-    written = encode_properties(properties) if properties is not None else b"\x00\x00"
-    return b"".join(writing.write_content(channel, written, body, frame_max))
+    step = frame_max - FRAME_OVERHEAD if frame_max else max(len(body), 1)
+    for start in range(0, len(body), step):
+        yield frame(FRAME_BODY, channel, body[start : start + step])
+
+
+def size_of_body(size: int, frame_max: int) -> int:
+    """The bytes of all body frames of a body of so many bytes, at least one."""
+    return size + FRAME_OVERHEAD * (-(-size // (frame_max - FRAME_OVERHEAD)) if frame_max else 1)
+
+
+def encode_content(channel: int, properties: commands.Basic.Properties | None, body: bytes, frame_max: int) -> bytes:
+    """The content header frame and the body frames of a message, joined. For ``frame_max`` see :func:`encode_body`."""
+    return encode_header(channel, properties, len(body)) + b"".join(encode_body(channel, body, frame_max))

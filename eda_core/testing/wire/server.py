@@ -75,9 +75,11 @@ class Server:
         heartbeat: what is proposed to clients, in seconds. The client's answer counts; 0 switches heartbeats off.
         frame_max: the largest frame in bytes, at least 4096; 0 for no limit.
         channel_max: how many channels a connection may open; 0 for no limit.
-        turn: how many frames of one client are taken before others have their turn; 0 for all that it has sent. What is
-            left waits for :meth:`proceed`.
-        room: how many bytes the consumers of a connection may get before :meth:`written` is called; 0 for any number.
+        turn: how many seconds of ``clock`` all clients together have until the next call of :meth:`proceed`. They share
+            them: what one client has sent waits while others have their turns. Each turn is some frames at least, and
+            begins at once for a client of which nothing waits.
+        clock: a clock that measures the turns; without one a client's turn is all that it has sent.
+        room: how many bytes a connection may be sent before :meth:`written` is called; 0 for any number.
     """
 
     def __init__(
@@ -88,7 +90,8 @@ class Server:
         heartbeat: int = 60,
         frame_max: int = 131072,
         channel_max: int = 2047,
-        turn: int = 0,
+        turn: float = 0.01,
+        clock: Callable[[], float] | None = None,
         room: int = 0,
     ) -> None:
         self.broker = broker
@@ -103,10 +106,13 @@ class Server:
         self._dirty: dict[ServerConnection, None] = {}
         self._queue: deque[Outgoing] = deque()
         self._resumed: list[ServerConnection] = []
-        self.turn: int = turn
-        self._room = room
-        self._unfinished: dict[ServerConnection, None] = {}
+        self.room: int = room
         self._next = math.inf
+        # Those that have frames left, or whose consumers may get more, in the order of their turns.
+        self._waiting: dict[ServerConnection, None] = {}
+        self._turn, self._clock = turn, clock
+        self._ends = math.inf  # when the next call of proceed() is due, by the clock of turns
+        self._until = math.inf  # when the present turn is over
 
     def accept(self, *, now: float) -> ServerConnection:
         """A client has connected. The server sends nothing before the client's protocol header."""
@@ -118,25 +124,54 @@ class Server:
     def receive(self, conn: ServerConnection, data: bytes, *, now: float) -> None:
         """A client has sent bytes. They may be any bytes, in pieces of any size: nothing in them makes this raise."""
         conn.feed(data, now)
+        if conn not in self._waiting:
+            self._begin()
+            conn.take(now)
         self._route((), now)
+
+    def _begin(self) -> None:
+        if self._clock is not None and self._ends == math.inf:
+            self._ends = self._until = self._clock() + self._turn
 
     @property
     def busy(self) -> bool:
         """Whether there is something for :meth:`proceed` or :meth:`dirty` to do."""
-        return bool(self._unfinished or self._dirty)
+        return bool(self._waiting or self._dirty or self._ends < math.inf)
 
     def proceed(self, *, now: float) -> None:
-        """Give a turn to each client of which frames are left."""
-        waiting, self._unfinished = self._unfinished, {}
-        for connection in waiting:
-            connection.feed(b"", now)
+        """Give turns to the clients that wait for them, the first first. Call it when all sockets had their turn."""
+        waiting, self._waiting = deque(self._waiting), {}
+        self._ends = self._until = math.inf
+        if not waiting:
+            return
+        self._begin()
+        share, room = self._turn / len(waiting), self.room // len(waiting) + 1
+        while waiting and not self.turn_is_over():
+            if self._clock is not None:
+                self._until = min(self._ends, self._clock() + share)
+            self._serve(waiting.popleft(), room, now)
+            self._until = self._ends
+        self._waiting = dict.fromkeys(waiting) | self._waiting
+
+    def _serve(self, conn: ServerConnection, room: int, now: float) -> None:
+        if not conn.choked and conn.unwritten < self.room and conn.id is not None and self._wants_room(conn.id):
+            self._route(self.broker.give_room(conn.id, room, now=now), now)
+        conn.take(now)
         self._route((), now)
+
+    def _wants_room(self, number: ConnectionId) -> bool:
+        return self.room > 0 and (self.broker.room(number) or 0) <= 0
+
+    def choked(self, conn: ServerConnection) -> None:
+        """The client does not read what it was sent: nothing that it has sent is taken, until :meth:`written`."""
+        conn.choked = True
 
     def written(self, conn: ServerConnection, *, now: float) -> None:
         """All that was sent to a client has been read, or nearly so: its consumers may get more."""
+        conn.choked = False
         number = conn.id
-        if number is not None and self._room and (self.broker.room(number) or 0) < self._room // 2:
-            self._route(self.broker.give_room(number, self._room, now=now), now)
+        if number is not None and (conn.behind or self._wants_room(number)):
+            self.leave(conn)
 
     def lost(self, conn: ServerConnection, *, now: float) -> None:
         """The socket of a client is closed or broken."""
@@ -144,7 +179,7 @@ class Server:
         conn.abort(now)
         self._connections.pop(conn, None)
         self._dirty.pop(conn, None)
-        self._unfinished.pop(conn, None)
+        self._waiting.pop(conn, None)
         self._route((), now)
 
     def shutdown(self, *, now: float, reason: str = "broker shutdown") -> None:
@@ -199,9 +234,13 @@ class Server:
         """A connection has bytes to send, or is to be closed."""
         self._dirty[connection] = None
 
+    def turn_is_over(self) -> bool:
+        """Whether the turn of a connection is over."""
+        return self._clock is not None and self._clock() >= self._until
+
     def leave(self, connection: ServerConnection) -> None:
         """The turn of a connection is over, and it has frames left."""
-        self._unfinished[connection] = None
+        self._waiting[connection] = None
 
     def resume(self, connection: ServerConnection) -> None:
         """A connection is blocked no more. What it has received is taken at the end of the turn."""
@@ -211,8 +250,8 @@ class Server:
         """Connect a client to the model, after the handshake."""
         number = self.broker.connect(vhost=connection.vhost, user=connection.user)
         self._by_id[number] = connection
-        if self._room:
-            self.broker.give_room(number, self._room, now=now)
+        if self.room:
+            self.broker.give_room(number, 1, now=now)  # for one delivery; when that is written, there is more
         return number
 
     def release(self, number: ConnectionId, now: float) -> None:
@@ -242,4 +281,4 @@ class Server:
             if connection is not None:
                 connection.emit(item, now)
         while self._resumed:
-            self._resumed.pop(0).feed(b"", now)
+            self._resumed.pop(0).take(now)

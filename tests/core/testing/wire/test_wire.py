@@ -540,27 +540,142 @@ def test_a_new_secret_is_taken() -> None:
     assert isinstance(Peer().open().call(0, secret), commands.Connection.UpdateSecretOk)
 
 
-def test_clients_take_turns() -> None:
-    server = Server(Broker(), turn=2)
-    greedy, other = Peer(server).open().channel(), Peer(server).open().channel()
-    asked = [commands.Queue.Declare(queue=f"q{number}") for number in range(5)]
-    answered = [len(greedy.send(1, *asked))]
-    assert server.busy
-    other.queue("in between")
+class Slow(Broker):
+    """A broker that takes a second for each method of a client."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0
+
+    def receive(self, *arguments: Any, **named: Any) -> list[Outgoing]:
+        self.seconds += 1
+        return super().receive(*arguments, **named)
+
+
+def timed_server(turn: int) -> Server:
+    """A server whose turns all together take so many seconds, one for each method."""
+    broker = Slow()
+    return Server(broker, turn=turn, clock=lambda: broker.seconds)
+
+
+def declares(count: int) -> list[frame.FrameTypes]:
+    return [commands.Queue.Declare(queue=f"q{number}") for number in range(count)]
+
+
+def turns(server: Server, *peers: Peer) -> list[list[int]]:
+    """Let the clients take turns until all is taken. Returns how many answers each gets in each."""
+    answered = []
     while server.busy:
         server.proceed(now=0.0)
-        answered.append(len(greedy.received()))
         list(server.dirty())
-    assert answered == [2, 2, 1]
+        answered.append([len(peer.received()) for peer in peers])
+    return answered
+
+
+def opened(server: Server, count: int) -> list[Peer]:
+    """Clients that are open, when there is nothing left to do for the server."""
+    peers = []
+    for _ in range(count):
+        peer = Peer(server)
+        for data in (header.ProtocolHeader(), start_ok(), commands.Connection.TuneOk(2047, 131072, 0)):
+            peer.send(0, data)
+            turns(server, peer)
+        peer.send(0, commands.Connection.Open("/"))
+        turns(server, peer)
+        peer.send(1, commands.Channel.Open())
+        turns(server, peer)
+        peers.append(peer)
+    return peers
+
+
+def test_clients_take_turns() -> None:
+    server = timed_server(10)
+    (alone,) = opened(server, 1)
+    first = len(alone.send(1, *declares(30)))
+    rounds = [first, *(answers for (answers,) in turns(server, alone))]
+    assert sum(rounds) == 30
+    assert rounds == [10, 10, 10, 0]
+
+
+def test_who_comes_late_does_not_wait_for_what_others_have_sent() -> None:
+    """It is taken at once, but not more of it than a publish."""
+    server = timed_server(10)
+    greedy, late = opened(server, 2)
+    greedy.send(1, *declares(100))
+    assert len(late.send(1, *declares(5))) == 3
+    assert late.conn.behind
+    assert turns(server, late)[0] == [2]
+    assert not late.conn.behind
+
+
+def test_clients_share_the_time() -> None:
+    """A turn is three frames at least, and those that wait longest come first."""
+    server = timed_server(12)
+    peers = opened(server, 40)
+    answered = [[len(peer.send(1, *declares(12))) for peer in peers]]
+    answered += turns(server, *peers)
+    assert list(map(sum, zip(*answered, strict=True))) == [12] * 40
+    assert max(sum(answers) for answers in answered[1:]) == 12
+    waits = [[number for number, answers in enumerate(answered) if answers[peer]] for peer in range(40)]
+    assert max(later - sooner for wait in waits for sooner, later in itertools.pairwise(wait)) <= 11
 
 
 def test_what_is_left_of_a_client_that_is_gone_is_dropped() -> None:
-    server = Server(Broker(), turn=1)
-    greedy = Peer(server).open().channel()
-    greedy.send(1, *[commands.Queue.Declare(queue=f"q{number}") for number in range(3)])
+    server = timed_server(5)
+    (greedy,) = opened(server, 1)
+    greedy.send(1, *declares(30))
+    done = server.broker.queue_names()
+    assert 0 < len(done) < 10
     server.lost(greedy.conn, now=0.0)
+    assert turns(server) == [[]]
+    assert server.broker.queue_names() == done
+
+
+def test_nothing_is_taken_from_a_client_that_does_not_read_the_answers() -> None:
+    server = Server(Broker(), room=1000)
+    peer = Peer(server).open().channel().queue("q")
+    peer.send(1, *publish(bytes(600)))
+    get = [commands.Basic.Get(queue="q"), commands.Basic.Nack(0, True, True)]
+    data = b"".join(frame.marshal(value, 1) for value in get * 10)
+    server.receive(peer.conn, data, now=0.0)  # and nobody writes what is answered
+    assert peer.conn.unwritten < 2000
+    assert peer.conn.behind
     server.proceed(now=0.0)
-    assert (server.busy, server.broker.queue_names()) == (False, ["q0"])
+    assert peer.conn.unwritten < 2000
+    answered = []
+    server.choked(peer.conn)
+    answered.append(len(peer.received()))
+    server.proceed(now=0.0)
+    assert peer.received() == []
+    while peer.conn.behind:
+        server.written(peer.conn, now=0.0)
+        server.proceed(now=0.0)
+        answered.append(len(peer.received()))
+    assert (sum(answered), max(answered)) == (30, 6)
+
+
+def test_a_large_body_is_written_piece_by_piece() -> None:
+    peer = Peer().open().channel().queue("q")
+    data = bytes(range(256)) * 2000
+    peer.send(1, *publish(data[:130_000], size=len(data)))
+    for start in range(130_000, len(data), 130_000):
+        peer.send(1, body.ContentBody(data[start : start + 130_000]))
+    peer.server.receive(peer.conn, frame.marshal(commands.Basic.Get(queue="q"), 1), now=0.0)
+    peer.server.receive(peer.conn, frame.marshal(commands.Basic.Qos(), 1), now=0.0)
+    pieces = []
+    while peer.conn.unwritten:
+        pieces.append(peer.conn.data_to_send(1000))
+    assert len(pieces) >= 4
+    assert max(map(len, pieces)) <= 131_072 + 1000
+    received, rest = [], b"".join(pieces)
+    while rest:
+        size, _, value = frame.unmarshal(rest)
+        rest = rest[size:]
+        received.append(value)
+    assert [type(value).__name__ for value in received[:2]] == ["GetOk", "ContentHeader"]
+    assert b"".join(value.value for value in received if isinstance(value, body.ContentBody)) == data
+    assert isinstance(received[-1], commands.Basic.QosOk)
+    assert peer.conn.data_to_send() == b""
 
 
 def test_consumers_get_more_when_the_client_has_read() -> None:
@@ -568,9 +683,12 @@ def test_consumers_get_more_when_the_client_has_read() -> None:
     peer = Peer(server).open().channel().queue("q")
     for _ in range(5):
         peer.send(1, *publish(bytes(300)))
-    consumed = peer.send(1, commands.Basic.Consume(queue="q", consumer_tag="c"))
-    assert len([value for _, value in consumed if isinstance(value, commands.Basic.Deliver)]) == 2
-    server.written(peer.conn, now=0.0)
-    assert len([value for _, value in peer.received() if isinstance(value, commands.Basic.Deliver)]) == 2
+    delivered = [peer.send(1, commands.Basic.Consume(queue="q", consumer_tag="c"))]
+    for _ in range(2):
+        server.written(peer.conn, now=0.0)
+        server.proceed(now=0.0)
+        delivered.append(peer.received())
+    counts = [len([value for _, value in got if isinstance(value, commands.Basic.Deliver)]) for got in delivered]
+    assert counts == [1, 3, 1]
     server.lost(peer.conn, now=0.0)
     server.written(peer.conn, now=0.0)  # whoever writes may hear of it later
