@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -23,12 +24,12 @@ ROOT = Path(__file__).parents[2]
 
 @contextlib.contextmanager
 def command(
-    *arguments: str, module: str = "eda_tools.broker", before: Sequence[str] = ()
+    *arguments: str, module: str = "eda_tools.broker", before: Sequence[str] = (), shell: str = ""
 ) -> Iterator[subprocess.Popen[str]]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tools")])}
     with (
         subprocess.Popen(
-            [sys.executable, "-m", module, *before, *arguments],
+            ["sh", "-c", f'{shell} exec "$@"', "sh", sys.executable, "-m", module, *before, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -95,6 +96,19 @@ def test_help_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
         tool.main(["--help"])
     assert caught.value.code == 0
     assert "In production use RabbitMQ" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_command_has_as_many_connections_as_the_system_allows() -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 200:
+        pytest.skip("this system allows fewer than 200 open files (ulimit -Hn)")
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(command("--port", "0", shell="ulimit -Sn 40;"))
+        assert process.stdout is not None
+        port = int(process.stdout.readline().rstrip("/\n").rpartition(":")[2])
+        for _ in range(60):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            client.sendall(b"AMQP\x00\x00\x09\x01")
+            assert client.recv(1) == b"\x01"
 
 
 def test_the_command_has_virtual_hosts_and_releases() -> None:

@@ -23,6 +23,7 @@ from eda_core.testing.live.embedded import (
     EmbeddedBroker,
     EmbeddedBrokerThread,
     operated_broker,
+    report_fault,
 )
 from eda_core.testing.wire import GUEST
 from eda_tools.cli.signals import Ending
@@ -120,7 +121,19 @@ def _tls(args: argparse.Namespace) -> SSLContext | None:
     return context
 
 
+def _allow_many_files() -> None:
+    """Each connection is an open file: allow as many as this process may have."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):  # macOS takes no unlimited number
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def _serve(args: argparse.Namespace) -> int:
+    asyncio.get_running_loop().set_exception_handler(report_fault)
     try:
         tls = _tls(args)
     except OSError as error:  # ssl.SSLError is one
@@ -156,6 +169,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m eda_tools.bro
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO if args.verbose else logging.WARNING, format="%(asctime)s %(message)s"
     )
+    _allow_many_files()
     with Ending() as ending, contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
         return asyncio.run(ending.watched(_serve(args)))
     return 0

@@ -46,6 +46,7 @@ _TURN: Final = 0.01  # seconds of work for all clients, before the sockets are l
 _ROOM: Final = 1 << 16  # bytes for a client that has not read them
 _PIECE: Final = 1 << 18  # bytes that are written at once
 _WRITTEN: Final = 1 << 20  # bytes that are written to one client, before others have their turn
+_SILENCE: Final = 0.5  # seconds without a byte from a client of TLS that is being closed: it sends nothing more
 _FLUSH_TIMEOUT: Final = 5.0  # seconds for a client that is being closed to read what it was sent, and to hang up
 
 
@@ -80,6 +81,15 @@ def operated_broker(*, dead_letters: bool = True, vhosts: Sequence[str] = ("/",)
             broker.receive(operator, 1, method, now=now)
         broker.disconnect(operator, now=now)
     return broker
+
+
+def report_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An exception handler for a loop with an embedded broker: too many open files are one line, without traceback."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        LOGGER.error("no more connections for now: %s (see `ulimit -n`). Who connects has to wait.", error.strerror)
+    else:
+        loop.default_exception_handler(context)
 
 
 class EmbeddedBroker:
@@ -287,6 +297,7 @@ class _Client(asyncio.Protocol):
         self._peer = ""
         self._unsent = 0  # bytes, while the client does not read
         self._ending = False  # all is said; the client has to hang up
+        self._heard = False  # since it was looked at last
         self._last_call: asyncio.TimerHandle | None = None
         self.gone = asyncio.Event()
 
@@ -298,6 +309,7 @@ class _Client(asyncio.Protocol):
         self._owner._turn(self._loop)
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         self._owner.server.receive(self.connection, data, now=self._loop.time())
         self._owner._turn(self._loop)
 
@@ -368,10 +380,19 @@ class _Client(asyncio.Protocol):
             # What the client still sends is read and dropped. The system answers unread octets in a socket that is
             # closed by a reset, and a reset takes away what the client has not read yet: the reason of the end.
             self.transport.resume_reading()
-            if self.transport.can_write_eof() and not self._owner.stopping:
-                self.transport.write_eof()
-            else:  # TLS reads on by itself until the client has taken leave
+            if self._owner.stopping:
                 self.transport.close()
+            elif self.transport.can_write_eof():
+                self.transport.write_eof()
+            else:  # TLS has no end of one direction, and a client that sends after its end is reset as well
+                loop.call_later(_SILENCE, self._close_when_silent)
+
+    def _close_when_silent(self) -> None:
+        if self._heard:
+            self._heard = False
+            self._loop.call_later(_SILENCE, self._close_when_silent)
+        else:
+            self.transport.close()
 
 
 class EmbeddedBrokerThread:
@@ -390,6 +411,7 @@ class EmbeddedBrokerThread:
     def __init__(self, host: str = LOOPBACK, port: int = 0, **options: Any) -> None:
         self._make: Callable[[], EmbeddedBroker] = lambda: EmbeddedBroker(host, port, **options)
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(report_fault)
         self._thread = threading.Thread(target=self._loop.run_forever, name="embedded-broker", daemon=True)
         self._broker: EmbeddedBroker | None = None
         self.url: str = ""

@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import itertools
 import socket
+import ssl
+import subprocess
+import sys
 
 import aio_pika
 import pika
 import pika.exceptions
 import pytest
+import trustme
 from pamqp import base, commands, frame
 from pamqp.heartbeat import Heartbeat
 
@@ -223,13 +227,67 @@ _MORE = frame.marshal(Heartbeat(), 0) * 500_000  # 4 MB, which no buffer between
 )
 def test_the_last_word_reaches_a_client_that_still_sends(sent: bytes, last: base.Frame | bytes) -> None:
     """A socket that is closed with octets unread in it is reset, and what it had sent is lost on the way."""
-    with EmbeddedBrokerThread() as broker, socket.create_connection(("127.0.0.1", broker.port), timeout=20) as raw:
-        raw.sendall(sent)
-        raw.sendall(_MORE)
-        received = b""
-        while data := raw.recv(1 << 16):
-            received += data
+    with EmbeddedBrokerThread() as broker, socket.create_connection(("127.0.0.1", broker.port), timeout=60) as raw:
+        received = exchange(raw, sent)
     assert received.endswith(last if isinstance(last, bytes) else frame.marshal(last, 0))
+
+
+def exchange(raw: socket.socket, sent: bytes) -> bytes:
+    """Send this and more. Returns all that comes back."""
+    raw.sendall(sent)
+    raw.sendall(_MORE)
+    received = b""
+    while data := raw.recv(1 << 16):
+        received += data
+    return received
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_last_word_reaches_a_client_of_tls_that_still_sends(version: ssl.TLSVersion) -> None:
+    """TLS has no end of one direction only: the broker waits until the client sends nothing more."""
+    authority = trustme.CA()
+    served, trusting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(served)
+    authority.configure_trust(trusting)
+    trusting.maximum_version = version
+    sent = _handshake() + frame.marshal(commands.Connection.Close(200, "bye", 0, 0), 0)
+    with (
+        EmbeddedBrokerThread(ssl=served) as broker,
+        socket.create_connection(("127.0.0.1", broker.port), timeout=60) as raw,
+        trusting.wrap_socket(raw, server_hostname="localhost") as secured,
+    ):
+        assert exchange(secured, sent).endswith(frame.marshal(commands.Connection.CloseOk(), 0))
+
+
+_FEW_FILES = """
+import resource, sys
+from eda_core.testing.live import EmbeddedBrokerThread
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+with EmbeddedBrokerThread() as broker:
+    print(broker.port, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_too_many_connections_have_to_wait_and_are_one_line_of_the_log() -> None:
+    def greet(stack: contextlib.ExitStack) -> socket.socket:
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+        client.sendall(b"AMQP\x00\x00\x09\x01")
+        return client
+
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", _FEW_FILES], text=True, **pipes) as process:  # type: ignore[call-overload]
+        port = int(process.stdout.readline())
+        with contextlib.ExitStack() as stack:
+            clients = [greet(stack) for _ in range(60)]
+            assert clients[0].recv(1) == b"\x01"
+            logged = process.stderr.readline()
+        with contextlib.ExitStack() as stack:  # those before have gone
+            assert greet(stack).recv(1) == b"\x01"
+        _, more = process.communicate()
+    assert logged == "no more connections for now: Too many open files (see `ulimit -n`). Who connects has to wait.\n"
+    assert set(more.splitlines(keepends=True)) <= {logged}
+    assert process.returncode == 0
 
 
 def test_a_client_that_never_hangs_up_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
