@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 # All else is imported where it is used: no environment has everything.
@@ -83,13 +84,14 @@ def in_eventail(url: str, name: str) -> None:
     in_callbacks(pika)(url, name)
 
 
-def in_eda_aio(url: str, name: str) -> None:
+def in_eda_aio(url: str, name: str, transport: str = "aio-pika") -> None:
     import asyncio
 
     from eda_aio import Service
 
     class Relay(Service):
         PREFETCH_COUNT = PREFETCH
+        TRANSPORT = transport
 
         async def handle_event(self, event: str, payload: Any, conversation_id: str, meta: Any) -> None:
             await self.publish_event("Answered", payload, conversation_id)
@@ -97,7 +99,42 @@ def in_eda_aio(url: str, name: str) -> None:
     asyncio.run(Relay(url, [f"Asked.{name}"], [], name).run())
 
 
-RELAYS = {"by_hand": by_hand, "eda_pika": in_eda_pika, "eda_aio": in_eda_aio, "eventail": in_eventail}
+def in_native(url: str, name: str) -> None:
+    in_eda_aio(url, name, "native")
+
+
+def aio_by_hand(url: str, name: str) -> None:
+    """On aio-pika."""
+    import asyncio
+
+    import aio_pika
+    import cbor2
+
+    async def main() -> None:
+        async with await aio_pika.connect(url) as connection:
+            channel = await connection.channel(publisher_confirms=True)
+            await channel.set_qos(PREFETCH)
+            events = await channel.get_exchange("events")
+
+            async def take(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+                body = cbor2.dumps(cbor2.loads(message.body))
+                await events.publish(aio_pika.Message(body, headers=message.headers, delivery_mode=2), "Answered")
+                await message.ack()
+
+            await (await channel.get_queue(f"{name}.events")).consume(take)
+            await asyncio.Event().wait()
+
+    asyncio.run(main())
+
+
+RELAYS = {
+    "by_hand": by_hand,
+    "eda_pika": in_eda_pika,
+    "native": in_native,
+    "eda_aio": in_eda_aio,
+    "aio_by_hand": aio_by_hand,
+    "eventail": in_eventail,
+}
 
 
 # --- the measurement ---
@@ -112,8 +149,14 @@ def answers(channel: Any, process: subprocess.Popen[bytes], number: int) -> tupl
     return time.perf_counter(), there
 
 
-def seconds(channel: Any, relay: str, python: str, url: str, count: int) -> float:
-    """For each message that a relay relays."""
+def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def seconds(channel: Any, relay: str, python: str, url: str, count: int) -> tuple[float, float]:
+    """For each message that a relay relays: of time, and of its processor time."""
     import cbor2
     import pika
 
@@ -126,10 +169,12 @@ def seconds(channel: Any, relay: str, python: str, url: str, count: int) -> floa
     with subprocess.Popen([python, __file__, "--relay", relay, url], stderr=subprocess.DEVNULL) as process:
         try:
             begin, before = answers(channel, process, 1)
+            worked = cpu_seconds(process)
             end, after = answers(channel, process, count)
+            worked = cpu_seconds(process) - worked
         finally:
             process.terminate()
-    return (end - begin) / (after - before)
+    return (end - begin) / (after - before), worked / (after - before)
 
 
 def declare(channel: Any, relays: Iterable[str]) -> None:
@@ -148,7 +193,7 @@ def compare(url: str, rounds: int, count: int) -> None:
 
     pythons = dict.fromkeys(RELAYS, sys.executable) | {"eventail": os.environ.get("EDA_EVENTAIL_PYTHON", "")}
     relays = [relay for relay in RELAYS if pythons[relay]]
-    times: dict[str, list[float]] = {relay: [] for relay in relays}
+    times: dict[str, list[tuple[float, float]]] = {relay: [] for relay in relays}
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
         declare(channel, relays)
@@ -159,11 +204,12 @@ def compare(url: str, rounds: int, count: int) -> None:
         finally:
             for relay in relays:
                 channel.queue_delete(f"bench_{relay}.events")
-    medians = {relay: statistics.median(each) for relay, each in times.items()}
-    print(f"{'':12s}{'events':>10s}" + "".join(f"{f'x {other}':>13s}" for other in relays))
-    for relay, median in medians.items():
-        ratios = "".join(f"{medians[other] / median:13.2f}" for other in relays)
-        print(f"{relay:12s}{1 / median:8.0f}/s{ratios}")
+    for column, title in enumerate(("time", "processor time")):
+        medians = {relay: statistics.median(round[column] for round in each) for relay, each in times.items()}
+        print(f"{title:16s}{'':>10s}" + "".join(f"{f'/ {other}':>14s}" for other in relays))
+        for relay, median in medians.items():
+            ratios = "".join(f"{median / medians[other]:14.2f}" for other in relays)
+            print(f"{relay:16s}{median * 1e6:7.0f} us{ratios}")
 
 
 def main() -> None:

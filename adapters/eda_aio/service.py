@@ -133,12 +133,22 @@ class _Driver(CoroutineDriver):
         )
         super().__init__(service, machine)
         self._ssl = service.ssl_context
+        self._looking = False
         self._make_link = _LINKS[service._eda_transport]()
         self._context = copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def now(self) -> float:
         return self._loop.time()
+
+    def look_at_deadline(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._loop.call_soon(self._look, context=self._context)
+
+    def _look(self) -> None:
+        self._looking = False
+        self.rearm()
 
     def arm(self, deadline: float) -> Callable[[], object]:
         return self._loop.call_at(deadline, self.tick, context=self._context).cancel

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -74,6 +74,22 @@ class LinkLike(Protocol):
 
     def perform(self, effect: Any) -> None:
         """Perform an effect that has the epoch of this link. It must not raise."""
+
+
+class UnderWay:
+    """The block in which user code runs, see :meth:`Driver.under_way`."""
+
+    __slots__ = ("_driver", "_run")
+
+    def __init__(self, driver: Driver, run: Run) -> None:
+        self._driver, self._run = driver, run
+
+    def __enter__(self) -> None:
+        self._run.began = self._driver.now()
+        self._driver.running.add(self._run)
+
+    def __exit__(self, *error: object) -> None:
+        self._driver.running.discard(self._run)
 
 
 class Driver(ABC):
@@ -232,15 +248,9 @@ class Driver(ABC):
             outcome = at_end(outcome, self.now())
         self.tell(self.machine.handled, delivery, outcome, began=began)
 
-    @contextmanager
-    def under_way(self, run: Run) -> Iterator[None]:
+    def under_way(self, run: Run) -> AbstractContextManager[None]:
         """Note that user code runs, from now to the end of the block."""
-        run.began = self.now()
-        self.running.add(run)
-        try:
-            yield
-        finally:
-            self.running.discard(run)
+        return UnderWay(self, run)
 
     def run_ended(self, run: Run, returned: object, began: float) -> None:
         """Report that a handler has ended, and publish the result of a command that it has returned.
@@ -351,7 +361,7 @@ class Driver(ABC):
         if self.over:
             raise StateError("the service has stopped", hint="set timers before it stops")
         number = self._timers.add(self.now() + max(0.0, delay), function)
-        self._rearm()
+        self.look_at_deadline()
         return number
 
     def cancel_timer(self, number: int) -> None:
@@ -369,7 +379,11 @@ class Driver(ABC):
                 self._perform(self._todo.popleft())
         finally:
             self._pumping = False
-        self._rearm()
+        self.look_at_deadline()
+
+    def look_at_deadline(self) -> None:
+        """Call :meth:`rearm` now, or soon: a driver with an event loop needs to do so only once in each turn."""
+        self.rearm()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -412,7 +426,8 @@ class Driver(ABC):
             text = f"the time of the stop is over, and {text}; the broker delivers unfinished messages again"
             self.report(WARNING, text, events.LEFT_UNFINISHED)
 
-    def _rearm(self) -> None:
+    def rearm(self) -> None:
+        """Set the timer if something is due earlier than before."""
         deadline, due = self.machine.deadline(), self._timers.deadline()
         if deadline is None or (due is not None and due < deadline):
             deadline = due

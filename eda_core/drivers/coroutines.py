@@ -188,6 +188,10 @@ class CoroutineDriver(Driver):
         ticket = next(self._tickets)
         for_space = self._publishes_for_space if forget is None else self._calls_for_space
         effects = self._unless_full(make, ticket)
+        if effects is not None and len(effects) == 1:
+            done = effects[0]
+            if type(done) is PublishDone and done.ticket == ticket and done.error is None:
+                return done.returned  # a handler publishes, and the machine holds it: there is nothing to wait for
         waiting = self._waiting[ticket] = self.future()
         if effects is None:
             for_space[ticket] = make

@@ -44,20 +44,26 @@ class _Stepwise(Awaitable[T]):
         self._steps, self._awaitable = steps, awaitable
 
     def __await__(self) -> Generator[Any, Any, T]:
-        step = self._steps.step
+        steps, now = self._steps, self._steps._now
         inner: Any = self._awaitable.__await__()
-        try:
-            awaited = step(next, inner)
-            while True:
-                try:
-                    sent = yield awaited
-                except GeneratorExit:
-                    step(inner.close)
-                    raise
-                except BaseException as error:
-                    awaited = step(inner.throw, error)
-                else:
-                    awaited = step(next, inner) if sent is None else step(inner.send, sent)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+        go_on: tuple[Any, ...] = (next, inner)
+        while True:
+            began = now()
+            try:  # not by step(): this is done for each message
+                awaited = go_on[0](*go_on[1:])
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            finally:
+                seconds = now() - began
+                if seconds > steps.longest:
+                    steps.longest = seconds
+            try:
+                sent = yield awaited
+            except GeneratorExit:
+                steps.step(inner.close)
+                raise
+            except BaseException as error:
+                go_on = (inner.throw, error)
+            else:
+                go_on = (next, inner) if sent is None else (inner.send, sent)

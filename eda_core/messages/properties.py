@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from pamqp.commands import Basic
 
 _LENGTH: Final = struct.Struct(">I")
 _DOUBLE: Final = struct.Struct(">d")
+_TEXT: Final = struct.Struct(">cI")  # the field type of a long string, and its length
 _FLAGS: Final = struct.Struct(">H")
 _LONGEST: Final = 255
 #: The octet for each length of a short string.
@@ -100,12 +102,21 @@ def short_string(text: str) -> bytes:
 def _table(headers: Mapping[str, Any]) -> bytes:
     if type(headers) is not dict and not isinstance(headers, Mapping):
         raise TypeError(f"the headers are no table, but {type(headers).__name__}")
-    return _with_length(b"".join([short_string(name) + _value(value) for name, value in headers.items()]))
+    parts = []
+    for name, value in headers.items():
+        parts.append(_known_string(name) if type(name) is str else short_string(name))
+        parts.append(_value(value))
+    return _with_length(b"".join(parts))
+
+
+#: For the names of headers, of which a service has few.
+_known_string: Final = lru_cache(maxsize=1000)(short_string)
 
 
 def _value(value: Any) -> bytes:
     if type(value) is str:
-        return b"S" + _with_length(value.encode())
+        data = value.encode()
+        return _TEXT.pack(b"S", len(data)) + data
     if isinstance(value, float):
         return b"d" + _DOUBLE.pack(value)
     if isinstance(value, dict):
