@@ -98,7 +98,8 @@ class Ended:
     """The connection is closed or given up. It is the last event, and there is one for each connection.
 
     Attributes:
-        reason: why, on one line; "" if :meth:`Client.close` was called.
+        reason: why, on one line; "" if :meth:`Client.close` was called, and the broker has answered or has closed the
+            connection as well.
         code: the reply code of the broker's ``Connection.Close``; ``None`` if the broker has not closed it.
     """
 
@@ -198,6 +199,7 @@ class Client:
         self._needed = 0  # how many bytes of it there must be before it is looked at again
         self._lost_step = False  # nobody knows where the next frame begins
         self._told = False  # the user knows that the connection is given up
+        self._both = False  # the broker has closed the connection, too, before it has answered Connection.Close
         self._out: list[bytes] = [PROTOCOL_HEADER]
         self._counted = (0, 0)  # how many parts of it, and their bytes
 
@@ -422,7 +424,7 @@ class Client:
         self.should_close = self._told = True
         self._channels.clear()
         self._rest.clear()
-        return [] if told else [Ended(reason, code)]
+        return [] if told else [Ended("" if self._both else reason, code)]
 
     def _break(self, fault: Fault, events: list[Event], now: float) -> None:
         """The broker has broken the protocol: say so, to the broker and to the user."""
@@ -487,6 +489,7 @@ class Client:
                 events += self._end("")
             elif index == Connection.Close.index:
                 self._out.append(_CLOSE_OK)
+                self._both = True
             return
         method = _read(payload)
         signal = _SIGNALS.get(type(method), states.NOTICE) if not number else states.ON_CHANNEL
