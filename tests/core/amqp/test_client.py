@@ -89,6 +89,37 @@ def test_heartbeats() -> None:
     assert end == Ended("the broker has been silent for 40.0 s")
 
 
+def test_no_heartbeats_before_the_limits_are_agreed_on() -> None:
+    client = Client(now=0.0, heartbeat=20)
+    client.data_to_send()
+    assert client.tick(9.0) == client.tick(10.0) == []
+    assert not client.has_data
+    assert client.deadline() == 20.0
+
+
+def test_without_heartbeats_a_silent_broker_is_waited_for() -> None:
+    pair = Pair(heartbeat=0).open()
+    assert pair.client.deadline() is None
+    assert pair.client.tick(1e9) == []
+    assert (pair.client.state, pair.client.has_data) == (OPEN, False)
+
+
+def test_the_bytes_to_send_are_counted() -> None:
+    pair = Pair().open()
+    client = pair.client
+    assert client.pending == 0
+    channel = client.open_channel()
+    for size in (0, 10, 5000):
+        client.publish(channel, "", "q", PROPERTIES, bytes(size))
+        before = client.pending
+        assert client.pending == before > size
+        client.ack(channel, 1)
+        assert client.pending == before + 21
+    counted = client.pending
+    assert counted == len(client.data_to_send())
+    assert client.pending == 0
+
+
 def test_a_broker_that_breaks_the_protocol_is_told_so() -> None:
     pair = Pair().open()
     [end] = pair.client.receive(b"\x09\x00\x00\x00\x00\x00\x00\xce", 0.0)
@@ -304,6 +335,12 @@ def test_a_reply_code_that_is_none_changes_nothing(code: Any) -> None:
     with pytest.raises(LocalError, match="the reply code cannot be sent to a broker"):
         pair.client.close(0.0, code)
     assert (pair.client.state, pair.client.has_data) == (OPEN, False)
+
+
+def test_a_secret_is_updated_while_the_connection_is_open() -> None:
+    client = Client(now=0.0)
+    with pytest.raises(StateError, match="the secret cannot be updated: the connection is greeting; wait for Opened"):
+        client.update_secret("new", "")
 
 
 @pytest.mark.parametrize(("secret", "reason"), [("\ud800", ""), ("new", "r" * 256)])

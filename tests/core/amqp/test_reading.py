@@ -16,7 +16,7 @@ from pamqp import base, body, commands, header, heartbeat
 from pamqp import frame as pamqp_frame
 from pamqp.commands import Basic
 
-from eda_core.amqp import named, read_frame, read_header, read_method, read_properties
+from eda_core.amqp import named, read_frame, read_header, read_method, read_properties, reading
 from eda_core.messages import Unreadable
 from eda_core.testing import strategies
 from eda_core.testing.conformance.unreadable import UNREADABLE
@@ -235,6 +235,95 @@ def test_any_payload_is_a_method_or_a_value_error(index: int, rest: bytes) -> No
         return
     if not any(isinstance(value, bytes) for _, value in found):
         assert repr(dict(found)) == repr(dict(pamqp_frame._unmarshal_method_frame(payload)))
+
+
+# --- Basic.Deliver and Basic.Ack, which are read by hand ---
+
+#: Readers that are equal to the usual ones, but for what read_method() goes by: with these it reads nothing by hand.
+GENERIC = dict(reading.READERS)
+
+
+def outcomes(payload: bytes) -> list[Any]:
+    """What the two ways make of a payload: the arguments, or None."""
+    found: list[Any] = []
+    for readers in (reading.READERS, GENERIC):
+        try:
+            method = read_method(payload, readers)
+        except ValueError:
+            found.append(None)
+        else:
+            found.append((type(method), [(name, type(value), value) for name, value in method]))
+    return found
+
+
+def check_alike(payload: bytes) -> None:
+    """Both ways and pamqp make the same of a payload, but that pamqp takes much that is malformed."""
+    by_hand, generic = outcomes(payload)
+    assert by_hand == generic
+    if by_hand is not None and not any(kind is bytes for _, kind, _ in by_hand[1]):
+        assert [(name, value) for name, _, value in by_hand[1]] == list(pamqp_frame._unmarshal_method_frame(payload))
+
+
+DELIVERIES = [
+    Basic.Deliver("tag", 1, False, "events", "Happened"),
+    Basic.Deliver("", 0, True, "", ""),
+    Basic.Deliver("t" * 255, 2**63 - 1, True, "e" * 127, "k" * 255),
+    Basic.Deliver("Täg", -1, False, "events", "Häppened"),
+]
+ACKS = [Basic.Ack(1, False), Basic.Ack(2**63 - 1, True), Basic.Ack(-1, False), Basic.Ack(0, True)]
+
+
+@pytest.mark.parametrize("method", [*DELIVERIES, *ACKS])
+def test_what_is_read_by_hand_is_what_pamqp_reads(method: base.Frame) -> None:
+    payload = struct.pack(">I", method.index) + method.marshal()
+    found = read_method(payload)
+    assert type(found) is type(method)
+    assert list(found) == list(method)
+    check_alike(payload)
+
+
+@pytest.mark.parametrize("method", [*DELIVERIES, *ACKS])
+def test_what_is_cut_short_or_too_long_is_a_value_error(method: base.Frame) -> None:
+    payload = struct.pack(">I", method.index) + method.marshal()
+    for end in range(len(payload)):
+        assert outcomes(payload[:end]) == [None, None], end
+    for more in (b"\0", b"\xce", b"more", payload):
+        assert outcomes(payload + more) == [None, None]
+
+
+@pytest.mark.parametrize("method", [DELIVERIES[0], ACKS[0]])
+def test_each_octet_may_be_any_other(method: base.Frame) -> None:
+    payload = struct.pack(">I", method.index) + method.marshal()
+    for place in range(4, len(payload)):
+        for octet in (0, 1, 2, 3, 127, 128, 254, 255):
+            check_alike(payload[:place] + bytes((octet,)) + payload[place + 1 :])
+
+
+@given(st.sampled_from([Basic.Deliver.index, Basic.Ack.index]), st.binary(max_size=40))
+def test_any_payload_is_read_alike(index: int, rest: bytes) -> None:
+    check_alike(struct.pack(">I", index) + rest)
+
+
+@given(_octets, st.integers(-(2**63), 2**63 - 1), st.integers(0, 255), _octets, _octets)
+def test_any_delivery_is_read_alike(tag: bytes, number: int, bits: int, exchange: bytes, key: bytes) -> None:
+    """Names that are not UTF-8 are bytes."""
+    tag, exchange, key = (bytes((len(name),)) + name for name in (tag, exchange, key))
+    check_alike(struct.pack(">I", Basic.Deliver.index) + tag + struct.pack(">qB", number, bits) + exchange + key)
+
+
+def test_names_that_are_not_utf_8_are_bytes() -> None:
+    payload = struct.pack(">I", Basic.Deliver.index) + b"\1\xff" + bytes(9) + b"\1\xfe" + b"\1\xfd"
+    found: Any = read_method(payload)
+    assert [found.consumer_tag, found.exchange, found.routing_key] == [b"\xff", b"\xfe", b"\xfd"]
+    check_alike(payload)
+
+
+@pytest.mark.parametrize("size", [4, 5, 2**32 - 1])
+def test_a_long_string_that_is_cut_off_is_a_value_error(size: int) -> None:
+    secure = struct.pack(">I", commands.Connection.Secure.index)
+    assert dict(read_method(secure + struct.pack(">I", 3) + b"abc")) == {"challenge": "abc"}
+    with pytest.raises(ValueError, match="malformed method"):
+        read_method(secure + struct.pack(">I", size) + b"abc")
 
 
 def test_a_deprecated_method_is_read_without_a_warning() -> None:
