@@ -139,8 +139,8 @@ class Client:
             twice the time (section 4.2.7). 0 for none.
         name: the name of the connection, for the broker's list of connections.
         properties: more to tell the broker about the client.
-        frame_max: the largest frame, bytes, from 4096. The broker may ask for smaller ones. RabbitMQ refuses less than
-            8192 from release 4.1 on.
+        frame_max: the largest frame, bytes, from 4096. The broker may ask for smaller ones. RabbitMQ 4.3 refuses
+            less than 8192.
         channel_max: how many channels there may be, from 1 to 65535. The broker may allow less.
         max_body: the largest body of a message that is kept, bytes. A larger one is received and dropped.
         close_timeout: how long the broker may take to answer ``Connection.Close``, seconds.

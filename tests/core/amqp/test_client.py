@@ -186,6 +186,19 @@ def test_an_end_is_not_found_in_what_was_read_before() -> None:
     assert pair.client.should_close
 
 
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_the_end_is_found_behind_what_has_no_frames(cut: int) -> None:
+    """Nobody knows where a frame begins there, and the answer to Connection.Close may come in two pieces."""
+    pair = Pair().open()
+    answer = write_method(0, Connection.CloseOk())
+    assert names(pair.client.receive(b"HTTP/1.1 400 Bad Request", 0.0)) == ["Ended"]
+    for piece in (answer[:-1], b"more", b"more" + answer[:cut]):
+        assert pair.client.receive(piece, 0.0) == []
+        assert not pair.client.should_close
+    pair.client.receive(answer[cut:] + b"more", 0.0)
+    assert pair.client.should_close
+
+
 def test_both_close_a_channel_at_once() -> None:
     """Each answers the other's Channel.Close. The number cannot be opened again before."""
     pair = Pair().open()
