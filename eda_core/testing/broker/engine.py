@@ -464,19 +464,25 @@ class Engine:
         was_full, connection.room = connection.full, room
         if not was_full or connection.full:
             return
+        starved: dict[int, list[ConsumerKey]] = {}
         for channel in connection.channels.values():
-            for tag, uid in list(channel.consumers.items()):
-                queue, key = self.uids[uid], ConsumerKey(connection.id, channel.number, tag)
-                if queue.quorum and key not in queue.line and queue.consumers[key].credit != 0:
-                    queue.enter_line(key)
-                queue.unblock(connection.id, channel.number)
-                self.deliver_ready(queue)
+            for tag, uid in channel.consumers.items():
+                starved.setdefault(uid, []).append(ConsumerKey(connection.id, channel.number, tag))
+        for uid, keys in starved.items():
+            queue = self.uids[uid]
+            if queue.quorum:
+                line = set(queue.line)
+                for key in keys:
+                    if key not in line and queue.consumers[key].credit != 0:
+                        queue.enter_line(key)
+            queue.unblock(connection.id)
+            self.deliver_ready(queue)
 
     # -- the end of consumers, channels, connections ------------------------------------------------------------------
 
     def cancel(self, queue: Queue, key: ConsumerKey) -> None:
         """Remove a consumer. Its unsettled deliveries stay with the channel. An auto-delete queue may go."""
-        queue.remove_consumer(key)
+        queue.remove_consumers(key)
         del self.channel(key).consumers[key.tag]
         if queue.auto_delete and not queue.consumers:
             self.delete_queue(queue)
@@ -486,9 +492,10 @@ class Engine:
     def close_channels(self, channels: list[Channel]) -> None:
         """Remove the consumers of channels, then requeue their unsettled deliveries."""
         lost: dict[int, list[Entry]] = {}
+        gone: dict[int, list[ConsumerKey]] = {}
         for channel in channels:
             for tag, uid in channel.consumers.items():
-                self.uids[uid].remove_consumer(ConsumerKey(channel.connection, channel.number, tag))
+                gone.setdefault(uid, []).append(ConsumerKey(channel.connection, channel.number, tag))
                 lost.setdefault(uid, [])
             for _, pending in sorted(channel.unacked.items(), key=self._place_among_lost):
                 lost.setdefault(pending.queue, []).append(pending.entry)
@@ -496,6 +503,8 @@ class Engine:
             channel.unacked.clear()
             channel.suspended.clear()
             channel.unconfirmed.clear()
+        for uid, keys in gone.items():
+            self.uids[uid].remove_consumers(*keys)
         for uid in sorted(lost):
             if uid in self.uids:
                 self._take_back(self.uids[uid], lost[uid])

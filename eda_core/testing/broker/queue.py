@@ -282,14 +282,14 @@ class Queue:
         if exclusive and not self.quorum:
             self.exclusive_consumer = consumer.key
 
-    def remove_consumer(self, key: ConsumerKey) -> None:
-        """A consumer is gone. What it has not settled is for the engine to put back."""
-        del self.consumers[key]
-        if key in self.line:
-            self.line.remove(key)
-        if key in self.blocked:
-            self.blocked.remove(key)
-        if self.exclusive_consumer == key:
+    def remove_consumers(self, *keys: ConsumerKey) -> None:
+        """Consumers are gone. What they have not settled is for the engine to put back."""
+        gone = set(keys)
+        for key in keys:
+            del self.consumers[key]
+        self.line = [key for key in self.line if key not in gone]
+        self.blocked = [key for key in self.blocked if key not in gone]
+        if self.exclusive_consumer in gone:
             self.exclusive_consumer = None
 
     def give_credit(self, key: ConsumerKey, count: int) -> bool:
@@ -305,11 +305,21 @@ class Queue:
         consumer.credit += count
         return was_empty
 
-    def unblock(self, connection: ConnectionId, channel: int) -> bool:
-        """Put the blocked consumers of a channel that have credit in the line again. Returns whether there were any."""
-        free = [key for key in self.blocked if key[:2] == (connection, channel) and self.consumers[key].credit != 0]
+    def unblock(self, connection: ConnectionId, channel: int | None = None) -> bool:
+        """Put the blocked consumers of a channel, or of a connection, that have credit in the line again.
+
+        Returns:
+            Whether there were any.
+        """
+        free = [
+            key
+            for key in self.blocked
+            if key.connection == connection and channel in (None, key.channel) and self.consumers[key].credit != 0
+        ]
+        if free:
+            freed = set(free)
+            self.blocked = [key for key in self.blocked if key not in freed]
         for key in sorted(free, key=lambda key: -self.consumers[key].priority):
-            self.blocked.remove(key)
             self.enter_line(key)
         return bool(free)
 

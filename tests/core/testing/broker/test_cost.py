@@ -5,7 +5,9 @@ The cost is counted in calls of functions, which do not depend on the machine.
 
 from __future__ import annotations
 
+import gc
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -112,3 +114,40 @@ def test_a_queue_that_goes_costs_nothing_for_bindings_of_others() -> None:
         client.do(commands.Queue.Delete(queue="q0"))
         costs.append(calls(lambda: client.do(commands.Queue.Delete(queue="q1"))))  # noqa: B023 - called at once
     assert costs[0] == costs[1]
+
+
+def consumers_of_one_queue(count: int) -> Client:
+    """A client with so many channels, each with a consumer of one queue, whose messages have used up its room."""
+    client = Client(Broker(), *range(1, count + 1))
+    client.declare("q")
+    client.broker.give_room(client.id, 1, now=0.0)
+    for channel in range(1, count + 1):
+        client.consume("q", "c", channel=channel)
+    for _ in range(count + 1):
+        client.publish("q")
+    return client
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda client: client.broker.give_room(client.id, 1, now=0.0),
+        lambda client: client.broker.disconnect(client.id, now=0.0),
+    ],
+    ids=["room", "end"],
+)
+def test_consumers_of_one_queue_cost_the_same_each(action: Callable[[Client], object]) -> None:
+    """Here the time of the processor counts, because lists are searched without a call of a function."""
+
+    def seconds(count: int) -> float:
+        client = consumers_of_one_queue(count)
+        gc.collect()
+        gc.disable()
+        begin = time.process_time()
+        action(client)
+        took = time.process_time() - begin
+        gc.enable()
+        return took
+
+    few, many = (min(seconds(count) for _ in range(3)) for count in (200, 2000))
+    assert many < 40 * few, "ten times as many consumers"
