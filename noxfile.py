@@ -227,6 +227,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/core.py", *session.posargs)
     session.run("python", "-m", "benchmarks.endpoint", *(each for each in session.posargs if each == "--check"))
     session.run("python", "-m", "benchmarks.waiting", *(each for each in session.posargs if each == "--check"))
+    session.run("python", "-m", "benchmarks.broker", *(each for each in session.posargs if each == "--check"))
     session.run("python", "-m", "benchmarks.service")
     session.run("python", "-m", "benchmarks.simulation", *(each for each in session.posargs if each == "--check"))
 

@@ -160,6 +160,8 @@ class Queue:
 
     def pop_expired(self, now: float) -> Entry | None:
         """Take out a message that has expired, if there is one among ``heads``."""
+        if not self.by_priority and ((head := self.head()) is None or head.expires_at is None):
+            return None
         for entry in self.heads():
             if entry.expires_at is not None and entry.expires_at <= now:
                 (self.returned if entry in self.returned else self.ready).remove(entry)
@@ -325,8 +327,12 @@ class Queue:
 
     def due(self) -> float:
         """When the queue or one of the messages that can expire does so, in seconds; infinite for never."""
-        heads = min((head.expires_at for head in self.heads() if head.expires_at is not None), default=math.inf)
-        return heads if self.expires_at is None else min(heads, self.expires_at)
+        if not self.by_priority:  # as nearly all are, and each message asks for this several times
+            head = self.head()
+            due = math.inf if head is None or head.expires_at is None else head.expires_at
+        else:
+            due = min((head.expires_at for head in self.heads() if head.expires_at is not None), default=math.inf)
+        return due if self.expires_at is None else min(due, self.expires_at)
 
     # -- the queue as a value -----------------------------------------------------------------------------------------
 

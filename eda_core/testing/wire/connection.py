@@ -341,7 +341,7 @@ class ServerConnection:
             kind, channel, size = frames.HEADER.unpack_from(view, at)
             start = at + 7
             end = start + size
-            fault = self._framing_fault(kind, size)
+            fault = None if kind in _WITH_PAYLOAD and size <= self._frame_max else self._framing_fault(kind, size)
             if fault is None:
                 if end >= size_of_view:
                     return at
@@ -581,6 +581,7 @@ _FRAME_HANDLERS: Final[dict[int, Callable[[ServerConnection, int, bytes, float],
     frames.FRAME_BODY: ServerConnection._on_content_body,
     frames.FRAME_HEARTBEAT: ServerConnection._on_heartbeat,
 }
+_WITH_PAYLOAD: Final = frozenset((frames.FRAME_METHOD, frames.FRAME_HEADER, frames.FRAME_BODY))
 _MethodHandler = Callable[[ServerConnection, Any, float], None]
 _CONNECTION_METHODS: Final[dict[tuple[int | None, type[base.Frame]], _MethodHandler]] = {
     (_START, commands.Connection.StartOk): ServerConnection._on_start_ok,

@@ -18,6 +18,7 @@ import decimal
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from pamqp import base, commands
@@ -38,6 +39,8 @@ frame = writing.write_frame
 
 #: The reserved long string of the method is empty in RabbitMQ. pamqp's class can hold nothing but "0".
 _CHANNEL_OPEN_OK: Final = struct.pack(">II", commands.Channel.OpenOk.index, 0)
+_ACK: Final = struct.Struct(">BHIIQBB")
+_LARGEST_TAG: Final = 2**64 - 1
 _CLASS_BASIC: Final = commands.Basic.frame_id
 _PUBLISH: Final = divmod(commands.Basic.Publish.index, 1 << 16)  # the only method of a client with content
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
@@ -335,6 +338,9 @@ def decode_method(payload: bytes) -> base.Frame:
 
 def encode_method(channel: int, method: base.Frame) -> bytes:
     """One method frame. It may hold any names, valid or not."""
+    if type(method) is commands.Basic.Ack:  # there is one for each publish
+        tag = (method.delivery_tag or 0) & _LARGEST_TAG
+        return _ACK.pack(FRAME_METHOD, channel, 13, commands.Basic.Ack.index, tag, bool(method.multiple), FRAME_END)
     if type(method) is commands.Channel.OpenOk:
         return frame(FRAME_METHOD, channel, _CHANNEL_OPEN_OK)
     parts = [_LONG.pack(method.index)]
@@ -370,6 +376,14 @@ def _timestamp(data: bytes, at: int) -> tuple[datetime.datetime | int, int]:
 _PROPERTY_READERS: Final = {**_READERS_OF_PUBLISH, "timestamp": _timestamp}
 
 
+@lru_cache(maxsize=1000)  # nearly all messages of a program have the same flags
+def _readers_of(flags: int) -> list[tuple[str, reading.Reader]]:
+    """The names of the properties that are set, in their order, each with what reads it."""
+    if flags & ~reading.KNOWN_FLAGS:
+        raise ValueError("unknown property")
+    return [(name, _PROPERTY_READERS[kind]) for name, _, flag, kind in PROPERTIES if flags & flag]
+
+
 def decode_content_header(payload: bytes) -> tuple[int, ReceivedProperties]:
     """The size of the body in bytes, and the properties, in a content header frame (section 4.2.6.1).
 
@@ -387,12 +401,9 @@ def decode_content_header(payload: bytes) -> tuple[int, ReceivedProperties]:
     properties = ReceivedProperties()
     at = _CONTENT_FLAGS.size
     try:
-        if flags & ~reading.KNOWN_FLAGS:
-            raise ValueError("unknown property")
-        for name, _, flag, kind in PROPERTIES:
-            if flags & flag:
-                value, at = _PROPERTY_READERS[kind](payload, at)
-                setattr(properties, name, value)
+        for name, read in _readers_of(flags):
+            value, at = read(payload, at)
+            setattr(properties, name, value)
         if at != len(payload):
             raise ValueError("octets after the last property")
     except MALFORMED:
