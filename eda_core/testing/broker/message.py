@@ -81,7 +81,7 @@ class Dropped(bytes):
     """A body that was too large to be kept. It has the length that was announced, and no octets.
 
     Args:
-        size: the length, bytes; more than LARGEST_BODY, so that every broker refuses it.
+        size: the length, bytes.
     """
 
     _size: int

@@ -81,6 +81,11 @@ class Broker:
         """The release of RabbitMQ that is modelled, such as "4.3"."""
         return self._engine.version.name
 
+    @property
+    def largest_message(self) -> int:
+        """The largest body that is taken, in bytes (see ``limit_messages``)."""
+        return self._engine.max_message_bytes
+
     def has_vhost(self, vhost: str) -> bool:
         """Whether there is a virtual host of this name."""
         return vhost in self._engine.topologies

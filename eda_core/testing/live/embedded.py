@@ -132,6 +132,7 @@ class EmbeddedBroker:
         )
         self._users, self._ssl = users, ssl
         self._clients: dict[ServerConnection, _Client] = {}
+        self._slow: set[_Client] = set()  # those that do not read at present
         self._listeners: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
         self._proceeding = False
@@ -268,7 +269,7 @@ class EmbeddedBroker:
         self._timer = None
         # A timer of the loop may fire early, by up to the resolution of its clock.
         now = max(due, loop.time())
-        for client in self._clients.values():
+        for client in self._slow:
             client.count_as_alive(now)
         self.server.tick(now=now)
         self._turn(loop)
@@ -315,6 +316,7 @@ class _Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         LOGGER.info("%s gone%s", self._peer, f" ({exc})" if exc else "")
+        self._owner._slow.discard(self)
         if self._last_call is not None:
             self._last_call.cancel()
         self._owner._lost(self.connection, self._loop.time())
@@ -324,11 +326,13 @@ class _Client(asyncio.Protocol):
     # Nothing is read from a client that does not read, so that the answers for it cannot fill the memory.
     def pause_writing(self) -> None:
         self._unsent = self.transport.get_write_buffer_size()
+        self._owner._slow.add(self)
         self._owner.server.choked(self.connection)
         self._regulate()
 
     def resume_writing(self) -> None:
         self._unsent = 0
+        self._owner._slow.discard(self)
         self.flush(self._loop)
         self._owner._turn(self._loop)
 

@@ -26,7 +26,7 @@ from eda_core.testing.wire.frames import WireError
 
 #: The first bytes of a client of AMQP 0-9-1.
 PROTOCOL_HEADER: Final[bytes] = writing.PROTOCOL_HEADER
-#: The largest body of a message that is kept, in bytes. Of a larger one only the size is known, and it is refused.
+#: The largest body of a message that any release takes, in bytes.
 MAX_BODY: Final = LARGEST_BODY
 #: How long a client may take from the connection of its socket to ``Connection.Open``, in seconds.
 HANDSHAKE_TIMEOUT: Final = 10.0
@@ -60,11 +60,14 @@ class Host(Protocol):
     def has_vhost(self, vhost: str) -> bool:
         """Whether the model has this virtual host."""
 
-    def arm(self, due: float) -> None:
-        """The connection has something to do at ``due``."""
+    def arm(self, connection: ServerConnection) -> None:
+        """The connection may have something to do earlier than before: see its deadline."""
 
     def mark(self, connection: ServerConnection) -> None:
         """The connection has bytes to send, or is to be closed."""
+
+    def largest_body(self) -> int:
+        """The largest body that the broker takes, in bytes."""
 
     def turn_is_over(self) -> bool:
         """Whether the turn of a connection is over."""
@@ -268,7 +271,7 @@ class ServerConnection:
         self._state = _CLOSING
         self.blocked = False
         self._expires = now + CLOSING_TIMEOUT
-        self._host.arm(self._expires)
+        self._host.arm(self)
         self._channels.clear()
         self._write(frames.encode_method(0, method), now)
         self._release(now)
@@ -283,7 +286,8 @@ class ServerConnection:
         self._host.mark(self)
 
     def discard(self) -> None:
-        """The socket is gone. Drop what was to be sent."""
+        """The socket is gone. Drop what was to be sent, and what was received."""
+        self._buffer = bytearray()
         self._out.clear()
         self.unwritten = 0
 
@@ -410,7 +414,7 @@ class ServerConnection:
         size, properties = frames.decode_content_header(payload)
         channel.properties = properties
         channel.missing = size
-        channel.dropped = size if size > MAX_BODY else 0
+        channel.dropped = size if size > self._host.largest_body() else 0
         if not size:
             self._publish(number, channel, now)
 
@@ -533,7 +537,7 @@ class ServerConnection:
         self._channel_max = method.channel_max
         self._heartbeat = method.heartbeat
         self._state = _OPENING
-        self._host.arm(self.deadline())
+        self._host.arm(self)
 
     def _on_open(self, method: commands.Connection.Open, now: float) -> None:
         vhost = method.virtual_host

@@ -8,6 +8,8 @@ sends to the right connection. The model knows what a method means, a connection
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -107,7 +109,10 @@ class Server:
         self._queue: deque[Outgoing] = deque()
         self._resumed: list[ServerConnection] = []
         self.room: int = room
-        self._next = math.inf
+        # When to look at which connection: a heap, and the time of each connection in it that counts.
+        self._timers: list[tuple[float, int, ServerConnection]] = []
+        self._watched: dict[ServerConnection, float] = {}
+        self._counter = itertools.count()
         # Those that have frames left, or whose consumers may get more, in the order of their turns.
         self._waiting: dict[ServerConnection, None] = {}
         self._turn, self._clock = turn, clock
@@ -118,7 +123,7 @@ class Server:
         """A client has connected. The server sends nothing before the client's protocol header."""
         connection = ServerConnection(self, now)
         self._connections[connection] = None
-        self.arm(connection.deadline())
+        self.arm(connection)
         return connection
 
     def receive(self, conn: ServerConnection, data: bytes, *, now: float) -> None:
@@ -180,6 +185,7 @@ class Server:
         self._connections.pop(conn, None)
         self._dirty.pop(conn, None)
         self._waiting.pop(conn, None)
+        self._watched.pop(conn, None)
         self._route((), now)
 
     def shutdown(self, *, now: float, reason: str = "broker shutdown") -> None:
@@ -191,16 +197,21 @@ class Server:
 
     def tick(self, *, now: float) -> None:
         """Do what is due: heartbeats, time-outs, the timers of the model. Early and repeated calls do nothing."""
-        for connection in list(self._connections):
+        due = []
+        while self._timers and self._timers[0][0] <= now:
+            time, _, connection = heapq.heappop(self._timers)
+            if self._watched.get(connection) == time:
+                del self._watched[connection]
+                due.append(connection)
+        for connection in due:
             connection.tick(now)
+            self.arm(connection)
         self._route(self.broker.tick(now=now), now)
-        self._next = min((connection.deadline() for connection in self._connections), default=math.inf)
 
     def deadline(self) -> float | None:
         """When to call :meth:`tick` next; ``None`` for never. It may be early, because traffic defers heartbeats."""
-        model = self.broker.earliest()
-        due = self._next if model is None else min(self._next, model)
-        return None if due == math.inf else due
+        times = [self.broker.earliest(), self._timers[0][0] if self._timers else None]
+        return min((time for time in times if time is not None), default=None)
 
     def dirty(self) -> Iterable[ServerConnection]:
         """The connections that have bytes to send or are to be closed, and have not been returned since."""
@@ -226,13 +237,20 @@ class Server:
         """Whether the model has this virtual host."""
         return self.broker.has_vhost(vhost)
 
-    def arm(self, due: float) -> None:
-        """A connection has something to do at ``due``."""
-        self._next = min(self._next, due)
+    def arm(self, connection: ServerConnection) -> None:
+        """A connection may have something to do earlier than before."""
+        due = connection.deadline()
+        if due < self._watched.get(connection, math.inf):
+            self._watched[connection] = due
+            heapq.heappush(self._timers, (due, next(self._counter), connection))
 
     def mark(self, connection: ServerConnection) -> None:
         """A connection has bytes to send, or is to be closed."""
         self._dirty[connection] = None
+
+    def largest_body(self) -> int:
+        """The largest body that the broker takes, in bytes. A larger one is refused, and not kept until then."""
+        return self.broker.largest_message
 
     def turn_is_over(self) -> bool:
         """Whether the turn of a connection is over."""

@@ -284,7 +284,8 @@ def test_too_many_connections_have_to_wait_and_are_one_line_of_the_log() -> None
             logged = process.stderr.readline()
         with contextlib.ExitStack() as stack:  # those before have gone
             assert greet(stack).recv(1) == b"\x01"
-        _, more = process.communicate()
+        process.stdin.close()
+        more = process.stderr.read()
     assert logged == "no more connections for now: Too many open files (see `ulimit -n`). Who connects has to wait.\n"
     assert set(more.splitlines(keepends=True)) <= {logged}
     assert process.returncode == 0

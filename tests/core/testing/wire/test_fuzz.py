@@ -292,10 +292,19 @@ def content(size: int) -> bytes:
         (struct.pack(">BHI", 3, 1, 131_072), bytes(16), 8000),
         (content(2**64 - 1), raw(3, 1, bytes(131_000)), 300),
         (content(2**64 - 1), raw(3, 1, b""), 20_000),
+        (content(50_000_000), raw(3, 1, bytes(100_000)), 500),  # more than RabbitMQ 4.3 takes
         (b"", frame.marshal(heartbeat.Heartbeat(), 0) * 1_000, 100),
         (b"", raw(1, 9, bytes(4)), 20_000),
     ],
-    ids=["a frame of 4 GiB", "a frame that comes slowly", "a body of 16 EiB", "empty bodies", "heartbeats", "garbage"],
+    ids=[
+        "a frame of 4 GiB",
+        "a frame that comes slowly",
+        "16 EiB",
+        "empty bodies",
+        "50 MB",
+        "heartbeats",
+        "garbage",
+    ],
 )
 def test_what_is_announced_or_useless_is_not_kept(first: bytes, then: bytes, times: int) -> None:
     scene = Scene()

@@ -14,6 +14,7 @@ from pamqp import base, body, commands, frame, header, heartbeat
 
 from eda_core.testing.broker import Broker, ConnectionId, Outgoing
 from eda_core.testing.wire import CLOSING_TIMEOUT, HANDSHAKE_TIMEOUT, MAX_BODY, PROTOCOL_HEADER, Server
+from tests.core.testing.broker.test_cost import calls
 
 CAPABILITIES = {
     "authentication_failure_close": True,
@@ -394,6 +395,18 @@ def test_heartbeats() -> None:
     assert not peer.conn.should_close
     server.tick(now=29.0)
     assert peer.conn.should_close
+
+
+def test_a_heartbeat_costs_nothing_for_other_connections() -> None:
+    costs = []
+    for others in (1, 300):
+        server = new_server()
+        peer = Peer(server).open(heartbeats=10)
+        crowd = [Peer(server).open(heartbeats=100) for _ in range(others)]
+        costs.append(calls(lambda: server.tick(now=6.0)))  # noqa: B023 - called at once
+        assert [type(value) for _, value in peer.received()] == [heartbeat.Heartbeat]
+        assert crowd[0].received() == []
+    assert costs[0] == costs[1]
 
 
 def test_no_heartbeats_when_the_client_wants_none() -> None:
