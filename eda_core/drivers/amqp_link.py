@@ -276,6 +276,7 @@ class AmqpLink(Link):
 
     def end(self, why: str, refused: str = "") -> None:
         """Tell the machine that the link is lost or closed, unless it was told."""
+        self._force_at = None
         if not self._ended:
             self._ended = True
             self.tell(self.machine.link_down, why, refused=refused)
