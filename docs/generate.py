@@ -489,6 +489,7 @@ comes from environment variables.
 #: The classes with settings: their titles, modules and names.
 _WITH_SETTINGS = (
     ("Services", "eda_core.services.api", "ServiceApi"),
+    ("Services of eda_aio", "eda_aio.service", "Service"),
     ("Services of eda_pika", "eda_pika.service", "Service"),
     ("The synchronous endpoint", "eda_kombu.endpoint", "Endpoint"),
 )
