@@ -444,10 +444,10 @@ def octet_by_octet(client: Client, data: bytes) -> None:
     [
         (OPEN, write_frame(3, 5, bytes(FRAME_MAX))),
         (OPEN, message(1, bytes(MAX_BODY), frame_max=4096) * 10),
-        (OPEN, write_frame(8, 0, b"") * 10_000),
-        (OPEN, b"\x09" * 7 + bytes(100_000)),
-        (OPEN, b"\x09" * 7 + write_method(0, Connection.CloseOk())[:-1] * 8_000),
-        (CLOSING, write_frame(3, 5, bytes(FRAME_MAX))),
+        (OPEN, write_frame(8, 0, b"") * 2_000),
+        (OPEN, b"\x09" * 7 + bytes(20_000)),
+        (OPEN, b"\x09" * 7 + write_method(0, Connection.CloseOk())[:-1] * 2_000),
+        (CLOSING, write_frame(3, 5, bytes(20_000))),
         (GREETING, start(nested(99))),
     ],
     ids=["frame", "messages", "heartbeats", "garbage", "nearly the end", "closing", "handshake"],
@@ -461,7 +461,7 @@ def test_the_work_is_in_proportion_to_the_bytes(state: str, data: bytes) -> None
     assert used <= 20 * len(data)
 
 
-@pytest.mark.parametrize("size", [1_000, 2_000, 4_000])
+@pytest.mark.parametrize("size", [500, 1_000])
 def test_twice_as_many_frames_in_one_piece_take_twice_the_calls(size: int) -> None:
     def take(count: int) -> int:
         client = client_in(OPEN, CHANNELS)
