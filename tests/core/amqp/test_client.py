@@ -13,7 +13,7 @@ from eda_core.amqp.states import CLOSED, CLOSING, OPEN
 from eda_core.amqp.writing import write_content, write_method
 from eda_core.errors import LocalError, StateError
 from eda_core.messages.properties import persistent
-from tests.core.amqp.pair import PROPERTIES, Pair, message, names, sent, split
+from tests.core.amqp.pair import PROPERTIES, Pair, client_in, message, names, sent, split
 
 
 @pytest.mark.parametrize("step", [0, 1, 7, 4096])
@@ -395,3 +395,31 @@ def test_a_tag_of_64_bits_is_acknowledged_as_it_was_read() -> None:
     assert isinstance(event, Received)
     pair.client.ack(channel, event.method.delivery_tag)
     assert pair.client.data_to_send()[11:19] == b"\xff" * 8
+
+
+def test_a_method_that_just_fits_into_a_frame_is_sent() -> None:
+    client = client_in(OPEN)
+    client.frame_max = len(write_method(1, Queue.Declare(queue="qq")))
+    client.send(1, Queue.Declare(queue="qq"))
+    with pytest.raises(ValueError, match=r"Queue\.Declare has "):
+        client.send(1, Queue.Declare(queue="qqq"))
+    assert [method.name for method in sent(client)] == ["Queue.Declare"]
+
+
+def test_all_bytes_that_come_are_counted() -> None:
+    client = client_in(OPEN)
+    before, data = client.received, message(1, b"body")
+    client.receive(data[:10], 0.0)
+    client.receive(data[10:], 0.0)
+    assert client.received == before + len(data)
+
+
+def test_no_channel_outlives_its_connection() -> None:
+    for leave in (False, True):
+        client = client_in(OPEN, (1, 2))
+        assert set(client.channels) == {1, 2}
+        if leave:
+            client.close(0.0)
+        else:
+            client.lose("reset by peer")
+        assert not client.channels
