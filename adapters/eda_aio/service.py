@@ -133,7 +133,6 @@ class _Driver(CoroutineDriver):
         )
         super().__init__(service, machine)
         self._ssl = service.ssl_context
-        self._looking = False
         self._make_link = _LINKS[service._eda_transport]()
         self._context = copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,14 +140,8 @@ class _Driver(CoroutineDriver):
     def now(self) -> float:
         return self._loop.time()
 
-    def look_at_deadline(self) -> None:
-        if not self._looking:
-            self._looking = True
-            self._loop.call_soon(self._look, context=self._context)
-
-    def _look(self) -> None:
-        self._looking = False
-        self.rearm()
+    def soon(self, call: Callable[[], None]) -> None:
+        self._loop.call_soon(call, context=self._context)
 
     def arm(self, deadline: float) -> Callable[[], object]:
         return self._loop.call_at(deadline, self.tick, context=self._context).cancel

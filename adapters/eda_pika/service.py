@@ -24,6 +24,7 @@ from eda_core.criticality import ERROR
 from eda_core.drivers.callbacks import CallbackDriver
 from eda_core.drivers.jobs import Jobs
 from eda_core.drivers.library import library_at_work, quieten, write_report
+from eda_core.drivers.processes import Forks
 from eda_core.machine.events import LIBRARY_FAILED
 from eda_core.machine.outcomes import failure
 from eda_core.services.callbacks import CallbackService
@@ -33,6 +34,7 @@ from eda_pika.transport import PikaLink
 
 LOGGER = logging.getLogger("eda_pika")
 quieten([logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name[:4] == "pika"], LOGGER)
+_FORKS = Forks(getattr(os, "register_at_fork", None))  # not on Windows
 _FAREWELL = 1.0  # seconds for sockets to close, and for reports to be written, at the end
 
 
@@ -102,7 +104,7 @@ class _Driver(CallbackDriver):
         )
         super().__init__(service, machine)
         self.loop: Any = IOLoop()
-        self._process, self._thread, self._context = os.getpid(), threading.get_ident(), service.ssl_context
+        self._forks, self._thread, self._context = _FORKS.count, threading.get_ident(), service.ssl_context
         self.in_loop = not self._threads
         self._signals = Signals(self.loop, self.interrupt, self._woken, machine.config.stop_timeout, signals)
         self._jobs = Jobs(self.run_job, self._soon, self.now, self._threads)
@@ -139,13 +141,14 @@ class _Driver(CallbackDriver):
         return [link for link in self.links.values() if isinstance(link, PikaLink)]
 
     def forked(self) -> bool:
-        return os.getpid() != self._process
+        return _FORKS.count != self._forks
 
     def ask(self, call: Callable[[], T]) -> T:
         """Run ``call`` in the loop's thread, after what was posted, and return or raise what it does."""
         self.check_process()
         if threading.get_ident() == self._thread and not self._ended:
-            self._signals.run(self.do_posted, False)
+            if self._posted or self._waking:
+                self._signals.run(self.do_posted, False)
             return self._signals.run(call, False)
         answer: Future[T] = Future()
         self._asked.add(answer)
@@ -190,6 +193,9 @@ class _Driver(CallbackDriver):
 
     def now(self) -> float:
         return time.monotonic()
+
+    def soon(self, call: Callable[[], None]) -> None:
+        self.loop.call_later(0.0, call)
 
     def arm(self, deadline: float) -> Callable[[], object]:
         timer = self.loop.call_later(max(0.0, deadline - self.now()), self.tick)

@@ -216,11 +216,14 @@ class Client:
 
     @property
     def pending(self) -> int:
-        """How many bytes :meth:`data_to_send` would return."""
+        """How many bytes wait to be sent: what :meth:`data_to_send` would return, and what ``Channel.Flow`` holds."""
         parts, size = self._counted  # of what is appended only, the rest is counted
         size += sum(map(len, itertools.islice(self._out, parts, None)))
         self._counted = len(self._out), size
-        return size
+        return size + self._held()
+
+    def _held(self) -> int:
+        return sum(sum(map(len, channel.held)) for channel in self._channels.values() if channel.held)
 
     @property
     def has_data(self) -> bool:

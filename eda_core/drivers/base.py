@@ -85,11 +85,12 @@ class UnderWay:
         self._driver, self._run = driver, run
 
     def __enter__(self) -> None:
-        self._run.began = self._driver.now()
+        now = self._driver.now
+        self._run.began = now()
         self._driver.running.add(self._run)
 
-    def __exit__(self, *error: object) -> None:
-        self._driver.running.discard(self._run)
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._driver.user_code_ended(self._run, error)
 
 
 class Driver(ABC):
@@ -128,6 +129,7 @@ class Driver(ABC):
         self._link_lost = ""
         self._todo: deque[Effect] = deque()
         self._pumping = False
+        self._looking = False
         self._armed: float | None = None
         self._disarm: Callable[[], object] = _nothing
         self._actions: dict[type, Callable[[Any], None]] = {
@@ -251,6 +253,10 @@ class Driver(ABC):
     def under_way(self, run: Run) -> AbstractContextManager[None]:
         """Note that user code runs, from now to the end of the block."""
         return UnderWay(self, run)
+
+    def user_code_ended(self, run: Run, error: BaseException | None) -> None:
+        """Note that user code runs no more. ``error`` is what it has raised and nobody has caught."""
+        self.running.discard(run)
 
     def run_ended(self, run: Run, returned: object, began: float) -> None:
         """Report that a handler has ended, and publish the result of a command that it has returned.
@@ -382,8 +388,18 @@ class Driver(ABC):
         self.look_at_deadline()
 
     def look_at_deadline(self) -> None:
-        """Call :meth:`rearm` now, or soon: a driver with an event loop needs to do so only once in each turn."""
-        self.rearm()
+        """Set the timer soon, once for all inputs of a turn."""
+        if not self._looking:
+            self._looking = True
+            self.soon(self._look_at_it)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call a function in the next turn of the loop. A driver without a loop calls it at once, as here."""
+        call()
+
+    def _look_at_it(self) -> None:
+        self._looking = False
+        self._rearm()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -426,8 +442,7 @@ class Driver(ABC):
             text = f"the time of the stop is over, and {text}; the broker delivers unfinished messages again"
             self.report(WARNING, text, events.LEFT_UNFINISHED)
 
-    def rearm(self) -> None:
-        """Set the timer if something is due earlier than before."""
+    def _rearm(self) -> None:
         deadline, due = self.machine.deadline(), self._timers.deadline()
         if deadline is None or (due is not None and due < deadline):
             deadline = due

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
@@ -157,14 +157,9 @@ class CallbackDriver(Driver):
             except Exception as error:
                 self.ask(partial(self.tell, self.machine.callback_failed, effect, failure(error)))
 
-    @contextmanager
-    def under_way(self, run: Run) -> Iterator[None]:
-        """Note that user code runs. Report it if a stop has ended it; where it was is told to who debugs it."""
-        with super().under_way(run):
-            try:
-                yield
-            except Abandoned as error:
-                if not self.forked():
-                    self.report_unfinished([run])
-                    self.report(DEBUG, f"{run.name()} was ended here:\n{failure(error).detail}", LEFT_UNFINISHED)
-                raise
+    def user_code_ended(self, run: Run, error: BaseException | None) -> None:
+        """Report user code that a stop has ended; where it was is told to who debugs it."""
+        super().user_code_ended(run, error)
+        if isinstance(error, Abandoned) and not self.forked():
+            self.report_unfinished([run])
+            self.report(DEBUG, f"{run.name()} was ended here:\n{failure(error).detail}", LEFT_UNFINISHED)

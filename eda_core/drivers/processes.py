@@ -47,6 +47,25 @@ class Lock(Protocol):
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None: ...
 
 
+class Forks:
+    """Counts how often this process was forked. To ask for the number of a process takes a system call each time.
+
+    Args:
+        register: ``os.register_at_fork``; ``None`` where it does not exist.
+
+    Attributes:
+        count: it is greater in a child than it was in its parent.
+    """
+
+    def __init__(self, register: Callable[..., object] | None) -> None:
+        self.count: int = 0
+        if register is not None:
+            register(after_in_child=self._note)
+
+    def _note(self) -> None:
+        self.count += 1
+
+
 @dataclass
 class ProcessState(Generic[S]):
     """What belongs to one process, and no other process touches: a fork copies the memory and shares the sockets.
