@@ -15,7 +15,7 @@ from pamqp import commands
 
 from eda_core.testing.broker import AmqpMessage, Broker, ConnectionId, Entry, Queue
 from eda_core.testing.broker.engine import Engine
-from eda_core.testing.broker.queue import Consumer
+from eda_core.testing.broker.queue import Consumer, ConsumerKey
 from eda_core.testing.broker.state import Channel
 from eda_core.testing.broker.topology import Exchange
 from eda_core.testing.broker.versions import NEWEST, VERSIONS
@@ -67,13 +67,27 @@ class WatchedEngine(Engine):
             queue asked whether the shared prefetch of a channel is used up while the channel told that it is not; or a
             dead letter that the queue must deliver at once or drop came while the queue was being told so.
         arrivals: how many messages the queues got.
+        events: what only the server sees, and how often.
         ageing: one of them has a tiny time to live.
     """
 
-    __slots__ = ("_left", "_publishing", "_settling", "_told", "ageing", "arrivals", "origins", "raced")
+    __slots__ = (
+        "_left",
+        "_publishing",
+        "_receivers",
+        "_settling",
+        "_told",
+        "ageing",
+        "arrivals",
+        "events",
+        "origins",
+        "raced",
+    )
 
     def __init__(self, vhost: str, version: str) -> None:
         super().__init__([vhost], (), 0.0, VERSIONS[version])
+        self.events: Counter[str] = Counter()
+        self._receivers: dict[int, ConsumerKey] = {}
         self.forget()
 
     def forget(self) -> None:
@@ -106,8 +120,40 @@ class WatchedEngine(Engine):
         return super().enqueue(queue, message)
 
     def close_channels(self, channels: list[Channel]) -> None:
-        self._left.update(uid for channel in channels for uid in channel.consumers.values())
+        consumed = [uid for channel in channels for uid in set(channel.consumers.values())]
+        self.raced |= any(consumed.count(uid) > 1 and self.uids[uid].single for uid in consumed)
+        ended = {(channel.connection, channel.number) for channel in channels}
+        active = (self.uids[uid].active for uid in consumed if self.uids[uid].quiescing)
+        self.raced |= any(key is not None and key[:2] in ended for key in active)
+        self._left.update(consumed)
         super().close_channels(channels)
+
+    def cancel(self, queue: Queue, key: ConsumerKey) -> None:
+        was_active = queue.single and not queue.quorum and key == queue.active
+        super().cancel(queue, key)
+        self.raced |= (
+            was_active and queue.active is not None and self.version.name == "3.10" and self._was_filled(queue)
+        )
+
+    def _was_filled(self, queue: Queue) -> bool:
+        """Whether the queue had messages before the active consumer got some."""
+        return len(queue) > 0 or any(out.method.name == "Basic.Deliver" for out in self.out)
+
+    def _hand_out(
+        self, channel: Channel, queue: Queue, entry: Entry, consumer: Consumer | None, *, no_ack: bool
+    ) -> int:
+        order = queue.priorities
+        overtaken = (other for other in queue.ready if other.position < entry.position)
+        self.events["overtook an older message"] += any(order.of(other) < order.of(entry) for other in overtaken)
+        return super()._hand_out(channel, queue, entry, consumer, no_ack=no_ack)
+
+    def _deliver(self, queue: Queue, consumer: Consumer, entry: Entry) -> None:
+        if queue.single:
+            before = self._receivers.get(queue.uid, consumer.key)
+            self.events["delivered while other consumers wait"] += len(queue.consumers) > 1
+            self.events["delivered to the next active consumer"] += before != consumer.key
+            self._receivers[queue.uid] = consumer.key
+        super()._deliver(queue, consumer, entry)
 
     def settle(self, channel: Channel, tags: list[int], how: str, *, failed: bool = False) -> None:
         self._settling = channel
@@ -169,6 +215,8 @@ class Model:
             if wanted == FOREIGN and owner == 1 - connection:
                 return name
             queue = self.broker.queue(self.session.real(name), self.vhost)
+            if wanted == FILLED and queue.quorum and queue.single:
+                continue  # nothing can be fetched from it
             if wanted != FOREIGN and owner in (None, connection) and suits(queue):
                 return name
         return None
@@ -313,7 +361,7 @@ class Comparison:
             session.finish(QUEUES, EXCHANGES)
         self.statistics.sequences += 1
         self.statistics.operations += done
-        self.statistics.outcomes += model.session.outcomes
+        self.statistics.outcomes += model.session.outcomes + model.engine.events
         self.statistics.observations += sum(len(lines) for _, seen, _ in pages for lines in seen.values())
 
     def _step(self, operation: Operation, model: Model, session: Session) -> Page | None:
@@ -382,8 +430,9 @@ def _adapted(operation: Operation, model: Model) -> Operation:
 def _leftovers(model: Model) -> Iterator[Operation]:
     """Operations that fetch the messages that are left at the end."""
     for name, owner in sorted(model.queues(), key=str):
-        if owner in (None, 0):
-            for _ in range(min(_LEFTOVERS, len(model.broker.queue(model.session.real(name), model.vhost)))):
+        queue = model.broker.queue(model.session.real(name), model.vhost)
+        if owner in (None, 0) and not (queue.quorum and queue.single):
+            for _ in range(min(_LEFTOVERS, len(queue))):
                 yield Call("get what is left", PLACES[0], "Basic.Get", {"queue": name, "no_ack": True})
 
 

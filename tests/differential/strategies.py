@@ -74,6 +74,10 @@ _WRONG_ARGUMENTS: Final[tuple[dict[str, Any], ...]] = (
     {"x-queue-type": "heap"},
     {"x-delivery-limit": 3},
     {"x-expires": 0},
+    {"x-max-priority": 256},
+    {"x-max-priority": -1},
+    {"x-max-priority": "high"},
+    {"x-single-active-consumer": 1},
 )
 
 
@@ -90,6 +94,8 @@ def queue_arguments(draw: st.DrawFn) -> dict[str, Any]:
         "x-queue-mode": draw(_sometimes(16, st.just("default"))),
         "x-queue-type": draw(_sometimes(16, st.just("classic"))),
         "x-unknown": draw(_sometimes(16, st.just("kept"))),
+        "x-max-priority": draw(_sometimes(10, st.sampled_from((1, 5, 5, 10, 0)))),
+        "x-single-active-consumer": draw(_sometimes(10, st.sampled_from((True, True, True, False)))),
     }
     if chosen["x-dead-letter-exchange"] is not None:
         chosen["x-dead-letter-routing-key"] = draw(_sometimes(2, st.sampled_from((*QUEUES[:3] * 3, "q3", "a.b"))))
@@ -100,12 +106,14 @@ def queue_arguments(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def declare_quorum_queue(draw: st.DrawFn, name: str) -> Call:
+def declare_quorum_queue(draw: st.DrawFn, /, name: str, **forced: Any) -> Call:
     chosen = {
         "x-delivery-limit": draw(_mostly(st.sampled_from((1, 0, 0, 1, 2)))),
         "x-dead-letter-exchange": draw(_mostly(st.just(""))),
         "x-max-length": draw(_sometimes(5, st.sampled_from((2, 1, 3, 2)))),
         "x-overflow": draw(_sometimes(5, st.just("drop-head"))),
+        "x-single-active-consumer": draw(_sometimes(8, st.just(True))),
+        **_arguments(forced),
     }
     if chosen["x-dead-letter-exchange"] is not None:
         chosen["x-dead-letter-routing-key"] = draw(st.sampled_from((*QUEUES[1:3] * 3, *QUEUES)))
@@ -118,9 +126,15 @@ def declare_quorum_queue(draw: st.DrawFn, name: str) -> Call:
     )
 
 
+def _arguments(forced: dict[str, Any]) -> dict[str, Any]:
+    return {f"x-{name.replace('_', '-')}": value for name, value in forced.items()}
+
+
 @st.composite
-def declare_queue(draw: st.DrawFn, name: str | None = None) -> Call:
-    arguments: dict[str, Any] = {"queue": name or draw(_queues), "arguments": draw(queue_arguments())}
+def declare_queue(draw: st.DrawFn, /, name: str | None = None, **forced: Any) -> Call:
+    """A declaration of a classic queue. ``max_priority=5`` is the argument ``x-max-priority``."""
+    table = {**draw(queue_arguments()), **_arguments(forced)}
+    arguments: dict[str, Any] = {"queue": name or draw(_queues), "arguments": table}
     label = "declare queue"
     if draw(_one_in(10 if name is None else 30)):
         label, arguments["exclusive"] = "declare exclusive queue", True
@@ -141,7 +155,16 @@ _redeclare = st.builds(
     _some_queue,
     _rarely,
     st.sampled_from(
-        ({}, {}, {"x-message-ttl": NEVER}, {"x-max-length": 2}, {"x-dead-letter-exchange": ""}, {"x-unknown": 1})
+        (
+            {},
+            {},
+            {"x-message-ttl": NEVER},
+            {"x-max-length": 2},
+            {"x-dead-letter-exchange": ""},
+            {"x-unknown": 1},
+            {"x-max-priority": 5},
+            {"x-single-active-consumer": True},
+        )
     ),
 )
 _passive = st.builds(
@@ -246,6 +269,7 @@ _FORGED: Final = [
 ]
 _PROPERTIES: Final[tuple[dict[str, Any], ...]] = (
     *({},) * 9,
+    {"priority": 5},
     {"headers": _HEADERS, "content_type": "text/plain", "correlation_id": "7", "reply_to": "q0", "priority": 3},
     {"message_id": "i", "type": "t", "app_id": "a", "user_id": "guest", "timestamp": datetime(2021, 1, 1, tzinfo=UTC)},
     {"headers": {"h": 1}, "delivery_mode": 1},
@@ -258,6 +282,15 @@ _PROPERTIES: Final[tuple[dict[str, Any], ...]] = (
     {"headers": {"BCC": ["q2"], "CC": ["q1"]}},
     {"headers": {}},
     {"headers": {"x-death": _FORGED, "x-first-death-queue": "q9"}},
+)
+#: Of messages for a queue that orders them.
+_ORDERED: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    *({"priority": priority} for priority in (0, 1, 2, 3, 4, 5, 5, 9, 31, 40, 255)),
+    *({"priority": priority, "expiration": str(TINY)} for priority in (1, 5, 9)),
+    *({"priority": priority, "expiration": "0"} for priority in (0, 5)),
+    {"priority": 2, "expiration": str(NEVER)},
+    {"priority": 3, "delivery_mode": 2, "headers": {"CC": ["q1"]}},
 )
 _WRONG_PROPERTIES: Final[tuple[dict[str, Any], ...]] = (
     {"expiration": "soon"},
@@ -272,14 +305,18 @@ _counts = st.sampled_from((1, 1, 1, 1, 2, 3, 5))
 
 
 @st.composite
-def publish(draw: st.DrawFn) -> Publish:
-    exchange = draw(st.sampled_from(("",) * 12 + ("x0",) * 7 + ("x1", "amq.topic")))
+def publish(draw: st.DrawFn, ordered: bool = False) -> Publish:
+    """Messages, with priorities if they are ``ordered``: each operation then puts them into one queue, mostly."""
+    exchange = draw(st.sampled_from(("",) * (30 if ordered else 12) + ("x0",) * 7 + ("x1", "amq.topic")))
     key = draw(_targets if exchange == "" else st.sampled_from((*KEYS, "q0", "q1")))
+    if ordered and exchange == "" and draw(_booleans):
+        key = "q0"
     mandatory = draw(_booleans)
     if mandatory and draw(_rarely):
         key = "nowhere"
     label = "publish mandatory" if mandatory else "publish"
-    return Publish(label, draw(_places), exchange, key, draw(_counts), mandatory, draw(st.sampled_from(_PROPERTIES)))
+    properties = draw(st.sampled_from(_ORDERED if ordered else _PROPERTIES))
+    return Publish(label, draw(_places), exchange, key, draw(_counts), mandatory, properties)
 
 
 _confirm = st.builds(lambda at: Call("confirm.select", at, "Confirm.Select"), _places)
@@ -289,18 +326,20 @@ _confirm = st.builds(lambda at: Call("confirm.select", at, "Confirm.Select"), _p
 
 
 @st.composite
-def consume(draw: st.DrawFn) -> Call:
-    no_ack = draw(_one_in(4))
-    exclusive = draw(_rarely)
+def consume(draw: st.DrawFn, rivals: bool = False) -> Call:
+    """A consumer; of q0, on whatever channel and with some priority, if it is to have ``rivals``."""
+    no_ack = draw(_one_in(8 if rivals else 4))
+    exclusive = draw(_one_in(16) if rivals else _rarely)
     arguments: dict[str, Any] = {
-        "queue": draw(_some_queue),
+        "queue": "q0" if rivals and not draw(_rarely) else draw(_some_queue),
         "consumer_tag": draw(st.sampled_from((*TAGS, *TAGS, ""))),
         "no_ack": no_ack,
         "exclusive": exclusive,
     }
-    if draw(_rarely):
-        arguments["arguments"] = {"x-priority": draw(st.sampled_from((-1, 5, 5, "high")))}
-    return Call("consume without acknowledgement" if no_ack else "consume", draw(_places), "Basic.Consume", arguments)
+    if draw(_booleans if rivals else _rarely):
+        arguments["arguments"] = {"x-priority": draw(st.sampled_from((1, 3) * rivals + (-1, 5, 5, "high")))}
+    at = draw(st.sampled_from(PLACES) if rivals else _places)
+    return Call("consume without acknowledgement" if no_ack else "consume", at, "Basic.Consume", arguments)
 
 
 _cancel = st.builds(
@@ -347,6 +386,7 @@ _leave = st.builds(
     _places,
     st.sampled_from(("channel", "channel", "channel", "connection", "connection", "hang up")),
 )
+_leave_channel = st.builds(lambda at: Leave("close: channel", at, "channel"), _places)
 #: Each of these ends the connection. Channel 7 is never opened.
 _break = st.builds(
     lambda connection, what: Call("break the connection", Place(connection, what[0]), what[1], what[2]),
@@ -373,10 +413,8 @@ _foreign = st.builds(
     st.sampled_from(("Queue.Declare", "Queue.Purge", "Queue.Delete")),
 )
 
-#: By weight.
+#: By weight, without publishes and consumers.
 _KINDS: Final[tuple[tuple[int, st.SearchStrategy[Operation]], ...]] = (
-    (110, publish()),
-    (40, consume()),
     (150, settle()),
     (40, _get),
     (16, declare_queue()),
@@ -402,9 +440,24 @@ _KINDS: Final[tuple[tuple[int, st.SearchStrategy[Operation]], ...]] = (
     (18, _leave),
     (8, _break),
 )
-operations: Final[st.SearchStrategy[Operation]] = st.sampled_from(
-    [kind for weight, kind in _KINDS for _ in range(weight)]
-).flatmap(lambda kind: kind)
+
+
+def _mixed(*kinds: tuple[int, st.SearchStrategy[Operation]]) -> st.SearchStrategy[Operation]:
+    """Each of these and of ``_KINDS``, by weight."""
+    return st.sampled_from([kind for weight, kind in (*kinds, *_KINDS) for _ in range(weight)]).flatmap(
+        lambda kind: kind
+    )
+
+
+#: By what the sequences are about.
+OPERATIONS: Final[dict[str, st.SearchStrategy[Operation]]] = {
+    "anything": _mixed((110, publish()), (40, consume())),
+    "a quorum queue": _mixed((110, publish()), (40, consume())),
+    "priorities": _mixed((120, publish(ordered=True)), (30, consume()), (40, _get)),
+    "a single active consumer": _mixed(
+        (60, publish()), (60, publish(ordered=True)), (70, consume(rivals=True)), (30, _cancel), (16, _leave_channel)
+    ),
+}
 
 
 _reserved = st.builds(
@@ -454,6 +507,7 @@ _RARE: Final[tuple[st.SearchStrategy[Operation], ...]] = (
     _reserved,
     _unknown_type,
     _refused,
+    _refused,
     _missing_exchange,
     _wrong_queue,
     _server_named,
@@ -475,15 +529,29 @@ _rare: Final[st.SearchStrategy[Operation]] = st.sampled_from(_RARE).flatmap(lamb
 
 
 @st.composite
-def sequences(draw: st.DrawFn, quorum: bool = False) -> list[Operation]:
+def _first_queue(draw: st.DrawFn, about: str) -> Call:
+    """A declaration of q0."""
+    forced: dict[str, Any] = {}
+    if about == "a single active consumer":
+        forced["single_active_consumer"] = True
+    elif about == "priorities":
+        forced["max_priority"] = draw(st.sampled_from((5, 5, 10, 1, 0)))
+    elsewise = {"a quorum queue": st.just(True), "priorities": _one_in(4), "a single active consumer": _booleans}
+    if draw(elsewise.get(about, st.just(False))):
+        forced.pop("max_priority", None)
+        return draw(declare_quorum_queue(QUEUES[0], **forced))
+    return draw(declare_queue(QUEUES[0], **forced))
+
+
+@st.composite
+def sequences(draw: st.DrawFn, about: str = "anything") -> list[Operation]:
     """Operations that declare and publish something, then 12 to 26 random ones.
 
     Args:
-        quorum: q0 is a quorum queue.
+        about: a key of OPERATIONS. It says what q0 is, and what is done with it.
     """
-    first: list[Operation] = [draw(declare_queue(name)) for name in QUEUES[:3]]
-    if quorum:
-        first[0] = draw(declare_quorum_queue(QUEUES[0]))
+    operations = OPERATIONS[about]
+    first: list[Operation] = [draw(_first_queue(about)), *(draw(declare_queue(name)) for name in QUEUES[1:3])]
     if draw(_booleans):
         first.append(Call("confirm.select", PLACES[0], "Confirm.Select"))
     first += [draw(declare_exchange("x0")), draw(declare_exchange("x1"))]
@@ -496,6 +564,11 @@ def sequences(draw: st.DrawFn, quorum: bool = False) -> list[Operation]:
     if draw(_booleans):
         values = {"queue": draw(st.sampled_from(QUEUES[:3])), "consumer_tag": "c0", "no_ack": draw(_rarely)}
         first.append(Call("consume", PLACES[0], "Basic.Consume", values))
+    if about == "a single active consumer":
+        first += [draw(consume(rivals=True)) for _ in range(2)]
+    if about == "priorities":
+        some = st.sampled_from(_ORDERED)
+        first += [Publish("publish", PLACES[0], "", QUEUES[0], 1, False, draw(some)) for _ in range(6)]
     first.append(Publish("publish", PLACES[0], "", draw(st.sampled_from(QUEUES[:3])), draw(_counts) + 1))
     first += draw(st.lists(operations, min_size=6, max_size=14))
     for _ in range(2):

@@ -95,13 +95,29 @@ OUTCOMES: Final = {
     "returned before the confirm": 20,
     "returned unconfirmed": 50,
 }
-QUORUM_OUTCOMES: Final = {"delivered": 50, "redelivered": 20, "died: rejected": 5, "died: delivery_limit": 2}
+#: The same for sequences that are about something else, in 100 of each.
+OTHER_OUTCOMES: Final = {
+    "a quorum queue": {"delivered": 50, "redelivered": 20, "died: rejected": 5, "died: delivery_limit": 2},
+    "priorities": {
+        "delivered": 100,
+        "redelivered": 20,
+        "overtook an older message": 100,
+        "died: expired": 20,
+        "died: maxlen": 10,
+    },
+    "a single active consumer": {
+        "delivered": 100,
+        "redelivered": 20,
+        "delivered while other consumers wait": 50,
+        "delivered to the next active consumer": 10,
+    },
+}
 
 pytestmark = pytest.mark.usefixtures("varied")
 
 
-def compare(rabbit: Rabbit, number: int, *, quorum: bool = False, fixed: bool = True) -> Comparison:
-    """Compare so many sequences.
+def compare(rabbit: Rabbit, number: int, about: str = "anything", *, fixed: bool = True) -> Comparison:
+    """Compare so many sequences that are about something: a key of OPERATIONS in the strategies.
 
     Raises:
         DifferenceError: the model and RabbitMQ differ.
@@ -116,7 +132,7 @@ def compare(rabbit: Rabbit, number: int, *, quorum: bool = False, fixed: bool = 
         # Each example is a session with two brokers. It is meant to be slow and large.
         suppress_health_check=list(HealthCheck),
     )
-    @given(sequences(quorum=quorum))
+    @given(sequences(about))
     def model_and_rabbitmq_agree(sequence: Sequence[Operation]) -> None:
         comparison.run(sequence)
 
@@ -141,19 +157,33 @@ def test_random_sequences(rabbit: Rabbit, counted: Callable[[object], None]) -> 
     assert comparison.statistics.sequences - comparison.statistics.cut_short >= 200
 
 
-def test_random_sequences_on_a_quorum_queue(rabbit: Rabbit, counted: Callable[[object], None]) -> None:
-    comparison = compare(rabbit, 100, quorum=True)
-    counted(f"quorum queue: {comparison.statistics}")
-    demand(comparison, {}, QUORUM_OUTCOMES)
+@pytest.mark.parametrize("about", OTHER_OUTCOMES)
+def test_random_sequences_about(about: str, rabbit: Rabbit, counted: Callable[[object], None]) -> None:
+    comparison = compare(rabbit, 100, about)
+    counted(f"{about}: {comparison.statistics}")
+    demand(comparison, {}, OTHER_OUTCOMES[about])
+
+
+#: How many sequences the deep run compares, and how many of these it has to compare up to their end.
+DEEP: Final = {
+    "anything": (5_600, 5_000),
+    "a quorum queue": (500, 400),
+    "priorities": (500, 400),
+    "a single active consumer": (500, 400),
+}
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize(("quorum", "number"), [(False, 5_600), (True, 500)])
-def test_many_random_sequences(rabbit: Rabbit, quorum: bool, number: int, counted: Callable[[object], None]) -> None:
-    comparison = compare(rabbit, number, quorum=quorum, fixed=False)
-    counted(f"{'quorum queue: ' * quorum}{comparison.statistics}")
-    assert comparison.statistics.sequences - comparison.statistics.cut_short >= (400 if quorum else 5_000)
-    demand(comparison, {} if quorum else OPERATIONS, QUORUM_OUTCOMES if quorum else OUTCOMES)
+@pytest.mark.parametrize("about", DEEP)
+def test_many_random_sequences(about: str, rabbit: Rabbit, counted: Callable[[object], None]) -> None:
+    number, whole = DEEP[about]
+    comparison = compare(rabbit, number, about, fixed=False)
+    counted(f"{about}: {comparison.statistics}")
+    assert comparison.statistics.sequences - comparison.statistics.cut_short >= whole
+    if about == "anything":
+        demand(comparison, OPERATIONS, OUTCOMES)
+    else:
+        demand(comparison, {}, OTHER_OUTCOMES[about])
 
 
 @pytest.mark.parametrize("limits", [{"x-message-ttl": 0}, {"x-max-length": 0}, {"x-max-length-bytes": 0}])
@@ -207,7 +237,9 @@ def requeue_at_the_end(queue: Queue, entries: list[Any]) -> None:
 
 def forget_redelivered(queue: Queue, entries: list[Any], original: Callable[..., None]) -> None:
     original(queue, entries)
-    queue.ready = type(queue.ready)(entry._replace(redelivered=False) for entry in queue.ready)
+    known = [entry._replace(redelivered=False) for entry in queue.ready]
+    queue.ready.clear()
+    queue.ready.extend(known)
 
 
 PLANTED: Final[dict[str, tuple[Any, str, Callable[[Any], Any]]]] = {

@@ -14,7 +14,7 @@ import pytest
 
 from eda_core.criticality import NOTICE
 from eda_core.messages import Unreadable, gelf_record
-from eda_core.testing.broker.message import Opaque
+from eda_core.testing.broker.values import Opaque
 from eda_core.testing.conformance import Put, event, message
 from eda_core.testing.conformance.unreadable import UNREADABLE
 from eda_tools.cli import status as cli

@@ -4,7 +4,8 @@ from eda_core.testing.broker.arguments import Policy
 from eda_core.testing.broker.bindings import Binding
 from eda_core.testing.broker.message import AmqpMessage
 from eda_core.testing.broker.model import Broker
-from eda_core.testing.broker.queue import ConnectionId, Entry, Queue
+from eda_core.testing.broker.queue import ConnectionId, Queue
+from eda_core.testing.broker.ready import Entry
 from eda_core.testing.broker.state import Outgoing
 
 __all__ = ["AmqpMessage", "Binding", "Broker", "ConnectionId", "Entry", "Outgoing", "Policy", "Queue"]

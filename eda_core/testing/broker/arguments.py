@@ -10,18 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from eda_core.errors import LocalError
 from eda_core.testing.broker.message import (
+    INTERNAL_ERROR,
     MAX_EXPIRY_MS,
     NOT_IMPLEMENTED,
     PRECONDITION_FAILED,
     Refusal,
-    amqp_type,
-    same_value,
-    text_of,
 )
+from eda_core.testing.broker.texts import quoted, string
+from eda_core.testing.broker.texts import value as value_text
+from eda_core.testing.broker.values import amqp_type, same_value, text_of
 from eda_core.testing.broker.versions import Version
 
 CLASSIC: Final = "classic"
@@ -32,6 +33,8 @@ REJECT_PUBLISH: Final = "reject-publish"
 REJECT_PUBLISH_DLX: Final = "reject-publish-dlx"
 
 _OVERFLOWS: Final = (DROP_HEAD, REJECT_PUBLISH, REJECT_PUBLISH_DLX)
+#: The highest ``x-max-priority``.
+HIGHEST_PRIORITY: Final = 255
 #: In the order in which RabbitMQ compares them. It reports the first difference.
 _KNOWN: Final = {
     CLASSIC: (
@@ -67,9 +70,21 @@ _KNOWN: Final = {
         "x-queue-leader-locator",
     ),
 }
-_ALL_KNOWN: Final = frozenset(
-    (*_KNOWN[CLASSIC], *_KNOWN[QUORUM], "x-max-age", "x-stream-max-segment-size-bytes", "x-initial-cluster-size")
-)
+#: Those that only newer releases know (``Version.newer_arguments``).
+_NEWER: Final = {
+    CLASSIC: ("x-queue-leader-locator",),
+    QUORUM: (
+        "x-consumer-disconnected-timeout",
+        "x-consumer-timeout",
+        "x-delayed-retry-type",
+        "x-delayed-retry-min",
+        "x-delayed-retry-max",
+    ),
+}
+_OF_STREAMS: Final = ("x-max-age", "x-stream-max-segment-size-bytes", "x-initial-cluster-size")
+_NEWER_OF_STREAMS: Final = ("x-stream-filter-size-bytes",)
+_ALL_KNOWN: Final = frozenset((*_KNOWN[CLASSIC], *_KNOWN[QUORUM], *_OF_STREAMS))
+_ALL_NEWER: Final = _ALL_KNOWN.union(*_NEWER.values(), _NEWER_OF_STREAMS)
 _TYPE_NAMES: Final = {CLASSIC: "rabbit_classic_queue", QUORUM: "rabbit_quorum_queue"}
 #: A policy with one of these keys does not apply to a queue of the type.
 _NOT_APPLICABLE: Final = {
@@ -186,62 +201,95 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-Check = Callable[[Any, Arguments], str | None]
+class _Given(NamedTuple):
+    """What an argument is checked with."""
+
+    arguments: Arguments
+    version: Version
 
 
-def _integer(value: Any, _arguments: Arguments) -> str | None:
+Check = Callable[[Any, _Given], str | None]
+
+
+def _integer(value: Any, _given: _Given) -> str | None:
     return None if _is_int(value) else f'"expected integer, got {amqp_type(value)}"'
 
 
-def _not_negative(value: Any, arguments: Arguments) -> str | None:
-    return _integer(value, arguments) or (f"{{value_negative,{value}}}" if value < 0 else None)
+def _not_negative(value: Any, given: _Given) -> str | None:
+    return _integer(value, given) or (f"{{value_negative,{value}}}" if value < 0 else None)
 
 
-def _positive(value: Any, arguments: Arguments) -> str | None:
-    return _integer(value, arguments) or (f"{{value_zero,{value}}}" if value == 0 else _not_negative(value, arguments))
+def _positive(value: Any, given: _Given) -> str | None:
+    return _integer(value, given) or (f"{{value_zero,{value}}}" if value == 0 else _not_negative(value, given))
 
 
-def _ttl(value: Any, arguments: Arguments) -> str | None:
+def _ttl(value: Any, given: _Given) -> str | None:
     too_large = _is_int(value) and value > MAX_EXPIRY_MS
-    return f"{{value_too_large,{value}}}" if too_large else _not_negative(value, arguments)
+    return f"{{value_too_large,{value}}}" if too_large else _not_negative(value, given)
 
 
-def _expires(value: Any, arguments: Arguments) -> str | None:
-    return "{value_zero,0}" if _is_int(value) and value == 0 else _ttl(value, arguments)
+def _expires(value: Any, given: _Given) -> str | None:
+    return "{value_zero,0}" if _is_int(value) and value == 0 else _ttl(value, given)
 
 
-def _max_priority(value: Any, arguments: Arguments) -> str | None:
-    too_large = _is_int(value) and value > 255
-    return f"{{max_value_exceeded,{value}}}" if too_large else _not_negative(value, arguments)
+def _max_priority(value: Any, given: _Given) -> str | None:
+    too_large = _is_int(value) and value > HIGHEST_PRIORITY
+    return f"{{max_value_exceeded,{value}}}" if too_large else _not_negative(value, given)
 
 
-def _text(value: Any, _arguments: Arguments) -> str | None:
+def _text(value: Any, _given: _Given) -> str | None:
     return None if isinstance(value, str | bytes) else f"{{unacceptable_type,{amqp_type(value)}}}"
 
 
-def _dead_letter_key(value: Any, arguments: Arguments) -> str | None:
-    if problem := _text(value, arguments):
+def _dead_letter_key(value: Any, given: _Given) -> str | None:
+    if problem := _text(value, given):
         return problem
-    return None if "x-dead-letter-exchange" in arguments else "routing_key_but_no_dlx_defined"
+    return None if "x-dead-letter-exchange" in given.arguments else "routing_key_but_no_dlx_defined"
 
 
-def _truth(value: Any, _arguments: Arguments) -> str | None:
+def _truth(value: Any, _given: _Given) -> str | None:
     return None if isinstance(value, bool) else f"{{unacceptable_type,{amqp_type(value)}}}"
 
 
 def _one_of(*allowed: str, problem: str) -> Check:
-    def check(value: Any, arguments: Arguments) -> str | None:
-        wrong_type = _text(value, arguments)
-        return wrong_type or (None if value in allowed else problem.format(value))
+    def check(value: Any, given: _Given) -> str | None:
+        return _text(value, given) or (None if value in allowed else problem)
 
     return check
 
 
-def _version(value: Any, arguments: Arguments) -> str | None:
-    return _not_negative(value, arguments) or (None if value in (1, 2) else f"\"unsupported queue version '{value}'\"")
+def _unsupported(what: str, value: Any, given: _Given) -> str:
+    return string(f"unsupported queue {what} '{quoted(value)}'", given.version)
 
 
-_QUEUE_TYPE: Final = _one_of(CLASSIC, QUORUM, STREAM, problem="\"unsupported queue type '{}'\"")
+def _mode(value: Any, given: _Given) -> str | None:
+    if given.version.ignores_queue_mode:
+        return None
+    wrong_type = _text(value, given)
+    return wrong_type or (None if value in _MODES else _unsupported("mode", value, given))
+
+
+def _type(value: Any, given: _Given) -> str | None:
+    return _text(value, given) or (None if value in _QUEUE_TYPES else _unsupported("type", value, given))
+
+
+def _version(value: Any, given: _Given) -> str | None:
+    if problem := _not_negative(value, given):
+        return problem
+    return None if given.version.oldest_queue_version <= value <= 2 else _unsupported("version", str(value), given)
+
+
+def _locator(value: Any, given: _Given) -> str | None:
+    known = (*_LOCATORS, "min-masters") if given.version.newer_arguments else _LOCATORS
+    return _text(value, given) or (None if value in known else "invalid_queue_locator_arg")
+
+
+_MODES: Final = ("default", "lazy")
+_QUEUE_TYPES: Final = (CLASSIC, QUORUM, STREAM)
+_LOCATORS: Final = ("client-local", "balanced", "random", "least-leaders")
+_MASTER_LOCATORS: Final = ("client-local", "random", "min-masters")
+#: A type of a queue that is like none, if the release says so (``Version.states_queue_type``).
+_NO_TYPES: Final = ("", "undefined")
 #: In the order in which RabbitMQ checks them. It reports the first wrong one.
 _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("x-expires", _expires),
@@ -255,14 +303,13 @@ _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("x-max-in-memory-bytes", _not_negative),
     ("x-max-priority", _max_priority),
     ("x-overflow", _one_of(*_OVERFLOWS, problem="invalid_overflow")),
-    ("x-queue-mode", _one_of("default", "lazy", problem="\"unsupported queue mode '{}'\"")),
+    ("x-queue-mode", _mode),
     ("x-queue-version", _version),
     ("x-single-active-consumer", _truth),
+    ("x-consumer-timeout", _not_negative),
+    ("x-consumer-disconnected-timeout", _not_negative),
     ("x-quorum-initial-group-size", _positive),
-    (
-        "x-queue-leader-locator",
-        _one_of("client-local", "balanced", "random", "least-leaders", problem="invalid_queue_locator_arg"),
-    ),
+    ("x-queue-leader-locator", _locator),
 )
 
 
@@ -271,7 +318,13 @@ def _demand(key: str, problem: str | None, resource: str) -> None:
         raise Refusal(PRECONDITION_FAILED, f"invalid arg '{key}' for {resource}: {problem}")
 
 
-def check_queue_arguments(resource: str, arguments: Arguments) -> str:
+def _demand_known(resource: str, kind: str, arguments: Arguments, unknown: Iterable[str]) -> None:
+    for key in arguments:
+        if key in unknown:
+            raise Refusal(PRECONDITION_FAILED, f"invalid arg '{key}' for {resource} of queue type {_TYPE_NAMES[kind]}")
+
+
+def check_queue_arguments(resource: str, arguments: Arguments, version: Version) -> str:
     """Check the arguments of a new queue. The checks of other properties come after this one.
 
     Args:
@@ -283,44 +336,77 @@ def check_queue_arguments(resource: str, arguments: Arguments) -> str:
     Raises:
         Refusal: 406, RabbitMQ refuses them; 540, they are not modelled.
     """
+    given = _Given(arguments, version)
     exchange = arguments.get("x-dead-letter-exchange", "")
     if not isinstance(exchange, str | bytes):
         problem = f"invalid type '{amqp_type(exchange)}' for arg 'x-dead-letter-exchange' in {resource}"
         raise Refusal(PRECONDITION_FAILED, problem)
-    if "x-queue-type" in arguments:
-        _demand("x-queue-type", _QUEUE_TYPE(arguments["x-queue-type"], arguments), resource)
-    kind: str = arguments.get("x-queue-type", CLASSIC)
+    kind = _kind(arguments, version)
+    _demand("x-queue-type", _type(kind, given), resource)
     if kind == STREAM:
         raise Refusal(NOT_IMPLEMENTED, f"x-queue-type=stream of {resource} is not modelled")
-    known = _KNOWN[kind]
+    known = queue_argument_keys(kind, version)
     for key, check in _CHECKS:
         if key in known and key in arguments:
-            _demand(key, check(arguments[key], arguments), resource)
-    for key in arguments:
-        if key in _ALL_KNOWN and key not in known:
-            raise Refusal(PRECONDITION_FAILED, f"invalid arg '{key}' for {resource} of queue type {_TYPE_NAMES[kind]}")
-    return kind
+            _demand(key, check(arguments[key], given), resource)
+    every = _ALL_NEWER if version.newer_arguments else _ALL_KNOWN
+    _demand_known(resource, kind, arguments, every.difference(known))
+    return str(kind)
 
 
-def refuse_unmodelled(resource: str, kind: str, arguments: Arguments) -> None:
+def _kind(arguments: Arguments, version: Version) -> Any:
+    """The type that a declaration asks for."""
+    kind = arguments.get("x-queue-type", CLASSIC)
+    return CLASSIC if version.states_queue_type and kind in _NO_TYPES else kind
+
+
+def check_master_locator(arguments: Arguments, version: Version) -> None:
+    """Check ``x-queue-master-locator``. RabbitMQ does it last, when it makes the queue.
+
+    Raises:
+        Refusal: 541.
+    """
+    locator = arguments.get("x-queue-master-locator", _MASTER_LOCATORS[0])
+    if version.refuses_master_locator and "x-queue-master-locator" in arguments:
+        raise Refusal(INTERNAL_ERROR, _NO_MASTER_LOCATOR)
+    if locator not in _MASTER_LOCATORS:
+        raise Refusal(INTERNAL_ERROR, "")
+
+
+#: The text of RabbitMQ, as long as it fits into an error.
+_NO_MASTER_LOCATOR: Final = (
+    "Feature `queue_master_locator` is deprecated.\nBy default, this feature is not permitted anymore.\nThe feature "
+    "will be removed from a future major RabbitMQ version, regardless of the configuration; actual version to be "
+    "determined.\nTo continue"
+)
+
+
+def refuse_unmodelled(resource: str, kind: str, arguments: Arguments, version: Version) -> None:
     """Check that the model has all arguments.
 
     Raises:
         Refusal: 540. RabbitMQ supports one that the model does not.
     """
-    unsupported = [key for key in ("x-max-priority",) if key in arguments]
-    if arguments.get("x-single-active-consumer"):
-        unsupported.append("x-single-active-consumer")
+    unsupported: list[str] = []
     if arguments.get("x-dead-letter-strategy") == "at-least-once":
         unsupported.append("x-dead-letter-strategy=at-least-once")
-    limit = arguments.get("x-delivery-limit")
-    if kind == QUORUM and limit is not None and not (_is_int(limit) and limit >= 0):
-        unsupported.append(f"x-delivery-limit={limit!r}")  # RabbitMQ does not check it, and fails later
+    if kind == QUORUM:
+        limit = arguments.get("x-delivery-limit")
+        if limit is not None and not (_is_int(limit) and limit >= 0):
+            unsupported.append(f"x-delivery-limit={limit!r}")  # RabbitMQ does not check it, and fails later
+        if version.newer_arguments:
+            unsupported += [key for key in _WITH_TIMERS if key in arguments]
     if unsupported:
         raise Refusal(NOT_IMPLEMENTED, f"{', '.join(unsupported)} of {resource} is not modelled")
 
 
-def check_consumer_arguments(resource: str, kind: str, arguments: Arguments) -> int:
+#: Arguments of quorum queues that return messages, or keep them, for a time.
+_WITH_TIMERS: Final = ("x-consumer-timeout", "x-delayed-retry-type", "x-delayed-retry-min", "x-delayed-retry-max")
+_CONSUMER_OF_STREAMS: Final = ("x-stream-offset",)
+_NEWER_CONSUMER_OF_STREAMS: Final = ("x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered")
+
+
+def check_consumer_arguments(resource: str, kind: str, arguments: Arguments, version: Version) -> int:
     """Check the arguments of ``Basic.Consume``.
 
     Returns:
@@ -330,33 +416,47 @@ def check_consumer_arguments(resource: str, kind: str, arguments: Arguments) -> 
         Refusal: 406, RabbitMQ refuses them; 540, they are not modelled.
     """
     checks: dict[str, Check] = {"x-priority": _integer}
-    if kind == CLASSIC:
-        checks["x-cancel-on-ha-failover"] = _truth
+    unknown: tuple[str, ...]
+    if version.newer_arguments:
+        unmodelled, unknown = "x-consumer-timeout", _NEWER_CONSUMER_OF_STREAMS
+        if kind == QUORUM:
+            checks[unmodelled] = _not_negative
+        else:
+            unknown += (unmodelled,)
+    else:
+        unmodelled, unknown = "x-credit", _CONSUMER_OF_STREAMS
+        if kind == CLASSIC:
+            checks["x-cancel-on-ha-failover"] = _truth
+        else:
+            unknown += ("x-cancel-on-ha-failover",)
+    given = _Given(arguments, version)
     for key, check in checks.items():
         if key in arguments:
-            _demand(key, check(arguments[key], arguments), resource)
-    for key in arguments:
-        if key == "x-stream-offset" or (key == "x-cancel-on-ha-failover" and kind == QUORUM):
-            raise Refusal(PRECONDITION_FAILED, f"invalid arg '{key}' for {resource} of queue type {_TYPE_NAMES[kind]}")
-    if "x-credit" in arguments:
-        raise Refusal(NOT_IMPLEMENTED, f"x-credit of a consumer of {resource} is not modelled")
+            _demand(key, check(arguments[key], given), resource)
+    _demand_known(resource, kind, arguments, unknown)
+    if unmodelled in arguments:
+        raise Refusal(NOT_IMPLEMENTED, f"{unmodelled} of a consumer of {resource} is not modelled")
     return int(arguments.get("x-priority", 0))
 
 
-def demand_same(resource: str, key: str, current: object, received: object) -> None:
+def demand_same(resource: str, key: str, current: object, received: object, version: Version) -> None:
     """Check that a redeclaration has the same value.
 
     Raises:
         Refusal: 406. It has not.
     """
     if not same_value(current, received):
-        explanation = (
-            f"inequivalent arg '{key}' for {resource}: received {_value(received)} but current is {_value(current)}"
-        )
-        raise Refusal(PRECONDITION_FAILED, explanation)
+        raise _inequivalent(resource, key, value_text(received, version), value_text(current, version))
 
 
-def demand_same_arguments(resource: str, keys: Iterable[str], current: Arguments, received: Arguments) -> None:
+def _inequivalent(resource: str, key: str, received: str, current: str) -> Refusal:
+    explanation = f"inequivalent arg '{key}' for {resource}: received {received} but current is {current}"
+    return Refusal(PRECONDITION_FAILED, explanation)
+
+
+def demand_same_arguments(
+    resource: str, keys: Iterable[str], current: Arguments, received: Arguments, version: Version
+) -> None:
     """Check that a redeclaration has the same arguments.
 
     Args:
@@ -366,24 +466,33 @@ def demand_same_arguments(resource: str, keys: Iterable[str], current: Arguments
         Refusal: 406. One differs.
     """
     for key in keys:
-        one, other = current.get(key), received.get(key)
-        if one is not None and other is not None:
-            demand_same(resource, key, one, other)
-        elif one is not other and not (key == "x-queue-type" and CLASSIC in (one, other)):
-            was, now = _typed(one), _typed(other)
-            raise Refusal(
-                PRECONDITION_FAILED, f"inequivalent arg '{key}' for {resource}: received {now} but current is {was}"
-            )
+        if key in current and key in received:
+            demand_same(resource, key, current[key], received[key], version)
+        elif (key in current or key in received) and not (
+            key == "x-queue-type" and CLASSIC in (current.get(key), received.get(key))
+        ):
+            raise _inequivalent(resource, key, _typed(key, received, version), _typed(key, current, version))
 
 
-def queue_argument_keys(kind: str) -> tuple[str, ...]:
+def demand_same_queue(resource: str, kind: str, current: Arguments, received: Arguments, version: Version) -> None:
+    """Check that a redeclaration of a queue has the same arguments.
+
+    Raises:
+        Refusal: 406. One differs.
+    """
+    if version.states_queue_type:
+        current, received = ({"x-queue-type": CLASSIC, **arguments} for arguments in (current, received))
+    demand_same_arguments(resource, queue_argument_keys(kind, version), current, received, version)
+
+
+def queue_argument_keys(kind: str, version: Version) -> tuple[str, ...]:
     """The arguments that have to be the same in a redeclaration of a queue of this type."""
-    return _KNOWN[kind]
+    return (*_KNOWN[kind], *_NEWER[kind]) if version.newer_arguments else _KNOWN[kind]
 
 
-def _value(value: object) -> str:
-    return f"'{str(value).lower() if isinstance(value, bool) else value}'"
-
-
-def _typed(value: object) -> str:
-    return "none" if value is None else f"the value {_value(value)} of type '{amqp_type(value)}'"
+def _typed(key: str, arguments: Arguments, version: Version) -> str:
+    if key not in arguments:
+        return "none"
+    value = arguments[key]
+    shown = "'undefined'" if value is None else value_text(value, version)
+    return f"the value {shown} of type '{amqp_type(value)}'"

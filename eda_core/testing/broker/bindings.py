@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from eda_core.testing.broker.message import AmqpMessage, same_header
+from eda_core.testing.broker.message import AmqpMessage
+from eda_core.testing.broker.values import same_header
 from eda_core.testing.broker.versions import Version
 
 DIRECT: Final = "direct"

@@ -22,13 +22,15 @@ from eda_core.testing.broker.message import (
     MAXLEN,
     NOT_FOUND,
     REJECTED,
+    RESOURCE_LOCKED,
     AmqpMessage,
     Refusal,
     dead_letter_of,
     is_cycle,
     with_properties,
 )
-from eda_core.testing.broker.queue import ConnectionId, Consumer, ConsumerKey, Entry, Queue
+from eda_core.testing.broker.queue import ConnectionId, Consumer, ConsumerKey, Queue
+from eda_core.testing.broker.ready import Entry
 from eda_core.testing.broker.state import Channel, Connection, Outgoing, Pending, frame
 from eda_core.testing.broker.topology import QUEUE, Exchange, Topology
 from eda_core.testing.broker.versions import Version
@@ -160,11 +162,12 @@ class Engine:
     def consumer_count(self, queue: Queue) -> int:
         """The number of consumers that RabbitMQ reports.
 
-        For a quorum queue that includes those that are cancelled and have an unsettled delivery.
+        For a quorum queue that includes those that are cancelled and have an unsettled delivery, and not those that
+        wait until they are active.
         """
         if not queue.quorum:
             return len(queue.consumers)
-        holders: set[Any] = set(queue.consumers)
+        holders: set[Any] = set(queue.consumers).difference(queue.waiting)
         for connection in self.connections.values():
             for number, channel in connection.channels.items():
                 for tag, pending in channel.unacked.items():
@@ -201,11 +204,16 @@ class Engine:
             queue.mark_failed(entry)
         self.deliver_ready(queue)
         queue.mark_failed(entry)  # what a consumer of a classic queue gets at once is not marked
-        self.shorten(queue)
+        self.shorten(queue, new=True)
         return True
 
-    def shorten(self, queue: Queue) -> None:
-        """Take from the head of a queue the messages that are too many, and those that have expired."""
+    def shorten(self, queue: Queue, *, new: bool = False) -> None:
+        """Take from the head of a queue the messages that are too many, and those that have expired.
+
+        Args:
+            new: because a message came. A classic queue looks then only if the head can have changed, and forgets that
+                priorities may change it, too.
+        """
         if queue.quorum:
             self._drop_expired(queue)
         dropped: list[AmqpMessage] = []
@@ -215,13 +223,16 @@ class Engine:
             dropped.reverse()
         for message in dropped:
             self.dead_letter(queue, message, MAXLEN)
-        self._drop_expired(queue)
+        if dropped or not (new and queue.by_maximum) or len(queue) == 1 or queue.limits.message_ttl == 0:
+            self._drop_expired(queue)
         queue.watch_length()
         self._watch(queue)
 
     def _drop_expired(self, queue: Queue) -> None:
         while (expired := queue.pop_expired(self.now)) is not None:
             self.dead_letter(queue, self._leaving(expired), EXPIRED)
+        if queue.by_maximum:
+            queue.arm()
 
     def _leaving(self, entry: Entry, *, failed: bool = False) -> AmqpMessage:
         """The message of an entry that leaves its queue, or comes back to it if the queue is a classic queue.
@@ -269,6 +280,8 @@ class Engine:
         self._watch(queue)
 
     def _next_consumer(self, queue: Queue) -> Consumer | None:
+        if queue.single and not queue.quorum:
+            return self._active_consumer(queue)
         while queue.line:
             key = queue.line.pop(0)
             consumer = queue.consumers[key]
@@ -281,6 +294,48 @@ class Engine:
             if not queue.quorum:
                 queue.blocked.append(key)
         return None
+
+    def _active_consumer(self, queue: Queue) -> Consumer | None:
+        """The single active consumer of a classic queue, if it may get a message. It keeps its place in the line."""
+        key = queue.active
+        if key is None or key in queue.blocked:
+            return None
+        consumer = queue.consumers[key]
+        if not self._may_send(queue, consumer):
+            queue.line.remove(key)
+            queue.blocked.append(key)
+            return None
+        if consumer.credit is not None and not consumer.no_ack:
+            consumer.credit -= 1
+        return consumer
+
+    def activate(self, queue: Queue) -> None:
+        """Choose the single active consumer of a quorum queue, if it has such consumers."""
+        if not queue.single or not queue.quorum:
+            return
+        if queue.quiescing and queue.active is not None and not self._holds(queue, queue.active):
+            queue.let_wait(queue.active)
+            queue.active, queue.quiescing = None, False
+        if queue.unranked and self.version.yields_to_priority:
+            queue.rank_waiting()
+        if not queue.waiting:
+            return
+        candidate = queue.waiting[0]
+        if queue.active is None:
+            queue.take_turn(candidate)
+        elif (
+            self.version.yields_to_priority
+            and queue.consumers[candidate].priority > queue.consumers[queue.active].priority
+        ):
+            if self._holds(queue, queue.active):
+                queue.quiesce()
+            else:
+                queue.take_turn(candidate)
+
+    def _holds(self, queue: Queue, key: ConsumerKey) -> bool:
+        """Whether a consumer has messages that it has not settled."""
+        consumer = (queue.uid, key.tag, queue.consumers[key].number)
+        return any((p.queue, p.tag, p.number) == consumer for p in self.channel(key).unacked.values())
 
     def _may_send(self, queue: Queue, consumer: Consumer) -> bool:
         channel = self.channel(consumer.key)
@@ -338,7 +393,13 @@ class Engine:
         self.out.append(Outgoing(channel.connection, channel.number, method, properties, entry.message.body))
 
     def fetch(self, channel: Channel, queue: Queue, *, no_ack: bool) -> None:
-        """Answer ``Basic.Get``."""
+        """Answer ``Basic.Get``.
+
+        Raises:
+            Refusal: 405. It is a quorum queue with a single active consumer.
+        """
+        if queue.single and queue.quorum:
+            raise self._no_get(queue)
         if not queue.quorum:
             self.note_unused(queue)
         if not len(queue):
@@ -361,6 +422,15 @@ class Engine:
         if queue.quorum and self.version.counts_from_zero:
             counts.setdefault("x-delivery-count", 0)
         self._send_content(channel, method, entry, counts)
+
+    def _no_get(self, queue: Queue) -> Refusal:
+        word = self.topologies[queue.vhost].word(QUEUE, queue.name)
+        kind = '<<"quorum">>' if self.version.writes_type_as_term else "quorum"
+        explanation = (
+            f"cannot obtain access to locked {word}. basic.get operations are not supported by {kind} queues with "
+            "single active consumer"
+        )
+        return Refusal(RESOURCE_LOCKED, explanation)
 
     # -- settling -----------------------------------------------------------------------------------------------------
 
@@ -398,7 +468,7 @@ class Engine:
         if how == REQUEUE:
             self._requeue(queue, [pending.entry for pending in pendings], failed=failed)
         elif how == DISCARD:
-            for pending in pendings:
+            for pending in sorted(pendings, key=lambda pending: -queue.priorities.of(pending.entry)):
                 self.dead_letter(queue, self._leaving(pending.entry, failed=failed), REJECTED)
         if unblocked:
             self.deliver_ready(queue)
@@ -414,6 +484,7 @@ class Engine:
             for pending in pendings:
                 queue.put_last(self._returned(pending.entry, failed=failed))
                 self._credit_quorum(queue, key, 1)
+                self.activate(queue)
                 self.deliver_ready(queue)
                 self.shorten(queue)
             return
@@ -425,6 +496,7 @@ class Engine:
             for pending in pendings:
                 self.dead_letter(queue, self._leaving(pending.entry, failed=failed), REJECTED)
         self._credit_quorum(queue, key, len(pendings))
+        self.activate(queue)
         self.deliver_ready(queue)
         self.shorten(queue)
 
@@ -448,7 +520,7 @@ class Engine:
     @staticmethod
     def _credit_quorum(queue: Queue, key: ConsumerKey, count: int) -> None:
         queue.give_credit(key, count)
-        if count and key in queue.consumers and key not in queue.line:
+        if count and queue.serves(key) and key not in queue.line:
             queue.enter_line(key)
 
     def resume(self, channel: Channel) -> None:
@@ -473,7 +545,7 @@ class Engine:
             if queue.quorum:
                 line = set(queue.line)
                 for key in keys:
-                    if key not in line and queue.consumers[key].credit != 0:
+                    if key not in line and queue.serves(key) and queue.consumers[key].credit != 0:
                         queue.enter_line(key)
             queue.unblock(connection.id)
             self.deliver_ready(queue)
@@ -486,8 +558,11 @@ class Engine:
         del self.channel(key).consumers[key.tag]
         if queue.auto_delete and not queue.consumers:
             self.delete_queue(queue)
-        else:
-            self.note_unused(queue)
+            return
+        self.note_unused(queue)
+        if queue.single:
+            self.activate(queue)
+            self.deliver_ready(queue)
 
     def close_channels(self, channels: list[Channel]) -> None:
         """Remove the consumers of channels, then requeue their unsettled deliveries."""
@@ -524,8 +599,11 @@ class Engine:
         told = {uid for uid in channel.consumers.values() if not self.uids[uid].quorum}
         kept = {tag: pending for tag, pending in channel.unacked.items() if pending.queue not in told}
         channel.unacked = {tag: pending for tag, pending in channel.unacked.items() if tag not in kept}
+        # Another consumer is active only when these messages are back.
+        active = {tag: uid for tag, uid in channel.consumers.items() if uid not in told and self.uids[uid].single}
+        channel.consumers = {tag: uid for tag, uid in channel.consumers.items() if tag not in active}
         self.close_channels([channel])
-        channel.unacked = kept
+        channel.unacked, channel.consumers = kept, active
         channel.closing = True
 
     def _take_back(self, queue: Queue, entries: list[Entry]) -> None:
@@ -535,6 +613,7 @@ class Engine:
         self.note_unused(queue)
         if queue.quorum:
             self._return_limited(queue, entries, failed=True)
+            self.activate(queue)
             self.deliver_ready(queue)
             self.shorten(queue)
         else:
@@ -589,6 +668,11 @@ class Engine:
             if not queue.consumers:
                 self.delete_queue(queue)
                 return
+        if queue.by_maximum:
+            if queue.timer is None or queue.timer > self.now:
+                self._watch(queue)
+                return
+            queue.timer = None
         self.shorten(queue)
 
     def deadline(self) -> float | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from pamqp import commands
 
+from eda_core.testing.broker.texts import octet_by_octet, quoted, reply_text, string
+from eda_core.testing.broker.values import amqp_type, freeze, text_of
 from eda_core.testing.broker.versions import Version
 
 REJECTED: Final = "rejected"
@@ -24,10 +25,8 @@ DELIVERY_LIMIT: Final = "delivery_limit"
 PERSISTENT: Final = 2
 #: The longest time to live that RabbitMQ accepts: ten years, in milliseconds.
 MAX_EXPIRY_MS: Final = 315_360_000_000
-MAX_REPLY_TEXT_BYTES: Final = 255
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
-_SIGNED_32: Final = 1 << 31
 _HIGHEST: Final = 2**63 - 1
 _DEATH: Final = "x-death"
 _DEATH_HEADERS: Final = frozenset(
@@ -51,6 +50,7 @@ COMMAND_INVALID: Final = Reply(503, "COMMAND_INVALID", True)
 CHANNEL_ERROR: Final = Reply(504, "CHANNEL_ERROR", True)
 NOT_ALLOWED: Final = Reply(530, "NOT_ALLOWED", True)
 NOT_IMPLEMENTED: Final = Reply(540, "NOT_IMPLEMENTED", True)
+INTERNAL_ERROR: Final = Reply(541, "INTERNAL_ERROR", True)
 
 
 class Refusal(Exception):
@@ -61,20 +61,9 @@ class Refusal(Exception):
         self.reply = reply
         self.explanation = explanation
 
-    def text(self) -> str:
-        """The reply text: the name of the code and the explanation, cut to 255 bytes as RabbitMQ does it."""
-        text = f"{self.reply.name} - {self.explanation}"
-        raw = text.encode("utf-8", "replace")
-        if len(raw) <= MAX_REPLY_TEXT_BYTES:
-            return text
-        return raw[: MAX_REPLY_TEXT_BYTES - 3].decode("utf-8", "ignore") + "..."
-
-
-@dataclass(frozen=True, slots=True)
-class Opaque:
-    """A value of a table that Python has no type for, such as a time beyond the year 9999: its octets on the wire."""
-
-    octets: bytes
+    def text(self, version: Version) -> str | None:
+        """The reply text, as a release writes it; ``None`` if it cannot, because it is too long."""
+        return reply_text(self.reply.name, self.explanation, version)
 
 
 class Dropped(bytes):
@@ -93,113 +82,6 @@ class Dropped(bytes):
 
     def __len__(self) -> int:
         return self._size
-
-
-#: RabbitMQ's names of the types of integers, by the octets that stand for them.
-INTEGER_TYPES: Final = {
-    "b": "byte",
-    "B": "unsignedbyte",
-    "s": "short",
-    "u": "unsignedshort",
-    "I": "signedint",
-    "i": "unsignedint",
-    "l": "long",
-    "L": "long",
-}
-
-
-class Integer(int):
-    """An integer with another field type than one of its size usually has.
-
-    Attributes:
-        field_type: the octet that stands for the type: a key of INTEGER_TYPES.
-    """
-
-    field_type: str
-
-    def __new__(cls, value: int, field_type: str = "l") -> Self:
-        integer = super().__new__(cls, value)
-        integer.field_type = field_type
-        return integer
-
-
-class Single(float):
-    """A float of single precision."""
-
-
-def amqp_type(value: object) -> str:
-    """RabbitMQ's name of the field type of ``value``."""
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, Integer):
-        return INTEGER_TYPES[value.field_type]
-    if isinstance(value, int):
-        return "signedint" if -_SIGNED_32 <= value < _SIGNED_32 else "long"
-    if isinstance(value, Opaque):
-        return {"T": "timestamp", "F": "table", "A": "array"}[chr(value.octets[0])]
-    for kind, name in _TYPES:
-        if isinstance(value, kind):
-            return name
-    return "void"
-
-
-_TYPES: Final[tuple[tuple[type, str], ...]] = (
-    (str, "longstr"),
-    (bytes, "longstr"),
-    (bytearray, "binary"),
-    (Single, "float"),
-    (float, "double"),
-    (Decimal, "decimal"),
-    (datetime, "timestamp"),
-    (dict, "table"),
-    (list, "array"),
-)
-
-
-def same_value(one: object, other: object) -> bool:
-    """Whether the broker takes two values for equal. Integers of all sizes are alike, but not in an array or table."""
-    return _type_class(one) == _type_class(other) and _octets_of(one) == _octets_of(other)
-
-
-def same_header(one: object, other: object, version: Version) -> bool:
-    """Whether a headers exchange takes two values for equal."""
-    classes = {_type_class(one), _type_class(other)}
-    if version.ignores_times and "timestamp" in classes:
-        return False
-    if version.mixes_numbers and classes == {"integer", "float"}:
-        return one == other
-    return same_value(one, other)
-
-
-def _type_class(value: object) -> str:
-    name = amqp_type(value)
-    if name in INTEGER_TYPES.values():
-        return "integer"
-    return {"double": "float", "binary": "longstr"}.get(name, name)
-
-
-def _octets_of(value: object) -> object:
-    """What the broker compares of a value: of what it is made of the types, too."""
-    if isinstance(value, dict):
-        return [(key, amqp_type(each), _octets_of(each)) for key, each in value.items()]
-    if isinstance(value, list):
-        return [(amqp_type(each), _octets_of(each)) for each in value]
-    if isinstance(value, Decimal):
-        return value.as_tuple()  # 1 and 1.0 are two values
-    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-
-
-def freeze(value: Any) -> Any:
-    """A hashable image of a field value. The images of two values are equal if the values are, and of one type."""
-    if isinstance(value, dict):
-        return ("table", tuple(sorted((key, freeze(item)) for key, item in value.items())))
-    if isinstance(value, list | tuple):
-        return ("array", *map(freeze, value))
-    if isinstance(value, bool):
-        return ("bool", value)
-    if isinstance(value, bytearray):
-        return bytes(value)
-    return (amqp_type(value), repr(value)) if isinstance(value, float | Decimal) or value is None else value
 
 
 @dataclass(slots=True, eq=False)
@@ -256,7 +138,7 @@ def accept(
         Refusal: 406. The expiration is not a number of milliseconds, the delivery mode is unknown, or the header CC or
             BCC is not a list.
     """
-    ttl = parse_expiration(properties.expiration)
+    ttl = parse_expiration(properties.expiration, version)
     copies, blind = (_copies(properties.headers, name) for name in ("CC", "BCC"))
     keys = [routing_key, *copies, *blind]
     if version.refuses_unknown_delivery_modes and properties.delivery_mode not in (None, 1, PERSISTENT):
@@ -268,7 +150,7 @@ def accept(
     return AmqpMessage(exchange, tuple(keys), properties, body, ttl, tuple(blind))
 
 
-def parse_expiration(text: str | None) -> int | None:
+def parse_expiration(text: str | None, version: Version) -> int | None:
     """The property ``expiration`` in milliseconds; ``None`` if there is none.
 
     Raises:
@@ -280,14 +162,14 @@ def parse_expiration(text: str | None) -> int | None:
     if number is None:
         reason = "no_integer"
     elif number.end() != len(text):
-        reason = f'{{leftover_string,"{text[number.end() :]}"}}'
+        reason = f"{{leftover_string,{string(octet_by_octet(text[number.end() :]), version)}}}"
     elif (value := int(number.group())) < 0:
         reason = f"{{value_negative,{value}}}"
     elif value > MAX_EXPIRY_MS:
         reason = f"{{value_too_large,{value}}}"
     else:
         return value
-    raise Refusal(PRECONDITION_FAILED, f"invalid expiration '{text}': {reason}")
+    raise Refusal(PRECONDITION_FAILED, f"invalid expiration '{quoted(text)}': {reason}")
 
 
 def _copies(headers: Any, name: str) -> list[str]:
@@ -297,11 +179,6 @@ def _copies(headers: Any, name: str) -> list[str]:
         what = f'{{unacceptable_type_in_header,"{name}",{amqp_type(value)}}}'
         raise Refusal(PRECONDITION_FAILED, f"invalid message: {what}")
     return [text_of(key) for key in value if isinstance(key, (str, bytes))]
-
-
-def text_of(value: str | bytes) -> str:
-    """A long string as text, with surrogate escapes (PEP 383) for octets that are not UTF-8."""
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
 def dead_letter_of(

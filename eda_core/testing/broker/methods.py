@@ -15,10 +15,10 @@ from pamqp import base, commands
 from eda_core.testing.broker.arguments import (
     Limits,
     check_consumer_arguments,
+    check_master_locator,
     check_queue_arguments,
     demand_same,
-    demand_same_arguments,
-    queue_argument_keys,
+    demand_same_queue,
     refuse_unmodelled,
 )
 from eda_core.testing.broker.bindings import Binding
@@ -35,10 +35,11 @@ from eda_core.testing.broker.message import (
     Dropped,
     Refusal,
     accept,
-    freeze,
 )
-from eda_core.testing.broker.queue import QUORUM_PREFETCH, Consumer, ConsumerKey, Queue
+from eda_core.testing.broker.queue import QUORUM_PREFETCH, QUORUM_PRIORITIES, Consumer, ConsumerKey, Queue
+from eda_core.testing.broker.ready import ALIKE, Priorities
 from eda_core.testing.broker.state import Channel, Connection, Outgoing, frame
+from eda_core.testing.broker.texts import quoted
 from eda_core.testing.broker.topology import (
     EXCHANGE,
     QUEUE,
@@ -47,6 +48,8 @@ from eda_core.testing.broker.topology import (
     refuse_default,
     refuse_reserved,
 )
+from eda_core.testing.broker.values import freeze
+from eda_core.testing.broker.versions import Version
 
 _DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
 _NO_ROUTE: Final = 312
@@ -238,14 +241,15 @@ def _declared_queue(call: Call, name: str, method: commands.Queue.Declare) -> Qu
     if current is not None:
         if current.owner != owner:
             raise call.locked(current)
-        demand_same(resource, "durable", current.durable, durable)
-        demand_same(resource, "auto_delete", current.auto_delete, method.auto_delete)
-        demand_same_arguments(resource, queue_argument_keys(current.kind), current.arguments, arguments)
+        demand_same(resource, "durable", current.durable, durable, engine.version)
+        demand_same(resource, "auto_delete", current.auto_delete, method.auto_delete, engine.version)
+        demand_same_queue(resource, current.kind, current.arguments, arguments, engine.version)
         return current
-    kind = check_queue_arguments(resource, arguments)
+    kind = check_queue_arguments(resource, arguments, engine.version)
     if kind == "quorum":
         _check_quorum(resource, durable, owner is not None, method.auto_delete)
-    refuse_unmodelled(resource, kind, arguments)
+    check_master_locator(arguments, engine.version)
+    refuse_unmodelled(resource, kind, arguments, engine.version)
     queue = Queue(
         uid=engine.next_uid,
         vhost=call.connection.vhost,
@@ -256,10 +260,18 @@ def _declared_queue(call: Call, name: str, method: commands.Queue.Declare) -> Qu
         owner=owner,
         arguments=arguments,
         limits=Limits(),
-        by_priority=kind == "quorum" and engine.version.orders_by_priority,
+        priorities=_priorities(kind, arguments, engine.version),
     )
     engine.add_queue(queue)
     return queue
+
+
+def _priorities(kind: str, arguments: dict[str, Any], version: Version) -> Priorities:
+    if kind == "quorum":
+        return QUORUM_PRIORITIES if version.orders_by_priority else ALIKE
+    if "x-max-priority" not in arguments:
+        return ALIKE
+    return Priorities(0, max(arguments["x-max-priority"], version.lowest_max_priority))
 
 
 def _check_quorum(resource: str, durable: bool, exclusive: bool, auto_delete: bool) -> None:
@@ -358,7 +370,10 @@ def _checked(call: Call, method: commands.Basic.Publish) -> tuple[Exchange, Amqp
     if properties.reply_to == _DIRECT_REPLY:
         raise Refusal(PRECONDITION_FAILED, "fast reply consumer does not exist")
     if properties.user_id is not None and properties.user_id != call.connection.user:
-        claimed = f"user_id property set to '{properties.user_id}' but authenticated user was '{call.connection.user}'"
+        claimed = (
+            f"user_id property set to '{quoted(properties.user_id)}' but "
+            f"authenticated user was '{quoted(call.connection.user)}'"
+        )
         raise Refusal(PRECONDITION_FAILED, claimed)
     return exchange, accept(exchange.name, method.routing_key, properties, call.body, call.engine.version)
 
@@ -404,13 +419,13 @@ def _consume(call: Call, method: commands.Basic.Consume) -> None:
     if name == _DIRECT_REPLY:
         raise _unsupported("direct reply-to is not modelled")
     if tag in channel.consumers:
-        raise Refusal(NOT_ALLOWED, f"attempt to reuse consumer tag '{tag}'")
+        raise Refusal(NOT_ALLOWED, f"attempt to reuse consumer tag '{quoted(tag)}'")
     queue = call.queue(name)
     resource = call.word(queue)
-    priority = check_consumer_arguments(resource, queue.kind, method.arguments or {})
+    priority = check_consumer_arguments(resource, queue.kind, method.arguments or {}, engine.version)
     if queue.quorum and channel.global_limit and call.engine.version.quorum_refuses_shared_prefetch:
         raise _unsupported(f"{resource} does not support global qos")
-    if not queue.quorum and (queue.exclusive_consumer or (method.exclusive and queue.consumers)):
+    if not queue.quorum and (queue.exclusive_consumer or (method.exclusive and (queue.single or queue.consumers))):
         raise Refusal(ACCESS_REFUSED, f"{resource} in exclusive use")
     while not tag or tag in channel.consumers:  # a client may have chosen one like those of the broker
         tag = call.fresh_name("amq.ctag-")
@@ -423,8 +438,10 @@ def _consume(call: Call, method: commands.Basic.Consume) -> None:
     if channel.global_limit:
         channel.sharing.add(queue.uid)
     call.reply(frame(commands.Basic.ConsumeOk, consumer_tag=tag), unless=method.nowait)
+    engine.activate(queue)
     engine.deliver_ready(queue)
-    engine.shorten(queue)
+    if queue.quorum:
+        engine.shorten(queue)
 
 
 def _cancel(call: Call, method: commands.Basic.Cancel) -> None:

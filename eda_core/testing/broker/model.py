@@ -5,9 +5,9 @@ does not know how methods are written on the wire (:mod:`eda_core.testing.wire` 
 calls give the same answers. RabbitMQ does not define the order of what comes from different queues; the model has the
 order that is most usual.
 
-The model answers with 540 (not implemented) to what RabbitMQ can do and the model cannot: transactions, priority
-queues, streams, single active consumer, direct reply-to, consumer credit, at-least-once dead-lettering. It never
-ignores such a request.
+The model answers with 540 (not implemented) to what RabbitMQ can do and the model cannot: transactions, streams, direct
+reply-to, consumer credit, consumer time-outs, delayed retries, at-least-once dead-lettering. It never ignores such a
+request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from eda_core.errors import LocalError
 from eda_core.testing.broker.arguments import Policy
 from eda_core.testing.broker.bindings import Binding
 from eda_core.testing.broker.engine import Engine
-from eda_core.testing.broker.message import CHANNEL_ERROR, COMMAND_INVALID, AmqpMessage, Refusal
+from eda_core.testing.broker.message import CHANNEL_ERROR, COMMAND_INVALID, INTERNAL_ERROR, AmqpMessage, Refusal
 from eda_core.testing.broker.methods import HANDLERS, Call
 from eda_core.testing.broker.queue import ConnectionId, ConsumerKey, Queue
 from eda_core.testing.broker.state import Channel, Connection, Outgoing
@@ -203,16 +203,18 @@ class Broker:
         handler(call, method)
 
     def _refuse(self, connection: Connection, number: int, method: base.Frame, refusal: Refusal) -> None:
-        code, text = refusal.reply.code, refusal.text()
+        reply, text = refusal.reply, refusal.text(self._engine.version)
         class_id, method_id = method.index >> 16, method.index & 0xFFFF
-        if number == 0 or refusal.reply.hard:
+        if text is None:  # RabbitMQ fails to write it
+            reply, text, class_id, method_id = INTERNAL_ERROR, INTERNAL_ERROR.name, 0, 0
+        if number == 0 or reply.hard:
             self._engine.close_connection(connection)
             self._closing.add(connection.id)
-            close: base.Frame = commands.Connection.Close(code, text, class_id, method_id)
+            close: base.Frame = commands.Connection.Close(reply.code, text, class_id, method_id)
         else:
             channel = connection.channels[number]
             self._engine.fail_channel(channel)
-            close = commands.Channel.Close(code, text, class_id, method_id)
+            close = commands.Channel.Close(reply.code, text, class_id, method_id)
         channel_number = number if isinstance(close, commands.Channel.Close) else 0
         self._engine.out.append(Outgoing(connection.id, channel_number, close))
 

@@ -9,7 +9,6 @@ all messages that were never delivered, and one without a limit at its end.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -17,7 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NewType
 
 from eda_core.testing.broker.arguments import DROP_HEAD, QUORUM, Limits
-from eda_core.testing.broker.message import AmqpMessage, freeze
+from eda_core.testing.broker.message import AmqpMessage
+from eda_core.testing.broker.ready import ALIKE, Entry, Priorities, Ready
+from eda_core.testing.broker.values import freeze
 
 #: The number of a connection to the broker model. It is never used again.
 ConnectionId = NewType("ConnectionId", int)
@@ -26,40 +27,14 @@ ConnectionId = NewType("ConnectionId", int)
 _SOFT_LIMIT: Final = 0.8
 #: The prefetch that a quorum queue gives to a consumer without one.
 QUORUM_PREFETCH: Final = 2000
-#: Priorities of messages in a quorum queue.
-_DEFAULT_PRIORITY: Final = 4
-_HIGHEST_PRIORITY: Final = 31
+#: How a quorum queue orders its messages, if it does (``Version.orders_by_priority``).
+QUORUM_PRIORITIES: Final = Priorities(4, 31)
 
 
 class ConsumerKey(NamedTuple):
     connection: ConnectionId
     channel: int
     tag: str
-
-
-class Entry(NamedTuple):
-    """A message in a queue.
-
-    Attributes:
-        position: its place; the messages of a queue are numbered as they come.
-        expires_at: when it expires, in seconds; ``None`` if it does not.
-        redelivered: it was delivered before.
-        returns: how often it came back, if the queue is a quorum queue.
-        failures: how many of these were failures (see ``Version.counts_each_return``), with those in earlier queues.
-    """
-
-    position: int
-    message: AmqpMessage
-    expires_at: float | None = None
-    redelivered: bool = False
-    returns: int = 0
-    failures: int = 0
-
-    @property
-    def priority(self) -> int:
-        """Of the message, as a queue sees it that orders its messages so."""
-        given = self.message.properties.priority
-        return _DEFAULT_PRIORITY if given is None else min(given, _HIGHEST_PRIORITY)
 
 
 @dataclass(slots=True)
@@ -98,10 +73,18 @@ class Queue:
         line: the consumers that may get the next message, in the order of their turns.
         blocked: the consumers of a classic queue that had no credit at their turn.
         exclusive_consumer: the one that has the queue for itself, if one does.
+        active: the consumer that gets the messages, if only one does so.
+        quiescing: ``active`` gets no more: it makes way for another one as soon as it has settled what it has.
+        waiting: the consumers of a quorum queue that may become ``active``.
         had_consumers: it has had one: an auto-delete queue goes with its last one.
         refusing: it refuses publishes until it is shorter (quorum queues only).
         expires_at: when the queue goes if it is still unused then, in seconds.
-        by_priority: messages with a higher priority are delivered first.
+        priorities: how it orders its messages.
+        timer: when a queue that is ``by_maximum`` looks next whether messages have expired.
+        unranked: ``waiting`` is not in the order in which they become active.
+        single: only one of its consumers is active.
+        by_maximum: it is a classic queue with ``x-max-priority``.
+        by_priority: it is a quorum queue that orders its messages.
         size: of the bodies of all ready and returned messages, bytes.
     """
 
@@ -114,18 +97,32 @@ class Queue:
     owner: ConnectionId | None
     arguments: dict[str, Any]
     limits: Limits
-    ready: deque[Entry] = field(default_factory=deque)
+    priorities: Priorities = ALIKE
     returned: deque[Entry] = field(default_factory=deque)
     next_position: int = 0
     consumers: dict[ConsumerKey, Consumer] = field(default_factory=dict)
     line: list[ConsumerKey] = field(default_factory=list)
     blocked: list[ConsumerKey] = field(default_factory=list)
     exclusive_consumer: ConsumerKey | None = None
+    active: ConsumerKey | None = None
+    quiescing: bool = False
+    waiting: list[ConsumerKey] = field(default_factory=list)
     had_consumers: bool = False
     refusing: bool = False
     expires_at: float | None = None
-    by_priority: bool = False
+    timer: float | None = None
     size: int = 0
+    unranked: bool = False
+    single: bool = field(init=False)
+    by_maximum: bool = field(init=False)
+    by_priority: bool = field(init=False)
+    ready: Ready = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.single = self.arguments.get("x-single-active-consumer") is True
+        self.by_maximum = "x-max-priority" in self.arguments and not self.quorum
+        self.by_priority = self.quorum and self.priorities is not ALIKE
+        self.ready = Ready(self.priorities)
 
     @property
     def quorum(self) -> bool:
@@ -144,19 +141,21 @@ class Queue:
 
     def head(self) -> Entry | None:
         """The message that is delivered next, if there is one."""
-        if self.returned:
-            return self.returned[0]
-        return self.ready[0] if self.ready else None
+        return self.returned[0] if self.returned else self.ready.head()
 
     def heads(self) -> Iterator[Entry]:
-        """The messages that can expire: the head; with priorities, the first returned one and the first of each."""
-        if (head := self.head()) is not None:
+        """The messages that can expire: in a classic queue the head, else the first returned one and of each priority.
+
+        A quorum queue without priorities looks at what was never delivered when nothing is returned.
+        """
+        if self.returned:
+            yield self.returned[0]
+            if self.priorities is ALIKE:
+                return
+        if self.quorum:
+            yield from self.ready.heads()
+        elif (head := self.ready.head()) is not None:
             yield head
-        if self.by_priority:
-            if self.returned and self.ready:
-                yield self.ready[0]
-            if self.ready and self.ready[0].priority != self.ready[-1].priority:
-                yield from (other for one, other in itertools.pairwise(self.ready) if other.priority != one.priority)
 
     def pop_expired(self, now: float) -> Entry | None:
         """Take out a message that has expired, if there is one among ``heads``."""
@@ -164,14 +163,27 @@ class Queue:
             return None
         for entry in self.heads():
             if entry.expires_at is not None and entry.expires_at <= now:
-                (self.returned if entry in self.returned else self.ready).remove(entry)
+                if self.returned and self.returned[0] is entry:
+                    self.returned.popleft()
+                else:
+                    self.ready.pop(entry)
                 self.size -= len(entry.message.body)
                 return entry
         return None
 
+    def arm(self) -> None:
+        """Note when the head of a queue with ``x-max-priority`` expires, unless it looks earlier anyway.
+
+        It does so when it looks, and not when a message comes: one that expires earlier than the head, and is delivered
+        before it, may expire unnoticed.
+        """
+        head = self.head()
+        if head is not None and head.expires_at is not None and (self.timer is None or head.expires_at < self.timer):
+            self.timer = head.expires_at
+
     def pop(self) -> Entry:
         """Take out the message that is delivered next. There must be one."""
-        entry = self.returned.popleft() if self.returned else self.ready.popleft()
+        entry = self.returned.popleft() if self.returned else self.ready.pop()
         self.size -= len(entry.message.body)
         return entry
 
@@ -186,17 +198,14 @@ class Queue:
         failures = message.failures if self.quorum else 0
         entry = Entry(self.next_position, message, expires_at, failures=failures)
         self.next_position += 1
-        place = len(self.ready)
-        while self.by_priority and place and self.ready[place - 1].priority < entry.priority:
-            place -= 1
-        self.ready.insert(place, entry)
+        self.ready.append(entry)
         self.size += len(message.body)
         return entry
 
     def mark_failed(self, entry: Entry) -> None:
         """Mark a new entry as redelivered, if it is still there and a consumer has failed to handle it elsewhere."""
-        if entry.message.failures and entry in self.ready:
-            self.ready[self.ready.index(entry)] = entry._replace(redelivered=True)
+        if entry.message.failures:
+            self.ready.replace_last(entry, entry._replace(redelivered=True))
 
     def put_last(self, entry: Entry) -> None:
         """Put a message that came back to a quorum queue without a delivery limit behind all others."""
@@ -211,14 +220,7 @@ class Queue:
     def put_back(self, entries: list[Entry]) -> None:
         """Put messages of a classic queue back in their places."""
         self.size += sum(len(entry.message.body) for entry in entries)
-        back = deque(entry._replace(redelivered=True) for entry in sorted(entries, key=lambda entry: entry.position))
-        passed: list[Entry] = []
-        while back:
-            if not self.ready or back[0].position < self.ready[0].position:
-                passed.append(back.popleft())
-            else:
-                passed.append(self.ready.popleft())
-        self.ready.extendleft(reversed(passed))
+        self.ready.put_back(entry._replace(redelivered=True) for entry in entries)
 
     def purge(self) -> int:
         """Drop all messages that no consumer has. Returns how many there were."""
@@ -233,6 +235,7 @@ class Queue:
         kept = [entry._replace(redelivered=True) for entry in self.ready if entry.message.persistent]
         self.purge()
         self.ready.extend(kept)
+        self.timer = None
         self.size = sum(len(entry.message.body) for entry in kept)
 
     # -- limits -------------------------------------------------------------------------------------------------------
@@ -279,10 +282,20 @@ class Queue:
     def add_consumer(self, consumer: Consumer, *, exclusive: bool) -> None:
         """A consumer begins. A quorum queue ignores ``exclusive``."""
         self.consumers[consumer.key] = consumer
-        self.enter_line(consumer.key)
         self.had_consumers = True
+        if self.single and self.quorum:
+            self.let_wait(consumer.key)
+            return
+        self.enter_line(consumer.key)
         if exclusive and not self.quorum:
             self.exclusive_consumer = consumer.key
+        if self.single and self.active is None:
+            self.active = consumer.key
+
+    def let_wait(self, key: ConsumerKey) -> None:
+        """A consumer of a quorum queue waits until it is active."""
+        self.waiting.append(key)
+        self.unranked = True
 
     def remove_consumers(self, *keys: ConsumerKey) -> None:
         """Consumers are gone. What they have not settled is for the engine to put back."""
@@ -291,8 +304,46 @@ class Queue:
             del self.consumers[key]
         self.line = [key for key in self.line if key not in gone]
         self.blocked = [key for key in self.blocked if key not in gone]
+        if self.waiting:
+            self.waiting = [key for key in self.waiting if key not in gone]
         if self.exclusive_consumer in gone:
             self.exclusive_consumer = None
+        if self.active in gone:
+            self.quiescing = False
+            self.active = self.line[0] if self.line and not self.quorum else None
+
+    def serves(self, key: ConsumerKey) -> bool:
+        """Whether a consumer of a quorum queue may get messages, if it has credit."""
+        return key in self.consumers and (not self.single or (key == self.active and not self.quiescing))
+
+    def take_turn(self, key: ConsumerKey) -> None:
+        """Let a waiting consumer of a quorum queue be the active one. The one that was waits."""
+        before, self.active, self.quiescing = self.active, key, False
+        self.waiting.remove(key)
+        if before is not None:
+            self.let_wait(before)
+            if before in self.line:
+                self.line.remove(before)
+        if self.consumers[key].credit != 0:
+            self.enter_line(key)
+
+    def quiesce(self) -> None:
+        """The active consumer gets no more."""
+        self.quiescing = True
+        if self.active in self.line:
+            self.line.remove(self.active)
+
+    def rank_waiting(self) -> None:
+        """Sort the waiting consumers of a quorum queue: by priority, then by prefetch, then by age."""
+        ages = {key: age for age, key in enumerate(self.consumers)}
+
+        def rank(key: ConsumerKey) -> tuple[int, int, int]:
+            consumer = self.consumers[key]
+            credit = QUORUM_PREFETCH if consumer.credit is None else consumer.credit
+            return (-consumer.priority, -credit, ages[key])
+
+        self.waiting.sort(key=rank)
+        self.unranked = False
 
     def give_credit(self, key: ConsumerKey, count: int) -> bool:
         """A consumer has settled ``count`` deliveries.
@@ -327,7 +378,9 @@ class Queue:
 
     def due(self) -> float:
         """When the queue or one of the messages that can expire does so, in seconds; infinite for never."""
-        if not self.by_priority:  # as nearly all are, and each message asks for this several times
+        if self.by_maximum:
+            due = math.inf if self.timer is None else self.timer
+        elif not self.by_priority:  # as nearly all are, and each message asks for this several times
             head = self.head()
             due = math.inf if head is None or head.expires_at is None else head.expires_at
         else:
@@ -353,6 +406,7 @@ class Queue:
             self.owner,
             self.arguments,
             self.limits,
+            self.priorities,
         )
         copy.ready = self.ready.copy()
         copy.returned = self.returned.copy()
@@ -361,10 +415,11 @@ class Queue:
         copy.line = self.line.copy()
         copy.blocked = self.blocked.copy()
         copy.exclusive_consumer = self.exclusive_consumer
+        copy.active, copy.quiescing, copy.waiting = self.active, self.quiescing, self.waiting.copy()
         copy.had_consumers = self.had_consumers
         copy.refusing = self.refusing
         copy.expires_at = self.expires_at
-        copy.by_priority = self.by_priority
+        copy.timer, copy.unranked = self.timer, self.unranked
         copy.size = self.size
         return copy
 
@@ -378,7 +433,8 @@ class Queue:
             tuple(sorted((c.key, c.no_ack, c.credit, c.priority) for c in self.consumers.values())),
             tuple(self.line),
             tuple(self.blocked),
-            (self.exclusive_consumer, self.had_consumers, self.refusing, self.expires_at),
+            (self.active, self.quiescing, tuple(self.waiting)),
+            (self.exclusive_consumer, self.had_consumers, self.refusing, self.expires_at, self.timer),
         )
 
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pamqp import base, commands
 
-from eda_core.testing.broker.queue import ConnectionId, Entry, entry_image
+from eda_core.testing.broker.queue import ConnectionId, entry_image
+from eda_core.testing.broker.ready import Entry
 
 F = TypeVar("F", bound=base.Frame)
 

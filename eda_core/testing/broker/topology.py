@@ -18,9 +18,9 @@ from eda_core.testing.broker.message import (
     PRECONDITION_FAILED,
     AmqpMessage,
     Refusal,
-    amqp_type,
-    freeze,
 )
+from eda_core.testing.broker.texts import quoted, term
+from eda_core.testing.broker.values import amqp_type, freeze
 from eda_core.testing.broker.versions import Version
 
 QUEUE: Final = "queue"
@@ -83,7 +83,7 @@ class Topology:
 
     def word(self, kind: str, name: str) -> str:
         """How RabbitMQ words a queue or an exchange in its texts."""
-        return f"{kind} '{name}' in vhost '{self.vhost}'"
+        return f"{kind} '{quoted(name)}' in vhost '{quoted(self.vhost)}'"
 
     def bindings(self) -> Iterator[Binding]:
         """All bindings, by source."""
@@ -111,7 +111,7 @@ class Topology:
         """
         if wanted.kind not in _TYPES:
             reply = COMMAND_INVALID if self.version.wrong_type_closes_connection else PRECONDITION_FAILED
-            raise Refusal(reply, f"unknown exchange type '{wanted.kind}'")
+            raise Refusal(reply, f"unknown exchange type '{quoted(wanted.kind)}'")
         refuse_default(wanted.name)
         resource = self.word(EXCHANGE, wanted.name)
         current = self.exchanges.get(wanted.name)
@@ -123,11 +123,11 @@ class Topology:
                 raise Refusal(PRECONDITION_FAILED, problem)
             self.exchanges[wanted.name] = wanted
             return
-        demand_same(resource, "type", current.kind, wanted.kind)
-        demand_same(resource, "durable", current.durable, wanted.durable)
-        demand_same(resource, "auto_delete", current.auto_delete, wanted.auto_delete)
-        demand_same(resource, "internal", current.internal, wanted.internal)
-        demand_same_arguments(resource, (ALTERNATE,), current.arguments, wanted.arguments)
+        demand_same(resource, "type", current.kind, wanted.kind, self.version)
+        demand_same(resource, "durable", current.durable, wanted.durable, self.version)
+        demand_same(resource, "auto_delete", current.auto_delete, wanted.auto_delete, self.version)
+        demand_same(resource, "internal", current.internal, wanted.internal, self.version)
+        demand_same_arguments(resource, (ALTERNATE,), current.arguments, wanted.arguments, self.version)
 
     def delete(self, name: str, *, if_unused: bool) -> None:
         """Delete an exchange, if it exists.
@@ -164,7 +164,7 @@ class Topology:
         """
         source = self.exchange(binding.source)
         if source.kind == HEADERS:
-            _check_match(arguments)
+            _check_match(arguments, self.version)
         check()
         if source.kind == TOPIC:
             self._check_hashes(binding.key)
@@ -177,7 +177,7 @@ class Topology:
     def _check_hashes(self, key: str) -> None:
         allowed, found = self.version.topic_hashes, key.split(".").count("#")
         if allowed is not None and found > allowed:
-            problem = f"Topic binding key '{key}' uses {found} '#' wildcards, at most {allowed} are allowed"
+            problem = f"Topic binding key '{quoted(key)}' uses {found} '#' wildcards, at most {allowed} are allowed"
             raise Refusal(PRECONDITION_FAILED, problem)
 
     def bound(self, binding: Binding) -> bool:
@@ -273,18 +273,20 @@ def refuse_reserved(kind: str, name: str) -> None:
         Refusal: 403. It is.
     """
     if name.startswith("amq."):
-        raise Refusal(ACCESS_REFUSED, f"{kind} name '{name}' contains reserved prefix 'amq.*'")
+        raise Refusal(ACCESS_REFUSED, f"{kind} name '{quoted(name)}' contains reserved prefix 'amq.*'")
 
 
-def _check_match(arguments: dict[str, Any]) -> None:
+def _check_match(arguments: dict[str, Any], version: Version) -> None:
     if "x-match" not in arguments:
         return
     match = arguments["x-match"]
-    if not isinstance(match, str):
+    if not isinstance(match, str) and type(match) is not bytes:
         kind = amqp_type(match)
-        raise Refusal(PRECONDITION_FAILED, f"Invalid x-match field type {kind} (value {match}); expected longstr")
+        raise Refusal(
+            PRECONDITION_FAILED, f"Invalid x-match field type {kind} (value {term(match, version)}); expected longstr"
+        )
     if match not in _MATCHES:
         raise Refusal(
             PRECONDITION_FAILED,
-            f'Invalid x-match field value <<"{match}">>; expected all, any, all-with-x, or any-with-x',
+            f"Invalid x-match field value {term(match, version)}; expected all, any, all-with-x, or any-with-x",
         )

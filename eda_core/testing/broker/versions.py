@@ -37,10 +37,27 @@ class Version:
         quorum_refuses_shared_prefetch: a channel with such a prefetch cannot consume from a quorum queue (540); else
             the prefetch does not count for it.
         orders_by_priority: a quorum queue delivers messages with a higher priority first.
+        lowest_max_priority: what an ``x-max-priority`` of 0 counts as.
+        yields_to_priority: the single active consumer of a quorum queue makes way for one with a higher priority, as
+            soon as it has settled what it has; of those that wait the one with the highest priority is next, then the
+            one with the largest prefetch. Else it is the one that has waited longest.
+        writes_type_as_term: the error for ``basic.get`` on such a queue writes its type as ``<<"quorum">>``.
         returns_by_age: a quorum queue gets back the messages of a channel by the age of their consumers, and then those
             of ``basic.get``; else by consumer tag, where a message of ``basic.get`` has its delivery tag.
         credits_buried_twice: the prefetch of a consumer of a quorum queue grows with each message that reaches the
             delivery limit.
+        newer_arguments: quorum queues know the arguments ``x-consumer-timeout``,
+            ``x-consumer-disconnected-timeout`` and ``x-delayed-retry-*``, and classic queues
+            ``x-queue-leader-locator``; consumers know ``x-consumer-timeout`` and the filters of streams, and no longer
+            ``x-credit`` and ``x-cancel-on-ha-failover``.
+        ignores_queue_mode: any value of ``x-queue-mode`` is taken, and has no effect.
+        oldest_queue_version: the lowest ``x-queue-version``; the highest one is 2.
+        refuses_master_locator: ``x-queue-master-locator`` ends the connection (541) whatever its value is, and not only
+            if that is unknown.
+        states_queue_type: a declaration without ``x-queue-type``, or with an empty one, says "classic" where it is
+            compared with the queue.
+        quotes_latin_1: the texts of errors quote what is not UTF-8 as if it were Latin-1, and are cut after 255
+            characters; else they quote its octets, and are cut after 255 octets.
         mixes_numbers: a headers exchange takes an integer and a float of the same value for equal.
         ignores_times: a headers exchange takes no two times for equal.
     """
@@ -64,7 +81,16 @@ class Version:
     limits_all_consumers: bool
     quorum_refuses_shared_prefetch: bool
     orders_by_priority: bool
+    lowest_max_priority: int
+    yields_to_priority: bool
+    writes_type_as_term: bool
     returns_by_age: bool
+    newer_arguments: bool
+    ignores_queue_mode: bool
+    oldest_queue_version: int
+    refuses_master_locator: bool
+    states_queue_type: bool
+    quotes_latin_1: bool
     mixes_numbers: bool
     ignores_times: bool
 
@@ -89,7 +115,16 @@ _3_10: Final = Version(
     limits_all_consumers=True,
     quorum_refuses_shared_prefetch=True,
     orders_by_priority=False,
+    lowest_max_priority=0,
+    yields_to_priority=False,
+    writes_type_as_term=False,
     returns_by_age=False,
+    newer_arguments=False,
+    ignores_queue_mode=False,
+    oldest_queue_version=1,
+    refuses_master_locator=False,
+    states_queue_type=False,
+    quotes_latin_1=False,
     mixes_numbers=True,
     ignores_times=False,
 )
@@ -113,7 +148,16 @@ _4_3: Final = Version(
     limits_all_consumers=False,
     quorum_refuses_shared_prefetch=False,
     orders_by_priority=True,
+    lowest_max_priority=1,
+    yields_to_priority=True,
+    writes_type_as_term=True,
     returns_by_age=True,
+    newer_arguments=True,
+    ignores_queue_mode=True,
+    oldest_queue_version=2,
+    refuses_master_locator=True,
+    states_queue_type=True,
+    quotes_latin_1=True,
     mixes_numbers=False,
     ignores_times=True,
 )

@@ -15,7 +15,7 @@ from pamqp.commands import Basic
 
 from eda_core.messages.codec import CBOR
 from eda_core.messages.headers import CONVERSATION_ID
-from eda_core.testing.broker.message import Opaque
+from eda_core.testing.broker.values import Opaque
 from eda_core.testing.conformance.script import Put
 
 _NOT_UTF_8: Final = "\udcff\udcfe"

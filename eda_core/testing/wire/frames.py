@@ -25,7 +25,7 @@ from pamqp import base, commands
 
 from eda_core.amqp import reading, writing
 from eda_core.amqp.reading import MALFORMED, PROPERTIES, STEPS, short_bytes
-from eda_core.testing.broker.message import INTEGER_TYPES, Integer, Opaque, Single
+from eda_core.testing.broker.values import INTEGER_TYPES, Integer, Opaque, Single
 
 FRAME_METHOD: Final[int] = reading.METHOD
 FRAME_HEADER: Final[int] = reading.HEADER

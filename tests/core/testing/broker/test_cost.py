@@ -76,7 +76,13 @@ def test_what_expires_costs_nothing_for_other_queues_with_times() -> None:
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 @pytest.mark.parametrize(
     "limits",
-    [{}, {"x_max_length": 10_000}, {"x_max_length_bytes": 1_000_000}, {"x_message_ttl": 60_000}],
+    [
+        {},
+        {"x_max_length": 10_000},
+        {"x_max_length_bytes": 1_000_000},
+        {"x_message_ttl": 60_000},
+        {"x_single_active_consumer": True},
+    ],
     ids=str,
 )
 def test_other_messages_cost_nothing(kind: str, limits: dict[str, Any]) -> None:
@@ -151,3 +157,29 @@ def test_consumers_of_one_queue_cost_the_same_each(action: Callable[[Client], ob
 
     few, many = (min(seconds(count) for _ in range(3)) for count in (200, 2000))
     assert many < 40 * few, "ten times as many consumers"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"x_max_priority": 9}, {"x_max_priority": 255, "x_message_ttl": 60_000}, {"x_queue_type": "quorum"}],
+    ids=str,
+)
+@pytest.mark.parametrize("waits", [0, 5, 9])
+def test_messages_of_other_priorities_cost_nothing(arguments: dict[str, Any], waits: int) -> None:
+    """Where a message is put depends on its priority, and not on how many there are."""
+    costs = []
+    for waiting in (1, 300):
+        client = Client(Broker(), 1)
+        client.declare("q", durable=True, **arguments)
+        for _ in range(waiting):
+            client.publish("q", b"waits", priority=waits)
+
+        def play(client: Client = client) -> None:
+            for priority in (9, 5, 0):
+                client.publish("q", b"body", priority=priority)
+            got = client.get("q").method
+            assert isinstance(got, commands.Basic.GetOk)
+            client.do(commands.Basic.Nack(got.delivery_tag or 0))
+
+        costs.append(calls(play))
+    assert costs[0] == costs[1]

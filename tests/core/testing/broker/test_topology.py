@@ -124,24 +124,14 @@ CONNECTION_ERRORS: list[tuple[base.Frame, int, str]] = [
     (commands.Basic.QosOk(), 503, "COMMAND_INVALID - unimplemented method"),
     (commands.Tx.Select(), 540, "NOT_IMPLEMENTED - transactions are not modelled"),
     (
-        declare_queue("z", max_priority=5),
-        540,
-        "NOT_IMPLEMENTED - x-max-priority of queue 'z' in vhost '/' is not modelled",
-    ),
-    (
-        declare_queue("z", single_active_consumer=True),
-        540,
-        "NOT_IMPLEMENTED - x-single-active-consumer of queue 'z' in vhost '/' is not modelled",
-    ),
-    (
         declare_queue("z", queue_type="stream"),
         540,
         "NOT_IMPLEMENTED - x-queue-type=stream of queue 'z' in vhost '/' is not modelled",
     ),
     (
-        commands.Basic.Consume(queue="q", arguments={"x-credit": {}}),
+        commands.Queue.Declare(queue="z", durable=True, arguments={"x-queue-type": "quorum", "x-consumer-timeout": 5}),
         540,
-        "NOT_IMPLEMENTED - x-credit of a consumer of queue 'q' in vhost '/' is not modelled",
+        "NOT_IMPLEMENTED - x-consumer-timeout of queue 'z' in vhost '/' is not modelled",
     ),
 ]
 

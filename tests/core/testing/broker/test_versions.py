@@ -173,6 +173,29 @@ def orders_by_priority(made: Client) -> object:
     return bodies(made.consume("qq", "t")) == [b"40", b"31", b"None", b"4", b"0"]
 
 
+def lowest_max_priority(made: Client) -> object:
+    made.declare("ordered", x_max_priority=0)
+    for priority in (0, 9):
+        made.publish("ordered", b"%d" % priority, priority=priority)
+    return bodies(made.consume("ordered", "t")).index(b"0")
+
+
+def yields_to_priority(made: Client) -> object:
+    quorum(made, x_single_active_consumer=True)
+    made.consume("qq", "first")
+    made.consume("qq", "second", arguments={"x-priority": 1})
+    (delivery,) = made.publish("qq")
+    return dict(delivery.method)["consumer_tag"] == "second"
+
+
+def writes_type_as_term(made: Client) -> object:
+    quorum(made, x_single_active_consumer=True)
+    text = closed([made.get("qq")])[2]
+    start = "RESOURCE_LOCKED - cannot obtain access to locked queue 'qq' in vhost '/'. basic.get operations are not"
+    assert text.startswith(start)
+    return '<<"quorum">>' in text
+
+
 def returns_by_age(made: Client) -> object:
     quorum(made)
     made.publish("qq", b"got")
@@ -183,6 +206,44 @@ def returns_by_age(made: Client) -> object:
         made.publish("qq", tag.encode())
     made.do(commands.Channel.Close())
     return [message.body for message in made.broker.messages("qq")] == [b"b", b"a", b"got"]
+
+
+def newer_arguments(made: Client) -> object:
+    quorum(made)
+    answers = [
+        names(made.declare("q2", x_queue_leader_locator="balanced")),
+        names(made.declare("q3", durable=True, x_queue_type="quorum", x_consumer_disconnected_timeout=1)),
+        names(made.consume("q", "c1", arguments={"x-cancel-on-ha-failover": True})),
+        names(made.consume("q", "c2", arguments={"x-stream-filter": "a"})),
+    ]
+    known = [["Queue.DeclareOk"], ["Queue.DeclareOk"], ["Basic.ConsumeOk"], ["Channel.Close"]]
+    assert (answers == known) or answers[0] == ["Channel.Close"]
+    return answers == known
+
+
+def ignores_queue_mode(made: Client) -> object:
+    return names(made.declare("other", x_queue_mode="strange")) == ["Queue.DeclareOk"]
+
+
+def oldest_queue_version(made: Client) -> object:
+    return 1 if names(made.declare("other", x_queue_version=1)) == ["Queue.DeclareOk"] else 2
+
+
+def refuses_master_locator(made: Client) -> object:
+    return names(made.declare("other", x_queue_master_locator="client-local")) == ["Connection.Close"]
+
+
+def states_queue_type(made: Client) -> object:
+    quorum(made)
+    return closed(made.declare("qq", durable=True))[2].endswith("received 'classic' but current is 'quorum'")
+
+
+def quotes_latin_1(made: Client) -> object:
+    missing = commands.Queue.Declare(passive=True)
+    missing.queue = "\udcff"
+    text = closed(made.do(missing))[2]
+    assert text in (f"NOT_FOUND - no queue '{name}' in vhost '/'" for name in ("\udcff", "\xff"))
+    return "\xff" in text
 
 
 def matches(made: Client, wanted: object, given: object) -> bool:
@@ -220,7 +281,16 @@ SEEN: list[Callable[[Client], object]] = [
     limits_all_consumers,
     quorum_refuses_shared_prefetch,
     orders_by_priority,
+    lowest_max_priority,
+    yields_to_priority,
+    writes_type_as_term,
     returns_by_age,
+    newer_arguments,
+    ignores_queue_mode,
+    oldest_queue_version,
+    refuses_master_locator,
+    states_queue_type,
+    quotes_latin_1,
     mixes_numbers,
     ignores_times,
 ]
