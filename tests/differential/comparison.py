@@ -231,6 +231,24 @@ class Model:
         name = self.session.real(declare.arguments.get("queue", ""))
         return name in self._were_quorum and name not in present
 
+    def would_fail(self, cancel: Call) -> bool:
+        """Whether a classic queue of RabbitMQ 3.10 would have messages and a new single active consumer."""
+        wanted = (cancel.at.connection, cancel.at.channel, cancel.arguments["consumer_tag"])
+        for queue in self.engine.queues.values() if self.broker.version == "3.10" else ():
+            if queue.single and not queue.quorum and queue.active is not None and len(queue.consumers) > 1:
+                active = (self._numbers[queue.active.connection], queue.active.channel, queue.active.tag)
+                if len(queue) and active == wanted:
+                    return True
+        return False
+
+    def would_end_in_turn(self, leave: Leave) -> bool:
+        """Whether several channels of the connection have consumers of a queue with a single active one."""
+        for queue in self.engine.queues.values():
+            keys = [key for key in queue.consumers if self._numbers[key.connection] == leave.at.connection]
+            if queue.single and len({key.channel for key in keys}) > 1:
+                return leave.what != "channel"
+        return False
+
     def would_compete(self, consume: Call) -> bool:
         """Whether several consumers of a quorum queue would get messages, one of them without acknowledgement.
 
@@ -453,13 +471,18 @@ def _is_idle(operation: Operation, session: Session) -> bool:
 def _is_left_to_chance(operation: Operation, model: Model) -> bool:
     """Whether an operation would have several queues or consumers compete, so that the result is chance.
 
-    Several queues compete for the prefetch that the consumers of a channel share. Consumers of a quorum queue compete
-    if one of them does not acknowledge: it has a prefetch in RabbitMQ too, and gets it back at some later time.
+    Or RabbitMQ fails. Several queues compete for the prefetch that the consumers of a channel share. Consumers of a
+    quorum queue compete if one of them does not acknowledge: it has a prefetch in RabbitMQ too, and gets it back at
+    some later time.
     """
+    if isinstance(operation, Leave):
+        return model.would_end_in_turn(operation)
     if not isinstance(operation, Call):
         return False
     if operation.name == "Queue.Declare":
         return model.would_change_type(operation)
+    if operation.name == "Basic.Cancel":
+        return model.would_fail(operation)
     queues, state = model.session.consumed(operation.at), model.session.channels.get(operation.at)
     if operation.name == "Basic.Consume":
         shared = state is not None and state.shared_prefetch

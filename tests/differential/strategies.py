@@ -332,13 +332,13 @@ def consume(draw: st.DrawFn, rivals: bool = False) -> Call:
     exclusive = draw(_one_in(16) if rivals else _rarely)
     arguments: dict[str, Any] = {
         "queue": "q0" if rivals and not draw(_rarely) else draw(_some_queue),
-        "consumer_tag": draw(st.sampled_from((*TAGS, *TAGS, ""))),
+        "consumer_tag": draw(st.sampled_from((*TAGS, "", "", "") if rivals else (*TAGS, *TAGS, ""))),
         "no_ack": no_ack,
         "exclusive": exclusive,
     }
     if draw(_booleans if rivals else _rarely):
         arguments["arguments"] = {"x-priority": draw(st.sampled_from((1, 3) * rivals + (-1, 5, 5, "high")))}
-    at = draw(st.sampled_from(PLACES) if rivals else _places)
+    at = draw(st.sampled_from((PLACES[0], PLACES[2], *PLACES)) if rivals else _places)
     return Call("consume without acknowledgement" if no_ack else "consume", at, "Basic.Consume", arguments)
 
 

@@ -34,8 +34,6 @@ ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
         "503 COMMAND_INVALID - unknown exchange type 'queue'",
         "503 COMMAND_INVALID - invalid exchange type 'queue'",
     ),
-    "priority queue": (declare(x_max_priority=5), "540", ACCEPTED),
-    "single active consumer": (declare(x_single_active_consumer=True), "540", ACCEPTED),
     "stream": (declare(x_queue_type="stream"), "540", ACCEPTED),
     "dead letters at least once": (
         declare(x_queue_type="quorum", x_dead_letter_strategy="at-least-once"),
@@ -49,6 +47,8 @@ ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
         "540",
         ACCEPTED,
     ),
+    "time-out of consumers": (declare(x_queue_type="quorum", x_consumer_timeout=5_000), ACCEPTED, ACCEPTED),
+    "delayed retries": (declare(x_queue_type="quorum", x_delayed_retry_type="all"), ACCEPTED, ACCEPTED),
     "consumer credit": (
         method(commands.Basic.Consume(queue="q", arguments={"x-credit": {"credit": 1, "drain": False}})),
         "540",
@@ -62,7 +62,10 @@ ANSWERS_OF_4_3: Final = {
     "exchange type that is a word of Erlang": (
         "406 PRECONDITION_FAILED - unknown exchange type 'queue'",
         "406 PRECONDITION_FAILED - invalid exchange type 'queue'",
-    )
+    ),
+    "time-out of consumers": ("540", ACCEPTED),
+    "delayed retries": ("540", ACCEPTED),
+    "consumer credit": (ACCEPTED, ACCEPTED),
 }
 
 

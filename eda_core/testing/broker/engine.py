@@ -341,16 +341,12 @@ class Engine:
         channel = self.channel(consumer.key)
         if queue.uid in channel.suspended or consumer.credit == 0 or self.connections[consumer.key.connection].full:
             return False
-        if channel.global_limit and not queue.quorum and self._shares(channel, queue):
+        if channel.global_limit and not queue.quorum:
             if channel.limited:
                 channel.suspended.add(queue.uid)
                 return False
             channel.volume += not consumer.no_ack
         return True
-
-    def _shares(self, channel: Channel, queue: Queue) -> bool:
-        """Whether the shared prefetch of a channel counts for its consumers of a queue."""
-        return self.version.limits_all_consumers or queue.uid in channel.sharing
 
     def _deliver(self, queue: Queue, consumer: Consumer, entry: Entry) -> None:
         channel = self.channel(consumer.key)

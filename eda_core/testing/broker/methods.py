@@ -399,7 +399,7 @@ def _qos(call: Call, method: commands.Basic.Qos) -> None:
     channel = call.channel
     call.reply(commands.Basic.QosOk())
     was_limited = channel.limited
-    if not method.global_:
+    if not method.global_ or not call.engine.version.shares_prefetch:
         channel.prefetch = method.prefetch_count
         channel.global_limit = channel.volume = 0
     elif not method.prefetch_count:
@@ -423,7 +423,7 @@ def _consume(call: Call, method: commands.Basic.Consume) -> None:
     queue = call.queue(name)
     resource = call.word(queue)
     priority = check_consumer_arguments(resource, queue.kind, method.arguments or {}, engine.version)
-    if queue.quorum and channel.global_limit and call.engine.version.quorum_refuses_shared_prefetch:
+    if queue.quorum and channel.global_limit:
         raise _unsupported(f"{resource} does not support global qos")
     if not queue.quorum and (queue.exclusive_consumer or (method.exclusive and (queue.single or queue.consumers))):
         raise Refusal(ACCESS_REFUSED, f"{resource} in exclusive use")
@@ -435,8 +435,6 @@ def _consume(call: Call, method: commands.Basic.Consume) -> None:
     consumer = Consumer(key, method.no_ack, None if method.no_ack else credit, priority, channel.consumed)
     queue.add_consumer(consumer, exclusive=method.exclusive)
     channel.consumers[tag] = queue.uid
-    if channel.global_limit:
-        channel.sharing.add(queue.uid)
     call.reply(frame(commands.Basic.ConsumeOk, consumer_tag=tag), unless=method.nowait)
     engine.activate(queue)
     engine.deliver_ready(queue)

@@ -68,7 +68,6 @@ class Channel:
         prefetch: for each new consumer; 0 for no limit.
         global_limit: a prefetch that the consumers share; 0 for none.
         volume: how many deliveries count towards ``global_limit``.
-        sharing: the uids of queues that a consumer began to consume while there was a ``global_limit``.
         suspended: the uids of queues that wait until ``volume`` is below ``global_limit``.
         last_queue: the queue that was declared last: methods may leave out its name.
     """
@@ -86,7 +85,6 @@ class Channel:
     prefetch: int = 0
     global_limit: int = 0
     volume: int = 0
-    sharing: set[int] = field(default_factory=set)
     suspended: set[int] = field(default_factory=set)
     last_queue: str = ""
 
@@ -102,7 +100,6 @@ class Channel:
         copy.unacked = self.unacked.copy()
         copy.consumers, copy.consumed = dict(self.consumers), self.consumed
         copy.prefetch, copy.global_limit, copy.volume = self.prefetch, self.global_limit, self.volume
-        copy.sharing = set(self.sharing)
         copy.suspended = set(self.suspended)
         copy.last_queue = self.last_queue
         return copy
@@ -113,7 +110,7 @@ class Channel:
         )
         return (
             (self.number, self.closing, self.confirming, self.next_publish, self.next_delivery, self.last_queue),
-            (self.prefetch, self.global_limit, self.volume, tuple(sorted(self.sharing)), tuple(sorted(self.suspended))),
+            (self.prefetch, self.global_limit, self.volume, tuple(sorted(self.suspended))),
             tuple(self.unconfirmed),
             tuple(sorted(self.consumers.items())),
             unacked,

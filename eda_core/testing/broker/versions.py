@@ -32,10 +32,8 @@ class Version:
         counts_from_zero: ``basic.get`` tells an ``x-delivery-count`` of 0.
         delivery_limit: the delivery limit of a quorum queue for which nobody says one (``None``: unlimited).
         drops_in_reverse: a quorum queue that drops several messages at once dead-letters the last one first.
-        limits_all_consumers: ``basic.qos`` with ``global`` counts for the consumers that the channel has, too; else for
-            those that begin later, and for those of the same channel and queue.
-        quorum_refuses_shared_prefetch: a channel with such a prefetch cannot consume from a quorum queue (540); else
-            the prefetch does not count for it.
+        shares_prefetch: ``basic.qos`` with ``global`` is a prefetch that the consumers of the channel share, and a
+            channel with one cannot consume from a quorum queue (540); else it is like one without ``global``.
         orders_by_priority: a quorum queue delivers messages with a higher priority first.
         lowest_max_priority: what an ``x-max-priority`` of 0 counts as.
         yields_to_priority: the single active consumer of a quorum queue makes way for one with a higher priority, as
@@ -78,8 +76,7 @@ class Version:
     delivery_limit: int | None
     drops_in_reverse: bool
     credits_buried_twice: bool
-    limits_all_consumers: bool
-    quorum_refuses_shared_prefetch: bool
+    shares_prefetch: bool
     orders_by_priority: bool
     lowest_max_priority: int
     yields_to_priority: bool
@@ -112,8 +109,7 @@ _3_10: Final = Version(
     delivery_limit=None,
     drops_in_reverse=True,
     credits_buried_twice=True,
-    limits_all_consumers=True,
-    quorum_refuses_shared_prefetch=True,
+    shares_prefetch=True,
     orders_by_priority=False,
     lowest_max_priority=0,
     yields_to_priority=False,
@@ -145,8 +141,7 @@ _4_3: Final = Version(
     delivery_limit=20,
     drops_in_reverse=False,
     credits_buried_twice=False,
-    limits_all_consumers=False,
-    quorum_refuses_shared_prefetch=False,
+    shares_prefetch=False,
     orders_by_priority=True,
     lowest_max_priority=1,
     yields_to_priority=True,

@@ -130,7 +130,9 @@ def test_prefetch_counts_per_consumer_and_for_new_ones_only(client: Client) -> N
     assert bodies(client.do(commands.Basic.Ack(4))) == [b"1"]
 
 
-def test_shared_prefetch_holds_the_whole_channel(client: Client) -> None:
+def test_shared_prefetch_holds_the_whole_channel() -> None:
+    client = Client(Broker(version="3.10"), 1)
+    client.declare("q")
     client.do(commands.Basic.Qos(prefetch_count=2, global_=True))
     client.declare("r")
     client.consume("q", "a")

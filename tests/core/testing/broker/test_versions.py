@@ -153,17 +153,17 @@ def credits_buried_twice(made: Client) -> object:
     return len(bodies(made.do(commands.Basic.Reject(1, requeue=True)))) == 2
 
 
-def limits_all_consumers(made: Client) -> object:
-    made.consume("q", "t")
-    made.do(commands.Basic.Qos(prefetch_count=1, global_=True))
-    made.publish("q")
-    return bodies(made.publish("q")) == []
-
-
-def quorum_refuses_shared_prefetch(made: Client) -> object:
+def shares_prefetch(made: Client) -> object:
     quorum(made)
+    for queue in ("q", "qq"):
+        for _ in range(3):
+            made.publish(queue)
     made.do(commands.Basic.Qos(prefetch_count=1, global_=True))
-    return names(made.consume("qq", "t")) == ["Connection.Close"]
+    alone, other = bodies(made.consume("q", "a")), bodies(made.consume("q", "b"))
+    assert len(alone) == 1
+    answer = made.consume("qq", "c")
+    assert (names(answer) == ["Connection.Close"]) is not bool(other)
+    return not other
 
 
 def orders_by_priority(made: Client) -> object:
@@ -278,8 +278,7 @@ SEEN: list[Callable[[Client], object]] = [
     delivery_limit,
     drops_in_reverse,
     credits_buried_twice,
-    limits_all_consumers,
-    quorum_refuses_shared_prefetch,
+    shares_prefetch,
     orders_by_priority,
     lowest_max_priority,
     yields_to_priority,
