@@ -195,11 +195,14 @@ async def declares(victim: Victim, scale: int) -> None:
     both = [
         method(commands.Queue.Declare(queue=f"d{n}", exclusive=True))
         + method(commands.Queue.Bind(queue=f"d{n}", exchange="amq.topic", routing_key=f"d.{n}"))
-        for n in range(3000 * scale)
+        for n in range(3000)
     ]
-    reader, writer = await victim.connect(OPENED, *both)
-    await answered(reader, writer)
-    cut((reader, writer))
+    for _ in range(scale):
+        reader, writer = await victim.connect(OPENED, *both)
+        await answered(reader, writer)
+        writer.write(method(commands.Connection.Close(200, "", 0, 0), 0))
+        await dropped(reader)
+        cut((reader, writer))
 
 
 async def bodies(victim: Victim, scale: int) -> None:
@@ -370,6 +373,8 @@ def test_a_witness_does_not_notice(victim: Victim, attack: Attack, scale: int) -
     while after["rounds"] < during["rounds"] + 20:  # it goes on
         after = victim.report()
     if before["memory"]:
-        allowed = ATTACKS[attack] * (scale if attack is deaf_consumer else 1)
-        assert during["memory"]["most"] - before["memory"]["now"] < allowed
-        assert after["memory"]["now"] - before["memory"]["now"] < FLAT
+        kept = scale if attack in (deaf_consumer, consumers) else 1  # messages in queues
+        assert during["memory"]["most"] - before["memory"]["now"] < ATTACKS[attack] * kept
+        # Where there were many small pieces, the next ones get their memory, and the system not all of it.
+        left = scale if attack is consumers else 1
+        assert after["memory"]["now"] - before["memory"]["now"] < FLAT * left
