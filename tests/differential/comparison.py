@@ -17,7 +17,6 @@ from eda_core.testing.broker import AmqpMessage, Broker, ConnectionId, Entry, Qu
 from eda_core.testing.broker.engine import Engine
 from eda_core.testing.broker.queue import Consumer, ConsumerKey
 from eda_core.testing.broker.state import Channel
-from eda_core.testing.broker.topology import Exchange
 from eda_core.testing.broker.versions import NEWEST, VERSIONS
 from eda_core.testing.wire import Server
 from tests.differential.client import Client, Clock, MemoryPipe, Pipe, SilenceError, TcpPipe
@@ -100,9 +99,9 @@ class WatchedEngine(Engine):
         self._publishing = False
         self._settling: Channel | None = None
 
-    def publish(self, exchange: Exchange, vhost: str, message: AmqpMessage) -> tuple[bool, bool]:
+    def place(self, vhost: str, names: Sequence[str], message: AmqpMessage) -> tuple[bool, bool]:
         self._publishing = True
-        answer = super().publish(exchange, vhost, message)
+        answer = super().place(vhost, names, message)
         self._publishing = False
         return answer
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from eda_core.testing.broker import Queue
 from eda_core.testing.broker import methods as broker_methods
+from eda_core.testing.broker.call import Call as BrokerCall
 from eda_core.testing.broker.engine import Engine
 from eda_core.testing.broker.topology import Topology
 from eda_core.testing.broker.versions import VERSIONS
@@ -263,8 +264,8 @@ PLANTED: Final[dict[str, tuple[Any, str, Callable[[Any], Any]]]] = {
         "dead_letter",
         lambda original: lambda engine, queue, message, reason: original(engine, queue, message, "expired"),
     ),
-    "returned after the confirm": (broker_methods, "_return", lambda original: lambda call, message: None),
-    "exclusive queues are not": (broker_methods.Call, "demand_access", lambda original: lambda call, queue: None),
+    "returned after the confirm": (BrokerCall, "send_back", lambda original: lambda call, message: None),
+    "exclusive queues are not": (BrokerCall, "demand_access", lambda original: lambda call, queue: None),
     "a consumer is not told that its queue is gone": (
         Engine,
         "delete_queue",

@@ -41,12 +41,6 @@ ANSWERS: Final[dict[str, tuple[bytes, str, str]]] = {
         ACCEPTED,
     ),
     "negative delivery limit": (declare(x_queue_type="quorum", x_delivery_limit=-1), "540", ACCEPTED),
-    "transactions": (method(commands.Tx.Select()), "540", ACCEPTED),
-    "direct reply-to": (
-        method(commands.Basic.Consume(queue="amq.rabbitmq.reply-to", no_ack=True)),
-        "540",
-        ACCEPTED,
-    ),
     "time-out of consumers": (declare(x_queue_type="quorum", x_consumer_timeout=5_000), ACCEPTED, ACCEPTED),
     "delayed retries": (declare(x_queue_type="quorum", x_delayed_retry_type="all"), ACCEPTED, ACCEPTED),
     "consumer credit": (

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pamqp import base, commands
 
+from eda_core.testing.broker.addresses import PREFIX, Address, read
 from eda_core.testing.broker.arguments import Policy, effective_limits
 from eda_core.testing.broker.message import (
     DELIVERY_LIMIT,
@@ -170,28 +171,77 @@ class Engine:
         holders: set[Any] = set(queue.consumers).difference(queue.waiting)
         for connection in self.connections.values():
             for number, channel in connection.channels.items():
-                for tag, pending in channel.unacked.items():
+                for tag, pending in channel.outstanding():
                     if pending.queue == queue.uid:
                         holders.add((connection.id, number, pending.tag or str(tag)))
         return len(holders)
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
-    def publish(self, exchange: Exchange, vhost: str, message: AmqpMessage) -> tuple[bool, bool]:
-        """Route a message.
+    def route(self, exchange: Exchange, vhost: str, message: AmqpMessage) -> list[str]:
+        """The names of the queues of a message, in the order in which RabbitMQ looks for them.
+
+        There may be no queue of such a name. An address for direct replies is among them if it is a queue; else a reply
+        is sent now.
+        """
+        names = self.topologies[vhost].route(exchange, message)
+        if exchange.name:
+            names.reverse()
+        elif not self.version.replies_are_queues and any(name.startswith(PREFIX) for name in names):
+            self._answer(vhost, names, message)
+            names = [name for name in names if not name.startswith(PREFIX)]
+        return names
+
+    def place(self, vhost: str, names: Sequence[str], message: AmqpMessage) -> tuple[bool, bool]:
+        """Put a message in the queues of these names.
 
         Returns:
-            Whether there is a queue for it, and whether all of these queues took it.
+            Whether there is one, and whether all that there are took it.
         """
-        targets = self._targets(exchange, vhost, message)
-        accepted = [self.enqueue(queue, message) for queue in targets]
-        return bool(targets), all(accepted)
+        found = self._find(vhost, names)
+        answered = len(found) < len(names) and self._answer(vhost, names, message)
+        accepted = [self.enqueue(queue, message) for queue in found]
+        return bool(found) or answered, all(accepted)
 
-    def _targets(self, exchange: Exchange, vhost: str, message: AmqpMessage) -> list[Queue]:
-        """The queues of a message, in the order in which RabbitMQ usually comes to them."""
-        names = reversed(self.topologies[vhost].route(exchange, message))
-        found = [self.queues[vhost, name] for name in names if (vhost, name) in self.queues]
+    def _find(self, vhost: str, names: Sequence[str]) -> list[Queue]:
+        """The queues of these names that there are, in the order in which RabbitMQ usually comes to them."""
+        found = [self.queues[vhost, name] for name in sorted(names, reverse=True) if (vhost, name) in self.queues]
         return sorted(found, key=lambda queue: queue.quorum)
+
+    def _answer(self, vhost: str, names: Sequence[str], message: AmqpMessage) -> bool:
+        """Send a message as a direct reply, to each channel once. Returns whether one of the names is an address."""
+        answered: set[tuple[ConnectionId, int]] = set()
+        for name in sorted(names, reverse=True):
+            address = read(name, self.version) if name.startswith(PREFIX) else None
+            if address is not None and address[:2] not in answered:
+                answered.add(address[:2])
+                channel = self.reply_channel(address, vhost)
+                if channel is not None:
+                    self._reply(channel, message)
+        return bool(answered)
+
+    def reply_channel(self, address: Address, vhost: str) -> Channel | None:
+        """The channel whose consumer has this address, for a message from ``vhost``; ``None`` if there is none."""
+        connection = self.connections.get(address.connection)
+        if connection is None or (self.version.replies_are_queues and connection.vhost != vhost):
+            return None
+        channel = connection.channels.get(address.channel)
+        there = channel is not None and channel.replies is not None and channel.replies.key == address.key
+        return channel if there else None
+
+    def _reply(self, channel: Channel, message: AmqpMessage) -> None:
+        assert channel.replies is not None  # reply_channel saw it
+        method = frame(
+            commands.Basic.Deliver,
+            consumer_tag=channel.replies.tag,
+            delivery_tag=channel.next_delivery,
+            redelivered=False,
+            exchange=message.exchange,
+            routing_key=message.routing_keys[0],
+        )
+        channel.next_delivery += self.version.replies_are_queues
+        self.out.append(Outgoing(channel.connection, channel.number, method, message.properties, message.body))
+        self._use_room(channel.connection, message)
 
     def enqueue(self, queue: Queue, message: AmqpMessage) -> bool:
         """Put a message in a queue. Returns whether the queue takes it."""
@@ -256,7 +306,9 @@ class Engine:
         dead = dead_letter_of(
             message, reason, queue.name, exchange.name, routing_key, self.epoch + self.now, self.version
         )
-        for target in self._targets(exchange, queue.vhost, dead):
+        names = self.route(exchange, queue.vhost, dead)
+        self._answer(queue.vhost, names, dead)
+        for target in self._find(queue.vhost, names):
             if not is_cycle(dead, target.name, reason) and self._deaths < MAX_DEATHS:
                 self._dead.append((target.uid, dead, self._deaths + 1))
 
@@ -360,9 +412,12 @@ class Engine:
             routing_key=entry.message.routing_keys[0],
         )
         self._send_content(channel, method, entry, self._counts(entry) if queue.quorum else {})
-        connection = self.connections[consumer.key.connection]
+        self._use_room(consumer.key.connection, entry.message)
+
+    def _use_room(self, id_: ConnectionId, message: AmqpMessage) -> None:
+        connection = self.connections[id_]
         if connection.room is not None:
-            connection.room -= len(entry.message.body) + _OVERHEAD
+            connection.room -= len(message.body) + _OVERHEAD
 
     def _hand_out(
         self, channel: Channel, queue: Queue, entry: Entry, consumer: Consumer | None, *, no_ack: bool
@@ -565,6 +620,8 @@ class Engine:
         lost: dict[int, list[Entry]] = {}
         gone: dict[int, list[ConsumerKey]] = {}
         for channel in channels:
+            channel.roll_back()
+            channel.replies = None
             for tag, uid in channel.consumers.items():
                 gone.setdefault(uid, []).append(ConsumerKey(channel.connection, channel.number, tag))
                 lost.setdefault(uid, [])
@@ -592,6 +649,7 @@ class Engine:
 
         The classic queues that the channel consumes from are told now, the others when the client confirms.
         """
+        channel.roll_back()
         told = {uid for uid in channel.consumers.values() if not self.uids[uid].quorum}
         kept = {tag: pending for tag, pending in channel.unacked.items() if pending.queue not in told}
         channel.unacked = {tag: pending for tag, pending in channel.unacked.items() if tag not in kept}

@@ -7,11 +7,11 @@ if the broker refuses the method. It does not know what becomes of messages.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from pamqp import base, commands
 
+from eda_core.testing.broker import addresses, replies, transactions
 from eda_core.testing.broker.arguments import (
     Limits,
     check_consumer_arguments,
@@ -22,15 +22,14 @@ from eda_core.testing.broker.arguments import (
     refuse_unmodelled,
 )
 from eda_core.testing.broker.bindings import Binding
-from eda_core.testing.broker.engine import ACK, DISCARD, REQUEUE, Engine
+from eda_core.testing.broker.call import Call
+from eda_core.testing.broker.engine import ACK, DISCARD, REQUEUE
 from eda_core.testing.broker.message import (
     ACCESS_REFUSED,
     CHANNEL_ERROR,
     NOT_ALLOWED,
-    NOT_FOUND,
     NOT_IMPLEMENTED,
     PRECONDITION_FAILED,
-    RESOURCE_LOCKED,
     AmqpMessage,
     Dropped,
     Refusal,
@@ -38,93 +37,17 @@ from eda_core.testing.broker.message import (
 )
 from eda_core.testing.broker.queue import QUORUM_PREFETCH, QUORUM_PRIORITIES, Consumer, ConsumerKey, Queue
 from eda_core.testing.broker.ready import ALIKE, Priorities
-from eda_core.testing.broker.state import Channel, Connection, Outgoing, frame
+from eda_core.testing.broker.state import frame
 from eda_core.testing.broker.texts import quoted
 from eda_core.testing.broker.topology import (
     EXCHANGE,
     QUEUE,
     Exchange,
-    Topology,
     refuse_default,
     refuse_reserved,
 )
 from eda_core.testing.broker.values import freeze
 from eda_core.testing.broker.versions import Version
-
-_DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
-_NO_ROUTE: Final = 312
-
-
-@dataclass(slots=True)
-class Call:
-    """One method of a client on an open channel, and what is needed to answer it.
-
-    Attributes:
-        properties, body: the content of the method, if it has one.
-        fresh_name: makes a name that begins with its argument.
-        auto_confirm: confirm publishes at once.
-    """
-
-    engine: Engine
-    connection: Connection
-    channel: Channel
-    properties: commands.Basic.Properties | None
-    body: bytes
-    fresh_name: Callable[[str], str]
-    auto_confirm: bool
-
-    @property
-    def topology(self) -> Topology:
-        """What is declared in the virtual host of the connection."""
-        return self.engine.topologies[self.connection.vhost]
-
-    def reply(self, method: base.Frame, *, unless: bool = False) -> None:
-        """Send a method back, ``unless`` the client wants no reply."""
-        if not unless:
-            self.engine.send(self.channel, method)
-
-    def queue(self, name: str) -> Queue:
-        """The queue of this name.
-
-        Raises:
-            Refusal: 404, there is none; 405, it is exclusive to another connection.
-        """
-        queue = self.engine.queue(self.connection.vhost, name)
-        self.demand_access(queue)
-        return queue
-
-    def demand_access(self, queue: Queue) -> None:
-        """Check that the connection may use a queue.
-
-        Raises:
-            Refusal: 405. The queue is exclusive to another connection.
-        """
-        if queue.owner not in (None, self.connection.id):
-            raise self.locked(queue)
-
-    def locked(self, queue: Queue) -> Refusal:
-        """The refusal of a queue that is exclusive to another connection."""
-        explanation = (
-            f"cannot obtain exclusive access to locked {self.word(queue)}. It could be originally declared on another "
-            "connection or the exclusive property value does not match that of the original declaration."
-        )
-        return Refusal(RESOURCE_LOCKED, explanation)
-
-    def word(self, queue: Queue) -> str:
-        """How RabbitMQ words the queue in its texts."""
-        return self.topology.word(QUEUE, queue.name)
-
-    def named(self, name: str) -> str:
-        """``name``; if it is empty, the queue that was declared last on the channel.
-
-        Raises:
-            Refusal: 404. ``name`` is empty, and no queue was declared on the channel.
-        """
-        if name:
-            return name
-        if not self.channel.last_queue:
-            raise Refusal(NOT_FOUND, "no previously declared queue")
-        return self.channel.last_queue
 
 
 def _clean(name: str) -> str:
@@ -156,12 +79,10 @@ def _channel_flow(call: Call, method: commands.Channel.Flow) -> None:
 
 
 def _confirm_select(call: Call, method: commands.Confirm.Select) -> None:
+    if call.channel.transaction is not None:
+        raise Refusal(PRECONDITION_FAILED, "cannot switch from tx to confirm mode")
     call.channel.confirming = True
     call.reply(commands.Confirm.SelectOk(), unless=method.nowait)
-
-
-def _transaction(call: Call, method: base.Frame) -> None:
-    raise _unsupported("transactions are not modelled")
 
 
 # -- exchanges -------------------------------------------------------------------------------------------------------
@@ -210,13 +131,10 @@ def _exchange_unbind(call: Call, method: commands.Exchange.Unbind) -> None:
 
 def _queue_declare(call: Call, method: commands.Queue.Declare) -> None:
     name = _clean(method.queue)
-    if name == _DIRECT_REPLY:  # it is no queue, and yet declared: clients look for it before they use it
-        call.channel.last_queue = name
-        call.reply(frame(commands.Queue.DeclareOk, queue=name, message_count=0, consumer_count=1), unless=method.nowait)
+    if name.startswith(addresses.NAME):
+        replies.declare(call, method, name)
         return
-    # Addresses for replies are not modelled, so there is none.
-    known = method.passive or name.startswith(_DIRECT_REPLY)
-    queue = call.queue(name) if known else _declared_queue(call, name, method)
+    queue = call.queue(name) if method.passive else _declared_queue(call, name, method)
     call.channel.last_queue = queue.name
     counts = (0, 0)
     if not method.nowait:
@@ -300,7 +218,11 @@ def _queue_delete(call: Call, method: commands.Queue.Delete) -> None:
 
 
 def _queue_purge(call: Call, method: commands.Queue.Purge) -> None:
-    queue = call.queue(call.named(method.queue))
+    name = call.named(method.queue)
+    if replies.is_queue(call, name):
+        call.reply(commands.Queue.PurgeOk(0), unless=method.nowait)
+        return
+    queue = call.queue(name)
     count = queue.purge()
     queue.watch_length()
     call.reply(commands.Queue.PurgeOk(count), unless=method.nowait)
@@ -311,6 +233,7 @@ def _queue_binding(call: Call, method: commands.Queue.Bind | commands.Queue.Unbi
     key = method.routing_key
     if not method.queue and not key:
         key = name
+    replies.refuse_binding(call, _clean(name))
     return _binding(method.exchange, QUEUE, name, key, method.arguments)
 
 
@@ -339,10 +262,11 @@ def _publish(call: Call, method: commands.Basic.Publish) -> None:
         raise _unsupported("immediate=true")
     exchange, message = _checked(call, method)
     channel = call.channel
-    routed, accepted = call.engine.publish(exchange, call.connection.vhost, message)
-    call.engine.place_dead_letters()
-    if method.mandatory and not routed:
-        _return(call, message)
+    queues = call.engine.route(exchange, call.connection.vhost, message)
+    if channel.transaction is not None:
+        transactions.hold_publish(call, channel.transaction, message, queues, mandatory=method.mandatory)
+        return
+    accepted = call.place(message, queues, mandatory=method.mandatory)
     if not channel.confirming:
         return
     tag = channel.next_publish
@@ -367,27 +291,18 @@ def _checked(call: Call, method: commands.Basic.Publish) -> tuple[Exchange, Amqp
         word = call.topology.word(EXCHANGE, exchange.name)
         raise Refusal(ACCESS_REFUSED, f"cannot publish to internal {word}")
     properties = call.properties or commands.Basic.Properties()
-    if properties.reply_to == _DIRECT_REPLY:
-        raise Refusal(PRECONDITION_FAILED, "fast reply consumer does not exist")
+    if properties.reply_to == addresses.NAME:
+        properties = replies.with_address(call, properties)
     if properties.user_id is not None and properties.user_id != call.connection.user:
         claimed = (
             f"user_id property set to '{quoted(properties.user_id)}' but "
             f"authenticated user was '{quoted(call.connection.user)}'"
         )
         raise Refusal(PRECONDITION_FAILED, claimed)
-    return exchange, accept(exchange.name, method.routing_key, properties, call.body, call.engine.version)
-
-
-def _return(call: Call, message: AmqpMessage) -> None:
-    method = frame(
-        commands.Basic.Return,
-        reply_code=_NO_ROUTE,
-        reply_text="NO_ROUTE",
-        exchange=message.exchange,
-        routing_key=message.routing_keys[0],
-    )
-    out = Outgoing(call.connection.id, call.channel.number, method, message.properties, message.body)
-    call.engine.out.append(out)
+    message = accept(exchange.name, method.routing_key, properties, call.body, call.engine.version)
+    if not exchange.name:
+        replies.demand_readable(call, message.routing_keys)
+    return exchange, message
 
 
 # -- consuming -------------------------------------------------------------------------------------------------------
@@ -416,10 +331,12 @@ def _consume(call: Call, method: commands.Basic.Consume) -> None:
     engine, channel = call.engine, call.channel
     name = call.named(method.queue)
     tag = method.consumer_tag
-    if name == _DIRECT_REPLY:
-        raise _unsupported("direct reply-to is not modelled")
     if tag in channel.consumers:
         raise Refusal(NOT_ALLOWED, f"attempt to reuse consumer tag '{quoted(tag)}'")
+    if name == addresses.NAME:
+        replies.consume(call, method)
+        return
+    replies.refuse_consume(call, name)
     queue = call.queue(name)
     resource = call.word(queue)
     priority = check_consumer_arguments(resource, queue.kind, method.arguments or {}, engine.version)
@@ -445,6 +362,9 @@ def _consume(call: Call, method: commands.Basic.Consume) -> None:
 def _cancel(call: Call, method: commands.Basic.Cancel) -> None:
     tag = method.consumer_tag or ""
     call.reply(frame(commands.Basic.CancelOk, consumer_tag=tag), unless=method.nowait)
+    if call.channel.replies is not None and call.channel.replies.tag == tag:
+        call.channel.replies = None
+        return
     uid = call.channel.consumers.get(tag)
     if uid is not None:
         key = ConsumerKey(call.channel.connection, call.channel.number, tag)
@@ -452,7 +372,9 @@ def _cancel(call: Call, method: commands.Basic.Cancel) -> None:
 
 
 def _get(call: Call, method: commands.Basic.Get) -> None:
-    call.engine.fetch(call.channel, call.queue(call.named(method.queue)), no_ack=method.no_ack)
+    name = call.named(method.queue)
+    replies.refuse_get(call, name)
+    call.engine.fetch(call.channel, call.queue(name), no_ack=method.no_ack)
 
 
 def _settled_tags(call: Call, tag: int, multiple: bool) -> list[int]:
@@ -470,17 +392,17 @@ def _settled_tags(call: Call, tag: int, multiple: bool) -> list[int]:
 
 
 def _ack(call: Call, method: commands.Basic.Ack) -> None:
-    call.engine.settle(call.channel, _settled_tags(call, method.delivery_tag, method.multiple), ACK)
+    transactions.settle(call, _settled_tags(call, method.delivery_tag, method.multiple), ACK)
 
 
 def _nack(call: Call, method: commands.Basic.Nack) -> None:
     how = REQUEUE if method.requeue else DISCARD
-    call.engine.settle(call.channel, _settled_tags(call, method.delivery_tag, method.multiple), how)
+    transactions.settle(call, _settled_tags(call, method.delivery_tag, method.multiple), how)
 
 
 def _reject(call: Call, method: commands.Basic.Reject) -> None:
     how = REQUEUE if method.requeue else DISCARD
-    call.engine.settle(call.channel, _settled_tags(call, method.delivery_tag or 0, False), how, failed=True)
+    transactions.settle(call, _settled_tags(call, method.delivery_tag or 0, False), how, failed=True)
 
 
 def _recover(call: Call, method: commands.Basic.Recover | commands.Basic.RecoverAsync) -> None:
@@ -499,9 +421,9 @@ HANDLERS: Final = cast(
         commands.Channel.Close: _channel_close,
         commands.Channel.Flow: _channel_flow,
         commands.Confirm.Select: _confirm_select,
-        commands.Tx.Select: _transaction,
-        commands.Tx.Commit: _transaction,
-        commands.Tx.Rollback: _transaction,
+        commands.Tx.Select: transactions.select,
+        commands.Tx.Commit: transactions.commit,
+        commands.Tx.Rollback: transactions.roll_back,
         commands.Exchange.Declare: _exchange_declare,
         commands.Exchange.Delete: _exchange_delete,
         commands.Exchange.Bind: _exchange_bind,

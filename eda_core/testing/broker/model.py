@@ -5,9 +5,8 @@ does not know how methods are written on the wire (:mod:`eda_core.testing.wire` 
 calls give the same answers. RabbitMQ does not define the order of what comes from different queues; the model has the
 order that is most usual.
 
-The model answers with 540 (not implemented) to what RabbitMQ can do and the model cannot: transactions, streams, direct
-reply-to, consumer credit, consumer time-outs, delayed retries, at-least-once dead-lettering. It never ignores such a
-request.
+The model answers with 540 (not implemented) to what RabbitMQ can do and the model cannot: streams, consumer credit,
+consumer time-outs, delayed retries, at-least-once dead-lettering. It never ignores such a request.
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ from pamqp import base, commands
 from eda_core.errors import LocalError
 from eda_core.testing.broker.arguments import Policy
 from eda_core.testing.broker.bindings import Binding
+from eda_core.testing.broker.call import Call
 from eda_core.testing.broker.engine import Engine
 from eda_core.testing.broker.message import CHANNEL_ERROR, COMMAND_INVALID, INTERNAL_ERROR, AmqpMessage, Refusal
-from eda_core.testing.broker.methods import HANDLERS, Call
+from eda_core.testing.broker.methods import HANDLERS
 from eda_core.testing.broker.queue import ConnectionId, ConsumerKey, Queue
 from eda_core.testing.broker.state import Channel, Connection, Outgoing
 from eda_core.testing.broker.versions import LARGEST_BODY, NEWEST, VERSIONS
@@ -206,7 +206,9 @@ class Broker:
         reply, text = refusal.reply, refusal.text(self._engine.version)
         class_id, method_id = method.index >> 16, method.index & 0xFFFF
         if text is None:  # RabbitMQ fails to write it
-            reply, text, class_id, method_id = INTERNAL_ERROR, INTERNAL_ERROR.name, 0, 0
+            reply, text = INTERNAL_ERROR, INTERNAL_ERROR.name
+        if reply is INTERNAL_ERROR:  # RabbitMQ does not know any more what it was about
+            class_id = method_id = 0
         if number == 0 or reply.hard:
             self._engine.close_connection(connection)
             self._closing.add(connection.id)
@@ -457,7 +459,7 @@ class Broker:
             uid: [e.position for e in q.entries()] for uid, q in self._engine.uids.items()
         }
         for channel in self._channels():
-            for pending in channel.unacked.values():
+            for _, pending in channel.outstanding():
                 if pending.queue in positions:
                     positions[pending.queue].append(pending.entry.position)
         return {uid: {place: rank for rank, place in enumerate(sorted(known))} for uid, known in positions.items()}
@@ -508,7 +510,7 @@ class Broker:
         return [
             (channel.connection, channel.number, tag, pending.entry.message)
             for channel in self._channels()
-            for tag, pending in channel.unacked.items()
+            for tag, pending in channel.outstanding()
             if pending.queue == uid
         ]
 

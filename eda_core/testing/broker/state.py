@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from pamqp import base, commands
 
+from eda_core.testing.broker.message import AmqpMessage
 from eda_core.testing.broker.queue import ConnectionId, entry_image
 from eda_core.testing.broker.ready import Entry
 
@@ -53,6 +55,66 @@ class Pending(NamedTuple):
     number: int
 
 
+class HeldPublish(NamedTuple):
+    """A message that a transaction publishes when it is committed.
+
+    Attributes:
+        queues: the names of those that it goes to, as the exchanges had it when it came.
+        uids: of those that there were, by name.
+    """
+
+    message: AmqpMessage
+    mandatory: bool
+    queues: tuple[str, ...]
+    uids: dict[str, int]
+
+    def image(self) -> tuple[Any, ...]:
+        return (self.message.image(), self.mandatory, self.queues, tuple(sorted(self.uids.items())))
+
+
+class HeldSettlement(NamedTuple):
+    """Deliveries that a transaction settles when it is committed.
+
+    Attributes:
+        how, failed: as for ``Engine.settle``.
+        deliveries: by tag.
+    """
+
+    how: str
+    failed: bool
+    deliveries: dict[int, Pending]
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What a channel with ``Tx.Select`` holds until it is committed, in order."""
+
+    publishes: list[HeldPublish] = field(default_factory=list)
+    settlements: list[HeldSettlement] = field(default_factory=list)
+
+    def hold(self, how: str, failed: bool, deliveries: dict[int, Pending]) -> None:
+        """Hold a settlement. It joins the last one if that is of the same kind."""
+        if self.settlements and self.settlements[-1][:2] == (how, failed):
+            self.settlements[-1].deliveries.update(deliveries)
+        else:
+            self.settlements.append(HeldSettlement(how, failed, deliveries))
+
+    def deliveries(self) -> dict[int, Pending]:
+        """The deliveries that it settles, by tag."""
+        return {tag: pending for held in self.settlements for tag, pending in held.deliveries.items()}
+
+    def clone(self) -> Transaction:
+        settlements = [HeldSettlement(how, failed, held.copy()) for how, failed, held in self.settlements]
+        return Transaction(self.publishes.copy(), settlements)
+
+
+class ReplyConsumer(NamedTuple):
+    """The consumer of direct replies of a channel."""
+
+    tag: str
+    key: str
+
+
 @dataclass(slots=True)
 class Channel:
     """The state of one channel.
@@ -70,6 +132,8 @@ class Channel:
         volume: how many deliveries count towards ``global_limit``.
         suspended: the uids of queues that wait until ``volume`` is below ``global_limit``.
         last_queue: the queue that was declared last: methods may leave out its name.
+        transaction: what waits for a commit, if the client has asked for transactions.
+        replies: its consumer of direct replies, if there is one.
     """
 
     connection: ConnectionId
@@ -87,6 +151,20 @@ class Channel:
     volume: int = 0
     suspended: set[int] = field(default_factory=set)
     last_queue: str = ""
+    transaction: Transaction | None = None
+    replies: ReplyConsumer | None = None
+
+    def outstanding(self) -> Iterator[tuple[int, Pending]]:
+        """The deliveries that their queues wait for, by tag: those that a transaction holds are among them."""
+        yield from self.unacked.items()
+        if self.transaction is not None:
+            yield from self.transaction.deliveries().items()
+
+    def roll_back(self) -> None:
+        """Forget what a transaction holds: the deliveries that it was to settle are unsettled."""
+        if self.transaction is not None:
+            self.unacked = dict(sorted(self.outstanding()))
+            self.transaction = Transaction()
 
     @property
     def limited(self) -> bool:
@@ -102,18 +180,27 @@ class Channel:
         copy.prefetch, copy.global_limit, copy.volume = self.prefetch, self.global_limit, self.volume
         copy.suspended = set(self.suspended)
         copy.last_queue = self.last_queue
+        copy.transaction = None if self.transaction is None else self.transaction.clone()
+        copy.replies = self.replies
         return copy
 
     def snapshot(self, ranks: dict[int, dict[int, int]]) -> tuple[Any, ...]:
-        unacked = tuple(
-            (tag, p.queue, p.tag, entry_image(p.entry, ranks.get(p.queue, {}))) for tag, p in self.unacked.items()
-        )
+        def image(deliveries: dict[int, Pending]) -> tuple[Any, ...]:
+            return tuple(
+                (tag, p.queue, p.tag, entry_image(p.entry, ranks.get(p.queue, {}))) for tag, p in deliveries.items()
+            )
+
+        held: tuple[Any, ...] | None = None
+        if self.transaction is not None:
+            settlements = tuple((how, failed, image(held)) for how, failed, held in self.transaction.settlements)
+            held = (tuple(publish.image() for publish in self.transaction.publishes), settlements)
         return (
             (self.number, self.closing, self.confirming, self.next_publish, self.next_delivery, self.last_queue),
             (self.prefetch, self.global_limit, self.volume, tuple(sorted(self.suspended))),
             tuple(self.unconfirmed),
             tuple(sorted(self.consumers.items())),
-            unacked,
+            image(self.unacked),
+            (held, self.replies),
         )
 
 

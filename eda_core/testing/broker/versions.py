@@ -58,6 +58,13 @@ class Version:
             characters; else they quote its octets, and are cut after 255 octets.
         mixes_numbers: a headers exchange takes an integer and a float of the same value for equal.
         ignores_times: a headers exchange takes no two times for equal.
+        replies_are_queues: the address of a direct reply is a queue: a mandatory reply is never sent back, it waits for
+            the commit of a transaction, has a delivery tag of its own, and comes from the same virtual host only; to
+            bind the address is 403, to consume from it 406, to fetch from it 540. Else it is none: a mandatory reply is
+            delivered and sent back.
+        finds_queues_at_publish: a transaction looks for the queues of a message when it is published. If one is deleted
+            before the commit, the connection ends (506), and if it is a classic queue and declared again, the commit
+            fails (406); else the queues of these names get the message that are there at the commit.
     """
 
     name: str
@@ -90,6 +97,8 @@ class Version:
     quotes_latin_1: bool
     mixes_numbers: bool
     ignores_times: bool
+    replies_are_queues: bool
+    finds_queues_at_publish: bool
 
 
 _3_10: Final = Version(
@@ -123,6 +132,8 @@ _3_10: Final = Version(
     quotes_latin_1=False,
     mixes_numbers=True,
     ignores_times=False,
+    replies_are_queues=False,
+    finds_queues_at_publish=False,
 )
 _4_3: Final = Version(
     name="4.3",
@@ -155,6 +166,8 @@ _4_3: Final = Version(
     quotes_latin_1=True,
     mixes_numbers=False,
     ignores_times=True,
+    replies_are_queues=True,
+    finds_queues_at_publish=True,
 )
 VERSIONS: Final = {version.name: version for version in (_3_10, _4_3)}
 NEWEST: Final = _4_3.name

@@ -445,7 +445,7 @@ def labels_at(broker: Broker, besides: frozenset[str]) -> set[str]:
     }
     for connection in engine.connections.values():
         for channel in connection.channels.values():
-            found.update(label_of(pending.entry.message.body) for pending in channel.unacked.values())
+            found.update(label_of(pending.entry.message.body) for _, pending in channel.outstanding())
     return found
 
 
@@ -467,7 +467,7 @@ def broker_image(broker: Broker, now: float, unread: frozenset[str]) -> tuple[tu
     positions: dict[int, list[int]] = {uid: [e.position for e in q.entries()] for uid, q in engine.uids.items()}
     for connection in engine.connections.values():
         for channel in connection.channels.values():
-            for pending in channel.unacked.values():
+            for _, pending in channel.outstanding():
                 if pending.queue in positions:
                     positions[pending.queue].append(pending.entry.position)
     timed = False
@@ -521,13 +521,26 @@ def _entry(entry: Any, order: list[int], now: float) -> tuple[Any, ...]:
 def _channel(
     channel: Any, names: dict[int, tuple[Any, ...]], positions: dict[int, list[int]], now: float
 ) -> tuple[Any, ...]:
-    unacked = tuple(
-        (
-            channel.next_delivery - tag,
-            names.get(p.queue),
-            _entry(p.entry, positions.get(p.queue, [p.entry.position]), now),
+    def image(deliveries: Any) -> tuple[Any, ...]:
+        return tuple(
+            (
+                channel.next_delivery - tag,
+                names.get(p.queue),
+                _entry(p.entry, positions.get(p.queue, [p.entry.position]), now),
+            )
+            for tag, p in deliveries.items()
         )
-        for tag, p in channel.unacked.items()
-    )
+
+    held = channel.transaction
+    if held is not None:
+        held = (
+            tuple(
+                (_message_image(each.message), each.mandatory, each.queues, tuple(map(names.get, each.uids.values())))
+                for each in held.publishes
+            ),
+            tuple((how, failed, image(deliveries)) for how, failed, deliveries in held.settlements),
+        )
     unconfirmed = tuple(channel.next_publish - tag for tag in channel.unconfirmed)
-    return (channel.prefetch, channel.closing, unacked, unconfirmed, tuple(sorted(channel.consumers)))
+    tags = tuple(sorted(channel.consumers))
+    replies = channel.replies and channel.replies.tag
+    return (channel.prefetch, channel.closing, image(channel.unacked), unconfirmed, tags, held, replies)

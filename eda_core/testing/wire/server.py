@@ -41,7 +41,7 @@ _SERVER_PROPERTIES: Final[dict[str, Any]] = {
         "consumer_priorities": True,
         "authentication_failure_close": True,
         "per_consumer_qos": True,
-        "direct_reply_to": False,
+        "direct_reply_to": True,
     },
 }
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pamqp import base, commands
 
 from eda_core.testing.broker import Broker, ConnectionId, Outgoing, Policy
+from eda_core.testing.broker.addresses import NAME
 
 Properties = commands.Basic.Properties
 QUEUES = st.sampled_from(["", "a", "b", "c", "dead"])
@@ -46,6 +47,7 @@ METHODS: st.SearchStrategy[base.Frame] = st.one_of(
     st.builds(commands.Channel.CloseOk),
     st.just(commands.Channel.Close(200, "", 0, 0)),
     st.builds(commands.Confirm.Select),
+    st.sampled_from((commands.Tx.Select(), commands.Tx.Commit(), commands.Tx.Commit(), commands.Tx.Rollback())),
     st.builds(queue_declare, QUEUES, st.lists(FLAGS, min_size=5, max_size=5), ARGUMENTS),
     st.builds(queue_declare, QUEUES, st.just([False, True, False, False, False]), st.just({})),
     st.builds(commands.Queue.Delete, queue=QUEUES, if_unused=FLAGS, if_empty=FLAGS),
@@ -59,7 +61,8 @@ METHODS: st.SearchStrategy[base.Frame] = st.one_of(
     st.builds(commands.Basic.Publish, routing_key=st.sampled_from(["a", "b"])),
     st.builds(commands.Basic.Get, queue=QUEUES, no_ack=FLAGS),
     st.builds(commands.Basic.Consume, queue=QUEUES, consumer_tag=st.sampled_from(["", "s", "t"]), no_ack=FLAGS),
-    st.builds(commands.Basic.Cancel, consumer_tag=st.sampled_from(["s", "t"])),
+    st.builds(commands.Basic.Consume, queue=st.just(NAME), consumer_tag=st.just("r"), no_ack=st.just(True)),
+    st.builds(commands.Basic.Cancel, consumer_tag=st.sampled_from(["s", "t", "r"])),
     st.builds(commands.Basic.Qos, prefetch_count=st.integers(0, 2), global_=FLAGS),
     st.builds(commands.Basic.Ack, delivery_tag=TAGS, multiple=FLAGS),
     st.builds(commands.Basic.Nack, delivery_tag=TAGS, multiple=FLAGS, requeue=FLAGS),
@@ -138,7 +141,7 @@ def check(world: World, answers: list[Outgoing]) -> None:
         unacked = [
             pending.entry.position
             for channel in broker._channels()
-            for pending in channel.unacked.values()
+            for _, pending in channel.outstanding()
             if pending.queue == state.uid
         ]
         assert state.size == sum(len(entry.message.body) for entry in state.entries()), "the size is that of the bodies"
@@ -207,6 +210,55 @@ def test_without_acknowledgement_nothing_is_lost_or_doubled(steps: list[tuple[An
         if world.published > before:
             expected[b"%d" % world.published] += 1
         assert world.held("a") == expected
+
+
+IN_TRANSACTION: st.SearchStrategy[base.Frame] = st.one_of(
+    st.builds(commands.Basic.Publish, routing_key=st.just("a")),
+    st.builds(commands.Basic.Get, queue=st.just("a")),
+    st.builds(commands.Basic.Ack, delivery_tag=st.integers(1, 4)),
+    st.builds(commands.Basic.Nack, delivery_tag=st.integers(1, 4), requeue=FLAGS),
+    st.just(commands.Tx.Commit()),
+    st.just(commands.Tx.Rollback()),
+    st.just(commands.Channel.Close(200, "", 0, 0)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(IN_TRANSACTION, st.just("drop"), st.just("restart")), max_size=50))
+def test_a_transaction_is_carried_out_by_its_commit_only(steps: list[Any]) -> None:
+    """Until then nothing that it does can be seen, and it is gone with its channel."""
+    world = World(Broker())
+    kept, published, settled = Counter[bytes](), Counter[bytes](), Counter[bytes]()
+    taken: dict[int, bytes] = {}  # the unsettled deliveries by tag, and those that the transaction settles
+    held: dict[int, bytes] = {}
+    for step in steps:
+        known = world.broker._engine.connections.get(world.ids[0])
+        if known is None or 1 not in known.channels or known.channels[1].transaction is None:
+            world.step(("method", 0, 1, commands.Tx.Select(), None))
+        if not isinstance(step, base.Frame):
+            world.step((step, 0))
+            answers: list[Outgoing] = []
+        else:
+            answers = world.step(("method", 0, 1, step, None))
+        names = [out.method.name for out in answers]
+        tag = getattr(step, "delivery_tag", None)
+        if names == ["Basic.GetOk"]:
+            taken[max(tag for _, _, tag, _ in world.broker.unacked("a"))] = answers[0].body
+        elif isinstance(step, commands.Basic.Publish):
+            published[b"%d" % world.published] += 1
+        elif tag in taken:
+            held[tag] = taken.pop(tag)
+            settled[held[tag]] += not getattr(step, "requeue", False)
+        elif names == ["Tx.CommitOk"]:
+            kept = kept + published - settled
+            published, settled, held = Counter(), Counter(), {}
+        elif names != ["Basic.GetEmpty"]:  # a rollback, or an end of the channel
+            ended = names != ["Tx.RollbackOk"]
+            if names == ["Channel.Close"]:
+                world.step(("method", 0, 1, commands.Channel.CloseOk(), None))
+            published, settled = Counter(), Counter()
+            taken, held = ({}, {}) if ended else ({**taken, **held}, {})
+        assert world.held("a") == kept
 
 
 @settings(max_examples=100, deadline=None)

@@ -122,7 +122,6 @@ CONNECTION_ERRORS: list[tuple[base.Frame, int, str]] = [
     (commands.Channel.Flow(False), 540, "NOT_IMPLEMENTED - active=false"),
     (commands.Channel.Open(), 504, "CHANNEL_ERROR - second 'channel.open' seen"),
     (commands.Basic.QosOk(), 503, "COMMAND_INVALID - unimplemented method"),
-    (commands.Tx.Select(), 540, "NOT_IMPLEMENTED - transactions are not modelled"),
     (
         declare_queue("z", queue_type="stream"),
         540,

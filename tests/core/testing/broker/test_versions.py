@@ -12,6 +12,7 @@ from pamqp import commands
 
 from eda_core.errors import LocalError
 from eda_core.testing.broker import Broker
+from eda_core.testing.broker.addresses import NAME
 from eda_core.testing.broker.versions import NEWEST, VERSIONS, Version
 from tests.core.testing.broker.broker_client import Client, bodies, closed, names
 
@@ -262,6 +263,22 @@ def ignores_times(made: Client) -> object:
     return not matches(made, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC))
 
 
+def replies_are_queues(made: Client) -> object:
+    made.consume(NAME, "r", no_ack=True)
+    made.publish("q", reply_to=NAME)
+    properties = made.get("q").properties
+    assert properties is not None
+    return names(made.publish(properties.reply_to or "", mandatory=True)) == ["Basic.Deliver"]
+
+
+def finds_queues_at_publish(made: Client) -> object:
+    made.do(commands.Tx.Select())
+    made.publish("late")
+    made.declare("late")
+    made.do(commands.Tx.Commit())
+    return made.broker.messages("late") == []
+
+
 SEEN: list[Callable[[Client], object]] = [
     wrong_type_closes_connection,
     max_message_bytes,
@@ -292,6 +309,8 @@ SEEN: list[Callable[[Client], object]] = [
     quotes_latin_1,
     mixes_numbers,
     ignores_times,
+    replies_are_queues,
+    finds_queues_at_publish,
 ]
 
 
