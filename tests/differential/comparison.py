@@ -483,10 +483,11 @@ def _is_left_to_chance(operation: Operation, model: Model) -> bool:
     if operation.name == "Basic.Cancel":
         return model.would_fail(operation)
     queues, state = model.session.consumed(operation.at), model.session.channels.get(operation.at)
+    shares = model.engine.version.shares_prefetch
     if operation.name == "Basic.Consume":
-        shared = state is not None and state.shared_prefetch
+        shared = shares and state is not None and state.shared_prefetch
         return bool(shared and queues - {operation.arguments["queue"]}) or model.would_compete(operation)
-    return operation.name == "Basic.Qos" and bool(operation.arguments.get("global_")) and len(queues) > 1
+    return operation.name == "Basic.Qos" and bool(operation.arguments.get("global_")) and shares and len(queues) > 1
 
 
 # -- showing a difference ----------------------------------------------------------------------------------------------
