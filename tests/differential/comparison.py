@@ -14,6 +14,7 @@ import pytest
 from pamqp import commands
 
 from eda_core.testing.broker import AmqpMessage, Broker, ConnectionId, Entry, Queue
+from eda_core.testing.broker.addresses import NAME, PREFIX
 from eda_core.testing.broker.engine import Engine
 from eda_core.testing.broker.queue import Consumer, ConsumerKey
 from eda_core.testing.broker.state import Channel
@@ -21,6 +22,10 @@ from eda_core.testing.broker.versions import NEWEST, VERSIONS
 from eda_core.testing.wire import Server
 from tests.differential.client import Client, Clock, MemoryPipe, Pipe, SilenceError, TcpPipe
 from tests.differential.operations import (
+    ADDRESS,
+    ANY,
+    ASKED,
+    CONSUME_REPLIES,
     CONSUMED,
     EXCHANGES,
     FILLED,
@@ -64,13 +69,15 @@ class WatchedEngine(Engine):
         raced: two processes of RabbitMQ acted on the same queue or channel at the same time, and which of them is first
             is chance. A dead letter came to a queue while one of its consumers went with the channel that ended; or a
             queue asked whether the shared prefetch of a channel is used up while the channel told that it is not; or a
-            dead letter that the queue must deliver at once or drop came while the queue was being told so.
+            dead letter that the queue must deliver at once or drop came while the queue was being told so; or a commit
+            publishes to a queue that must deliver at once or drop, and settles some of its messages.
         arrivals: how many messages the queues got.
         events: what only the server sees, and how often.
         ageing: one of them has a tiny time to live.
     """
 
     __slots__ = (
+        "_filled",
         "_left",
         "_publishing",
         "_receivers",
@@ -94,6 +101,7 @@ class WatchedEngine(Engine):
         self.raced = False
         self._left: set[int] = set()
         self._told: set[int] = set()
+        self._filled: set[int] = set()
         self.ageing = False
         self.arrivals = 0
         self._publishing = False
@@ -114,7 +122,9 @@ class WatchedEngine(Engine):
         self.raced |= queue.uid in self._left
         limits = queue.limits
         bounded = limits.max_length is not None or limits.max_length_bytes is not None
-        self.raced |= queue.uid in self._told and (bounded or 0 in (message.ttl, limits.message_ttl))
+        if bounded or 0 in (message.ttl, limits.message_ttl):  # the message cannot wait
+            self.raced |= queue.uid in self._told
+            self._filled.add(queue.uid)
         self.ageing |= TINY in (message.ttl, queue.limits.message_ttl)
         return super().enqueue(queue, message)
 
@@ -156,6 +166,7 @@ class WatchedEngine(Engine):
 
     def settle(self, channel: Channel, tags: list[int], how: str, *, failed: bool = False) -> None:
         self._settling = channel
+        self.raced |= any(channel.unacked[tag].queue in self._filled for tag in tags)
         super().settle(channel, tags, how, failed=failed)
         self._settling = None
 
@@ -209,14 +220,19 @@ class Model:
 
     def some_queue(self, wanted: str, connection: int) -> str | None:
         """The first queue that a name like FILLED stands for on a connection; ``None`` if there is none."""
-        suits: Callable[[Queue], int] = len if wanted == FILLED else lambda queue: len(queue.consumers)
+        suits: dict[str, Callable[[Queue], int]] = {
+            ANY: lambda queue: True,
+            ASKED: lambda queue: any((e.message.properties.reply_to or "").startswith(PREFIX) for e in queue.entries()),
+            CONSUMED: lambda queue: len(queue.consumers),
+            FILLED: len,
+        }
         for name, owner in sorted(self.queues(), key=str):
             if wanted == FOREIGN and owner == 1 - connection:
                 return name
             queue = self.broker.queue(self.session.real(name), self.vhost)
             if wanted == FILLED and queue.quorum and queue.single:
                 continue  # nothing can be fetched from it
-            if wanted != FOREIGN and owner in (None, connection) and suits(queue):
+            if wanted != FOREIGN and owner in (None, connection) and suits[wanted](queue):
                 return name
         return None
 
@@ -259,6 +275,17 @@ class Model:
         queue = self.broker.queue(name, self.vhost)
         no_ack = consume.arguments.get("no_ack") or any(consumer.no_ack for consumer in queue.consumers.values())
         return bool(queue.quorum and no_ack and (queue.consumers or queue.limits.max_length is not None))
+
+    def origins(self, *, ordered: bool) -> Iterator[set[str]]:
+        """Where the messages came from, for each queue.
+
+        Args:
+            ordered: what was published and then returned to a classic queue comes from one channel, in order.
+        """
+        for name, found in self.engine.origins.items():
+            queue = self.engine.queues.get((self.vhost, name))
+            both = ordered and queue is not None and not queue.quorum
+            yield {"" if both and origin == "returned" else origin for origin in found}
 
     def queues(self) -> set[Probe]:
         found: set[Probe] = set()
@@ -385,6 +412,8 @@ class Comparison:
         """Perform an operation on both sides. Returns both observations; ``None`` if RabbitMQ leaves them to chance."""
         before = model.queues()
         rivals = model.session.has_rivals(operation.at.connection)
+        commits = isinstance(operation, Call) and operation.name == "Tx.Commit"
+        consumes = commits and bool(model.session.consumed(operation.at))
         model.engine.forget()
         model.session.start()
         try:
@@ -398,7 +427,9 @@ class Comparison:
             return (str(operation), {"client": [str(error)]}, {})
         if rivals and not model.session.alive(operation.at.connection):
             return None
-        if any(len(origins) > 1 for origins in model.engine.origins.values()):
+        if consumes and operation.at not in model.session.channels:
+            return None
+        if any(len(origins) > 1 for origins in model.origins(ordered=commits)):
             return None
         if model.engine.raced or model.engine.arrivals > _CIRCLE:
             return None
@@ -432,7 +463,16 @@ def _adapted(operation: Operation, model: Model) -> Operation:
         if queue := model.some_queue(FILLED, operation.at.connection):
             return Call("get", operation.at, "Basic.Get", {"queue": queue, "no_ack": False})
         return Publish("publish", operation.at, "", f"q{operation.pick % 3}", operation.pick + 1)
+    if isinstance(operation, Call) and operation.name in ("Tx.Commit", "Tx.Rollback"):
+        return _in_a_transaction(operation, model.session)
+    if ADDRESS in (getattr(operation, "key", None), getattr(operation, "arguments", {}).get("queue")):
+        return _with_an_address(operation, model)
     if isinstance(operation, Publish) and operation.key == CONSUMED:
+        return replace(operation, key=model.some_queue(CONSUMED, operation.at.connection) or "q0")
+    if isinstance(operation, Publish) and operation.properties.get("reply_to") == NAME:
+        if "without" not in operation.label and not model.session.asks(operation.at):
+            place = _asking(model.session)
+            return replace(operation, at=place) if place else replace(CONSUME_REPLIES, at=operation.at)
         return replace(operation, key=model.some_queue(CONSUMED, operation.at.connection) or "q0")
     wanted = operation.arguments.get("queue") if isinstance(operation, Call) else None
     if isinstance(operation, Call) and wanted in (FILLED, CONSUMED, FOREIGN):
@@ -442,6 +482,41 @@ def _adapted(operation: Operation, model: Model) -> Operation:
             return Call("declare exclusive queue", Place(1 - operation.at.connection, 1), "Queue.Declare", arguments)
         return replace(operation, arguments={**operation.arguments, "queue": queue or "q0"})
     return operation
+
+
+def _in_a_transaction(operation: Call, session: Session) -> Operation:
+    """The commit or rollback, on a transactional channel. If there is none, one becomes so."""
+    state = session.channels.get(operation.at)
+    if "without" in operation.label or (state is not None and state.transactional):
+        return operation
+    if (at := session.place(lambda state: state.transactional)) is not None:
+        return replace(operation, at=at)
+    return Call("tx.select", operation.at, "Tx.Select")
+
+
+def _with_an_address(operation: Operation, model: Model) -> Operation:
+    """The operation, with the address that was seen last, or a step towards one: a consumer, a request, a get."""
+    session, at = model.session, operation.at
+    if addresses := session.addresses():
+        if isinstance(operation, Publish):
+            return replace(operation, key=addresses[-1])
+        assert isinstance(operation, Call)
+        return replace(operation, arguments={**operation.arguments, "queue": addresses[-1]})
+    place = _asking(session)
+    if place is None:
+        return replace(CONSUME_REPLIES, at=at)
+    if session.channels[place].transactional and session.channels[place].requested:
+        return Call("tx.commit", place, "Tx.Commit")
+    if queue := model.some_queue(ASKED, place.connection):
+        return Call("get", place, "Basic.Get", {"queue": queue, "no_ack": True})
+    if queue := model.some_queue(ANY, place.connection):
+        return Publish("publish a request", place, "", queue, properties={"reply_to": NAME})
+    return Call("declare queue", place, "Queue.Declare", {"queue": "q0"})
+
+
+def _asking(session: Session) -> Place | None:
+    """The first channel that consumes direct replies."""
+    return session.place(lambda state: any(queue == NAME for queue, _ in state.consumers.values()))
 
 
 def _leftovers(model: Model) -> Iterator[Operation]:

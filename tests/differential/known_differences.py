@@ -26,6 +26,11 @@ def any_time_of_death(key: str, value: Any) -> Any:
     return "a time" if key == "time" and isinstance(value, datetime) else value
 
 
+def on_one_line(text: str) -> str:
+    """A text in which RabbitMQ writes an Erlang term on several lines, because it is long."""
+    return re.sub(r"\n\s*", "", text)
+
+
 def in_any_order(lines: Iterable[str]) -> list[str]:
     """Confirms of one channel, and cancels of consumers whose queues are gone, come in any order."""
     return sorted(lines)

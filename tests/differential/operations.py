@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from eda_core.testing.broker.addresses import NAME
+
 #: Times to live in milliseconds: one is over before the next operation, the other never is in a test.
 TINY: Final = 8
 NEVER: Final = 3_600_000
@@ -19,8 +21,13 @@ QUEUES: Final = ("q0", "q1", "q2", "q3")
 EXCHANGES: Final = ("x0", "x1", "x2")
 #: Stands for the first queue with messages that the connection may use.
 FILLED: Final = "a filled queue"
+#: Stand for the first queue that the connection may use, and the first of those with a request for a direct reply.
+ANY: Final = "any queue"
+ASKED: Final = "a queue with a request"
 #: Stands for a queue that has a consumer, if there is one.
 CONSUMED: Final = "a consumed queue"
+#: Stands for an address for direct replies, if there is one. If there is none, something is done towards it.
+ADDRESS: Final = "an address"
 #: Stands for a queue that is exclusive to the other connection. If there is none, one is declared instead.
 FOREIGN: Final = "a foreign queue"
 
@@ -94,3 +101,11 @@ class Leave:
 Operation = Call | Publish | Settle | SettleUnknown | Leave
 
 PLACES: Final = tuple(Place(connection, channel) for connection in (0, 1) for channel in (1, 2))
+
+#: A channel begins to consume direct replies.
+CONSUME_REPLIES: Final = Call(
+    "consume direct replies",
+    PLACES[0],
+    "Basic.Consume",
+    {"queue": NAME, "consumer_tag": "r", "no_ack": True, "exclusive": False},
+)

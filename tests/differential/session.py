@@ -11,6 +11,7 @@ from typing import Any
 
 from pamqp import base, commands
 
+from eda_core.testing.broker.addresses import NAME, PREFIX
 from tests.differential import writing
 from tests.differential.client import Client, Received
 from tests.differential.known_differences import in_any_order
@@ -35,6 +36,11 @@ def method(name: str, values: Mapping[str, Any]) -> base.Frame:
     return made
 
 
+def _ends(answer: base.Frame) -> bool:
+    """Whether it is an answer to ``Tx.Commit``."""
+    return isinstance(answer, commands.Tx.CommitOk | commands.Channel.Close | commands.Connection.Close)
+
+
 @dataclass(slots=True)
 class Pending:
     """A delivery that is not settled. ``source`` is its consumer, or GET with the queue."""
@@ -46,7 +52,14 @@ class Pending:
 
 @dataclass(slots=True)
 class ChannelState:
-    """What the client knows of a channel. ``consumers`` are by tag, the numbers of ``mandatory`` publishes by body."""
+    """What the client knows of a channel.
+
+    Attributes:
+        consumers: by tag.
+        mandatory: the numbers of publishes, by body.
+        held: the deliveries that a transaction settles.
+        requested: how many requests for direct replies a transaction publishes.
+    """
 
     confirming: bool = False
     shared_prefetch: bool = False
@@ -58,6 +71,9 @@ class ChannelState:
     highest: int = 0
     mandatory: dict[bytes, int] = field(default_factory=dict)
     confirmed: set[int] = field(default_factory=set)
+    transactional: bool = False
+    held: list[Pending] = field(default_factory=list)
+    requested: int = 0
 
     def ordered(self) -> list[Pending]:
         """The unsettled deliveries, in an order that is the same on both sides."""
@@ -67,10 +83,19 @@ class ChannelState:
         """How many deliveries of each source ``multiple`` with ``tag`` settles."""
         return sorted(Counter(pending.source for pending in self.pending if pending.tag <= tag).items())
 
-    def settle(self, covered: Callable[[int], bool]) -> None:
-        """The deliveries with these tags are settled."""
-        self.settled += [pending.tag for pending in self.pending if covered(pending.tag)]
+    def settle(self, covered: Callable[[int], bool], *, now: bool = False) -> None:
+        """The deliveries with these tags are settled: ``now``, or when a transaction is committed."""
+        gone = [pending for pending in self.pending if covered(pending.tag)]
+        self.settled += [pending.tag for pending in gone]
         self.pending = [pending for pending in self.pending if not covered(pending.tag)]
+        if self.transactional and not now:
+            self.held += gone
+
+    def roll_back(self) -> None:
+        """The deliveries that a transaction was to settle are unsettled."""
+        tags = {pending.tag for pending in self.held}
+        self.settled = [tag for tag in self.settled if tag not in tags]
+        self.pending, self.held, self.requested = self.pending + self.held, [], 0
 
 
 class Session:
@@ -91,6 +116,8 @@ class Session:
         self.channels: dict[Place, ChannelState] = {}
         self._named: dict[str, str] = {}  # by alias, the names that the server made
         self._past: str | None = None
+        self._consumes: Counter[Place] = Counter()  # how often a channel has begun to consume direct replies
+        self._asked: dict[bytes, str] = {}  # by the bodies of requests, what stands for the address in them
         self._messages = 0
         self._seen: Observation = {}
         self.outcomes: Counter[str] = Counter()
@@ -102,6 +129,8 @@ class Session:
         if isinstance(value, str):
             if value.startswith("@"):
                 return self._named.get(value) or self.real(f"none{value[1:]}")
+            if value.startswith("&"):
+                return self._named[value]
             return self._prefix + value if _SYMBOL.fullmatch(value) else self._named.get(value, value)
         if isinstance(value, Mapping):
             return {key: self.real(item) for key, item in value.items()}
@@ -140,6 +169,18 @@ class Session:
         """The queues of the consumers of a channel."""
         return {queue for queue, _ in self.channels.get(at, ChannelState()).consumers.values()}
 
+    def addresses(self) -> list[str]:
+        """What stands for the addresses that the clients have seen, the newest last."""
+        return [alias for alias in self._named if alias.startswith("&")]
+
+    def asks(self, at: Place) -> bool:
+        """Whether a channel consumes direct replies."""
+        return NAME in self.consumed(at)
+
+    def place(self, like: Callable[[ChannelState], bool]) -> Place | None:
+        """The first channel that is like this."""
+        return next((place for place, state in sorted(self.channels.items()) if like(state)), None)
+
     def has_rivals(self, connection: int) -> bool:
         """Whether one channel of a connection has unsettled messages that may come to another channel of it.
 
@@ -170,9 +211,12 @@ class Session:
             self._settle(client, operation)
         else:
             self._settle_unknown(client, operation)
+        if isinstance(operation, Call) and operation.name == "Tx.Commit":  # before its answer nothing may be sent
+            found = client.until(lambda received: received.channel in (0, at.channel) and _ends(received.method))
+            self._take(at.connection, found)
         if at in self.channels:
             self.synchronise([at])
-        else:  # the channel was never opened, so the connection ends
+        elif self.alive(at.connection) and at.channel not in (1, 2):  # it was never opened, so the connection ends
             self._take(at.connection, client.until(lambda received: client.ended is not None))
 
     def _client(self, number: int) -> Client:
@@ -187,12 +231,13 @@ class Session:
         if state is not None and operation.name == "Basic.Consume":
             tag, queue = operation.arguments["consumer_tag"], operation.arguments["queue"]
             state.asked.append((tag, operation.arguments.get("no_ack", False), queue))
+            self._consumes[operation.at] += queue == NAME
         elif state is not None and operation.name == "Basic.Get":
             state.asked.append((GET, operation.arguments["no_ack"], operation.arguments["queue"]))
         elif state is not None and operation.name == "Basic.Qos" and operation.arguments.get("global_"):
             state.shared_prefetch = operation.arguments["prefetch_count"] > 0
         elif state is not None and operation.name == "Basic.Recover" and operation.arguments["requeue"]:
-            state.settle(lambda tag: True)
+            state.settle(lambda tag: True, now=True)
         client.send(operation.at.channel, method(operation.name, values))
 
     def _publish(self, client: Client, operation: Publish) -> None:
@@ -208,6 +253,10 @@ class Session:
                 "routing_key": self.real(operation.key),
                 "mandatory": operation.mandatory,
             }
+            if operation.properties.get("reply_to") == NAME:
+                at = operation.at
+                state.requested += state.transactional
+                self._asked[body] = f"&{at.connection}.{at.channel}.{self._consumes[at]}"
             properties = commands.Basic.Properties()
             for name, value in operation.properties.items():
                 setattr(properties, name, self.real(value))
@@ -273,7 +322,8 @@ class Session:
         for client in self._clients:
             if client is not None:
                 client.close()
-        for name in {*map(self.real, queues), *self._named.values(), self.real("none1")}:
+        named = {name for alias, name in self._named.items() if alias.startswith("@")}
+        for name in {*map(self.real, queues), *named, self.real("none1")}:
             self._delete(name)
         for name in exchanges:
             self._observer.send(1, commands.Exchange.Delete(exchange=self.real(name), nowait=True))
@@ -373,6 +423,9 @@ class Session:
             self._forget(connection)
 
     def _on_channel(self, place: Place, state: ChannelState, received: Received) -> None:
+        address = received.properties.reply_to if received.properties is not None else None
+        if address is not None and address.startswith(PREFIX) and received.body in self._asked:
+            self._named[self._asked[received.body]] = address
         where, answer = f"channel {place.connection}.{place.channel}", received.method
         if isinstance(answer, commands.Basic.Deliver):
             self._on_deliver(where, state, received, answer)
@@ -417,6 +470,7 @@ class Session:
             state.pending.append(pending)
         redelivered = "redelivered" if values["redelivered"] else "delivered"
         self._write(where, f"{redelivered} {writing.message(received)}", redelivered)
+        self.outcomes["a direct reply"] += pending.queue == NAME
         headers: dict[str, Any] = (received.properties.headers if received.properties else None) or {}
         deaths: list[dict[str, Any]] = headers.get("x-death", [])
         for death in deaths:
@@ -448,4 +502,12 @@ class Session:
             self.outcomes["got nothing"] += 1
         elif isinstance(answer, commands.Confirm.SelectOk):
             state.confirming = True
+        elif isinstance(answer, commands.Tx.SelectOk):
+            state.transactional = True
+        elif isinstance(answer, commands.Tx.CommitOk):
+            self.outcomes["a transaction with settlements committed"] += bool(state.held)
+            state.held, state.requested = [], 0
+        elif isinstance(answer, commands.Tx.RollbackOk):
+            self.outcomes["a transaction with settlements rolled back"] += bool(state.held)
+            state.roll_back()
         self._write(where, " ".join([answer.name, *(f"{key}={value}" for key, value in values.items())]))

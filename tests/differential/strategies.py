@@ -6,13 +6,17 @@ going on, has its own turn in each sequence.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from hypothesis import strategies as st
 
+from eda_core.testing.broker.addresses import NAME
 from tests.differential.operations import (
+    ADDRESS,
+    CONSUME_REPLIES,
     CONSUMED,
     EXCHANGES,
     FILLED,
@@ -321,6 +325,58 @@ def publish(draw: st.DrawFn, ordered: bool = False) -> Publish:
 
 _confirm = st.builds(lambda at: Call("confirm.select", at, "Confirm.Select"), _places)
 
+# -- transactions ------------------------------------------------------------------------------------------------------
+
+_select = st.builds(lambda at: Call("tx.select", at, "Tx.Select"), _places)
+_commit = st.builds(lambda at: Call("tx.commit", at, "Tx.Commit"), _places)
+_roll_back = st.builds(lambda at: Call("tx.rollback", at, "Tx.Rollback"), _places)
+_without_select = st.builds(
+    lambda at, what: Call(f"tx.{what.lower()} without tx.select", at, f"Tx.{what}"),
+    _places,
+    st.sampled_from(("Commit", "Rollback")),
+)
+
+# -- direct replies ----------------------------------------------------------------------------------------------------
+
+_consume_replies = st.builds(lambda at: replace(CONSUME_REPLIES, at=at), _places)
+_wrong_consume = st.builds(
+    lambda at, no_ack: Call(
+        "consume direct replies again, or with acknowledgement",
+        at,
+        "Basic.Consume",
+        {"queue": NAME, "consumer_tag": "s", "no_ack": no_ack, "exclusive": False},
+    ),
+    _places,
+    _booleans,
+)
+_request = st.builds(
+    lambda at, count: Publish("publish a request", at, "", CONSUMED, count, properties={"reply_to": NAME}),
+    _places,
+    st.sampled_from((1, 1, 2)),
+)
+_lonely_request = st.builds(
+    lambda at: Publish("publish a request without a consumer", at, "", "q0", properties={"reply_to": NAME}), _places
+)
+_reply = st.builds(
+    lambda at, count, mandatory, properties: Publish(
+        "publish a direct reply", at, "", ADDRESS, count, mandatory, properties
+    ),
+    _places,
+    _counts,
+    _rarely,
+    st.sampled_from(({}, {"correlation_id": "7", "headers": {"h": 1}}, {"headers": {"CC": ["q1"]}})),
+)
+_look_at_address = st.builds(
+    lambda at, passive: Call(
+        "declare an address", at, "Queue.Declare", {"queue": ADDRESS, "passive": passive, "arguments": {}}
+    ),
+    st.sampled_from(PLACES),  # of its own channel it is an error
+    _booleans,
+)
+_cancel_replies = st.builds(
+    lambda at: Call("cancel direct replies", at, "Basic.Cancel", {"consumer_tag": "r"}), _places
+)
+
 
 # -- consuming ---------------------------------------------------------------------------------------------------------
 
@@ -432,6 +488,14 @@ _KINDS: Final[tuple[tuple[int, st.SearchStrategy[Operation]], ...]] = (
     (6, _delete_exchange),
     (8, _purge),
     (8, _confirm),
+    (6, _select),
+    (20, _commit),
+    (8, _roll_back),
+    (6, _consume_replies),
+    (10, _request),
+    (10, _reply),
+    (6, _look_at_address),
+    (4, _cancel_replies),
     (12, _cancel),
     (12, _qos),
     (6, _global_qos),
@@ -451,8 +515,8 @@ def _mixed(*kinds: tuple[int, st.SearchStrategy[Operation]]) -> st.SearchStrateg
 
 #: By what the sequences are about.
 OPERATIONS: Final[dict[str, st.SearchStrategy[Operation]]] = {
-    "anything": _mixed((110, publish()), (40, consume())),
-    "a quorum queue": _mixed((110, publish()), (40, consume())),
+    "anything": _mixed((110, publish()), (48, consume())),
+    "a quorum queue": _mixed((110, publish()), (48, consume())),
     "priorities": _mixed((120, publish(ordered=True)), (30, consume()), (40, _get)),
     "a single active consumer": _mixed(
         (60, publish()), (60, publish(ordered=True)), (70, consume(rivals=True)), (30, _cancel), (16, _leave_channel)
@@ -524,10 +588,17 @@ _RARE: Final[tuple[st.SearchStrategy[Operation], ...]] = (
     _global_qos,
     _recover,
     _cancel,
+    _without_select,
+    _select,
+    _wrong_consume,
+    _lonely_request,
+    _lonely_request,
+    _cancel_replies,
 )
 _rare: Final[st.SearchStrategy[Operation]] = st.sampled_from(_RARE).flatmap(lambda kind: kind)
 
 
+@st.composite
 @st.composite
 def _first_queue(draw: st.DrawFn, about: str) -> Call:
     """A declaration of q0."""
@@ -544,16 +615,45 @@ def _first_queue(draw: st.DrawFn, about: str) -> Call:
 
 
 @st.composite
+def transactions(draw: st.DrawFn) -> list[Operation]:
+    """One that publishes and settles something, on a channel that is seldom used otherwise."""
+    at = draw(st.sampled_from(PLACES[1:]))
+
+    def there(kind: st.SearchStrategy[Operation]) -> Operation:
+        return replace(draw(kind), at=at)
+
+    found: list[Operation] = [there(_select)]
+    for _ in range(2):
+        found += [there(publish())] * draw(_booleans)
+        get = Call("get", at, "Basic.Get", {"queue": FILLED, "no_ack": False})
+        found += [get, there(settle())] if draw(_booleans) else [there(publish())]
+    return [*found, there(_roll_back if draw(_one_in(3)) else _commit)]
+
+
+@st.composite
+def direct_replies(draw: st.DrawFn) -> list[Operation]:
+    """Replies to one channel, and what is done towards the first of them (see ``ADDRESS``)."""
+    at = draw(st.sampled_from(PLACES))
+    found: list[Operation] = [replace(draw(_reply), at=at) for _ in range(3)]
+    more: st.SearchStrategy[Operation] = st.one_of(_reply, _reply, _look_at_address, _request)
+    found += draw(st.lists(more, min_size=2, max_size=3))
+    return [*found, draw(st.one_of(_cancel_replies, _leave, _reply)), draw(_reply)]
+
+
+@st.composite
 def sequences(draw: st.DrawFn, about: str = "anything") -> list[Operation]:
-    """Operations that declare and publish something, then 12 to 26 random ones.
+    """Operations that declare and publish something, then 12 to 29 random ones.
+
+    If it is not about a kind of queue, there is a transaction or are direct replies among them.
 
     Args:
         about: a key of OPERATIONS. It says what q0 is, and what is done with it.
     """
     operations = OPERATIONS[about]
     first: list[Operation] = [draw(_first_queue(about)), *(draw(declare_queue(name)) for name in QUEUES[1:3])]
-    if draw(_booleans):
-        first.append(Call("confirm.select", PLACES[0], "Confirm.Select"))
+    mode = draw(st.sampled_from(("", "Confirm", "Tx", "Confirm", "", "Confirm")))
+    if mode:
+        first.append(Call(f"{mode.lower()}.select", PLACES[0], f"{mode}.Select"))
     first += [draw(declare_exchange("x0")), draw(declare_exchange("x1"))]
     for queue in draw(st.lists(st.sampled_from(QUEUES[:3]), max_size=3, unique=True)):
         key = draw(st.sampled_from(PATTERNS))
@@ -570,7 +670,13 @@ def sequences(draw: st.DrawFn, about: str = "anything") -> list[Operation]:
         some = st.sampled_from(_ORDERED)
         first += [Publish("publish", PLACES[0], "", QUEUES[0], 1, False, draw(some)) for _ in range(6)]
     first.append(Publish("publish", PLACES[0], "", draw(st.sampled_from(QUEUES[:3])), draw(_counts) + 1))
-    first += draw(st.lists(operations, min_size=6, max_size=14))
+    if about in ("anything", "a quorum queue"):
+        first += draw(st.lists(operations, min_size=5, max_size=10))
+        first += draw(st.one_of(transactions(), direct_replies()))
+        more = st.lists(operations, min_size=1, max_size=4)
+    else:
+        first += draw(st.lists(operations, min_size=6, max_size=14))
+        more = st.lists(operations, min_size=2, max_size=5)
     for _ in range(2):
-        first += [draw(_rare), *draw(st.lists(operations, min_size=2, max_size=5))]
+        first += [draw(_rare), *draw(more)]
     return first

@@ -13,10 +13,11 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from eda_core.testing.broker import Queue
+from eda_core.testing.broker import Queue, transactions
 from eda_core.testing.broker import methods as broker_methods
 from eda_core.testing.broker.call import Call as BrokerCall
 from eda_core.testing.broker.engine import Engine
+from eda_core.testing.broker.state import Channel
 from eda_core.testing.broker.topology import Topology
 from eda_core.testing.broker.versions import VERSIONS
 from tests.differential.comparison import Comparison, DifferenceError, Rabbit
@@ -68,12 +69,25 @@ OPERATIONS: Final = {
     "use a foreign queue": 5,
     "unbind": 5,
     "unbind exchange": 5,
+    "cancel direct replies": 5,
+    "consume direct replies": 40,
+    "consume direct replies again, or with acknowledgement": 5,
+    "declare an address": 5,
+    "publish a direct reply": 30,
+    "publish a request": 50,
+    "publish a request without a consumer": 5,
+    "tx.commit": 50,
+    "tx.rollback": 20,
+    "tx.select": 50,
     "unknown tag (future)": 2,
     "unknown tag (huge)": 1,
     "unknown tag (past)": 2,
     "unknown tag (zero)": 1,
 }
 OUTCOMES: Final = {
+    "a direct reply": 30,
+    "a transaction with settlements committed": 20,
+    "a transaction with settlements rolled back": 5,
     "channel closed 403": 20,
     "channel closed 404": 20,
     "channel closed 405": 5,
@@ -153,7 +167,7 @@ def demand(comparison: Comparison, operations: dict[str, int], outcomes: dict[st
 
 
 def test_random_sequences(rabbit: Rabbit, counted: Callable[[object], None]) -> None:
-    comparison = compare(rabbit, 230)
+    comparison = compare(rabbit, 240)
     counted(comparison.statistics)
     demand(comparison, OPERATIONS, OUTCOMES)
     assert comparison.statistics.sequences - comparison.statistics.cut_short >= 200
@@ -283,6 +297,15 @@ PLANTED: Final[dict[str, tuple[Any, str, Callable[[Any], Any]]]] = {
             lambda call, tag, multiple: original(call, tag, multiple) if tag in call.channel.unacked else []
         ),
     ),
+    "a transaction is not rolled back": (Channel, "roll_back", lambda original: lambda channel: None),
+    "a transaction holds no publishes": (
+        transactions,
+        "hold_publish",
+        lambda original: (
+            lambda call, transaction, message, queues, *, mandatory: call.place(message, queues, mandatory=mandatory)
+        ),
+    ),
+    "direct replies are lost": (Engine, "_reply", lambda original: lambda engine, channel, message: None),
     "a channel error keeps the channel": (Engine, "fail_channel", lambda original: lambda engine, channel: None),
 }
 

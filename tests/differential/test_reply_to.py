@@ -93,6 +93,19 @@ def a_requester_that_is_gone(how: str) -> Story:
     return story
 
 
+def ones_own_address(play: Play) -> None:
+    """Of the channel, of an earlier consumer of it, of another channel, and of an earlier channel with its number."""
+    address = an_address(play)
+    play.send("a", "Queue.Declare", 2, queue=address, passive=True)
+    play.send("a", "Queue.Declare", queue=address, passive=True)
+    address = an_address(play)
+    play.send("a", "Basic.Cancel", consumer_tag="r")
+    play.send("a", "Queue.Declare", queue=address)
+    address = an_address(play)
+    play.send("a", "Channel.Close", reply_code=200, reply_text="")
+    play.send("a", "Queue.Declare", queue=address)
+
+
 def an_address_as_a_queue(play: Play) -> None:
     """Whatever else can be done with a queue."""
     address = an_address(play)
@@ -194,6 +207,7 @@ STORIES: dict[str, Story] = {
     "refused": what_is_refused,
     "tags": tags_of_consumers,
     **{f"a requester is {how}": a_requester_that_is_gone(how) for how in ("cancelled", "closed", "refused", "cut")},
+    "one's own": ones_own_address,
     "an address as a queue": an_address_as_a_queue,
     "the name as a queue": the_name_as_a_queue,
     **{f"invented: {suffix}": an_invented_address(suffix) for suffix in INVENTED},

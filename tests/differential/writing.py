@@ -7,7 +7,7 @@ from typing import Any
 from pamqp import base, commands
 
 from tests.differential.client import Received
-from tests.differential.known_differences import any_server_name, any_time_of_death
+from tests.differential.known_differences import any_server_name, any_time_of_death, on_one_line
 
 
 def count(answer: base.Frame) -> str:
@@ -20,7 +20,7 @@ def count(answer: base.Frame) -> str:
 
 def error(close: commands.Channel.Close | commands.Connection.Close) -> str:
     """The code, the text and the method of an error."""
-    text = any_server_name(close.reply_text or "")
+    text = any_server_name(on_one_line(close.reply_text or ""))
     return f"{close.reply_code} {text} (method {close.class_id}.{close.method_id})"
 
 

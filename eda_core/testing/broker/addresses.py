@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from operator import methodcaller
 from typing import Final, NamedTuple
 
 from eda_core.testing.broker.queue import ConnectionId
@@ -16,7 +18,20 @@ from eda_core.testing.broker.versions import Version
 
 NAME: Final = "amq.rabbitmq.reply-to"
 PREFIX: Final = f"{NAME}."
-_CHANNEL: Final = re.compile(r"reply\.([0-9]+)\.([0-9]+)", re.ASCII)
+_like: Final = methodcaller("startswith", PREFIX)
+_PLACE: Final = re.compile(r"reply\.([0-9]+)\.([0-9]+)\.([0-9]+)", re.ASCII)
+
+
+class Place(NamedTuple):
+    """A channel.
+
+    Attributes:
+        serial: tells it from earlier channels with its number.
+    """
+
+    connection: ConnectionId
+    number: int
+    serial: int
 
 
 class Address(NamedTuple):
@@ -26,22 +41,26 @@ class Address(NamedTuple):
         key: tells it from earlier consumers of the same channel.
     """
 
-    connection: ConnectionId
-    channel: int
+    place: Place
     key: str
 
     @property
     def name(self) -> str:
         """As a client sees it."""
-        where = b64encode(f"reply.{self.connection}.{self.channel}".encode()).decode()
+        where = b64encode(".".join(map(str, ("reply", *self.place))).encode()).decode()
         return f"{PREFIX}{where}.{self.key}"
+
+
+def among(names: Iterable[str]) -> bool:
+    """Whether one of the names looks like an address."""
+    return any(map(_like, names))
 
 
 def read(name: str, version: Version) -> Address | None:
     """The address with this name, which begins with ``PREFIX``; ``None`` if the broker cannot have made it."""
     parts = _parts(name, version)
-    where = _channel_of(parts[0]) if len(parts) == 2 else None
-    return None if where is None else Address(*where, parts[1])
+    place = _place(parts[0]) if len(parts) == 2 else None
+    return None if place is None else Address(place, parts[1])
 
 
 def crashes(name: str, version: Version) -> bool:
@@ -49,7 +68,7 @@ def crashes(name: str, version: Version) -> bool:
     if version.replies_are_queues:
         return read(name, version) is None
     parts = _parts(name, version)
-    return len(parts) == 2 and _channel_of(parts[0]) is None
+    return len(parts) == 2 and _place(parts[0]) is None
 
 
 def _parts(name: str, version: Version) -> list[str]:
@@ -59,9 +78,9 @@ def _parts(name: str, version: Version) -> list[str]:
     return [part for part in rest.split(".") if part]
 
 
-def _channel_of(text: str) -> tuple[ConnectionId, int] | None:
+def _place(text: str) -> Place | None:
     try:
-        found = _CHANNEL.fullmatch(b64decode(text.encode("utf-8", "surrogateescape"), validate=True).decode())
+        found = _PLACE.fullmatch(b64decode(text.encode("utf-8", "surrogateescape"), validate=True).decode())
     except ValueError:  # also of wrong base64, and of what is not UTF-8
         return None
-    return None if found is None else (ConnectionId(int(found[1])), int(found[2]))
+    return None if found is None else Place(ConnectionId(int(found[1])), int(found[2]), int(found[3]))

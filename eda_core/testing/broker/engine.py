@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pamqp import base, commands
 
-from eda_core.testing.broker.addresses import PREFIX, Address, read
+from eda_core.testing.broker.addresses import PREFIX, Address, Place, among, read
 from eda_core.testing.broker.arguments import Policy, effective_limits
 from eda_core.testing.broker.message import (
     DELIVERY_LIMIT,
@@ -187,7 +187,7 @@ class Engine:
         names = self.topologies[vhost].route(exchange, message)
         if exchange.name:
             names.reverse()
-        elif not self.version.replies_are_queues and any(name.startswith(PREFIX) for name in names):
+        elif not self.version.replies_are_queues and among(names):
             self._answer(vhost, names, message)
             names = [name for name in names if not name.startswith(PREFIX)]
         return names
@@ -205,16 +205,19 @@ class Engine:
 
     def _find(self, vhost: str, names: Sequence[str]) -> list[Queue]:
         """The queues of these names that there are, in the order in which RabbitMQ usually comes to them."""
+        if len(names) == 1:
+            queue = self.queues.get((vhost, names[0]))
+            return [] if queue is None else [queue]
         found = [self.queues[vhost, name] for name in sorted(names, reverse=True) if (vhost, name) in self.queues]
         return sorted(found, key=lambda queue: queue.quorum)
 
     def _answer(self, vhost: str, names: Sequence[str], message: AmqpMessage) -> bool:
         """Send a message as a direct reply, to each channel once. Returns whether one of the names is an address."""
-        answered: set[tuple[ConnectionId, int]] = set()
+        answered: set[Place] = set()
         for name in sorted(names, reverse=True):
             address = read(name, self.version) if name.startswith(PREFIX) else None
-            if address is not None and address[:2] not in answered:
-                answered.add(address[:2])
+            if address is not None and address.place not in answered:
+                answered.add(address.place)
                 channel = self.reply_channel(address, vhost)
                 if channel is not None:
                     self._reply(channel, message)
@@ -222,12 +225,13 @@ class Engine:
 
     def reply_channel(self, address: Address, vhost: str) -> Channel | None:
         """The channel whose consumer has this address, for a message from ``vhost``; ``None`` if there is none."""
-        connection = self.connections.get(address.connection)
+        connection = self.connections.get(address.place.connection)
         if connection is None or (self.version.replies_are_queues and connection.vhost != vhost):
             return None
-        channel = connection.channels.get(address.channel)
-        there = channel is not None and channel.replies is not None and channel.replies.key == address.key
-        return channel if there else None
+        channel = connection.channels.get(address.place.number)
+        if channel is None or channel.replies is None:
+            return None
+        return channel if (channel.serial, channel.replies.key) == (address.place.serial, address.key) else None
 
     def _reply(self, channel: Channel, message: AmqpMessage) -> None:
         assert channel.replies is not None  # reply_channel saw it

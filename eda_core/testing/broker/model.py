@@ -178,7 +178,8 @@ class Broker:
     def _open_channel(self, connection: Connection, number: int, method: base.Frame) -> None:
         if not isinstance(method, commands.Channel.Open):
             raise Refusal(CHANNEL_ERROR, "expected 'channel.open'")
-        channel = connection.channels[number] = Channel(connection.id, number)
+        channel = connection.channels[number] = Channel(connection.id, number, serial=connection.opened)
+        connection.opened += 1
         self._engine.send(channel, commands.Channel.OpenOk())
 
     def _on_closing_channel(self, connection: Connection, channel: Channel, method: base.Frame) -> None:
@@ -440,7 +441,7 @@ class Broker:
         ranks = self._ranks()
         connections = tuple(
             (
-                (c.id, c.vhost, c.user, c.blocked),
+                (c.id, c.vhost, c.user, c.blocked, c.opened),
                 tuple((number, type(method).__name__, str(dict(method)), body) for number, method, _, body in c.held),
                 tuple(channel.snapshot(ranks) for _, channel in sorted(c.channels.items())),
             )

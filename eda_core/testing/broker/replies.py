@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pamqp import commands
 
-from eda_core.testing.broker.addresses import NAME, PREFIX, Address, crashes, read
+from eda_core.testing.broker.addresses import NAME, PREFIX, Address, Place, among, crashes, read
 from eda_core.testing.broker.call import Call
 from eda_core.testing.broker.message import (
     ACCESS_REFUSED,
@@ -26,14 +26,17 @@ def declare(call: Call, method: commands.Queue.Declare, name: str) -> None:
     """Answer whether there is somebody at an address. ``NAME`` itself is always there.
 
     Raises:
-        Refusal: 404, nobody is there any more; 541, it is no address.
+        Refusal: 404, nobody is there any more; 541, it is no address. For an address of its own a channel gets one or
+            the other.
     """
     if name != NAME:
-        if crashes(name, call.engine.version):
+        version = call.engine.version
+        address = read(name, version)
+        own = address is not None and address.place == _place(call)
+        if crashes(name, version) or (own and not version.replies_are_queues):
             raise Refusal(INTERNAL_ERROR, "")
-        address = read(name, call.engine.version)
         home = None if address is None else call.engine.reply_channel(address, call.connection.vhost)
-        if home is None:
+        if home is None or own:  # a process of RabbitMQ cannot ask itself
             raise Refusal(NOT_FOUND, f"no {call.topology.word(QUEUE, name)}")
     call.channel.last_queue = name
     call.reply(frame(commands.Queue.DeclareOk, queue=name, message_count=0, consumer_count=1), unless=method.nowait)
@@ -63,8 +66,11 @@ def with_address(call: Call, properties: commands.Basic.Properties) -> commands.
     replies = call.channel.replies
     if replies is None:
         raise Refusal(PRECONDITION_FAILED, "fast reply consumer does not exist")
-    address = Address(call.channel.connection, call.channel.number, replies.key)
-    return with_properties(properties, reply_to=address.name)
+    return with_properties(properties, reply_to=Address(_place(call), replies.key).name)
+
+
+def _place(call: Call) -> Place:
+    return Place(call.channel.connection, call.channel.number, call.channel.serial)
 
 
 def demand_readable(call: Call, routing_keys: tuple[str, ...]) -> None:
@@ -74,7 +80,9 @@ def demand_readable(call: Call, routing_keys: tuple[str, ...]) -> None:
         Refusal: 541. A routing key looks like an address, and is none.
     """
     version = call.engine.version
-    if not version.replies_are_queues and any(key.startswith(PREFIX) and crashes(key, version) for key in routing_keys):
+    if version.replies_are_queues or not among(routing_keys):
+        return
+    if any(key.startswith(PREFIX) and crashes(key, version) for key in routing_keys):
         raise Refusal(INTERNAL_ERROR, "")
 
 

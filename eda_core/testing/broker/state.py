@@ -60,16 +60,16 @@ class HeldPublish(NamedTuple):
 
     Attributes:
         queues: the names of those that it goes to, as the exchanges had it when it came.
-        uids: of those that there were, by name.
+        uids: of those that there were, by name; ``None`` for a quorum queue, which is found by its name.
     """
 
     message: AmqpMessage
     mandatory: bool
     queues: tuple[str, ...]
-    uids: dict[str, int]
+    uids: dict[str, int | None]
 
     def image(self) -> tuple[Any, ...]:
-        return (self.message.image(), self.mandatory, self.queues, tuple(sorted(self.uids.items())))
+        return (self.message.image(), self.mandatory, self.queues, tuple(self.uids.items()))
 
 
 class HeldSettlement(NamedTuple):
@@ -132,6 +132,7 @@ class Channel:
         volume: how many deliveries count towards ``global_limit``.
         suspended: the uids of queues that wait until ``volume`` is below ``global_limit``.
         last_queue: the queue that was declared last: methods may leave out its name.
+        serial: how many channels the connection had before it.
         transaction: what waits for a commit, if the client has asked for transactions.
         replies: its consumer of direct replies, if there is one.
     """
@@ -151,6 +152,7 @@ class Channel:
     volume: int = 0
     suspended: set[int] = field(default_factory=set)
     last_queue: str = ""
+    serial: int = 0
     transaction: Transaction | None = None
     replies: ReplyConsumer | None = None
 
@@ -181,7 +183,7 @@ class Channel:
         copy.suspended = set(self.suspended)
         copy.last_queue = self.last_queue
         copy.transaction = None if self.transaction is None else self.transaction.clone()
-        copy.replies = self.replies
+        copy.serial, copy.replies = self.serial, self.replies
         return copy
 
     def snapshot(self, ranks: dict[int, dict[int, int]]) -> tuple[Any, ...]:
@@ -200,7 +202,7 @@ class Channel:
             tuple(self.unconfirmed),
             tuple(sorted(self.consumers.items())),
             image(self.unacked),
-            (held, self.replies),
+            (held, self.replies, self.serial),
         )
 
 
@@ -214,6 +216,7 @@ class Connection:
     Attributes:
         blocked: by a resource alarm.
         held: what came in since: channel, method, properties, body.
+        opened: how many channels it has had.
         room: how many bytes its consumers may get before the client has read some; ``None`` for any number.
     """
 
@@ -224,6 +227,7 @@ class Connection:
     blocked: bool = False
     held: list[Held] = field(default_factory=list)
     room: int | None = None
+    opened: int = 0
 
     @property
     def full(self) -> bool:
@@ -232,4 +236,6 @@ class Connection:
 
     def clone(self) -> Connection:
         channels = {number: channel.clone() for number, channel in self.channels.items()}
-        return Connection(self.id, self.vhost, self.user, channels, self.blocked, self.held.copy(), self.room)
+        return Connection(
+            self.id, self.vhost, self.user, channels, self.blocked, self.held.copy(), self.room, self.opened
+        )

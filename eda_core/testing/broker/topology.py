@@ -233,7 +233,8 @@ class Topology:
     def route(self, exchange: Exchange, message: AmqpMessage) -> list[str]:
         """The names of the queues of a message, each once, sorted. There may be no queue of such a name."""
         if not exchange.name:
-            return sorted(set(message.routing_keys))
+            keys = message.routing_keys
+            return list(keys) if len(keys) == 1 else sorted(set(keys))
         queues: set[str] = set()
         seen = {exchange.name}
         pending = [exchange]

@@ -34,7 +34,7 @@ def hold_publish(
 ) -> None:
     """Hold a message that was routed to ``queues``, some of which may not exist."""
     known = ((name, call.engine.queues.get((call.connection.vhost, name))) for name in queues)
-    uids = {name: queue.uid for name, queue in known if queue is not None}
+    uids = {name: None if queue.quorum else queue.uid for name, queue in known if queue is not None}
     transaction.publishes.append(HeldPublish(message, mandatory, tuple(queues), uids))
 
 
@@ -105,7 +105,7 @@ def _publish(call: Call, held: HeldPublish) -> bool:
     return call.place(held.message, found, mandatory=held.mandatory and not lost) and not lost
 
 
-def _is_lost(call: Call, name: str, uids: dict[str, int]) -> bool:
+def _is_lost(call: Call, name: str, uids: dict[str, int | None]) -> bool:
     """Whether a queue, or the one that has its name now, gets no message that was published for it.
 
     Raises:
@@ -117,4 +117,4 @@ def _is_lost(call: Call, name: str, uids: dict[str, int]) -> bool:
     if queue is None:
         missing = f'{{not_found,{{resource,<<"{vhost}">>,queue,<<"{name}">>}}}}'
         raise Refusal(RESOURCE_ERROR, f"failed to deliver message: {missing}")
-    return queue.uid != uids[name] and not queue.quorum
+    return uids[name] not in (None, queue.uid)

@@ -7,14 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eda_core.testing.broker import ConnectionId
-from eda_core.testing.broker.addresses import PREFIX, Address, crashes, read
+from eda_core.testing.broker.addresses import PREFIX, Address, Place, crashes, read
 from eda_core.testing.broker.versions import VERSIONS
 
 OLD, NEW = VERSIONS["3.10"], VERSIONS["4.3"]
 ADDRESSES = st.builds(
     Address,
-    st.integers(1, 2**40).map(ConnectionId),
-    st.integers(1, 65535),
+    st.builds(Place, st.integers(1, 2**40).map(ConnectionId), st.integers(1, 65535), st.integers(0, 2**40)),
     st.text(alphabet="abcXYZ019-_", min_size=1),
 )
 
@@ -43,7 +42,7 @@ def test_releases_fail_to_read_different_names(rest: str, old: bool, new: bool) 
 
 
 def test_dots_are_read_differently() -> None:
-    address = Address(ConnectionId(1), 2, "k")
+    address = Address(Place(ConnectionId(1), 2, 3), "k")
     more = address.name.replace(PREFIX, f"{PREFIX}.")
     assert (read(more, OLD), read(more, NEW)) == (address, None)
     longer = f"{address.name}.x"

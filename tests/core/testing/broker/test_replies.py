@@ -94,6 +94,20 @@ def test_a_requester_that_is_gone_gets_nothing(requester: Requester, server: Cli
     assert closed(server.do(passive))[1] == 404
 
 
+def test_a_channel_cannot_ask_for_its_own_consumer(requester: Requester) -> None:
+    """RabbitMQ fails at it, one release with 541."""
+    declare = method(commands.Queue.Declare, queue=requester.address, passive=True)
+    assert closed(requester.do(declare))[1] == (541 if requester.broker.version == "3.10" else 404)
+
+
+def test_a_later_channel_with_the_same_number_is_another_one(requester: Requester) -> None:
+    requester.do(commands.Channel.Close())
+    requester.do(commands.Channel.Open())
+    requester.request()
+    declare = method(commands.Queue.Declare, queue=requester.address, passive=True)
+    assert closed(requester.do(declare))[1] == 404
+
+
 def test_a_mandatory_reply(requester: Requester, server: Client) -> None:
     """RabbitMQ 3.10 sends each one back, also if it was delivered; 4.3 none, also if nobody is there."""
     found = []
