@@ -26,6 +26,7 @@ from eda_core.testing.live.embedded import (
     report_fault,
 )
 from eda_core.testing.wire import GUEST
+from eda_tools.cli.arguments import seconds
 from eda_tools.cli.signals import Ending
 
 __all__ = [
@@ -106,6 +107,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "queues *.events and *.commands",
     )
     parser.add_argument(
+        "--confirm-interval",
+        type=seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="collect confirms for so long, and send one for several publishes, as RabbitMQ does under load "
+        "(default: each at once)",
+    )
+    parser.add_argument(
         "--heartbeat", type=_short, default=60, help="seconds proposed to clients; 0 is none (default: %(default)s)"
     )
     parser.add_argument("--certificate", metavar="FILE", help="speak TLS with this chain of certificates (PEM)")
@@ -146,6 +155,7 @@ async def _serve(args: argparse.Namespace) -> int:
         dead_letters=args.dead_letters,
         vhosts=args.vhost or ("/",),
         version=args.rabbitmq,
+        confirm_interval=args.confirm_interval,
         heartbeat=args.heartbeat,
         ssl=tls,
     )

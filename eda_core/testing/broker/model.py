@@ -11,6 +11,7 @@ consumer time-outs, delayed retries, at-least-once dead-lettering. It never igno
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -37,13 +38,24 @@ class Broker:
     directions: nobody may change them in place.
     """
 
-    __slots__ = ("_alarm", "_auto_confirm", "_closing", "_counter", "_engine", "_names", "_next_connection")
+    __slots__ = (
+        "_alarm",
+        "_auto_confirm",
+        "_closing",
+        "_confirm_interval",
+        "_confirms_due",
+        "_counter",
+        "_engine",
+        "_names",
+        "_next_connection",
+    )
 
     def __init__(
         self,
         *,
         policies: Sequence[Policy] = (),
         auto_confirm: bool = True,
+        confirm_interval: float = 0.0,
         names: Callable[[], str] | None = None,
         vhosts: Iterable[str] = ("/",),
         epoch: float = 0.0,
@@ -54,6 +66,8 @@ class Broker:
             policies: see :class:`Policy`.
             auto_confirm: confirm each publish at once; else when ``confirm`` is called. A refused publish is answered
                 at once in any case.
+            confirm_interval: collect the confirms of a channel for so many seconds, and send one with ``multiple`` for
+                them, as RabbitMQ does under load; 0 sends each at once. Refusals and transactions do not wait.
             names: makes the end of the names of queues and consumers to which the client gives none; by default they
                 are numbered.
             vhosts: the names of the virtual hosts.
@@ -61,12 +75,20 @@ class Broker:
             version: the release of RabbitMQ that is modelled, "4.3" or "3.10" (see ``docs/broker-versions.rst``).
 
         Raises:
-            LocalError: this release is not modelled.
+            LocalError: this release is not modelled, ``confirm_interval`` is no time, or is given without
+                ``auto_confirm``.
         """
         if version not in VERSIONS:
             raise LocalError(f"RabbitMQ {version!r} is not modelled", hint=f"use one of {list(VERSIONS)}")
+        if not 0 <= confirm_interval < math.inf:
+            raise LocalError(f"confirm_interval is {confirm_interval}", hint="give seconds; 0 for no wait")
+        if confirm_interval and not auto_confirm:
+            raise LocalError("confirm_interval is given without auto_confirm", hint="leave out one of them")
         self._engine = Engine(vhosts, policies, epoch, VERSIONS[version])
         self._auto_confirm = auto_confirm
+        self._confirm_interval = confirm_interval
+        #: When the confirms that were collected are sent.
+        self._confirms_due = math.inf
         self._names = names
         self._counter = 0
         self._alarm = False
@@ -200,8 +222,11 @@ class Broker:
         handler = HANDLERS.get(type(method))
         if handler is None:
             raise Refusal(COMMAND_INVALID, "unimplemented method")
-        call = Call(self._engine, connection, channel, properties, body, self._fresh_name, self._auto_confirm)
+        at_once = self._auto_confirm and not self._confirm_interval
+        call = Call(self._engine, connection, channel, properties, body, self._fresh_name, at_once)
         handler(call, method)
+        if self._confirm_interval and channel.unconfirmed and self._confirms_due == math.inf:
+            self._confirms_due = self._engine.now + self._confirm_interval
 
     def _refuse(self, connection: Connection, number: int, method: base.Frame, refusal: Refusal) -> None:
         reply, text = refusal.reply, refusal.text(self._engine.version)
@@ -224,23 +249,37 @@ class Broker:
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def tick(self, *, now: float) -> list[Outgoing]:
-        """Expire the messages and queues whose time is over. Early and repeated calls do nothing."""
+        """Expire the messages and queues whose time is over, and send confirms. Early and repeated calls do nothing."""
         self._at(now)
         return self._answers()
 
     def deadline(self) -> float | None:
-        """When the next message or queue expires; ``None`` if none does."""
-        return self._engine.deadline()
+        """When the next message or queue expires or confirms are sent; ``None`` for never."""
+        return self._with_confirms(self._engine.deadline())
 
     def earliest(self) -> float | None:
-        """A time before which nothing expires, ``None`` if nothing ever does: :meth:`deadline`, or a time before it.
+        """A time before which nothing happens, ``None`` if nothing ever does: :meth:`deadline`, or a time before it.
 
         It is there at no cost, and :meth:`tick` at that time makes it exact.
         """
-        return self._engine.earliest
+        return self._with_confirms(self._engine.earliest)
+
+    def _with_confirms(self, due: float | None) -> float | None:
+        first = self._confirms_due if due is None else min(due, self._confirms_due)
+        return None if first == math.inf else first
 
     def _at(self, now: float) -> None:
         self._engine.advance(now)
+        if self._confirms_due <= now:
+            self._confirms_due = math.inf
+            self._confirm_collected()
+
+    def _confirm_collected(self) -> None:
+        for channel in self._channels():
+            if channel.unconfirmed:
+                several = len(channel.unconfirmed) > 1
+                self._engine.send(channel, commands.Basic.Ack(channel.unconfirmed[-1], several))
+                channel.unconfirmed.clear()
 
     def _answers(self) -> list[Outgoing]:
         self._engine.place_dead_letters()
@@ -270,6 +309,7 @@ class Broker:
         engine.place_dead_letters()
         engine.out.clear()
         self._alarm = False
+        self._confirms_due = math.inf
         self._closing.clear()
         for name, queue in list(engine.queues.items()):
             if not queue.durable:
@@ -432,6 +472,7 @@ class Broker:
         copy = Broker.__new__(Broker)
         copy._engine = self._engine.clone()
         copy._auto_confirm, copy._names, copy._counter = self._auto_confirm, self._names, self._counter
+        copy._confirm_interval, copy._confirms_due = self._confirm_interval, self._confirms_due
         copy._alarm, copy._closing, copy._next_connection = self._alarm, set(self._closing), self._next_connection
         return copy
 
@@ -451,7 +492,7 @@ class Broker:
             tuple(topology.snapshot() for _, topology in sorted(engine.topologies.items())),
             tuple((uid, queue.snapshot(ranks[uid])) for uid, queue in sorted(engine.uids.items())),
             connections,
-            (self._alarm, self._next_connection, self._counter, tuple(sorted(self._closing))),
+            (self._alarm, self._next_connection, self._counter, tuple(sorted(self._closing)), self._confirms_due),
             tuple((p.name, p.pattern, p.priority, repr(sorted(p.definition.items()))) for p in engine.policies),
         )
 

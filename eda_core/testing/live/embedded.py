@@ -50,7 +50,13 @@ _SILENCE: Final = 0.5  # seconds without a byte from a client of TLS that is bei
 _FLUSH_TIMEOUT: Final = 5.0  # seconds for a client that is being closed to read what it was sent, and to hang up
 
 
-def operated_broker(*, dead_letters: bool = True, vhosts: Sequence[str] = ("/",), version: str = NEWEST) -> Broker:
+def operated_broker(
+    *,
+    dead_letters: bool = True,
+    vhosts: Sequence[str] = ("/",),
+    version: str = NEWEST,
+    confirm_interval: float = 0.0,
+) -> Broker:
     """A broker model, by default with what the operator of a RabbitMQ sets up for dead letters.
 
     This is, in each virtual host, the topic exchange ``am-dlx``, the queue ``dead-letters`` bound with ``#``, and the
@@ -60,15 +66,17 @@ def operated_broker(*, dead_letters: bool = True, vhosts: Sequence[str] = ("/",)
         dead_letters: whether there are dead letters.
         vhosts: the names of the virtual hosts.
         version: the release of RabbitMQ that is modelled.
+        confirm_interval: how many seconds confirms are collected (see ``Broker``); 0 sends each at once.
 
     Raises:
-        LocalError: this release is not modelled.
+        LocalError: this release is not modelled, or ``confirm_interval`` is no time.
     """
     now = time.monotonic()
     broker = Broker(
         policies=[DEAD_LETTER_POLICY] if dead_letters else (),
         vhosts=vhosts,
         version=version,
+        confirm_interval=confirm_interval,
         # A client may still use names from an earlier broker; they must not exist in this one.
         names=lambda: secrets.token_urlsafe(16),
         epoch=time.time() - now,
@@ -100,7 +108,7 @@ class EmbeddedBroker:
             clients ``localhost`` is ``::1``.
         port: port to listen on; 0 takes a free one, which is then the attribute ``port``.
         users: passwords by user name.
-        dead_letters, vhosts, version: see ``operated_broker``; ignored if ``broker`` is given.
+        dead_letters, vhosts, version, confirm_interval: see ``operated_broker``; ignored if ``broker`` is given.
         heartbeat: seconds proposed to clients; 0 is no heartbeat.
         broker: the model to serve, which a test can share.
         ssl: a server's context; the broker then speaks TLS only.
@@ -118,6 +126,7 @@ class EmbeddedBroker:
         dead_letters: bool = True,
         vhosts: Sequence[str] = ("/",),
         version: str = NEWEST,
+        confirm_interval: float = 0.0,
         heartbeat: int = 60,
         broker: Broker | None = None,
         ssl: SSLContext | None = None,
@@ -125,7 +134,11 @@ class EmbeddedBroker:
         self.host = host
         self.port: int = port
         self.broker: Broker = (
-            broker if broker is not None else operated_broker(dead_letters=dead_letters, vhosts=vhosts, version=version)
+            broker
+            if broker is not None
+            else operated_broker(
+                dead_letters=dead_letters, vhosts=vhosts, version=version, confirm_interval=confirm_interval
+            )
         )
         self.server: Server = Server(
             self.broker, users=users, heartbeat=heartbeat, turn=_TURN, clock=time.monotonic, room=_ROOM

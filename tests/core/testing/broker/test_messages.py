@@ -419,3 +419,46 @@ def test_a_client_that_does_not_read_gets_as_much_as_there_is_room_for(kind: str
     fill(client, 1)
     rest = broker.give_room(taken.id, None, now=0.0)
     assert bodies([out for out in rest if out.connection == taken.id]) == [b"0"]
+
+
+def test_confirms_may_be_collected() -> None:
+    client = Client(Broker(confirm_interval=0.5), 1, 2)
+    client.declare("full", x_max_length=1, x_overflow="reject-publish")
+    client.do(commands.Confirm.Select())
+    client.now = 1.0
+    assert client.publish("full") == []
+    assert client.publish("nowhere") == []
+    (refused,) = client.publish("full")
+    assert dict(refused.method) == {"delivery_tag": 3, "multiple": False, "requeue": False}, "refusals do not wait"
+    assert client.broker.unconfirmed(client.id, 1) == [1, 2]
+    assert client.broker.deadline() == client.broker.earliest() == 1.5
+    assert client.broker.tick(now=1.4) == []
+    (collected,) = client.broker.tick(now=1.5)
+    assert dict(collected.method) == {"delivery_tag": 2, "multiple": True}
+    assert client.broker.deadline() is None
+    client.now = 2.0
+    client.publish("nowhere")
+    client.now = 2.5
+    ack, answer = client.do(commands.Channel.Flow(True))
+    assert (dict(ack.method), answer.method.name) == ({"delivery_tag": 4, "multiple": False}, "Channel.FlowOk")
+
+
+def test_collected_confirms_end_with_their_channel_and_their_broker() -> None:
+    client = Client(Broker(confirm_interval=0.5), 1)
+    client.do(commands.Confirm.Select())
+    client.publish("nowhere")
+    clone = client.broker.clone()
+    assert clone.snapshot() == client.broker.snapshot()
+    assert names(clone.tick(now=9)) == ["Basic.Ack"]
+    client.do(commands.Channel.Close())
+    assert client.broker.tick(now=9) == []
+    clone.restart(now=9)
+    assert clone.deadline() is None
+
+
+@pytest.mark.parametrize("options", [{"confirm_interval": -1}, {"confirm_interval": float("nan")}])
+def test_confirms_are_collected_for_a_time(options: Any) -> None:
+    with pytest.raises(LocalError, match="confirm_interval is"):
+        Broker(**options)
+    with pytest.raises(LocalError, match="without auto_confirm"):
+        Broker(confirm_interval=1, auto_confirm=False)
