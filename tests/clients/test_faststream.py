@@ -1,4 +1,4 @@
-"""FastStream. Its requests need direct reply-to, which the broker does not have."""
+"""FastStream, with its requests by direct reply-to."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ result 1
 result 2
 result 4
 result 5
+well!
+so!
 """
 
 

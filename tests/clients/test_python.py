@@ -55,6 +55,52 @@ def test_pika(eda_broker: EmbeddedBrokerThread) -> None:
         assert channel.queue_delete("jobs").method.message_count == 0
 
 
+def test_pika_asks_by_direct_reply_to(eda_broker: EmbeddedBrokerThread) -> None:
+    """As pika's example does it: the server looks whether the client is still there, and publishes to its address."""
+    name = "amq.rabbitmq.reply-to"
+    with pika.BlockingConnection(pika.URLParameters(eda_broker.url)) as connection:
+        client, server = connection.channel(), connection.channel()
+        server.queue_declare("questions", exclusive=True)
+        answers: list[Any] = []
+        client.basic_consume(name, lambda *told: answers.append(told), auto_ack=True)
+        client.basic_publish("", "questions", b"well", pika.BasicProperties(reply_to=name, correlation_id="7"))
+        method, properties, body = next(server.consume("questions"))
+        assert server.queue_declare(properties.reply_to, passive=True).method.consumer_count == 1
+        reply = pika.BasicProperties(correlation_id=properties.correlation_id)
+        server.basic_publish("", properties.reply_to, body + b"!", reply)
+        server.basic_ack(method.delivery_tag)
+        while not answers:
+            connection.process_data_events(time_limit=1)
+        ((_, delivered, properties, body),) = answers
+        assert (properties.correlation_id, body) == ("7", b"well!")
+        client.close()
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
+            server.queue_declare(delivered.routing_key, passive=True)
+
+
+def test_pika_has_transactions(eda_broker: EmbeddedBrokerThread) -> None:
+    with pika.BlockingConnection(pika.URLParameters(eda_broker.url)) as connection:
+        channel, other = connection.channel(), connection.channel()
+        channel.queue_declare("jobs")
+        other.basic_publish("", "jobs", b"1")
+        channel.tx_select()
+
+        def work(body: bytes) -> None:
+            method, _, taken = channel.basic_get("jobs")
+            assert taken == body
+            channel.basic_publish("", "jobs", body + b"!")
+            channel.basic_ack(method.delivery_tag)
+
+        work(b"1")
+        assert other.queue_declare("jobs", passive=True).method.message_count == 0
+        channel.tx_rollback()
+        channel.basic_recover(requeue=True)
+        work(b"1")
+        channel.tx_commit()
+        assert other.basic_get("jobs", auto_ack=True)[2] == b"1!"
+        assert other.queue_declare("jobs", passive=True).method.message_count == 0
+
+
 @asynchronous
 async def test_aio_pika(eda_broker: EmbeddedBrokerThread) -> None:
     async with await aio_pika.connect_robust(eda_broker.url, reconnect_interval=0.1) as connection:

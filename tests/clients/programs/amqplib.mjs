@@ -87,6 +87,16 @@ channel.sendToQueue('questions', Buffer.from('well'), { replyTo: queue, correlat
 const got = await answer
 assert.deepEqual([got.content.toString(), got.properties.correlationId], ['well!', 'c1'])
 
+// The same by direct reply-to: the consumer comes before the question, on the same channel.
+const direct = await connection.createChannel()
+const replied = new Promise((resolve, reject) =>
+  direct.consume('amq.rabbitmq.reply-to', resolve, { noAck: true }).catch(reject))
+direct.sendToQueue('questions', Buffer.from('how'), { replyTo: 'amq.rabbitmq.reply-to', correlationId: 'c2' })
+const reply = await replied
+assert.deepEqual([reply.content.toString(), reply.properties.correlationId], ['how!', 'c2'])
+assert.match(reply.fields.routingKey, /^amq\.rabbitmq\.reply-to\../)
+await direct.close()
+
 await channel.close()
 await connection.close()
 console.log('done')

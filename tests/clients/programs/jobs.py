@@ -14,7 +14,7 @@ JOBS = RabbitQueue("jobs", durable=True, routing_key="order.*", arguments={"x-de
 
 
 async def work(url: str) -> None:
-    """Publish, subscribe, answer by publishing, reject what fails, and settle by hand."""
+    """Publish, subscribe, answer by publishing, reject what fails, settle by hand, and request."""
     broker, done = RabbitBroker(url, logger=None), asyncio.Queue[str]()
 
     @broker.subscriber(JOBS, ORDERS, ack_policy=AckPolicy.REJECT_ON_ERROR)
@@ -38,12 +38,19 @@ async def work(url: str) -> None:
         await (message.ack() if again else message.nack(requeue=True))
         await done.put(f"{text}{' again' if again else ''}")
 
+    @broker.subscriber("questions")
+    async def answer(text: str) -> str:
+        return f"{text}!"
+
     async with broker:
         await broker.start()
         for number in range(6):
             await broker.publish(number, exchange=ORDERS, routing_key="order.placed", persist=True)
         await broker.publish("by hand", "manual")
         print(*sorted([await done.get() for _ in range(8)]), sep="\n", flush=True)
+        # A request waits for the answer of the subscriber, by direct reply-to.
+        answers = await asyncio.gather(*(broker.request(text, "questions") for text in ("well", "so")))
+        print(*[await answer.decode() for answer in answers], sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,16 @@ for (let message; (message = await rabbit.basicGet({ queue: 'dead', noAck: true 
 assert.deepEqual(dead.map(each => each.body.n), [0, 3, 6, 9, 12, 15, 18])
 assert.equal(dead[0].headers['x-death'][0].queue, 'jobs')
 
+// A question and its answer, by direct reply-to.
+const server = rabbit.createConsumer({ queue: 'questions', queueOptions: { queue: 'questions' } },
+  async (message, answer) => answer(`${message.body}!`))
+const client = rabbit.createRPCClient({ confirm: true })
+await new Promise(resolve => server.once('ready', resolve))
+const replies = await Promise.all(['well', 'so'].map(text => client.send('questions', text)))
+assert.deepEqual(replies.map(each => each.body), ['well!', 'so!'])
+await client.close()
+await server.close()
+
 await consumer.close()
 await publisher.close()
 await rabbit.close()
