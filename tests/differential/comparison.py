@@ -14,7 +14,8 @@ import pytest
 from pamqp import commands
 
 from eda_core.testing.broker import AmqpMessage, Broker, ConnectionId, Entry, Queue
-from eda_core.testing.broker.addresses import NAME, PREFIX
+from eda_core.testing.broker.addresses import NAME, PREFIX, Address
+from eda_core.testing.broker.addresses import Place as Home
 from eda_core.testing.broker.engine import Engine
 from eda_core.testing.broker.queue import Consumer, ConsumerKey
 from eda_core.testing.broker.state import Channel
@@ -67,7 +68,8 @@ class WatchedEngine(Engine):
     Attributes:
         origins: where the messages of each queue came from, by name. The order between two origins is chance.
         raced: two processes of RabbitMQ acted on the same queue or channel at the same time, and which of them is first
-            is chance. A dead letter came to a queue while one of its consumers went with the channel that ended; or a
+            is chance. A dead letter came to a queue while one of its consumers went with the channel that ended, or was
+            a direct reply to that channel; or a
             queue asked whether the shared prefetch of a channel is used up while the channel told that it is not; or a
             dead letter that the queue must deliver at once or drop came while the queue was being told so; or a commit
             publishes to a queue that must deliver at once or drop, and settles some of its messages.
@@ -77,6 +79,7 @@ class WatchedEngine(Engine):
     """
 
     __slots__ = (
+        "_closed",
         "_filled",
         "_left",
         "_publishing",
@@ -102,6 +105,7 @@ class WatchedEngine(Engine):
         self._left: set[int] = set()
         self._told: set[int] = set()
         self._filled: set[int] = set()
+        self._closed: set[Address] = set()
         self.ageing = False
         self.arrivals = 0
         self._publishing = False
@@ -135,7 +139,16 @@ class WatchedEngine(Engine):
         active = (self.uids[uid].active for uid in consumed if self.uids[uid].quiescing)
         self.raced |= any(key is not None and key[:2] in ended for key in active)
         self._left.update(consumed)
+        self._closed.update(
+            Address(Home(channel.connection, channel.number, channel.serial), channel.replies.key)
+            for channel in channels
+            if channel.replies is not None
+        )
         super().close_channels(channels)
+
+    def reply_channel(self, address: Address, vhost: str) -> Channel | None:
+        self.raced |= address in self._closed
+        return super().reply_channel(address, vhost)
 
     def cancel(self, queue: Queue, key: ConsumerKey) -> None:
         was_active = queue.single and not queue.quorum and key == queue.active
