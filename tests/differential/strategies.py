@@ -599,7 +599,6 @@ _rare: Final[st.SearchStrategy[Operation]] = st.sampled_from(_RARE).flatmap(lamb
 
 
 @st.composite
-@st.composite
 def _first_queue(draw: st.DrawFn, about: str) -> Call:
     """A declaration of q0."""
     forced: dict[str, Any] = {}
