@@ -14,6 +14,8 @@ from tests.support.services import TEST_TIMEOUT, environment
 pytestmark = pytest.mark.clients
 
 WORKER = "-m", "celery", "-A", "tests.clients.programs.tasks", "worker", "--pool", "threads", "--concurrency", "2"
+#: One task at a time: the broker decides which one is next.
+SINGLE = "-m", "celery", "-A", "tests.clients.programs.urgent", "worker", "--pool", "solo", "--prefetch-multiplier", "1"
 CALLER = "-m", "tests.clients.programs.calls"
 
 
@@ -37,3 +39,24 @@ def test_celery(eda_broker: EmbeddedBrokerThread, tmp_path: Path) -> None:
             assert worker.wait(TEST_TIMEOUT) == 0, log.read_text()
         finally:
             worker.kill()
+
+
+def test_tasks_with_a_higher_priority_are_first(eda_broker: EmbeddedBrokerThread, tmp_path: Path) -> None:
+    """The tasks are there before the worker is."""
+    env = environment(eda_broker.url)
+    caller = [sys.executable, "-m", "tests.clients.programs.urgent"]
+    with subprocess.Popen(caller, env=env, stdout=-1, stderr=-1, text=True) as calling:
+        assert calling.stdout is not None
+        assert calling.stdout.readline() == "sent\n"
+        log = tmp_path / "worker.log"
+        with (
+            log.open("w") as file,
+            subprocess.Popen([sys.executable, *SINGLE], env=env, stdout=file, stderr=file) as worker,
+        ):
+            try:
+                told = calling.communicate(timeout=TEST_TIMEOUT)
+                assert (told, calling.returncode) == (("9 9 5 5 0 0\n", ""), 0), told[1] + log.read_text()
+                worker.terminate()
+                assert worker.wait(TEST_TIMEOUT) == 0, log.read_text()
+            finally:
+                worker.kill()
