@@ -11,6 +11,7 @@ import os
 import random
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import copy_context
@@ -156,6 +157,18 @@ class _Driver(CoroutineDriver):
         task = self._loop.create_task(work, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    if sys.version_info >= (3, 12):
+
+        def spawn_handler(self, work: Coroutine[Any, Any, None]) -> None:
+            """Begin at once: a handler that waits for nothing needs no turn of the loop."""
+            if self._loop.get_task_factory() is not None:  # the program makes its own tasks
+                self.spawn(work)
+                return
+            task = asyncio.Task(work, loop=self._loop, context=self._context.copy(), eager_start=True)
+            if not task.done():
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
     def future(self) -> asyncio.Future[Any]:
         return self._loop.create_future()

@@ -116,7 +116,11 @@ class CoroutineDriver(Driver):
     # User code
 
     def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
-        self.spawn(self._handle(delivery, message))
+        self.spawn_handler(self._handle(delivery, message))
+
+    def spawn_handler(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task that runs a handler. It may begin at once, while effects are performed."""
+        self.spawn(work)
 
     async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
         returned, steps = None, Steps(self.now)
