@@ -22,6 +22,7 @@ SOURCES = [
     for name in (
         "examples/custom_transport.py",
         "examples/custom_service.py",
+        "examples/blocking_transport.py",
         "eda_core/drivers/amqp_link.py",
         "eda_core/drivers/callbacks.py",
         "tests/conformance/test_cases.py",
