@@ -166,24 +166,43 @@ except ImportError as error:
     assert done.stdout.endswith(f" and {version} is installed: pip install 'eda-core[{package[4:]}]'\n")
 
 
-def test_services_without_a_client_library_load_none() -> None:
+@pytest.mark.parametrize(
+    ("transport", "told"),
+    [
+        ("native", "over"),
+        (
+            "aio-pika",
+            "eda_aio needs aiormq: pip install 'eda-core[aio]'; or set TRANSPORT = \"native\", which needs no client library",
+        ),
+    ],
+)
+def test_services_may_do_without_a_client_library(transport: str, told: str) -> None:
     code = """
 import asyncio, sys
 sys.modules.update(dict.fromkeys(("aiormq", "aio_pika", "pika", "kombu")))
 from eda_aio import Service
-service = Service("amqp://127.0.0.1:1/", [], [], "shop", transport="native")
+service = Service("amqp://127.0.0.1:1/", [], [], "shop", transport=sys.argv[1])
 async def main():
     running = asyncio.create_task(service.run())
     await asyncio.sleep(0)
-    await service.stop(0)
+    if not running.done():
+        await service.stop(0)
     await running
-asyncio.run(main())
-print("over")
+try:
+    asyncio.run(main())
+    print("over")
+except ModuleNotFoundError as error:
+    print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environment()
+        [sys.executable, "-c", code, transport],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=environment(),
     )
-    assert done.stdout == "over\n"
+    assert done.stdout == f"{told}\n"
 
 
 def test_every_package_of_the_shelves_is_shipped_typed() -> None:

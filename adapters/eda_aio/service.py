@@ -39,6 +39,14 @@ class Service(EventailCoroutines):
 
     Up to ``PREFETCH_COUNT`` handlers run at the same time. The methods that publish are awaited: in a handler they
     return at once, elsewhere when the broker has confirmed the message.
+
+    The arguments are those of :class:`eda_core.services.ServiceApi`, and ``transport``, which takes the place of the
+    class attribute ``TRANSPORT`` for one object.
+
+    Raises:
+        LocalError: an argument or a class attribute is wrong. The text says which, and why.
+        ModuleNotFoundError: :meth:`run` raises it if the transport needs a client library that is not installed. The
+            text says how to install it.
     """
 
     #: What carries bytes to the broker: ``"aio-pika"`` (its lower layer, aiormq), or ``"native"``, the core's own AMQP,
@@ -117,8 +125,13 @@ def _native() -> Callable[..., _Link]:
 
 
 def _aiormq() -> Callable[..., _Link]:
-    from eda_aio.transport import AioLink
-
+    try:
+        from eda_aio.transport import AioLink
+    except ModuleNotFoundError as error:
+        if error.name != "aiormq":
+            raise
+        text = f'{error}; or set TRANSPORT = "native", which needs no client library'
+        raise ModuleNotFoundError(text, name=error.name) from None
     return AioLink
 
 
