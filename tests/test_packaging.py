@@ -172,7 +172,8 @@ except ImportError as error:
         ("native", "over"),
         (
             "aio-pika",
-            "eda_aio needs aiormq: pip install 'eda-core[aio]'; or set TRANSPORT = \"native\", which needs no client library",
+            "eda_aio needs aiormq: pip install 'eda-core[aio]'; "
+            'or set TRANSPORT = "native", which needs no client library',
         ),
     ],
 )
