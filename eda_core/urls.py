@@ -125,6 +125,11 @@ class Address:
             dict(parse_qsl(parts.query)),
         )
 
+    @property
+    def mechanism(self) -> str:
+        """How to log in, by the option ``auth_mechanism``: ``PLAIN`` (the default) or ``EXTERNAL``, or what it says."""
+        return self.options.get("auth_mechanism", "PLAIN").upper()
+
     def __repr__(self) -> str:
         where = shortened(f"{self.user}@{self.host}:{self.port}")
         return f"Address({where}, {shortened(self.vhost)!r}{', TLS' if self.tls else ''})"

@@ -10,39 +10,58 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from ssl import SSLContext, create_default_context
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from eda_core import Connect
 from eda_core.amqp import Client
-from eda_core.drivers import CONNECTIONS, AmqpLink, Driver, LookUps, library_at_work, reason
+from eda_core.drivers import CONNECTIONS, AmqpLink, Driver, LookUps, Wire, library_at_work, reason
+from eda_core.urls import Address
 
 #: Seconds for the last bytes to be sent once a connection has ended.
 _GRACE = 0.5
 _LOOK_UPS = LookUps(socket, threading.Thread, Future, os.getpid)
 
 
-class _Wire(asyncio.Protocol):
-    """The socket of one connection."""
+class Owner(Protocol):
+    """Who is told what happens on a socket: a link, or whatever else has connections."""
+
+    def connected(self, name: str, wire: Wire) -> None:
+        """The socket is connected. The owner sets the client of the wire, unless it is set."""
+
+    def take(self, name: str, data: bytes) -> None:
+        """Bytes have come."""
+
+    def lost(self, name: str, reason: str) -> None:
+        """The socket is closed. ``reason`` says why; "" if nobody knows."""
+
+
+class SocketWire(asyncio.Protocol):
+    """The socket of one connection. It is written to once in a turn of the loop.
+
+    Args:
+        owner: is told what happens.
+        name: of the connection, for the owner.
+    """
 
     client: Client
 
-    def __init__(self, link: NativeLink, name: str) -> None:
-        self._link, self._name = link, name
+    def __init__(self, owner: Owner, name: str) -> None:
+        self._owner, self._name = owner, name
         self._loop = asyncio.get_running_loop()
         self._sending = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self._link.connected(self._name, self)
+        self.transport: asyncio.Transport = cast(asyncio.Transport, transport)
+        self._owner.connected(self._name, self)
 
     def data_received(self, data: bytes) -> None:
-        self._link.take(self._name, data)
+        self._owner.take(self._name, data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._link.lost(self._name, "" if error is None else reason(error))
+        self._owner.lost(self._name, "" if error is None else reason(error))
 
     def send_soon(self) -> None:
         if not self._sending:
@@ -62,6 +81,25 @@ class _Wire(asyncio.Protocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+
+async def connect(
+    address: Address, options: Mapping[str, int], ssl: SSLContext | None, make: Callable[[], SocketWire]
+) -> None:
+    """Look up the host of a broker, and connect a socket to it.
+
+    Args:
+        options: of the socket, as ``eda_core.drivers.Link.socket_options`` returns them.
+        ssl: for ``amqps://``; not looked at otherwise.
+        make: makes the wire, which is told when the socket is connected and secured.
+
+    Raises:
+        OSError, UnicodeError: see ``LookUps.connect``; also ``ssl.SSLError``.
+    """
+    loop, host = asyncio.get_running_loop(), address.host
+    sock = await _LOOK_UPS.connect(host, address.port, options, loop.sock_connect, asyncio.wrap_future)
+    secured: dict[str, Any] = {"ssl": ssl, "server_hostname": host} if address.tls else {}
+    await loop.create_connection(make, sock=sock, **secured)
 
 
 class NativeLink(AmqpLink):
@@ -105,11 +143,8 @@ class NativeLink(AmqpLink):
         self._disarm()
 
     async def _connect(self, name: str) -> None:
-        host, port = self.address.host, self.address.port
-        options, connect = self.socket_options(socket, name), self._loop.sock_connect
-        sock = await _LOOK_UPS.connect(host, port, options, connect, asyncio.wrap_future)
-        secured: dict[str, Any] = {"ssl": self._ssl, "server_hostname": host} if self.address.tls else {}
-        await self._loop.create_connection(lambda: _Wire(self, name), sock=sock, **secured)
+        options = self.socket_options(socket, name)
+        await connect(self.address, options, self._ssl, lambda: SocketWire(self, name))
 
     def lost(self, name: str, reason: str) -> None:
         super().lost(name, reason)

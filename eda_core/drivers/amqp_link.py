@@ -128,7 +128,7 @@ class AmqpLink(Link):
             user=address.user,
             password=address.password,
             vhost=address.vhost,
-            mechanism=address.options.get("auth_mechanism", "PLAIN").upper(),
+            mechanism=address.mechanism,
             heartbeat=self.asked.heartbeat,
             name=self.asked.name,
             properties={"product": "eda-core", "version": __version__},

@@ -202,6 +202,13 @@ def test_what_a_url_leaves_out_is_filled_in(url: str, said: tuple[Any, ...]) -> 
     assert Address.of(check_urls(url)[0]) == address
 
 
+@pytest.mark.parametrize(
+    ("query", "mechanism"), [("", "PLAIN"), ("?auth_mechanism=external", "EXTERNAL"), ("?auth_mechanism=Odd", "ODD")]
+)
+def test_a_url_may_name_the_way_to_log_in(query: str, mechanism: str) -> None:
+    assert Address.of(f"amqp://box/{query}").mechanism == mechanism
+
+
 def test_an_address_is_shown_without_the_password() -> None:
     assert repr(Address.of(f"amqps://me:{HEAD}@box/v")) == "Address(me@box:5671, 'v', TLS)"
     assert repr(Address.of(f"amqp://me:{HEAD}@box")) == "Address(me@box:5672, '/')"
