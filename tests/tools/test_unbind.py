@@ -70,6 +70,18 @@ def test_bindings_are_taken_away_only_when_asked(
     assert run_here(TOOL, capsys, broker.url, "a", "Old", "--yes").status == cli.DONE  # twice is no error
 
 
+def test_a_service_may_have_any_name(
+    broker: BrokerUnderTest, bench: Operator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue = "café (new).events"  # pamqp refuses such a name, RabbitMQ does not
+    bench.channel.queue_declare(queue, durable=True)
+    bench.channel.queue_bind(queue, "events", "Old")
+    assert arrives(bench, "events", "Old", queue)
+    ran = run_here(TOOL, capsys, broker.url, "café (new)", "Old", "--yes")
+    assert (ran.status, ran.out) == (cli.DONE, f"{queue} from events, key Old: is not bound now\n")
+    assert not arrives(bench, "events", "Old", queue)
+
+
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [

@@ -142,7 +142,7 @@ class _Asking:
         self._facts = facts
 
     async def by_amqp(self) -> None:
-        from aiormq.exceptions import ChannelClosed
+        from eda_tools.bus.amqp import ChannelClosed
 
         facts = self._facts
         for name in (*EXCHANGES, facts.dead_letter_exchange):
@@ -165,16 +165,15 @@ class _Asking:
 
         To declare it again changes nothing if it is the same, and is refused otherwise.
         """
-        from aiormq.exceptions import ChannelClosed, ChannelPreconditionFailed
-
-        from eda_tools.bus.connect import RPC_TIMEOUT
+        from eda_tools.bus.amqp import PRECONDITION_FAILED, ChannelClosed
+        from eda_tools.bus.names import ExchangeDeclare
 
         channel = await self._broker.channel()
         try:
-            await channel.exchange_declare(name, exchange_type="topic", durable=True, timeout=RPC_TIMEOUT)
-        except ChannelPreconditionFailed as error:
-            return " ".join(str(part) for part in error.args)
-        except (ChannelClosed, TimeoutError):
+            await channel.ask(ExchangeDeclare(exchange=name, exchange_type="topic", durable=True))
+        except ChannelClosed as error:
+            return str(error) if error.code == PRECONDITION_FAILED else None
+        except TimeoutError:
             return None
         await channel.close()
         return ""
@@ -200,7 +199,7 @@ class _Asking:
 
     async def count_queues(self) -> None:
         """Ask how many consumers and messages each relevant queue has. Queues that do not exist are removed."""
-        from aiormq.exceptions import ChannelClosed
+        from eda_tools.bus.amqp import ChannelClosed
 
         facts = self._facts
         for queue in self._relevant():
@@ -226,7 +225,7 @@ class _Asking:
 
 
 def _no_answer(kind: str, name: str) -> ToolError:
-    from eda_tools.bus.connect import RPC_TIMEOUT
+    from eda_tools.bus.amqp import RPC_TIMEOUT
 
     return ToolError(f"{kind} {name}: the broker does not say within {RPC_TIMEOUT:g} s whether it exists")
 

@@ -13,9 +13,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from aiormq.exceptions import AMQPError
-
 from eda_core.messages.headers import CAUSATION_ID
+from eda_tools.bus.amqp import AmqpError
 from eda_tools.bus.confirming import Answer, Publisher
 from eda_tools.bus.connect import Session, session
 from eda_tools.bus.pace import Pace
@@ -179,7 +178,7 @@ class _Sender:
         if exchange not in self._exchanges:
             try:
                 self._exchanges[exchange] = await self._broker.exchange(exchange)
-            except AMQPError:
+            except AmqpError:
                 self._exchanges[exchange] = True  # publishing to it will show
         if not self._exchanges[exchange]:
             self._outcomes.add(item, FAILURE, f"there is no exchange {exchange!r}")

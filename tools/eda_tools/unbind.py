@@ -93,7 +93,7 @@ async def _unbind(
     broker: Session, binding: Binding, exists: bool, known: Sequence[Binding] | None, *, yes: bool
 ) -> str:
     """Take a binding away. Returns what was done."""
-    from eda_tools.bus.connect import RPC_TIMEOUT
+    from eda_tools.bus.names import QueueUnbind
 
     if not exists:
         return "there is no such queue"
@@ -102,7 +102,7 @@ async def _unbind(
     if not yes:
         return "would be unbound"
     channel = await broker.channel()
-    await channel.queue_unbind(binding.destination, binding.source, binding.key, timeout=RPC_TIMEOUT)
+    await channel.ask(QueueUnbind(queue=binding.destination, exchange=binding.source, routing_key=binding.key))
     await channel.close()
     return "unbound" if known is not None else "is not bound now"
 

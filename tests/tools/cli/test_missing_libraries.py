@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pamqp.commands import Basic
 
+from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.cli import status as cli
 from eda_tools.cli.catalogue import TOOLS
 from eda_tools.cli.start import missing_library
+from eda_tools.messages.delivery import Delivery
+from eda_tools.messages.recording import dumps
+from tests.tools.bench import operator
 from tests.tools.cli.test_signals import alone, script
 
-#: What the extra brings, and what that brings.
-LIBRARIES = ("aiormq", "rich", "shtab", "yarl")
+#: What the extra brings.
+LIBRARIES = ("rich", "shtab")
+#: What it does not need.
+CLIENTS = ("aiormq", "aio_pika", "amqp", "kombu", "pika")
 #: Arguments with which each tool loads all that it needs.
 ARGUMENTS = {
     "publish_event": "Done --data 1",
@@ -21,6 +29,8 @@ ARGUMENTS = {
     "inspect_queue": "q",
     "resurrect": "q",
     "trace": "conversation",
+    "replay": "nowhere.cbor",
+    "topology": "--management http://127.0.0.1:1",
     "unbind": "a Old",
 }
 URL = "amqp://guest:guest@127.0.0.1:1/"
@@ -34,7 +44,7 @@ def without(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     return library, tmp_path
 
 
-@pytest.mark.parametrize("name", [name for name in TOOLS if name != "topology"])
+@pytest.mark.parametrize("name", TOOLS)
 def test_a_tool_says_what_installs_a_library_that_is_missing(name: str, without: tuple[str, Path]) -> None:
     library, directory = without
     arguments = (name, URL, *ARGUMENTS.get(name, "").split())
@@ -54,13 +64,51 @@ def test_however_a_tool_is_started(without: tuple[str, Path]) -> None:
         assert (ran.status, ran.out, ran.line) == (cli.FAILED, "", told)
 
 
-def test_topology_needs_no_client_library(without: tuple[str, Path]) -> None:
-    library, directory = without
-    ran = alone(script(directory, "eda"), "topology", "--management", "http://127.0.0.1:1", first_on_path=directory)
-    assert ran.out == ""
-    missing = library in ("rich", "shtab")
-    assert ran.status == (cli.FAILED if missing else cli.NO_CONNECTION)
-    assert ("pip install 'eda-core[tools]'" in ran.line) == missing
+@pytest.fixture(scope="module")
+def letters() -> Iterator[EmbeddedBrokerThread]:
+    """A broker with a service ``a``, of which an event and a dead letter wait."""
+    with EmbeddedBrokerThread() as broker, operator(broker.url) as bench:
+        bench.operate()
+        bench.event("Dead")
+        bench.kill()
+        bench.event("Waiting")
+        yield broker
+
+
+#: For each tool arguments, its status, and what it says then.
+RUNS = {
+    "publish_event": ("Done --data 1", cli.DONE, ""),
+    "publish_configuration": ("Settings --data 1", cli.FAILED, "no queue is bound for the configuration Settings"),
+    "send_command": ("nobody.Do --data 1", cli.FAILED, "no service is bound to nobody.Do"),
+    "monitor": ("--idle-timeout 0.1", cli.DONE, "watching events #"),
+    "logger": ("--idle-timeout 0.1", cli.DONE, "watching logs #"),
+    "trace": ("c --idle-timeout 0.1", cli.TIMED_OUT, "no message of conversation c came within 0.1 s"),
+    "inspect_queue": ("a.events --count 1", cli.DONE, "1 shown of "),
+    "resurrect": ("dead-letters --backup {file}", cli.DONE, ""),
+    "replay": ("{file}", cli.DONE, ""),
+    "doctor": ("--service a", cli.FAILED, "problem(s)"),
+    "unbind": ("a Old --yes", cli.DONE, ""),
+    "topology": ("--management http://127.0.0.1:1", cli.NO_CONNECTION, "http://127.0.0.1:1"),
+}
+assert RUNS.keys() == TOOLS.keys()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording, to which ``resurrect`` adds."""
+    path = tmp_path_factory.mktemp("recordings") / "letters.cbor"
+    path.write_bytes(dumps(Delivery("events", "Recorded", Basic.Properties(delivery_mode=2), b"{}", False)))
+    return path
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_no_tool_needs_a_client_library(name: str, letters: EmbeddedBrokerThread, file: Path) -> None:
+    words, status, told = RUNS[name]
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({CLIENTS}))"
+    given = (*(() if name == "topology" else (letters.url,)), *words.format(file=file).split())
+    ran = alone("-c", f"{hidden}; from eda_tools.eda import main; sys.exit(main())", name, *given)
+    assert (ran.status, "Traceback" in ran.err) == (status, False), ran.err
+    assert told in ran.err
 
 
 @pytest.mark.parametrize("name", ["", "--help"])
@@ -68,11 +116,8 @@ def test_eda_itself_says_so_too(name: str, without: tuple[str, Path]) -> None:
     library, directory = without
     for words in ((script(directory, "eda"),), ("-m", "eda_tools")):
         ran = alone(*words, *name.split(), first_on_path=directory)
-        if library in ("rich", "shtab"):
-            told = f"eda: {library} is not installed; this installs it: pip install 'eda-core[tools]'"
-            assert (ran.status, ran.out, ran.line) == (cli.FAILED, "", told)
-        else:
-            assert ran.status == (cli.DONE if name else cli.USAGE)
+        told = f"eda: {library} is not installed; this installs it: pip install 'eda-core[tools]'"
+        assert (ran.status, ran.out, ran.line) == (cli.FAILED, "", told)
 
 
 def test_other_errors_are_not_taken_for_a_missing_library() -> None:

@@ -6,7 +6,7 @@ unusual name would end a tool. Names must still fit into 255 bytes (:func:`eda_c
 
 from __future__ import annotations
 
-from pamqp.commands import Basic, Exchange, Queue
+from pamqp.commands import Exchange, Queue
 
 
 class _AnyName:
@@ -22,5 +22,5 @@ class ExchangeDeclare(_AnyName, Exchange.Declare):
     """``Exchange.Declare``."""
 
 
-class Publish(_AnyName, Basic.Publish):
-    """``Basic.Publish``."""
+class QueueUnbind(_AnyName, Queue.Unbind):
+    """``Queue.Unbind``."""

@@ -12,15 +12,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiormq.abc import DeliveredMessage
-from aiormq.channel import Channel
-from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelPreconditionFailed
 from pamqp.commands import Basic, Queue
 
-from eda_core.amqp import named
+from eda_core.amqp import Received, named
 from eda_core.messages import Unreadable
 from eda_core.messages.headers import DELIVERY_COUNT_HEADER
-from eda_tools.bus.connect import RPC_TIMEOUT, Session, explain
+from eda_tools.bus.amqp import ACCESS_REFUSED, PRECONDITION_FAILED, Channel, ChannelClosed
+from eda_tools.bus.connect import Session, explain
 from eda_tools.bus.names import QueueDeclare
 from eda_tools.cli.output import Output
 from eda_tools.cli.status import FAILED, USAGE, ToolError
@@ -111,10 +109,10 @@ async def _difference(session: Session, name: str, arguments: dict[str, Any]) ->
     """The argument that differs, by :data:`_DIFFERS`; or what else the broker's answer says about the queue."""
     channel = await session.channel()  # the refusal closes the channel
     try:
-        await channel.rpc(QueueDeclare(queue=name, durable=True, arguments=arguments), timeout=RPC_TIMEOUT)
-    except ChannelPreconditionFailed as error:
-        return _DIFFERS.search(explain(error)) or QueueKind(None, explain(error))
+        await channel.ask(QueueDeclare(queue=name, durable=True, arguments=arguments))
     except ChannelClosed as error:
+        if error.code == PRECONDITION_FAILED:
+            return _DIFFERS.search(explain(error)) or QueueKind(None, explain(error))
         reserved = name.startswith("amq.")  # the broker gives such names, and to classic queues only
         return QueueKind(CLASSIC) if reserved else QueueKind(None, explain(error))
     await channel.close()
@@ -249,56 +247,54 @@ class Reader:
             self._polls = not await self._consume(channel, count)
         if self._polls and not self._arrived:
             channel = await self._open()
-            got = await channel.basic_get("", timeout=RPC_TIMEOUT)
-            _raise_lost_cancellation()
-            if isinstance(got.delivery, Basic.GetOk):
-                await self._on_message(got)
+            got = await channel.get("")
+            if got is not None:
+                self._heard(got)
 
     async def _consume(self, channel: Channel, count: int) -> bool:
         """Consume so many messages, or all that are ready. Returns false if only another consumer may consume."""
         loop = asyncio.get_running_loop()
-        await channel.basic_qos(prefetch_count=count, timeout=RPC_TIMEOUT)
+        await channel.ask(Basic.Qos(prefetch_count=count))
         try:
             # "": the queue that was declared last. pamqp refuses some names.
-            consumer = await channel.basic_consume("", self._on_message, timeout=RPC_TIMEOUT)
-        except ChannelAccessRefused:  # another consumer is exclusive
-            if self._held:
+            consumer = await channel.ask(Basic.Consume(queue=""))
+        except ChannelClosed as error:
+            if error.code != ACCESS_REFUSED or self._held:
                 raise
-            self._channel = None
+            self._channel = None  # another consumer is exclusive
             return False
-        _raise_lost_cancellation()
         deadline = loop.time() + _UNDELIVERED
         while (before := len(self._arrived)) < count:
             self._news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _QUIET)
-            _raise_lost_cancellation()
+                async with asyncio.timeout(_QUIET):
+                    await self._news.wait()
             if len(self._arrived) > before:
                 deadline = loop.time() + _UNDELIVERED
             elif not await self._ready(channel) or loop.time() > deadline:
                 break
         # The answer comes behind all that was delivered.
-        await channel.basic_cancel(str(consumer.consumer_tag), timeout=RPC_TIMEOUT)
+        await channel.ask(Basic.Cancel(consumer.consumer_tag))
         return bool(self._arrived) or not await self._ready(channel)  # else another consumer is the single active one
 
     async def _open(self) -> Channel:
         if self._channel is None:
-            self._channel, self._opened = await self._session.channel(), asyncio.get_running_loop().time()
+            self._channel = await self._session.channel(self._heard)
+            self._opened = asyncio.get_running_loop().time()
             await self._declare(self._channel)  # so "" means this queue
         return self._channel
 
-    async def _on_message(self, message: DeliveredMessage) -> None:
-        frame = message.delivery
-        assert isinstance(frame, (Basic.Deliver, Basic.GetOk))
-        exchange, key, properties = named(frame, message.header.properties)
-        delivery = Delivery(exchange, key, properties, message.body, bool(frame.redelivered))
-        self._arrived.append((int(frame.delivery_tag or 0), delivery))
+    def _heard(self, event: Received) -> None:
+        method = event.method
+        exchange, key, properties = named(method, event.properties or Basic.Properties())
+        delivery = Delivery(exchange, key, properties, event.body, bool(method.redelivered))
+        self._arrived.append((int(method.delivery_tag or 0), delivery))
         self._news.set()
 
-    async def ack(self, tag: int) -> None:
+    def ack(self, tag: int) -> None:
         """Acknowledge a message: it leaves the queue."""
         assert self._channel is not None
-        await self._channel.basic_ack(tag)
+        self._channel.send(Basic.Ack(tag))
         del self._held[tag]
 
     async def renew(self) -> None:
@@ -324,7 +320,7 @@ class Reader:
         self._arrived.clear()
         if tags:
             before = await self._ready(channel)
-            await channel.basic_nack(max(tags), multiple=True, requeue=True)
+            channel.send(Basic.Nack(max(tags), multiple=True, requeue=True))
             await self._await_back(channel, before + len(tags))
         await channel.close()
 
@@ -350,14 +346,8 @@ class Reader:
         return (await self._declare(channel)).message_count or 0
 
     async def _declare(self, channel: Channel) -> Queue.DeclareOk:
-        return await channel.rpc(QueueDeclare(queue=self._queue, passive=True), timeout=RPC_TIMEOUT)
-
-
-def _raise_lost_cancellation() -> None:
-    """In Python 3.11 asyncio.wait_for, which aiormq uses, loses a cancellation that comes together with the answer."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+        answer: Queue.DeclareOk = await channel.ask(QueueDeclare(queue=self._queue, passive=True))
+        return answer
 
 
 def _digest(delivery: Delivery) -> bytes:
@@ -382,6 +372,7 @@ async def reading(session: Session, queue: str, *, force: bool = False) -> Async
         yield reader
     except BaseException:
         with contextlib.suppress(Exception):  # when the channel closes, the broker takes back what it held
-            await asyncio.wait_for(reader.give_back(), _GIVE_BACK_TIMEOUT)
+            async with asyncio.timeout(_GIVE_BACK_TIMEOUT):
+                await reader.give_back()
         raise
     await reader.give_back()

@@ -33,7 +33,8 @@ from eda_aio import Service
 from eda_core import AnyMessage, Event, Limits, ReconnectPolicy
 from eda_core.errors import ServiceError
 from eda_core.urls import redact
-from eda_tools.bus.connect import CLOSE_TIMEOUT, CONNECT_TIMEOUT, answering
+from eda_tools.bus.amqp import CLOSE_TIMEOUT
+from eda_tools.bus.connect import CONNECT_TIMEOUT, answering
 from eda_tools.cli.output import Output
 from eda_tools.cli.status import FAILED, ToolError
 from eda_tools.messages.delivery import Delivery
@@ -50,6 +51,7 @@ MOST_BYTES: Final = 200_000_000
 class ToolService(Service):
     """A service that leaves no queue behind. Run it by :func:`running`."""
 
+    TRANSPORT: ClassVar[str] = "native"
     PREFETCH_COUNT: ClassVar[int] = 200
     RETRY_DELAY: ClassVar[float] = 1.0
     STOP_TIMEOUT: ClassVar[float] = 3.0
@@ -111,7 +113,7 @@ class ToolService(Service):
         try:
             await self.until(self.ready.wait())
         except ServiceError as error:
-            answer = _REPLY_TEXT.search(str(error))  # without what the client library and the core say around it
+            answer = _REPLY_TEXT.search(str(error))  # without what the core says around it
             if answer is None:
                 raise
             raise ToolError(f"{redact(urls[0])} refuses it: {answer[0]}", FAILED) from error

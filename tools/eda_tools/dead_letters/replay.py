@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiormq.exceptions import AMQPError
 from rich.table import Table
 from rich.text import Text
 
 from eda_core.testing.deaths import published
+from eda_tools.bus.amqp import AmqpError
 from eda_tools.bus.confirming import CONFIRM_TIMEOUT, Answer, Copy, Publisher
 from eda_tools.bus.connect import Session
 from eda_tools.bus.pace import Pace
@@ -184,7 +184,7 @@ class Replay:
 
         Raises:
             ToolError: the backup cannot be written, or the broker does not confirm any more.
-            AMQPError, ConnectionError: a connection was lost.
+            AmqpError, TimeoutError: a connection was lost.
         """
         self._output.doing = f"sending dead letters of {self._args.queue!r}"
         with self._output.progress(self._args.queue, self._outcomes.snapshot) as show_read:
@@ -262,7 +262,7 @@ class Replay:
         if exchange not in self._exchanges:
             try:
                 self._exchanges[exchange] = await self._session.exchange(exchange)
-            except AMQPError:
+            except AmqpError:
                 self._exchanges[exchange] = True  # publishing to it will show
         return self._exchanges[exchange]
 
@@ -283,7 +283,7 @@ class Replay:
         for (item, _), answer in zip(sent, answers, strict=True):
             item.reason = answer.reason
             if answer.sent:
-                await self._reader.ack(item.tag)
+                self._reader.ack(item.tag)
                 self._outcomes.add(item, REPLAYED)
             elif answer.late:
                 late.append(answer.reason)
