@@ -160,13 +160,14 @@ def kombu(url: str) -> None:
 
 
 def tools(url: str) -> None:
-    """Each console script tells its usage, and one publishes."""
+    """Each console script tells its usage, one publishes, and one reads a queue."""
     scripts = Path(sysconfig.get_path("scripts"))
     points = importlib.metadata.distribution("eda-core").entry_points.select(group="console_scripts")
     assert "eda" in points.names, points
     for name in points.names:
         subprocess.run([scripts / name, "--help"], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([scripts / "eda", "publish_event", url, "Started", "--data", '{"n": 1}'], check=True)
+    subprocess.run([scripts / "eda", "inspect_queue", url, "smoke.events"], check=True, stdout=subprocess.DEVNULL)
 
 
 PARTS: Final[dict[str, Callable[[str], None]]] = {
@@ -184,6 +185,8 @@ PLUGIN: Final = {"pytest": without_hypothesis}
 
 def main(extra: str, url: str) -> None:
     """Try one extra, or all of them."""
+    if extra == "tools":
+        assert importlib.util.find_spec("aiormq") is None, "the tools need no client library"
     for name in PARTS if extra == "all" else (extra,):
         {**PARTS, **PLUGIN}[name](url)
         print(f"{name} works on Python {sys.version.split()[0]}", flush=True)
