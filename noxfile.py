@@ -222,14 +222,18 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What things cost, as ratios measured side by side. Arguments after -- go to the core's benchmark."""
+    """What things cost, as ratios measured side by side; writes docs/performance.rst. It takes about ten minutes.
+
+    Arguments after -- go to the core's benchmark. Of the comparison with other clients, parts can be run by themselves:
+    ``python -m benchmarks.peers --help``.
+    """
     session.install("-e", ".[aio,kombu,pika,tools]")
     session.run("python", "benchmarks/core.py", *session.posargs)
     session.run("python", "-m", "benchmarks.endpoint", *(each for each in session.posargs if each == "--check"))
     session.run("python", "-m", "benchmarks.waiting", *(each for each in session.posargs if each == "--check"))
     session.run("python", "-m", "benchmarks.broker", *(each for each in session.posargs if each == "--check"))
-    session.run("python", "-m", "benchmarks.service")
     session.run("python", "-m", "benchmarks.simulation", *(each for each in session.posargs if each == "--check"))
+    session.run("python", "-m", "benchmarks.peers", "--page")
 
 
 @nox.session

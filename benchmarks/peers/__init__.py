@@ -1,0 +1,1 @@
+"""What services cost, beside other clients of RabbitMQ in one run: ``python -m benchmarks.peers``."""
