@@ -222,10 +222,10 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What things cost, as ratios measured side by side; writes docs/performance.rst. It takes about ten minutes.
+    """What things cost, as ratios measured side by side; writes docs/performance.rst.
 
-    Arguments after -- go to the core's benchmark. Of the comparison with other clients, parts can be run by themselves:
-    ``python -m benchmarks.peers --help``.
+    Arguments after -- go to the core's benchmark. The comparison with other clients takes about five minutes, on a
+    machine that does nothing else. Parts of it can be run by themselves: ``python -m benchmarks.peers --help``.
     """
     session.install("-e", ".[aio,kombu,pika,tools]")
     session.run("python", "benchmarks/core.py", *session.posargs)

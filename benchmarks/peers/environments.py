@@ -108,15 +108,20 @@ def c_client() -> Path:
     source, made = PROGRAMS / "client.c", directory() / "client"
     if not made.exists() or made.stat().st_mtime < source.stat().st_mtime:
         directory().mkdir(parents=True, exist_ok=True)
-        run([compiler, "-O2", str(source), "-o", str(made), "-lrabbitmq"])
+        try:
+            run([compiler, "-O2", str(source), "-o", str(made), "-lrabbitmq"])
+        except NotAvailable as error:
+            raise NotAvailable(f"{error} (apt-get install -y libc6-dev librabbitmq-dev)") from None
     return made
 
 
 def run(command: list[str]) -> str:
-    """Its output. Raises NotAvailable, with the last line of its error, if it fails."""
+    """Its output. Raises NotAvailable, with the line of its output that tells of an error, if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise NotAvailable(f"{' '.join(command)} failed: {(done.stderr.strip().splitlines() or [''])[-1]}")
+        lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        why = next((line for line in lines if "error" in line.lower()), lines[-1])
+        raise NotAvailable(f"{Path(command[0]).name} failed: {why}")
     return done.stdout
 
 

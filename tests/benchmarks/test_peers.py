@@ -12,12 +12,15 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.peers import page
+from benchmarks.peers.__main__ import available
 from benchmarks.peers.cases import CLAIMS, TOPICS, Claim, cases
-from benchmarks.peers.environments import CLIENTS
+from benchmarks.peers.environments import CLIENTS, c_client
 from benchmarks.peers.measuring import ANSWERS, Bench, MeasuringError, programs
 from benchmarks.peers.results import Results
 from eda_core.testing.live import EmbeddedBrokerThread
 
+#: A compiler that finds no librabbitmq.
+FAILING = "#!/bin/sh\necho 'client.c:8: fatal error: amqp.h' >&2\necho 'compilation terminated.' >&2\nexit 1\n"
 NATIVE, PIKA = ("relay", "native", ""), ("relay", "pika", "")
 
 
@@ -81,6 +84,26 @@ def test_a_program_that_ends_is_told_with_what_it_wrote(bench: Bench) -> None:
         programs("native", task) as all,
     ):
         bench.until(ANSWERS, lambda there: there < 0, all)
+
+
+@pytest.mark.parametrize(
+    "compiler", ["", "#!/bin/sh\necho 'client.c:8: fatal error: amqp.h' >&2; echo stop >&2; exit 1\n"]
+)
+def test_a_client_that_cannot_be_compiled_is_left_out_with_a_line(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if compiler:
+        (tmp_path / "cc").write_text(compiler, "utf-8")
+        (tmp_path / "cc").chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    c_client.cache_clear()
+    left, left_out = available([case for case in cases() if case.topic == "relay" and case.client in ("C", "native")])
+    assert [case.client for case in left] == ["native"]
+    why = "cc failed: client.c:8: fatal error: amqp.h (" if compiler else "there is no C compiler: "
+    assert left_out["C"].startswith(why)
+    assert "librabbitmq-dev" in left_out["C"]
+    assert capsys.readouterr().out == f"C is left out: {left_out['C']}\n"
 
 
 def test_results_are_read_as_they_were_written() -> None:
