@@ -127,7 +127,7 @@ def main() -> int:
         options.save.write_text(results.dump(), "utf-8")
     if options.page:
         page.RECORD.write_text(results.dump(), "utf-8")
-        page.write(results)
+        page.write(Results.load(results.dump()))  # with its rounded numbers, so that it can be written anew
     return 0
 
 

@@ -86,9 +86,7 @@ def test_a_program_that_ends_is_told_with_what_it_wrote(bench: Bench) -> None:
         bench.until(ANSWERS, lambda there: there < 0, all)
 
 
-@pytest.mark.parametrize(
-    "compiler", ["", "#!/bin/sh\necho 'client.c:8: fatal error: amqp.h' >&2; echo stop >&2; exit 1\n"]
-)
+@pytest.mark.parametrize("compiler", ["", FAILING])
 def test_a_client_that_cannot_be_compiled_is_left_out_with_a_line(
     compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
