@@ -36,6 +36,8 @@ FRAME_END: Final = 0xCE
 
 #: Levels of tables and arrays. Python's own limit would be reached somewhere above.
 MAX_DEPTH: Final = 100
+#: How many kinds of messages are remembered. Of fewer than a service gets in turns, none would be found again.
+KINDS: Final = 2000
 #: The field type of long strings.
 _LONG_STRING: Final = ord("S")
 #: A time stamp after the year 2106 is one in milliseconds, as with pamqp.
@@ -467,7 +469,7 @@ def _known_text(value: bytes) -> str | bytes:
     return _text_or_bytes(value)
 
 
-@lru_cache(maxsize=1000)  # a service subscribes to few names
+@lru_cache(maxsize=KINDS)
 def _two_names(octets: bytes) -> tuple[str | bytes, str | bytes]:
     first, at = _read_shortstr(octets, 0)
     second, at = _read_shortstr(octets, at)

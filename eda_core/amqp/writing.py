@@ -15,7 +15,7 @@ from typing import Final
 from pamqp import base, commands, frame
 from pamqp.commands import Basic
 
-from eda_core.amqp.reading import BODY, FRAME_END, HEADER, METHOD
+from eda_core.amqp.reading import BODY, FRAME_END, HEADER, KINDS, METHOD
 from eda_core.messages.properties import short_string
 
 #: The octets of a frame around its payload: type, channel and size before it, the end behind it.
@@ -104,7 +104,7 @@ def write_content(channel: int, properties: bytes, body: bytes, frame_max: int) 
     return parts
 
 
-@lru_cache(maxsize=1000)  # a service publishes few kinds of messages
+@lru_cache(maxsize=KINDS)
 def _publish(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
     names = short_string(exchange) + short_string(routing_key)
     payload = commands.Basic.Publish.index.to_bytes(4) + b"\x00\x00" + names + (b"\x01" if mandatory else b"\x00")

@@ -338,7 +338,7 @@ def flood(name: str) -> Iterator[bytes]:
             yield write_frame(8, 0, b"") * 3_000
     while True:
         if name == "names":
-            names = [f"{chance.random()}" * 10 for _ in range(60)]
+            names = [f"{chance.random()}" * 10 for _ in range(120)]  # in 20 steps more than KINDS
             yield b"".join(write_method(9, Basic.Deliver(key, 1, False, key[:120], key)) for key in names)
         elif name == "messages":
             yield b"".join(message(chance.choice(CHANNELS), chance.randbytes(500)) for _ in range(50))

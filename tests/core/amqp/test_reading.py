@@ -432,3 +432,11 @@ def test_names_that_are_not_utf_8_make_a_message_unreadable() -> None:
         "the exchange",
         "the routing key",
     ]
+
+
+def test_a_name_is_read_once_by_a_service_that_gets_1500_kinds_in_turns() -> None:
+    kinds = [pamqp_frame.marshal(Basic.Deliver("c", 1, False, "events", f"Kind{n}"), 1) for n in range(1500)]
+    reading._two_names.cache_clear()
+    for octets in kinds * 3:
+        read_method(octets[7:-1])
+    assert reading._two_names.cache_info().misses == 1500
