@@ -35,7 +35,7 @@ FRAME_END: Final[int] = reading.FRAME_END
 FRAME_OVERHEAD: Final[int] = writing.FRAME_OVERHEAD
 HEADER: Final = struct.Struct(">BHI")
 HEARTBEAT_FRAME: Final[bytes] = writing.HEARTBEAT_FRAME
-frame = writing.write_frame
+frame: Final[Callable[[int, int, bytes], bytes]] = writing.write_frame
 
 #: The reserved long string of the method is empty in RabbitMQ. pamqp's class can hold nothing but "0".
 _CHANNEL_OPEN_OK: Final = struct.pack(">II", commands.Channel.OpenOk.index, 0)
