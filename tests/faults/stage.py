@@ -423,6 +423,7 @@ class Stage:
         self.source.flow(False)
         flushed = await self.source.flushed(60)
         await asyncio.gather(*(self._finish(company) for company in self.companies.values()))
+        await self._await_dead_connections()
         if self.poison:
             await self._await_letters()
         end = time.monotonic()
@@ -453,6 +454,24 @@ class Stage:
                 company.quiet = True
                 return
             await asyncio.sleep(0.1)
+
+    async def _await_dead_connections(self) -> None:
+        """Wait until no message is unacknowledged: the broker may not have noticed yet that a connection is dead.
+
+        It notices by the heartbeats. Then its messages come again, although their handlers have ended once.
+        """
+        give_up = time.monotonic() + 2 * QUIET
+        while await self._unacknowledged() and time.monotonic() < give_up:
+            await asyncio.sleep(0.5)
+
+    async def _unacknowledged(self) -> int:
+        """How many messages consumers of the services' queues have."""
+        columns = ("name", "messages_unacknowledged")
+        node = next(node for node in self.broker.nodes if node.answers())
+        listed = await asyncio.to_thread(node.ctl, "list_queues", "-q", "-p", self.vhost, *columns)
+        queues = {company.kind.queue for company in self.companies.values()}
+        rows = (line.split("\t") for line in listed.splitlines())
+        return sum(int(row[1]) for row in rows if len(row) == len(columns) and row[0] in queues)
 
     async def _left(self, company: Company) -> int:
         return await self.waiting(company.kind.queue)
