@@ -6,7 +6,6 @@ The engine holds the whole state of the broker. It does not know the methods of 
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Final
 from pamqp import base, commands
 
 from eda_core.testing.broker.addresses import PREFIX, Address, Place, among, read
+from eda_core.testing.broker.agenda import Agenda
 from eda_core.testing.broker.arguments import Policy, effective_limits
 from eda_core.testing.broker.message import (
     DELIVERY_LIMIT,
@@ -59,8 +59,7 @@ class Engine:
     __slots__ = (
         "_dead",
         "_deaths",
-        "_timers",
-        "_watched",
+        "_looks",
         "connections",
         "epoch",
         "max_message_bytes",
@@ -90,10 +89,8 @@ class Engine:
         # own. Each has the number of times that it was dead-lettered since; ``_deaths`` is that of the present one.
         self._dead: deque[tuple[int, AmqpMessage, int]] = deque()
         self._deaths = 0
-        # When to look at which queue, by uid, because something in it may expire: a heap, and the time of each queue in
-        # it that counts. Others in the heap are from before.
-        self._timers: list[tuple[float, int]] = []
-        self._watched: dict[int, float] = {}
+        #: When to look at which queue, by uid, because something in it may expire.
+        self._looks: Agenda[int] = Agenda()
 
     def clone(self) -> Engine:
         """An independent copy, which shares the messages."""
@@ -108,7 +105,7 @@ class Engine:
         copy.out = []
         copy._dead = deque()
         copy._deaths = 0
-        copy._timers, copy._watched = self._timers.copy(), self._watched.copy()
+        copy._looks = self._looks.clone()
         return copy
 
     def send(self, channel: Channel, method: base.Frame) -> None:
@@ -694,14 +691,11 @@ class Engine:
 
     def _watch(self, queue: Queue) -> None:
         """Note when something in a queue expires. Whatever puts another message to its head calls this."""
-        due = queue.due()
-        if due < self._watched.get(queue.uid, math.inf):
-            self._watched[queue.uid] = due
-            heapq.heappush(self._timers, (due, queue.uid))
+        self._looks.note(queue.uid, queue.due())
 
     def advance(self, now: float) -> None:
         """Let time pass, from one deadline to the next: the time to live of a dead letter begins when it is one."""
-        while self._timers and self._timers[0][0] <= now:
+        while (due := self.earliest) is not None and due <= now:
             due = self.deadline()
             if due is None or due > now:
                 break
@@ -710,12 +704,8 @@ class Engine:
         self.now = max(now, self.now)
 
     def _expire(self) -> None:
-        due = set()
-        while self._timers and self._timers[0][0] <= self.now:
-            due.add(heapq.heappop(self._timers)[1])
-        for uid in due:
-            self._watched.pop(uid, None)
-        for queue in [self.uids[uid] for uid in sorted(due) if uid in self.uids]:  # the oldest first
+        due = sorted(self._looks.take_due(self.now))
+        for queue in [self.uids[uid] for uid in due if uid in self.uids]:  # the oldest first
             if queue.uid in self.uids:
                 self._expire_in(queue)
         self.place_dead_letters()
@@ -735,19 +725,16 @@ class Engine:
 
     def deadline(self) -> float | None:
         """When the next message or queue expires; ``None`` if none does."""
-        while self._timers:
-            time, uid = self._timers[0]
+        while (first := self._looks.first()) is not None:
+            time, uid = first
             due = self.uids[uid].due() if uid in self.uids else math.inf
-            if self._watched.get(uid) == time == due:
+            if time == due:
                 return time
-            heapq.heappop(self._timers)
-            if self._watched.get(uid) == time:
-                del self._watched[uid]
-                if due < math.inf:
-                    self._watch(self.uids[uid])
+            self._looks.forget(uid)
+            self._looks.note(uid, due)
         return None
 
     @property
     def earliest(self) -> float | None:
         """A time before which nothing expires; ``None`` if nothing ever does."""
-        return self._timers[0][0] if self._timers else None
+        return self._looks.earliest()

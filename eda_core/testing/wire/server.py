@@ -8,8 +8,6 @@ sends to the right connection. The model knows what a method means, a connection
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +16,7 @@ from typing import Any, Final
 
 from pamqp import base, commands
 
+from eda_core.testing.broker.agenda import Agenda
 from eda_core.testing.broker.model import Broker
 from eda_core.testing.broker.queue import ConnectionId
 from eda_core.testing.broker.state import Outgoing
@@ -109,10 +108,7 @@ class Server:
         self._queue: deque[Outgoing] = deque()
         self._resumed: list[ServerConnection] = []
         self.room: int = room
-        # When to look at which connection: a heap, and the time of each connection in it that counts.
-        self._timers: list[tuple[float, int, ServerConnection]] = []
-        self._watched: dict[ServerConnection, float] = {}
-        self._counter = itertools.count()
+        self._looks: Agenda[ServerConnection] = Agenda()
         # Those that have frames left, or whose consumers may get more, in the order of their turns.
         self._waiting: dict[ServerConnection, None] = {}
         self._turn, self._clock = turn, clock
@@ -185,7 +181,7 @@ class Server:
         self._connections.pop(conn, None)
         self._dirty.pop(conn, None)
         self._waiting.pop(conn, None)
-        self._watched.pop(conn, None)
+        self._looks.forget(conn)
         self._route((), now)
 
     def shutdown(self, *, now: float, reason: str = "broker shutdown") -> None:
@@ -197,20 +193,14 @@ class Server:
 
     def tick(self, *, now: float) -> None:
         """Do what is due: heartbeats, time-outs, the timers of the model. Early and repeated calls do nothing."""
-        due = []
-        while self._timers and self._timers[0][0] <= now:
-            time, _, connection = heapq.heappop(self._timers)
-            if self._watched.get(connection) == time:
-                del self._watched[connection]
-                due.append(connection)
-        for connection in due:
+        for connection in self._looks.take_due(now):
             connection.tick(now)
             self.arm(connection)
         self._route(self.broker.tick(now=now), now)
 
     def deadline(self) -> float | None:
         """When to call :meth:`tick` next; ``None`` for never. It may be early, because traffic defers heartbeats."""
-        times = [self.broker.earliest(), self._timers[0][0] if self._timers else None]
+        times = [self.broker.earliest(), self._looks.earliest()]
         return min((time for time in times if time is not None), default=None)
 
     def dirty(self) -> Iterable[ServerConnection]:
@@ -239,10 +229,7 @@ class Server:
 
     def arm(self, connection: ServerConnection) -> None:
         """A connection may have something to do earlier than before."""
-        due = connection.deadline()
-        if due < self._watched.get(connection, math.inf):
-            self._watched[connection] = due
-            heapq.heappush(self._timers, (due, next(self._counter), connection))
+        self._looks.note(connection, connection.deadline())
 
     def mark(self, connection: ServerConnection) -> None:
         """A connection has bytes to send, or is to be closed."""
