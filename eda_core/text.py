@@ -8,6 +8,11 @@ from __future__ import annotations
 from typing import Final
 
 
+def as_text(value: str | bytes | None) -> str:
+    """Return a value that may be bytes as text: U+FFFD for what is not UTF-8, and "" for ``None``."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value or ""
+
+
 def shortened(text: str, width: int = 80) -> str:
     """Return the first line of ``text``, cut to ``width`` characters, for a ``repr``."""
     line = text.partition("\n")[0]

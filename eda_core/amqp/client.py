@@ -31,7 +31,7 @@ from eda_core.amqp.writing import (
     write_method,
 )
 from eda_core.errors import LocalError, StateError
-from eda_core.text import one_line, shortened
+from eda_core.text import as_text, one_line, shortened
 
 #: The largest frame that is proposed to a broker, bytes. It is what RabbitMQ proposes.
 FRAME_MAX: Final = 131_072
@@ -564,10 +564,9 @@ class Client:
     # The methods of the connection
 
     def _start(self, method: Any, events: list[Event]) -> None:
-        offered = method.mechanisms or ""
-        text = offered if isinstance(offered, str) else offered.decode("utf-8", "replace")
-        if self._mechanism not in text.split():
-            offers = shortened(one_line(text), 100)
+        offered = as_text(method.mechanisms)
+        if self._mechanism not in offered.split():
+            offers = shortened(one_line(offered), 100)
             events += self._end(f"the broker does not offer the mechanism {self._mechanism}; it offers {offers}")
             return
         self.server_properties = method.server_properties or {}
@@ -592,9 +591,8 @@ class Client:
 
     def _close(self, method: Any, events: list[Event]) -> None:
         self._out.append(_CLOSE_OK)
-        text = method.reply_text
-        words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text or ""
-        events += self._end(shortened(one_line(words)) or "the broker has closed the connection", method.reply_code)
+        words = shortened(one_line(as_text(method.reply_text)))
+        events += self._end(words or "the broker has closed the connection", method.reply_code)
 
 
 def _check(mechanism: str, heartbeat: int, frame_max: int, channel_max: int) -> None:

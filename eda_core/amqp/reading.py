@@ -26,7 +26,7 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from eda_core.messages.properties import Unreadable
-from eda_core.text import shortened
+from eda_core.text import as_text, shortened
 
 METHOD: Final = 1
 HEADER: Final = 2
@@ -550,8 +550,4 @@ def named(method: Any, properties: Basic.Properties) -> tuple[str, str, Basic.Pr
     for what, name in (("exchange", exchange), ("routing key", key)):
         if isinstance(name, bytes):
             properties = Unreadable.of(properties, f"the {what} is not UTF-8: {_quoted(name)}")
-    return _text(exchange), _text(key), properties
-
-
-def _text(name: str | bytes | None) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name or ""
+    return as_text(exchange), as_text(key), properties

@@ -13,6 +13,7 @@ from pamqp.commands import Basic, Channel, Confirm
 
 from eda_core._version import __version__
 from eda_core.amqp import Client, Ended, Event, Opened, Received
+from eda_core.amqp.content import COMMAND_INVALID
 from eda_core.drivers.base import Driver
 from eda_core.drivers.link import MAX_UNSENT, Link
 from eda_core.drivers.login import login_refusal
@@ -32,14 +33,13 @@ from eda_core.machine.effects import (
     Publish,
     PublishLog,
 )
+from eda_core.text import as_text
 from eda_core.urls import Address
 
 #: What a link is made of: two connections. The first one consumes; on the second one are two channels.
 CONNECTIONS: Final = (CONSUMING, PUBLISHING)
 #: The channels of each connection when the link opens.
 _CHANNELS: Final = {CONSUMING: (CONSUMING,), PUBLISHING: (PUBLISHING, LOGGING)}
-#: The reply code (section 1.2).
-_COMMAND_INVALID: Final = 503
 #: The replies that make a link complete: three times Channel.OpenOk, and Confirm.SelectOk.
 _REPLIES: Final = 4
 _WITH_MESSAGE: Final = frozenset({Basic.Deliver, Basic.Return})
@@ -180,7 +180,7 @@ class AmqpLink(Link):
                 try:
                     self._received(name, wire, event)
                 except ValueError as error:  # AMQP 0-9-1 has such a method, but nothing that we send leads to it
-                    wire.client.close(self._now(), _COMMAND_INVALID, str(error))
+                    wire.client.close(self._now(), COMMAND_INVALID, str(error))
                     self._give_up(f"the broker breaks the protocol: {error}")
             elif isinstance(event, Opened):
                 self._begin_channels(name, wire, event)
@@ -210,7 +210,7 @@ class AmqpLink(Link):
             if self._replies == _REPLIES and not self.closing:
                 self.report_open(self._server)
         elif not self.up and kind is Channel.Close:
-            self._give_up(f"the broker does not open a channel: {method.reply_text}")
+            self._give_up(f"the broker does not open a channel: {as_text(method.reply_text)}")
         elif kind in _ANYWHERE or not event.channel:
             self.receive(method.name, method)
         else:

@@ -32,7 +32,7 @@ from eda_core.machine.effects import (
     PublishLog,
 )
 from eda_core.machine.machine import Machine
-from eda_core.text import one_line, shortened
+from eda_core.text import as_text, one_line, shortened
 
 #: Bytes that may wait to be sent before logs are dropped: an alarm may last for hours, and a program may log more than
 #: a broker reads.
@@ -291,12 +291,7 @@ def reason(error: BaseException) -> str:
 def broker_name(server: Mapping[str, Any]) -> str:
     """Return the name and the version of a broker from its ``server-properties``, such as "RabbitMQ 3.10.8"."""
     parts = (server.get(name) for name in ("product", "version"))
-    return shortened(one_line(" ".join(_text(part) for part in parts if isinstance(part, (str, bytes)))), 100)
-
-
-def _text(value: str | bytes) -> str:
-    """Some libraries return as bytes what is not UTF-8."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return shortened(one_line(" ".join(as_text(part) for part in parts if isinstance(part, (str, bytes)))), 100)
 
 
 def _delivered(link: Link, it: Any, properties: Any, body: bytes) -> None:
@@ -306,7 +301,7 @@ def _delivered(link: Link, it: Any, properties: Any, body: bytes) -> None:
 
 def _returned(link: Link, it: Any, properties: Any, body: bytes) -> None:
     exchange, key, properties = named(it, properties)
-    link.tell(link.machine.returned, exchange, key, properties, body, _text(it.reply_text))
+    link.tell(link.machine.returned, exchange, key, properties, body, as_text(it.reply_text))
 
 
 #: What each method of the broker means.
@@ -315,12 +310,12 @@ MEANINGS: Final[dict[str, Callable[..., None]]] = {
     "Basic.Return": _returned,
     "Basic.Ack": lambda link, it: link.tell(link.machine.confirmed, it.delivery_tag, multiple=it.multiple),
     "Basic.Nack": lambda link, it: link.tell(link.machine.refused, it.delivery_tag, multiple=it.multiple),
-    "Basic.Cancel": lambda link, it: link.tell(link.machine.consumer_cancelled, _text(it.consumer_tag)),
-    "Channel.Close": lambda link, it, channel: link.report_channel_closed(channel, _text(it.reply_text)),
+    "Basic.Cancel": lambda link, it: link.tell(link.machine.consumer_cancelled, as_text(it.consumer_tag)),
+    "Channel.Close": lambda link, it, channel: link.report_channel_closed(channel, as_text(it.reply_text)),
     "Channel.OpenOk": lambda link, it, channel: link.report_channel_open(channel) if channel == LOGGING else None,
     "Channel.FlowOk": lambda link, it, channel: link._report_alive(channel),
     "Confirm.SelectOk": lambda link, it: link.report_channel_open(PUBLISHING),
-    "Connection.Blocked": lambda link, it: link.tell(link.machine.blocked, _text(it.reason)),
+    "Connection.Blocked": lambda link, it: link.tell(link.machine.blocked, as_text(it.reason)),
     "Connection.Unblocked": lambda link, it: link.tell(link.machine.unblocked),
     **dict.fromkeys(("Exchange.DeclareOk", "Queue.DeclareOk", "Queue.BindOk", "Basic.QosOk"), Link._collect_reply),
     **dict.fromkeys(("Basic.ConsumeOk", "Basic.CancelOk"), lambda link, it, *channel: None),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eda_core.text import one_line, shortened
+from eda_core.text import as_text, one_line, shortened
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,10 @@ def test_a_long_or_broken_text_is_cut_to_one_line(text: str, width: int, short: 
 )
 def test_a_reason_is_one_line_without_control_characters(text: str, line: str) -> None:
     assert one_line(text) == line
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("é", "é"), (b"caf\xc3\xa9", "café"), (b"\xff", "\ufffd"), (None, ""), (b"", "")]
+)
+def test_what_may_be_bytes_is_read_as_text(value: str | bytes | None, text: str) -> None:
+    assert as_text(value) == text

@@ -25,6 +25,7 @@ from pamqp.commands import Basic
 from eda_aio.native import SocketWire, connect
 from eda_core._version import __version__
 from eda_core.amqp import Client, Event, Opened, Received
+from eda_core.text import as_text
 from eda_core.urls import Address
 from eda_tools.cli.threads import in_daemon_thread
 
@@ -348,7 +349,7 @@ class Channel:
         if kind in _UNASKED:
             self._heard(event)
         elif kind is spec.Channel.Close:
-            self.lose(ChannelClosed(_text(method.reply_text) or "the broker closed the channel", method.reply_code))
+            self.lose(ChannelClosed(as_text(method.reply_text) or "the broker closed the channel", method.reply_code))
         elif kind not in _IGNORED and self._asked:
             reply = self._asked.popleft()
             if not reply.done():
@@ -362,7 +363,3 @@ class Channel:
                 if not reply.done():
                     reply.set_exception(error)
             self._lost(error)
-
-
-def _text(text: str | bytes | None) -> str:
-    return text.decode("utf-8", "replace") if isinstance(text, bytes) else text or ""
