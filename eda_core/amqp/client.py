@@ -24,6 +24,7 @@ from eda_core.amqp.content import COMMAND_INVALID, FRAME_ERROR, UNEXPECTED_FRAME
 from eda_core.amqp.states import CLOSED, CLOSING, DISCARD, FAULT, OPEN, TABLE
 from eda_core.amqp.writing import (
     FRAME_OVERHEAD,
+    FRAME_START,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     write_ack,
@@ -55,7 +56,6 @@ ABILITIES: Final = (
 #: Bytes of a reply text.
 _LONGEST_TEXT: Final = 255
 _CLOSE_OK: Final = write_method(0, Connection.CloseOk())
-_START = struct.Struct(">BHI")
 
 #: The reply code of who has nothing to complain about (section 1.2).
 _SUCCESS: Final = 200
@@ -454,7 +454,7 @@ class Client:
     def _frames(self, data: bytes, events: list[Event], now: float) -> int:
         """Take the complete frames. Returns where the rest begins, and sets how many bytes it needs."""
         at, size = 0, len(data)
-        unpack = _START.unpack_from
+        unpack = FRAME_START.unpack_from
         while size - at >= 7 and self.state is not CLOSED:
             kind, number, length = unpack(data, at)
             start = at + 7

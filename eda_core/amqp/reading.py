@@ -287,12 +287,25 @@ _PROPERTY_READERS: Final[dict[str, Reader]] = {
 }
 
 
-@lru_cache(maxsize=1000)  # nearly all messages of a service have the same flags
-def _readers(flags: int) -> list[tuple[str, Reader]]:
-    """Return the names of the properties that are set, in their order, each with what reads it."""
-    if flags & ~KNOWN_FLAGS:
-        raise ValueError("unknown properties")
-    return [(name, _PROPERTY_READERS[kind]) for name, _, flag, kind in PROPERTIES if flags & flag]
+def readers_by_flags(readers: Mapping[str, Reader]) -> Callable[[int], list[tuple[str, Reader]]]:
+    """Return a function that returns, for flags, the names of the properties that are set, each with what reads it.
+
+    They come in their order on the wire. The function raises ``ValueError`` for flags that no property has.
+
+    Args:
+        readers: by the types of properties.
+    """
+
+    @lru_cache(maxsize=1000)  # nearly all messages of a program have the same flags
+    def of(flags: int) -> list[tuple[str, Reader]]:
+        if flags & ~KNOWN_FLAGS:
+            raise ValueError("unknown properties")
+        return [(name, readers[kind]) for name, _, flag, kind in PROPERTIES if flags & flag]
+
+    return of
+
+
+_readers: Final = readers_by_flags(_PROPERTY_READERS)
 
 
 def read_properties(data: bytes) -> Basic.Properties:

@@ -9,6 +9,7 @@ Source: AMQP 0-9-1, section 4.2.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -27,14 +28,15 @@ HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _CONTENT_OVERHEAD: Final = FRAME_OVERHEAD + 12
 
 _END: Final = bytes((FRAME_END,))
-_START = struct.Struct(">BHI")  # of a frame: its type, its channel, the size of its payload
+#: The start of a frame: its type, its channel, and the size of its payload.
+FRAME_START: Final = struct.Struct(">BHI")
 _CONTENT = struct.Struct(">BHIHHQ")  # the same, and the class, the weight and the size of the body
 _ACK = struct.Struct(">BHIIqBB")  # the tag has a sign, as where pamqp and the core read it
 
 
 def write_frame(kind: int, channel: int, payload: bytes) -> bytes:
     """Return a frame of any type (section 4.2.3)."""
-    return _START.pack(kind, channel, len(payload)) + payload + _END
+    return FRAME_START.pack(kind, channel, len(payload)) + payload + _END
 
 
 def write_method(channel: int, method: base.Frame) -> bytes:
@@ -92,16 +94,32 @@ def write_content(channel: int, properties: bytes, body: bytes, frame_max: int) 
         properties: the flags and the property list.
         frame_max: the largest size of a frame with a part of the body, bytes; 0 for no limit.
     """
-    size, length = len(body), len(properties) + _CONTENT_OVERHEAD - FRAME_OVERHEAD
-    parts = [_CONTENT.pack(HEADER, channel, length, Basic.frame_id, 0, size), properties, _END]
-    step = frame_max - FRAME_OVERHEAD if frame_max else max(size, 1)
-    if size <= step:
-        if size:
-            parts += (_START.pack(BODY, channel, size), body, _END)
-        return parts
-    for at in range(0, size, step):
-        parts += (_START.pack(BODY, channel, min(step, size - at)), body[at : at + step], _END)
+    parts = [*write_header(channel, properties, len(body))]
+    for frame_of_body in write_body(channel, body, frame_max):
+        parts += frame_of_body
     return parts
+
+
+def write_header(channel: int, properties: bytes, size: int) -> tuple[bytes, bytes, bytes]:
+    """Return the content header frame of a message with a body of ``size`` bytes, in three parts to join.
+
+    Args:
+        properties: the flags and the property list.
+    """
+    length = len(properties) + _CONTENT_OVERHEAD - FRAME_OVERHEAD
+    return _CONTENT.pack(HEADER, channel, length, Basic.frame_id, 0, size), properties, _END
+
+
+def write_body(channel: int, body: bytes, frame_max: int) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Yield the body frames of a message, each in three parts to join.
+
+    Args:
+        frame_max: the largest size of a frame, bytes; 0 for no limit.
+    """
+    size = len(body)
+    step = frame_max - FRAME_OVERHEAD if frame_max else max(size, 1)
+    for at in range(0, size, step):
+        yield FRAME_START.pack(BODY, channel, min(step, size - at)), body[at : at + step], _END
 
 
 @lru_cache(maxsize=KINDS)

@@ -18,7 +18,6 @@ import decimal
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any, Final
 
 from pamqp import base, commands
@@ -33,7 +32,7 @@ FRAME_BODY: Final[int] = reading.BODY
 FRAME_HEARTBEAT: Final[int] = reading.HEARTBEAT
 FRAME_END: Final[int] = reading.FRAME_END
 FRAME_OVERHEAD: Final[int] = writing.FRAME_OVERHEAD
-HEADER: Final = struct.Struct(">BHI")
+HEADER: Final[struct.Struct] = writing.FRAME_START
 HEARTBEAT_FRAME: Final[bytes] = writing.HEARTBEAT_FRAME
 frame: Final[Callable[[int, int, bytes], bytes]] = writing.write_frame
 
@@ -373,15 +372,8 @@ def _timestamp(data: bytes, at: int) -> tuple[datetime.datetime | int, int]:
     return (number, end) if number > _LATEST else reading.READERS["timestamp"](data, at)
 
 
-_PROPERTY_READERS: Final = {**_READERS_OF_PUBLISH, "timestamp": _timestamp}
-
-
-@lru_cache(maxsize=1000)  # nearly all messages of a program have the same flags
-def _readers_of(flags: int) -> list[tuple[str, reading.Reader]]:
-    """The names of the properties that are set, in their order, each with what reads it."""
-    if flags & ~reading.KNOWN_FLAGS:
-        raise ValueError("unknown property")
-    return [(name, _PROPERTY_READERS[kind]) for name, _, flag, kind in PROPERTIES if flags & flag]
+#: What reads the properties that are set, by their flags.
+_readers_of: Final = reading.readers_by_flags({**_READERS_OF_PUBLISH, "timestamp": _timestamp})
 
 
 def decode_content_header(payload: bytes) -> tuple[int, ReceivedProperties]:
@@ -429,8 +421,8 @@ def encode_properties(properties: commands.Basic.Properties) -> bytes:
 
 def encode_header(channel: int, properties: commands.Basic.Properties | None, size: int) -> bytes:
     """The content header frame of a message with a body of so many bytes."""
-    written = encode_properties(properties) if properties is not None else b"\x00\x00"
-    return frame(FRAME_HEADER, channel, _CONTENT.pack(_CLASS_BASIC, 0, size) + written)
+    written = b"\x00\x00" if properties is None else encode_properties(properties)
+    return b"".join(writing.write_header(channel, written, size))
 
 
 def encode_body(channel: int, body: bytes, frame_max: int) -> Iterator[bytes]:
@@ -439,9 +431,7 @@ def encode_body(channel: int, body: bytes, frame_max: int) -> Iterator[bytes]:
     Args:
         frame_max: the largest size of a frame in bytes; 0 for no limit.
     """
-    step = frame_max - FRAME_OVERHEAD if frame_max else max(len(body), 1)
-    for start in range(0, len(body), step):
-        yield frame(FRAME_BODY, channel, body[start : start + step])
+    return map(b"".join, writing.write_body(channel, body, frame_max))
 
 
 def size_of_body(size: int, frame_max: int) -> int:
