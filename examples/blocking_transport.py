@@ -138,8 +138,9 @@ class SocketLink(AmqpLink):
     def drop(self) -> None:
         """Nothing is being opened: ``open`` waits until it is."""
 
-    def rearm(self) -> None:
-        """Nothing is armed: ``read`` looks at the deadline."""
+    def call_at(self, due: float, call: Callable[[], None]) -> Callable[[], object]:
+        """Set no timer: ``read`` looks at the deadline."""
+        return lambda: None
 
 
 def connect_socket(options: dict[str, int], address: Any, seconds: float) -> socket.socket:

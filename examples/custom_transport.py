@@ -58,7 +58,6 @@ class CustomLink(AmqpLink):
     def __init__(self, asked: Connect, driver: Driver) -> None:
         super().__init__(asked, driver)
         self.loop = asyncio.get_running_loop()
-        self.disarm: Callable[[], object] = self.loop.time
         self.tasks = [self.loop.create_task(self.run(name)) for name in CONNECTIONS]
         self.task: asyncio.Future[Any] = asyncio.gather(*self.tasks, return_exceptions=True)
         self.task.add_done_callback(lambda _: self.end("given up"))
@@ -80,7 +79,6 @@ class CustomLink(AmqpLink):
         finally:
             writer.transport.abort()
             self.lost(name, why)
-            self.rearm()
 
     async def connect(self, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         address, options = self.address, self.socket_options(socket, name)
@@ -95,12 +93,5 @@ class CustomLink(AmqpLink):
             if name not in self.wires and task is not asyncio.current_task():
                 task.cancel()
 
-    def rearm(self) -> None:
-        self.disarm()
-        due = self.deadline()
-        if due is not None:
-            self.disarm = self.loop.call_at(due, self.due).cancel
-
-    def due(self) -> None:
-        self.tick()
-        self.rearm()
+    def call_at(self, due: float, call: Callable[[], None]) -> Callable[[], object]:
+        return self.loop.call_at(due, call).cancel

@@ -119,7 +119,6 @@ class NativeLink(AmqpLink):
         self._connects: list[asyncio.Task[None]] = []
         self._dropped = False
         self._left = asyncio.Event()
-        self._disarm: Callable[[], object] = self._left.is_set
         with library_at_work():
             self.task: asyncio.Task[None] = self._loop.create_task(self._run(), name=f"eda link {asked.epoch}")
         self.task.add_done_callback(lambda _: self.end("given up"))
@@ -140,7 +139,6 @@ class NativeLink(AmqpLink):
             await asyncio.wait(self._connects)
         if self.wires:
             await self._left.wait()
-        self._disarm()
 
     async def _connect(self, name: str) -> None:
         options = self.socket_options(socket, name)
@@ -160,12 +158,5 @@ class NativeLink(AmqpLink):
         for connect in self._connects:
             connect.cancel()
 
-    def rearm(self) -> None:
-        self._disarm()
-        due = self.deadline()
-        if due is not None:
-            self._disarm = self._loop.call_at(due, self._tick).cancel
-
-    def _tick(self) -> None:
-        self.tick()
-        self.rearm()
+    def call_at(self, due: float, call: Callable[[], None]) -> Callable[[], object]:
+        return self._loop.call_at(due, call).cancel

@@ -6,7 +6,7 @@ connections are closed. A transport derives from :class:`AmqpLink` and moves the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, Protocol
 
 from pamqp.commands import Basic, Channel, Confirm
@@ -74,8 +74,8 @@ class AmqpLink(Link):
     """The two connections of one epoch.
 
     A transport opens a socket for each name in :data:`CONNECTIONS`, with :meth:`socket_options`, and then calls
-    :meth:`connected`; or :meth:`fail`. It calls :meth:`take` with what it reads, :meth:`lost` when a socket is closed,
-    and :meth:`tick` at :meth:`deadline`.
+    :meth:`connected`; or :meth:`fail`. It calls :meth:`take` with what it reads, and :meth:`lost` when a socket is
+    closed.
 
     Attributes:
         address: the parts of the URL.
@@ -96,6 +96,7 @@ class AmqpLink(Link):
         self._server: Mapping[str, Any] = {}
         self._force_at: float | None = None
         self._ended = False
+        self._disarm: Callable[[], object] = _nothing
 
     # A transport fills in
 
@@ -103,8 +104,8 @@ class AmqpLink(Link):
         """Give up opening the sockets that are not connected yet. It must not raise."""
         raise NotImplementedError
 
-    def rearm(self) -> None:
-        """Look at :meth:`deadline` again: it may be earlier now."""
+    def call_at(self, due: float, call: Callable[[], None]) -> Callable[[], object]:
+        """Call a function at ``due``, in monotonic seconds. Returns a function that cancels this, also later."""
         raise NotImplementedError
 
     # A transport calls
@@ -151,10 +152,21 @@ class AmqpLink(Link):
         self.wires.pop(name, None)
         if not self.wires and self.closing:
             self.end("closed")
+        self.rearm()
 
     def fail(self, reason: str) -> None:
         """A socket cannot be opened."""
         self._give_up(reason)
+
+    def rearm(self) -> None:
+        """Set the timer to :meth:`deadline`, which may be earlier now."""
+        self._disarm()
+        due = self.deadline()
+        self._disarm = _nothing if due is None else self.call_at(due, self._look)
+
+    def _look(self) -> None:
+        self.tick()
+        self.rearm()
 
     def deadline(self) -> float | None:
         """Return when to call :meth:`tick`, in monotonic seconds; ``None`` for never. It may be too early."""
@@ -345,3 +357,7 @@ class AmqpLink(Link):
 
     def congested(self) -> bool:
         return self._unsent(PUBLISHING) >= MAX_UNSENT
+
+
+def _nothing() -> None:
+    """Cancel a timer that is not set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -67,13 +68,16 @@ class Bench(AmqpLink):
         self.inputs = Inputs(**settings)
         self.server = Server(Broker())
         self.dropped = self.armed = 0
+        self.timers: list[tuple[float, Callable[[], None]]] = []  # those that are set
         super().__init__(Connect(EPOCH, url, "svc@host:1", heartbeat), self.inputs)
 
     def drop(self) -> None:
         self.dropped += 1
 
-    def rearm(self) -> None:
+    def call_at(self, due: float, call: Callable[[], None]) -> Callable[[], object]:
         self.armed += 1
+        self.timers.append((due, call))
+        return lambda: self.timers.remove((due, call))
 
     @property
     def told(self) -> list[Told]:
@@ -325,6 +329,20 @@ def test_a_silent_broker_is_given_up() -> None:
     bench.inputs.clock += 15.0
     bench.tick()
     assert bench.told == [("link_down", "the broker has been silent for 20.0 s", ("refused", ""))]
+
+
+def test_there_is_one_timer_which_ends_with_the_link() -> None:
+    bench = Bench(heartbeat=10).open()
+    [(due, call)] = bench.timers
+    assert due == bench.deadline() == bench.inputs.clock + 5.0
+    bench.inputs.clock = due
+    call()
+    assert all(wire.client.has_data for wire in bench.wires.values())  # a heartbeat
+    [(again, _)] = bench.timers
+    assert again == bench.deadline()
+    bench.perform(Close(EPOCH, "the service stops"))
+    bench.exchange()
+    assert bench.timers == []
 
 
 def test_what_nobody_asked_for_breaks_the_protocol() -> None:
