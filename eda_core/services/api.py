@@ -162,6 +162,10 @@ class ServiceApi(Handlers, Generic[R]):
             log_routing_keys,
             **self.machine_settings(),
         )
+        self._eda_configured(self._eda_config)
+
+    def _eda_configured(self, config: Config) -> None:
+        """Take note of the configuration, which the constructor has made. A subclass may do more."""
 
     def machine_settings(self) -> dict[str, Any]:
         """Return the attributes of :class:`eda_core.Config` that this class sets, by name. A subclass may add some."""

@@ -7,19 +7,17 @@ service works.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeVar
 
 from eda_core.checks import is_number
 from eda_core.errors import LocalError
+from eda_core.machine.config import Config
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS, LOGS
 from eda_core.messages.values import Event
 from eda_core.services.api import ServiceApi
 from eda_core.services.coroutines import CoroutineService
-
-if TYPE_CHECKING:
-    from ssl import SSLContext
 
 R = TypeVar("R")
 
@@ -119,27 +117,9 @@ class EventailService(EventailNames, ServiceApi[R], Generic[R]):
     CONFIG_EXCHANGE: ClassVar[str] = CONFIGURATIONS
     CONFIG_EXCHANGE_TYPE: ClassVar[str] = "topic"
 
-    def __init__(
-        self,
-        amqp_urls: str | Sequence[str],
-        event_routing_keys: Sequence[str],
-        command_routing_keys: Sequence[str],
-        logical_service: str,
-        config_routing_keys: Sequence[str] = (),
-        *,
-        log_routing_keys: Sequence[str] = (),
-        ssl: SSLContext | None = None,
-    ) -> None:
-        super().__init__(
-            amqp_urls,
-            event_routing_keys,
-            command_routing_keys,
-            logical_service,
-            config_routing_keys,
-            log_routing_keys=log_routing_keys,
-            ssl=ssl,
-        )
-        self._eda_introduce(self._eda_config.hostname, self._eda_config.pid)
+    def _eda_configured(self, config: Config) -> None:
+        super()._eda_configured(config)
+        self._eda_introduce(config.hostname, config.pid)
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
