@@ -591,7 +591,7 @@ class Client:
 
     def _close(self, method: Any, events: list[Event]) -> None:
         self._out.append(_CLOSE_OK)
-        words = shortened(one_line(as_text(method.reply_text)))
+        words = one_line(as_text(method.reply_text))
         events += self._end(words or "the broker has closed the connection", method.reply_code)
 
 

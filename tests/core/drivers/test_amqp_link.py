@@ -298,6 +298,7 @@ def test_a_socket_that_cannot_be_opened_is_told_once() -> None:
     [
         ("amqp://guest:wrong@broker/", "credentials", "the broker refuses the user 'guest'"),
         ("amqp://guest:guest@broker/none", "vhost", "vhost not found: 'none'"),
+        (f"amqp://guest:guest@broker/{'n' * 100}", "vhost", f"vhost not found: '{'n' * 100}'"),
     ],
 )
 def test_a_refused_login_says_what_to_do(url: str, refused: str, words: str) -> None:
@@ -306,6 +307,18 @@ def test_a_refused_login_says_what_to_do(url: str, refused: str, words: str) -> 
     [(name, why, what)] = bench.exchange()
     assert (name, what) == ("link_down", ("refused", refused))
     assert words in why
+
+
+def test_a_refused_vhost_with_long_names_is_one() -> None:
+    """RabbitMQ's text is longer than a line of a log is wide, and what was refused stands at its end."""
+    bench = Bench(f"amqp://{'u' * 50}:secret@broker/{'v' * 50}")
+    bench.connected(CONSUMING, Socket(bench, CONSUMING))
+    bench.take(CONSUMING, write_method(0, Connection.Start(0, 9, {"product": "B"}, "PLAIN", "en_US")))
+    text = f"NOT_ALLOWED - access to vhost '{'v' * 50}' refused for user '{'u' * 50}'"
+    bench.take(CONSUMING, write_method(0, Connection.Close(530, text, 10, 40)))
+    [(name, why, what)] = bench.told
+    assert (name, what) == ("link_down", ("refused", "vhost"))
+    assert why.startswith("vhost refused: ")
 
 
 @pytest.mark.parametrize(
