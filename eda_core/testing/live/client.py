@@ -1,34 +1,32 @@
 """A small client of AMQP 0-9-1 on asyncio, for tests: what stands beside the services, and needs no client library.
 
-It writes and reads frames as the core does. So a property or a routing key may be anything that the wire can carry.
+The protocol is the core's (:mod:`eda_core.amqp`), but what is sent is written as a server writes it. So a property or a
+routing key may be anything that the wire can carry.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pamqp import base, body, header
-from pamqp.commands import Basic, Channel, Confirm, Connection, Queue
+from pamqp import base
+from pamqp.commands import Basic, Channel, Confirm, Queue
 
-from eda_core.amqp.reading import named, read_frame
+from eda_core import amqp
+from eda_core.amqp import named
+from eda_core.amqp.states import OPEN
 from eda_core.drivers import login_refusal
 from eda_core.testing.wire import frames
+from eda_core.text import as_text
 from eda_core.urls import Address, redact
 
-FRAME_MAX: Final = 131_072  # bytes
-_ABILITIES: Final = (
-    "authentication_failure_close",
-    "basic.nack",
-    "connection.blocked",
-    "consumer_cancel_notify",
-    "publisher_confirms",
-)
+_READ: Final = 65_536  # bytes
+#: The first octet of what every AMQP 0-9-1 broker says first: a frame with a method.
+_METHOD: Final = b"\x01"
 
 
 class ChannelClosed(ConnectionError):
@@ -67,13 +65,15 @@ class Received:
 class Client:
     """One connection. Make it with :meth:`connect`. Several tasks of one event loop may share it."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, protocol: amqp.Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        self._protocol = protocol
         self._reader = reader
         self._writer = writer
-        self._numbers = itertools.count(1)
-        self._channels: dict[int, ClientChannel] = {0: ClientChannel(self, 0)}
-        self._frame_max = FRAME_MAX
-        self._reading: asyncio.Task[None] | None = None
+        self._now = loop.time
+        self._channels: dict[int, ClientChannel] = {}
+        self._opened: asyncio.Future[None] = loop.create_future()
+        self._reading = asyncio.create_task(self._read())
 
     @classmethod
     async def connect(cls, url: str, name: str = "test", *, context: ssl.SSLContext | None = None) -> Client:
@@ -90,95 +90,91 @@ class Client:
         """
         address = Address.of(url)
         tls = address.tls_context(context, ssl.create_default_context)
+        protocol = amqp.Client(
+            now=asyncio.get_running_loop().time(),
+            user=address.user,
+            password=address.password,
+            vhost=address.vhost,
+            heartbeat=0,  # a test that freezes a broker must not lose what watches it
+            name=name,
+        )
         try:
-            client = cls(*await asyncio.open_connection(address.host, address.port, ssl=tls))
+            client = cls(protocol, *await asyncio.open_connection(address.host, address.port, ssl=tls))
         except OSError as error:
             raise ConnectionError(f"cannot connect to {redact(url)}: {error}") from error
-        client._reading = asyncio.create_task(client._read())
+        client.flush()
         try:
-            await client._log_in(url, address, name)
+            await client._opened
+        except ChannelClosed as error:
+            client.abort()
+            refusal, _ = login_refusal(url, error.code, error.text)
+            raise (PermissionError(refusal) if refusal else error) from None
         except BaseException:
             client.abort()
             raise
         return client
 
-    async def _log_in(self, url: str, address: Address, name: str) -> None:
-        zero = self._channels[0]
-        abilities = dict.fromkeys(_ABILITIES, True)
-        about: Any = {"connection_name": name, "capabilities": abilities}
-        try:
-            begun = zero.expect()
-            self.write(header.ProtocolHeader().marshal())
-            await begun
-            tune = await zero.ask(Connection.StartOk(about, "PLAIN", f"\0{address.user}\0{address.password}"))
-            self._frame_max = min(tune.frame_max or FRAME_MAX, FRAME_MAX)
-            # No heartbeats: a test that freezes a broker must not lose what watches it.
-            zero.send(Connection.TuneOk(tune.channel_max, self._frame_max, 0))
-            await zero.ask(Connection.Open(address.vhost))
-        except ChannelClosed as error:
-            refusal, _ = login_refusal(url, error.code, error.text)
-            raise (PermissionError(refusal) if refusal else error) from None
-
     async def channel(self) -> ClientChannel:
         """Open a channel. Raises ConnectionError if the connection is lost."""
-        channel = ClientChannel(self, next(self._numbers))
+        if self._protocol.state is not OPEN:
+            raise ConnectionError("the connection was closed")
+        channel = ClientChannel(self, self._protocol, self._protocol.open_channel())
         self._channels[channel.number] = channel
-        await channel.ask(Channel.Open())
+        await channel.answer()
         return channel
 
     async def close(self) -> None:
         """Close in good order; at once if the broker is gone."""
-        try:
-            await self._channels[0].ask(Connection.Close(200, "done", 0, 0))
-        except OSError:
-            pass
-        finally:
-            self.abort()
-        if self._reading is not None:
-            await asyncio.wait([self._reading])
+        self._hear(self._protocol.close(self._now()))
+        self.flush()
+        await asyncio.wait([self._reading])
 
     def abort(self) -> None:
         """Drop the connection."""
         self._writer.transport.abort()
-        if self._reading is not None:
-            self._reading.cancel()
+        self._reading.cancel()
+
+    def flush(self) -> None:
+        """Send what the protocol has to send."""
+        if self._protocol.has_data:
+            self._writer.write(self._protocol.data_to_send())
 
     def write(self, data: bytes) -> None:
-        """Send frames."""
+        """Send frames, whatever is in them."""
         self._writer.write(data)
 
-    def forget(self, number: int) -> None:
-        """Forget a channel that is closed."""
-        self._channels.pop(number, None)
-
-    @property
-    def frame_max(self) -> int:
-        """The size of the largest frame, in bytes."""
-        return self._frame_max
-
     async def _read(self) -> None:
-        error: Exception = ConnectionError("the connection was closed")
+        error = ConnectionError("the connection was closed")
         try:
-            while True:
-                start = await self._reader.readexactly(7)  # type, channel, size
-                if (size := int.from_bytes(start[3:])) > FRAME_MAX:
-                    raise ConnectionError(f"a frame of {size} bytes: this is no AMQP broker")
-                number, got = read_frame(start + await self._reader.readexactly(size + 1))
-                if isinstance(got, Connection.Close):
-                    self._channels[0].send(Connection.CloseOk())
-                    error = ChannelClosed(got.reply_code or 0, got.reply_text or "")
-                    return
-                channel = self._channels.get(number)
-                if channel is not None:
-                    channel.received(got)
-        except asyncio.IncompleteReadError:
-            error = ConnectionError("the broker has closed the connection")
+            while not self._protocol.should_close:
+                data = await self._reader.read(_READ)
+                if not self._protocol.received and data[:1] not in (b"", _METHOD):
+                    raise ConnectionError("this is no AMQP broker")
+                self._hear(self._protocol.receive(data, self._now()) if data else self._protocol.lose(""))
+                self.flush()
         except Exception as problem:
             error = ConnectionError(f"{type(problem).__name__}: {problem}")
         finally:
-            for channel in self._channels.values():
-                channel.lose(error)
+            self._end(error)
             self._writer.transport.abort()
+
+    def _hear(self, events: list[amqp.Event]) -> None:
+        for event in events:
+            if isinstance(event, amqp.Received):
+                if event.channel in self._channels:
+                    self._channels[event.channel].received(event)
+            elif isinstance(event, amqp.Opened):
+                self._opened.set_result(None)
+            elif event.code is not None:
+                self._end(ChannelClosed(event.code, event.reason))
+            else:
+                self._end(ConnectionError(event.reason or "the connection was closed"))
+
+    def _end(self, error: Exception) -> None:
+        if not self._opened.done():
+            self._opened.set_exception(error)
+        for channel in self._channels.values():
+            channel.lose(error)
 
 
 class ClientChannel:
@@ -189,10 +185,11 @@ class ClientChannel:
         closed: why it is closed, or ``None``.
     """
 
-    def __init__(self, client: Client, number: int) -> None:
+    def __init__(self, client: Client, protocol: amqp.Client, number: int) -> None:
         self.number: int = number
         self.closed: Exception | None = None
         self._client = client
+        self._protocol = protocol
         self._asked: deque[asyncio.Future[Any]] = deque()
         self._consumers: dict[str, Callable[[Received], object]] = {}
         self._confirms: dict[int, asyncio.Future[bool]] = {}
@@ -200,9 +197,6 @@ class ClientChannel:
         self._returned = False
         self._selected = False
         self._publishing = asyncio.Lock()
-        self._content: Any = None
-        self._header = header.ContentHeader()
-        self._body = bytearray()
 
     def send(self, method: base.Frame) -> None:
         """Send a method, and wait for nothing. Raises what has closed the channel."""
@@ -210,11 +204,12 @@ class ClientChannel:
             raise self.closed
         self._client.write(frames.encode_method(self.number, method))
 
-    def expect(self) -> asyncio.Future[Any]:
-        """What the next reply of the broker will be given to."""
-        future = asyncio.get_running_loop().create_future()
+    async def answer(self) -> Any:
+        """Send what the protocol has to send, and return the next reply of the broker. Raises what ``ask`` raises."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._asked.append(future)
-        return future
+        self._client.flush()
+        return await future
 
     async def ask(self, method: base.Frame) -> Any:
         """Send a method and return the broker's reply; for ``Basic.Get``, the message or ``None``.
@@ -224,13 +219,15 @@ class ClientChannel:
             ConnectionError: the connection is lost.
         """
         self.send(method)
-        return await self.expect()
+        return await self.answer()
 
     async def close(self) -> None:
         """Close the channel. Raises what ``ask`` raises."""
-        await self.ask(Channel.Close(200, "done", 0, 0))
+        if self.closed is not None:
+            raise self.closed
+        self._protocol.close_channel(self.number, text="done")
+        await self.answer()
         self.lose(ConnectionError("the channel was closed"))
-        self._client.forget(self.number)
 
     async def get(self, queue: str) -> Received | None:
         """Take the first message out of a queue; ``None`` if there is none. Raises what ``ask`` raises."""
@@ -277,49 +274,33 @@ class ClientChannel:
             self._returned = False
             confirm = self._confirms[self._published] = asyncio.get_running_loop().create_future()
             self.send(Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory))
-            self._client.write(frames.encode_content(self.number, properties, data, self._client.frame_max))
+            self._client.write(frames.encode_content(self.number, properties, data, self._protocol.frame_max))
             if not await confirm:
                 raise ConnectionError(f"the broker refuses the message {key!r}")
             return not self._returned
 
     # What the broker sends
 
-    def received(self, got: Any) -> None:
-        """Take a frame."""
-        if isinstance(got, header.ContentHeader):
-            self._header, self._body = got, bytearray()
-        elif isinstance(got, body.ContentBody):
-            self._body += got.value
-        elif isinstance(got, base.Frame):
-            self._method(got)
-            return
-        else:  # a heartbeat
-            return
-        if len(self._body) >= self._header.body_size:
-            self._message(self._content, bytes(self._body))
-
-    def _method(self, got: base.Frame) -> None:
-        if isinstance(got, (Basic.Deliver, Basic.Return, Basic.GetOk)):
-            self._content = got
+    def received(self, event: amqp.Received) -> None:
+        """Take a method, and the message that belongs to it."""
+        got = event.method
+        if isinstance(got, Basic.Return):
+            self._returned = True
+        elif isinstance(got, (Basic.Deliver, Basic.GetOk)):
+            self._message(got, event)
         elif isinstance(got, (Basic.Ack, Basic.Nack)):
             tags = [each for each in self._confirms if each <= got.delivery_tag] if got.multiple else [got.delivery_tag]
             for tag in tags:
                 _settle(self._confirms.pop(tag, None), isinstance(got, Basic.Ack))
         elif isinstance(got, Channel.Close):
-            self.send(Channel.CloseOk())
-            self.lose(ChannelClosed(got.reply_code or 0, got.reply_text or ""))
+            self.lose(ChannelClosed(got.reply_code or 0, as_text(got.reply_text)))
         elif isinstance(got, Basic.Cancel):
             self.lose(ChannelClosed(404, "the queue was deleted"))
-        elif isinstance(got, (Connection.Blocked, Connection.Unblocked)):
-            pass
         elif self._asked:
             _settle(self._asked.popleft(), None if isinstance(got, Basic.GetEmpty) else got)
 
-    def _message(self, method: Any, data: bytes) -> None:
-        if isinstance(method, Basic.Return):
-            self._returned = True
-            return
-        message = Received(*named(method, self._header.properties), data, bool(method.redelivered))
+    def _message(self, method: Any, event: amqp.Received) -> None:
+        message = Received(*named(method, event.properties or Basic.Properties()), event.body, bool(method.redelivered))
         if isinstance(method, Basic.Deliver):
             self._consumers[str(method.consumer_tag)](message)
         elif self._asked:
