@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast
 
-from pamqp.commands import Basic, Channel, Exchange
+from pamqp.commands import Basic, Exchange
 
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
 from eda_core.messages.envelope import seal
@@ -248,7 +248,7 @@ class AsyncBus:
             await channel.ask(Exchange.Declare(exchange=exchange, passive=True))
         except ChannelClosed:
             return False
-        await channel.ask(Channel.Close(200, "done", 0, 0))
+        await channel.close()
         return True
 
     async def _close(self) -> None:

@@ -214,6 +214,8 @@ class ClientChannel:
     async def ask(self, method: base.Frame) -> Any:
         """Send a method and return the broker's reply; for ``Basic.Get``, the message or ``None``.
 
+        ``Channel.Close`` is not for this: see :meth:`close`.
+
         Raises:
             ChannelClosed: the broker refuses it, and the channel is closed.
             ConnectionError: the connection is lost.
