@@ -191,6 +191,7 @@ class Client:
         self._open = _written("the virtual host", lambda: Connection.Open(vhost))
         self._heartbeat = heartbeat
         self._max_body = max_body
+        self._usual = min(frame_max, max_body)  # the largest body that is read in one step
         self._close_timeout = close_timeout
         self._heard = now
         self._next_beat = now + heartbeat / 2
@@ -467,6 +468,11 @@ class Client:
             if end >= size:
                 self._needed = length + FRAME_OVERHEAD
                 break
+            usual = length > _SIZE_OF_ACK and kind == reading.METHOD and self.state is OPEN
+            if usual and (message := self._delivery(number, data, at)) is not None:
+                method, properties, body, at = message
+                events.append(Received(number, method, properties, body))
+                continue
             at = end + 1
             try:
                 if kind == reading.METHOD:
@@ -478,6 +484,13 @@ class Client:
             except Fault as broken:  # the frames behind it are taken all the same: Connection.Close may be among them
                 self._break(broken, events, now)
         return at
+
+    def _delivery(self, number: int, data: bytes, at: int) -> tuple[base.Frame, Basic.Properties, bytes, int] | None:
+        """Return a whole delivery that begins here, if nothing is unusual about it and its channel."""
+        channel = self._channels.get(number)
+        if channel is None or channel.method is not None or channel.opening or channel.leaving:
+            return None
+        return reading.read_delivery(data, at, self._usual)
 
     def _method(self, number: int, payload: bytes, events: list[Event], now: float) -> None:
         if number and self.state is OPEN:
@@ -579,6 +592,7 @@ class Client:
         if 0 < method.frame_max < _FRAME_MIN:
             raise Fault(FRAME_ERROR, f"the broker asks for frames of {method.frame_max} bytes, less than {_FRAME_MIN}")
         self.frame_max = min(method.frame_max or self.frame_max, self.frame_max)
+        self._usual = min(self.frame_max, self._max_body)
         self.channel_max = min(method.channel_max or self.channel_max, self.channel_max)
         self._out.append(write_method(0, Connection.TuneOk(self.channel_max, self.frame_max, self._heartbeat)))
         self._out.append(self._open)
@@ -641,6 +655,8 @@ def _framing_fault(octets: bytes, kind: int, length: int, largest: int) -> str:
 
 
 _KINDS: Final = frozenset({reading.METHOD, reading.HEADER, reading.BODY, reading.HEARTBEAT})
+#: The payload of ``Basic.Ack``, bytes. That of ``Basic.Deliver`` is longer.
+_SIZE_OF_ACK: Final = 13
 #: What a broker may send on a channel.
 _ON_CHANNEL: Final = frozenset(
     {

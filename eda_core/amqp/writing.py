@@ -9,6 +9,7 @@ Source: AMQP 0-9-1, section 4.2.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
@@ -31,6 +32,7 @@ _END: Final = bytes((FRAME_END,))
 #: The start of a frame: its type, its channel, and the size of its payload.
 FRAME_START: Final = struct.Struct(">BHI")
 _CONTENT = struct.Struct(">BHIHHQ")  # the same, and the class, the weight and the size of the body
+_BETWEEN = struct.Struct(">BBHI")  # the end of the content header, and the start of the body
 _ACK = struct.Struct(">BHIIqBB")  # the tag has a sign, as where pamqp and the core read it
 
 
@@ -78,13 +80,16 @@ def write_message(
         TypeError, ValueError, struct.error: AMQP 0-9-1 does not allow a name or a property.
         ValueError: the properties do not fit into a frame. A broker would close the connection.
     """
-    octets = properties.marshal()
-    if 0 < frame_max < len(octets) + _CONTENT_OVERHEAD:
+    octets, size = properties.marshal(), len(body)
+    method = _publish(channel, exchange, routing_key, mandatory)
+    length, limit = len(octets) + _CONTENT_OVERHEAD, frame_max or sys.maxsize
+    if length <= limit and 0 < size <= limit - FRAME_OVERHEAD:  # most messages, in one step
+        header = _CONTENT.pack(HEADER, channel, length - FRAME_OVERHEAD, Basic.frame_id, 0, size)
+        return b"".join((method, header, octets, _BETWEEN.pack(FRAME_END, BODY, channel, size), body, _END))
+    if length > limit:
         largest = frame_max - _CONTENT_OVERHEAD
         raise ValueError(f"properties of {len(octets)} bytes do not fit into a frame, which can have {largest}")
-    return b"".join(
-        [_publish(channel, exchange, routing_key, mandatory), *write_content(channel, octets, body, frame_max)]
-    )
+    return b"".join([method, *write_content(channel, octets, body, frame_max)])
 
 
 def write_content(channel: int, properties: bytes, body: bytes, frame_max: int) -> list[bytes]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, Final
 
 from pamqp import encode
@@ -30,19 +29,38 @@ _LENGTHS: Final = [bytes((length,)) for length in range(_LONGEST + 1)]
 class Properties(Basic.Properties):
     """pamqp's properties, with another way to write the headers.
 
+    Only what is set takes space and time: in the place of pamqp's slots are class attributes with the defaults.
+
     ``marshal`` raises what pamqp raises for values that cannot be written: ``TypeError``, ``ValueError`` and others.
     """
 
     def marshal(self) -> bytes:
-        """Return the flags and the properties that are set as bytes, as pamqp does, in a quarter of the time."""
-        flags = 0
+        """Return the flags and the properties that are set as bytes, as pamqp does, in a fifth of the time."""
+        flags, before = 0, _ABOVE
         parts = [b""]
-        for value, (flag, write) in zip(_values(self), _WRITERS, strict=True):
-            if value is not None and value != "":
-                flags |= flag
-                parts.append(write(value))
+        for name, value in self.__dict__.items():
+            if value is None or value == "":
+                continue
+            flag, write = _WRITERS[name]
+            if flag > before:
+                self._arrange()
+                return self.marshal()
+            before = flag
+            flags |= flag
+            parts.append(write(value))
         parts[0] = _FLAGS.pack(flags)
         return b"".join(parts)
+
+    def _arrange(self) -> None:
+        """Put what is set into AMQP's order."""
+        values = self.__dict__
+        for name in self.attributes():
+            if name in values:
+                values[name] = values.pop(name)
+
+
+for _name in Basic.Properties.attributes():
+    setattr(Properties, _name, "" if _name == "cluster_id" else None)
 
 
 class Unreadable(Basic.Properties):
@@ -77,14 +95,11 @@ class Unreadable(Basic.Properties):
 
 
 def persistent(content_type: str, headers: dict[str, Any]) -> Properties:
-    """Return ``Properties(content_type, headers=headers, delivery_mode=2)``, made in half the time."""
+    """Return ``Properties(content_type, headers=headers, delivery_mode=2)``, made in a fifth of the time."""
     made: Properties = object.__new__(Properties)
     made.content_type = content_type
     made.headers = headers
     made.delivery_mode = 2
-    made.content_encoding = made.correlation_id = made.reply_to = made.expiration = made.message_id = None
-    made.priority = made.timestamp = made.message_type = made.user_id = made.app_id = None
-    made.cluster_id = ""
     return made
 
 
@@ -105,20 +120,19 @@ def _table(headers: Mapping[str, Any]) -> bytes:
     parts = []
     for name, value in headers.items():
         parts.append(_known_string(name) if type(name) is str else short_string(name))
-        parts.append(_value(value))
+        if type(value) is str:  # nearly all are
+            data = value.encode()
+            parts += _TEXT.pack(b"S", len(data)), data
+        else:
+            parts.append(_value(value))
     return _with_length(b"".join(parts))
 
 
-#: For the names of headers, of which a service has few.
-_known_string: Final = lru_cache(maxsize=1000)(short_string)
-
-
 def _value(value: Any) -> bytes:
-    if type(value) is str:
-        data = value.encode()
-        return _TEXT.pack(b"S", len(data)) + data
     if isinstance(value, float):
         return b"d" + _DOUBLE.pack(value)
+    if isinstance(value, str):
+        return b"S" + _with_length(value.encode())
     if isinstance(value, dict):
         return b"F" + _table(value)
     if isinstance(value, list):
@@ -132,9 +146,23 @@ def _with_length(data: bytes) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-_values: Callable[[Basic.Properties], tuple[Any, ...]] = attrgetter(*Basic.Properties.attributes())
+#: For texts of which a service has few: names of headers, content types, names of services.
+_known_string: Final = lru_cache(maxsize=1000)(short_string)
+_OCTET: Final = {value: bytes((value,)) for value in (1, 2)}
+
+
+def _delivery_mode(value: Any) -> bytes:
+    return _OCTET.get(value) or encode.octet(value)
+
+
+_BY_NAME: Final[dict[str, Callable[[Any], bytes]]] = {
+    "delivery_mode": _delivery_mode,
+    **dict.fromkeys(("content_type", "message_type", "app_id"), _known_string),
+}
 _BY_KIND: Final[dict[str, Callable[[Any], bytes]]] = {**encode.METHODS, "shortstr": short_string, "table": _table}
-#: The flag of each property, in AMQP's order, and how its value is written.
-_WRITERS: Final[list[tuple[int, Callable[[Any], bytes]]]] = [
-    (Basic.Properties.flags[name], _BY_KIND[Basic.Properties.amqp_type(name)]) for name in Basic.Properties.attributes()
-]
+#: The flag of each property, and how its value is written, in AMQP's order.
+_WRITERS: Final[dict[str, tuple[int, Callable[[Any], bytes]]]] = {
+    name: (Basic.Properties.flags[name], _BY_NAME.get(name) or _BY_KIND[Basic.Properties.amqp_type(name)])
+    for name in Basic.Properties.attributes()
+}
+_ABOVE: Final = 1 << 16  # more than each flag

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import pytest
+from hypothesis import assume, given
 from hypothesis import event as note
-from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic, Channel, Confirm, Connection, Exchange, Queue
 
 from eda_core.amqp import Ended, Event, Opened, Received
 from eda_core.amqp.states import CLOSED, CLOSING, OPEN
-from eda_core.amqp.writing import write_method
+from eda_core.amqp.writing import write_content, write_method
 from eda_core.errors import StateError
 from eda_core.messages import Unreadable
+from eda_core.testing import strategies
+from eda_core.testing.wire import frames
 from tests.core.amqp.pair import PROPERTIES, Pair, client_in, described, message, names, sent
 
 QUEUES = ("one", "two")
@@ -183,6 +185,38 @@ def test_pieces_of_any_size_mean_the_same(actions: list[tuple[str, int]], steps:
             assert isinstance(each[3], tuple) or each[4] == b""
     note(f"end: {told[-1][0].reason[:30]}")
     assert not told[-1][0].reason.startswith("the broker breaks")
+
+
+@given(strategies.properties(), st.sampled_from(SIZES))
+def test_deliveries_of_any_form_mean_the_same_in_pieces(given: Basic.Properties, size: int) -> None:
+    """The usual ones are read in one step, if they come in one piece. All others are read by their frames."""
+    header = frames.encode_properties(given)
+    assume(len(header) < 4000)
+    same_in_pieces(delivery(header, bytes(size)))
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_a_delivery_with_one_wrong_octet_means_the_same_in_pieces(size: int) -> None:
+    octets = delivery(PROPERTIES.marshal(), bytes(size))
+    for at, right in enumerate(octets):
+        for wrong in {0, 1, 2, 3, 60, 255, right ^ 1, right ^ 128, min(right + 1, 255)} - {right}:
+            same_in_pieces(octets[:at] + bytes((wrong,)) + octets[at + 1 :])
+
+
+def delivery(header: bytes, body: bytes) -> bytes:
+    method = write_method(1, Basic.Deliver("t", 7, False, "events", "Asked"))
+    return method + b"".join(write_content(1, header, body, 4096))
+
+
+def same_in_pieces(octets: bytes) -> None:
+    octets += message(1, b"next")
+    told = []
+    for step in (len(octets), 1):
+        client = client_in(OPEN, channels=(1, 2), **OPTIONS)
+        pieces = [octets[at : at + step] for at in range(0, len(octets), step)]
+        events = [event for piece in pieces for event in client.receive(piece, 0.0)]
+        told.append(([described(event) for event in events], client.data_to_send()))
+    assert repr(told[0]) == repr(told[1])  # a header may be NaN, which equals nothing
 
 
 # --- single things ---

@@ -17,7 +17,7 @@ from pamqp import frame as pamqp_frame
 from pamqp.commands import Basic
 
 from eda_core.amqp import named, read_frame, read_header, read_method, read_properties, reading
-from eda_core.messages import Unreadable
+from eda_core.messages import Properties, Unreadable
 from eda_core.testing import strategies
 from eda_core.testing.conformance.unreadable import UNREADABLE
 from eda_core.testing.wire import frames
@@ -75,7 +75,7 @@ def test_any_bytes_are_properties_or_unreadable(data: bytes) -> None:
         assert found.reason
         assert len(found.reason) < 1500
     else:
-        assert type(found) is Basic.Properties
+        assert type(found) is Properties
         assert same(found, by_pamqp(data))
 
 
@@ -83,7 +83,7 @@ def test_any_bytes_are_properties_or_unreadable(data: bytes) -> None:
 def test_what_peers_send_is_read_as_pamqp_reads_it(given: Basic.Properties) -> None:
     data = frames.encode_properties(given)
     found = read_properties(data)
-    assert type(found) is Basic.Properties
+    assert type(found) is Properties
     assert same(found, by_pamqp(data))
 
 
@@ -176,7 +176,7 @@ def nested(kind: str, depth: int) -> bytes:
 @pytest.mark.parametrize("kind", "FA")
 def test_nesting_is_bounded(kind: str) -> None:
     deepest = read_properties(nested(kind, 99))
-    assert type(deepest) is Basic.Properties
+    assert type(deepest) is Properties
     assert same(deepest, by_pamqp(nested(kind, 99)))
     for depth in (100, 3000, 20_000):
         assert reason(nested(kind, depth)).endswith("'k' is nested deeper than 100 levels")
@@ -193,7 +193,7 @@ def test_no_depth_of_the_stack_raises() -> None:
     for levels in range(sys.getrecursionlimit() - 300, sys.getrecursionlimit(), 3):
         with contextlib.suppress(RecursionError):  # of dig itself
             kinds.add(type(dig(levels)))
-    assert Basic.Properties in kinds
+    assert Properties in kinds
     assert Unreadable in kinds
 
 
