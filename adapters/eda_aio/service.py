@@ -173,9 +173,10 @@ class _Driver(CoroutineDriver):
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         # In the context of run(), not in that of the handler that happens to run: its context variables are its own.
-        task = self._loop.create_task(work, context=self._context.copy())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.add(self._loop.create_task(work, context=self._context.copy()))
+
+    def ending(self) -> None:
+        self._tasks.discard(asyncio.current_task(self._loop))
 
     if sys.version_info >= (3, 12):
 
@@ -187,7 +188,6 @@ class _Driver(CoroutineDriver):
             task = asyncio.Task(work, loop=self._loop, context=self._context.copy(), eager_start=True)
             if not task.done():
                 self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
 
     def future(self) -> asyncio.Future[Any]:
         return self._loop.create_future()

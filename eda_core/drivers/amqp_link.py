@@ -7,6 +7,7 @@ connections are closed. A transport derives from :class:`AmqpLink` and moves the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar, Final, Protocol
 
 from pamqp.commands import Basic, Channel, Confirm
@@ -17,7 +18,7 @@ from eda_core.amqp.content import COMMAND_INVALID
 from eda_core.drivers.base import Driver
 from eda_core.drivers.link import MAX_UNSENT, Link
 from eda_core.drivers.login import login_refusal
-from eda_core.errors import LocalError
+from eda_core.errors import LocalError, StateError
 from eda_core.machine.effects import (
     CONSUMING,
     LOGGING,
@@ -297,7 +298,7 @@ class AmqpLink(Link):
 
     def _send(self, name: str, channel: str, *methods: Any) -> None:
         wire, number = self.wires[name], self._numbers[channel]
-        if wire.client.is_open(number):  # otherwise the broker has closed it, which was told then
+        with suppress(StateError):  # the broker has closed the channel, which was told then
             for method in methods:
                 wire.client.send(number, method)
             wire.send_soon()
@@ -335,10 +336,12 @@ class AmqpLink(Link):
         return wire.client.pending + wire.unsent()
 
     def ack(self, effect: Ack) -> None:
-        wire, number = self.wires[CONSUMING], self._numbers[CONSUMING]
-        if wire.client.is_open(number):
-            wire.client.ack(number, effect.tag, effect.multiple)
-            wire.send_soon()
+        wire = self.wires[CONSUMING]
+        try:  # not by suppress(), because each message comes here
+            wire.client.ack(self._numbers[CONSUMING], effect.tag, effect.multiple)
+        except StateError:
+            return
+        wire.send_soon()
 
     def nack(self, effect: Nack) -> None:
         self._send(CONSUMING, CONSUMING, Basic.Nack(effect.tag, requeue=effect.requeue))
@@ -351,9 +354,11 @@ class AmqpLink(Link):
 
     def _publish(self, number: int, effect: Publish | PublishLog, mandatory: bool) -> None:
         wire = self.wires[PUBLISHING]
-        if wire.client.is_open(number):
+        try:
             wire.client.publish(number, effect.exchange, effect.routing_key, effect.properties, effect.body, mandatory)
-            wire.send_soon()
+        except StateError:
+            return
+        wire.send_soon()
 
     def congested(self) -> bool:
         return self._unsent(PUBLISHING) >= MAX_UNSENT

@@ -49,6 +49,7 @@ T = TypeVar("T")
 STOPPED_BEFORE: Final = "the service has stopped before it was ready"
 
 
+_NO_EPOCH: Final = Epoch(0)
 #: How many handlers a log line names at most.
 _MOST_NAMES: Final = 10
 
@@ -457,7 +458,7 @@ class Driver(ABC):
         if action is not None:
             action(effect)
             return
-        link = self.links.get(getattr(effect, "epoch", Epoch(0)))
+        link = self.links.get(getattr(effect, "epoch", _NO_EPOCH))
         if link is not None:
             link.perform(effect)
         elif isinstance(effect, Close):  # there is nothing to close, but the machine waits for the report

@@ -64,7 +64,10 @@ class CoroutineDriver(Driver):
 
     @abstractmethod
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task that runs ``work``."""
+        """Start a task that runs ``work``. As its last step, ``work`` calls :meth:`ending`, unless it never begins."""
+
+    def ending(self) -> None:
+        """Forget the task that calls this: it is about to end. (A callback of the task would cost a turn of a loop.)"""
 
     @abstractmethod
     def future(self) -> Future:
@@ -124,23 +127,26 @@ class CoroutineDriver(Driver):
 
     async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
         returned, steps = None, Steps(self.now)
-        with handling(self.service, delivery, message) as run, self.under_way(run):
-            try:
-                returned = steps.step(self.run_handler, message)
-                if isawaitable(returned):
-                    returned = await steps.of(returned)
-                run.check_awaited()
-            except GeneratorExit:
-                raise
-            except _EXITS as error:
-                self.break_off(error)
-                return
-            except BaseException as error:  # also CancelledError: a handler may await something that is cancelled
-                if self.over:  # tear_down() has cancelled it; the broker delivers its message again
+        try:
+            with handling(self.service, delivery, message) as run, self.under_way(run):
+                try:
+                    returned = steps.step(self.run_handler, message)
+                    if isawaitable(returned):
+                        returned = await steps.of(returned)
+                    run.check_awaited()
+                except GeneratorExit:
                     raise
-                run.failed(error)
-        self.check_blocking(message, steps.longest, "run what takes long by asyncio.to_thread()")
-        self.run_ended(run, returned, run.began)
+                except _EXITS as error:
+                    self.break_off(error)
+                    return
+                except BaseException as error:  # also CancelledError: a handler may await something that is cancelled
+                    if self.over:  # tear_down() has cancelled it; the broker delivers its message again
+                        raise
+                    run.failed(error)
+            self.check_blocking(message, steps.longest, "run what takes long by asyncio.to_thread()")
+            self.run_ended(run, returned, run.began)
+        finally:
+            self.ending()
 
     def ends_service(self, error: BaseException) -> bool:
         return isinstance(error, (*_EXITS, GeneratorExit))
@@ -166,6 +172,8 @@ class CoroutineDriver(Driver):
             if self.over and not isinstance(error, Exception):  # tear_down() has cancelled it
                 raise
             self.tell(self.machine.callback_failed, effect, failure(error))
+        finally:
+            self.ending()
 
     # Callers that wait
 

@@ -169,7 +169,7 @@ class Link:
     def perform(self, effect: Effect) -> None:
         """Perform the effect. Never raises: a failure is reported to the machine."""
         try:
-            if isinstance(effect, Close):
+            if type(effect) is Close:
                 self.unresponsive = effect.unresponsive
                 self.close()
             elif self.up and not self.closing:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+#: Where the code of this package is.
+_OURS: Final = (lambda: None).__code__.co_filename.rpartition("services")[0]
 
 
 class Asked(Coroutine[Any, Any, T]):
@@ -29,11 +31,10 @@ class Asked(Coroutine[Any, Any, T]):
         self._begun = False
         self._work = work
         self._forgotten = forgotten
-        frame, name = sys._getframe(1), ""
-        while frame.f_globals.get("__name__", "").startswith("eda_core.") and frame.f_back is not None:
-            name, frame = frame.f_code.co_name, frame.f_back
-        self._name = name
-        self._where = (frame.f_code.co_filename, frame.f_lineno)
+        frame, self._name = sys._getframe(1), ""
+        while (code := frame.f_code).co_filename.startswith(_OURS) and frame.f_back is not None:
+            self._name, frame = code.co_name, frame.f_back
+        self._where = (code.co_filename, frame.f_lineno)
 
     def __await__(self) -> Generator[Any, Any, T]:
         self._begun = True
