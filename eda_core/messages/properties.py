@@ -36,27 +36,13 @@ class Properties(Basic.Properties):
 
     def marshal(self) -> bytes:
         """Return the flags and the properties that are set as bytes, as pamqp does, in a fifth of the time."""
-        flags, before = 0, _ABOVE
-        parts = [b""]
+        written: dict[int, bytes] = {}
         for name, value in self.__dict__.items():
-            if value is None or value == "":
-                continue
-            flag, write = _WRITERS[name]
-            if flag > before:
-                self._arrange()
-                return self.marshal()
-            before = flag
-            flags |= flag
-            parts.append(write(value))
-        parts[0] = _FLAGS.pack(flags)
-        return b"".join(parts)
-
-    def _arrange(self) -> None:
-        """Put what is set into AMQP's order."""
-        values = self.__dict__
-        for name in self.attributes():
-            if name in values:
-                values[name] = values.pop(name)
+            if value is not None and value != "":
+                flag, write = _WRITERS[name]
+                written[flag] = write(value)
+        flags = sorted(written, reverse=True)  # AMQP's order
+        return b"".join((_FLAGS.pack(sum(flags)), *map(written.__getitem__, flags)))
 
 
 for _name in Basic.Properties.attributes():
@@ -117,14 +103,13 @@ def short_string(text: str) -> bytes:
 def _table(headers: Mapping[str, Any]) -> bytes:
     if type(headers) is not dict and not isinstance(headers, Mapping):
         raise TypeError(f"the headers are no table, but {type(headers).__name__}")
-    parts = []
+    parts: list[bytes] = []
     for name, value in headers.items():
-        parts.append(_known_string(name) if type(name) is str else short_string(name))
-        if type(value) is str:  # nearly all are
+        if type(value) is str and type(name) is str:  # nearly all are
             data = value.encode()
-            parts += _TEXT.pack(b"S", len(data)), data
+            parts += _known_string(name), _TEXT.pack(b"S", len(data)), data
         else:
-            parts.append(_value(value))
+            parts += short_string(name), _value(value)
     return _with_length(b"".join(parts))
 
 
@@ -160,9 +145,8 @@ _BY_NAME: Final[dict[str, Callable[[Any], bytes]]] = {
     **dict.fromkeys(("content_type", "message_type", "app_id"), _known_string),
 }
 _BY_KIND: Final[dict[str, Callable[[Any], bytes]]] = {**encode.METHODS, "shortstr": short_string, "table": _table}
-#: The flag of each property, and how its value is written, in AMQP's order.
+#: The flag of each property, and how its value is written.
 _WRITERS: Final[dict[str, tuple[int, Callable[[Any], bytes]]]] = {
     name: (Basic.Properties.flags[name], _BY_NAME.get(name) or _BY_KIND[Basic.Properties.amqp_type(name)])
     for name in Basic.Properties.attributes()
 }
-_ABOVE: Final = 1 << 16  # more than each flag
