@@ -17,6 +17,9 @@ from eda_core.text import shortened
 if TYPE_CHECKING:
     from ssl import SSLContext  # only the type: the core does not load ssl
 
+#: The ways to log in that all adapters know.
+MECHANISMS: Final = ("PLAIN", "EXTERNAL")
+
 #: These patterns find passwords, also those in malformed URLs. To hide too much does no harm.
 _PASSWORDS: Final = (
     # A well-formed URL, also one with more than one "@".
@@ -51,7 +54,8 @@ def check_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
         urls: one ``amqp://`` or ``amqps://`` URL, or several.
 
     Raises:
-        LocalError: there is no URL, or one has another scheme, no host or a bad port. The text shows no password.
+        LocalError: there is no URL, or one has another scheme, no host, a bad port or an unknown ``auth_mechanism``.
+            The text shows no password.
     """
     if not isinstance(urls, Sequence):
         raise LocalError(f"the broker URLs are {type(urls).__name__}", hint="pass a URL, or a list of them")
@@ -85,7 +89,10 @@ def _problem(url: str) -> str:
         return _PORT if "@" in url else str(error)
     if parts.scheme not in ("amqp", "amqps"):
         return "the scheme is not amqp or amqps"
-    return "" if parts.hostname else "there is no host"
+    if not parts.hostname:
+        return "there is no host"
+    mechanism = Address.of(url).mechanism
+    return "" if mechanism in MECHANISMS else f"auth_mechanism is {mechanism!r}, not {' or '.join(MECHANISMS)}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -127,7 +134,10 @@ class Address:
 
     @property
     def mechanism(self) -> str:
-        """How to log in, by the option ``auth_mechanism``: ``PLAIN`` (the default) or ``EXTERNAL``, or what it says."""
+        """How to log in, by the option ``auth_mechanism``: ``PLAIN`` (the default) or ``EXTERNAL``, or what it says.
+
+        With ``EXTERNAL`` the client's certificate is the login, and the user and the password do not count.
+        """
         return self.options.get("auth_mechanism", "PLAIN").upper()
 
     def __repr__(self) -> str:

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 from aiormq import Connection as Aiormq
-from aiormq.exceptions import AMQPConnectionError, AuthenticationError, ConnectionClosed, ProbableAuthenticationError
+from aiormq.exceptions import AMQPConnectionError, AuthenticationError, ConnectionClosed
 from pamqp.commands import Connection as Method
 
 from eda_core.amqp import read_frame
-from eda_core.drivers.login import login_refusal
+from eda_core.drivers import login_refusal
 
 
 class _ReceivedFrames:
@@ -53,8 +53,7 @@ class _Replies:
     async def get_frame(self) -> tuple[int, int, Any]:
         _, _, frame = got = await self._frames.get_frame()
         if isinstance(frame, Method.Close):
-            code, text = frame.reply_code, frame.reply_text
-            raise ProbableAuthenticationError(text) if code == 403 else ConnectionClosed(code, text)
+            raise ConnectionClosed(frame.reply_code, frame.reply_text)
         return got  # type: ignore[no-any-return]
 
 
@@ -80,6 +79,6 @@ class AmqpConnection(Aiormq):
 
 def refusal(url: str, error: BaseException) -> tuple[str, str]:
     """Return what :func:`login_refusal` says of the error of a connect to ``url``."""
-    if isinstance(error, (AuthenticationError, ProbableAuthenticationError)):
-        return login_refusal(url, 403, str(error))
+    if isinstance(error, AuthenticationError):
+        return f"the broker does not offer the mechanism to log in; it offers {error.args[0]}", ""
     return login_refusal(url, error.errno, error.strerror or "") if isinstance(error, ConnectionClosed) else ("", "")

@@ -247,7 +247,8 @@ class AioLink(Link):
         self._logger = await self._channel(publishing, LOGGING)
 
     async def _connection(self, name: str) -> Connection:
-        query = urlencode({"heartbeat": self.asked.heartbeat, "name": self.asked.name})
+        mechanism = Address.of(self.asked.url).mechanism
+        query = urlencode({"heartbeat": self.asked.heartbeat, "name": self.asked.name, "auth": mechanism})
         url, options = urlsplit(self.asked.url)._replace(query=query).geturl(), self.socket_options(socket, name)
         connection = Connection(url, self._ssl, self, options)
         await connection.connect()

@@ -161,7 +161,7 @@ class KombuLink(Link):
             f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}",
             address.user,
             address.password,
-            login_method="PLAIN",
+            login_method=address.mechanism,
             virtual_host=address.vhost,
             heartbeat=asked.heartbeat,
             connect_timeout=timeout,

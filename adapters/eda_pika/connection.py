@@ -15,6 +15,7 @@ import pika
 from pamqp.commands import Basic
 from pika.adapters.utils.nbio_interface import AbstractIOReference
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
+from pika.credentials import ExternalCredentials, PlainCredentials
 from pika.exceptions import AMQPConnectionError
 from pika.frame import Header
 
@@ -103,7 +104,7 @@ def parameters(asked: Connect, given: ssl.SSLContext | None, socket_options: dic
         address.host,
         address.port,
         address.vhost,
-        pika.PlainCredentials(address.user, address.password),
+        ExternalCredentials() if address.mechanism == "EXTERNAL" else PlainCredentials(address.user, address.password),
         heartbeat=asked.heartbeat,
         ssl_options=pika.SSLOptions(context, address.host) if context else None,
         stack_timeout=None,  # the core decides

@@ -33,6 +33,7 @@ from eda_core.amqp.writing import (
 )
 from eda_core.errors import LocalError, StateError
 from eda_core.text import as_text, one_line, shortened
+from eda_core.urls import MECHANISMS
 
 #: The largest frame that is proposed to a broker, bytes. It is what RabbitMQ proposes.
 FRAME_MAX: Final = 131_072
@@ -42,8 +43,6 @@ _FRAME_MIN: Final = 4096
 MAX_BODY: Final = 512 * 1024 * 1024
 #: RabbitMQ proposes this number. A broker without a limit has 65535.
 _CHANNEL_MAX: Final = 2047
-#: The ways to log in.
-MECHANISMS: Final = ("PLAIN", "EXTERNAL")
 #: What the client can do, for the broker.
 ABILITIES: Final = (
     "authentication_failure_close",

@@ -21,7 +21,7 @@ _LOCAL_USER: Final = "guest"
 #: How RabbitMQ names a virtual host that is missing.
 _MISSING: Final = re.compile(r"\bvhost .* not found", re.DOTALL)
 #: How RabbitMQ names one that the user may not use. A colon and a limit follow if it only is full.
-_DENIED: Final = re.compile(r"\baccess to vhost .* refused for user [^:]*\Z", re.DOTALL)
+_DENIED: Final = re.compile(r"\baccess to vhost .* refused for user '?([^:]*?)'?\Z", re.DOTALL)
 
 
 def login_refusal(url: str, code: int | None, text: str) -> tuple[str, str]:
@@ -36,7 +36,11 @@ def login_refusal(url: str, code: int | None, text: str) -> tuple[str, str]:
         Both are "" if the broker has closed the connection for another reason.
     """
     address = Address.of(url)
+    by_certificate = address.mechanism == "EXTERNAL"
     user, vhost = address.user, address.vhost
+    if code == _ACCESS_REFUSED and by_certificate:
+        hint = "make one (rabbitmqctl add_user); the log of the broker has the name"
+        return f"the broker has no user of the name in the client's certificate; {hint}", CREDENTIALS
     if code == _ACCESS_REFUSED:
         hint = f"check them (rabbitmqctl authenticate_user {user}), and correct the URL"
         if user == _LOCAL_USER:
@@ -47,7 +51,9 @@ def login_refusal(url: str, code: int | None, text: str) -> tuple[str, str]:
     if _MISSING.search(text):
         words = f"vhost not found: {vhost!r}; create it (rabbitmqctl add_vhost {vhost}), or correct the URL"
         return words, VHOST
-    if _DENIED.search(text):
+    denied = _DENIED.search(text)
+    if denied:
+        user = denied[1] if by_certificate else user
         permit = f"rabbitmqctl set_permissions -p {vhost} {user} '.*' '.*' '.*'"
         words = f"vhost refused: the user {user!r} may not use {vhost!r}; permit it ({permit}), or correct the URL"
         return words, VHOST

@@ -209,6 +209,11 @@ def test_a_url_may_name_the_way_to_log_in(query: str, mechanism: str) -> None:
     assert Address.of(f"amqp://box/{query}").mechanism == mechanism
 
 
+def test_a_url_with_another_way_to_log_in_is_refused() -> None:
+    with pytest.raises(LocalError, match="auth_mechanism is 'GSSAPI', not PLAIN or EXTERNAL"):
+        check_urls("amqp://box/?auth_mechanism=gssapi")
+
+
 def test_an_address_is_shown_without_the_password() -> None:
     assert repr(Address.of(f"amqps://me:{HEAD}@box/v")) == "Address(me@box:5671, 'v', TLS)"
     assert repr(Address.of(f"amqp://me:{HEAD}@box")) == "Address(me@box:5672, '/')"

@@ -62,3 +62,19 @@ def test_the_user_of_a_new_rabbitmq_is_told_where_he_may_log_in(url: str) -> Non
 )
 def test_what_may_pass_is_no_refusal(code: int | None, text: str) -> None:
     assert login_refusal(URL, code, text) == ("", "")
+
+
+BY_CERTIFICATE = "amqps://broker/shop?auth_mechanism=EXTERNAL"
+
+
+def test_with_a_certificate_nobody_asks_for_a_password() -> None:
+    words = "the broker has no user of the name in the client's certificate; make one (rabbitmqctl add_user); "
+    told = login_refusal(BY_CERTIFICATE, 403, "ACCESS_REFUSED - Login was refused")
+    assert told == (f"{words}the log of the broker has the name", CREDENTIALS)
+
+
+def test_with_a_certificate_the_broker_knows_who_the_user_is() -> None:
+    words, what = login_refusal(BY_CERTIFICATE, 530, "NOT_ALLOWED - access to vhost 'shop' refused for user 'ann'")
+    assert words.startswith("vhost refused: the user 'ann' may not use 'shop'; permit it (rabbitmqctl set_permissions ")
+    assert "-p shop ann " in words
+    assert what == VHOST
