@@ -9,7 +9,7 @@ shows what is in it and not here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +34,14 @@ def on_one_line(text: str) -> str:
 def in_any_order(lines: Iterable[str]) -> list[str]:
     """Confirms of one channel, and cancels of consumers whose queues are gone, come in any order."""
     return sorted(lines)
+
+
+def sender_of(headers: Mapping[str, Any]) -> str:
+    """Who has sent a direct reply: the channel of a publisher, or a queue in which it died. They do not wait for one
+    another, so the replies of each are in order, and not those of both.
+    """
+    deaths = headers.get("x-death") or [{}]
+    return f" from {deaths[0]['queue']}" if "queue" in deaths[0] else ""
 
 
 def without_octets(code: int, text: str) -> str:

@@ -14,7 +14,7 @@ from pamqp import base, commands
 from eda_core.testing.broker.addresses import NAME, PREFIX
 from tests.differential import writing
 from tests.differential.client import Client, Received
-from tests.differential.known_differences import in_any_order
+from tests.differential.known_differences import in_any_order, sender_of
 from tests.differential.operations import Call, Leave, Operation, Place, Publish, Settle, SettleUnknown
 
 #: What was seen, by the place where it was: one list of lines for each place with a defined order.
@@ -469,9 +469,10 @@ class Session:
         if not no_ack:
             state.pending.append(pending)
         redelivered = "redelivered" if values["redelivered"] else "delivered"
+        headers: dict[str, Any] = (received.properties.headers if received.properties else None) or {}
+        where += sender_of(headers) if pending.queue == NAME else ""
         self._write(where, f"{redelivered} {writing.message(received)}", redelivered)
         self.outcomes["a direct reply"] += pending.queue == NAME
-        headers: dict[str, Any] = (received.properties.headers if received.properties else None) or {}
         deaths: list[dict[str, Any]] = headers.get("x-death", [])
         for death in deaths:
             self.outcomes[f"died: {death['reason']}"] += 1

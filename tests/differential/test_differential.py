@@ -8,6 +8,7 @@ decorator that makes the test run it again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -15,13 +16,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from eda_core.testing.broker import Queue, transactions
 from eda_core.testing.broker import methods as broker_methods
+from eda_core.testing.broker.addresses import NAME
 from eda_core.testing.broker.call import Call as BrokerCall
 from eda_core.testing.broker.engine import Engine
 from eda_core.testing.broker.state import Channel
 from eda_core.testing.broker.topology import Topology
 from eda_core.testing.broker.versions import VERSIONS
 from tests.differential.comparison import Comparison, DifferenceError, Rabbit
-from tests.differential.operations import Call, Operation, Place, Publish, Settle
+from tests.differential.operations import ADDRESS, CONSUME_REPLIES, Call, Operation, Place, Publish, Settle
 from tests.differential.strategies import sequences
 
 #: What a run must have done and seen, and how often at least in 200 sequences. A run that does nothing finds nothing.
@@ -221,6 +223,26 @@ def test_a_dead_letter_that_cannot_wait_for_a_shared_prefetch_is_left_to_chance(
     comparison.run(sequence)
     assert comparison.statistics.cut_short == VERSIONS[rabbit.version].shares_prefetch
     assert comparison.statistics.operations["publish"] == 1
+
+
+def test_direct_replies_of_a_channel_and_of_a_queue_come_in_any_order(rabbit: Rabbit) -> None:
+    """A reply that is copied to a full queue pushes an older copy out, which is a dead letter for the same consumer."""
+    at, other = Place(0, 1), Place(1, 2)
+    arguments = {"x-max-length": 3, "x-dead-letter-exchange": ""}
+    replies = Publish("publish a direct reply", other, "", ADDRESS, 3, False, {"headers": {"CC": ["q1"]}})
+    comparison = Comparison(rabbit)
+    comparison.run(
+        [
+            Call("declare queue", at, "Queue.Declare", {"queue": "q0"}),
+            Call("declare queue", at, "Queue.Declare", {"queue": "q1", "arguments": arguments}),
+            Call("consume", at, "Basic.Consume", {"queue": "q0", "consumer_tag": "c", "no_ack": True}),
+            replace(CONSUME_REPLIES, at=at),
+            Publish("publish a request", at, "", "q0", properties={"reply_to": NAME}),
+            *[replies] * 20,
+        ]
+    )
+    assert comparison.statistics.outcomes["a direct reply"] == 60 + 57
+    assert comparison.statistics.outcomes["died: maxlen"] == 57
 
 
 def test_consumers_of_a_quorum_queue_that_compete_are_left_out(rabbit: Rabbit) -> None:
