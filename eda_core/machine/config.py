@@ -39,7 +39,8 @@ class Config:
         heartbeat: seconds; 10 to 30 suit most networks. With 0 there are none, and nobody notices a peer that has
             vanished.
         probe_interval: for how long the broker may send nothing before it is asked whether it still works, seconds;
-            0: it is never asked.
+            0: it is never asked. A service with several URLs that has had nothing to do for twice this time has the
+            broker bind a queue again, which a node that is cut off from its cluster cannot do.
         probe_timeout: how long it may take to answer that before the link is closed, seconds.
         retry_delay: the time until a publish that the broker refused is sent again, seconds.
         blocked_timeout: how long a resource alarm may last before another broker is tried, seconds.

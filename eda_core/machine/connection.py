@@ -17,6 +17,7 @@ from eda_core.criticality import NOTICE, WARNING
 from eda_core.machine import link
 from eda_core.machine.config import Config
 from eda_core.machine.effects import (
+    CHECKING,
     CONSUMING,
     CREDENTIALS,
     PUBLISHING,
@@ -35,6 +36,7 @@ from eda_core.machine.silence import ASK, GIVE_UP, Silence
 from eda_core.machine.topology import (
     Given,
     Subscription,
+    any_binding,
     bindings,
     declarations,
     queue_arguments,
@@ -71,13 +73,15 @@ class Connection:
         error: why the service ends, if nobody asked it to.
         lost_at: when the last open link was lost, monotonic seconds; ``None`` if there was none.
         consuming, publishing: how long the broker has been silent on these channels of the open link.
+        checking: how long its node has shown no sign that it is together with most others of its cluster.
     """
 
     __slots__ = (
-        *"_added _adding _adding_due _blocked _channels _config _consuming _due _failures _given _learned".split(),
+        *"_added _adding _adding_due _blocked _channels _checking _config _consuming _due _failures".split(),
+        *"_given _learned".split(),
         *"_next_url _open_since _portions _random _refused_urls _reopening _replies _silent_urls _waiting".split(),
         *"_wanted _was_open _widens".split(),
-        *"consuming epoch error lost_at progress publishing queues state stop_due".split(),
+        *"checking consuming epoch error lost_at progress publishing queues state stop_due".split(),
     )
 
     def __init__(self, config: Config, random: Callable[[], float]) -> None:
@@ -122,6 +126,9 @@ class Connection:
         interval, timeout = config.probe_interval, config.probe_timeout
         self.consuming: Silence = Silence(CONSUMING, interval, timeout)
         self.publishing: Silence = Silence(PUBLISHING, interval, timeout)
+        self.checking: Silence = Silence(CHECKING, 2 * interval, 2 * timeout)
+        #: Whether the ``Declare`` that checks the node waits for its reply; ``None`` if the broker has refused it.
+        self._checking: bool | None = False
         #: Whether the broker blocks publishing, and so may read nothing; whether the channel for publishing is being
         #: opened again.
         self._blocked = self._reopening = False
@@ -149,6 +156,9 @@ class Connection:
         The replies show that the broker gets on, so the next ones have the whole time again.
         """
         serving = self.state in link.SERVING
+        if channel == CHECKING and self._checking:
+            self._checking, self.checking.answered = False, now
+            return None
         due = now + self._config.connect_timeout
         replies = self._replies = (*self._replies, *replies)
         self._waiting.discard(channel)
@@ -290,18 +300,22 @@ class Connection:
             first = stop_due
         return first
 
-    def tick(self, now: float, effects: list[Effect]) -> str | None:
-        """Do what is due at ``now``. Returns what has happened."""
+    def tick(self, now: float, effects: list[Effect], *, busy: bool = False) -> str | None:
+        """Do what is due at ``now``. Returns what has happened.
+
+        Args:
+            busy: whether the service has something to do.
+        """
         if self.stop_due is not None and now >= self.stop_due and self.state not in link.OVER:
             return self.finish(now, effects)
         if self._due is not None and now >= self._due:
-            return self._overdue(now, effects)
+            return self._overdue(now, effects, busy)
         if self._adding_due is not None and now >= self._adding_due:
             reason = f"the broker has not answered a declaration for {self._config.connect_timeout:g} s"
             return self.give_up(reason, now, effects, unresponsive=True)
         return None
 
-    def _overdue(self, now: float, effects: list[Effect]) -> str | None:
+    def _overdue(self, now: float, effects: list[Effect], busy: bool) -> str | None:
         if self.state is link.BACKOFF:
             self._go(link.DUE)
             self._connect(now, effects)
@@ -310,7 +324,7 @@ class Connection:
             self._go(link.DUE)
             return self._end()
         if self.state in link.SERVING:
-            return self._look(now, effects)
+            return self._look(now, effects, busy)
         return self.give_up(f"no link after {self._config.connect_timeout:g} s", now, effects, unresponsive=True)
 
     # Silence
@@ -330,9 +344,15 @@ class Connection:
             can_answer = not self._blocked and self._adding is link.NOTHING
             self.consuming.watch(now, can_answer)
             self.publishing.watch(now, can_answer and not self._reopening)
+            checks = len(self._config.urls) > 1 and bool(self.queues) and self._checking is not None
+            self.checking.watch(now, can_answer and checks)
             self._due = self._silence_due()
 
-    def _look(self, now: float, effects: list[Effect]) -> str | None:
+    def check_refused(self) -> None:
+        """Do not check the node any more on this link: the broker has refused that, and so has answered."""
+        self._checking, self.checking.due = None, None
+
+    def _look(self, now: float, effects: list[Effect], busy: bool) -> str | None:
         """Ask a silent broker whether it still works, or give up the link if it does not answer."""
         todo = [(each, each.tick(now)) for each in (self.consuming, self.publishing)]
         for silence, what in todo:
@@ -340,11 +360,31 @@ class Connection:
                 reason = f"the broker has not answered for {silence.waited(now):.0f} s"
                 return self.give_up(reason, now, effects, unresponsive=True)
         effects.extend(Probe(self.epoch, silence.channel) for silence, what in todo if what is ASK)
-        self._due = self._silence_due()
+        lost = self._check_node(now, effects, busy)
+        if lost is None:
+            self._due = self._silence_due()
+        return lost
+
+    def _check_node(self, now: float, effects: list[Effect], busy: bool) -> str | None:
+        """Have the node bind a queue again, if it has given the service nothing to do for long.
+
+        That changes nothing, but a node that is cut off from most others of its cluster cannot do it.
+        """
+        checking = self.checking
+        checking.heard = now if busy or self.state is not link.OPEN else max(checking.heard, self.consuming.heard)
+        what = checking.tick(now)
+        if what is GIVE_UP:
+            why = f"has not answered a declaration for {now - checking.asked:.0f} s"
+            reason = f"the broker {why}, and may be cut off from most others of its cluster"
+            return self.give_up(reason, now, effects, unresponsive=True)
+        if what is ASK and self._checking is False:
+            self._checking = True
+            effects.append(Declare(self.epoch, (any_binding(self._wanted, self.queues),), CHECKING))
         return None
 
     def _silence_due(self) -> float | None:
-        return min((each.due for each in (self.consuming, self.publishing) if each.due is not None), default=None)
+        silences = (self.consuming, self.publishing, self.checking)
+        return min((each.due for each in silences if each.due is not None), default=None)
 
     # Steps
 
@@ -428,7 +468,8 @@ class Connection:
     def _forget_link(self) -> None:
         self._open_since = None
         self._blocked = self._reopening = False
-        self.consuming.due = self.publishing.due = None
+        self.consuming.due = self.publishing.due = self.checking.due = None
+        self._checking = False
         self._consuming.clear()
         self.queues = {}
         self._added = ()

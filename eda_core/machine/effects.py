@@ -63,6 +63,8 @@ CONSUMING: Final = "consuming"
 PUBLISHING: Final = "publishing"
 #: The channel of a link to publish logs.
 LOGGING: Final = "logging"
+#: A channel that is opened for one ``Declare``, which shows whether the node can still change definitions.
+CHECKING: Final = "checking"
 
 # What a broker may refuse during the login, for ``link_down``
 #: The user name or the password.

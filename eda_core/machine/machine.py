@@ -26,6 +26,7 @@ from eda_core.machine.config import Config
 from eda_core.machine.connection import ADDED, CLOSING, ENDED, LOST, OPENED, Connection
 from eda_core.machine.deliveries import ABANDONED, ACK, HOLDING, REJECT, REQUEUE, Deliveries, Read
 from eda_core.machine.effects import (
+    CHECKING,
     CONSUMING,
     LOGGING,
     ON_LINK,
@@ -258,8 +259,9 @@ class Machine:
         """Report that the broker has closed a channel.
 
         The channel for publishing is opened again, and the publish is found for which the broker has closed it: its
-        caller is told, or its delivery fails. Without the channel for logs the service goes on without logs. If it is
-        the channel for consuming, the link is closed and opened again.
+        caller is told, or its delivery fails. Without the channel for logs the service goes on without logs, and
+        without the one that checks the node it does not check it any more. If it is the channel for consuming, the
+        link is closed and opened again.
 
         Args:
             reason: what the broker says, such as "ACCESS_REFUSED - access to topic …".
@@ -275,6 +277,9 @@ class Machine:
             return self._publishing_closed(epoch, reason, now)
         if self._connection.state in SERVING and channel == LOGGING:
             return self._logging_closed(epoch, reason, now)
+        if channel == CHECKING:
+            self._connection.check_refused()
+            return effects
         return effects + self._give_up_link(epoch, f"channel closed: {reason}", now, blamed=channel == CONSUMING)
 
     def channel_opened(self, epoch: Epoch, now: float, *, channel: str = PUBLISHING) -> list[Effect]:
@@ -302,7 +307,7 @@ class Machine:
         if self._is_stale(epoch):
             return effects
         silence = self._consuming if channel == CONSUMING else self._publishing
-        silence.heard = now
+        silence.answered = now
         if answered and channel == PUBLISHING and self._connection.state in SERVING:
             reason = self._outbox.confirms_none(silence.asked, now)
             if reason is not None:
@@ -509,7 +514,7 @@ class Machine:
     def tick(self, now: float) -> list[Effect]:
         """Do what is due at ``now``. Early, late and repeated calls do no harm (rule R7)."""
         effects: list[Effect] = []
-        self._follow(self._connection.tick(now, effects), now, effects)
+        self._follow(self._connection.tick(now, effects, busy=self._deliveries.busy()), now, effects)
         if self._ask_due is not None and now >= self._ask_due:
             self._ask_due = None
             if self._connection.state is OPEN:

@@ -24,21 +24,23 @@ class Silence:
     """The silence of the broker on one channel.
 
     Args:
-        channel: ``CONSUMING`` or ``PUBLISHING``.
+        channel: ``CONSUMING`` or ``PUBLISHING``, or ``CHECKING`` for a whole node.
         interval: seconds of silence until the broker is asked; 0 if it is never asked.
         timeout: seconds for the answer.
 
     Attributes:
-        heard: when the broker last sent something, monotonic seconds. Each input from the broker sets it.
+        heard: when the broker last sent something by itself, monotonic seconds. Each input from the broker sets it.
+        answered: when it last gave a sign of life because it was asked.
         asked: when the broker was last asked after it had answered, monotonic seconds.
         due: when to call :meth:`tick` next, monotonic seconds; ``None`` if the channel is not watched.
     """
 
-    __slots__ = ("_interval", "_left", "_patience", "_timeout", "asked", "channel", "due", "heard")
+    __slots__ = ("_interval", "_left", "_patience", "_timeout", "answered", "asked", "channel", "due", "heard")
 
     def __init__(self, channel: str, interval: float, timeout: float) -> None:
         self.channel: str = channel
         self.heard: float = 0.0
+        self.answered: float = 0.0
         self.due: float | None = None
         self._interval, self._timeout = interval, timeout
         #: Seconds for the next answer.
@@ -52,12 +54,12 @@ class Silence:
         if not can_answer:
             self.due = None
         elif self.due is None and self._interval:
-            self.heard, self._left = now, 0
+            self.heard, self.answered, self._left = now, now, 0
             self.due = now + self._interval
 
     def waited(self, now: float) -> float:
         """Return for how many seconds the broker has been silent."""
-        return now - self.heard
+        return now - max(self.heard, self.answered)
 
     def tick(self, now: float) -> str:
         """Return what there is to do at ``now``. To give up comes after all parts of the time for the answer.
@@ -71,7 +73,8 @@ class Silence:
         due = self.due
         if due is None or now < due:
             return NOTHING
-        if self._left and self.heard < self.asked:
+        heard = max(self.heard, self.answered)
+        if self._left and heard < self.asked:
             part = self._patience / _PARTS
             if now < due + part / 2:
                 self._left -= 1
@@ -83,8 +86,8 @@ class Silence:
             return ASK
         if self._left:
             self._left, self._patience = 0, self._timeout
-        if now < self.heard + self._interval:
-            self.due = self.heard + self._interval
+        if now < heard + self._interval:
+            self.due = heard + self._interval
             return NOTHING
         self.asked, self._left = now, _PARTS
         self.due = now + self._patience / _PARTS

@@ -197,3 +197,9 @@ def bindings(wanted: Sequence[Subscription], queues: Mapping[str, str], prefetch
         for key in subscription.keys
     )
     return (*bound, Basic.Qos(prefetch_count=prefetch))
+
+
+def any_binding(wanted: Sequence[Subscription], queues: Mapping[str, str]) -> base.Frame:
+    """Return one of these commands: that of the first key of the first queue."""
+    first = wanted[0]
+    return Queue.Bind(queue=queues[first.tag], exchange=first.exchange, routing_key=first.keys[0])

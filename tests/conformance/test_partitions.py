@@ -11,6 +11,7 @@ import pytest
 
 from eda_core.testing.conformance import Worker
 from eda_core.testing.conformance.running.runner import BROKER_TIMEOUT, Cast
+from eda_core.testing.conformance.script import accept
 from tests.conformance.test_conformance import ADAPTERS
 from tests.support.rabbitmq import RabbitNode
 from tests.support.rabbitmq_cluster import RabbitCluster, wait_until
@@ -28,17 +29,17 @@ def apart(rabbit_cluster: RabbitCluster) -> Iterator[RabbitNode]:
     rabbit_cluster.start()
 
 
-def told(node: RabbitNode, *, fresh: bool = False) -> list[bytes]:
-    """Take what there is in a quorum queue for the events of the service; declare it if it is to be fresh."""
+def told(node: RabbitNode, queue: str = QUEUE, key: str = "Told", *, fresh: bool = False) -> list[bytes]:
+    """Take what there is in a quorum queue for these events; declare it if it is to be fresh."""
     with pika.BlockingConnection(pika.URLParameters(node.url)) as connection:
         channel = connection.channel()
         if fresh:
             channel.exchange_declare("events", "topic", durable=True)
-            channel.queue_delete(QUEUE)
-            channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
-            channel.queue_bind(QUEUE, "events", "Told")
+            channel.queue_delete(queue)
+            channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+            channel.queue_bind(queue, "events", key)
         bodies = []
-        while (body := channel.basic_get(QUEUE, auto_ack=True)[2]) is not None:
+        while (body := channel.basic_get(queue, auto_ack=True)[2]) is not None:
             bodies.append(body)
         return bodies
 
@@ -84,3 +85,48 @@ async def test_a_service_leaves_a_node_that_is_cut_off_from_most_others(
         await cast.subject.stop(0.0)
         assert cast.end is not None
         await within(cast.end, "the end of the service")
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@asynchronous
+async def test_a_service_that_publishes_nothing_leaves_such_a_node_as_well(
+    adapter: str,
+    rabbit_cluster: RabbitCluster,
+    apart: RabbitNode,
+    counted: Callable[[object], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing comes from the queue there, and the node says that there is a consumer and no message."""
+    others = [node for node in rabbit_cluster.nodes if node is not apart]
+    name = f"listener-{list(ADAPTERS).index(adapter)}"
+    await asyncio.to_thread(told, apart, f"{name}.events", "Asked", fresh=True)
+    worker = Worker(name, events=["Asked"], handlers={"Asked": accept})
+    cast = Cast(worker, ADAPTERS[adapter], [node.url for node in (apart, *others)])
+    await cast.start()
+    try:
+        await within(cast.seen("ready", 1), "the service is ready", BROKER_TIMEOUT)
+        await asyncio.to_thread(ask, others[0], 0)
+        await within(cast.seen("Asked", 1), "the first message", BROKER_TIMEOUT)
+        await asyncio.to_thread(rabbit_cluster.isolate, apart)
+        await asyncio.to_thread(
+            wait_until, lambda: all(rabbit_cluster.members(node) == 2 for node in others), "the others are two"
+        )
+        began = time.monotonic()
+        await asyncio.to_thread(ask, others[0], 1)
+        await within(cast.seen("Asked", 2), "the message that waits behind the other nodes", BROKER_TIMEOUT)
+        counted(f"{adapter}: {time.monotonic() - began:.1f} s until the message came")
+        assert apart.version < (4, 1) or "has not answered a declaration for" in caplog.text
+    finally:
+        await cast.subject.stop(0.0)
+        assert cast.end is not None
+        await within(cast.end, "the end of the service")
+
+
+def ask(node: RabbitNode, number: int) -> None:
+    """Publish an event, as soon as the queue behind has a leader again."""
+    with pika.BlockingConnection(pika.URLParameters(node.url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        properties = pika.BasicProperties("application/json", delivery_mode=2, headers={"conversation_id": "c"})
+        channel.basic_publish("events", "Asked", str(number).encode(), properties)

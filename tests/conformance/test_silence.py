@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pamqp.commands import Queue
 
 from eda_core.testing import Broker
 from eda_core.testing.conformance import Alarm, Begin, Check, Declare, Join, Seen, Start, Take, Worker
 from eda_core.testing.conformance.running.brokers import Embedded
 from eda_core.testing.conformance.running.runner import no_task_is_left
 from eda_core.testing.conformance.script import Step, accept, equal, event
-from eda_core.testing.live.proxy import DOWN, UP, Direction
+from eda_core.testing.live.proxy import DOWN, UP, Direction, Link
 from eda_tools.broker import DEAD_LETTER_POLICY, EmbeddedBroker
 from tests.conformance.test_conformance import ADAPTERS
 from tests.conformance.test_cuts import Await, Player, Steps, every_adapter, play, relaying, until
 from tests.support.vhosts import Victim
 
+#: The class and the method of Queue.Bind, with which its frame begins.
+QUEUE_BIND = Queue.Bind.index.to_bytes(4)
 #: Short times for tests. There are no heartbeats, which would end the link as well.
 QUICK: dict[str, Any] = {"HEARTBEAT": 0, "PROBE_INTERVAL": 0.2, "PROBE_TIMEOUT": 0.8}
 
@@ -170,3 +173,64 @@ def test_a_service_leaves_a_node_that_stands_still_whatever_the_heartbeat(adapte
         asyncio.run(run())
     finally:
         node.resume()
+
+
+class Twice(Embedded):
+    """The broker under two URLs, as if it had two nodes."""
+
+    def urls(self, names: Sequence[str]) -> list[str]:
+        return [*super().urls(names), *super().urls(names)]
+
+
+@every_adapter
+def test_a_node_that_gives_nothing_to_do_is_checked_and_keeps_its_link(adapter: str) -> None:
+    """It binds a queue again, each time on a channel of its own, which is closed then."""
+    checks: list[int] = []
+
+    def watch(link: Link, direction: Direction, data: bytes) -> bytes:
+        if direction == UP and QUEUE_BIND in data:
+            checks.append(int.from_bytes(data[data.index(QUEUE_BIND) - 6 :][:2]))
+        return data
+
+    def script(under_test: Embedded) -> Steps:
+        worker, proxy = relaying(**QUICK), under_test.proxy
+        yield Declare("tap", "events", "Relayed")
+        yield Start(worker)
+        proxy.watch = watch
+        yield until(lambda: len(checks) >= 5)
+        yield event("Happened", 0)
+        yield Take("tap")
+        equal(proxy.accepted, 2, "connections")
+        equal(1 in checks, False, "a check on the channel that consumes")
+        # Three of the service, one of the witness, and at most one check.
+        yield until(lambda: sum(len(each.channels) for each in broker._engine.connections.values()) <= 5)
+
+    broker = Broker(policies=[DEAD_LETTER_POLICY])
+    asyncio.run(run_on(Twice, script, adapter, broker))
+
+
+@every_adapter
+def test_a_node_that_binds_no_more_is_left(adapter: str) -> None:
+    """All else goes on: the channels answer, and nothing says that the node is cut off from its cluster."""
+    kept: list[Link] = []
+
+    def watch(link: Link, direction: Direction, data: bytes) -> bytes:
+        return b"" if direction == UP and link in kept and QUEUE_BIND in data else data
+
+    def script(under_test: Embedded) -> Steps:
+        worker, proxy = relaying(**QUICK), under_test.proxy
+        yield Declare("tap", "events", "Relayed")
+        yield Start(worker)
+        kept.extend(proxy.links)
+        proxy.watch = watch
+        yield Seen(worker, "ready", 2)
+        yield event("Happened", 0)
+        yield Take("tap")
+
+    asyncio.run(run_on(Twice, script, adapter, Broker(policies=[DEAD_LETTER_POLICY])))
+
+
+async def run_on(kind: type[Embedded], script: Callable[[Embedded], Steps], adapter: str, broker: Broker) -> None:
+    async with EmbeddedBroker(broker=broker) as embedded, kind(embedded) as under_test:
+        await Player(under_test, ADAPTERS[adapter]).run(Check("checks", "", lambda: script(under_test)))
+    await no_task_is_left()

@@ -57,7 +57,10 @@ async def play(scenario: Scenario, kinds: Sequence[Kind], brokers: Brokers, dire
     result: dict[str, Any] = {"title": scenario.title, "workers": scenario.workers, "outcomes": {}}
     try:
         broker = await asyncio.to_thread(brokers.take, scenario.cluster)
-        options = {name: getattr(scenario, name) for name in ("workers", "rate", "work", "queue_type", "attributes")}
+        options = {
+            name: getattr(scenario, name)
+            for name in ("workers", "rate", "work", "queue_type", "publishes", "attributes")
+        }
         async with Stage(broker, cast, directory, **options) as stage:
             await stage.flow()
             async with asyncio.timeout(scenario.limit):

@@ -39,6 +39,7 @@ class Scenario:
         work: seconds that a handler takes.
         queue_type: of the services' queues, on a single node; a cluster has quorum queues.
         handlers_only: kinds that only publish have no part in it.
+        publishes: handlers publish that their jobs are done.
         limit: seconds, after which the scenario is given up.
         attributes: of the classes of services that are not on eventail.
     """
@@ -52,6 +53,7 @@ class Scenario:
     work: float = 0.01
     queue_type: str = "classic"
     handlers_only: bool = False
+    publishes: bool = True
     limit: float = 400.0
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -471,11 +473,25 @@ def _all_see_all(broker: Broker) -> None:
 
 @scenario("cluster: the node that services are connected to is cut off from the others for 30 s", cluster=True)
 async def partition(stage: Stage) -> None:
+    await _cut_off(stage, 30)
+
+
+@scenario(
+    "cluster: the same for 90 s, with services that publish nothing",
+    cluster=True,
+    handlers_only=True,
+    publishes=False,
+)
+async def listener_cut_off(stage: Stage) -> None:
+    await _cut_off(stage, 90)
+
+
+async def _cut_off(stage: Stage, seconds: float) -> None:
     cluster = stage.broker.cluster
     assert cluster is not None
     with stage.fault():
         await thread(cluster.isolate, stage.node)
-    await asyncio.sleep(30)
+    await asyncio.sleep(seconds)
     await thread(cluster.join, stage.node)
     await thread(_all_see_all, stage.broker)
     await stage.again(60)

@@ -253,7 +253,8 @@ def _silence(value: Silence, view: _View) -> Any:
     if value.due is None:
         return value._patience
     left = value._left
-    return (value._patience, value.due - view.now, value.heard - view.now, left, value.asked - view.now if left else 0)
+    heard = max(value.heard, value.answered)
+    return (value._patience, value.due - view.now, heard - view.now, left, value.asked - view.now if left else 0)
 
 
 def neutral(queue: str) -> str:
@@ -288,6 +289,7 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
         "_adding_due": _time,
         "consuming": _silence,
         "publishing": _silence,
+        "checking": _silence,
         "stop_due": _time,
     },
     Deliveries: {
@@ -406,9 +408,10 @@ def publishes_unsafe(machine: Machine) -> int:
 
 def asks(machine: Machine) -> bool:
     """Whether the next thing that a machine does at a deadline is to ask the broker whether it still works."""
-    silences = machine._connection.consuming, machine._connection.publishing
+    connection = machine._connection
+    silences = connection.consuming, connection.publishing, connection.checking
     dues = [each.due for each in silences if each.due is not None]
-    asked = any(each._left and each.heard < each.asked for each in silences)
+    asked = any(each._left and max(each.heard, each.answered) < each.asked for each in silences)
     return bool(dues) and not asked and machine.deadline() == min(dues)
 
 

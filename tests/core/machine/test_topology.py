@@ -12,7 +12,15 @@ from pamqp.commands import Basic, Exchange, Queue
 from eda_core.errors import LocalError
 from eda_core.machine import topology
 from eda_core.machine.config import Config
-from eda_core.machine.topology import REPLIES, Subscription, bindings, declarations, queue_names, subscriptions
+from eda_core.machine.topology import (
+    REPLIES,
+    Subscription,
+    any_binding,
+    bindings,
+    declarations,
+    queue_names,
+    subscriptions,
+)
 
 #: Its milliseconds make the longest name of a queue for retries.
 LONGEST_DELAY = 4_000_000.0
@@ -159,6 +167,13 @@ def test_every_key_is_bound_and_then_comes_the_prefetch() -> None:
     assert len(bound) == 4
     assert isinstance(qos, Basic.Qos)
     assert (qos.prefetch_count, qos.prefetch_size, qos.global_) == (7, 0, False)
+
+
+def test_the_first_binding_is_there_by_itself() -> None:
+    wanted = subscriptions(config(events=["Done", "Begun.#"], configurations=["Set"]))
+    queues = {"events": "s.events", "configurations": "amq.gen-1"}
+    first, *_ = bindings(wanted, queues, 7)
+    assert any_binding(wanted, queues).marshal() == first.marshal()
 
 
 def test_without_subscriptions_there_is_only_the_prefetch() -> None:

@@ -34,6 +34,7 @@ class Settings:
         rate: jobs per second, of programs that only publish.
         first: the number of the first of those.
         work: seconds that a handler takes.
+        publishes: whether a handler publishes that its job is done.
     """
 
     def __init__(self, text: str) -> None:
@@ -46,6 +47,7 @@ class Settings:
         self.rate: float = given["rate"]
         self.first: int = given["first"]
         self.work: float = given.get("work", 0)
+        self.publishes: bool = given.get("publishes", True)
         self._journal = os.open(given["journal"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def note(self, step: str, number: int = 0) -> None:

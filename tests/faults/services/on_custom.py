@@ -18,7 +18,8 @@ class Relay(Service):
 
     async def handle_event(self, name: str, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
         await asyncio.sleep(ASKED.begin(payload))
-        await self.publish_event(ASKED.done, ASKED.result(payload), conversation_id)
+        if ASKED.publishes:
+            await self.publish_event(ASKED.done, ASKED.result(payload), conversation_id)
         ASKED.note(common.DONE, payload["number"])
 
 

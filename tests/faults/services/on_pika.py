@@ -17,7 +17,8 @@ class Relay(Service):
 
     def handle_event(self, name: str, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
         time.sleep(ASKED.begin(payload))
-        self.publish_event(ASKED.done, ASKED.result(payload), conversation_id)
+        if ASKED.publishes:
+            self.publish_event(ASKED.done, ASKED.result(payload), conversation_id)
         ASKED.note(common.DONE, payload["number"])
 
 

@@ -780,7 +780,7 @@ MUTANTS = (
     Mutant(
         "an answer is not noticed",
         "machine/machine",
-        "        silence.heard = now\n        if answered",
+        "        silence.answered = now\n        if answered",
         "        if answered",
         "silent link",
         "life",
