@@ -7,11 +7,12 @@ for each effect, and passes in what the broker sends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from pamqp import base
 
+from eda_core.amqp.client import Received
 from eda_core.amqp.reading import named
 from eda_core.drivers.base import Driver
 from eda_core.machine.effects import (
@@ -240,6 +241,22 @@ class Link:
         if meaning is None:
             raise ValueError(f"unexpected {name}")
         meaning(self, method, *content)
+
+    def receive_all(self, items: Iterable[Received | bytes], library: Callable[[bytes], object]) -> None:
+        """Take what one read of a socket has brought. All that it means is told before any effect is performed.
+
+        Args:
+            items: what ``MessageReader.receive`` in :mod:`eda_core.amqp` yields.
+            library: takes the frames that are left to the client library. What it raises ends this, and is raised here.
+        """
+        with self.driver.together():
+            for item in items:
+                if isinstance(item, bytes):
+                    library(item)
+                elif item.properties is None:
+                    self.receive(item.method.name, item.method)
+                else:
+                    self.receive(item.method.name, item.method, item.properties, item.body)
 
     def _log_unless_congested(self, effect: PublishLog) -> Any:
         """Nothing else bounds logs: no window, and nobody waits for them."""

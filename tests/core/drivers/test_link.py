@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from pamqp import base
 from pamqp.commands import Basic, Channel, Confirm, Connection, Exchange, Queue
 
+from eda_core.amqp import Received
 from eda_core.drivers.link import Link, broker_name, reason
 from eda_core.machine.effects import (
     CONSUMING,
@@ -364,3 +367,46 @@ def test_what_is_not_utf_8_becomes_text() -> None:
 )
 def test_a_reason_is_one_line_that_says_something(error: Exception, text: str) -> None:
     assert reason(error) == text
+
+
+# --- what one read of a socket has brought ---
+
+
+class Together(Inputs):
+    """Notes when a block of inputs ends."""
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.told.append(("the end",))
+
+
+def test_all_of_a_read_is_told_together_and_in_order() -> None:
+    inputs = Together()
+    link, told = Link(Connect(EPOCH, "amqp://one/", "svc", 20), inputs), inputs.told
+    items: list[Received | bytes] = [
+        Received(1, Basic.Deliver("t", 5, True, "events", "Told"), PROPERTIES, b"1"),
+        b"a frame",
+        Received(2, Basic.Ack(3, True)),
+    ]
+    link.receive_all(items, lambda frame: told.append((frame,)))
+    assert told == [
+        ("delivered", EPOCH, 5, True, "events", "Told", PROPERTIES, b"1"),
+        (b"a frame",),
+        ("confirmed", EPOCH, 3, ("multiple", True)),
+        ("the end",),
+    ]
+
+
+def test_what_the_library_raises_comes_out() -> None:
+    inputs = Together()
+    link = Link(Connect(EPOCH, "amqp://one/", "svc", 20), inputs)
+
+    def refuse(frame: bytes) -> None:
+        raise KeyError(frame)
+
+    with pytest.raises(KeyError):
+        link.receive_all([Received(2, Basic.Ack(1)), b"a frame", Received(2, Basic.Ack(2))], refuse)
+    assert inputs.told == [("confirmed", EPOCH, 1, ("multiple", False)), ("the end",)]
