@@ -6,10 +6,10 @@ This module knows no library: an adapter gives it the names.
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, Final
@@ -67,6 +67,28 @@ def _fits(installed: str, needed: str) -> bool:
     return have[:2] == want[:2] and have >= want
 
 
+def misfit(installed: str, needed: str, used: Mapping[tuple[Any, str], str]) -> str:
+    """Return why those parts of a library cannot be used that may change without notice; "" if they can be.
+
+    Args:
+        installed: the version of the library.
+        needed: the version that the code was written for, see :func:`require`.
+        used: the names of the parameters of each method that is used, with blanks between them. A method is given by a
+            class and its name.
+    """
+    if not _fits(installed, needed):
+        major, minor, _ = needed.split(".")
+        return f"it is not {major}.{minor}, from {needed} on"
+    for (owner, name), wanted in used.items():
+        method = getattr(owner, name, None)
+        if not callable(method):
+            return f"{owner.__name__} has no method {name}"
+        found = " ".join(inspect.signature(method).parameters)
+        if found != wanted:
+            return f"{owner.__name__}.{name} takes ({found}), and not ({wanted})"
+    return ""
+
+
 def raised_in(packages: Iterable[str], error: BaseException) -> bool:
     """Whether code of these packages, or of Python's library, raised the error.
 
@@ -80,14 +102,22 @@ def raised_in(packages: Iterable[str], error: BaseException) -> bool:
     return module.partition(".")[0] in {*packages, *sys.stdlib_module_names}
 
 
-@contextmanager
-def library_at_work(at_work: bool = True) -> Iterator[None]:
-    """The code in the block, and in tasks that begin there, is the library's; or not, where it calls user code."""
-    token = _at_work.set(at_work)
-    try:
-        yield
-    finally:
-        _at_work.reset(token)
+class library_at_work:
+    """The code in the block, and in tasks that begin there, is the library's; or not, where it calls user code.
+
+    It is no generator, because that would take twice the time, for each message.
+    """
+
+    __slots__ = ("_at_work", "_token")
+
+    def __init__(self, at_work: bool = True) -> None:
+        self._at_work = at_work
+
+    def __enter__(self) -> None:
+        self._token = _at_work.set(self._at_work)
+
+    def __exit__(self, *error: object) -> None:
+        _at_work.reset(self._token)
 
 
 def quieten(loggers: Iterable[Any], own: Any) -> None:

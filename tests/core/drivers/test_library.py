@@ -14,7 +14,7 @@ import pamqp.frame
 import pytest
 
 from eda_core.criticality import WARNING
-from eda_core.drivers.library import library_at_work, quieten, raised_in, require, write_report
+from eda_core.drivers.library import library_at_work, misfit, quieten, raised_in, require, write_report
 
 
 @pytest.fixture
@@ -101,6 +101,31 @@ def test_what_was_never_raised_is_nobodys() -> None:
     assert not raised_in(["amqp"], ValueError("made, not raised"))
 
 
+# --- methods that may change without notice ---
+
+
+class Transport:
+    size = 1
+
+    def write(self, data: bytes, /, *, at_once: bool = False) -> None:
+        """Write."""
+
+
+@pytest.mark.parametrize(
+    ("installed", "name", "parameters", "why"),
+    [
+        ("7.2.4", "write", "self data at_once", ""),
+        ("7.3.0", "write", "self data at_once", "it is not 7.2, from 7.2.4 on"),
+        ("7.2.4", "send", "self", "Transport has no method send"),
+        ("7.2.4", "size", "self", "Transport has no method size"),
+        ("7.2.9", "write", "self data", "Transport.write takes (self data at_once), and not (self data)"),
+    ],
+)
+def test_why_methods_of_a_library_are_not_used(installed: str, name: str, parameters: str, why: str) -> None:
+    used = {(Transport, "write"): "self data at_once", (Transport, name): parameters}
+    assert misfit(installed, "7.2.4", used) == why
+
+
 # --- logs ---
 
 
@@ -154,6 +179,13 @@ def test_what_a_library_logs_for_the_program_is_not_touched(log: Log) -> None:
             speak()
         speak()
     assert log.lines == ["ERROR lost", "INFO closed"] * 2
+
+
+def test_behind_a_block_that_raises_the_code_is_whose_it_was_before(log: Log) -> None:
+    with pytest.raises(KeyError), library_at_work():
+        raise KeyError
+    speak()
+    assert log.lines == ["ERROR lost", "INFO closed"]
 
 
 def test_a_report_is_a_record_with_the_name_of_what_has_happened(caplog: pytest.LogCaptureFixture) -> None:
