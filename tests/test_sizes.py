@@ -48,8 +48,9 @@ def test_lines_of_code_are_counted() -> None:
     assert lines_of_code('x = """a\n\nb"""\n') == 3, "a text that is no docstring is code"
 
 
-#: The files of the transports of an adapter that has several.
-TRANSPORTS = {"eda_aio": [{"connection.py", "transport.py"}, {"native.py"}]}
+#: The files of the transports of an adapter that has several. fast.py is the second one of eda_pika; the first one is
+#: counted with the rest.
+TRANSPORTS = {"eda_aio": [{"connection.py", "transport.py"}, {"native.py"}], "eda_pika": [{"fast.py"}]}
 
 
 @pytest.mark.parametrize("package", ADAPTERS, ids=lambda package: package.name)
@@ -58,7 +59,7 @@ def test_an_adapter_has_less_than_450_lines_of_code(package: Path) -> None:
     counted = {path.name: lines_of_code(path.read_text("utf-8")) for path in package.rglob("*.py")}
     for transport in TRANSPORTS.get(package.name, []):
         assert sum(counted.pop(name) for name in transport) < 320, counted
-    assert sum(counted.values()) < (200 if package.name in TRANSPORTS else 450), counted
+    assert sum(counted.values()) < (200 if len(TRANSPORTS.get(package.name, [])) > 1 else 450), counted
 
 
 def test_each_adapter_is_counted() -> None:

@@ -19,7 +19,7 @@ from pika.credentials import ExternalCredentials, PlainCredentials
 from pika.exceptions import AMQPConnectionError
 from pika.frame import Header
 
-from eda_core import Connect
+from eda_core import Ack, Connect, Publish, PublishLog
 from eda_core.amqp import read_header
 from eda_core.drivers.lookups import CallbackLookUp, LookUps
 from eda_core.urls import Address
@@ -39,10 +39,33 @@ class Properties(pika.BasicProperties):  # type: ignore[misc]  # pika publishes 
 
 
 class Network(SelectorIOServicesAdapter):  # type: ignore[misc]
-    """Looks up host names in threads that do not keep the process alive. A hung resolver would keep those of pika."""
+    """What one connection uses to connect and to send. Here everything goes through pika; ``fast.py`` has another way.
+
+    It looks up host names in threads that do not keep the process alive. A hung resolver would keep those of pika.
+
+    Attributes:
+        connection: of pika.
+    """
+
+    connection: Any
 
     def getaddrinfo(self, host: str, port: int, on_done: Any, *_options: Any, **_named: Any) -> AbstractIOReference:
         return _LookUp(_LOOK_UPS.begin(host, port), self.add_callback_threadsafe, on_done)
+
+    def opened(self, channel: Any) -> None:
+        """Messages or confirms will come on a channel."""
+
+    def closed(self, channel: Any) -> None:
+        """The broker has closed a channel."""
+
+    def ack(self, channel: Any, effect: Ack) -> None:
+        """Send ``Basic.Ack``."""
+        channel.basic_ack(effect.tag, effect.multiple)
+
+    def publish(self, channel: Any, effect: Publish | PublishLog, mandatory: bool = False) -> None:
+        """Send ``Basic.Publish`` and the message."""
+        properties = Properties(effect.properties)
+        channel.basic_publish(effect.exchange, effect.routing_key, effect.body, properties, mandatory)
 
 
 class _LookUp(CallbackLookUp, AbstractIOReference):  # type: ignore[misc]
@@ -50,27 +73,9 @@ class _LookUp(CallbackLookUp, AbstractIOReference):  # type: ignore[misc]
 
 
 class Connection(pika.SelectConnection):  # type: ignore[misc]
-    """Reads properties as the core does, writes once in each turn of the loop, and can be aborted."""
+    """Reads properties as the core does, and can be aborted."""
 
     _aborted = False
-    _unsent: bytes | bytearray = b""
-
-    @property
-    def unsent(self) -> int:
-        """How many bytes wait to be sent."""
-        return len(self._unsent) + int(self._get_write_buffer_size())
-
-    def _adapter_emit_data(self, data: bytes) -> None:
-        """Hold the data back until the next turn of the loop: pika would make three system calls for each message."""
-        if not self._unsent:
-            self._unsent = bytearray()
-            self.ioloop.call_later(0.0, self._flush)  # this thread runs the loop, so nothing has to wake it
-        self._unsent += data
-
-    def _flush(self) -> None:
-        data, self._unsent = bytes(self._unsent), b""
-        if self._transport is not None:
-            super()._adapter_emit_data(data)
 
     def abort(self) -> None:
         """Drop the socket, whatever its state. The callback for errors or for the close is called soon after."""

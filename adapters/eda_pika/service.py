@@ -13,28 +13,35 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, ClassVar
 
+import pika
 from pika.adapters.select_connection import IOLoop
 
-from eda_core import Connect, Epoch, LocalError, StateError
-from eda_core.criticality import ERROR
+from eda_core import Connect, Epoch, LocalError
+from eda_core.criticality import ERROR, WARNING
 from eda_core.drivers.callbacks import CallbackDriver
 from eda_core.drivers.jobs import Jobs
 from eda_core.drivers.library import library_at_work, quieten, write_report
 from eda_core.drivers.processes import Forks
-from eda_core.machine.events import LIBRARY_FAILED
+from eda_core.drivers.waiting_calls import WaitingCalls
+from eda_core.machine.events import LIBRARY_FAILED, LIBRARY_UNKNOWN
 from eda_core.machine.outcomes import failure
 from eda_core.services.callbacks import CallbackService
 from eda_core.services.eventail import EventailService, time_to_stop
+from eda_pika.fast import MISFIT
 from eda_pika.signals import SIGNALS, Signals, T
 from eda_pika.transport import PikaLink
 
 LOGGER = logging.getLogger("eda_pika")
 quieten([logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name[:4] == "pika"], LOGGER)
 _FORKS = Forks(getattr(os, "register_at_fork", None))  # not on Windows
+_SLOWER = (
+    f"messages take more processor time: pika {pika.__version__} reads and writes them itself, because it is not as "
+    f"eda_pika knows it: {MISFIT}; nothing else changes; with PIKA_ONLY = True the service does not tell this"
+)
 _FAREWELL = 1.0  # seconds for sockets to close, and for reports to be written, at the end
 
 
@@ -50,6 +57,9 @@ class Service(EventailService[None], CallbackService):
 
     #: How many threads run handlers, hooks and timers. 0: the thread of ``run`` does.
     HANDLER_THREADS: ClassVar[int] = 0
+    #: Whether pika also reads and writes the messages. By default the core does, which takes less time. With a version
+    #: of pika that does not allow this, pika does it in any case, and a warning says so.
+    PIKA_ONLY: ClassVar[bool] = False
 
     def run(self, *, signals: bool | Iterable[int] | None = None) -> None:
         """Serve until :meth:`stop`, or until a signal asks the process to end.
@@ -104,11 +114,12 @@ class _Driver(CallbackDriver):
         )
         super().__init__(service, machine)
         self.loop: Any = IOLoop()
+        self._pika_only = service.PIKA_ONLY
         self._forks, self._thread, self._context = _FORKS.count, threading.get_ident(), service.ssl_context
         self.in_loop = not self._threads
         self._signals = Signals(self.loop, self.interrupt, self._woken, machine.config.stop_timeout, signals)
         self._jobs = Jobs(self.run_job, self._soon, self.now, self._threads)
-        self._asked: set[Future[Any]] = set()
+        self._asked = WaitingCalls(Future, self._in_loop, self.do_posted)
         self._ended = False
 
     def run(self) -> None:
@@ -118,6 +129,8 @@ class _Driver(CallbackDriver):
         reporter.start()
         try:
             with self._signals.heard(), library_at_work():
+                if MISFIT and not self._pika_only:
+                    self.report(WARNING, _SLOWER, LIBRARY_UNKNOWN)
                 self.tell(self.machine.start)
                 while not self._ended:
                     try:
@@ -129,8 +142,7 @@ class _Driver(CallbackDriver):
         finally:
             self.over = self._ended = True
             self._jobs.end()
-            while self._asked:
-                self._asked.pop().cancel()
+            self._asked.end()
             self.end_reports()
             reporter.join(_FAREWELL)
             if not self.forked():  # in a fork, a thread that does not exist there may hold a lock of the loop
@@ -150,15 +162,7 @@ class _Driver(CallbackDriver):
             if self._posted or self._waking:
                 self._signals.run(self.do_posted, False)
             return self._signals.run(call, False)
-        answer: Future[T] = Future()
-        self._asked.add(answer)
-        self._in_loop(partial(self._answer, answer, call))
-        if self._ended:  # perhaps before it could see this call
-            answer.cancel()
-        try:
-            return answer.result()
-        except CancelledError:
-            raise StateError("the service has stopped", hint="call this before") from None
+        return self._asked.make(call)
 
     def wake(self) -> None:
         self._signals.wake()
@@ -182,15 +186,6 @@ class _Driver(CallbackDriver):
             self._signals.hurry(self.machine.config.stop_timeout if timeout is None else timeout)
             call()
 
-    def _answer(self, answer: Future[T], call: Callable[[], T]) -> None:
-        self._asked.discard(answer)
-        self.do_posted()
-        if answer.set_running_or_notify_cancel():
-            try:
-                answer.set_result(call())
-            except Exception as error:
-                answer.set_exception(error)
-
     def now(self) -> float:
         return time.monotonic()
 
@@ -202,7 +197,8 @@ class _Driver(CallbackDriver):
         return partial(self.loop.remove_timeout, timer)
 
     def open(self, effect: Connect) -> PikaLink:
-        return PikaLink(effect, self, self._context, self.loop, partial(self._forget, effect.epoch))
+        direct = not (MISFIT or self._pika_only)
+        return PikaLink(effect, self, self._context, self.loop, partial(self._forget, effect.epoch), direct)
 
     def _forget(self, epoch: Epoch) -> None:
         self.links.pop(epoch, None)

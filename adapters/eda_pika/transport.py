@@ -18,7 +18,8 @@ from pika.exceptions import ChannelClosedByBroker
 
 from eda_core import Ack, Cancel, Connect, Consume, Declare, Effect, Nack, OpenChannel, Probe, Publish, PublishLog
 from eda_core.drivers import CONSUMING, LOGGING, MAX_UNSENT, PUBLISHING, Driver, Link, login_refusal, reason
-from eda_pika.connection import Connection, Network, Properties, parameters
+from eda_pika.connection import Connection, Network, parameters
+from eda_pika.fast import Direct
 
 _SPEC = pika.spec
 #: The text of pika's errors during a login: the reply code and the text of the broker's close.
@@ -36,15 +37,16 @@ class PikaLink(Link):
         asked: the effect that asks for it.
         context: for ``amqps://``; ``None`` checks the chain and the host name.
         forget: called when no connection is left.
+        direct: whether the core reads and writes messages (``fast.py``), and not pika.
     """
 
     library: ClassVar[str] = f"pika {pika.__version__}"
 
     def __init__(
-        self, asked: Connect, driver: Driver, context: SSLContext | None, loop: Any, forget: Callable[[], None]
+        self, asked: Connect, driver: Driver, context: SSLContext | None, loop: Any, forget: Any, direct: bool = True
     ) -> None:
         super().__init__(asked, driver)
-        self._loop, self._context, self._forget = loop, context, forget
+        self._loop, self._context, self._forget, self._direct = loop, context, forget, direct
         self._connections: list[Connection] = []
         self._declarers: dict[str, Any] = {}
         # Not at once: the driver does not know this link yet.
@@ -82,6 +84,7 @@ class PikaLink(Link):
         self._publishes = yield partial(self._connect, PUBLISHING)
         self._consumer = self._declarers[CONSUMING] = yield partial(self._channel, consuming, CONSUMING)
         self._consumer.add_on_cancel_callback(self._on_frame)
+        consuming.network.opened(self._consumer)
         yield from self._opening_channel(PUBLISHING)
         yield from self._opening_channel(LOGGING)
         self._publishes.add_on_connection_blocked_callback(lambda _, frame: self._on_frame(frame))
@@ -95,6 +98,7 @@ class PikaLink(Link):
             return
         self._publisher = channel
         channel.add_on_return_callback(self._on_message)
+        self._publishes.network.opened(channel)
         yield partial(channel.confirm_delivery, self._on_frame)
 
     def _follow(self, steps: Steps) -> None:
@@ -113,7 +117,10 @@ class PikaLink(Link):
 
     def _connect(self, name: str, then: Callable[..., None]) -> None:
         asked = parameters(self.asked, self._context, self.socket_options(socket, name))
-        self._connections.append(Connection(asked, then, self._on_closed, self._on_closed, Network(self._loop)))
+        network = Direct(self._loop, self) if self._direct else Network(self._loop)
+        connection = network.connection = Connection(asked, then, self._on_closed, self._on_closed, network)
+        connection.network = network
+        self._connections.append(connection)
 
     def _channel(self, connection: Connection, name: str, then: Callable[..., None]) -> None:
         channel = connection.channel(on_open_callback=then)
@@ -130,7 +137,8 @@ class PikaLink(Link):
         self.lose(why or reason(error), refused)
         self._end_if_closed()
 
-    def _on_channel_closed(self, name: str, _channel: Any, error: Exception) -> None:
+    def _on_channel_closed(self, name: str, channel: Any, error: Exception) -> None:
+        channel.connection.network.closed(channel)
         if isinstance(error, ChannelClosedByBroker):  # otherwise its connection was closed, which is told there
             self.report_channel_closed(name, error.reply_text)
 
@@ -179,24 +187,22 @@ class PikaLink(Link):
 
     def traffic(self, channel: str) -> tuple[int, int]:
         connection = (self._consumer if channel == CONSUMING else self._publisher).connection
-        return connection.bytes_received, connection.unsent
+        return connection.bytes_received, connection._get_write_buffer_size()
 
     def ack(self, effect: Ack) -> None:
-        self._consumer.basic_ack(effect.tag, effect.multiple)
+        self._consumer.connection.network.ack(self._consumer, effect)
 
     def nack(self, effect: Nack) -> None:
         self._consumer.basic_nack(effect.tag, requeue=effect.requeue)
 
     def publish(self, effect: Publish) -> None:
-        self._publisher.basic_publish(
-            effect.exchange, effect.routing_key, effect.body, Properties(effect.properties), effect.mandatory
-        )
+        self._publishes.network.publish(self._publisher, effect, effect.mandatory)
 
     def log(self, effect: PublishLog) -> None:
-        self._logger.basic_publish(effect.exchange, effect.routing_key, effect.body, Properties(effect.properties))
+        self._publishes.network.publish(self._logger, effect)
 
     def congested(self) -> bool:
-        return bool(self._logger.connection.unsent >= MAX_UNSENT)
+        return bool(self._publishes._get_write_buffer_size() >= MAX_UNSENT)
 
     def _answer_to(self, effect: Effect) -> Callable[[Any], None]:
         """The callback for the answer to ``effect``. Without an answer in time, the effect has failed.

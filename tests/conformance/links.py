@@ -128,6 +128,9 @@ HOSTS: dict[str, Callable[..., Host]] = {
     "eda_pika": lambda **settings: PikaHost(
         lambda asked, driver, loop: PikaLink(asked, driver, None, loop, lambda: None), **settings
     ),
+    "eda_pika, pika only": lambda **settings: PikaHost(
+        lambda asked, driver, loop: PikaLink(asked, driver, None, loop, lambda: None, False), **settings
+    ),
     "custom": lambda **settings: Host(lambda asked, driver, _: CustomLink(asked, driver), **settings),
 }
 

@@ -17,14 +17,20 @@ from eda_core.testing.conformance.running.callbacks import callback_subjects_of
 from eda_core.testing.conformance.running.coroutines import subjects_of
 from examples import custom_service
 from tests.support.native import NativeService
+from tests.support.pika_only import PikaOnlyService
 
 #: eda_pika with HANDLER_THREADS.
 THREADED = "eda_pika/4"
+#: eda_pika with messages that pika reads and writes, and not the core.
+PIKA_ONLY = "eda_pika, pika only"
+#: Their handlers run in the thread of the network.
+IN_LOOP = ("eda_pika", PIKA_ONLY)
 #: The class of the services, and how many threads they have for handlers.
 SERVICES: dict[str, tuple[type[Any], int]] = {
     "eda_aio": (eda_aio.Service, 0),
     "native": (NativeService, 0),
     "eda_pika": (eda_pika.Service, 0),
+    PIKA_ONLY: (PikaOnlyService, 0),
     THREADED: (eda_pika.Service, 4),
     "custom": (custom_service.Service, 0),
 }
@@ -74,4 +80,5 @@ def test_what_is_left_out() -> None:
     }
     every = {check.name for check in CHECKS}
     assert names["eda_aio"] == names["native"] == names["custom"] == names[THREADED] == every
-    assert every - names["eda_pika"] == {"a_handler_that_runs_goes_on_after_a_lost_link"}
+    for adapter in IN_LOOP:
+        assert every - names[adapter] == {"a_handler_that_runs_goes_on_after_a_lost_link"}

@@ -46,7 +46,7 @@ from eda_core.testing.conformance.script import Hold, Step, accept, equal, event
 from eda_core.testing.live.proxy import DOWN, Direction, Link, Proxy
 from eda_core.testing.live.rabbitmq import RabbitNode
 from eda_tools.broker import DEAD_LETTER_POLICY, EmbeddedBroker
-from tests.conformance.test_conformance import ADAPTERS, THREADED
+from tests.conformance.test_conformance import ADAPTERS, IN_LOOP, THREADED
 from tests.support.vhosts import Victim
 
 Steps = Generator[Any, Any, None]
@@ -240,7 +240,7 @@ ALARM = "the broker blocks publishing: low on memory"
 ALARM_OVER = "the broker takes publishes again"
 
 
-@pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name != "eda_pika"])  # its handler holds up the loop
+@pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name not in IN_LOOP])  # its handler holds up the loop
 @pytest.mark.parametrize("cleared", [True, False])
 def test_an_alarm_that_begins_in_a_stop(adapter: str, cleared: bool, caplog: pytest.LogCaptureFixture) -> None:
     """The stop waits for its end. If that does not come in time, the log says what was not published."""

@@ -30,7 +30,7 @@ from eda_core.testing.conformance import (
 )
 from eda_core.testing.conformance.running.brokers import Rabbit
 from eda_core.testing.conformance.running.callbacks import callback_subjects_of
-from tests.conformance.test_conformance import ADAPTERS, THREADED
+from tests.conformance.test_conformance import ADAPTERS, IN_LOOP, THREADED
 from tests.conformance.test_cuts import Await, Player, Steps
 from tests.support.vhosts import Victim
 
@@ -92,7 +92,7 @@ def a_handler_that_is_slower_than_the_broker_waits(victim: Victim) -> Steps:
     equal((yield Notes(service)).count("Happened"), 1, "handlers that began")
 
 
-@pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name != "eda_pika"])
+@pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name not in IN_LOOP])
 def test_a_handler_that_is_slower_than_the_broker_waits(adapter: str, impatient: Victim) -> None:
     check = Check("slow handler", "", lambda: a_handler_that_is_slower_than_the_broker_waits(impatient))
     run(check, impatient, ADAPTERS[adapter])

@@ -14,6 +14,8 @@ from eda_tools.broker import EmbeddedBroker
 from tests.adapters.pika.support import Broken, Probe, running
 from tests.support.services import asynchronous, conversation, peer, within
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 Meta = dict[str, Any]
 IN_THREADS = pytest.mark.parametrize("threads", [0, 3])
 

@@ -132,8 +132,6 @@ def test_the_private_methods_that_are_used_are_there() -> None:
     assert list(inspect.signature(pika.SelectConnection._read_frame).parameters) == ["self"]
     assert "self._read_frame()" in inspect.getsource(pika.SelectConnection._on_data_available)
     assert list(inspect.signature(pika.SelectConnection._terminate_stream).parameters) == ["self", "error"]
-    assert list(inspect.signature(pika.SelectConnection._adapter_emit_data).parameters) == ["self", "data"]
-    assert "self._adapter_emit_data(" in inspect.getsource(pika.SelectConnection._output_marshaled_frames)
     assert list(inspect.signature(pika.SelectConnection._get_write_buffer_size).parameters) == ["self"]
     rpc = list(inspect.signature(pika.channel.Channel._rpc).parameters)
     assert rpc == ["self", "method", "callback", "acceptable_replies"]
@@ -212,25 +210,3 @@ def test_certificates_may_be_named_in_the_url(query: str) -> None:
     url = f"amqps://h/?{query}"
     with pytest.raises(FileNotFoundError):
         parameters(Connect(Epoch(1), url, "name", 20), None)
-
-
-def test_what_is_sent_in_one_turn_of_the_loop_is_one_write(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[bytes] = []
-
-    class Transport:
-        def write(self, data: bytes) -> None:
-            written.append(data)
-
-        def get_write_buffer_size(self) -> int:
-            return 0
-
-    monkeypatch.setattr(connection, "_transport", Transport())
-    connection._output_marshaled_frames([b"a", b"bc"])
-    connection._output_marshaled_frames([b"d"])
-    assert (written, connection.unsent) == ([], 4)
-    connection.ioloop.process_timeouts()
-    assert (written, connection.unsent) == ([b"abcd"], 0)
-    connection._output_marshaled_frames([b"e"])
-    monkeypatch.setattr(connection, "_transport", None)  # lost in the same turn
-    connection.ioloop.process_timeouts()
-    assert written == [b"abcd"]

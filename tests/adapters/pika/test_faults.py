@@ -16,6 +16,8 @@ from tests.support.rabbitmq import RabbitNode
 from tests.support.services import Peer, asynchronous, conversation, operate_dead_letters, peer, within
 from tests.support.vhosts import Victim
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 class Threaded(Relay):
     HANDLER_THREADS = 4

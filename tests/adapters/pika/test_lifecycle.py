@@ -16,6 +16,8 @@ from eda_tools.broker import EmbeddedBroker
 from tests.adapters.pika.support import NOWHERE, Broken, Listener, Probe, publish, running, until
 from tests.support.services import asynchronous, within
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 Meta = dict[str, Any]
 
 

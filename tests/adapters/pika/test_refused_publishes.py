@@ -11,6 +11,8 @@ from tests.support.services import FORBIDDEN, BrokerUnderTest, asynchronous, for
 
 __all__ = ["broker"]
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 @asynchronous
 async def test_the_log_tells_and_all_others_are_published(

@@ -7,17 +7,20 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pika.channel
 import pytest
 
 from eda_core import BufferFull, LocalError
-from eda_pika.connection import Properties
+from eda_core.messages import Properties
 from eda_tools.broker import EmbeddedBroker
 from tests.adapters.pika.support import NOWHERE, Listener, Probe, publish, running, until
 from tests.support.rabbitmq import RabbitNode
 from tests.support.services import TIMEOUT, asynchronous, peer, within
+
+pytestmark = pytest.mark.usefixtures("either_way")
 
 Meta = dict[str, Any]
 
@@ -193,15 +196,15 @@ async def test_a_link_that_cannot_even_begin_is_given_up() -> None:
 @asynchronous
 async def test_an_effect_that_fails_costs_the_link_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[str] = []
+    marshal: Callable[[Properties], bytes] = Properties.marshal
 
-    class Failing(Properties):
-        def encode(self) -> list[bytes]:
-            if not times:
-                times.append("failed")
-                raise ValueError("as asked")
-            return super().encode()
+    def fail_once(self: Properties) -> bytes:
+        if not times:
+            times.append("failed")
+            raise ValueError("as asked")
+        return marshal(self)
 
-    monkeypatch.setattr("eda_pika.transport.Properties", Failing)
+    monkeypatch.setattr(Properties, "marshal", fail_once)
     async with EmbeddedBroker() as broker:
         service = Listener(broker.url, ["Happened"])
         async with running(service):

@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 import trustme
 
+from tests.adapters.pika.conftest import either_way
 from tests.adapters.pika.support import Listener, publish, running
 from tests.adapters.tls.conftest import TlsBroker
 from tests.support.services import Record, asynchronous
+
+__all__ = ["either_way"]
+
+pytestmark = pytest.mark.usefixtures("either_way")
 
 
 @pytest.mark.parametrize("by_url", [False, True], ids=["the argument", "the URL"])
