@@ -24,9 +24,7 @@ BLOCKED: Final = "blocked"  # WARNING: the broker is short of memory or disk spa
 UNBLOCKED: Final = "unblocked"  # NOTICE: the broker takes publishes again
 CHANNEL_CLOSED: Final = "channel-closed"  # WARNING: the broker has closed the channel for publishing or for logs
 LIBRARY_FAILED: Final = "library-failed"  # ERROR: the client library has raised an error of its own
-LIBRARY_UNKNOWN: Final = (
-    "library-unknown"  # WARNING: the client library is not as the adapter knows it, which costs time
-)
+LIBRARY_UNKNOWN: Final = "library-unknown"  # WARNING: the client library is used in a slower way than others
 
 # Publishing
 PUBLISH_FAILED: Final = "publish-failed"  # WARNING or EMERGENCY: a publish has failed for good
