@@ -41,6 +41,22 @@ TOPICS = (
         MESSAGES,
     ),
     Topic(
+        "bytecodes",
+        "Where the work of a relay goes",
+        "The bytecodes of CPython for one relay. Their number hardly depends on what else the machine does. *Wire* is "
+        "what frames, properties and payloads go through, in eda_core.amqp and eda_core.messages or in the client "
+        "library. *Safety* is the state machine of the core: it remembers deliveries and publishes until they are "
+        "settled, retries, and identifies messages. *Service* is the rest of the framework, and the handler. What is "
+        "written in C does not count: system calls, cbor2, and most of a task of asyncio.",
+        {
+            "all": "in all",
+            "wire": "wire",
+            "machine": "safety",
+            "service": "service",
+            "python": "standard library of Python",
+        },
+    ),
+    Topic(
         "publish",
         "Publish",
         "Confirmed publishes of 200 bytes, without an incoming message. At most 500 are unconfirmed at the same time, "
@@ -151,6 +167,8 @@ def _messages(many: Callable[..., int]) -> Iterator[Case]:
         consumed = max(10 * PREFETCH, many(6000, client))  # of fewer, the last would be taken before the first are done
         yield Case("relay", client, "", partial(Bench.relay, client=client, count=many(5000, client)), 1.0)
         yield Case("consume", client, "", partial(Bench.consume, client=client, count=consumed))
+        if client != "C":
+            yield Case("bytecodes", client, "", partial(Bench.bytecodes, client=client, count=many(1500)), 0.0)  # once
     for client in (*EVERYBODY[:-1], "kombu many", "kombu one"):  # eventail does not bound what is unconfirmed
         number = many(500 if client == "kombu one" else 4000, client)
         yield Case("publish", client, "", partial(Bench.publish, client=client, count=number))

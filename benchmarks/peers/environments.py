@@ -48,13 +48,18 @@ class Client:
     environment: str = ""
     variant: str = ""
 
-    def command(self, task: Task) -> list[str]:
-        """The command line of its program for the task. Raises NotAvailable."""
+    def command(self, task: Task, *, counting: bool = False) -> list[str]:
+        """The command line of its program for the task. Raises NotAvailable.
+
+        Args:
+            counting: whether the program is to be one that counts its bytecodes. That of C has none.
+        """
         if self.environment == C_CLIENT:
             queue = f"{task.service}.events"
             return [str(c_client()), task.work, task.url, str(task.count), str(task.size), queue]
         task.variant = self.variant
-        return [python(self.environment), "-m", f"benchmarks.peers.programs.{self.module}", json.dumps(asdict(task))]
+        modules = [f"benchmarks.peers.programs.{name}" for name in (["bytecodes"] if counting else []) + [self.module]]
+        return [python(self.environment), "-m", *modules, json.dumps(asdict(task))]
 
 
 CLIENTS = {

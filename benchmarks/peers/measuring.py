@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -37,11 +38,11 @@ class MeasuringError(Exception):
 class Program:
     """A process of a client."""
 
-    def __init__(self, client: str, task: Task) -> None:
+    def __init__(self, client: str, task: Task, *, counting: bool = False) -> None:
         self.client = client
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         self.process = subprocess.Popen(
-            CLIENTS[client].command(task),
+            CLIENTS[client].command(task, counting=counting),
             env=environ(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -89,12 +90,12 @@ class Program:
 
 
 @contextmanager
-def programs(client: str, task: Task, number: int = 1) -> Iterator[list[Program]]:
-    """Run so many processes of a client."""
+def programs(client: str, task: Task, number: int = 1, *, counting: bool = False) -> Iterator[list[Program]]:
+    """Run so many processes of a client, which count their bytecodes if they are to."""
     running: list[Program] = []
     try:
         for _ in range(number):
-            running.append(Program(client, task))
+            running.append(Program(client, task, counting=counting))
         yield running
     finally:
         for each in running:
@@ -181,6 +182,21 @@ class Bench:
             worked = sum(each.cpu() for each in running)
             end, after = self.until(ANSWERS, lambda there: there >= count, running)
             return per_message(end - begin, sum(each.cpu() for each in running) - worked, after - before)
+
+    def bytecodes(self, client: str, *, count: int) -> dict[str, float]:
+        """The bytecodes of one relay, in all and by groups."""
+        task = self.task("relay")
+        self.fill(task, count)
+        with programs(client, task, counting=True) as running:
+            self.until(ANSWERS, lambda there: there >= count * WARM, running)
+            running[0].process.send_signal(signal.SIGUSR1)
+            before = self.ready(ANSWERS)
+            _, after = self.until(ANSWERS, lambda there: there >= count, running)
+            running[0].process.send_signal(signal.SIGUSR2)
+            found = json.loads(running[0].line())
+            return {"all": sum(found.values()) / (after - before)} | {
+                name: found.get(name, 0) / (after - before) for name in ("wire", "machine", "service", "python")
+            }
 
     def consume(self, client: str, *, count: int) -> dict[str, float]:
         """The same without publishing, as the queue gets empty."""
