@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -75,23 +75,6 @@ class LinkLike(Protocol):
 
     def perform(self, effect: Any) -> None:
         """Perform an effect that has the epoch of this link. It must not raise."""
-
-
-class UnderWay:
-    """The block in which user code runs, see :meth:`Driver.under_way`."""
-
-    __slots__ = ("_driver", "_run")
-
-    def __init__(self, driver: Driver, run: Run) -> None:
-        self._driver, self._run = driver, run
-
-    def __enter__(self) -> None:
-        now = self._driver.now
-        self._run.began = now()
-        self._driver.running.add(self._run)
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._driver.user_code_ended(self._run, error)
 
 
 class Driver(ABC):
@@ -251,10 +234,6 @@ class Driver(ABC):
             outcome = at_end(outcome, self.now())
         self.tell(self.machine.handled, delivery, outcome, began=began)
 
-    def under_way(self, run: Run) -> AbstractContextManager[None]:
-        """Note that user code runs, from now to the end of the block."""
-        return UnderWay(self, run)
-
     def user_code_ended(self, run: Run, error: BaseException | None) -> None:
         """Note that user code runs no more. ``error`` is what it has raised and nobody has caught."""
         self.running.discard(run)
@@ -377,16 +356,18 @@ class Driver(ABC):
 
     def feed(self, effects: Iterable[Effect]) -> None:
         """Perform effects in order. If performing one leads to an input, the effects of that input come last."""
-        self._todo.extend(effects)
+        todo = self._todo
+        todo.extend(effects)
         if self._pumping:
             return
         self._pumping = True
         try:
-            while self._todo:
-                self._perform(self._todo.popleft())
+            while todo:
+                self._perform(todo.popleft())
         finally:
             self._pumping = False
-        self.look_at_deadline()
+        if not self._looking:
+            self.look_at_deadline()
 
     def look_at_deadline(self) -> None:
         """Set the timer soon, once for all inputs of a turn."""

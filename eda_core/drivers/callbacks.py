@@ -138,7 +138,7 @@ class CallbackDriver(Driver):
 
     def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
         returned = None
-        with handling(self.service, delivery, message) as run, self.under_way(run):
+        with handling(self.service, delivery, message, watch=self) as run:
             try:
                 returned = self.user(self.run_handler, message)
             except Exception as error:
@@ -151,7 +151,8 @@ class CallbackDriver(Driver):
         self.run_ended(run, returned, run.began)
 
     def _call(self, effect: Effect | None, function: Callable[..., Any], *arguments: Any) -> None:
-        with self.under_way(Run(self.service, hook=name_of_hook(effect, function))):
+        with handling(self.service, watch=self) as run:
+            run.hook = name_of_hook(effect, function)
             try:
                 check_begun(self.user(function, *arguments))
             except Exception as error:

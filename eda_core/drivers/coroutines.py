@@ -128,7 +128,7 @@ class CoroutineDriver(Driver):
     async def _handle(self, delivery: DeliveryId, message: AnyMessage) -> None:
         returned, steps = None, Steps(self.now)
         try:
-            with handling(self.service, delivery, message) as run, self.under_way(run):
+            with handling(self.service, delivery, message, watch=self) as run:
                 try:
                     returned = steps.step(self.run_handler, message)
                     if isawaitable(returned):
@@ -157,13 +157,12 @@ class CoroutineDriver(Driver):
 
     async def _call(self, effect: Effect | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:
-            with handling(self.service, None) as run:  # even if a handler has led to this call
+            with handling(self.service, watch=self) as run:  # even if a handler has led to this call
                 run.hook = name_of_hook(effect, function)
-                with self.under_way(run):
-                    returned = function(*arguments)
-                    if isawaitable(returned):
-                        await returned
-                    run.check_awaited()
+                returned = function(*arguments)
+                if isawaitable(returned):
+                    await returned
+                run.check_awaited()
         except GeneratorExit:
             raise
         except _EXITS as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from eda_core.errors import NotBegun, Reject
 from eda_core.machine.identifiers import DeliveryId
@@ -75,22 +76,51 @@ class Run:
 _running: ContextVar[Run | None] = ContextVar("eda_running", default=None)
 
 
+class Watch(Protocol):
+    """Who is to know which user code runs: a driver."""
+
+    running: set[Run]
+
+    def now(self) -> float:
+        """Return the time in monotonic seconds."""
+
+    def user_code_ended(self, run: Run, error: BaseException | None) -> None:
+        """Note that user code runs no more. ``error`` is what it has raised and nobody has caught."""
+
+
 class handling:
     """Let what ``service`` publishes in the block, and in tasks that are started there, belong to ``delivery``.
 
     It is no generator, because that would take twice the time, for each message.
+
+    Args:
+        watch: is told that user code runs, from now to the end of the block.
     """
 
-    __slots__ = ("_run", "_token")
+    __slots__ = ("_run", "_token", "_watch")
 
-    def __init__(self, service: object, delivery: DeliveryId | None = None, message: AnyMessage | None = None) -> None:
+    def __init__(
+        self,
+        service: object,
+        delivery: DeliveryId | None = None,
+        message: AnyMessage | None = None,
+        *,
+        watch: Watch | None = None,
+    ) -> None:
         self._run = Run(service, delivery, message)
+        self._watch = watch
 
     def __enter__(self) -> Run:
-        self._token = _running.set(self._run)
-        return self._run
+        run, watch = self._run, self._watch
+        self._token = _running.set(run)
+        if watch is not None:
+            run.began = watch.now()
+            watch.running.add(run)
+        return run
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._watch is not None:
+            self._watch.user_code_ended(self._run, error)
         self._run.over = True
         _running.reset(self._token)
 
