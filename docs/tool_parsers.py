@@ -2,13 +2,14 @@
 
 from argparse import ArgumentParser
 from collections.abc import Callable
+from functools import partial
 
 from eda_tools import eda
-from eda_tools.cli.catalogue import TOOLS
+from eda_tools.cli.catalogue import SERVERS, TOOLS
 
 
 def __getattr__(name: str) -> Callable[[], ArgumentParser]:
     """Return what makes the parser of a tool."""
-    if name not in TOOLS:
+    if name not in (*TOOLS, *SERVERS):
         raise AttributeError(name)
-    return eda.load(name).parser
+    return partial(eda.parser_of, name)

@@ -94,8 +94,8 @@ def test_the_page_is_about_tools_that_exist() -> None:
 
 def told_by(name: str) -> str:
     """What a program says itself of its exit statuses."""
-    if name.startswith("``eda broker``"):
-        command = [sys.executable, "-m", "eda_tools.broker", "--help"]
+    if name.startswith("``eda "):
+        command = [sys.executable, "-m", f"eda_tools.{name[6:-2]}", "--help"]
         return subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout
     if "demo" in name:
         return str(demo.__doc__)

@@ -21,15 +21,16 @@ from tests.tools.bench import operator
 from tests.tools.samples import command, event, recording, result
 
 DOCS = "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("tools*.rst")))
+EVERYTHING = "".join(path.read_text("utf-8") for path in (ROOT / "docs").rglob("*.rst"))
 
 
-@pytest.mark.parametrize("name", TOOLS)
+@pytest.mark.parametrize("name", [*TOOLS, "run"])
 def test_the_docs_have_every_tool_and_option(name: str) -> None:
-    section = DOCS.partition(f"``{name}``")[2]
-    assert section, f"docs/tools.rst does not have ``{name}``"
-    parser = eda.load(name).parser()
+    docs = DOCS if name in TOOLS else EVERYTHING
+    assert f"``{name}``" in DOCS, f"docs/tools.rst does not have ``{name}``"
+    parser = eda.parser_of(name)
     options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
-    assert {option for option in options - {"--help", "--version"} if option not in DOCS} == set()
+    assert {option for option in options - {"--help", "--version"} if option not in docs} == set()
 
 
 def test_the_docs_have_every_status_and_field() -> None:

@@ -38,6 +38,7 @@ __all__ = [
     "arguments",
     "main",
     "operated_broker",
+    "parser",
 ]
 
 LOGGER: Final = logging.getLogger(__name__)
@@ -57,8 +58,9 @@ def _short(text: str) -> int:
     return number
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """A parser of the arguments of the command."""
+    made = argparse.ArgumentParser(
         prog=prog,
         description="An AMQP 0-9-1 broker in one process, for trials, demos and tests. It keeps everything in memory "
         "and forgets it when it stops. In production use RabbitMQ.",
@@ -66,8 +68,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "to standard error. SIGINT, SIGTERM or SIGHUP stops it, a second one at once. Exit status: 0 stopped, 1 cannot "
         "listen or read the certificate, 2 usage, 130 stopped at once.",
     )
-    arguments(parser)
-    return parser
+    arguments(made)
+    return made
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +106,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         dest="dead_letters",
         action="store_false",
         help=f"do not set up the exchange {DEAD_LETTER_EXCHANGE}, the queue {DEAD_LETTER_QUEUE} and the policy for the "
-        "queues *.events and *.commands",
+        "queues of events and commands",
     )
     parser.add_argument(
         "--confirm-interval",
@@ -175,7 +177,7 @@ async def _serve(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m eda_tools.broker") -> int:
     """Run the command (see ``--help``). Returns the exit status."""
-    args = _parser(prog).parse_args(argv)
+    args = parser(prog).parse_args(argv)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO if args.verbose else logging.WARNING, format="%(asctime)s %(message)s"
     )

@@ -42,6 +42,14 @@ def load(name: str) -> Tool:
     return tool
 
 
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """A parser of the arguments of a subcommand of any kind."""
+    if name in TOOLS:
+        return load(name).parser()
+    made: argparse.ArgumentParser = importlib.import_module(f"eda_tools.{name}").parser()
+    return made
+
+
 def _own(arguments: list[str]) -> int:
     """Answer ``--help``, ``--version`` and ``--print-completion``, and report everything else as wrong usage."""
     parser = Parser(

@@ -14,6 +14,7 @@ from eda_core.errors import LocalError
 from eda_core.messages.routing import TopicPattern
 from eda_core.urls import check_urls, redact
 from eda_tools.cli.status import DONE, USAGE, ToolError
+from eda_tools.cli.urls import URL_VARIABLE, split_urls
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         if self._url_left_out and re.match("unrecognized arguments: [^-]", message):
             message += "; amqp_url is that of EDA_AMQP_URL, because the first argument is no URL"
         if message.startswith("the following arguments are required: amqp_url"):
-            message = message.replace("amqp_url", f"amqp_url (or set {_VARIABLE})")
+            message = message.replace("amqp_url", f"amqp_url (or set {URL_VARIABLE})")
         self.exit(USAGE, f"{self.prog}: {redact(message)} (see {self.prog} --help)\n")
 
     def format_usage(self) -> str:
@@ -54,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         """The word to insert where ``positionals`` have no URL, or ``None``."""
         if self.url is None or (positionals and _LOOKS_LIKE_URL.search(positionals[0])):
             return None
-        self._url_left_out = bool(os.environ.get(_VARIABLE))
+        self._url_left_out = bool(os.environ.get(URL_VARIABLE))
         if self._url_left_out:
             return "-"
         return _NO_URL if self.url.nargs == "?" else None
@@ -103,7 +104,6 @@ def _is_option(word: str) -> bool:
     return word.startswith("-") and word != "-"
 
 
-_VARIABLE: Final = "EDA_AMQP_URL"
 #: Stands for a URL that is not needed, was left out, and that the environment does not have either.
 _NO_URL: Final = "(no URL)"
 _LOOKS_LIKE_URL: Final = re.compile(r"^-$|://")
@@ -113,15 +113,15 @@ def broker_urls(text: str) -> tuple[str, ...]:
     """The type of an argument: URLs of brokers, checked. ``-`` takes them from EDA_AMQP_URL."""
     origin = ""
     if text == "-":
-        origin, text = f"from {_VARIABLE}: ", os.environ.get(_VARIABLE, "")
+        origin, text = f"from {URL_VARIABLE}: ", os.environ.get(URL_VARIABLE, "")
         if not text:
-            raise argparse.ArgumentTypeError(f"the broker's URL is '-', but {_VARIABLE} is not set")
+            raise argparse.ArgumentTypeError(f"the broker's URL is '-', but {URL_VARIABLE} is not set")
     elif not _LOOKS_LIKE_URL.search(text):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no URL of a broker; give one before it, or set {_VARIABLE}=amqp://user:password@host:5672/vhost"
+            f"{text!r} is no URL of a broker; give one before it, or set {URL_VARIABLE}=amqp://user:password@host:5672/vhost"
         )
     try:
-        return check_urls([url.strip() for url in re.split(r",\s*(?=amqps?://)", text, flags=re.IGNORECASE)])
+        return check_urls(split_urls(text) or [text])
     except LocalError as error:
         raise argparse.ArgumentTypeError(f"{origin}{error}") from None
 
@@ -143,8 +143,8 @@ def url_argument(
         metavar="amqp_url",
         nargs=None if needed else "?",
         type=broker_urls if needed else _urls_or_none,
-        help=f"{help}; if it is left out, or is '-', it is that of the environment variable {_VARIABLE}, which no list "
-        "of processes shows",
+        help=f"{help}; if it is left out, or is '-', it is that of the environment variable {URL_VARIABLE}, which no "
+        "list of processes shows",
     )
     if isinstance(parser, Parser):
         parser.url = action

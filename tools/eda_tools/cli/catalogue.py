@@ -21,4 +21,7 @@ TOOLS: Final = {
 }
 
 #: The subcommands that are no tools for a bus.
-SERVERS: Final = {"broker": "run the embedded broker, for trials, demos and tests"}
+SERVERS: Final = {
+    "run": "run services, and start again what dies",
+    "broker": "run the embedded broker, for trials, demos and tests",
+}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +10,7 @@ from typing import Final
 from eda_core.machine.outcomes import PACKAGES
 from eda_core.messages.routing import COMMANDS, EVENTS, queue_name
 from eda_core.services.handlers import Handlers, handler_of
+from eda_tools.cli.loading import load_object
 from eda_tools.cli.status import USAGE, ToolError
 from eda_tools.diagnosis.facts import Binding
 
@@ -42,16 +41,7 @@ def load(found: ServiceClass) -> type[Handlers]:
     Raises:
         ToolError: it cannot be imported, or is no class of a service.
     """
-    module, _, name = found.path.partition(":")
-    sys.path.insert(0, "")
-    try:
-        loaded = getattr(importlib.import_module(module), name)
-    except AttributeError:
-        raise ToolError(f"{module} has no class {name}", USAGE) from None
-    except Exception as error:  # the module may do anything
-        raise ToolError(f"{module} cannot be imported: {type(error).__name__}: {error}", USAGE) from error
-    finally:
-        sys.path.remove("")
+    loaded = load_object(found.path)
     if not isinstance(loaded, type) or not issubclass(loaded, Handlers):
         raise ToolError(f"{found.path} is no class of a service", USAGE)
     return loaded
