@@ -21,7 +21,7 @@ import eda_core.testing
 from eda_core.amqp import states
 from eda_core.machine import deliveries, events, link
 from eda_core.testing.broker.versions import VERSIONS, Version
-from eda_tools.cli.catalogue import SERVERS, TOOLS
+from eda_tools.cli.catalogue import PROGRAMS, TOOLS
 
 DOCS = Path(__file__).parent
 
@@ -517,7 +517,7 @@ def options_page() -> str:
     """The text of ``tools-options.rst``."""
     title = "The options of the tools"
     text = f"{OPTIONS_HEAD}{'=' * len(title)}\n{title}\n{'=' * len(title)}\n\n{OPTIONS_TEXT}"
-    for name in (*TOOLS, *SERVERS):
+    for name in (*TOOLS, *PROGRAMS):
         text += f"\n.. sphinx_argparse_cli::\n   :module: tool_parsers\n   :func: {name}\n   :prog: eda {name}\n"
         text += f"   :title: eda {name}\n   :group_title_prefix: {name}\n   :epilog: Its help has examples.\n"
     return text

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from eda_tools.broker import EmbeddedBroker
-from eda_tools.cli.catalogue import SERVERS, TOOLS
+from eda_tools.cli.catalogue import PROGRAMS, TOOLS
 from tests.docs.blocks import ROOT, Block, read_page
 from tests.support.services import Probe, asynchronous, program, running
 
@@ -92,7 +92,7 @@ def test_an_environment_is_made_before_anything_is_installed() -> None:
 def test_tools_exist() -> None:
     tools = set(re.findall(r"\beda ([a-z_]+)", README))
     assert tools
-    assert tools - {*TOOLS, *SERVERS} == set()
+    assert tools - {*TOOLS, *PROGRAMS} == set()
 
 
 def test_modules_exist() -> None:

@@ -55,12 +55,16 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "eda_tools.cli": _TOOLS,
     "eda_tools.messages": _TOOLS | {"eda_tools.cli"},
     "eda_tools.bus": _TOOLS | {"eda_tools.cli", "eda_tools.messages"},
+    "eda_tools.creating": _TOOLS | {"eda_tools.cli"},
     "eda_tools.running": _TOOLS | {"eda_tools.cli"},
     "eda_tools.dead_letters": _TOOLS | {"eda_tools.cli", "eda_tools.messages", "eda_tools.bus"},
     "eda_tools.diagnosis": _TOOLS | {"eda_tools.cli", "eda_tools.messages", "eda_tools.bus"},
     "eda_tools.diagrams": _TOOLS | {"eda_tools.cli", "eda_tools.messages", "eda_tools.diagnosis"},
     "eda_tools": _TOOLS
-    | {f"eda_tools.{room}" for room in ("cli", "messages", "bus", "running", "dead_letters", "diagnosis", "diagrams")},
+    | {
+        f"eda_tools.{room}"
+        for room in ("cli", "messages", "bus", "creating", "running", "dead_letters", "diagnosis", "diagrams")
+    },
 }
 
 #: A module, the line of an import statement, and the module that it imports.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from eda_tools import eda
-from eda_tools.cli.catalogue import SERVERS, TOOLS
+from eda_tools.cli.catalogue import PROGRAMS, TOOLS
 from tests.docs.blocks import Block
 from tests.docs.test_pages import PAGES
 
@@ -54,7 +54,7 @@ def test_a_tool_understands_its_arguments(
 ) -> None:
     monkeypatch.setenv("EDA_AMQP_URL", "amqp://localhost/")
     monkeypatch.setenv("EDA_MANAGEMENT_URL", "http://localhost:15672")
-    assert name in (*TOOLS, *SERVERS), f"{block}: there is no tool {name}"
+    assert name in (*TOOLS, *PROGRAMS), f"{block}: there is no tool {name}"
     try:
         eda.parser_of(name).parse_args(arguments)
     except SystemExit:

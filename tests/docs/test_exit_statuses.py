@@ -17,7 +17,7 @@ import pytest
 import eda_core.journal.__main__ as journal
 from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.cli import status as cli
-from eda_tools.cli.catalogue import SERVERS, TOOLS
+from eda_tools.cli.catalogue import PROGRAMS, TOOLS
 from examples.conversations import demo
 from tests.docs.blocks import ROOT
 from tests.support.services import asynchronous, environment, program
@@ -47,7 +47,7 @@ EACH: Final = {
     for names, status, when in list(rows(_ABOUT_EACH))[1:]
     for name in re.findall(r"``(\w+)``", names)
 }
-PROGRAMS: Final = [(name, int(status)) for name, status, _ in list(rows(_ABOUT_PROGRAMS))[1:]]
+ABOUT: Final = [(name, int(status)) for name, status, _ in list(rows(_ABOUT_PROGRAMS))[1:]]
 SERVICES: Final = {what: (int(status), how) for what, status, how in list(rows(_ABOUT_SERVICES))[1:]}
 
 
@@ -86,7 +86,7 @@ def test_the_page_says_what_the_statuses_of_a_tool_mean(name: str) -> None:
 
 def test_the_page_is_about_tools_that_exist() -> None:
     assert {name for name, _ in EACH} == {*TOOLS}
-    assert all(f"``eda {name}``" in PAGE for name in SERVERS)
+    assert all(f"``eda {name}``" in PAGE for name in PROGRAMS)
 
 
 # Other programs
@@ -103,13 +103,13 @@ def told_by(name: str) -> str:
     return str(journal.main.__doc__) + " 2 for a usage error"
 
 
-@pytest.mark.parametrize("name", sorted({name for name, _ in PROGRAMS}))
+@pytest.mark.parametrize("name", sorted({name for name, _ in ABOUT}))
 def test_the_page_has_the_statuses_that_a_program_tells(name: str) -> None:
     text = " ".join(told_by(name).split())
     told = re.search(r"(?:Exit status|Returns): (.*)", text)
     assert told is not None
     numbers = {int(number) for number in re.findall(r"(?<![\w:])(\d+)(?= |$)", told[1])}
-    assert {status for each, status in PROGRAMS if each == name} == numbers
+    assert {status for each, status in ABOUT if each == name} == numbers
 
 
 # Services

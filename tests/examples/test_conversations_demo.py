@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from eda_core import Command, Event, LogRecord, Result, criticality
-from eda_tools.cli.catalogue import SERVERS, TOOLS
+from eda_tools.cli.catalogue import PROGRAMS, TOOLS
 from examples.conversations.report import explanation, line, next_steps, results, rows
 from examples.conversations.tally import Seen, Tally, seen
 
@@ -127,7 +127,7 @@ def test_the_next_steps_are_three_and_their_tools_exist(capsys: pytest.CaptureFi
     commands = [shlex.split(command) for _, lines in steps for command in lines]
     names = [words[place + 1] for words in commands for place, word in enumerate(words[:-1]) if word.endswith("eda")]
     assert names == ["broker", "monitor", "inspect_queue"]
-    assert set(names) <= TOOLS.keys() | SERVERS.keys()
+    assert set(names) <= TOOLS.keys() | PROGRAMS.keys()
 
 
 def test_nothing_in_a_message_breaks_a_line_or_commands_the_terminal() -> None:

@@ -14,6 +14,7 @@ import importlib.util
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -160,7 +161,7 @@ def kombu(url: str) -> None:
 
 
 def tools(url: str) -> None:
-    """Each console script tells its usage, one publishes, and one reads a queue."""
+    """Each console script tells its usage, one publishes, one reads a queue, and one writes a project."""
     scripts = Path(sysconfig.get_path("scripts"))
     points = importlib.metadata.distribution("eda-core").entry_points.select(group="console_scripts")
     assert "eda" in points.names, points
@@ -168,6 +169,9 @@ def tools(url: str) -> None:
         subprocess.run([scripts / name, "--help"], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([scripts / "eda", "publish_event", url, "Started", "--data", '{"n": 1}'], check=True)
     subprocess.run([scripts / "eda", "inspect_queue", url, "smoke.events"], check=True, stdout=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as directory:
+        subprocess.run([scripts / "eda", "new", "shop", directory], check=True, stdout=subprocess.DEVNULL)
+        assert (Path(directory) / "shop" / "service.py").is_file()
 
 
 PARTS: Final[dict[str, Callable[[str], None]]] = {

@@ -24,7 +24,7 @@ DOCS = "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("
 EVERYTHING = "".join(path.read_text("utf-8") for path in (ROOT / "docs").rglob("*.rst"))
 
 
-@pytest.mark.parametrize("name", [*TOOLS, "run"])
+@pytest.mark.parametrize("name", [*TOOLS, "new", "run"])
 def test_the_docs_have_every_tool_and_option(name: str) -> None:
     docs = DOCS if name in TOOLS else EVERYTHING
     assert f"``{name}``" in DOCS, f"docs/tools.rst does not have ``{name}``"

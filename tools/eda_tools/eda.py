@@ -11,12 +11,12 @@ from typing import Final
 
 from eda_core._version import __version__
 from eda_tools.cli.arguments import Parser, completion_option
-from eda_tools.cli.catalogue import SERVERS, TOOLS
+from eda_tools.cli.catalogue import PROGRAMS, TOOLS
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.status import DONE, STATUSES, USAGE
 from eda_tools.cli.tool import Tool
 
-_ALL: Final = TOOLS | SERVERS
+_ALL: Final = TOOLS | PROGRAMS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def _own(arguments: list[str]) -> int:
         tools = parser.add_subparsers(metavar="TOOL")
         for name, what in TOOLS.items():
             load(name).arguments(tools.add_parser(name, help=what))
-        for name, what in SERVERS.items():
+        for name, what in PROGRAMS.items():
             importlib.import_module(f"eda_tools.{name}").arguments(tools.add_parser(name, help=what))
     try:
         if not arguments:

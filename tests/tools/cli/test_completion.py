@@ -11,7 +11,7 @@ import pytest
 
 from eda_tools import eda
 from eda_tools.cli import status as cli
-from eda_tools.cli.catalogue import SERVERS, TOOLS
+from eda_tools.cli.catalogue import PROGRAMS, TOOLS
 
 #: Bash, where somebody has written $2 … and pressed TAB; what it offers.
 TAB = """
@@ -25,7 +25,7 @@ echo "${COMPREPLY[*]}"
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("eda ", " ".join([*TOOLS, *SERVERS])),
+        ("eda ", " ".join([*TOOLS, *PROGRAMS])),
         ("eda mon", "monitor"),
         ("eda monitor --idle", "--idle-timeout"),
         ("eda resurrect - --to ", "exchange queue"),

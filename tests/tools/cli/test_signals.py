@@ -19,7 +19,7 @@ from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.bus.service import ToolService, running
 from eda_tools.cli import signals as ending
 from eda_tools.cli import status as cli
-from eda_tools.cli.catalogue import SERVERS, TOOLS
+from eda_tools.cli.catalogue import PROGRAMS, TOOLS
 from eda_tools.cli.output import Output
 from eda_tools.cli.signals import Ending
 from eda_tools.cli.tool import Tool
@@ -66,7 +66,7 @@ def alone(*arguments: str, first_on_path: Path | None = None) -> Ran:
 # --- while it is loaded, and when it has ended ---
 
 
-@pytest.mark.parametrize("name", ["", *TOOLS, *SERVERS])
+@pytest.mark.parametrize("name", ["", *TOOLS, *PROGRAMS])
 def test_ctrl_c_while_it_is_loaded_shows_no_traceback(name: str, tmp_path: Path) -> None:
     (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     ran = alone("-m", f"eda_tools.{name}" if name else "eda_tools", first_on_path=tmp_path)
@@ -93,7 +93,7 @@ def test_who_only_uses_the_package_keeps_its_ctrl_c() -> None:
 
 def test_the_tools_load_where_there_is_no_sighup(tmp_path: Path) -> None:
     """As on Windows."""
-    modules = ", ".join(f"eda_tools.{name}" for name in ("eda", *TOOLS, *SERVERS))
+    modules = ", ".join(f"eda_tools.{name}" for name in ("eda", *TOOLS, *PROGRAMS))
     code = f"import signal; del signal.SIGHUP; import {modules}; sys.exit(eda_tools.eda.main(['--version']))"
     ran = alone("-c", f"import sys; {code}")
     assert (ran.status, ran.err) == (cli.DONE, "")

@@ -24,7 +24,7 @@ from eda_tools.broker import EmbeddedBrokerThread
 from eda_tools.cli import start
 from eda_tools.cli import status as cli
 from eda_tools.cli.arguments import Parser, common_options, natural, positive, rate, seconds, url_argument
-from eda_tools.cli.catalogue import SERVERS, TOOLS
+from eda_tools.cli.catalogue import PROGRAMS, TOOLS
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.status import ToolError
 from eda_tools.cli.tool import Tool
@@ -452,7 +452,7 @@ def test_no_command_shadows_a_module_of_python() -> None:
 def test_eda_gathers_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
     assert eda.main(["--help"]) == cli.DONE
     told = capsys.readouterr().out
-    assert all(f"\n  {name} " in told for name in (*TOOLS, *SERVERS))
+    assert all(f"\n  {name} " in told for name in (*TOOLS, *PROGRAMS))
     assert eda.main(["publish-event", "--help"]) == cli.DONE
     assert capsys.readouterr().out.startswith("usage: eda publish_event ")
     assert eda.main(["--version"]) == cli.DONE

@@ -21,7 +21,8 @@ TOOLS: Final = {
 }
 
 #: The subcommands that are no tools for a bus.
-SERVERS: Final = {
+PROGRAMS: Final = {
+    "new": "write a small project with a service and its tests",
     "run": "run services, and start again what dies",
     "broker": "run the embedded broker, for trials, demos and tests",
 }
