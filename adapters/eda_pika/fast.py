@@ -116,9 +116,17 @@ class Direct(Network, AbstractStreamTransport):  # type: ignore[misc]
         if not channel.is_open:
             super().publish(channel, effect, mandatory)
             return
-        number, key, properties, body = channel.channel_number, effect.routing_key, effect.properties, effect.body
-        limits: Any = {"mandatory": mandatory, "frame_max": self.connection.params.frame_max}
-        self._send(write_message(number, effect.exchange, key, properties, body, **limits))
+        self._send(
+            write_message(
+                channel.channel_number,
+                effect.exchange,
+                effect.routing_key,
+                effect.properties,
+                effect.body,
+                mandatory=mandatory,
+                frame_max=self.connection.params.frame_max,
+            )
+        )
 
     def _send(self, data: bytes) -> None:
         self.connection.bytes_sent += len(data)
