@@ -6,6 +6,7 @@ connections are closed. A transport derives from :class:`AmqpLink` and moves the
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Final, Protocol
@@ -45,7 +46,7 @@ _CHANNELS: Final = {CONSUMING: (CONSUMING,), PUBLISHING: (PUBLISHING, LOGGING)}
 _REPLIES: Final = 4
 _WITH_MESSAGE: Final = frozenset({Basic.Deliver, Basic.Return})
 #: The methods that mean the same on every channel.
-_ANYWHERE: Final = frozenset({Basic.Ack, Basic.Nack, Basic.Cancel, Confirm.SelectOk, Basic.ConsumeOk, Basic.CancelOk})
+_ANYWHERE: Final = frozenset({Basic.Ack, Basic.Nack, Basic.Cancel, Confirm.SelectOk})
 
 
 class Wire(Protocol):
@@ -96,6 +97,8 @@ class AmqpLink(Link):
         self._replies = 0
         self._server: Mapping[str, Any] = {}
         self._force_at: float | None = None
+        #: ``Consume`` and ``Cancel`` that the broker has not answered, and when the answer is overdue.
+        self._unanswered: deque[tuple[float, Consume | Cancel]] = deque()
         self._ended = False
         self._disarm: Callable[[], object] = _nothing
 
@@ -174,6 +177,8 @@ class AmqpLink(Link):
         times = [due for wire in self.wires.values() if (due := wire.client.deadline()) is not None]
         if self._force_at is not None:
             times.append(self._force_at)
+        if self._unanswered and not self.closing:
+            times.append(self._unanswered[0][0])
         return min(times, default=None)
 
     def tick(self) -> None:
@@ -184,6 +189,20 @@ class AmqpLink(Link):
             return
         for name, wire in list(self.wires.items()):
             self._hear(name, wire, wire.client.tick(now))
+        if self._unanswered and now >= self._unanswered[0][0]:
+            self._miss_answer(now)
+
+    def _miss_answer(self, now: float) -> None:
+        """Report the first question as failed: a node of a cluster waits so for a queue whose leader stands still.
+
+        If this is called late, the event loop was blocked. The answer may have come, and has to be read first.
+        """
+        due, effect = self._unanswered.popleft()
+        half = self.machine.config.close_timeout / 2
+        if now >= due + half:
+            self._unanswered.appendleft((now + half, effect))
+        else:
+            self.report_failure(effect, TimeoutError("no answer"))
 
     # What the broker sends
 
@@ -236,6 +255,9 @@ class AmqpLink(Link):
             names.pop(event.channel, None)
         if isinstance(method, Channel.CloseOk):
             self._leave_if_alone(wire)
+        elif isinstance(method, (Basic.ConsumeOk, Basic.CancelOk)):
+            if self._unanswered:
+                self._unanswered.popleft()
         elif not isinstance(method, Channel.OpenOk) or channel == LOGGING:
             self.receive(method.name, method, channel)
 
@@ -315,10 +337,16 @@ class AmqpLink(Link):
             wire.send_soon()
 
     def consume(self, effect: Consume) -> None:
-        self._send(CONSUMING, CONSUMING, Basic.Consume(queue=effect.queue, consumer_tag=effect.consumer_tag))
+        self._ask(effect, Basic.Consume(queue=effect.queue, consumer_tag=effect.consumer_tag))
 
     def cancel(self, effect: Cancel) -> None:
-        self._send(CONSUMING, CONSUMING, Basic.Cancel(effect.consumer_tag))
+        self._ask(effect, Basic.Cancel(effect.consumer_tag))
+
+    def _ask(self, effect: Consume | Cancel, method: Any) -> None:
+        """Send a method that the broker has to answer in time. The machine waits for no answer to it."""
+        self._send(CONSUMING, CONSUMING, method)
+        self._unanswered.append((self._now() + self.machine.config.close_timeout, effect))
+        self.rearm()
 
     def open_channel(self, effect: OpenChannel) -> None:
         wire = self.wires[PUBLISHING]

@@ -29,17 +29,17 @@ def apart(rabbit_cluster: RabbitCluster) -> Iterator[RabbitNode]:
     rabbit_cluster.start()
 
 
-def told(node: RabbitNode, queue: str = QUEUE, key: str = "Told", *, fresh: bool = False) -> list[bytes]:
-    """Take what there is in a quorum queue for these events; declare it if it is to be fresh."""
+def told(node: RabbitNode, *, fresh: bool = False) -> list[bytes]:
+    """Take what there is in a quorum queue for the events of the service; declare it if it is to be fresh."""
     with pika.BlockingConnection(pika.URLParameters(node.url)) as connection:
         channel = connection.channel()
         if fresh:
             channel.exchange_declare("events", "topic", durable=True)
-            channel.queue_delete(queue)
-            channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
-            channel.queue_bind(queue, "events", key)
+            channel.queue_delete(QUEUE)
+            channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
+            channel.queue_bind(QUEUE, "events", "Told")
         bodies = []
-        while (body := channel.basic_get(queue, auto_ack=True)[2]) is not None:
+        while (body := channel.basic_get(QUEUE, auto_ack=True)[2]) is not None:
             bodies.append(body)
         return bodies
 
@@ -100,8 +100,7 @@ async def test_a_service_that_publishes_nothing_leaves_such_a_node_as_well(
     """Nothing comes from the queue there, and the node says that there is a consumer and no message."""
     others = [node for node in rabbit_cluster.nodes if node is not apart]
     name = f"listener-{list(ADAPTERS).index(adapter)}"
-    await asyncio.to_thread(told, apart, f"{name}.events", "Asked", fresh=True)
-    worker = Worker(name, events=["Asked"], handlers={"Asked": accept})
+    worker = Worker(name, events=["Asked"], handlers={"Asked": accept}, settings={"QUEUE_TYPE": "quorum"})
     cast = Cast(worker, ADAPTERS[adapter], [node.url for node in (apart, *others)])
     await cast.start()
     try:

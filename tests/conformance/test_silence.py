@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pamqp.commands import Queue
+from pamqp.commands import Basic, Queue
 
 from eda_core.testing import Broker
 from eda_core.testing.conformance import Alarm, Begin, Check, Declare, Join, Seen, Start, Take, Worker
@@ -234,3 +234,29 @@ async def run_on(kind: type[Embedded], script: Callable[[Embedded], Steps], adap
     async with EmbeddedBroker(broker=broker) as embedded, kind(embedded) as under_test:
         await Player(under_test, ADAPTERS[adapter]).run(Check("checks", "", lambda: script(under_test)))
     await no_task_is_left()
+
+
+@every_adapter
+def test_a_broker_that_answers_but_does_not_say_that_there_is_a_consumer_is_left(adapter: str) -> None:
+    """A node of a cluster waits so for the leader of a queue that stands still. Nothing comes from the queue then."""
+    kept: list[Link] = []
+    method = Basic.Consume.index.to_bytes(4)
+
+    def watch(link: Link, direction: Direction, data: bytes) -> bytes:
+        if direction == DOWN or (kept and link not in kept) or method not in data:
+            return data
+        kept.append(link)
+        at = data.index(method) - 7
+        return data[:at] + data[at + 8 + int.from_bytes(data[at + 3 : at + 7]) :]
+
+    def script(under_test: Embedded) -> Steps:
+        worker, proxy = relaying(HEARTBEAT=0, PROBE_INTERVAL=0, CLOSE_TIMEOUT=0.5), under_test.proxy
+        yield Declare("tap", "events", "Relayed")
+        proxy.watch = watch
+        yield Start(worker)
+        yield Seen(worker, "ready", 2)
+        yield event("Happened", 0)
+        yield Take("tap")
+
+    play(script, adapter)
+    assert len(kept) == 1

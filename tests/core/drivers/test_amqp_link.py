@@ -350,6 +350,60 @@ def test_a_silent_broker_is_given_up() -> None:
     assert bench.told == [("link_down", "the broker has been silent for 20.0 s", ("refused", ""))]
 
 
+def unanswered(effect: Consume | Cancel) -> Bench:
+    """A link without heartbeats, whose broker has not answered this."""
+    bench = Bench(heartbeat=0, close_timeout=4.0).prepared()
+    bench.perform(effect)
+    return bench
+
+
+@pytest.mark.parametrize("effect", [Consume(EPOCH, "q", "more"), Cancel(EPOCH, "tag")], ids=["consume", "cancel"])
+def test_a_consumer_that_the_broker_says_nothing_about_has_failed(effect: Consume | Cancel) -> None:
+    bench = unanswered(effect)
+    bench.inputs.clock += 3.9
+    bench.tick()
+    assert bench.told == []
+    bench.inputs.clock += 0.1
+    assert bench.deadline() == bench.inputs.clock
+    bench.tick()
+    assert bench.inputs.told == [("effect_failed", effect, "TimeoutError: no answer")]
+    assert bench.deadline() is None
+
+
+def test_an_answer_in_time_is_noticed() -> None:
+    bench = unanswered(Consume(EPOCH, "q", "more"))
+    assert bench.exchange() == []
+    assert bench.deadline() is None
+    bench.inputs.clock += 100.0
+    bench.tick()
+    assert bench.told == []
+
+
+def test_an_answer_that_nobody_waits_for_is_ignored() -> None:
+    bench = Bench().prepared()
+    bench.take(CONSUMING, write_method(1, Basic.ConsumeOk("other")))
+    assert bench.exchange() == []
+
+
+def test_an_answer_that_may_have_come_is_read_first() -> None:
+    """The event loop was blocked for longer than the broker may take."""
+    bench = unanswered(Consume(EPOCH, "q", "more"))
+    bench.inputs.clock += 6.0
+    bench.tick()
+    assert bench.told == []
+    assert bench.deadline() == bench.inputs.clock + 2.0
+    assert bench.exchange() == []
+    assert bench.deadline() is None
+
+
+def test_a_link_that_is_being_closed_waits_for_no_answer() -> None:
+    bench = unanswered(Consume(EPOCH, "q", "more"))
+    bench.perform(Close(EPOCH, "stop"))
+    assert bench.deadline() == bench.inputs.clock + 4.0
+    assert names(bench.exchange()) == ["link_down"]
+    assert bench.deadline() is None
+
+
 def test_there_is_one_timer_which_ends_with_the_link() -> None:
     bench = Bench(heartbeat=10).open()
     [(due, call)] = bench.timers
