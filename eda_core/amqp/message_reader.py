@@ -81,6 +81,12 @@ class MessageReader:
                 self._needed = length + FRAME_OVERHEAD
                 break
             content = self._channels.get(number)
+            if content is not None and kind == reading.METHOD and content.method is None:
+                message = reading.read_delivery(data, at, self._max_body)
+                if message is not None:
+                    method, properties, body, at = message
+                    yield Received(number, method, properties, body)
+                    continue
             read = _LEFT if content is None else self._read(content, kind, data[start:end])
             if read is _LEFT:
                 yield data[at : end + 1]

@@ -313,7 +313,8 @@ def broker_name(server: Mapping[str, Any]) -> str:
 
 def _delivered(link: Link, it: Any, properties: Any, body: bytes) -> None:
     exchange, key, properties = named(it, properties)
-    link.tell(link.machine.delivered, it.delivery_tag, it.redelivered, exchange, key, properties, body)
+    epoch, tell = link.asked.epoch, link.driver.tell  # not by link.tell(), because each message comes here
+    tell(link.machine.delivered, epoch, it.delivery_tag, it.redelivered, exchange, key, properties, body)
 
 
 def _returned(link: Link, it: Any, properties: Any, body: bytes) -> None:

@@ -227,7 +227,7 @@ class ServiceApi(Handlers, Generic[R]):
         if timeout is not None:
             raise LocalError("timeout is given, but this method does not wait for the confirm", hint="leave it out")
         publish = self.publishing(message, mandatory=mandatory, immediate=immediate)
-        return self.make_input(lambda machine, now: publish(message, machine=machine, now=now))
+        return self.make_input(lambda machine, now: publish(message, machine, now))
 
     def publishing(self, message: AnyMessage, *, mandatory: bool, immediate: bool) -> Callable[..., list[Effect]]:
         """Return the input that publishes a message for the user code that calls this.
@@ -237,7 +237,7 @@ class ServiceApi(Handlers, Generic[R]):
         run = run_of(self)
         within = None if run is None else run.delivery
 
-        def publish(message: AnyMessage, *, machine: Machine, now: float, ticket: int | None = None) -> list[Effect]:
+        def publish(message: AnyMessage, machine: Machine, now: float, ticket: int | None = None) -> list[Effect]:
             effects = machine.publish(
                 message, now, within=within, mandatory=mandatory, immediate=immediate, ticket=ticket
             )

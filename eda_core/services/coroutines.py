@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from copy import deepcopy
-from functools import partial
 from inspect import isawaitable
 from typing import Any, cast
 
@@ -131,9 +130,19 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
     ) -> Any:
         driver, within = self.running_driver(), self.handled_delivery()
         machine = driver.machine
-        call = partial(
-            machine.call, command, timeout=timeout, conversation_id=conversation_id, within=within, meta=meta
-        )
+
+        def call(payload: Any, now: float, ticket: int) -> list[Effect]:
+            return machine.call(
+                command,
+                payload,
+                now,
+                ticket=ticket,
+                timeout=timeout,
+                conversation_id=conversation_id,
+                within=within,
+                meta=meta,
+            )
+
         return await driver.request(_copied_if_it_waits(call, message), machine.forget_call)
 
     def running_driver(self) -> CoroutineDriver:
@@ -146,8 +155,12 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
 
     async def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool, timeout: float | None) -> None:
         driver = self.running_driver()
-        publish = partial(self.publishing(message, mandatory=mandatory, immediate=immediate), machine=driver.machine)
-        await driver.request(_copied_if_it_waits(publish, message), timeout=timeout)
+        machine, publish = driver.machine, self.publishing(message, mandatory=mandatory, immediate=immediate)
+
+        def make(message: AnyMessage, now: float, ticket: int) -> list[Effect]:
+            return publish(message, machine, now, ticket)
+
+        await driver.request(_copied_if_it_waits(make, message), timeout=timeout)
 
     def make_input(
         self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True
@@ -175,17 +188,17 @@ class _Turn:
         yield
 
 
-def _copied_if_it_waits(make: Callable[..., list[Effect]], value: Any) -> Input:
+def _copied_if_it_waits(make: Callable[[Any, float, int], list[Effect]], value: Any) -> Input:
     """Return the input that ``make`` makes with ``value``: with a copy, if the buffer was full at first.
 
     The machine writes a message when it accepts it. The caller may change the payload while it waits for space.
     """
     copied = False
 
-    def attempt(**named: Any) -> list[Effect]:
+    def attempt(now: float, ticket: int) -> list[Effect]:
         nonlocal value, copied
         try:
-            return make(value, **named)
+            return make(value, now, ticket)
         except BufferFull:
             if not copied:
                 value, copied = deepcopy(value), True

@@ -161,7 +161,7 @@ class Once:
         publish = self._service.publishing(message, mandatory=mandatory, immediate=False)
 
         def make(machine: Machine, now: float) -> list[Effect]:
-            return publish(message, machine=machine, now=now)
+            return publish(message, machine, now)
 
         self._service.make_input_now(make)
 
