@@ -30,7 +30,7 @@ kombu: Any = import_module("kombu")  # types for a part of it
 
 PAYLOAD = {"conversation": "0123456789abcdef" * 2, "turns": [1, 2, 3, 4.5], "language": "fr", "text": "bonjour " * 26}
 #: publish_many has to be so much faster than publishing one by one.
-BOUND = 5.0
+BOUND = 8.0
 
 
 @contextmanager

@@ -22,11 +22,12 @@ import amqp
 from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, RecoverableConnectionError
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
-from pamqp import body, frame, header
+from pamqp import frame
 from pamqp.commands import INDEX_MAPPING, Basic, Channel
 from pamqp.constants import FRAME_MIN_SIZE
 
 from eda_core import Connect, Declare, Effect, OpenChannel, Probe, Publish, PublishLog
+from eda_core.amqp.writing import write_message
 from eda_core.drivers import CONSUMING, LOGGING, PUBLISHING, BlockingDriver, Link, LookUps, login_refusal, reason
 from eda_core.drivers.library import raised_in
 from eda_core.urls import Address, redact
@@ -254,11 +255,15 @@ class KombuLink(Link):
         return self._blocked
 
     def _send(self, channel: int, effect: Publish | PublishLog, mandatory: bool) -> None:
-        data, step = effect.body, max(self._connection.frame_max, FRAME_MIN_SIZE) - 8  # 8 belong to the frame itself
-        self._unsent += frame.marshal(Basic.Publish(0, effect.exchange, effect.routing_key, mandatory), channel)
-        self._unsent += frame.marshal(header.ContentHeader(0, len(data), effect.properties), channel)
-        for at in range(0, len(data), step):
-            self._unsent += frame.marshal(body.ContentBody(data[at : at + step]), channel)
+        self._unsent += write_message(
+            channel,
+            effect.exchange,
+            effect.routing_key,
+            effect.properties,
+            effect.body,
+            mandatory=mandatory,
+            frame_max=max(self._connection.frame_max, FRAME_MIN_SIZE),
+        )
         if len(self._unsent) > _ENOUGH or time.monotonic() >= self._next_write:
             self.flush()
 

@@ -248,9 +248,12 @@ class BlockingDriver(Driver):
 
     # The driver's part
 
-    def arm(self, deadline: float) -> Callable[[], object]:
+    def look_at_deadline(self) -> None:
         """Set no timer: a caller that waits looks at the machine's deadline."""
-        return lambda: None
+
+    def arm(self, deadline: float) -> Callable[[], object]:
+        """Never called: there is no timer."""
+        raise NotImplementedError("a blocking driver has no timer")
 
     def dispatch(self, delivery: DeliveryId, message: AnyMessage) -> None:
         """Never called: nothing is subscribed to."""

@@ -441,7 +441,8 @@ def test_nothing_is_dispatched_and_nothing_armed() -> None:
     caller = Caller()
     with pytest.raises(NotImplementedError, match="only publishes"):
         caller.dispatch(DeliveryId(1), Event("Happened", 1, "c"))
-    caller.arm(1.0)
+    with pytest.raises(NotImplementedError, match="no timer"):
+        caller.arm(1.0)
     caller.buffer_available()
     assert caller.pauses == []
 
