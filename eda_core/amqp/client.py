@@ -21,6 +21,7 @@ from pamqp.commands import Basic, Channel, Connection
 
 from eda_core.amqp import reading, states
 from eda_core.amqp.content import COMMAND_INVALID, FRAME_ERROR, UNEXPECTED_FRAME, Content, Fault
+from eda_core.amqp.numbers import Numbers
 from eda_core.amqp.states import CLOSED, CLOSING, DISCARD, FAULT, OPEN, TABLE
 from eda_core.amqp.writing import (
     FRAME_OVERHEAD,
@@ -196,6 +197,7 @@ class Client:
         self._next_beat = now + heartbeat / 2
         self._give_up: float | None = None  # when the broker should have answered Connection.Close
         self._channels: dict[int, _Channel] = {}
+        self._numbers = Numbers(self._channels)
         self._rest = bytearray()  # the beginning of a frame
         self._needed = 0  # how many bytes of it there must be before it is looked at again
         self._lost_step = False  # nobody knows where the next frame begins
@@ -305,9 +307,7 @@ class Client:
         if self.state is not OPEN:
             raise StateError(f"a channel cannot be opened: the connection is {self.state}", hint="wait for Opened")
         if number is None:
-            number = 1
-            while number in self._channels:
-                number += 1
+            number = self._numbers.lowest()
         if number in self._channels or not 1 <= number <= self.channel_max:
             hint = f"use another number, from 1 to {self.channel_max}"
             raise StateError(f"channel {number} is in use, or too high", hint=hint)
@@ -524,11 +524,11 @@ class Client:
             self._out.append(write_method(number, Channel.CloseOk()))
             if channel.leaving:  # both have closed it: the broker answers, too, and the number is in use until then
                 return
-            del self._channels[number]
+            self._forget(number)
         elif kind is Channel.CloseOk:
             if not channel.leaving:
                 raise Fault(COMMAND_INVALID, f"Channel.CloseOk on channel {number}, which was not closed")
-            del self._channels[number]
+            self._forget(number)
         elif kind not in _ON_CHANNEL:
             raise Fault(COMMAND_INVALID, f"{method.name} on channel {number}")
         elif kind in _WITH_CONTENT:
@@ -540,6 +540,10 @@ class Client:
             self._flow(number, channel, bool(method.active))
         if not channel.leaving or kind is Channel.CloseOk:
             events.append(Received(number, method))
+
+    def _forget(self, number: int) -> None:
+        del self._channels[number]
+        self._numbers.give_back(number)
 
     def _flow(self, number: int, channel: _Channel, active: bool) -> None:
         """Send messages again, or hold them, as the broker asks (section 1.5.2.3)."""
