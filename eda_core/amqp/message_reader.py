@@ -62,6 +62,9 @@ class MessageReader:
         Raises:
             ValueError: the broker breaks the protocol in a message or a confirm. The connection is of no use any more.
         """
+        if self._lost_step:
+            yield data
+            return
         if self._needed:
             self._rest += data
             if len(self._rest) < self._needed:
@@ -70,17 +73,19 @@ class MessageReader:
             self._rest.clear()
             self._needed = 0
         at, size = 0, len(data)
-        while size - at >= 7 and not self._lost_step:
-            kind, number, length = FRAME_START.unpack_from(data, at)
+        unpack, channel = FRAME_START.unpack_from, self._channels.get
+        while size - at >= 7:
+            kind, number, length = unpack(data, at)
             start = at + 7
             end = start + length
             if kind not in _KINDS or (end < size and data[end] != reading.FRAME_END):
                 self._lost_step = True
-                break
+                yield data[at:]
+                return
             if end >= size:
                 self._needed = length + FRAME_OVERHEAD
                 break
-            content = self._channels.get(number)
+            content = channel(number)
             if content is not None and kind == reading.METHOD and content.method is None:
                 message = reading.read_delivery(data, at, self._max_body)
                 if message is not None:
@@ -93,9 +98,7 @@ class MessageReader:
             elif read is not None:
                 yield read
             at = end + 1
-        if self._lost_step:
-            yield data[at:]
-        elif at < size:
+        if at < size:
             self._rest += data[at:]
             self._needed = self._needed or 7
 
