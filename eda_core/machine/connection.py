@@ -77,7 +77,7 @@ class Connection:
     """
 
     __slots__ = (
-        *"_added _adding _adding_due _blocked _channels _checking _config _consuming _due _failures".split(),
+        *"_added _adding _adding_due _blocked _channels _checking _checks _config _consuming _due _failures".split(),
         *"_given _learned".split(),
         *"_next_url _open_since _portions _random _refused_urls _reopening _replies _silent_urls _waiting".split(),
         *"_wanted _was_open _widens".split(),
@@ -129,6 +129,8 @@ class Connection:
         self.checking: Silence = Silence(CHECKING, 2 * interval, 2 * timeout)
         #: Whether the ``Declare`` that checks the node waits for its reply; ``None`` if the broker has refused it.
         self._checking: bool | None = False
+        #: Whether the node is checked at all: there is another one to go to.
+        self._checks = len(config.urls) > 1
         #: Whether the broker blocks publishing, and so may read nothing; whether the channel for publishing is being
         #: opened again.
         self._blocked = self._reopening = False
@@ -200,6 +202,8 @@ class Connection:
         self._go(link.DOWN)
         if self.state is before:
             return None
+        if self._checking and "channels" in reason.lower():
+            self._checks = False  # the user or the connection may not have one more channel
         if self._waiting - {CONSUMING}:  # perhaps the user or the connection may not have so many channels
             self._channels, self._learned = 1, True
             self._widens = "channels" not in reason.lower()
@@ -344,7 +348,7 @@ class Connection:
             can_answer = not self._blocked and self._adding is link.NOTHING
             self.consuming.watch(now, can_answer)
             self.publishing.watch(now, can_answer and not self._reopening)
-            checks = len(self._config.urls) > 1 and bool(self.queues) and self._checking is not None
+            checks = self._checks and bool(self.queues) and self._checking is not None
             self.checking.watch(now, can_answer and checks)
             self._due = self._silence_due()
 

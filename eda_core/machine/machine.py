@@ -35,6 +35,7 @@ from eda_core.machine.effects import (
     BufferAvailable,
     Close,
     Connect,
+    Declare,
     Dispatch,
     Effect,
     Nack,
@@ -339,12 +340,18 @@ class Machine:
         return effects
 
     def effect_failed(self, effect: Effect, reason: str, now: float) -> list[Effect]:
-        """Report that the driver could not perform an effect. If the effect was for the link, the link is closed."""
+        """Report that the driver could not perform an effect. If the effect was for the link, the link is closed.
+
+        Not so for the ``Declare`` that checks the node: the node is not checked any more on this link.
+        """
         reason = redact(reason)
         if isinstance(effect, Dispatch):
             return self.handled(effect.delivery, Failed(reason), now)
         if isinstance(effect, (Connect, Close)):
             return self.link_down(effect.epoch, reason, now)
+        if isinstance(effect, Declare) and effect.channel == CHECKING:
+            self._connection.check_refused()
+            return []
         if isinstance(effect, ON_LINK):
             return self._give_up_link(effect.epoch, f"{effect!r} failed: {reason}", now)
         if isinstance(effect, (PublishLog, Report)):  # a log record about it would fail as well

@@ -210,6 +210,32 @@ def test_a_node_that_gives_nothing_to_do_is_checked_and_keeps_its_link(adapter: 
 
 
 @every_adapter
+def test_a_check_that_the_broker_refuses_costs_no_link(adapter: str) -> None:
+    """It closes the channel of the check. Here the queue of the check is made one that does not exist."""
+    refused: list[bytes] = []
+
+    def watch(link: Link, direction: Direction, data: bytes) -> bytes:
+        if direction == UP and QUEUE_BIND in data:
+            refused.append(data)
+            return data.replace(b"relay.events", b"relay.absent")
+        return data
+
+    def script(under_test: Embedded) -> Steps:
+        worker, proxy = relaying(**QUICK), under_test.proxy
+        yield Declare("tap", "events", "Relayed")
+        yield Start(worker)
+        proxy.watch = watch
+        yield until(lambda: bool(refused))
+        yield Await(lambda: asyncio.sleep(4 * QUICK["PROBE_INTERVAL"]))  # as long as two checks
+        yield event("Happened", 0)
+        yield Take("tap")
+        equal(proxy.accepted, 2, "connections")
+        equal(len(refused), 1, "checks")
+
+    asyncio.run(run_on(Twice, script, adapter, Broker(policies=[DEAD_LETTER_POLICY])))
+
+
+@every_adapter
 def test_a_node_that_binds_no_more_is_left(adapter: str) -> None:
     """All else goes on: the channels answer, and nothing says that the node is cut off from its cluster."""
     kept: list[Link] = []

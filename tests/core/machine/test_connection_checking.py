@@ -151,19 +151,38 @@ def test_an_answer_that_comes_while_a_queue_is_added_is_one() -> None:
     assert len(checks(until(bench, IDLE))) == 1
 
 
-def test_a_refusal_is_an_answer_and_the_last_one() -> None:
-    """The user may not bind any more, or the queue is gone. The broker says so by closing the channel."""
+@pytest.mark.parametrize("ways", [("channel",), ("effect",), ("channel", "effect")], ids=" and ".join)
+def test_a_refusal_is_an_answer_and_the_last_one(ways: tuple[str, ...]) -> None:
+    """The user may not bind any more, or the queue is gone. The broker says so by closing the channel.
+
+    A client library may raise that as well where the command waits for its reply.
+    """
     bench = idle()
     [check] = checks(until(bench, IDLE))
     [bind] = check.commands
     refusal = "ACCESS_REFUSED - write access to queue 'svc.events' refused"
-    told = bench.machine.channel_closed(bench.epoch, refusal, bench.now, channel=CHECKING, declaration=bind)
-    assert bench.did(told) == []
+    if "channel" in ways:
+        told = bench.machine.channel_closed(bench.epoch, refusal, bench.now, channel=CHECKING, declaration=bind)
+        assert bench.did(told) == []
+    if "effect" in ways:
+        assert bench.did(bench.machine.effect_failed(check, refusal, bench.now)) == []
     assert checks(until(bench, 10 * IDLE)) == []
     assert bench.state is link.OPEN
     bench.lose()
     bench.open()
     assert len(checks(until(bench, IDLE))) == 1
+
+
+def test_a_user_who_may_have_no_more_channels_is_not_checked_again() -> None:
+    """RabbitMQ closes the connection for one channel too many."""
+    bench = idle()
+    limit = "NOT_ALLOWED - number of channels opened for user 'svc' has reached the maximum allowed limit of (3)"
+    bench.lose(limit)
+    bench.open()
+    assert len(checks(until(bench, IDLE))) == 1, "it was not lost by a check"
+    bench.lose(limit)
+    bench.open()
+    assert checks(until(bench, 10 * IDLE)) == []
 
 
 def test_an_answer_of_an_earlier_link_is_none() -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from eda_core.criticality import EMERGENCY, WARNING
 from eda_core.machine.effects import (
+    CHECKING,
+    CONSUMING,
     LOGGING,
     PUBLISHING,
     Ack,
@@ -21,7 +23,8 @@ from eda_core.machine.effects import (
     Report,
     Stopped,
 )
-from tests.core.kit import calling, kinds, of, only, opened
+from eda_core.machine.link import OPEN
+from tests.core.kit import URLS, calling, kinds, of, only, opened
 from tests.core.machine.channels import REFUSAL, closed, reopened, told
 
 MISSING = "NOT_FOUND - no exchange 'events' in vhost '/'"
@@ -304,3 +307,16 @@ def test_a_confirm_between_refusals_keeps_the_link() -> None:
         bench.confirm(bench.send(ticket=2))
         (publish,) = of(Publish, bench.due())
     assert bench.state == "open"
+
+
+@pytest.mark.parametrize("by_effect", [False, True])
+def test_a_channel_that_checks_the_node_costs_nothing(by_effect: bool) -> None:
+    bench = opened(urls=[*URLS], probe_interval=4.0, probe_timeout=4.0)
+    while not (checks := [each for each in of(Declare, bench.due()) if each.channel == CHECKING]):
+        for channel in (CONSUMING, PUBLISHING):
+            bench.machine.alive(bench.epoch, bench.now, channel=channel, answered=True)
+    if by_effect:
+        assert bench.machine.effect_failed(checks[0], "no more channels", bench.now) == []
+    else:
+        assert bench.machine.channel_closed(bench.epoch, REFUSAL, bench.now, channel=CHECKING) == []
+    assert bench.state is OPEN
