@@ -14,7 +14,7 @@ from typing import Any, Final
 from pamqp.commands import Basic
 
 from eda_core.amqp import reading
-from eda_core.amqp.client import Received
+from eda_core.amqp.client import FRAME_MAX, Received
 from eda_core.amqp.content import UNEXPECTED_FRAME, Content, Fault
 from eda_core.amqp.writing import FRAME_OVERHEAD, FRAME_START
 
@@ -25,6 +25,7 @@ _METHODS: Final = {
     for method in (Basic.Deliver, Basic.Return, Basic.Ack, Basic.Nack)
 }
 _LEFT: Final[Any] = object()
+_BROKEN: Final = "the broker breaks the protocol"
 
 
 class MessageReader:
@@ -60,7 +61,8 @@ class MessageReader:
             bytes are for the library, which says what is wrong.
 
         Raises:
-            ValueError: the broker breaks the protocol in a message or a confirm. The connection is of no use any more.
+            ValueError: the broker breaks the protocol in a message or a confirm, or with a frame of more bytes than
+                ``FRAME_MAX``. The connection is of no use any more.
         """
         if self._lost_step:
             yield data
@@ -82,6 +84,8 @@ class MessageReader:
                 self._lost_step = True
                 yield data[at:]
                 return
+            if length > FRAME_MAX:
+                raise ValueError(f"{_BROKEN}: a frame of {length} bytes, and {FRAME_MAX} were agreed on")
             if end >= size:
                 self._needed = length + FRAME_OVERHEAD
                 break
@@ -112,7 +116,7 @@ class MessageReader:
             whole = content.header(payload, self._max_body) if kind == reading.HEADER else content.part(payload)
             return Received(content.number, *content.take()) if whole else None
         except (Fault, ValueError) as error:
-            raise ValueError(f"the broker breaks the protocol: {error}") from None
+            raise ValueError(f"{_BROKEN}: {error}") from None
 
     def _method(self, content: Content, payload: bytes) -> Any:
         has_message = _METHODS.get(payload[:4])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pamqp.commands import Basic, Channel, Connection
 
 from eda_core.amqp import Received
+from eda_core.amqp.client import FRAME_MAX
 from eda_core.amqp.message_reader import MessageReader
 from eda_core.amqp.writing import HEARTBEAT_FRAME, write_content, write_frame, write_method
 from eda_core.messages import Unreadable
@@ -141,6 +142,16 @@ DELIVERY, HEADER, BODY = split(message(OURS, b"1"))
 def test_a_message_that_breaks_the_protocol_is_an_error(frames: tuple[bytes, ...], why: str) -> None:
     with pytest.raises(ValueError, match=f"the broker breaks the protocol: .*{why}"):
         list(reader(OURS).receive(b"".join(frames)))
+
+
+@pytest.mark.parametrize("channel", [0, OURS])
+def test_a_frame_that_is_larger_than_was_agreed_on_is_an_error(channel: int) -> None:
+    """Nobody keeps the gigabytes that its first octets announce."""
+    start = write_frame(3, channel, b"")[:3]
+    assert list(reader(OURS).receive(start + FRAME_MAX.to_bytes(4) + b"x")) == []
+    why = "the broker breaks the protocol: a frame of 131073 bytes, and 131072 were agreed on"
+    with pytest.raises(ValueError, match=why):
+        list(reader(OURS).receive(start + (FRAME_MAX + 1).to_bytes(4) + b"x"))
 
 
 def test_parts_without_a_message_are_the_librarys() -> None:
