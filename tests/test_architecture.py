@@ -22,7 +22,7 @@ from tests.core.kit import Bench, only, opened
 
 TEXT: Final = (Path(__file__).parents[1] / "docs" / "architecture.rst").read_text("utf-8")
 Example = dict[str, Any]
-EVENT, COMMAND, RESULT, CONFIGURATION, RETRY, LOG = EXAMPLES = [
+EVENT, COMMAND, RESULT, CONFIGURATION, RETRY, DEATH, LOG = EXAMPLES = [
     json.loads(text) for text in re.findall(r"^\.\. code-block:: json\n\n((?:    .*\n)+)", TEXT, re.MULTILINE)
 ]
 
@@ -32,9 +32,11 @@ def wire(example: Example) -> Basic.Properties:
 
 
 def read(example: Example) -> AnyMessage:
-    """The example as it is received. Whoever reads a retry gets it from the queue of the service."""
-    key = "transcriber.events" if not example["exchange"] else example["routing_key"]
-    return open_envelope(example["exchange"], key, wire(example), encode(example["body"], JSON), DEFAULT_LIMITS)
+    """The example as it is received. Whoever reads a retry, or a dead letter, gets it from the queue of the service."""
+    exchange, key = example["exchange"], example["routing_key"]
+    if exchange in ("", "am-dlx"):
+        exchange, key = "", "transcriber.events"
+    return open_envelope(exchange, key, wire(example), encode(example["body"], JSON), DEFAULT_LIMITS)
 
 
 def shown(effect: Publish | PublishLog, exchange: str, *, mandatory: bool) -> Example:
@@ -89,6 +91,14 @@ def test_a_retry_is_published_as_the_example_shows() -> None:
     assert shown(found, found.exchange, mandatory=found.mandatory) == RETRY
 
 
+def test_a_dead_letter_is_published_as_the_example_shows() -> None:
+    worker = bench("transcriber", events=["AudioReceived"], retry=RetryPolicy(1), dead_letter_exchange="am-dlx")
+    delivery = worker.take(EVENT["routing_key"], EVENT["body"], headers=EVENT["headers"], **EVENT["properties"])
+    failed = Failed("ValueError: no sound", LOG["body"]["full_message"], error="ValueError")
+    found = only(Publish, worker.handled(delivery, failed))
+    assert shown(found, found.exchange, mandatory=found.mandatory) == DEATH
+
+
 def test_a_log_record_is_published_as_the_example_shows() -> None:
     worker = bench("transcriber", events=["AudioReceived"])
     delivery = worker.take(EVENT["routing_key"], EVENT["body"], headers=EVENT["headers"], **EVENT["properties"])
@@ -99,8 +109,8 @@ def test_a_log_record_is_published_as_the_example_shows() -> None:
 
 @pytest.mark.parametrize(
     ("example", "kind"),
-    list(zip(EXAMPLES, (Event, Command, Result, Configuration, Event, LogRecord), strict=True)),
-    ids=["event", "command", "result", "configuration", "retry", "log"],
+    list(zip(EXAMPLES, (Event, Command, Result, Configuration, Event, Event, LogRecord), strict=True)),
+    ids=["event", "command", "result", "configuration", "retry", "dead letter", "log"],
 )
 def test_an_example_is_understood(example: Example, kind: type) -> None:
     message = read(example)

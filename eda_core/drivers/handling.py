@@ -114,7 +114,8 @@ class handling:
         run, watch = self._run, self._watch
         self._token = _running.set(run)
         if watch is not None:
-            run.began = watch.now()
+            now = watch.now
+            run.began = now()
             watch.running.add(run)
         return run
 

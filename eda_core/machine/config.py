@@ -14,7 +14,7 @@ from eda_core.checks import check_seconds, is_number
 from eda_core.errors import LocalError
 from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS, JSON, Limits
-from eda_core.messages.routing import check_name
+from eda_core.messages.routing import EXCHANGES, check_name
 from eda_core.text import shortened
 from eda_core.urls import check_urls, redact
 
@@ -54,6 +54,8 @@ class Config:
         buffer: how many publishes may be accepted and not yet confirmed. Beyond that, publishes are refused with
             ``BufferFull``, and no handler begins.
         held: how many publishes one handler may hold until it ends.
+        dead_letter_exchange: the exchange to which the service publishes messages that it gives up, with the reason in
+            their headers; "" to reject them, so that a policy of the broker decides.
         wait_for_configuration: whether a service that subscribes to configurations consumes nothing else until one of
             them has configured it.
 
@@ -88,12 +90,16 @@ class Config:
     window: int = 500
     buffer: int = 10_000
     held: int = 10_000
+    dead_letter_exchange: str = ""
     wait_for_configuration: bool = True
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
     def __post_init__(self) -> None:
         _check_service(self.service)
+        if check_name("dead_letter_exchange", self.dead_letter_exchange, empty=True) in EXCHANGES:
+            hint = "give one of its own, such as am-dlx: a service would get its dead letters as messages"
+            raise LocalError(f"dead_letter_exchange is {self.dead_letter_exchange!r}", hint=hint)
         if self.content_type not in (CBOR, JSON):
             raise LocalError(f"content type {self.content_type!r} is not supported", hint=f"use {CBOR} or {JSON}")
         if self.queue_type not in _QUEUE_TYPES:

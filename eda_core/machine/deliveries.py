@@ -19,6 +19,7 @@ from eda_core.errors import LocalError
 from eda_core.machine import events
 from eda_core.machine.attempts import AttemptMemory, fallback_key
 from eda_core.machine.config import Config
+from eda_core.machine.dead_letters import dead_letter
 from eda_core.machine.effects import Dispatch, Effect, Nack, Publish, Report
 from eda_core.machine.identifiers import TAG_BITS, DeliveryId, Epoch, PublishId
 from eda_core.machine.in_flight import Delivery, Group, InFlight
@@ -28,9 +29,11 @@ from eda_core.machine.outcomes import DONE, Configured, Deferred, Failed, Outcom
 from eda_core.machine.retry import again, attempts_behind, retry_queue
 from eda_core.messages.deduplication import fitting, identifier, source_of
 from eda_core.messages.envelope import InvalidEnvelope
-from eda_core.messages.headers import DEDUPLICATION_ID
+from eda_core.messages.headers import ATTEMPT, DEDUPLICATION_ID
+from eda_core.messages.properties import Unreadable
 from eda_core.messages.routing import COMMANDS, CONFIGURATIONS, EVENTS
-from eda_core.messages.values import AnyMessage, Command, Configuration, LogRecord, Result
+from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Result
+from eda_core.text import one_line, shortened
 
 # Stages: its handler runs
 RUNNING: Final = "running"  # its handler runs
@@ -86,11 +89,12 @@ COLLECT: Final = "collect"  # a batch holds it from now on
 RETRY: Final = "retry"  # try it again at once
 RETRY_LATER: Final = "retry later"  # try it again when its copy comes back
 GIVE_UP: Final = "give up"  # dead-letter it
+KEEP: Final = "keep"  # a copy of it, which says why it died, takes its place
 TOO_OFTEN: Final = "too often"  # it was lost too often already, so that its handler does not run
 # … from the broker and the service
 CONFIRMED: Final = "confirmed"  # all its publishes are confirmed
 PUBLISH_FAILED: Final = "publish failed"  # the broker does not take one of its publishes
-COPY_FAILED: Final = "copy failed"  # the broker does not take its copy, which was to be tried later
+COPY_FAILED: Final = "copy failed"  # the broker does not take its copy
 GROUP_CONFIRMED: Final = "group confirmed"  # all publishes of all deliveries of its group are confirmed
 GROUP_FAILED: Final = "group failed"  # another one of its group has failed, and publishes for the group are lost
 LINK_LOST: Final = "link lost"  # its link is lost, or was closed at the end of a stop
@@ -100,7 +104,7 @@ STOP: Final = "stop"  # the service takes no new work
 INPUTS: Final = (
     *(SPACE, SUCCEEDED, DEFERS, FAILED),
     *(ACK, REJECT, REQUEUE, FAIL, GROUP, COLLECT),
-    *(RETRY, RETRY_LATER, GIVE_UP, TOO_OFTEN),
+    *(RETRY, RETRY_LATER, GIVE_UP, KEEP, TOO_OFTEN),
     *(CONFIRMED, PUBLISH_FAILED, COPY_FAILED, GROUP_CONFIRMED, GROUP_FAILED, LINK_LOST, ADOPT, STOP),
 )
 
@@ -112,7 +116,7 @@ _BY_HAND: Final = (ACK, REJECT, REQUEUE, FAIL, GROUP)
 _NEVER: Final = {
     SPACE: ILLEGAL,
     **dict.fromkeys(_BY_HAND, ILLEGAL),  # it is settled, or will be
-    **dict.fromkeys((RETRY, RETRY_LATER, GIVE_UP), ILLEGAL),  # it is not failing
+    **dict.fromkeys((RETRY, RETRY_LATER, GIVE_UP, KEEP), ILLEGAL),  # it is not failing
     TOO_OFTEN: ILLEGAL,  # this is decided when it is delivered
     ADOPT: ILLEGAL,  # its handler does not run for a lost link
     COLLECT: ILLEGAL,  # it is settled, or will be, and the batch would drop it
@@ -204,7 +208,7 @@ TABLE: Final[dict[str, dict[str, str]]] = {
         CONFIRMED: IGNORE,
         PUBLISH_FAILED: FAILING,
     },
-    FAILING: {**_WAITS, COLLECT: IGNORE, RETRY: REQUEUED, RETRY_LATER: ACKING, GIVE_UP: REJECTING},
+    FAILING: {**_WAITS, COLLECT: IGNORE, RETRY: REQUEUED, RETRY_LATER: ACKING, GIVE_UP: REJECTING, KEEP: ACKING},
     ACKING: {**_WAITS, CONFIRMED: ACKED, PUBLISH_FAILED: FAILING, COPY_FAILED: REJECTING},
     ACKING_GROUPED: {**_WAITS, CONFIRMED: READY_GROUPED, PUBLISH_FAILED: FAILING, GROUP_FAILED: FAILING},
     READY_GROUPED: {**_WAITS, GROUP_CONFIRMED: ACKED, GROUP_FAILED: FAILING},
@@ -322,7 +326,7 @@ class Deliveries:
         try:
             message = self._read(exchange, routing_key, properties, body, self._config.limits)
         except InvalidEnvelope as invalid:
-            return self.reject_invalid(epoch, tag, exchange, routing_key, invalid, now)
+            return self.reject_invalid(epoch, tag, exchange, routing_key, properties, body, invalid, now)
         key = properties.message_id or fallback_key(routing_key, properties, body)
         failures = 0 if exchange else attempts_behind(properties.headers or {})
         number: DeliveryId = epoch << TAG_BITS | tag  # type: ignore[assignment]  # delivery_id() without a call
@@ -342,14 +346,32 @@ class Deliveries:
         return [Dispatch(number, message)]
 
     def reject_invalid(
-        self, epoch: Epoch, tag: int, exchange: str, routing_key: str, invalid: InvalidEnvelope, now: float
+        self,
+        epoch: Epoch,
+        tag: int,
+        exchange: str,
+        routing_key: str,
+        properties: Basic.Properties,
+        body: bytes,
+        invalid: InvalidEnvelope,
+        now: float,
     ) -> list[Effect]:
         """Dead-letter a delivery that is no message (docs/architecture.rst, "Invalid messages")."""
-        text = f"invalid message {exchange}/{routing_key}: {invalid}: {self._rejection(exchange)}"
+        number: DeliveryId = epoch << TAG_BITS | tag  # type: ignore[assignment]
+        stand_in = Event(routing_key, None, invalid.conversation_id)  # for what has no message; nobody handles it
+        delivery = Delivery(number, tag, stand_in, properties, body, number, 1, [], FAILING, number, now)
+        delivery.failure = Failed(str(invalid), permanent=True, error=type(invalid).__name__)
+        kept = type(properties) is not Unreadable and self._publish_dead_letter(delivery, exchange, now)
+        end = self._kept_at() if kept else self._rejection(exchange)
+        text = f"invalid message {exchange}/{routing_key}: {invalid}: {end}"
         effects: list[Effect] = [Report(EMERGENCY, text, events.INVALID_MESSAGE)]
         fields = {"outcome": "dead-letter", "routing_key": routing_key}
         self._logs.write(EMERGENCY, text, now, effects, conversation_id=invalid.conversation_id, fields=fields)
-        effects.append(Nack(epoch, tag, False))
+        if kept:
+            self.in_flight.by_id[number] = delivery
+            self._step(delivery, KEEP, now, effects)
+        else:
+            effects.append(Nack(epoch, tag, False))
         self.useless = self.useless or exchange == CONFIGURATIONS
         return effects
 
@@ -413,7 +435,7 @@ class Deliveries:
         delivery = None if number is None else self._known(number)
         if delivery is None:
             return False
-        is_copy = not publish.exchange  # only copies go to the default exchange
+        is_copy = publish.exchange in ("", self._config.dead_letter_exchange)  # nothing else goes there
         stage = TABLE[delivery.stage][COPY_FAILED if is_copy else PUBLISH_FAILED]
         if stage is IGNORE:
             return False
@@ -773,14 +795,25 @@ class Deliveries:
         fields = {"outcome": "dead-letter" if gives_up else "retry", "routing_key": name, "attempt": delivery.attempt}
         self._report(failure.level, events.HANDLER_FAILED, f"{name}: {failure.reason}", delivery, fields, now, effects)
         if gives_up:
-            text = f"giving up on {name} after {delivery.attempt} attempt(s): "
-            text += self._rejection(_exchange_of(delivery))
+            kept = self._publish_dead_letter(delivery, _exchange_of(delivery), now)
+            end = (
+                f"published to {self._config.dead_letter_exchange}" if kept else self._rejection(_exchange_of(delivery))
+            )
+            text = f"giving up on {name} after {delivery.attempt} attempt(s): {end}"
+            if delivery.properties.message_id:
+                text += f"; its message_id is {shortened(one_line(delivery.properties.message_id))}"
+            if kept and isinstance(delivery.message, Configuration):
+                self.useless = True
+            fields["message_id"] = delivery.properties.message_id or ""
             self._report(EMERGENCY, events.GIVING_UP, text, delivery, fields, now, effects)
-            self._step(delivery, GIVE_UP, now, effects)
+            self._step(delivery, KEEP if kept else GIVE_UP, now, effects)
         elif self._publish_again(delivery):
             self._step(delivery, RETRY_LATER, now, effects)
         else:
             self._step(delivery, RETRY, now, effects)
+
+    def _kept_at(self) -> str:
+        return f"published to {self._config.dead_letter_exchange}"
 
     def _rejection(self, exchange: str) -> str:
         """Say what becomes of a rejected message from the queue for this exchange."""
@@ -807,9 +840,33 @@ class Deliveries:
             or isinstance(message, (Configuration, LogRecord))
         ):
             return False
-        properties = again(delivery.properties, exchange, message.name, delivery.attempt)
+        properties = again(delivery.properties, exchange, message.name, {ATTEMPT: delivery.attempt})
         if properties is None:
             return False
+        self._publish_copy(delivery, "", retry_queue(queue, delay) if delay else queue, properties)
+        return True
+
+    def _publish_dead_letter(self, delivery: Delivery, exchange: str, now: float) -> bool:
+        """Publish a copy of a message that is given up, with the reason. Returns whether it does."""
+        config, failure, key = self._config, delivery.failure, delivery.message.name
+        if not config.dead_letter_exchange or failure is None:
+            return False
+        properties = dead_letter(
+            delivery.properties,
+            (exchange, key),
+            failure,
+            service=config.service,
+            queue=self._queues.get(exchange, ""),
+            attempts=delivery.attempt,
+            time=self._logs.wall_time(now),
+        )
+        if properties is None:
+            return False
+        self._publish_copy(delivery, config.dead_letter_exchange, key, properties)
+        return True
+
+    def _publish_copy(self, delivery: Delivery, exchange: str, routing_key: str, properties: Basic.Properties) -> None:
+        """Publish what takes the place of a message, which is acknowledged when this is confirmed."""
         outbox = self._outbox
         outbox.kept += 1  # beyond the limit if need be: the copy takes the place of the message
         outbox.published += 1
@@ -817,16 +874,15 @@ class Deliveries:
         outbox.backlog.append(
             Publish(
                 PublishId(outbox.published),
-                exchange="",
-                routing_key=retry_queue(queue, delay) if delay else queue,
-                properties=properties,
-                body=delivery.body,
+                exchange,
+                routing_key,
+                properties,
+                delivery.body,
                 mandatory=True,
                 delivery=delivery.run,
                 kept=False,
             )
         )
-        return True
 
     def _report(
         self,

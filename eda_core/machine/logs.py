@@ -59,7 +59,7 @@ class Logs:
             service=config.service,
             hostname=config.hostname,
             pid=config.pid,
-            timestamp=self._wall_offset() + now,
+            timestamp=self.wall_time(now),
             level=gelf.check_level(level),
             short=short,
             full=full,
@@ -88,6 +88,10 @@ class Logs:
     def lost(self) -> None:
         """Note that the link is lost."""
         self._epoch = None
+
+    def wall_time(self, now: float) -> float:
+        """Return the time in seconds since 1970 (POSIX time)."""
+        return self._wall_offset() + now
 
     def _wall_offset(self) -> float:
         if callable(self._read_offset):

@@ -361,7 +361,9 @@ class Machine:
     def _publishing_closed(self, epoch: Epoch, reason: str, now: float) -> list[Effect]:
         """Open the channel for publishing again, and tell or find out for which publish the broker has closed it."""
         outbox = self._outbox
-        if NOT_FOUND in reason and not outbox.are_missing(outbox.exchanges()):
+        optional = self.config.dead_letter_exchange  # no link declares it
+        others = not (optional and f"'{optional}'" in reason)
+        if NOT_FOUND in reason and others and not outbox.are_missing(outbox.exchanges()):
             return self._give_up_link(epoch, f"channel closed: {reason}", now)  # the next link declares it again
         self._connection.watch(now, reopening=True)
         effects: list[Effect] = [OpenChannel(epoch, PUBLISHING)]
@@ -570,6 +572,8 @@ class Machine:
         if connection.state is DRAINING:  # the broker sent it before our Cancel came; another worker will get it
             return [Nack(epoch, tag, True)]
         effects = deliveries.delivered(epoch, tag, redelivered, exchange, routing_key, properties, body, now)
+        if self._outbox.backlog:  # perhaps a copy of this message, which is given up
+            self._proceed(now, effects)
         if not self._configured:
             if len(self._received) < _MOST_NAMES:
                 self._received[routing_key] = None
@@ -746,7 +750,11 @@ class Machine:
             if publish.ticket is not None:
                 effects.append(PublishDone(publish.ticket, None, publish.returned))
             if publish.delivery is not None:
-                self._deliveries.confirmed(publish.delivery, now, effects)
+                if publish.returned is None or publish.exchange != self.config.dead_letter_exchange:
+                    self._deliveries.confirmed(publish.delivery, now, effects)
+                else:
+                    text = f"no queue is bound to {publish.exchange} for {publish.routing_key} ({publish.returned})"
+                    self._deliveries.publish_failed(publish, text, now, effects)
         self._proceed(now, effects)
         return effects
 
@@ -789,6 +797,9 @@ class Machine:
         self._publishing.heard = now
         if not exchange:  # it was to be tried again; the next link declares the queues again
             return self._give_up_link(epoch, f"the queue {routing_key} is gone", now)
+        if exchange == self.config.dead_letter_exchange:
+            self._outbox.returned_copies(exchange, properties.message_id, reason)
+            return []
         calls = self._calls
         call = calls.take(properties.correlation_id) if properties.reply_to == calls.key else None
         if call is not None:
@@ -890,7 +901,11 @@ class Machine:
         try:
             message = open_envelope(exchange, routing_key, properties, body, self.config.limits)
         except InvalidEnvelope as invalid:
-            return self._deliveries.reject_invalid(epoch, tag, exchange, routing_key, invalid, now)
+            rejected = self._deliveries.reject_invalid(
+                epoch, tag, exchange, routing_key, properties, body, invalid, now
+            )
+            self._proceed(now, rejected)
+            return rejected
         effects: list[Effect] = [Ack(epoch, tag, False)]
         if isinstance(message, Result) and (call := self._calls.take(message.correlation_id)) is not None:
             effects.append(Replied(call.ticket, call.command, message))

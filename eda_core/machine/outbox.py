@@ -235,6 +235,12 @@ class Outbox:
                 return publish
         return None
 
+    def returned_copies(self, exchange: str, message_id: str | None, reason: str) -> None:
+        """Note why the broker has returned a copy of a message. Of several copies with the same id, none is safe."""
+        for publish in self._confirms.open.values():
+            if publish.exchange == exchange and publish.properties.message_id == message_id:
+                publish.returned = reason
+
     def unconfirmed(self) -> int:
         """Return how many publishes are sent and not answered yet."""
         return len(self._confirms.open)

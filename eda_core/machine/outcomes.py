@@ -44,6 +44,7 @@ class Failed:
         detail: the traceback; "" if there is none.
         permanent: whether to dead-letter the message at once, because trying again cannot help.
         level: the syslog severity of the log record, from 0 to 7.
+        error: the name of the type of the exception; "" if there is none.
 
     Raises:
         LocalError: the level is not a syslog severity.
@@ -53,6 +54,7 @@ class Failed:
     detail: str = ""
     permanent: bool = False
     level: int = ALERT
+    error: str = ""
 
     def __post_init__(self) -> None:
         check_level(self.level)
@@ -131,13 +133,14 @@ def failure(error: BaseException) -> Failed:
     except BaseException:  # the __str__ of a user's exception may raise anything
         text = "it cannot be shown"
     if isinstance(error, NoHandler):
-        return Failed(one_line(text), permanent=True, level=ERROR)
-    reason = one_line(f"{type(error).__name__}: {text}")
+        return Failed(one_line(text), permanent=True, level=ERROR, error=type(error).__name__)
+    name = type(error).__name__
+    reason = one_line(f"{name}: {text}")
     try:
         detail = _traceback(error)
     except BaseException:  # its other methods, too
         detail = ""
-    return Failed(reason, detail, permanent=isinstance(error, Reject))
+    return Failed(reason, detail, permanent=isinstance(error, Reject), error=one_line(name))
 
 
 def _traceback(error: BaseException) -> str:

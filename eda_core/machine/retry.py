@@ -17,6 +17,7 @@ from eda_core.messages.headers import (
     ACQUIRED_COUNT_HEADER,
     ATTEMPT,
     DELIVERY_COUNT_HEADER,
+    ERRORS,
     ORIGIN_EXCHANGE,
     ORIGIN_ROUTING_KEY,
     ROUTING,
@@ -57,21 +58,26 @@ def attempts_behind(headers: Mapping[str, Any]) -> int:
     return count if type(count) is int and count > 0 else 0
 
 
-def again(properties: Basic.Properties, exchange: str, routing_key: str, attempt: int) -> Basic.Properties | None:
+def again(
+    properties: Basic.Properties, exchange: str, routing_key: str, more: Mapping[str, Any]
+) -> Basic.Properties | None:
     """Return the properties for a copy of a failed message; ``None`` if they cannot be written, or are too large.
 
     They are those of the message without the broker's own headers, without the expiration, because the message was
     delivered in time, and without the user id, because the broker refuses that of another user. Headers say to which
-    exchange and with which routing key the message was published first, and how many attempts have failed.
+    exchange and with which routing key the message was published first.
+
+    Args:
+        more: more headers.
     """
     headers = {
         name: value
         for name, value in (properties.headers or {}).items()
-        if not str(name).startswith(_DEATH) and name not in ROUTING
+        if not str(name).startswith(_DEATH) and name not in ROUTING and name not in ERRORS
     }
-    headers[ATTEMPT] = attempt
     headers[ORIGIN_EXCHANGE] = exchange
     headers[ORIGIN_ROUTING_KEY] = routing_key
+    headers.update(more)
     copy = Properties(headers=headers, delivery_mode=2, **{name: getattr(properties, name) for name in _COPIED})
     try:
         size = len(copy.marshal())

@@ -24,6 +24,23 @@ ORIGIN_EXCHANGE: Final = "origin_exchange"
 #: The routing key with which it was published first.
 ORIGIN_ROUTING_KEY: Final = "origin_routing_key"
 
+# Of dead letters that a service has published itself (docs/operating/dead-letters.rst, "The reason in the message")
+
+#: The name of the type of the exception. It is absent if there was none.
+ERROR_TYPE: Final = "error_type"
+#: What the exception says, or why the message was given up without one.
+ERROR_MESSAGE: Final = "error_message"
+#: The traceback, of which the end is kept. It is absent if there is none, or if it does not fit.
+ERROR_TRACEBACK: Final = "error_traceback"
+#: The service that has given the message up, and its queue.
+ERROR_SERVICE: Final = "error_service"
+ERROR_QUEUE: Final = "error_queue"
+#: How often the service has tried it.
+ERROR_ATTEMPTS: Final = "error_attempts"
+#: When it was given up, in UTC, by ISO 8601.
+ERROR_TIME: Final = "error_time"
+ERRORS: Final = (*(ERROR_TYPE, ERROR_MESSAGE, ERROR_TRACEBACK, ERROR_SERVICE, ERROR_QUEUE, ERROR_ATTEMPTS, ERROR_TIME),)
+
 #: How often the message came back to a quorum queue; from RabbitMQ 4.3 on, without those times when a consumer gave it
 #: back. It may be 0 or absent (docs/design.rst, "Delivery counts" and "Acquired count").
 DELIVERY_COUNT_HEADER: Final = "x-delivery-count"

@@ -120,6 +120,9 @@ class ServiceApi(Handlers, Generic[R]):
     HOSTNAME: str = ""
     #: How often a failed message is tried again, and after which time. By default there is one retry, at once.
     RETRY_POLICY: ClassVar[RetryPolicy] = RetryPolicy()
+    #: The exchange to which the service publishes messages that it gives up, such as ``"am-dlx"``. Their headers say
+    #: why. By default they are rejected, and a policy of the broker decides what becomes of them.
+    DEAD_LETTER_EXCHANGE: ClassVar[str] = ""
     #: When to connect again after a lost link.
     RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
 
@@ -191,6 +194,7 @@ class ServiceApi(Handlers, Generic[R]):
             "stop_timeout": self.STOP_TIMEOUT,
             "retry": self.RETRY_POLICY,
             "reconnect": self.RECONNECT_POLICY,
+            "dead_letter_exchange": self.DEAD_LETTER_EXCHANGE,
         }
 
     def subscribes_to(self, kind: str, name: str) -> bool:

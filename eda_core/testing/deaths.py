@@ -13,8 +13,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from eda_core.messages.headers import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
+from eda_core.messages.headers import (
+    ATTEMPT,
+    ERROR_ATTEMPTS,
+    ERROR_MESSAGE,
+    ERROR_QUEUE,
+    ERROR_SERVICE,
+    ERROR_TIME,
+    ERROR_TRACEBACK,
+    ERROR_TYPE,
+    ORIGIN_EXCHANGE,
+    ORIGIN_ROUTING_KEY,
+)
 
+#: The reason of a death that a service has told itself (``DEAD_LETTER_EXCHANGE``).
+GIVEN_UP: Final = "given up"
 #: The beginnings of the names of the headers that RabbitMQ gives a dead letter.
 DEATH_HEADERS: Final = ("x-death", "x-first-death", "x-last-death")
 #: Names of the queues in which messages wait for their retry (``eda_core.machine.retry``).
@@ -29,11 +42,11 @@ def retried(queue: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """An entry of ``x-death``.
+    """An entry of ``x-death``, or what the service says that has given the message up.
 
     Attributes:
         queue: the queue in which the message died.
-        reason: ``rejected``, ``expired``, ``maxlen`` or ``delivery_limit``.
+        reason: ``rejected``, ``expired``, ``maxlen`` or ``delivery_limit``; or ``given up``.
         exchange: the exchange to which the message had been published.
         routing_key: the routing key with which it had been published.
         count: how often this happened.
@@ -55,10 +68,60 @@ class Death:
         return (retried(self.queue) or None) if self.exchange == "" else None
 
 
+@dataclass(frozen=True, slots=True)
+class Error:
+    """Why a service has given a message up, as it says in the headers of the dead letter.
+
+    Attributes:
+        type: the name of the type of the exception; "" if there was none.
+        message: what the exception says, or why the message was given up without one.
+        traceback: the end of the traceback; "" if there is none.
+        service: who has given it up.
+    """
+
+    type: str
+    message: str
+    traceback: str
+    service: str
+
+    @property
+    def text(self) -> str:
+        """The last line of the traceback, such as ``KeyError: 'amount'``."""
+        return f"{self.type}: {self.message}" if self.type else self.message
+
+
+def error_of(headers: Mapping[str, Any]) -> Error | None:
+    """Why a service has given the message up; ``None`` if none says so."""
+    service = _text(headers.get(ERROR_SERVICE))
+    if not service:
+        return None
+    kind, message, traceback = (_text(headers.get(name)) for name in (ERROR_TYPE, ERROR_MESSAGE, ERROR_TRACEBACK))
+    return Error(kind, message, traceback, service)
+
+
 def deaths(headers: Mapping[str, Any]) -> list[Death]:
-    """The readable entries of ``x-death``."""
+    """The readable entries of ``x-death``, and what a service says that has given the message up."""
     entries = headers.get("x-death")
-    return [_death(entry) for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    found = [_death(entry) for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    if error_of(headers) is not None:
+        key = headers.get(ORIGIN_ROUTING_KEY)
+        death = Death(
+            _text(headers.get(ERROR_QUEUE)),
+            GIVEN_UP,
+            _text(headers.get(ORIGIN_EXCHANGE)),
+            key if isinstance(key, str) else None,
+            time=_time(headers.get(ERROR_TIME)),
+        )
+        found.append(death)
+    return found
+
+
+def _time(value: object) -> datetime.datetime | None:
+    try:
+        time = datetime.datetime.fromisoformat(_text(value))
+    except ValueError:
+        return None
+    return time if time.tzinfo is not None else None
 
 
 def _death(entry: dict[str, Any]) -> Death:
@@ -126,8 +189,12 @@ def place_of_death(headers: Mapping[str, Any]) -> Death | None:
 def attempts(headers: Mapping[str, Any]) -> int | None:
     """How often the message was tried; ``None`` if its headers do not tell, because no copy of it was published.
 
-    The header of a copy counts the attempts that failed before. If the copy was rejected, it was tried once more.
+    A service that gives a message up says it. The header of a copy for a retry counts the attempts that failed before.
+    If that copy was rejected, it was tried once more.
     """
+    told = headers.get(ERROR_ATTEMPTS)
+    if type(told) is int and told >= 0:
+        return told
     failed = headers.get(ATTEMPT)
     if type(failed) is not int or failed < 1:
         return None

@@ -325,7 +325,7 @@ def test_what_cannot_be_sent_does_not_hinder_the_others(bench: Operator, resurre
     assert result.status == 3
     reasons = {each["position"]: each["reason"] for each in result.objects[:-1] if each["outcome"] == "failed"}
     assert reasons.keys() == {2, 3, 4, 6}
-    assert reasons[2] == "it has not died: no x-death header tells where it was published"
+    assert reasons[2] == "it has not died: no header tells where it was published"
     assert reasons[3] == "there is no exchange 'nowhere'"
     assert "ACCESS_REFUSED" in reasons[4]
     assert "longer than 255 bytes" in reasons[6]

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from eda_core.messages.headers import ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
-from eda_core.testing.deaths import DEATH_HEADERS, Death, attempts, deaths, died_at, place_of_death
+from eda_core.messages.headers import ATTEMPT, ERRORS, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY
+from eda_core.testing.deaths import DEATH_HEADERS, Death, attempts, deaths, died_at, error_of, place_of_death
 from eda_tools.cli.arguments import common_options, natural, url_argument
-from eda_tools.cli.output import Output
+from eda_tools.cli.output import Output, safe
 from eda_tools.cli.status import DONE
 from eda_tools.cli.tool import Tool
 from eda_tools.dead_letters.groups import GROUPS, Groups, last_moment
@@ -27,7 +27,7 @@ from eda_tools.messages.payloads import EXTENSION, write_new
 from eda_tools.messages.where import where_option
 
 #: The headers of the copies of a failed message. What they say is shown in words.
-_OF_COPIES: Final = (ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY)
+_OF_COPIES: Final = (ATTEMPT, ORIGIN_EXCHANGE, ORIGIN_ROUTING_KEY, *ERRORS)
 
 Fields = dict[str, Any]
 See = Callable[[int, Delivery, Fields], None]
@@ -50,7 +50,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--headers-only", action="store_true", help="show no payloads")
     where_option(parser)
     parser.add_argument(
-        "--group-by", choices=tuple(GROUPS), help="only count messages: by routing key, reason of death or age"
+        "--group-by",
+        choices=tuple(GROUPS),
+        help="only count messages: by routing key, reason of death, error of the service, or age",
     )
     parser.add_argument(
         "--force", action="store_true", help="also from quorum queues, although reading spends delivery attempts"
@@ -187,6 +189,11 @@ def _text(position: int, delivery: Delivery, found: Fields, saved: Path | None, 
         times = "" if death.count == 1 else f", {death.count} times"
         when = "" if death.time is None else f" at {_shown(death.time)}"
         show.append_row(text, "died", f"{death.reason} in {death.queue}{when}{times}", "red")
+    error = error_of(delivery.headers)
+    if error is not None:
+        show.append_row(text, "error", f"{error.text} (in {error.service})", "red")
+        for line in error.traceback.splitlines():
+            text.append(f"\n    {safe(line)}", style="dim")
     show.append_row(text, "size", f"{found['size']} bytes{', redelivered' if found['redelivered'] else ''}")
     if saved is not None:
         show.append_row(text, "saved", f"as {saved}")
@@ -216,6 +223,7 @@ TOOL = Tool(
     "refused (status 2) without --force. Messages that consumers have, or take meanwhile, are not shown.",
     examples=(
         "eda inspect_queue dead-letters --group-by reason",
+        "eda inspect_queue dead-letters --group-by error",
         "eda inspect_queue dead-letters --count 3",
         "eda inspect_queue dead-letters --where 'payload.client_id == 123' --json",
     ),

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Final
 
+from pamqp.commands import Basic
+
 from eda_core.errors import Reject
 from eda_core.machine.policy import RetryPolicy
+from eda_core.messages.codec import CBOR
+from eda_core.testing.broker.dead_letters import EXCHANGE
 from eda_core.testing.conformance.script import (
     DEAD_LETTERS,
     Begin,
@@ -25,6 +29,7 @@ from eda_core.testing.conformance.script import (
     Join,
     Notes,
     Open,
+    Put,
     Say,
     Script,
     Seen,
@@ -61,6 +66,41 @@ def failures_are_retried_once_then_dead_lettered() -> Script:
     death = taken.headers["x-death"][0]
     equal((death["queue"], death["reason"], death["count"]), ("service.events", "rejected", 1), "its x-death")
     equal((yield Notes(service)), ["ready", "Happened", "Happened"], "what the service saw")
+
+
+def what_is_given_up_is_published_with_the_reason() -> Script:
+    """With DEAD_LETTER_EXCHANGE the service publishes the dead letter itself, and then acknowledges the message."""
+    settings = {"DEAD_LETTER_EXCHANGE": EXCHANGE}
+    service = Worker("service", events=["Happened"], handlers={"Happened": _fail}, settings=settings)
+    yield Start(service)
+    yield event("Happened", {"n": 1}, "c1", message_id="m1")
+    taken = yield Take(DEAD_LETTERS)
+    equal((taken.key, taken.payload), ("Happened", {"n": 1}), "the dead letter")
+    equal((taken.headers["conversation_id"], taken.properties.message_id), ("c1", "m1"), "its identity")
+    said = [taken.headers[name] for name in ("error_type", "error_message", "error_service", "error_queue")]
+    equal(said, ["RuntimeError", "as asked", "service", "service.events"], "why it died")
+    equal(taken.headers["error_attempts"], 2, "the attempts")
+    equal("x-death" in taken.headers, False, "whether the broker has dead-lettered it")
+    yield Put("events", "Happened", b"\xff", Basic.Properties(content_type=CBOR, headers={"conversation_id": "c2"}))
+    equal((yield Take(DEAD_LETTERS)).headers["error_type"], "InvalidEnvelope", "why the invalid message died")
+    yield from stop(service)
+    equal((yield Count("service.events")), 0, "messages left in the queue")
+
+
+def what_nobody_keeps_is_rejected() -> Script:
+    """If DEAD_LETTER_EXCHANGE does not exist, or no queue is bound to it, the message is rejected as without it."""
+    for number, exchange in enumerate(("no such exchange", "amq.topic")):  # every broker has the second one
+        name = f"service{number}"
+        settings = {"DEAD_LETTER_EXCHANGE": exchange, "RETRY_POLICY": RetryPolicy(1)}
+        service = Worker(name, events=["Happened"], handlers={"Happened": _fail}, settings=settings)
+        yield Start(service)
+        yield event("Happened", 1)
+        death = (yield Take(DEAD_LETTERS)).headers["x-death"][0]
+        equal((death["queue"], death["reason"]), (f"{name}.events", "rejected"), "its x-death")
+        yield event("Happened", 2)
+        equal((yield Take(DEAD_LETTERS)).payload, 2, "the next dead letter")
+        equal((yield Notes(service)), ["ready", "Happened", "Happened"], "what the service saw, on one link")
+        yield from stop(service)
 
 
 def a_retry_may_succeed() -> Script:
@@ -286,6 +326,8 @@ SETTLING: Final[tuple[Check, ...]] = tuple(
     check_of(script)
     for script in (
         failures_are_retried_once_then_dead_lettered,
+        what_is_given_up_is_published_with_the_reason,
+        what_nobody_keeps_is_rejected,
         a_retry_may_succeed,
         rejected_commands_are_answered_and_dead_lettered,
         failing_handlers_publish_nothing,

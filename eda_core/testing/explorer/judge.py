@@ -313,7 +313,7 @@ class Judge:
         for tag in tags:
             settled = node.unsettled.pop(tag)
             self._judge_acknowledged(node, settled, effect)
-            if settled.end is FAILED:  # its copy is tried again, and the message too if this is lost
+            if settled.end is FAILED:  # its copy is tried again, or is dead, and the message is tried if this is lost
                 node.copied |= {(tag, settled.label)}
             elif settled.end is not RESULT:
                 self._state.settled |= {settled.label}
@@ -422,8 +422,9 @@ class Judge:
 
     def publish(self, node: Node, link: SimulatedLink, effect: fx.Publish) -> None:
         """A publish goes out: the machine has accepted it, it is complete, and its time has come."""
-        if effect.pid not in node.unconfirmed and not effect.exchange and effect.delivery is not None:
-            self._delayed_retry(node, effect, effect.delivery)
+        own = ("", node.machine.config.dead_letter_exchange)  # where only the machine itself publishes
+        if effect.pid not in node.unconfirmed and effect.exchange in own and effect.delivery is not None:
+            self._copy(node, effect, effect.delivery)
         publish = node.unconfirmed.get(effect.pid)
         if publish is None:
             raise Violation("I3", f"{effect!r} was confirmed, forgotten or never asked for, and is sent")
@@ -448,12 +449,15 @@ class Judge:
         if link.blocked:
             raise Violation("life", f"{effect!r} while the broker takes no publishes")
 
-    def _delayed_retry(self, node: Node, effect: fx.Publish, delivery: DeliveryId) -> None:
-        """The machine publishes a retry by itself."""
+    def _copy(self, node: Node, effect: fx.Publish, delivery: DeliveryId) -> None:
+        """The machine publishes a message again by itself: to try it later, or as a dead letter."""
         failed = node.delivery(delivery)
         if failed is None or failed.end is not FAILED or failed.retried:
             raise Violation("I4", f"nobody asked for {effect!r}")
-        self._judge_trying_again(node, failed.label)
+        if effect.exchange:
+            self._judge_giving_up(node, failed.label)
+        else:
+            self._judge_trying_again(node, failed.label)
         node.unconfirmed[effect.pid] = Unconfirmed(Post(Event("", failed.label, "")), True, delivery, retry=True)
         publishes = (*failed.publishes, effect.pid)
         node.unsettled[failed.tag] = failed._replace(publishes=publishes, retried=True)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from eda_core.machine.policy import RetryPolicy
 from eda_core.messages.values import Configuration
+from eda_core.testing.broker.dead_letters import EXCHANGE
 from eda_core.testing.explorer.scenario import (
     TOGETHER,
     TWO_URLS,
@@ -275,6 +276,39 @@ def _untaken_answer() -> Scenario:
         answers={},
         bounds={"outside": 1},
         untaken=frozenset(("m.0", "c#1")),
+    )
+
+
+def _told() -> Scenario:
+    """The service publishes its dead letters itself."""
+    return Scenario(
+        "poison, dead letters of the service",
+        (service(retry=RetryPolicy(2), dead_letter_exchange=EXCHANGE),),
+        (event("p"), event("m")),
+        {"p": Plan((said("p.0"),), poison=True), "m": Plan((said("m.0"),))},
+        bounds={"drop": 1, "refusal": 1},
+    )
+
+
+def _told_by_two() -> Scenario:
+    return Scenario(
+        "poison, dead letters of two workers",
+        (service(prefetch=1, retry=RetryPolicy(1), dead_letter_exchange=EXCHANGE),) * 2,
+        (event("p"),),
+        {"p": Plan(poison=True)},
+        bounds={"drop": 1, "kill": 1},
+    )
+
+
+def _untaken_death() -> Scenario:
+    """The broker does not take the dead letter of a service, which rejects the message then."""
+    return Scenario(
+        "dead letter that the broker does not take",
+        (service(retry=RetryPolicy(1), dead_letter_exchange=EXCHANGE),),
+        (event("m"), event("n")),
+        {"m": Plan(poison=True), "n": Plan((said("n.0"),))},
+        bounds={"drop": 1},
+        untaken=frozenset(("m",)),
     )
 
 
@@ -730,6 +764,9 @@ SCENARIOS: Final = tuple(
         _untaken_mixed,
         _untaken_answer,
         _untaken_retry,
+        _told,
+        _told_by_two,
+        _untaken_death,
         _untaken_batch,
         _silent,
         _silent_outside,

@@ -51,7 +51,7 @@ class Unsettled(NamedTuple):
         tag: the broker's delivery tag.
         end: how its handler ended.
         publishes: the keys in ``Node.unconfirmed`` of what was published for it.
-        retried: the machine has published a delayed retry of it.
+        retried: the machine has published a copy of it: a delayed retry, or a dead letter.
         group: the tags of the deliveries that are to be acknowledged together, this one included.
     """
 

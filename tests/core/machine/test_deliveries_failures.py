@@ -121,7 +121,9 @@ def test_a_message_that_may_not_be_lost_at_all_is_dead_lettered_after_its_first_
     headers = {"conversation_id": "c-1", "x-delivery-count": 1, "x-acquired-count": 1}
     effects = bench.deliver(headers=headers, redelivered=True)
     assert kinds(effects) == ["Report", "PublishLog", "Report", "PublishLog", "Nack"]
-    assert of(Report, effects)[1].text == f"giving up on Happened after 0 attempt(s): {REJECTED}"
+    assert (
+        of(Report, effects)[1].text == f"giving up on Happened after 0 attempt(s): {REJECTED}; its message_id is id-1-1"
+    )
 
 
 def test_a_redelivery_after_a_lost_link_is_not_taken_for_a_failure() -> None:
@@ -222,7 +224,7 @@ def test_giving_up_is_an_emergency() -> None:
     fail(bench, message_id="m")
     effects = fail(bench, message_id="m", redelivered=True)
     assert kinds(effects) == ["Report", "PublishLog", "Report", "PublishLog", "Nack"]
-    text = f"giving up on Happened after 2 attempt(s): {REJECTED}"
+    text = f"giving up on Happened after 2 attempt(s): {REJECTED}; its message_id is m"
     assert of(Report, effects)[1] == Report(EMERGENCY, text)
     alert, emergency = records(effects)
     assert (alert["level"], alert["_outcome"], alert["_attempt"]) == (ALERT, "dead-letter", 2)

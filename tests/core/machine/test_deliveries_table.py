@@ -29,6 +29,7 @@ from eda_core.machine.deliveries import (
     IGNORE,
     ILLEGAL,
     INPUTS,
+    KEEP,
     LINK_LOST,
     LOST,
     ORPHANED,
@@ -166,7 +167,7 @@ def expected(stage: str, signal: str) -> str:
     if signal is GROUP_FAILED:
         failing = {RUNNING_GROUPED: RUNNING_FAILED, ACKING_GROUPED: FAILING, READY_GROUPED: FAILING}
         return failing.get(stage, ILLEGAL)
-    policy = {RETRY: REQUEUED, RETRY_LATER: ACKING, GIVE_UP: REJECTING}
+    policy = {RETRY: REQUEUED, RETRY_LATER: ACKING, GIVE_UP: REJECTING, KEEP: ACKING}
     return policy[signal] if stage is FAILING else ILLEGAL
 
 
@@ -243,5 +244,5 @@ def test_what_the_groups_of_stages_say() -> None:
 def test_the_module_keeps_each_stage_in_its_list() -> None:
     """A stage or input that someone adds must be in the list that the product tests run over."""
     own = {name: value for name, value in vars(life).items() if name.isupper() and isinstance(value, str)}
-    imported = {"COMMANDS", "CONFIGURATIONS", "DEDUPLICATION_ID", "EVENTS"}
+    imported = {"ATTEMPT", "COMMANDS", "CONFIGURATIONS", "DEDUPLICATION_ID", "EVENTS"}
     assert {value for name, value in own.items() if name not in imported} == {*STAGES, *INPUTS, IGNORE, ILLEGAL}

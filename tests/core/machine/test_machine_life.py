@@ -137,7 +137,8 @@ def test_the_local_log_has_the_traceback_of_the_first_attempt_only() -> None:
         "Happened: ValueError: no\nTraceback …\nValueError: no",
         "Happened: ValueError: no",
     ]
-    assert reports(bench, events.GIVING_UP) == [f"giving up on Happened after 2 attempt(s): {REJECTED}"]
+    text = f"giving up on Happened after 2 attempt(s): {REJECTED}; its message_id is m"
+    assert reports(bench, events.GIVING_UP) == [text]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,8 @@ def test_dead_letters_are_claimed_where_the_broker_has_named_their_exchange(curr
     bench.did(bench.machine.channel_closed(bench.epoch, refusal, bench.now, declaration=queue))
     bench.open()
     bench.handled(bench.take(), Failed("ValueError: no", permanent=True))
-    assert reports(bench, events.GIVING_UP) == [f"giving up on Happened after 1 attempt(s): {words}"]
+    [line] = reports(bench, events.GIVING_UP)
+    assert line == f"giving up on Happened after 1 attempt(s): {words}; its message_id is id-2-1"
 
 
 # Names

@@ -236,7 +236,7 @@ def test_the_copy_keeps_every_property_but_the_brokers_own() -> None:
         user_id="guest",
         app_id="app",
     )
-    copy = again(original, "commands", "svc.Do", 2)
+    copy = again(original, "commands", "svc.Do", {"attempt": 2})
     assert copy is not None
     origin = {ATTEMPT: 2, ORIGIN_EXCHANGE: "commands", ORIGIN_ROUTING_KEY: "svc.Do"}
     assert copy.headers == {"conversation_id": "c", "mine": 1, **origin}
@@ -247,7 +247,7 @@ def test_the_copy_keeps_every_property_but_the_brokers_own() -> None:
 
 def test_the_copy_has_headers_as_they_were_to_the_last_bit() -> None:
     headers: dict[str, Any] = {"conversation_id": "c", "score": [0.1], "no UTF-8": b"\xff", "n" * 200: 1}
-    copy = again(Basic.Properties(headers=dict(headers)), "events", "Ev", 1)
+    copy = again(Basic.Properties(headers=dict(headers)), "events", "Ev", {"attempt": 1})
     assert copy is not None
     read = frames.decode_content_header(struct.pack(">HHQ", 60, 0, 0) + copy.marshal())[1]
     assert read.headers == {**headers, ATTEMPT: 1, ORIGIN_EXCHANGE: "events", ORIGIN_ROUTING_KEY: "Ev"}

@@ -36,7 +36,7 @@ echo "${COMPREPLY[*]}"
         ("eda topology --html pa", "payload.json"),
         ("monitor.py --filter", "--filter_fields"),
         ("monitor.py - --record rec", "record.cbor"),
-        ("inspect_queue.py --group-by ", "key reason age"),
+        ("inspect_queue.py --group-by ", "key reason error age"),
     ],
 )
 def test_bash_completes_words(words: str, offered: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Counts messages by routing key, by the reason why they died, or by age. It does not know where they come from."""
+"""Counts messages by routing key, by reason of death, by the error of a service, or by age. It knows no queue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from eda_core.testing.deaths import died_at, place_of_death
+from eda_core.testing.deaths import died_at, error_of, place_of_death
 from eda_tools.cli.output import safe
 from eda_tools.messages.delivery import Delivery
 from eda_tools.messages.show import local
@@ -49,6 +49,13 @@ def _reason(delivery: Delivery) -> str:
     return "has not died" if death is None else f"{death.reason or _UNKNOWN} in {death.queue or _UNKNOWN}"
 
 
+def _error(delivery: Delivery) -> str:
+    error = error_of(delivery.headers)
+    if error is None:
+        return "not told by a service"
+    return f"{error.type or error.message} in {error.service}"
+
+
 def _age(delivery: Delivery) -> str:
     moment = since(delivery)
     if moment is None:
@@ -57,7 +64,12 @@ def _age(delivery: Delivery) -> str:
     return next((name for limit, name in _AGES if age < limit), _OLDER)
 
 
-GROUPS: Final[dict[str, Callable[[Delivery], str]]] = {"key": _key, "reason": _reason, "age": _age}
+GROUPS: Final[dict[str, Callable[[Delivery], str]]] = {
+    "key": _key,
+    "reason": _reason,
+    "error": _error,
+    "age": _age,
+}
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from eda_core.messages.headers import (
     ACQUIRED_COUNT_HEADER,
     ATTEMPT,
     DELIVERY_COUNT_HEADER,
+    ERRORS,
     ORIGIN_EXCHANGE,
     ORIGIN_ROUTING_KEY,
 )
@@ -109,7 +110,7 @@ class CopyRules:
         """
         origin = published(delivery.headers, delivery.routing_key)
         if not isinstance(delivery.properties, Unreadable) and (origin is None or not has_died(delivery.headers)):
-            raise Unsendable("it has not died: no x-death header tells where it was published")
+            raise Unsendable("it has not died: no header tells where it was published")
         return self._copy(delivery, origin or ("", ""))
 
     def original(self, delivery: Delivery) -> Copy:
@@ -122,7 +123,7 @@ class CopyRules:
         headers = {
             name: value
             for name, value in delivery.headers.items()
-            if not name.startswith(_BROKERS) and name not in _RETRYS
+            if not name.startswith(_BROKERS) and name not in _RETRYS and name not in ERRORS
         }
         exchange, routing_key = origin
         if self.to == QUEUE:
@@ -150,7 +151,7 @@ class CopyRules:
         death = place_of_death(delivery.headers)
         target = "" if death is None else death.waited or death.queue
         if not target:
-            raise Unsendable("no x-death header tells in which queue it died")
+            raise Unsendable("no header tells in which queue it died")
         if target == self.queue:
             raise Unsendable(f"it died in {target!r} itself")
         for name in _ROUTING:

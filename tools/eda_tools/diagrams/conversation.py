@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from eda_core.criticality import EMERGENCY
 from eda_core.messages.headers import CAUSATION_ID
-from eda_core.testing.deaths import place_of_death
+from eda_core.testing.deaths import error_of, place_of_death
 from eda_tools.diagnosis.facts import service_of
 
 CAUSATION: Final = "causation"
@@ -175,9 +175,13 @@ def _fail(steps: Sequence[Step], fields: Mapping[str, Any]) -> None:
 
 def _bury(step: Step) -> None:
     """Add the death of a message that was recorded as a dead letter."""
-    death = place_of_death(step.fields["headers"])
+    headers = step.fields["headers"]
+    death, error = place_of_death(headers), error_of(headers)
     if death is not None and death.queue and death.reason:
-        step.failures.append(Failure(DEAD_LETTER, f"{death.reason} in {death.queue}", service_of(death.queue)))
+        text = f"{death.reason} in {death.queue}"
+        if error is not None:
+            text += f": {error.text}"
+        step.failures.append(Failure(DEAD_LETTER, text, service_of(death.queue)))
 
 
 def walk(steps: Sequence[Step]) -> Iterator[Step]:
