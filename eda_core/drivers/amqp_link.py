@@ -216,7 +216,8 @@ class AmqpLink(Link):
                     self._give_up(f"the broker breaks the protocol: {error}")
             elif isinstance(event, Opened):
                 self._begin_channels(name, wire, event)
-            elif isinstance(event, Ended):
+            else:
+                assert isinstance(event, Ended)
                 self._connection_ended(event)
         if wire.client.has_data or wire.client.should_close:
             wire.send_soon()

@@ -404,6 +404,35 @@ def test_a_link_that_is_being_closed_waits_for_no_answer() -> None:
     assert bench.deadline() is None
 
 
+def test_what_comes_for_a_connection_that_is_gone_is_ignored() -> None:
+    bench = Bench().open()
+    bench.lost(CONSUMING, "cut")
+    assert names(bench.exchange()) == ["link_down"]
+    bench.take(CONSUMING, write_method(1, Basic.ConsumeOk("tag")))
+    bench.lost(CONSUMING, "cut again")
+    assert bench.exchange() == []
+
+
+def test_a_channel_that_is_being_closed_is_not_closed_again() -> None:
+    bench = Bench().open()
+    [number] = bench.wires[CONSUMING].client.channels
+    bench.wires[CONSUMING].client.close_channel(number)
+    bench.perform(Close(EPOCH, "stop"))
+    assert names(bench.exchange()) == ["link_down"]
+
+
+def test_a_channel_for_declarations_that_the_broker_has_closed_is_not_closed_again() -> None:
+    bench = Bench().open()
+    client = bench.wires[CONSUMING].client
+    bench.perform(Declare(EPOCH, (Queue.Declare(queue="more"),), "extra"))
+    bench.take(CONSUMING, write_method(2, Channel.OpenOk()))
+    bench.take(CONSUMING, write_method(2, Channel.Close(406, "PRECONDITION_FAILED", 50, 10)))
+    assert names(bench.told) == ["channel_closed"]
+    client.data_to_send()
+    bench.close_channel("extra")
+    assert not client.has_data
+
+
 def test_there_is_one_timer_which_ends_with_the_link() -> None:
     bench = Bench(heartbeat=10).open()
     [(due, call)] = bench.timers

@@ -12,7 +12,7 @@ import pytest
 from eda_core.drivers.blocking import BlockingDriver
 from eda_core.drivers.publish_call import NotConfirmed, PublishCall, PublishLimits, Unroutable
 from eda_core.errors import LocalError, PayloadError
-from eda_core.machine.effects import Close, Connect, Declare, Effect, Publish, PublishLog
+from eda_core.machine.effects import Close, Connect, Declare, Effect, Publish, PublishLog, Returned
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.link import IDLE
 from eda_core.machine.machine import Machine
@@ -444,6 +444,7 @@ def test_nothing_is_dispatched_and_nothing_armed() -> None:
     with pytest.raises(NotImplementedError, match="no timer"):
         caller.arm(1.0)
     caller.buffer_available()
+    caller.call(Returned("Told", 1, {}, "NO_ROUTE"), caller.dispatch)
     assert caller.pauses == []
 
 

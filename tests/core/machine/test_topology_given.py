@@ -158,3 +158,20 @@ def test_a_queue_that_is_added_may_be_given_too() -> None:
 def test_no_arguments_are_not_to_be_changed() -> None:
     with pytest.raises(TypeError):
         NOTHING["x"] = 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("named", "present", "dead_letters"),
+    [
+        ("x-dead-letter-exchange", "is the value 'am-dlx' of type 'longstr'", True),
+        ("x-dead-letter-exchange", "is none", False),
+        ("x-max-length", "is the value '7' of type 'signedint'", False),
+    ],
+)
+def test_a_queue_with_a_dead_letter_exchange_of_the_operator_is_known(
+    named: str, present: str, dead_letters: bool
+) -> None:
+    given = Given()
+    words = f"PRECONDITION_FAILED - inequivalent arg '{named}' for queue 'svc.events' in vhost '/': received none but "
+    assert given.learn(Queue.Declare(queue="svc.events", durable=True), f"{words}current {present}") is not None
+    assert given.dead_lettering == ({"svc.events"} if dead_letters else set())
