@@ -18,7 +18,7 @@ from eda_core.testing.broker.addresses import NAME, PREFIX, Address
 from eda_core.testing.broker.addresses import Place as Home
 from eda_core.testing.broker.engine import Engine
 from eda_core.testing.broker.queue import Consumer, ConsumerKey
-from eda_core.testing.broker.state import Channel
+from eda_core.testing.broker.state import Channel, Connection
 from eda_core.testing.broker.versions import NEWEST, VERSIONS
 from eda_core.testing.wire import Server
 from tests.differential.client import Client, Clock, MemoryPipe, Pipe, SilenceError, TcpPipe
@@ -72,7 +72,8 @@ class WatchedEngine(Engine):
             a direct reply to that channel; or a
             queue asked whether the shared prefetch of a channel is used up while the channel told that it is not; or a
             dead letter that the queue must deliver at once or drop came while the queue was being told so; or a commit
-            publishes to a queue that must deliver at once or drop, and settles some of its messages.
+            publishes to a queue that must deliver at once or drop, and settles some of its messages; or a lost
+            connection gave messages back to an exclusive queue, which went with it, and had no room for them.
         arrivals: how many messages the queues got.
         events: what only the server sees, and how often.
         ageing: one of them has a tiny time to live.
@@ -80,6 +81,7 @@ class WatchedEngine(Engine):
 
     __slots__ = (
         "_closed",
+        "_ending",
         "_filled",
         "_left",
         "_publishing",
@@ -97,6 +99,7 @@ class WatchedEngine(Engine):
         super().__init__([vhost], (), 0.0, VERSIONS[version])
         self.events: Counter[str] = Counter()
         self._receivers: dict[int, ConsumerKey] = {}
+        self._ending: int | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -145,6 +148,15 @@ class WatchedEngine(Engine):
             if channel.replies is not None
         )
         super().close_channels(channels)
+
+    def close_connection(self, connection: Connection) -> None:
+        self._ending = connection.id
+        super().close_connection(connection)
+        self._ending = None
+
+    def dead_letter(self, queue: Queue, message: AmqpMessage, reason: str) -> None:
+        self.raced |= queue.owner is not None and queue.owner == self._ending
+        super().dead_letter(queue, message, reason)
 
     def reply_channel(self, address: Address, vhost: str) -> Channel | None:
         self.raced |= address in self._closed

@@ -23,7 +23,7 @@ from eda_core.testing.broker.state import Channel
 from eda_core.testing.broker.topology import Topology
 from eda_core.testing.broker.versions import VERSIONS
 from tests.differential.comparison import Comparison, DifferenceError, Rabbit
-from tests.differential.operations import ADDRESS, CONSUME_REPLIES, Call, Operation, Place, Publish, Settle
+from tests.differential.operations import ADDRESS, CONSUME_REPLIES, Call, Leave, Operation, Place, Publish, Settle
 from tests.differential.strategies import sequences
 
 #: What a run must have done and seen, and how often at least in 200 sequences. A run that does nothing finds nothing.
@@ -223,6 +223,28 @@ def test_a_dead_letter_that_cannot_wait_for_a_shared_prefetch_is_left_to_chance(
     comparison.run(sequence)
     assert comparison.statistics.cut_short == VERSIONS[rabbit.version].shares_prefetch
     assert comparison.statistics.operations["publish"] == 1
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_what_a_lost_connection_gives_back_to_its_exclusive_queue_is_left_to_chance(
+    rabbit: Rabbit, exclusive: bool
+) -> None:
+    """The queue has no room for it. RabbitMQ deletes the queue, or makes a dead letter before that."""
+    at, other = Place(0, 1), Place(1, 1)
+    arguments = {"x-max-length-bytes": 0, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "q0"}
+    comparison = Comparison(rabbit)
+    comparison.run(
+        [
+            Call("declare queue", other, "Queue.Declare", {"queue": "q0"}),
+            Call("declare queue", at, "Queue.Declare", {"queue": "q1", "arguments": arguments, "exclusive": exclusive}),
+            Call("consume", at, "Basic.Consume", {"queue": "q1", "consumer_tag": "c", "no_ack": False}),
+            Publish("publish", at, "", "q1", 2, False, {}),
+            Leave("close: hang up", at, "hang up"),
+            Call("declare queue", other, "Queue.Declare", {"queue": "q2"}),
+        ]
+    )
+    assert comparison.statistics.cut_short == exclusive
+    assert comparison.statistics.operations["declare queue"] == (2 if exclusive else 3)
 
 
 def test_direct_replies_of_a_channel_and_of_a_queue_come_in_any_order(rabbit: Rabbit) -> None:
