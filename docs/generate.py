@@ -302,6 +302,7 @@ PUBLIC = (
     *(f"eda_core.testing.{part.name}" for part in pkgutil.iter_modules(eda_core.testing.__path__)),
     "eda_aio",
     "eda_kombu",
+    "eda_logging",
     "eda_pika",
 )
 

@@ -163,6 +163,9 @@ class _Driver(CoroutineDriver):
     def soon(self, call: Callable[[], None]) -> None:
         self._loop.call_soon(call, context=self._context)
 
+    def hand_over(self, call: Callable[[], object]) -> None:
+        self._loop.call_soon_threadsafe(call, context=self._context)
+
     def arm(self, deadline: float) -> Callable[[], object]:
         return self._loop.call_at(deadline, self.tick, context=self._context).cancel
 

@@ -113,7 +113,8 @@ class _Driver(CallbackDriver):
             random=random.random, token=secrets.token_hex(6), wall_offset=lambda: time.time() - self.now()
         )
         super().__init__(service, machine)
-        self.loop: Any = IOLoop()
+        with library_at_work():  # pika logs this
+            self.loop: Any = IOLoop()
         self._pika_only = service.PIKA_ONLY
         self._forks, self._thread, self._context = _FORKS.count, threading.get_ident(), service.ssl_context
         self.in_loop = not self._threads

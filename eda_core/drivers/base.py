@@ -190,6 +190,13 @@ class Driver(ABC):
         """
         call()
 
+    def hand_over(self, call: Callable[[], object]) -> None:
+        """Do as :meth:`post`, but from any thread, and never at once, in the middle of what is done now.
+
+        Here it is :meth:`post`, which has to be overridden where that runs ``call`` at once: in an event loop.
+        """
+        self.post(call)
+
     # An adapter may define these: callers that wait, and the end
 
     def publish_done(self, effect: PublishDone) -> None:  # noqa: B027 - optional

@@ -124,8 +124,8 @@ def quieten(loggers: Iterable[Any], own: Any) -> None:
     """Keep what a library logs about our links out of the user's log.
 
     The machine reports each lost link itself, in one line. Libraries add up to forty lines, tracebacks among them. Who
-    sets the adapter's logger to DEBUG gets them, at that level. What the library logs about other connections of the
-    program is not touched.
+    sets the adapter's logger to DEBUG gets them, at that level, with the attribute ``eda_library``. What the library
+    logs about other connections of the program is not touched.
 
     Args:
         loggers: the library's, of ``logging``.
@@ -136,6 +136,7 @@ def quieten(loggers: Iterable[Any], own: Any) -> None:
         if not _at_work.get():
             return True
         record.levelno, record.levelname = _DEBUG, "DEBUG"
+        record.eda_library = True
         return bool(own.isEnabledFor(_DEBUG))
 
     for logger in loggers:

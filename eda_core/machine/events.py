@@ -46,4 +46,5 @@ ANSWERS: Final = "answers"  # WARNING: a command was answered several times, or 
 NO_REPLY_KEY: Final = "no-reply-key"  # WARNING: the result of a command cannot come back to this service
 NOT_AWAITED: Final = "not-awaited"  # ERROR: a method was called outside of handlers and not awaited, so it did nothing
 CHECKED: Final = "checked"  # WARNING: at the start: subscriptions and methods of the service that do not fit together
+LOGS_DROPPED: Final = "logs-dropped"  # WARNING: the program logs more than could be sent to the bus (``eda_logging``)
 LEFT_UNFINISHED: Final = "left-unfinished"  # WARNING: the service ends although handlers still run

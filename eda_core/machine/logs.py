@@ -69,6 +69,11 @@ class Logs:
         self._kept.append((gelf.routing_key(config.service, level), body))
         self._send(effects)
 
+    @property
+    def open(self) -> bool:
+        """Whether a record is sent at once."""
+        return self._epoch is not None
+
     def opened(self, epoch: Epoch, effects: list[Effect]) -> None:
         """Note that the link is open, and send the records that were kept."""
         self._epoch = epoch

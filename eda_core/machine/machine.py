@@ -159,6 +159,11 @@ class Machine:
         return self._connection.epoch
 
     @property
+    def sends_logs(self) -> bool:
+        """Whether log records are sent at once. Otherwise the latest 100 are kept for the next link."""
+        return self._logs.open
+
+    @property
     def ready(self) -> bool:
         """Whether the service receives its messages: the link is open, and the service is configured if it has to be.
 

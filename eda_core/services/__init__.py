@@ -11,6 +11,7 @@ from eda_core.services.endpoints import EndpointApi
 from eda_core.services.eventail import EventailCoroutines, EventailNames, EventailService, time_to_stop
 from eda_core.services.handlers import Handlers
 from eda_core.services.inbox import Inbox, Once
+from eda_core.services.log_bridge import LogBridge
 from eda_core.services.stores import DatabaseStore, MemoryStore, Store
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "EventailService",
     "Handlers",
     "Inbox",
+    "LogBridge",
     "MemoryStore",
     "Once",
     "RawEvent",

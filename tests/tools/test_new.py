@@ -43,8 +43,7 @@ def test_the_tests_of_a_new_project_pass_and_its_types_are_right(
 ) -> None:
     assert eda.main(["new", "shop-orders"]) == 0
     told = capsys.readouterr()
-    page = Path("shop-orders", "README").with_suffix(".rst")
-    assert told.out.startswith(f"shop-orders is written. To go on, read {page}:\n")
+    assert told.out.startswith(f"shop-orders is written. To go on, read {Path('shop-orders', 'README.rst')}:\n")
     assert told.err == ""
     project = here / "shop-orders"
     done = run_in(project, "pytest", "-q", "-p", "no:cacheprovider")

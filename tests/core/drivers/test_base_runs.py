@@ -292,8 +292,9 @@ def test_what_is_asked_for_and_posted_is_done_at_once_unless_an_adapter_has_thre
     seen: list[float] = []
     assert carrier.ask(lambda: 7) == 7
     carrier.post(lambda: seen.append(1.0))
+    carrier.hand_over(lambda: seen.append(2.0))
     carrier.make_soon(lambda machine, now: seen.append(now) or [])  # type: ignore[func-returns-value]
-    assert seen == [1.0, carrier.clock]
+    assert seen == [1.0, 2.0, carrier.clock]
 
 
 @pytest.mark.parametrize("offset", [900.0, lambda: 900.0])

@@ -37,6 +37,19 @@ def texts(effects: list[PublishLog]) -> list[str]:
     return [json.loads(effect.body)["short_message"] for effect in effects]
 
 
+def test_it_is_open_while_there_is_a_link_whose_channel_is_not_closed() -> None:
+    logs = some_logs()
+    assert not logs.open
+    begin(logs, FIRST)
+    assert logs.open
+    logs.channel_closed("ACCESS_REFUSED - no")
+    assert not logs.open
+    begin(logs, SECOND)
+    assert logs.open
+    logs.lost()
+    assert not logs.open
+
+
 def test_a_record_goes_out_at_once_while_there_is_a_link() -> None:
     logs = some_logs()
     begin(logs, SECOND)

@@ -247,8 +247,10 @@ def test_a_record_that_the_broker_does_not_take_costs_only_itself() -> None:
     effects = closed(bench, TOO_LARGE, LOGGING)
     assert only(OpenChannel, effects) == OpenChannel(bench.epoch, LOGGING)
     assert only(Report, effects).text.endswith("the service drops this record")
+    assert not bench.machine.sends_logs
     assert bench.did(bench.machine.log(3, "kept", bench.now)) == []
     assert len(of(PublishLog, reopened(bench, LOGGING))) == 1
+    assert bench.machine.sends_logs
     assert len(of(PublishLog, bench.did(bench.machine.log(3, "sent", bench.now)))) == 1
 
 
