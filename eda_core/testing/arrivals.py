@@ -43,7 +43,8 @@ class DeadLetter:
         name: the routing key of its first publish.
         payload: what it says; ``None`` if that cannot be read.
         conversation_id: "" if it has none.
-        reason: ``rejected``, ``expired``, ``maxlen`` or ``delivery_limit``.
+        reason: ``rejected``, ``expired``, ``maxlen`` or ``delivery_limit``; or ``given up``, if a service has published
+            it itself. Then ``meta`` says why (``DEAD_LETTER_EXCHANGE``).
         queue: in which it died.
         message: the message; ``None`` if it is invalid.
         invalid: why it is invalid; "" if it is not.

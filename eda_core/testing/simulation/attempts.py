@@ -52,8 +52,11 @@ class Attempts:
                 self._goes_back(delivery)
             elif delivery in self._raised:
                 self._is_given_up(delivery)
-        elif type(effect) is Publish and not effect.exchange and effect.delivery is not None:
-            self._goes_back(effect.delivery)  # as a copy
+        elif type(effect) is Publish and effect.delivery is not None:
+            if not effect.exchange:
+                self._goes_back(effect.delivery)  # as a copy
+            elif effect.exchange == self._config.dead_letter_exchange and effect.delivery in self._raised:
+                self._is_given_up(effect.delivery)
 
     def _count(self, delivery: DeliveryId) -> None:
         if delivery in self._messages and delivery not in self._counted:

@@ -75,6 +75,42 @@ def test_a_message_of_any_kind_is_published() -> None:
         assert [each.get("tenant") for each in headers] == ["t", "t"]
 
 
+class Telling(Service):
+    """Publishes its dead letters itself."""
+
+    DEAD_LETTER_EXCHANGE: ClassVar[str] = "am-dlx"
+
+    def __init__(self, urls: list[str]) -> None:
+        super().__init__(urls, ["Done"], ["telling.Do"], "telling")
+
+    async def on_Done(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+        raise KeyError("amount")
+
+    async def on_Do(self, payload: Any, *arguments: Any) -> int:
+        return len(payload)
+
+
+def test_a_service_publishes_its_dead_letters_with_the_reason() -> None:
+    with Simulation([Telling]) as sim:
+        sim.publish_event("Done", {"a": 1})
+        sim.publish_raw("events", "Done", Basic.Properties(headers={"conversation_id": "c1"}), b"\xff")
+        sim.run()
+        dead = sim.expect_dead_letter("Done", at_least=2)
+        letters: list[Any] = [each.arrival.message for each in dead]
+        assert {letter.reason for letter in letters} == {"given up"}
+        assert {letter.meta["error_type"] for letter in letters} == {"InvalidEnvelope", "KeyError"}
+        sim.finish()
+
+
+@simulate(Telling, workers=2, runs=100)
+def test_dead_letters_of_services_keep_the_rules_when_faults_strike(sim: Simulation) -> None:
+    sim.publish_event("Done", {"a": 1})
+    sim.send_command("telling.Do", 5)
+    sim.run()
+    sim.expect_dead_letter("Done")
+    sim.expect_dead_letter("telling.Do")
+
+
 def test_what_is_no_message_is_published_as_it_is() -> None:
     given = Basic.Properties(content_type="text/plain", headers={"conversation_id": "c1"})
     with Simulation([Shop]) as sim:
