@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
+from types import SimpleNamespace
 from typing import Any, Final
 
 import cbor2
@@ -14,6 +15,7 @@ from pamqp.commands import Basic
 
 from eda_core.criticality import NOTICE
 from eda_core.messages.codec import CBOR, JSON
+from eda_core.services.log_bridge import LogBridge
 from eda_core.testing.conformance.script import (
     DEAD_LETTERS,
     Call,
@@ -308,6 +310,45 @@ def logs_go_to_the_bus() -> Script:
     equal(taken.properties.delivery_mode, 1, "the delivery mode")
 
 
+def _bridge(self: Any, text: str) -> None:
+    """A method of a service: give its bridge a record."""
+    if "bridge" not in vars(self):
+        self.bridge = LogBridge(self, capacity=2)
+    self.bridge.put(
+        SimpleNamespace(
+            name="shop",
+            levelno=25,
+            created=1_700_000_000.0,
+            pathname="shop.py",
+            lineno=7,
+            funcName="sell",
+            threadName="main",
+            exc_info=None,
+            exc_text="Traceback: …",
+            stack_info=None,
+            colour="blue",
+            getMessage=lambda: text,
+        )
+    )
+
+
+def records_of_the_program_go_to_the_bus() -> Script:
+    """So do those that Python's ``logging`` gives to a bridge, with their own time, on each link."""
+    service = Worker("service", events=["Never"], settings={"put": _bridge})
+    yield Declare("log-tap", "logs", "service.NOTICE")
+    yield Start(service)
+    yield Do(service, "put", "first")
+    record = json.loads((yield Take("log-tap")).body)
+    wanted = {"short_message": "first", "full_message": "first\nTraceback: …", "level": NOTICE, "_colour": "blue"}
+    wanted |= {"_logger": "shop", "_file": "shop.py", "_line": 7, "_function": "sell", "_thread": "main"}
+    equal({name: record.get(name) for name in wanted}, wanted, "the record")
+    true(abs(record["timestamp"] - 1_700_000_000.0) < 1.0, f"the time of the record: {record['timestamp']}")
+    yield Cut()
+    yield Seen(service, "ready", 2)
+    yield Do(service, "put", "second")
+    equal(json.loads((yield Take("log-tap")).body)["short_message"], "second", "the record on the next link")
+
+
 def exclusive_queues_leave_nothing_behind() -> Script:
     """Each worker gets every message, and its queues go with it. A message to them is returned then."""
     tools = [Worker("tool", events=["Happened"], handlers={"Happened": accept}, exclusive=True) for _ in range(2)]
@@ -354,6 +395,7 @@ MESSAGES: Final[tuple[Check, ...]] = tuple(
         unreadable_messages_are_dead_lettered,
         unroutable_commands_come_back,
         logs_go_to_the_bus,
+        records_of_the_program_go_to_the_bus,
         exclusive_queues_leave_nothing_behind,
         a_failing_on_ready_ends_the_service,
     )
