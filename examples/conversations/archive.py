@@ -2,6 +2,8 @@
 
     python -m examples.conversations.archive [URL] --state FILE
 
+or, with other services (``README.rst``), ``eda run examples.conversations.archive:archive``.
+
 The process itself is in ``workflow.py``, what is kept in ``store.py``.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sqlite3
 import sys
 from collections.abc import Sequence
@@ -64,6 +67,11 @@ class Archive(Service):
             await self.publish_event(message.event, message.payload, conversation_id)
         else:
             await self.log(criticality.WARNING, message.reason, conversation_id=conversation_id)
+
+
+def archive(amqp_urls: Sequence[str]) -> Archive:
+    """Make a worker for ``eda run``. Its state file is that of the environment variable ``ARCHIVE_STATE``."""
+    return Archive(amqp_urls, Store(os.environ.get("ARCHIVE_STATE", "archive.sqlite")))
 
 
 async def _run(url: str, store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import signal
 import subprocess
@@ -17,8 +18,19 @@ import cbor2
 import pytest
 
 from eda_core.messages.headers import ORIGIN_ROUTING_KEY
+from eda_tools.broker import EmbeddedBroker
+from examples.conversations.transcripts import SHIPPED
 from tests.support.rabbitmq import RabbitNode
-from tests.support.services import DEAD_LETTER_QUEUE, ROOT, environment, operate_dead_letters, peer, within
+from tests.support.services import (
+    DEAD_LETTER_QUEUE,
+    ROOT,
+    asynchronous,
+    environment,
+    operate_dead_letters,
+    peer,
+    program,
+    within,
+)
 
 DEMO = (sys.executable, "-m", "examples.conversations.demo")
 POISON = "the card expires 13/27"
@@ -235,3 +247,30 @@ def test_a_bus_with_a_consumer_of_the_same_name_is_left_alone(tmp_path: Path, ra
             assert await client.waiting_in("tagger.commands") == 0
 
     asyncio.run(within(scenario(), "the refusal"))
+
+
+# --- the services without the demo ---
+
+
+@asynchronous
+async def test_eda_run_runs_the_services_as_the_readme_says(tmp_path: Path) -> None:
+    services = re.findall(r"examples\.conversations\.\w+:\w+", (ROOT / "examples/conversations/README.rst").read_text())
+    assert len(services) == 3
+    settings = {"ARCHIVE_STATE": str(tmp_path / "state")}
+    async with EmbeddedBroker() as broker, peer(broker.url) as client:
+        archived = await client.tap("events", "ConversationArchived")
+        dead = await client.consume(DEAD_LETTER_QUEUE)
+        command = ("-m", "eda_tools", "run", "--workers", "3", *services, "--log-format", "json")
+        async with program(*command, url=broker.url, settings=settings) as run:
+            await run.lines.until(
+                lambda lines: sum('"ready: ' in line for line in lines) == 9, "nine workers are ready"
+            )
+            collector = "examples.conversations.collector"
+            async with program("-m", collector, str(SHIPPED), url=broker.url) as sender:
+                assert await sender.end() == 0
+            await archived.count(12)
+            await dead.count(1)
+            run.process.send_signal(signal.SIGTERM)
+            assert await run.end() == 0
+        assert run.errors == ""
+        assert len({each.headers["conversation_id"] for each in archived.all}) == 12
