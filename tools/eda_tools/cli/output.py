@@ -100,6 +100,10 @@ class Output:
         wrap = isinstance(plain, Text)
         self._write(lambda: self.out.print(plain, soft_wrap=wrap))
 
+    def line(self, text: str) -> None:
+        """Write a line as it is, with the codes of its colours. It takes a tenth of the time of :meth:`print`."""
+        self._write(lambda: print(text, file=self._stdout))
+
     def flush(self) -> None:
         """Pass on what was written, for the readers of a pipe. Live tools call it whenever no more messages wait."""
         self._write(self._stdout.flush)

@@ -15,7 +15,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
-from rich.text import Text
+from rich.color import ColorSystem
+from rich.style import Style
 
 from eda_tools.cli.output import Output, OutputClosed, safe
 from eda_tools.cli.status import ToolError
@@ -24,6 +25,7 @@ from eda_tools.cli.status import ToolError
 ROOM: Final = 1_000
 #: The colours of the services, in turn.
 COLOURS: Final = ("cyan", "green", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta", "bright_blue")
+_SYSTEMS: Final = {"256": ColorSystem.EIGHT_BIT, "truecolor": ColorSystem.TRUECOLOR}
 _LEVELS: Final = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
 Entry = Mapping[str, Any]
@@ -135,9 +137,9 @@ class Log:
             self._output.record(as_json(entry))
             return
         for line in self._lines(entry):
-            self._output.print(line)
+            self._output.line(line)
 
-    def _lines(self, entry: Entry) -> list[Text]:
+    def _lines(self, entry: Entry) -> list[str]:
         level, logger = entry.get("level", ""), entry.get("logger", "")
         before = f"{level} {logger}: " if logger else ""
         text = f"{before}{entry['message']}"
@@ -147,10 +149,15 @@ class Log:
         label = entry["label"].ljust(self._width)
         colour = self._colours.get(entry["name"], "bold")
         style = _LEVELS.get(level, "" if entry["name"] in self._colours else "bold")
-        return [
-            Text().append(f"{clock} ", "dim").append(f"{label} | ", colour).append(safe(line.expandtabs()), style)
-            for line in text.split("\n")
-        ]
+        head = self._painted(f"{clock} ", "dim") + self._painted(f"{label} | ", colour)
+        return [head + self._painted(safe(line.expandtabs()), style) for line in text.split("\n")]
+
+    def _painted(self, text: str, style: str) -> str:
+        """The text with the codes of its style, if there are colours."""
+        system = self._output.out.color_system
+        if not style or system is None:
+            return text
+        return Style.parse(style).render(text, color_system=_SYSTEMS.get(system, ColorSystem.STANDARD))
 
 
 def as_json(entry: Entry) -> dict[str, Any]:
