@@ -40,6 +40,7 @@ class MessageReader:
 
     def __init__(self, max_body: int) -> None:
         self._max_body = max_body
+        self._usual = min(max_body, FRAME_MAX)  # the largest body that is read in one step
         self._channels: dict[int, Content] = {}
         self._rest = bytearray()  # the beginning of a frame
         self._needed = 0  # how many bytes of it there must be before it is looked at again
@@ -91,7 +92,7 @@ class MessageReader:
                 break
             content = channel(number)
             if content is not None and kind == reading.METHOD and content.method is None:
-                message = reading.read_delivery(data, at, self._max_body)
+                message = reading.read_delivery(data, at, self._usual)
                 if message is not None:
                     method, properties, body, at = message
                     yield Received(number, method, properties, body)

@@ -17,6 +17,7 @@ from pamqp import frame as pamqp_frame
 from pamqp.commands import Basic
 
 from eda_core.amqp import named, read_frame, read_header, read_method, read_properties, reading
+from eda_core.amqp.writing import write_method
 from eda_core.messages import Properties, Unreadable
 from eda_core.testing import strategies
 from eda_core.testing.conformance.unreadable import UNREADABLE
@@ -394,6 +395,58 @@ def test_the_header_of_a_message_is_a_frame() -> None:
 def test_what_is_no_frame_is_a_value_error(data: bytes, wanted: str) -> None:
     with pytest.raises(ValueError, match=wanted):
         read_frame(data)
+
+
+# --- deliveries ---
+
+DELIVER = write_method(1, Basic.Deliver("tag", 7, False, "events", "Asked"))
+CONTENT = struct.pack(">BHIHHQ", 2, 1, 14, 60, 0, 5) + b"\0\0\xce"
+
+
+def whole(method: bytes = DELIVER, header: bytes = CONTENT, body: bytes = b"\3\0\1\0\0\0\5hello\xce") -> bytes:
+    return b"before" + method + header + body + b"behind"
+
+
+def test_a_usual_delivery_is_read_in_one_step() -> None:
+    data = whole()
+    found = reading.read_delivery(data, 6, 14)
+    assert found is not None
+    method, properties, body, at = found
+    assert (method.name, dict(method)["delivery_tag"], type(properties)) == ("Basic.Deliver", 7, Properties)
+    assert (body, data[at:]) == (b"hello", b"behind")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(whole(method=write_method(1, Basic.Ack(7))), id="another method"),
+        pytest.param(whole(method=DELIVER[:-1] + b"\0"), id="the end of the method"),
+        pytest.param(whole(method=b"\1\0\1\0\0\0\4\0\x3c\0\x3c\xce"), id="a method without arguments"),
+        pytest.param(whole(header=b"\3" + CONTENT[1:]), id="no header"),
+        pytest.param(whole(header=CONTENT[:2] + b"\2" + CONTENT[3:]), id="the header of another channel"),
+        pytest.param(whole(header=CONTENT[:7] + b"\0\x3d" + CONTENT[9:]), id="another class"),
+        pytest.param(whole(header=CONTENT[:-1] + b"\0"), id="the end of the header"),
+        pytest.param(whole(header=CONTENT[:6] + b"\x0d" + CONTENT[7:-2] + b"\xce"), id="a header without flags"),
+        pytest.param(whole(header=CONTENT[:18] + b"\0" + CONTENT[19:], body=b""), id="no body"),
+        pytest.param(whole(header=CONTENT[:18] + b"\6" + CONTENT[19:]), id="a body in parts"),
+        pytest.param(whole(body=b"\2\0\1\0\0\0\5hello\xce"), id="another frame for the body"),
+        pytest.param(whole(body=b"\3\0\2\0\0\0\5hello\xce"), id="the body of another channel"),
+        pytest.param(whole(body=b"\3\0\1\0\0\0\5hello\0"), id="the end of the body"),
+    ],
+)
+def test_what_is_no_usual_delivery_is_left_to_its_frames(data: bytes) -> None:
+    assert reading.read_delivery(data, 6, 100) is None
+
+
+@pytest.mark.parametrize("limit", [4, 13])
+def test_what_is_too_large_is_left_to_its_frames(limit: int) -> None:
+    assert reading.read_delivery(whole(), 6, limit) is None
+
+
+def test_what_is_not_all_there_is_left_to_its_frames() -> None:
+    data = whole().removesuffix(b"behind")
+    for end in range(6, len(data)):
+        assert reading.read_delivery(data[:end], 6, 100) is None
 
 
 # --- names ---
