@@ -40,7 +40,7 @@ class BusHandler(logging.Handler):
 
     def createLock(self) -> None:
         """Have no lock: whoever has it could keep others from their work."""
-        self.lock = None
+        self.lock: None = None
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Send a record if the filters of the handler pass it. See :meth:`emit`."""

@@ -86,7 +86,7 @@ def test_the_diagram_has_each_transition(table: dict[str, dict[str, str]]) -> No
 
 
 #: Constants that the tables' modules import.
-IMPORTED = ("events", "commands", "configurations", "deduplication_id")
+IMPORTED = ("attempt", "events", "commands", "configurations", "deduplication_id")
 
 
 @pytest.mark.parametrize("page", TABLES)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pamqp.commands import Basic
 
 from eda_core.amqp.reading import MAX_DEPTH, read_properties
-from eda_core.messages import Unreadable
+from eda_core.messages import Properties, Unreadable
 from eda_core.testing.wire import frames
 from eda_tools.cli.status import ToolError
 from eda_tools.messages.delivery import PROPERTIES, Delivery, fields
@@ -98,7 +98,7 @@ def test_the_deepest_headers_can_be_read_again(tmp_path: Path, leaf: Any) -> Non
     for _ in range(MAX_DEPTH - 1):
         leaf = [leaf]
     properties = Basic.Properties(headers={"deep": leaf})
-    assert type(read_properties(frames.encode_properties(properties))) is Basic.Properties
+    assert type(read_properties(frames.encode_properties(properties))) is Properties
     deepest = Delivery("events", "Done", properties, b"", received=AT)
     (tmp_path / "r").write_bytes(dumps(deepest) + dumps(BARE))
     assert list(read_recording(str(tmp_path / "r"))) == [deepest, BARE]

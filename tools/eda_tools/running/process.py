@@ -52,11 +52,11 @@ class Process:
         self._stop_within = 0.0
         self._kill_timer: asyncio.TimerHandle | None = None
         self.service: str | None = None
-        self.made = False
+        self.made: bool = False
         self.fault: tuple[str, int] | None = None
-        self.asked = 0
-        self.ran = 0.0
-        self.was_killed = False
+        self.asked: int = 0
+        self.ran: float = 0.0
+        self.was_killed: bool = False
 
     @classmethod
     async def start(
