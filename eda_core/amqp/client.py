@@ -25,7 +25,6 @@ from eda_core.amqp.numbers import Numbers
 from eda_core.amqp.states import CLOSED, CLOSING, DISCARD, FAULT, OPEN, TABLE
 from eda_core.amqp.writing import (
     FRAME_OVERHEAD,
-    FRAME_START,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     write_ack,
@@ -454,12 +453,16 @@ class Client:
     def _frames(self, data: bytes, events: list[Event], now: float) -> int:
         """Take the complete frames. Returns where the rest begins, and sets how many bytes it needs."""
         at, size = 0, len(data)
-        unpack = FRAME_START.unpack_from
+        unpack = reading.FRAME_START.unpack_from
         while size - at >= 7 and self.state is not CLOSED:
             kind, number, length = unpack(data, at)
             start = at + 7
             end = start + length
-            if kind not in _KINDS or length > self.frame_max or (end < size and data[end] != reading.FRAME_END):
+            if (
+                kind not in reading.FRAME_TYPES
+                or length > self.frame_max
+                or (end < size and data[end] != reading.FRAME_END)
+            ):
                 self._lost_step = True
                 fault = _framing_fault(data[at:start], kind, length, self.frame_max)
                 self._break(Fault(FRAME_ERROR, fault), events, now)
@@ -650,14 +653,13 @@ def _read(payload: bytes) -> Any:
 def _framing_fault(octets: bytes, kind: int, length: int, largest: int) -> str:
     if octets.startswith(b"AMQP"):
         return "the broker does not speak AMQP 0-9-1"
-    if kind not in _KINDS:
+    if kind not in reading.FRAME_TYPES:
         return f"a frame of the type {kind}"
     if length > largest:
         return f"a frame of {length} bytes, and {largest} were agreed on"
     return f"a frame of {length} bytes does not end with the octet for that"
 
 
-_KINDS: Final = frozenset({reading.METHOD, reading.HEADER, reading.BODY, reading.HEARTBEAT})
 #: The payload of ``Basic.Ack``, bytes. That of ``Basic.Deliver`` is longer.
 _SIZE_OF_ACK: Final = 13
 #: What a broker may send on a channel.

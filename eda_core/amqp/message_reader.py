@@ -16,9 +16,8 @@ from pamqp.commands import Basic
 from eda_core.amqp import reading
 from eda_core.amqp.client import FRAME_MAX, Received
 from eda_core.amqp.content import UNEXPECTED_FRAME, Content, Fault
-from eda_core.amqp.writing import FRAME_OVERHEAD, FRAME_START
+from eda_core.amqp.writing import FRAME_OVERHEAD
 
-_KINDS: Final = frozenset({reading.METHOD, reading.HEADER, reading.BODY, reading.HEARTBEAT})
 #: The first octets of the methods that are read here, and whether a message comes with them.
 _METHODS: Final = {
     method.index.to_bytes(4): method in (Basic.Deliver, Basic.Return)
@@ -76,12 +75,12 @@ class MessageReader:
             self._rest.clear()
             self._needed = 0
         at, size = 0, len(data)
-        unpack, channel = FRAME_START.unpack_from, self._channels.get
+        unpack, channel = reading.FRAME_START.unpack_from, self._channels.get
         while size - at >= 7:
             kind, number, length = unpack(data, at)
             start = at + 7
             end = start + length
-            if kind not in _KINDS or (end < size and data[end] != reading.FRAME_END):
+            if kind not in reading.FRAME_TYPES or (end < size and data[end] != reading.FRAME_END):
                 self._lost_step = True
                 yield data[at:]
                 return

@@ -32,6 +32,7 @@ METHOD: Final = 1
 HEADER: Final = 2
 BODY: Final = 3
 HEARTBEAT: Final = 8
+FRAME_TYPES: Final = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
 FRAME_END: Final = 0xCE
 
 #: Levels of tables and arrays. Python's own limit would be reached somewhere above.
@@ -56,9 +57,11 @@ _LONGLONG_SIGNED = struct.Struct(">q")
 _OCTET_SIGNED = struct.Struct(">b")
 _DECIMAL = struct.Struct(">Bi")
 _CONTENT = struct.Struct(">HHQ")
-_FRAME_START = struct.Struct(">BHI")
+#: The start of a frame: its type, its channel, and the size of its payload.
+FRAME_START: Final = struct.Struct(">BHI")
 _METHOD_START = struct.Struct(">BHII")
-_HEADER_START = struct.Struct(">BHIHHQ")
+#: The same of a content header, and the class, the weight and the size of the body.
+HEADER_START: Final = struct.Struct(">BHIHHQ")
 
 #: Takes bytes and a position. Returns the value there, and the position behind it.
 Reader = Callable[[bytes, int], tuple[Any, int]]
@@ -547,11 +550,11 @@ def read_delivery(data: bytes, at: int, limit: int) -> tuple[base.Frame, Basic.P
         if index != Basic.Deliver.index:
             return None
         start, header = at + 7, at + 8 + length
-        kind, header_channel, header_length, class_id, _, size = _HEADER_START.unpack_from(data, header)
+        kind, header_channel, header_length, class_id, _, size = HEADER_START.unpack_from(data, header)
         body = header + 8 + header_length
         if kind != HEADER or class_id != Basic.frame_id or header_channel != channel or not 0 < size <= limit:
             return None
-        kind, body_channel, body_length = _FRAME_START.unpack_from(data, body)
+        kind, body_channel, body_length = FRAME_START.unpack_from(data, body)
         begin, end = body + 7, body + 7 + size
         if kind != BODY or body_length != size or body_channel != channel or not 14 <= header_length <= limit:
             return None

@@ -17,7 +17,7 @@ from typing import Final
 from pamqp import base, commands, frame
 from pamqp.commands import Basic
 
-from eda_core.amqp.reading import BODY, FRAME_END, HEADER, KINDS, METHOD
+from eda_core.amqp.reading import BODY, FRAME_END, FRAME_START, HEADER, HEADER_START, KINDS, METHOD
 from eda_core.messages.properties import short_string
 
 #: The octets of a frame around its payload: type, channel and size before it, the end behind it.
@@ -29,9 +29,6 @@ HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _CONTENT_OVERHEAD: Final = FRAME_OVERHEAD + 12
 
 _END: Final = bytes((FRAME_END,))
-#: The start of a frame: its type, its channel, and the size of its payload.
-FRAME_START: Final = struct.Struct(">BHI")
-_CONTENT = struct.Struct(">BHIHHQ")  # the same, and the class, the weight and the size of the body
 _BETWEEN = struct.Struct(">BBHI")  # the end of the content header, and the start of the body
 _ACK = struct.Struct(">BHIIqBB")  # the tag has a sign, as where pamqp and the core read it
 
@@ -84,7 +81,7 @@ def write_message(
     method = _publish(channel, exchange, routing_key, mandatory)
     length, limit = len(octets) + _CONTENT_OVERHEAD, frame_max or sys.maxsize
     if length <= limit and 0 < size <= limit - FRAME_OVERHEAD:  # most messages, in one step
-        header = _CONTENT.pack(HEADER, channel, length - FRAME_OVERHEAD, Basic.frame_id, 0, size)
+        header = HEADER_START.pack(HEADER, channel, length - FRAME_OVERHEAD, Basic.frame_id, 0, size)
         return b"".join((method, header, octets, _BETWEEN.pack(FRAME_END, BODY, channel, size), body, _END))
     if length > limit:
         largest = frame_max - _CONTENT_OVERHEAD
@@ -112,7 +109,7 @@ def write_header(channel: int, properties: bytes, size: int) -> tuple[bytes, byt
         properties: the flags and the property list.
     """
     length = len(properties) + _CONTENT_OVERHEAD - FRAME_OVERHEAD
-    return _CONTENT.pack(HEADER, channel, length, Basic.frame_id, 0, size), properties, _END
+    return HEADER_START.pack(HEADER, channel, length, Basic.frame_id, 0, size), properties, _END
 
 
 def write_body(channel: int, body: bytes, frame_max: int) -> Iterator[tuple[bytes, bytes, bytes]]:

@@ -32,7 +32,7 @@ FRAME_BODY: Final[int] = reading.BODY
 FRAME_HEARTBEAT: Final[int] = reading.HEARTBEAT
 FRAME_END: Final[int] = reading.FRAME_END
 FRAME_OVERHEAD: Final[int] = writing.FRAME_OVERHEAD
-HEADER: Final[struct.Struct] = writing.FRAME_START
+HEADER: Final[struct.Struct] = reading.FRAME_START
 HEARTBEAT_FRAME: Final[bytes] = writing.HEARTBEAT_FRAME
 frame: Final[Callable[[int, int, bytes], bytes]] = writing.write_frame
 
