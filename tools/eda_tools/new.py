@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from eda_core._version import __version__
-from eda_tools.cli.arguments import Formatter, Parser
+from eda_tools.cli.arguments import Parser, parser_of
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.status import DONE, FAILED, USAGE, ToolError, naming_file
 from eda_tools.creating.names import Names
@@ -29,16 +28,7 @@ Exit status: 0 written; 1 it cannot be written; 2 usage, the name cannot be take
 
 def parser(prog: str | None = None) -> Parser:
     """A parser of the arguments of the command."""
-    made = Parser(
-        prog,
-        description="Write a small project with a service and its tests.",
-        epilog=_EPILOG,
-        formatter_class=Formatter,
-        allow_abbrev=False,
-    )
-    arguments(made)
-    made.add_argument("--version", action="version", version=f"eda-core {__version__}")
-    return made
+    return parser_of(prog, "Write a small project with a service and its tests.", _EPILOG, arguments)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

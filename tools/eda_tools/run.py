@@ -15,8 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from eda_core._version import __version__
-from eda_tools.cli.arguments import Formatter, Parser, broker_urls, positive, seconds
+from eda_tools.cli.arguments import Parser, broker_urls, parser_of, positive, seconds
 from eda_tools.cli.loading import split_path
 from eda_tools.cli.output import Output
 from eda_tools.cli.status import FAILED, ToolError
@@ -50,17 +49,13 @@ worker did not stop in good order; 2 usage, or there is no such service; 130 sto
 
 def parser(prog: str | None = None) -> Parser:
     """A parser of the arguments of the command."""
-    made = Parser(
+    return parser_of(
         prog,
-        description="Run services, each worker in a process of its own. A worker that dies is started again. All that "
-        "they write is one log on standard output.",
-        epilog=_EPILOG,
-        formatter_class=Formatter,
-        allow_abbrev=False,
+        "Run services, each worker in a process of its own. A worker that dies is started again. All that they write "
+        "is one log on standard output.",
+        _EPILOG,
+        arguments,
     )
-    arguments(made)
-    made.add_argument("--version", action="version", version=f"eda-core {__version__}")
-    return made
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,10 +6,12 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import shtab
 
+from eda_core._version import __version__
 from eda_core.errors import LocalError
 from eda_core.messages.routing import TopicPattern
 from eda_core.urls import check_urls, redact
@@ -203,6 +205,16 @@ def _number(text: str, wanted: str, *, above: float, whole: bool = False) -> flo
     if not above < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
     return value
+
+
+def parser_of(
+    prog: str | None, description: str, epilog: str, arguments: Callable[[argparse.ArgumentParser], None]
+) -> Parser:
+    """A parser of these arguments, and of ``--version``."""
+    parser = Parser(prog, description=description, epilog=epilog, formatter_class=Formatter, allow_abbrev=False)
+    arguments(parser)
+    parser.add_argument("--version", action="version", version=f"eda-core {__version__}")
+    return parser
 
 
 class Formatter(argparse.HelpFormatter):

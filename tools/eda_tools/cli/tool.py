@@ -34,11 +34,10 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from eda_core._version import __version__
 from eda_core.errors import EdaError, LocalError, ServiceError
 from eda_core.machine.events import STOPPED
 from eda_core.urls import redact
-from eda_tools.cli.arguments import Formatter, Parser, completion_option
+from eda_tools.cli.arguments import Parser, completion_option, parser_of
 from eda_tools.cli.output import Output, OutputClosed
 from eda_tools.cli.signals import Ending
 from eda_tools.cli.start import missing_library
@@ -69,9 +68,7 @@ class Tool:
         """A parser of its arguments."""
         examples = "\n".join(f"  {each}" for each in self.examples)
         epilog = "\n\n".join(filter(None, (examples and f"examples:\n\n{examples}", self.epilog, f"{STATUSES}.")))
-        parser = Parser(prog, description=self.summary, epilog=epilog, formatter_class=Formatter, allow_abbrev=False)
-        self.arguments(parser)
-        parser.add_argument("--version", action="version", version=f"eda-core {__version__}")
+        parser = parser_of(prog, self.summary, epilog, self.arguments)
         completion_option(parser)
         return parser
 
