@@ -139,15 +139,13 @@ def _aiormq() -> Callable[..., _Link]:
 _LINKS: Final = {"aio-pika": _aiormq, "native": _native}
 
 
-def _clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
-    """Return what the loop calls to know the time, without the call of the loop if that adds nothing."""
-    return time.monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
-
-
 class _Driver(CoroutineDriver):
+    now = staticmethod(time.monotonic)  # what most loops call. It is called nine times for each message
+
     def __init__(self, service: Service) -> None:
         self._loop = asyncio.get_running_loop()
-        self.now = _clock(self._loop)  # type: ignore[method-assign]  # no method: it is called nine times per message
+        if type(self._loop).time is not asyncio.BaseEventLoop.time:
+            self.now = self._loop.time  # it has a clock of its own
         machine = service.make_machine(
             random=random.random, token=secrets.token_hex(6), wall_offset=lambda: time.time() - self.now()
         )
@@ -156,9 +154,6 @@ class _Driver(CoroutineDriver):
         self._make_link = _LINKS[service._eda_transport]()
         self._context = copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def now(self) -> float:
-        return self._loop.time()
 
     def soon(self, call: Callable[[], None]) -> None:
         self._loop.call_soon(call, context=self._context)

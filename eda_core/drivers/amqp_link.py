@@ -19,6 +19,7 @@ from eda_core.amqp.content import COMMAND_INVALID
 from eda_core.drivers.base import Driver
 from eda_core.drivers.link import MAX_UNSENT, Link
 from eda_core.drivers.login import login_refusal
+from eda_core.drivers.timers import not_set
 from eda_core.errors import LocalError, StateError
 from eda_core.machine.effects import (
     CONSUMING,
@@ -100,7 +101,7 @@ class AmqpLink(Link):
         #: ``Consume`` and ``Cancel`` that the broker has not answered, and when the answer is overdue.
         self._unanswered: deque[tuple[float, Consume | Cancel]] = deque()
         self._ended = False
-        self._disarm: Callable[[], object] = _nothing
+        self._disarm: Callable[[], object] = not_set
 
     # A transport fills in
 
@@ -166,7 +167,7 @@ class AmqpLink(Link):
         """Set the timer to :meth:`deadline`, which may be earlier now."""
         self._disarm()
         due = self.deadline()
-        self._disarm = _nothing if due is None else self.call_at(due, self._look)
+        self._disarm = not_set if due is None else self.call_at(due, self._look)
 
     def _look(self) -> None:
         self.tick()
@@ -391,7 +392,3 @@ class AmqpLink(Link):
 
     def congested(self) -> bool:
         return self._unsent(PUBLISHING) >= MAX_UNSENT
-
-
-def _nothing() -> None:
-    """Cancel a timer that is not set."""

@@ -17,7 +17,7 @@ from eda_core.criticality import WARNING
 from eda_core.drivers.answers import Answers
 from eda_core.drivers.handling import Run
 from eda_core.drivers.readiness import Readiness
-from eda_core.drivers.timers import Timers
+from eda_core.drivers.timers import Timers, not_set
 from eda_core.errors import Abandoned, EdaError, NotReady, ServiceError, StateError
 from eda_core.machine import events
 from eda_core.machine.effects import (
@@ -115,7 +115,7 @@ class Driver(ABC):
         self._pumping = False
         self._looking = False
         self._armed: float | None = None
-        self._disarm: Callable[[], object] = _nothing
+        self._disarm: Callable[[], object] = not_set
         self._actions: dict[type, Callable[[Any], None]] = {
             Connect: self._connect,
             Dispatch: lambda effect: self.dispatch(effect.delivery, effect.message),
@@ -373,8 +373,7 @@ class Driver(ABC):
                 self._perform(todo.popleft())
         finally:
             self._pumping = False
-        if not self._looking:
-            self.look_at_deadline()
+        self.look_at_deadline()
 
     def look_at_deadline(self) -> None:
         """Set the timer soon, once for all inputs of a turn."""
@@ -540,7 +539,3 @@ def _shown(value: object) -> str:
         return shortened(one_line(repr(value)))
     except Exception:  # the __repr__ of a user's class may raise
         return f"a value of type {type(value).__name__}"
-
-
-def _nothing() -> None:
-    """Cancel a timer that was never set."""

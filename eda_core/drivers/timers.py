@@ -63,3 +63,7 @@ class Timers:
         """Remove all timers."""
         self._functions.clear()
         self._due.clear()
+
+
+def not_set() -> None:
+    """Cancel a timer that is not set."""

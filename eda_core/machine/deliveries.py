@@ -362,8 +362,7 @@ class Deliveries:
         delivery = Delivery(number, tag, stand_in, properties, body, number, 1, [], FAILING, number, now)
         delivery.failure = Failed(str(invalid), permanent=True, error=type(invalid).__name__)
         kept = type(properties) is not Unreadable and self._publish_dead_letter(delivery, exchange, now)
-        end = self._kept_at() if kept else self._rejection(exchange)
-        text = f"invalid message {exchange}/{routing_key}: {invalid}: {end}"
+        text = f"invalid message {exchange}/{routing_key}: {invalid}: {self._fate(exchange, kept)}"
         effects: list[Effect] = [Report(EMERGENCY, text, events.INVALID_MESSAGE)]
         fields = {"outcome": "dead-letter", "routing_key": routing_key}
         self._logs.write(EMERGENCY, text, now, effects, conversation_id=invalid.conversation_id, fields=fields)
@@ -442,7 +441,7 @@ class Deliveries:
         delivery.unconfirmed -= 1
         if is_copy:
             fields = {"outcome": "dead-letter", "routing_key": delivery.message.name, "attempt": delivery.attempt}
-            text = f"{reason}: {self._rejection(_exchange_of(delivery))}"
+            text = f"{reason}: {self._fate(_exchange_of(delivery), kept=False)}"
             self._report(EMERGENCY, events.GIVING_UP, text, delivery, fields, now, effects)
         else:
             delivery.failure = Failed(reason)
@@ -796,9 +795,7 @@ class Deliveries:
         self._report(failure.level, events.HANDLER_FAILED, f"{name}: {failure.reason}", delivery, fields, now, effects)
         if gives_up:
             kept = self._publish_dead_letter(delivery, _exchange_of(delivery), now)
-            end = (
-                f"published to {self._config.dead_letter_exchange}" if kept else self._rejection(_exchange_of(delivery))
-            )
+            end = self._fate(_exchange_of(delivery), kept)
             text = f"giving up on {name} after {delivery.attempt} attempt(s): {end}"
             if delivery.properties.message_id:
                 text += f"; its message_id is {shortened(one_line(delivery.properties.message_id))}"
@@ -812,11 +809,14 @@ class Deliveries:
         else:
             self._step(delivery, RETRY, now, effects)
 
-    def _kept_at(self) -> str:
-        return f"published to {self._config.dead_letter_exchange}"
+    def _fate(self, exchange: str, kept: bool) -> str:
+        """Say what becomes of a message that is given up, from the queue for this exchange.
 
-    def _rejection(self, exchange: str) -> str:
-        """Say what becomes of a rejected message from the queue for this exchange."""
+        Args:
+            kept: whether a copy takes its place. Otherwise it is rejected.
+        """
+        if kept:
+            return f"published to {self._config.dead_letter_exchange}"
         if self._queues.get(exchange) in self._dead_lettering:
             return "dead-lettered"
         return (

@@ -22,6 +22,7 @@ from eda_core.errors import LocalError
 from eda_core.machine import events
 from eda_core.machine.effects import Effect
 from eda_core.machine.machine import Machine
+from eda_core.machine.outcomes import PACKAGES
 from eda_core.services.api import ServiceApi
 
 #: How many records wait for a link at most, by default.
@@ -34,7 +35,7 @@ _CALLED_AGAIN: Final = 256
 _QUIET: Final = 10.0
 
 #: The loggers of this toolkit, by the first word of their names. What is to be on the bus the machine logs itself.
-_OWN: Final = frozenset({"eda_core", "eda_aio", "eda_pika", "eda_kombu", "eda_logging"})
+_OWN: Final = frozenset({*PACKAGES, "eda_logging"})
 
 #: From which level of ``logging`` on a record has which severity.
 _SEVERITIES: Final = ((50, CRITICAL), (40, ERROR), (30, WARNING), (25, NOTICE), (20, INFO))
