@@ -56,6 +56,8 @@ class Config:
         held: how many publishes one handler may hold until it ends.
         dead_letter_exchange: the exchange to which the service publishes messages that it gives up, with the reason in
             their headers; "" to reject them, so that a policy of the broker decides.
+        serialize_by: the name of a header, such as ``conversation_id``: handlers of messages with the same value there
+            run one after the other in this worker. "" if no handler waits for another one.
         wait_for_configuration: whether a service that subscribes to configurations consumes nothing else until one of
             them has configured it.
 
@@ -91,6 +93,7 @@ class Config:
     buffer: int = 10_000
     held: int = 10_000
     dead_letter_exchange: str = ""
+    serialize_by: str = ""
     wait_for_configuration: bool = True
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
@@ -100,6 +103,9 @@ class Config:
         if check_name("dead_letter_exchange", self.dead_letter_exchange, empty=True) in EXCHANGES:
             hint = "give one of its own, such as am-dlx: a service would get its dead letters as messages"
             raise LocalError(f"dead_letter_exchange is {self.dead_letter_exchange!r}", hint=hint)
+        if check_name("serialize_by", self.serialize_by, empty=True) in _NO_HEADERS:
+            hint = "give the name of a header, such as conversation_id"
+            raise LocalError(f"serialize_by is {self.serialize_by!r}, which is no header", hint=hint)
         if self.content_type not in (CBOR, JSON):
             raise LocalError(f"content type {self.content_type!r} is not supported", hint=f"use {CBOR} or {JSON}")
         if self.queue_type not in _QUEUE_TYPES:
@@ -161,6 +167,12 @@ class Config:
 _QUEUE_NAME = re.compile(r"[a-zA-Z0-9\-_.:@#,/+ ]+")
 #: AMQP 0-9-1 allows 127 characters in the name of a queue, and ``.commands.retry.4000000000`` may be added.
 _LONGEST_SERVICE = 100
+
+#: What a message has that is no header.
+_NO_HEADERS = (
+    *"app_id content_encoding content_type correlation_id delivery_tag expiration message_id message_type".split(),
+    *"name payload priority reply_to routing_key timestamp user_id".split(),
+)
 
 _QUEUE_TYPES = ("", "classic", "quorum")
 

@@ -27,6 +27,7 @@ from eda_core.machine.logs import Logs
 from eda_core.machine.outbox import Outbox
 from eda_core.machine.outcomes import DONE, Configured, Deferred, Failed, Outcome
 from eda_core.machine.retry import again, attempts_behind, retry_queue
+from eda_core.machine.turns import Turns
 from eda_core.messages.deduplication import fitting, identifier, source_of
 from eda_core.messages.envelope import InvalidEnvelope
 from eda_core.messages.headers import ATTEMPT, DEDUPLICATION_ID
@@ -44,7 +45,7 @@ RUNNING_FAILED: Final = "running, failed"  # … and it will have failed, howeve
 RUNNING_COLLECTED: Final = "running, in a batch"  # … and a batch holds it
 RUNNING_GROUPED: Final = "running, in a group"  # … and it will be acknowledged together with others
 # Its handler does not run
-PAUSED: Final = "paused"  # its handler waits for space in the outbox
+PAUSED: Final = "paused"  # its handler waits for space in the outbox, or for its turn
 DEFERRED: Final = "deferred"  # its handler has succeeded, and it will be acknowledged by hand
 FAILING: Final = "failing"  # it has failed; the retry policy is asked
 ACKING: Final = "acking"  # it is acknowledged when its publishes are confirmed
@@ -74,7 +75,7 @@ _ORPHANED: Final = (ORPHANED, ORPHANED_ACKED, ORPHANED_REJECTED, ORPHANED_REQUEU
 STAGES: Final = (*_RUNNING, *_WAITING, *_OVER, *_ORPHANED, ABANDONED)
 
 # Inputs: from the handler
-SPACE: Final = "space"  # there is space in the outbox for what its handler may publish
+BEGIN: Final = "begin"  # its handler may begin: there is space for what it publishes, and it is its turn
 SUCCEEDED: Final = "succeeded"  # its handler has succeeded
 DEFERS: Final = "defers"  # its handler has succeeded, and it will be acknowledged by hand
 FAILED: Final = "failed"  # its handler has failed
@@ -102,7 +103,7 @@ ADOPT: Final = "adopt"  # the broker delivers its message again, while its handl
 STOP: Final = "stop"  # the service takes no new work
 
 INPUTS: Final = (
-    *(SPACE, SUCCEEDED, DEFERS, FAILED),
+    *(BEGIN, SUCCEEDED, DEFERS, FAILED),
     *(ACK, REJECT, REQUEUE, FAIL, GROUP, COLLECT),
     *(RETRY, RETRY_LATER, GIVE_UP, KEEP, TOO_OFTEN),
     *(CONFIRMED, PUBLISH_FAILED, COPY_FAILED, GROUP_CONFIRMED, GROUP_FAILED, LINK_LOST, ADOPT, STOP),
@@ -114,7 +115,7 @@ ILLEGAL: Final = "illegal"
 # What rows have in common
 _BY_HAND: Final = (ACK, REJECT, REQUEUE, FAIL, GROUP)
 _NEVER: Final = {
-    SPACE: ILLEGAL,
+    BEGIN: ILLEGAL,
     **dict.fromkeys(_BY_HAND, ILLEGAL),  # it is settled, or will be
     **dict.fromkeys((RETRY, RETRY_LATER, GIVE_UP, KEEP), ILLEGAL),  # it is not failing
     TOO_OFTEN: ILLEGAL,  # this is decided when it is delivered
@@ -196,7 +197,7 @@ TABLE: Final[dict[str, dict[str, str]]] = {
         GROUP_FAILED: RUNNING_FAILED,
         LINK_LOST: ABANDONED,
     },
-    PAUSED: {**_WAITS, COLLECT: IGNORE, SPACE: RUNNING, TOO_OFTEN: FAILING, STOP: REQUEUED},
+    PAUSED: {**_WAITS, COLLECT: IGNORE, BEGIN: RUNNING, TOO_OFTEN: FAILING, STOP: REQUEUED},
     DEFERRED: {
         **_WAITS,
         COLLECT: IGNORE,
@@ -267,12 +268,13 @@ class Deliveries:
         stale: how many inputs about deliveries that have ended were ignored.
         useless: whether a configuration was rejected.
         succeeded, failures: how many handlers have succeeded and failed so far.
+        turns: lets handlers wait for each other; ``None`` if none has to.
     """
 
     __slots__ = (
         *"_adoptable _adopted _config _dead_lettering _logs _memory".split(),
         *"_orphans _outbox _over _overran _overrun _queues _read".split(),
-        *"failures in_flight paused stale succeeded useless".split(),
+        *"failures in_flight paused stale succeeded turns useless".split(),
     )
 
     def __init__(self, config: Config, outbox: Outbox, logs: Logs, read: Read) -> None:
@@ -280,6 +282,7 @@ class Deliveries:
         self._outbox = outbox
         self._logs = logs
         self._read = read
+        self.turns: Turns | None = Turns(config.serialize_by) if config.serialize_by else None
         self._memory = AttemptMemory(4096 + 2 * config.prefetch)  # a lost link adds both queues' prefetch
         #: The deliveries of lost links whose handlers still run, by the identifiers that the handlers know.
         self._orphans: dict[DeliveryId, Delivery] = {}
@@ -337,13 +340,26 @@ class Deliveries:
             effects: list[Effect] = []
             if self._know(delivery, failures, now, effects):
                 return effects
+        if self.turns is not None and not self.turns.take(delivery):
+            delivery.stage = PAUSED
+            return []
         outbox = self._outbox
         if self.paused or outbox.kept >= outbox.limit:
-            outbox.wanted = True
-            delivery.stage = PAUSED
-            self.paused.append(delivery)
+            self._pause(delivery)
             return []
         return [Dispatch(number, message)]
+
+    def _pause(self, delivery: Delivery) -> None:
+        """Let the handler wait for space in the outbox."""
+        self._outbox.wanted = True
+        delivery.stage = PAUSED
+        self.paused.append(delivery)
+
+    def _begin(self, delivery: Delivery, now: float, effects: list[Effect]) -> None:
+        """Start a handler that has waited."""
+        delivery.stage = TABLE[delivery.stage][BEGIN]
+        delivery.began = now
+        effects.append(Dispatch(delivery.id, delivery.message))
 
     def reject_invalid(
         self,
@@ -642,14 +658,23 @@ class Deliveries:
         """Start the handlers that wait for space in the outbox, as long as there is space."""
         outbox = self._outbox
         while self.paused and outbox.kept < outbox.limit:
-            delivery = self.paused.popleft()
-            delivery.stage = TABLE[delivery.stage][SPACE]
-            delivery.began = now
-            effects.append(Dispatch(delivery.id, delivery.message))
+            self._begin(self.paused.popleft(), now, effects)
+
+    def pass_turn(self, turns: Turns, run: DeliveryId, now: float, effects: list[Effect]) -> None:
+        """Start the handler that has waited for the end of this one, or let it wait for space in the outbox."""
+        following = turns.pass_on(run)
+        if following is None:
+            return
+        if self.paused or self._outbox.kept >= self._outbox.limit:
+            self._pause(following)
+        else:
+            self._begin(following, now, effects)
 
     def stop(self, now: float, effects: list[Effect]) -> None:
         """Give back the deliveries whose handlers have not started: the service stops."""
         self.paused.clear()
+        if self.turns is not None:
+            self.turns.forget_waiting()
         for delivery in list(self.in_flight):
             self._step(delivery, STOP, now, effects)
 
@@ -687,6 +712,8 @@ class Deliveries:
         self._adopted.clear()
         self._overran.clear()
         self.paused.clear()
+        if self.turns is not None:
+            self.turns.lose_link(self._orphans)
         self._over = over
         self.in_flight = InFlight(epoch)
 

@@ -604,6 +604,9 @@ class Machine:
         effects: list[Effect] = []
         if self._deliveries.handled(delivery, outcome, now, effects, began):
             self._now_configured(effects)
+        turns = self._deliveries.turns
+        if turns is not None:
+            self._deliveries.pass_turn(turns, delivery, now, effects)
         self._proceed(now, effects)
         return effects
 

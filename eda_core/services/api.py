@@ -123,6 +123,9 @@ class ServiceApi(Handlers, Generic[R]):
     #: The exchange to which the service publishes messages that it gives up, such as ``"am-dlx"``. Their headers say
     #: why. By default they are rejected, and a policy of the broker decides what becomes of them.
     DEAD_LETTER_EXCHANGE: ClassVar[str] = ""
+    #: The name of a header, such as ``"conversation_id"``: handlers of messages with the same value there run one after
+    #: the other in this worker. It is of use if handlers run at the same time: as coroutines, or in threads.
+    SERIALIZE_BY: ClassVar[str] = ""
     #: When to connect again after a lost link.
     RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
 
@@ -195,6 +198,7 @@ class ServiceApi(Handlers, Generic[R]):
             "retry": self.RETRY_POLICY,
             "reconnect": self.RECONNECT_POLICY,
             "dead_letter_exchange": self.DEAD_LETTER_EXCHANGE,
+            "serialize_by": self.SERIALIZE_BY,
         }
 
     def subscribes_to(self, kind: str, name: str) -> bool:

@@ -272,6 +272,37 @@ def prefetch_bounds_what_is_handled_at_once() -> Script:
     equal((yield Count("service.events")), 0, "messages left in the queue")
 
 
+def handlers_of_one_conversation_may_run_one_after_the_other() -> Script:
+    """With SERIALIZE_BY, in the order in which the messages came."""
+
+    def wait(payload: Any, conversation: str, _meta: Any) -> Steps:
+        if conversation in running:
+            together.append((conversation, payload))
+        running.append(conversation)
+        yield Hold("gate")
+        running.remove(conversation)
+        ended.append((conversation, payload))
+
+    together: list[Any] = []
+    running: list[str] = []
+    ended: list[Any] = []
+    settings = {"SERIALIZE_BY": "conversation_id"}
+    service = Worker("service", events=["Happened"], handlers={"Happened": wait}, settings=settings)
+    yield Start(service)
+    for number in range(3):
+        yield event("Happened", number, "c1")
+        yield event("Happened", number, "c2")
+    yield Count("service.events", until=0)
+    yield Seen(service, "Happened")
+    yield Open(service, "gate")
+    yield Seen(service, "Happened", 6)
+    yield from stop(service)
+    equal(together, [], "messages whose handler began while one of the same conversation ran")
+    for each in ("c1", "c2"):
+        equal([number for conversation, number in ended if conversation == each], [0, 1, 2], f"messages of {each}")
+    equal((yield Count("service.events")), 0, "messages left in the queue")
+
+
 def retries_may_be_delayed() -> Script:
     """RetryPolicy.backoff gives the number of attempts and the delays. Then the message is dead-lettered."""
 
@@ -336,6 +367,7 @@ SETTLING: Final[tuple[Check, ...]] = tuple(
         messages_are_settled_by_hand,
         a_tag_of_a_lost_link_does_no_harm,
         prefetch_bounds_what_is_handled_at_once,
+        handlers_of_one_conversation_may_run_one_after_the_other,
         retries_may_be_delayed,
         failures_may_be_counted_for_all_workers,
     )

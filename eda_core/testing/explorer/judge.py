@@ -280,8 +280,9 @@ class Judge:
         paused = [each.label for each in node.unsettled.values() if each.end is RUNS and each.id not in node.runs]
         if paused and node.machine.state is life.DRAINING:
             raise Violation("life", f"it stops, and keeps {paused}, which no handler has seen")
-        if paused and node.machine.state is life.OPEN and has_space(node):
-            raise Violation("R9", f"there is space, and {paused} are not handled")
+        having_turn = [label for label in paused if not self.keeps_waiting(node, label)]
+        if having_turn and node.machine.state is life.OPEN and has_space(node):
+            raise Violation("R9", f"there is space, and {having_turn} are not handled")
         if node.to_tell or node.to_refuse:
             raise Violation("I3", f"the caller is not told of {sorted(node.to_tell | node.to_refuse)}")
 
@@ -484,10 +485,32 @@ class Judge:
             raise Violation("life", f"{effect!r} while the service is not configured")
         if node.stop_due is not None:
             raise Violation("life", f"{effect!r} although the service stops")
+        self._judge_turn(node, found)
         if buffered(node) >= config.buffer:
             raise Violation("R9", f"{effect!r} while there is no space for what its handler publishes")
         node.seen |= {label}
         return label
+
+    def _judge_turn(self, node: Node, found: Unsettled) -> None:
+        """Check that no handler of the conversation runs, and that none of its messages came before and waits."""
+        if self.keeps_waiting(node, found.label):
+            raise Violation("turn", f"{found.label} is handled while a handler of its conversation runs")
+        if node.machine.config.serialize_by:
+            conversation = self._conversation(found.label)
+            for each in node.unsettled.values():
+                waits = each.tag < found.tag and each.end is RUNS and each.id not in node.runs
+                if waits and self._conversation(each.label) == conversation:
+                    raise Violation("turn", f"{found.label} is handled before {each.label}, which came before it")
+
+    def keeps_waiting(self, node: Node, label: str) -> bool:
+        """Whether a message has to wait until the handler of another one of its conversation has ended."""
+        if not node.machine.config.serialize_by:
+            return False
+        running = (run.label for run in node.runs.values() if not run.deferred)
+        return self._conversation(label) in map(self._conversation, running)
+
+    def _conversation(self, label: str) -> str:
+        return next((each.conversation_id for each in self._state.scenario.inputs if each.payload == label), label)
 
     def publish_done(self, node: Node, effect: fx.PublishDone) -> None:
         """A caller is told what became of its publish: once, when it is safe, or given up with a reason."""

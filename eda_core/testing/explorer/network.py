@@ -249,7 +249,8 @@ class Network:
         else:
             self._machines.tell(index, "delivered", link.epoch, *content)
         served = node.machine.state in (life.OPEN, life.DRAINING) and has_space(node)  # else it waits for space
-        if link.attended and served and tag in node.unsettled and node.unsettled[tag].id not in node.runs:
+        begins = served and not self._judge.keeps_waiting(node, label)
+        if link.attended and begins and tag in node.unsettled and node.unsettled[tag].id not in node.runs:
             raise Violation("I3", f"the delivery of {label} is ignored")
 
     def _tell_result(self, index: int, node: Node, epoch: Epoch, label: str, content: tuple[Any, ...]) -> None:

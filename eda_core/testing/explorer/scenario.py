@@ -65,8 +65,8 @@ class Violation(Exception):
 
     Attributes:
         rule: the rule that is broken: an invariant (I1 to I6), a rule of the design (R1 to R10), "life"
-            (docs/architecture.rst, "Life of a service"), "call" (what :mod:`eda_core.machine.calls` promises) or "once"
-            (what :mod:`eda_core.services.inbox` promises).
+            (docs/architecture.rst, "Life of a service"), "call" (what :mod:`eda_core.machine.calls` promises), "turn"
+            (:mod:`eda_core.machine.turns`) or "once" (:mod:`eda_core.services.inbox`).
     """
 
     def __init__(self, rule: str, text: str) -> None:
@@ -232,9 +232,9 @@ def service(urls: tuple[str, ...] = ONE_URL, name: str = "svc", **settings: Any)
     return Config.make(urls, name, **{**known, **settings})
 
 
-def event(label: str, name: str = "In") -> Event:
+def event(label: str, name: str = "In", conversation: str = "c") -> Event:
     """An event with this label."""
-    return Event(name, label, "c")
+    return Event(name, label, conversation)
 
 
 def command(label: str, name: str = "svc.Do") -> Command:

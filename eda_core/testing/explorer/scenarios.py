@@ -7,11 +7,12 @@ This module does not know how a scenario is run.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from eda_core.machine.policy import RetryPolicy
-from eda_core.messages.values import Configuration
+from eda_core.messages.values import Configuration, Event
 from eda_core.testing.broker.dead_letters import EXCHANGE
 from eda_core.testing.explorer.scenario import (
     TOGETHER,
@@ -276,6 +277,39 @@ def _untaken_answer() -> Scenario:
         answers={},
         bounds={"outside": 1},
         untaken=frozenset(("m.0", "c#1")),
+    )
+
+
+def _turns(name: str, first: Plan, *inputs: Event, settings: Mapping[str, Any], **bounds: int) -> Scenario:
+    """Messages of one conversation, and others, beside the first one."""
+    return Scenario(
+        f"one after the other, {name}",
+        (service(prefetch=3, commands=(), serialize_by="conversation_id", **settings),),
+        (event("m"), *inputs),
+        {"m": first},
+        bounds=bounds,
+    )
+
+
+def _turns_cut() -> Scenario:
+    return _turns("cut", Plan((said("m.0"),)), event("n"), settings={"retry": RetryPolicy(1)}, drop=1, haste=1)
+
+
+def _turns_failing() -> Scenario:
+    others = (event("n"), event("o", conversation="d"))
+    return _turns("failing", Plan(poison=True), *others, settings={}, failure=1, stop=1)
+
+
+def _turns_by_hand() -> Scenario:
+    others = (event("n"), event("o", conversation="d"))
+    return _turns("acknowledged by hand", Plan(deferred=True), *others, settings={}, drop=1)
+
+
+def _turns_without_space() -> Scenario:
+    others = (event("n"), event("o"))
+    return replace(
+        _turns("small buffer", Plan((said("m.0"),)), *others, settings={"buffer": 1}, outside=1, stop=1),
+        outside=(said("x"),),
     )
 
 
@@ -764,6 +798,10 @@ SCENARIOS: Final = tuple(
         _untaken_mixed,
         _untaken_answer,
         _untaken_retry,
+        _turns_cut,
+        _turns_failing,
+        _turns_by_hand,
+        _turns_without_space,
         _told,
         _told_by_two,
         _untaken_death,

@@ -30,6 +30,7 @@ from eda_core.machine.in_flight import Delivery, Group, InFlight
 from eda_core.machine.machine import Machine
 from eda_core.machine.outbox import Confirms, Outbox
 from eda_core.machine.silence import Silence
+from eda_core.machine.turns import Turns
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS, DecodeError, decode
 from eda_core.messages.properties import Properties
 from eda_core.messages.values import Message
@@ -232,6 +233,14 @@ def _tags(value: Iterable[Delivery], view: _View) -> Any:
     return tuple(view.newest - delivery.tag for delivery in value)
 
 
+def _turns(value: dict[int, str], view: _View) -> Any:
+    return tuple(sorted((repr(_delivery(run, view)), key) for run, key in value.items()))
+
+
+def _waiting(value: dict[str, deque[Delivery]], view: _View) -> Any:
+    return tuple(sorted((key, _tags(waiting, view)) for key, waiting in value.items()))
+
+
 def _pairs(value: dict[Any, Any], _: _View) -> Any:
     return tuple(sorted((repr(key), item) for key, item in value.items()))
 
@@ -301,6 +310,7 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
         "_overrun": None,
         "paused": _tags,
     },
+    Turns: {"_name": None, "_keys": _turns, "_waiting": _waiting},
     InFlight: {"epoch": None, "_base": None, "_low": None, "_newest": None, "by_id": _values},
     Delivery: {
         **dict.fromkeys(("id", "run"), _delivery),

@@ -558,5 +558,5 @@ def test_an_input_that_cannot_come_is_a_bug_of_ours() -> None:
     bench = opened()
     deliveries = bench.machine._deliveries
     found = deliveries.in_flight.by_id[bench.take()]
-    with pytest.raises(AssertionError, match="'space' cannot come while a delivery is running"):
-        deliveries._step(found, life.SPACE, bench.now, [])
+    with pytest.raises(AssertionError, match="'begin' cannot come while a delivery is running"):
+        deliveries._step(found, life.BEGIN, bench.now, [])

@@ -14,6 +14,7 @@ from eda_core.machine.deliveries import (
     ACKING,
     ACKING_GROUPED,
     ADOPT,
+    BEGIN,
     COLLECT,
     CONFIRMED,
     COPY_FAILED,
@@ -54,7 +55,6 @@ from eda_core.machine.deliveries import (
     RUNNING_GROUPED,
     RUNNING_REJECTED,
     RUNNING_REQUEUED,
-    SPACE,
     STAGES,
     STOP,
     SUCCEEDED,
@@ -152,7 +152,7 @@ def expected(stage: str, signal: str) -> str:
         return lost(stage)
     if signal is STOP:
         return REQUEUED if stage is PAUSED else IGNORE
-    if signal is SPACE:
+    if signal is BEGIN:
         return RUNNING if stage is PAUSED else ILLEGAL
     if signal is COLLECT:
         if stage in SETTLED:  # the batch would drop it, and nobody would know
