@@ -10,11 +10,12 @@ from typing import Any, Final
 
 import pytest
 from pamqp import body, frame, header
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Exchange, Queue
 
 from eda_core import Command, Configuration, Event, Failed, LogRecord, Publish, PublishLog, Result, RetryPolicy
 from eda_core.criticality import LABELS
 from eda_core.machine.topology import declarations, subscriptions
+from eda_core.messages import delays
 from eda_core.messages.codec import DEFAULT_LIMITS, JSON, encode
 from eda_core.messages.envelope import open_envelope
 from eda_core.messages.values import AnyMessage
@@ -143,7 +144,7 @@ def declared(**settings: Any) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def test_exchanges_are_declared_as_the_page_says() -> None:
-    (line,) = re.findall(r"exchange\.declare  (.+)", TEXT)
+    (line,) = re.findall(r"exchange\.declare  (exchange=.+)", TEXT)
     fields = dict(pair.split("=") for pair in line.split())
     for name, found in declared(events=[], commands=[])[:4]:
         assert name == "Exchange.Declare"
@@ -167,6 +168,33 @@ def test_queues_are_declared_as_the_page_says() -> None:
         for field, value in fields.items():
             assert found[queue][field.replace("-", "_")] is bool(int(value)), (queue, field)
         assert found[queue]["arguments"] == (json.loads(rest.partition("=")[2]) if rest else {})
+
+
+def test_what_delayed_messages_need_is_declared_as_the_page_says() -> None:
+    section = TEXT.partition("\nDelayed messages\n---")[2].partition(".. _")[0]
+    lines = [" ".join(line.split()) for line in re.findall(r"^    (\S.+)", section, re.MULTILINE)]
+    assert len(lines) == 7
+    wanted = set()
+    for line in lines:
+        for goal in ("events", "commands"):
+            for step in range(24):
+                following = f"delay.{step - 1}" if step else "delay.end"
+                text = line.replace("<1000*2^n>", str(1000 * 2**step)).replace("<n>", str(step))
+                wanted.add(text.replace("<next>", following).replace("<goal>", goal))
+    assert {_told(each) for each in (*delays.declarations(), *delays.bindings())} == wanted
+
+
+def _told(command: Any) -> str:
+    """A command in the words of the page."""
+    if isinstance(command, Exchange.Declare):
+        assert command.durable
+        return f"exchange.declare {command.exchange} {command.exchange_type}"
+    if isinstance(command, Queue.Declare):
+        assert command.durable
+        return f"queue.declare {command.queue} {json.dumps(command.arguments)}"
+    if isinstance(command, Queue.Bind):
+        return f"queue.bind {command.queue} to {command.exchange} {json.dumps(command.arguments)}"
+    return f"exchange.bind {command.destination} to {command.source} {json.dumps(command.arguments)}"
 
 
 def test_the_levels_of_logs_are_those_of_the_page() -> None:

@@ -84,6 +84,7 @@ class Endpoint(EndpointApi):
             logical_service,
             **{name: getattr(self, name.upper()) for name in _SETTINGS},
             buffer=self.WINDOW,
+            delayed_messages=self.DELAYED_MESSAGES,
             connect_timeout=connect_timeout,
             close_timeout=self.STOP_TIMEOUT / 2,
             # The machine would give up the link after this time. The call gives up earlier, for whatever reason.

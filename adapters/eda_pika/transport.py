@@ -26,8 +26,9 @@ _SPEC = pika.spec
 _LOGIN = re.compile(r"ConnectionClosedByBroker: \((\d+)\) ['\"](.*)['\"]", re.DOTALL)
 #: Steps, one after the other: each yields what to begin next, and is sent what that calls back with.
 Steps = Generator[Callable[[Callable[..., None]], Any], Any, None]
-_QUEUE = _SPEC.Queue
-_REPLIES = [_SPEC.Exchange.DeclareOk, _QUEUE.DeclareOk, _QUEUE.BindOk, _SPEC.Basic.QosOk, _SPEC.Channel.FlowOk]
+_QUEUE, _EXCHANGE = _SPEC.Queue, _SPEC.Exchange
+_REPLIES = [_EXCHANGE.DeclareOk, _EXCHANGE.BindOk, _QUEUE.DeclareOk, _QUEUE.BindOk, _SPEC.Basic.QosOk]
+_REPLIES.append(_SPEC.Channel.FlowOk)
 
 
 class PikaLink(Link):

@@ -335,6 +335,8 @@ MEANINGS: Final[dict[str, Callable[..., None]]] = {
     "Confirm.SelectOk": lambda link, it: link.report_channel_open(PUBLISHING),
     "Connection.Blocked": lambda link, it: link.tell(link.machine.blocked, as_text(it.reason)),
     "Connection.Unblocked": lambda link, it: link.tell(link.machine.unblocked),
-    **dict.fromkeys(("Exchange.DeclareOk", "Queue.DeclareOk", "Queue.BindOk", "Basic.QosOk"), Link._collect_reply),
+    **dict.fromkeys(
+        ("Exchange.DeclareOk", "Exchange.BindOk", "Queue.DeclareOk", "Queue.BindOk", "Basic.QosOk"), Link._collect_reply
+    ),
     **dict.fromkeys(("Basic.ConsumeOk", "Basic.CancelOk"), lambda link, it, *channel: None),
 }

@@ -58,6 +58,8 @@ class Config:
             their headers; "" to reject them, so that a policy of the broker decides.
         serialize_by: the name of a header, such as ``conversation_id``: handlers of messages with the same value there
             run one after the other in this worker. "" if no handler waits for another one.
+        delayed_messages: whether the service publishes delayed messages, so that the exchanges and queues for them are
+            declared.
         wait_for_configuration: whether a service that subscribes to configurations consumes nothing else until one of
             them has configured it.
 
@@ -94,6 +96,7 @@ class Config:
     held: int = 10_000
     dead_letter_exchange: str = ""
     serialize_by: str = ""
+    delayed_messages: bool = False
     wait_for_configuration: bool = True
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
@@ -199,6 +202,7 @@ _SECONDS = (
 
 _KINDS = (
     ("exclusive_queues", bool),
+    ("delayed_messages", bool),
     ("wait_for_configuration", bool),
     ("hostname", str),
     ("limits", Limits),

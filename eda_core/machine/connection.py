@@ -147,7 +147,10 @@ class Connection:
         self._go(link.LINK_UP)
         if self.state is link.DECLARING:
             self._added = self._wanted
-            first = declarations(self._added, self._config.retry.delays, queue_arguments(self._config))
+            config = self._config
+            first = declarations(
+                self._added, config.retry.delays, queue_arguments(config), delayed=config.delayed_messages
+            )
             self._declare(self._given.applied(first), effects)
 
     def declared(
@@ -406,7 +409,8 @@ class Connection:
         if queues is None:
             return self.give_up("the broker did not name the queues it declared", now, effects)
         self.queues = {**self.queues, **queues}
-        commands = bindings(self._added, queues, self._config.prefetch)
+        first = self.state is link.BINDING and self._config.delayed_messages
+        commands = bindings(self._added, queues, self._config.prefetch, delayed=first)
         if len(commands) > PORTION and self._channels > 1:
             self._spread(commands, effects)
         else:

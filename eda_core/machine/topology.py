@@ -16,6 +16,8 @@ from pamqp.commands import Basic, Exchange, Queue
 
 from eda_core.machine import retry
 from eda_core.machine.config import Config
+from eda_core.messages import delays as delaying
+from eda_core.messages.delays import DELAY_EXCHANGES, DELAY_QUEUES
 from eda_core.messages.routing import COMMANDS, EVENTS, EXCHANGES, queue_name
 from eda_core.text import shortened
 
@@ -76,12 +78,17 @@ def subscriptions(config: Config) -> tuple[Subscription, ...]:
 
 
 def declarations(
-    wanted: Sequence[Subscription], delays: Iterable[float], arguments: Mapping[str, Any] = NOTHING
+    wanted: Sequence[Subscription],
+    delays: Iterable[float],
+    arguments: Mapping[str, Any] = NOTHING,
+    *,
+    delayed: bool = False,
 ) -> tuple[base.Frame, ...]:
     """Return the commands of the first step: all four exchanges, the queues, and a retry queue for each delay.
 
     Args:
         arguments: those of the queues that have a name (:func:`queue_arguments`).
+        delayed: whether to declare the exchanges and queues of delayed messages, too.
     """
     exchanges = (Exchange.Declare(exchange=name, exchange_type="topic", durable=True) for name in EXCHANGES)
     queues = (
@@ -99,7 +106,7 @@ def declarations(
         if subscription.queue
         for delay in dict.fromkeys(delays)
     )
-    return (*exchanges, *queues, *retries)
+    return (*exchanges, *queues, *retries, *(delaying.declarations() if delayed else ()))
 
 
 def queue_arguments(config: Config) -> Mapping[str, Any]:
@@ -144,11 +151,13 @@ class Given:
             return None
         kind, given = name
         if ACCESS_REFUSED in reason and kind == _EXCHANGE:  # who may not declare one may hardly declare the others
-            self._names.update((_EXCHANGE, each) for each in EXCHANGES)
+            self._names.update((_EXCHANGE, each) for each in (*EXCHANGES, *DELAY_EXCHANGES))
             return f"the exchanges are used as they are, because the broker refuses to declare one: {reason}"
         if ACCESS_REFUSED not in reason and (PRECONDITION_FAILED not in reason or kind == _EXCHANGE):
             return None  # an exchange of another type would route in another way
         self._names.add(name)
+        if ACCESS_REFUSED in reason and given in DELAY_QUEUES:  # likewise
+            self._names.update((_QUEUE, each) for each in DELAY_QUEUES)
         if _DEAD_LETTER_EXCHANGE in reason and "but current is the value" in reason:
             self.dead_lettering.add(given)
         return f"the {kind} {shortened(given)} is used as it is, because the broker refuses to declare it: {reason}"
@@ -189,14 +198,20 @@ def _is_queue_name(name: str) -> bool:
     return True
 
 
-def bindings(wanted: Sequence[Subscription], queues: Mapping[str, str], prefetch: int) -> tuple[base.Frame, ...]:
-    """Return the commands of the second step: the bindings of the queues, named by consumer tag, and the prefetch."""
+def bindings(
+    wanted: Sequence[Subscription], queues: Mapping[str, str], prefetch: int, *, delayed: bool = False
+) -> tuple[base.Frame, ...]:
+    """Return the commands of the second step: the bindings of the queues, named by consumer tag, and the prefetch.
+
+    Args:
+        delayed: whether to bind the exchanges and queues of delayed messages, too.
+    """
     bound = (
         Queue.Bind(queue=queues[subscription.tag], exchange=subscription.exchange, routing_key=key)
         for subscription in wanted
         for key in subscription.keys
     )
-    return (*bound, Basic.Qos(prefetch_count=prefetch))
+    return (*bound, *(delaying.bindings() if delayed else ()), Basic.Qos(prefetch_count=prefetch))
 
 
 def any_binding(wanted: Sequence[Subscription], queues: Mapping[str, str]) -> base.Frame:

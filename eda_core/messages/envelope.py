@@ -13,6 +13,7 @@ from pamqp.commands import Basic
 
 from eda_core.errors import LocalError, PayloadError
 from eda_core.messages.codec import JSON, DecodeError, Limits, decode, encode
+from eda_core.messages.delays import DELAY, DELAY_STEP, check_delay, delayed
 from eda_core.messages.headers import (
     ATTEMPT,
     CAUSATION_ID,
@@ -68,6 +69,7 @@ NOT_SENT: Final = (
     CAUSATION_ID,
     CONVERSATION_ID,
     DEDUPLICATION_ID,
+    DELAY,
     ORIGIN_EXCHANGE,
     ORIGIN_ROUTING_KEY,
     STATUS,
@@ -125,7 +127,11 @@ def seal(message: AnyMessage, content_type: str, limits: Limits) -> tuple[str, s
         named = PayloadError(f"{kind_of(message)} {shortened(name)}: {error}")
         named.hint = error.hint
         raise named from error.__cause__
-    if meta or len(conversation_id) > MAX_NAME_BYTES:
+    if meta:
+        if DELAY in meta:
+            exchange = _delay(meta[DELAY], exchange, name, properties, headers)
+        _check_headers(name, properties)
+    elif len(conversation_id) > MAX_NAME_BYTES:
         _check_headers(name, properties)
     return exchange, name, properties, body
 
@@ -151,6 +157,22 @@ def _address(message: AnyMessage, properties: Basic.Properties, headers: dict[st
         properties.correlation_id = message.correlation_id
 
 
+def _delay(delay: object, exchange: str, name: str, properties: Basic.Properties, headers: dict[str, Any]) -> str:
+    """Add the headers of a delayed message. Returns the exchange to which it is published."""
+    if exchange not in (EVENTS, COMMANDS):
+        hint = "only the workers that run then would get it: publish it when it is due"
+        raise LocalError(f"the configuration {name} cannot be delayed", hint=hint)
+    if properties.expiration is not None:
+        hint = "give one of them: a message that expires leaves the queue in which it waits"
+        raise LocalError(f"{name} has a delay and an expiration", hint=hint)
+    seconds = check_delay(delay)
+    if not seconds:
+        return exchange
+    first, more = delayed(exchange, name, seconds)
+    headers.update(more)
+    return first
+
+
 def _add_meta(meta: dict[str, Any], properties: Basic.Properties, headers: dict[str, Any]) -> None:
     """Add what is in ``meta``: some keys become properties, some are left out, and all others become headers."""
     if not isinstance(meta, dict):
@@ -160,7 +182,7 @@ def _add_meta(meta: dict[str, Any], properties: Basic.Properties, headers: dict[
         if key in SENT:
             if value is not None:
                 setattr(properties, key, value)
-        elif key not in NOT_SENT and not key.startswith("x-"):
+        elif key not in NOT_SENT and not key.startswith(("x-", DELAY_STEP)):
             headers[key] = _copied(key, value, MAX_HEADER_DEPTH)
     if properties.expiration is not None and not _is_expiration(properties.expiration):
         raise LocalError(
@@ -288,8 +310,8 @@ def _meta(properties: Basic.Properties, headers: dict[str, Any]) -> dict[str, An
     return meta
 
 
-#: Headers that are attributes of messages.
-_ELSEWHERE: Final = (CONVERSATION_ID, STATUS)
+#: Headers that are attributes of messages, and a key of ``meta`` that none may be.
+_ELSEWHERE: Final = (CONVERSATION_ID, STATUS, DELAY)
 
 _Properties = Basic.Properties
 

@@ -1,4 +1,4 @@
-"""What a publisher may add to a message: headers, a time after which it is of no use, and a priority.
+"""What a publisher may add to a message: headers, a time after which it is of no use, a priority, and a delay.
 
 It decides which values are allowed. It does not know when a message is published.
 """
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from eda_core.checks import check_seconds
 from eda_core.errors import LocalError
+from eda_core.messages.delays import DELAY, DELAY_STEP, check_delay
 from eda_core.messages.envelope import LONGEST_EXPIRATION, NOT_SENT, SENT
 from eda_core.text import shortened
 
@@ -22,7 +23,12 @@ _ARGUMENTS: Final = ("expiration", "priority")
 
 
 def options(
-    headers: Mapping[str, Any] | None = None, expiration: float | None = None, priority: int | None = None
+    headers: Mapping[str, Any] | None = None,
+    expiration: float | None = None,
+    priority: int | None = None,
+    delay: float | None = None,
+    *,
+    delays: bool = False,
 ) -> dict[str, Any]:
     """Return the ``meta`` of a message that has these headers and properties.
 
@@ -30,6 +36,8 @@ def options(
         headers: more headers, by name.
         expiration: how long the message is of use, seconds. A queue drops or dead-letters it then.
         priority: from 0 to 255. Only queues with priorities look at it.
+        delay: how long the message waits on the broker before it is published, seconds.
+        delays: whether the queues are declared in which it would wait.
 
     Raises:
         LocalError: a value is wrong, or a header has a name that the toolkit or the broker needs. The text says which.
@@ -51,6 +59,11 @@ def options(
             hint = f"give a whole number from 0 to {_HIGHEST_PRIORITY}"
             raise LocalError(f"priority is {shortened(repr(priority), 40)}", hint=hint)
         meta["priority"] = priority
+    if delay is not None:
+        if not delays:
+            hint = "set DELAYED_MESSAGES = True in the class, which declares the queues in which they wait"
+            raise LocalError("delayed messages are not declared", hint=hint)
+        meta[DELAY] = check_delay(delay)
     return meta
 
 
@@ -63,7 +76,7 @@ def _check_name(name: object) -> None:
         reason = "names that begin with x- belong to the broker"
     elif name in _ARGUMENTS:
         reason, hint = "it is a property of messages", f"give the argument {name}"
-    elif name in SENT or name in NOT_SENT:
+    elif name in SENT or name in NOT_SENT or name.startswith(DELAY_STEP):
         reason = "the toolkit or the broker writes it"
     else:
         return

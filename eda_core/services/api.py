@@ -123,6 +123,8 @@ class ServiceApi(Handlers, Generic[R]):
     #: The exchange to which the service publishes messages that it gives up, such as ``"am-dlx"``. Their headers say
     #: why. By default they are rejected, and a policy of the broker decides what becomes of them.
     DEAD_LETTER_EXCHANGE: ClassVar[str] = ""
+    #: Whether messages may be published with a ``delay``. The service declares the queues in which they wait then.
+    DELAYED_MESSAGES: ClassVar[bool] = False
     #: The name of a header, such as ``"conversation_id"``: handlers of messages with the same value there run one after
     #: the other in this worker. It is of use if handlers run at the same time: as coroutines, or in threads.
     SERIALIZE_BY: ClassVar[str] = ""
@@ -199,6 +201,7 @@ class ServiceApi(Handlers, Generic[R]):
             "reconnect": self.RECONNECT_POLICY,
             "dead_letter_exchange": self.DEAD_LETTER_EXCHANGE,
             "serialize_by": self.SERIALIZE_BY,
+            "delayed_messages": self.DELAYED_MESSAGES,
         }
 
     def subscribes_to(self, kind: str, name: str) -> bool:
@@ -445,6 +448,7 @@ class ServiceApi(Handlers, Generic[R]):
         headers: Mapping[str, Any] | None = None,
         expiration: float | None = None,
         priority: int | None = None,
+        delay: float | None = None,
         timeout: float | None = None,
     ) -> R:
         """Publish an event. In a handler it is held until the handler succeeds; elsewhere it is sent at once.
@@ -457,6 +461,9 @@ class ServiceApi(Handlers, Generic[R]):
             headers: more headers, by name. Names that begin with ``x-`` and those of the toolkit are refused.
             expiration: how long the message is of use, seconds. Then its queue drops or dead-letters it.
             priority: from 0 to 255, for queues that have priorities.
+            delay: how long the message waits on the broker before it is published, seconds, rounded up to whole ones.
+                The class needs ``DELAYED_MESSAGES = True``. Such a message is always mandatory: there has to be a queue
+                in which it waits. Nobody is told if no service receives it in the end.
             timeout: how long to wait for the confirm, seconds; by default as long as it takes. Only coroutines wait for
                 it, outside of handlers.
 
@@ -466,9 +473,9 @@ class ServiceApi(Handlers, Generic[R]):
             PublishTimeout: there was no confirm within ``timeout``. The text says whether the message may still arrive.
             StateError: the service was not run yet, or it has stopped.
         """
-        meta = options(headers, expiration, priority)
+        meta = options(headers, expiration, priority, delay, delays=self._eda_config.delayed_messages)
         sent = Event(event, message, conversation_id, meta)
-        return self.publish_message(sent, mandatory=mandatory, immediate=immediate, timeout=timeout)
+        return self.publish_message(sent, mandatory=mandatory or bool(delay), immediate=immediate, timeout=timeout)
 
     def publish_configuration(
         self,
@@ -498,6 +505,7 @@ class ServiceApi(Handlers, Generic[R]):
         headers: Mapping[str, Any] | None = None,
         expiration: float | None = None,
         priority: int | None = None,
+        delay: float | None = None,
         timeout: float | None = None,
     ) -> R:
         """Send a command. The other arguments are those of :meth:`publish_event`.
@@ -507,9 +515,9 @@ class ServiceApi(Handlers, Generic[R]):
             reply_to: the routing key for the result.
             correlation_id: comes back with the result, so that the handler knows to which command it belongs.
         """
-        meta = options(headers, expiration, priority)
+        meta = options(headers, expiration, priority, delay, delays=self._eda_config.delayed_messages)
         sent = Command(command, message, conversation_id, reply_to, _or_empty(correlation_id), meta)
-        return self.publish_message(sent, mandatory=mandatory, immediate=immediate, timeout=timeout)
+        return self.publish_message(sent, mandatory=mandatory or bool(delay), immediate=immediate, timeout=timeout)
 
     def return_success(
         self,

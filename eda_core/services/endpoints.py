@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from eda_core.drivers.publish_call import PartlyPublished, PublishCall, PublishLimits, Unroutable
 from eda_core.messages.options import options
@@ -22,11 +22,19 @@ class EndpointApi(EventailNames):
     An adapter sets the limits of a call, and adds how messages are published.
     """
 
+    #: Whether messages may be published with a ``delay``. The endpoint declares the queues in which they wait then.
+    DELAYED_MESSAGES: ClassVar[bool] = False
+
     _eda_limits: PublishLimits
 
     @abstractmethod
     def _eda_publish(self, messages: Iterable[AnyMessage], mandatory: bool, limits: PublishLimits) -> PublishCall:
         """Publish, and return when each message is confirmed or has failed."""
+
+    def _eda_options(
+        self, headers: Mapping[str, Any] | None, expiration: float | None, priority: int | None, delay: float | None
+    ) -> dict[str, Any]:
+        return options(headers, expiration, priority, delay, delays=self.DELAYED_MESSAGES)
 
     def _eda_publish_one(self, message: AnyMessage, mandatory: bool, limits: PublishLimits) -> None:
         for error in self._eda_publish((message,), mandatory, limits).failed.values():
@@ -43,6 +51,7 @@ class EndpointApi(EventailNames):
         headers: Mapping[str, Any] | None = None,
         expiration: float | None = None,
         priority: int | None = None,
+        delay: float | None = None,
         timeout: float | None = None,
     ) -> None:
         """Publish an event; return when the broker has confirmed it.
@@ -57,6 +66,9 @@ class EndpointApi(EventailNames):
             headers: more headers, by name. Names that begin with ``x-`` and those of the toolkit are refused.
             expiration: how long the message is of use, seconds. Then its queue drops or dead-letters it.
             priority: from 0 to 255, for queues that have priorities.
+            delay: how long the message waits on the broker before it is published, seconds, rounded up to whole ones.
+                The class needs ``DELAYED_MESSAGES = True``. Such a message is always mandatory: there has to be a queue
+                in which it waits. Nobody is told if no service receives it in the end.
             timeout: takes the place of ``confirm_timeout`` for this call, seconds.
 
         Raises:
@@ -66,8 +78,8 @@ class EndpointApi(EventailNames):
                 says whether the message may arrive.
             Unroutable: the message was mandatory, and no queue is bound for it.
         """
-        sent = Event(event, message, text_of(conversation_id), options(headers, expiration, priority))
-        self._eda_publish_one(sent, mandatory, self._eda_limits.of_call(max_retries, timeout))
+        sent = Event(event, message, text_of(conversation_id), self._eda_options(headers, expiration, priority, delay))
+        self._eda_publish_one(sent, mandatory or bool(delay), self._eda_limits.of_call(max_retries, timeout))
 
     def publish_configuration(
         self,
@@ -98,6 +110,7 @@ class EndpointApi(EventailNames):
         headers: Mapping[str, Any] | None = None,
         expiration: float | None = None,
         priority: int | None = None,
+        delay: float | None = None,
         timeout: float | None = None,
     ) -> None:
         """Send a command; return when the broker has confirmed it. See :meth:`publish_event`.
@@ -114,10 +127,10 @@ class EndpointApi(EventailNames):
         Raises:
             Unroutable: there is no queue for the command: its service was never started, or the name is wrong.
         """
-        meta = options(headers, expiration, priority)
+        meta = self._eda_options(headers, expiration, priority, delay)
         sent = Command(command, message, text_of(conversation_id), reply_to, correlation_id or "", meta)
         try:
-            self._eda_publish_one(sent, mandatory, self._eda_limits.of_call(max_retries, timeout))
+            self._eda_publish_one(sent, mandatory or bool(delay), self._eda_limits.of_call(max_retries, timeout))
         except Unroutable:
             hint = "start the service, which makes the queue, or correct the name"
             raise Unroutable(f"no queue is bound for the command {command}", hint=hint) from None
@@ -131,6 +144,7 @@ class EndpointApi(EventailNames):
         headers: Mapping[str, Any] | None = None,
         expiration: float | None = None,
         priority: int | None = None,
+        delay: float | None = None,
         timeout: float | None = None,
     ) -> int:
         """Publish many events, without waiting for the confirm of one before sending the next.
@@ -142,8 +156,8 @@ class EndpointApi(EventailNames):
 
         Args:
             events: the name, the message and the conversation id of each event.
-            max_retries, mandatory, headers, expiration, priority, timeout: see :meth:`publish_event`. They are the same
-                for all events.
+            max_retries, mandatory, headers, expiration, priority, delay, timeout: see :meth:`publish_event`. They are
+                the same for all events.
 
         Returns:
             How many events there were. All are confirmed.
@@ -153,8 +167,9 @@ class EndpointApi(EventailNames):
             PartlyPublished: at least one event failed. The error says which events are confirmed, which are not, and
                 why. After the first failure no more are taken from the iterable.
         """
-        meta, limits = options(headers, expiration, priority), self._eda_limits.of_call(max_retries, timeout)
-        call = self._eda_publish(map(partial(event_of, meta), events), mandatory, limits)
+        meta = self._eda_options(headers, expiration, priority, delay)
+        limits = self._eda_limits.of_call(max_retries, timeout)
+        call = self._eda_publish(map(partial(event_of, meta), events), mandatory or bool(delay), limits)
         if call.failed:
             raise PartlyPublished(call.taken, call.failed)
         return call.taken

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from eda_core.messages.delays import DELAY_EXCHANGES, DELAY_QUEUES
 from eda_core.messages.headers import (
     ATTEMPT,
     ERROR_ATTEMPTS,
@@ -100,9 +101,13 @@ def error_of(headers: Mapping[str, Any]) -> Error | None:
 
 
 def deaths(headers: Mapping[str, Any]) -> list[Death]:
-    """The readable entries of ``x-death``, and what a service says that has given the message up."""
+    """The readable entries of ``x-death``, and what a service says that has given the message up.
+
+    The end of the delay with which a message was published is none of them.
+    """
     entries = headers.get("x-death")
     found = [_death(entry) for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    found = [death for death in found if death.queue not in DELAY_QUEUES]
     if error_of(headers) is not None:
         key = headers.get(ORIGIN_ROUTING_KEY)
         death = Death(
@@ -140,7 +145,8 @@ def _death(entry: dict[str, Any]) -> Death:
 
 def has_died(headers: Mapping[str, Any]) -> bool:
     """Whether the message is a dead letter, or was one and keeps those headers."""
-    return bool(deaths(headers)) or isinstance(headers.get("x-first-death-exchange"), str)
+    first = headers.get("x-first-death-exchange")
+    return bool(deaths(headers)) or (isinstance(first, str) and first not in DELAY_EXCHANGES)
 
 
 def first_death(headers: Mapping[str, Any]) -> Death | None:

@@ -19,15 +19,19 @@ __all__ = ["broker"]
 on_rabbitmq = pytest.mark.parametrize("broker", [pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)], indirect=True)
 
 
-async def prepared(broker: BrokerUnderTest) -> str:
-    """The operator declares all, and gives a user the least permissions. Returns the URL of that user."""
+async def prepared(broker: BrokerUnderTest, more: str = "") -> str:
+    """The operator declares all, and gives a user the least permissions. Returns the URL of that user.
+
+    Args:
+        more: what else it may write and read, as a part of a regular expression.
+    """
     node, user = broker.node, f"least-{broker.vhost}"
     assert node is not None
 
     def permit() -> None:
         node.ctl("add_user", user, "guest")
-        write = "^(events|commands|configurations|logs|amq\\.default|probe\\..*)$"
-        read = "^(events|commands|probe\\..*)$"
+        write = f"^(events|commands|configurations|logs|amq\\.default|probe\\..*{more})$"
+        read = f"^(events|commands|probe\\..*{more})$"
         node.ctl("set_permissions", "-p", broker.vhost, user, "^$", write, read)
 
     await asyncio.to_thread(permit)
@@ -78,3 +82,22 @@ async def test_a_service_of_coroutines(broker: BrokerUnderTest, caplog: pytest.L
 async def test_a_service_of_callbacks(broker: BrokerUnderTest, caplog: pytest.LogCaptureFixture) -> None:
     service = PikaRelay(await prepared(broker), ["Happened"], ["probe.Do"])
     await relay(on_pika.running, service, broker, caplog)
+
+
+class Late(AioRelay):
+    DELAYED_MESSAGES = True
+
+
+@on_rabbitmq
+@asynchronous
+async def test_a_service_of_delayed_messages(broker: BrokerUnderTest, caplog: pytest.LogCaptureFixture) -> None:
+    operator = Late(broker.url, [], [], "operator")
+    async with on_aio.running(operator):
+        pass
+    service = Late(await prepared(broker, "|delay\\..*"), ["Happened"], ["probe.Do"])
+    async with on_aio.running(service):
+        await service.publish_event("Happened", 1, "c", delay=1)
+        assert await service.seen.count(1) == [1]
+    told = [text for text in caplog.messages if "as it is" in text or "as they are" in text]
+    assert sum("the exchanges are used" in text for text in told) == 1
+    assert sum("the queue delay." in text for text in told) == 1

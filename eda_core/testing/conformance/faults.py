@@ -156,6 +156,23 @@ def a_killed_broker_loses_nothing() -> Script:
     yield Join(source)
 
 
+def delayed_messages_survive_the_broker() -> Script:
+    """They wait in durable queues, and their time goes on while the broker is away. They may come twice."""
+
+    def note(payload: Any, *_arguments: Any) -> Steps:
+        yield Say(f"{payload} s are over")
+
+    listener = Worker("listener", events=["Remind"], handlers={"Remind": note})
+    source = Worker("source", settings={"DELAYED_MESSAGES": True})
+    yield Start(listener)
+    yield Start(source)
+    for delay in (3, 5):
+        yield Do(source, "publish_event", "Remind", delay, "c", delay=delay)
+    yield Restart()
+    for delay in (3, 5):
+        yield Seen(listener, f"{delay} s are over")
+
+
 def a_deleted_queue_is_declared_again() -> Script:
     """The broker cancels the consumer of the queue. The service makes a new link, and declares the queue again."""
     listener = _listener()
@@ -384,6 +401,7 @@ FAULTS: Final[tuple[Check, ...]] = tuple(
         cut_connections_lose_nothing,
         a_killed_broker_loses_nothing,
         a_handler_that_runs_goes_on_after_a_lost_link,
+        delayed_messages_survive_the_broker,
         a_deleted_queue_is_declared_again,
         a_queue_that_differs_is_used_as_it_is,
         an_alarm_stops_publishing_but_not_acknowledging,

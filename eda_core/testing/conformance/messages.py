@@ -349,6 +349,33 @@ def records_of_the_program_go_to_the_bus() -> Script:
     equal(json.loads((yield Take("log-tap")).body)["short_message"], "second", "the record on the next link")
 
 
+def delayed_messages_arrive_when_their_time_is_over() -> Script:
+    """Events and commands, from handlers and from elsewhere, each with its own delay, as if published only then."""
+
+    def remind(payload: Any, conversation: str, _meta: Any) -> Steps:
+        yield Call("publish_event", "Remind", payload, conversation, delay=payload)
+
+    listener = Worker(
+        "listener",
+        events=["Remind"],
+        commands=["listener.Do", "source.DoReturn"],
+        handlers={"Remind": accept, "Do": accept},
+    )
+    source = Worker("source", events=["Asked"], handlers={"Asked": remind}, settings={"DELAYED_MESSAGES": True})
+    yield Start(listener)
+    yield Start(source)
+    yield Do(source, "publish_event", "Remind", 4, "c4", delay=4)
+    yield event("Asked", 3, "c3")
+    yield Do(source, "publish_event", "Remind", 1, "c1", delay=0.5)
+    yield Do(source, "send_command", "listener.Do", 2, "c2", "source.DoReturn", "id", delay=2)
+    got, conversation, reply_to, correlation_id, _ = (yield Seen(listener, "Do"))[0]
+    equal([got, conversation, reply_to, correlation_id], [2, "c2", "source.DoReturn", "id"], "the command")
+    seen = yield Seen(listener, "Remind", 3)
+    equal([(payload, conversation) for payload, conversation, _ in seen], [(1, "c1"), (3, "c3"), (4, "c4")], "events")
+    yield from stop(source)
+    equal((yield Count("source.events")), 0, "messages left in the queue")
+
+
 def exclusive_queues_leave_nothing_behind() -> Script:
     """Each worker gets every message, and its queues go with it. A message to them is returned then."""
     tools = [Worker("tool", events=["Happened"], handlers={"Happened": accept}, exclusive=True) for _ in range(2)]
@@ -396,6 +423,7 @@ MESSAGES: Final[tuple[Check, ...]] = tuple(
         unroutable_commands_come_back,
         logs_go_to_the_bus,
         records_of_the_program_go_to_the_bus,
+        delayed_messages_arrive_when_their_time_is_over,
         exclusive_queues_leave_nothing_behind,
         a_failing_on_ready_ends_the_service,
     )

@@ -68,6 +68,26 @@ def test_a_command_without_a_reply_key_is_refused() -> None:
         endpoint.send_command("billing.ChargeCard", 1, "c", "", "k")
 
 
+def test_messages_that_wait_on_the_broker(broker: BrokerUnderTest) -> None:
+    class Late(Publisher):
+        DELAYED_MESSAGES = True
+
+    with witness(broker.url) as seen, Late([broker.url], "source") as endpoint:
+        events, commands = seen.queue("events"), seen.queue("commands")
+        endpoint.publish_event("Happened", 3, "c", delay=3)
+        endpoint.publish_many([("Happened", 2, "c")], delay=2)
+        endpoint.publish_event("Happened", 0, "c", delay=0)
+        endpoint.send_command("billing.ChargeCard", 1, "c", "shop.ChargeCardReturn", "k", delay=1)
+        got = [(key, cbor2.loads(body)) for key, _, body in (*seen.take(events, 3), *seen.take(commands, 1))]
+    assert got == [("Happened", 0), ("Happened", 2), ("Happened", 3), ("billing.ChargeCard", 1)]
+
+
+def test_who_does_not_declare_the_queues_cannot_publish_late() -> None:
+    with Endpoint("amqp://127.0.0.1:1/", "shop") as endpoint:
+        with pytest.raises(LocalError, match="set DELAYED_MESSAGES = True in the class"):
+            endpoint.publish_event("Happened", 1, "c", delay=1)
+
+
 def test_options_on_the_wire(broker: BrokerUnderTest) -> None:
     options: dict[str, Any] = {"headers": {"tenant": "a"}, "expiration": 60, "priority": 3, "timeout": 30.0}
     with witness(broker.url) as seen, Publisher([broker.url], "source") as endpoint:

@@ -11,6 +11,7 @@ from eda_core.criticality import WARNING
 from eda_core.errors import LocalError
 from eda_core.machine.effects import Close, Declare, Effect, Report
 from eda_core.machine.topology import NOTHING, Given, queue_arguments
+from eda_core.messages.delays import DELAY_QUEUES
 from tests.core.kit import Bench, config, of, only, opened
 
 DIFFERS = (
@@ -175,3 +176,21 @@ def test_a_queue_with_a_dead_letter_exchange_of_the_operator_is_known(
     words = f"PRECONDITION_FAILED - inequivalent arg '{named}' for queue 'svc.events' in vhost '/': received none but "
     assert given.learn(Queue.Declare(queue="svc.events", durable=True), f"{words}current {present}") is not None
     assert given.dead_lettering == ({"svc.events"} if dead_letters else set())
+
+
+def test_who_may_not_declare_one_for_delayed_messages_takes_all_of_them_as_they_are() -> None:
+    bench = Bench(delayed_messages=True)
+    declare = connected(bench)
+    assert not declaration(declare, "delay.to-events").passive
+    both = [each for each in declare.commands if getattr(each, "exchange", getattr(each, "queue", "")) == "delay.7"]
+    exchange, queue = both
+    assert isinstance(exchange, Exchange.Declare)
+    assert isinstance(queue, Queue.Declare)
+    refused(bench, exchange, "ACCESS_REFUSED - configure access to exchange 'delay.7' refused")
+    declare = connected(bench)
+    assert all(each.passive for each in declare.commands if isinstance(each, Exchange.Declare))
+    assert not any(each.passive for each in declare.commands if isinstance(each, Queue.Declare))
+    refused(bench, queue, "ACCESS_REFUSED - configure access to queue 'delay.7' refused")
+    declare = connected(bench)
+    passive = [each.queue for each in declare.commands if isinstance(each, Queue.Declare) and each.passive]
+    assert passive == list(DELAY_QUEUES)
