@@ -24,6 +24,7 @@ from eda_core.errors import (
 from eda_core.machine.aggregator import Aggregator
 from eda_core.machine.calls import answer
 from eda_core.machine.config import Config
+from eda_core.machine.counts import HANDLER_BOUNDS
 from eda_core.machine.deliveries import Read
 from eda_core.machine.effects import (
     Ack,
@@ -50,6 +51,7 @@ from eda_core.machine.effects import (
 )
 from eda_core.machine.identifiers import DeliveryId, Epoch, PublishId
 from eda_core.machine.machine import Machine
+from eda_core.machine.metrics import METERS, HandlerMetrics, Meter, Metrics
 from eda_core.machine.outbox import Confirms
 from eda_core.machine.outcomes import (
     CONFIGURED,
@@ -76,7 +78,9 @@ __all__ = [
     "CONFIGURED",
     "DEFERRED",
     "DONE",
+    "HANDLER_BOUNDS",
     "JSON",
+    "METERS",
     "Ack",
     "Address",
     "Aggregator",
@@ -104,12 +108,15 @@ __all__ = [
     "Epoch",
     "Event",
     "Failed",
+    "HandlerMetrics",
     "Handlers",
     "Limits",
     "LocalError",
     "LogRecord",
     "Machine",
     "Message",
+    "Meter",
+    "Metrics",
     "Nack",
     "NoHandler",
     "NotReady",

@@ -16,6 +16,7 @@ from pamqp import base
 from eda_core.criticality import NOTICE, WARNING
 from eda_core.machine import link
 from eda_core.machine.config import Config
+from eda_core.machine.counts import Counts
 from eda_core.machine.effects import (
     CHECKING,
     CONSUMING,
@@ -77,15 +78,16 @@ class Connection:
     """
 
     __slots__ = (
-        *"_added _adding _adding_due _blocked _channels _checking _checks _config _consuming _due _failures".split(),
-        *"_given _learned".split(),
+        *"_added _adding _adding_due _blocked _channels _checking _checks _config _consuming _counts".split(),
+        *"_due _failures _given _learned".split(),
         *"_next_url _open_since _portions _random _refused_urls _reopening _replies _silent_urls _waiting".split(),
         *"_wanted _was_open _widens".split(),
         *"checking consuming epoch error lost_at progress publishing queues state stop_due".split(),
     )
 
-    def __init__(self, config: Config, random: Callable[[], float]) -> None:
+    def __init__(self, config: Config, random: Callable[[], float], counts: Counts) -> None:
         self._config = config
+        self._counts = counts
         self._random = random
         self.state: str = link.IDLE
         self.epoch: Epoch = Epoch(1)
@@ -188,6 +190,7 @@ class Connection:
             self._channels = CHANNELS
         self._open_since = now
         self._was_open = True
+        self._counts.links_opened += 1
         self.progress = False
         self._refused_urls.clear()
         self._silent_urls.discard(self._next_url)
@@ -205,6 +208,8 @@ class Connection:
         self._go(link.DOWN)
         if self.state is before:
             return None
+        if before in link.SERVING:
+            self._counts.links_lost += 1
         if self._checking and "channels" in reason.lower():
             self._checks = False  # the user or the connection may not have one more channel
         if self._waiting - {CONSUMING}:  # perhaps the user or the connection may not have so many channels
@@ -272,7 +277,10 @@ class Connection:
 
     def finish(self, now: float, effects: list[Effect]) -> str:
         """Close the link: a stop has nothing left to wait for, or no time."""
+        before = self.state
         self._go(link.FINISHED)
+        if before in link.SERVING:
+            self._counts.links_closed += 1
         if self.state is link.STOPPED:
             return self._end()
         self._due = now + self._config.close_timeout
@@ -400,6 +408,7 @@ class Connection:
 
     def _connect(self, now: float, effects: list[Effect]) -> None:
         config = self._config
+        self._counts.connecting += 1
         self._due = now + config.connect_timeout
         effects.append(Connect(self.epoch, config.urls[self._next_url], config.connection_name, config.heartbeat))
 

@@ -8,6 +8,7 @@ link; it is told when a link is lost.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from typing import Any, Final
@@ -19,6 +20,7 @@ from eda_core.errors import LocalError
 from eda_core.machine import events
 from eda_core.machine.attempts import AttemptMemory, fallback_key
 from eda_core.machine.config import Config
+from eda_core.machine.counts import HANDLER_BOUNDS, Counts
 from eda_core.machine.dead_letters import dead_letter
 from eda_core.machine.effects import Dispatch, Effect, Nack, Publish, Report
 from eda_core.machine.identifiers import TAG_BITS, DeliveryId, Epoch, PublishId
@@ -267,18 +269,19 @@ class Deliveries:
         paused: those of them whose handlers wait for space in the outbox.
         stale: how many inputs about deliveries that have ended were ignored.
         useless: whether a configuration was rejected.
-        succeeded, failures: how many handlers have succeeded and failed so far.
         turns: lets handlers wait for each other; ``None`` if none has to.
     """
 
     __slots__ = (
-        *"_adoptable _adopted _config _dead_lettering _logs _memory".split(),
+        *"_adoptable _adopted _config _counts _dead_lettering _handlers _logs _memory".split(),
         *"_orphans _outbox _over _overran _overrun _queues _read".split(),
-        *"failures in_flight paused stale succeeded turns useless".split(),
+        *"in_flight paused stale turns useless".split(),
     )
 
-    def __init__(self, config: Config, outbox: Outbox, logs: Logs, read: Read) -> None:
+    def __init__(self, config: Config, outbox: Outbox, logs: Logs, read: Read, counts: Counts) -> None:
         self._config = config
+        self._counts = counts
+        self._handlers = counts.handlers  # each message needs it
         self._outbox = outbox
         self._logs = logs
         self._read = read
@@ -298,8 +301,6 @@ class Deliveries:
         self._queues: Mapping[str, str] = {}
         #: The queues that are known to have a dead-letter exchange. A policy of the operator is not known.
         self._dead_lettering: Container[str] = ()
-        self.succeeded: int = 0
-        self.failures: int = 0
         self._over = False
         self.in_flight: InFlight = InFlight(Epoch(1))
         self.stale: int = 0
@@ -308,6 +309,23 @@ class Deliveries:
     def busy(self) -> bool:
         """Return whether a stop has to wait for a delivery or for a handler."""
         return bool(self.in_flight.by_id or self._orphans)
+
+    def running(self) -> int:
+        """Return how many handlers run."""
+        return sum(delivery.stage in _RUNNING for delivery in self.in_flight) + len(self._orphans)
+
+    def waiting(self) -> int:
+        """Return how many deliveries wait until their handlers may begin."""
+        return sum(delivery.stage is PAUSED for delivery in self.in_flight)
+
+    def held(self) -> int:
+        """Return how many publishes the handlers that run hold."""
+        return sum(len(delivery.held) for delivery in (*self.in_flight, *self._orphans.values()))
+
+    def oldest(self, now: float) -> tuple[float, Delivery | None]:
+        """Return the delivery that has been in flight for longest, and for how long, in seconds."""
+        ages = ((now - each.began + each.waited, each) for each in self.in_flight)
+        return max(ages, key=lambda age: age[0], default=(0.0, None))
 
     # From the broker
 
@@ -358,7 +376,7 @@ class Deliveries:
     def _begin(self, delivery: Delivery, now: float, effects: list[Effect]) -> None:
         """Start a handler that has waited."""
         delivery.stage = TABLE[delivery.stage][BEGIN]
-        delivery.began = now
+        delivery.waited, delivery.began = now - delivery.began, now
         effects.append(Dispatch(delivery.id, delivery.message))
 
     def reject_invalid(
@@ -386,6 +404,7 @@ class Deliveries:
             self.in_flight.by_id[number] = delivery
             self._step(delivery, KEEP, now, effects)
         else:
+            self._counts.dead_lettered += 1
             effects.append(Nack(epoch, tag, False))
         self.useless = self.useless or exchange == CONFIGURATIONS
         return effects
@@ -552,7 +571,7 @@ class Deliveries:
         delivery = self.in_flight.by_id.get(number) or self._adopted.get(number)
         if delivery is None:
             self.stale += 1
-            self._forget_orphan(number)
+            self._ended_late(number, now, began)
             return False
         if now - delivery.began > self._overrun:
             if began is not None:
@@ -571,10 +590,18 @@ class Deliveries:
         if stage is IGNORE:
             self.stale += 1
             return False
-        if signal is not FAILED:
-            self.succeeded += 1
-        elif delivery.failure is None:
-            delivery.failure = outcome  # type: ignore[assignment]  # signal says that it is Failed
+        message = delivery.message
+        try:
+            times = self._handlers[message.__class__][message.name]
+        except KeyError:
+            times = self._counts.times_of(message)
+        seconds = now - (delivery.began if began is None else began)
+        times.seconds += seconds  # add() without a call
+        times.buckets[bisect_left(HANDLER_BOUNDS, seconds)] += 1
+        if signal is FAILED:
+            times.failed += 1
+            if delivery.failure is None:
+                delivery.failure = outcome  # type: ignore[assignment]  # signal says that it is Failed
         held = delivery.held
         if held and stage is not FAILING and stage is not REQUEUED:
             outbox, count = self._outbox, len(held)
@@ -586,6 +613,16 @@ class Deliveries:
         else:
             self._enter(delivery, stage, now, effects)
         return configures
+
+    def _ended_late(self, number: DeliveryId, now: float, began: float | None) -> None:
+        """Forget a handler that has ended without effect, because its delivery was lost with its link."""
+        orphan = self._orphans.get(number)
+        if orphan is not None:
+            times = self._counts.times_of(orphan.message)
+            times.add(now - (orphan.began if began is None else began))
+            times.lost += 1
+            self._counts.dropped += len(orphan.held)
+            self._forget_orphan(number)
 
     # By hand
 
@@ -709,6 +746,7 @@ class Deliveries:
         if overran:
             slowest = max(overran, key=lambda each: ended.get(each.run, now) - each.began)
             self._report_overrun(slowest, ended.get(slowest.run, now) - slowest.began, now, effects)
+        self._counts.lost += len(self.in_flight)
         self._adopted.clear()
         self._overran.clear()
         self.paused.clear()
@@ -758,6 +796,10 @@ class Deliveries:
             if delivery.run != delivery.id:
                 del self._adopted[delivery.run]
             in_flight.to_ack.append(delivery.tag)
+            if delivery.failure is None:
+                self._counts.acknowledged += 1
+            else:
+                self._count_copy(delivery, delivery.failure)
         elif stage in _CONFIRMING:
             if not delivery.unconfirmed:
                 self._step(delivery, CONFIRMED, now, effects)
@@ -774,14 +816,26 @@ class Deliveries:
         del self.in_flight.by_id[delivery.id]
         if delivery.run != delivery.id:
             del self._adopted[delivery.run]
+        counts = self._counts
+        counts.dropped += len(delivery.held)
         if before is PAUSED:
+            counts.given_back += 1
             self._memory.remember(delivery.key, delivery.attempt - 1, lost=True)
         elif requeue:
+            counts.retried += 1
             self._memory.remember(delivery.key, delivery.attempt)
         else:
+            counts.dead_lettered += 1
             self._memory.forget(delivery.key)
             self.useless = self.useless or isinstance(delivery.message, Configuration)
         effects.append(Nack(self.in_flight.epoch, delivery.tag, requeue))
+
+    def _count_copy(self, delivery: Delivery, failure: Failed) -> None:
+        """Count a failed delivery that is acknowledged because a copy of its message takes its place."""
+        if failure.permanent or self._config.retry.gives_up(delivery.attempt):
+            self._counts.dead_lettered += 1
+        else:
+            self._counts.retried += 1
 
     # Groups
 
@@ -813,10 +867,11 @@ class Deliveries:
         if delivery.group is not None:
             unsafe = bool(delivery.held or delivery.unconfirmed)
             self._leave_group(delivery, delivery.group, unsafe, now, effects)
+        self._counts.dropped += len(delivery.held)
         delivery.held = []  # a failure publishes nothing
         failure, retry, name = delivery.failure, self._config.retry, delivery.message.name
         assert failure is not None
-        self.failures += 1
+        self._counts.failed += 1
         gives_up = failure.permanent or retry.gives_up(delivery.attempt)
         fields = {"outcome": "dead-letter" if gives_up else "retry", "routing_key": name, "attempt": delivery.attempt}
         self._report(failure.level, events.HANDLER_FAILED, f"{name}: {failure.reason}", delivery, fields, now, effects)

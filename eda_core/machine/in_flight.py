@@ -46,6 +46,7 @@ class Delivery:
         source: what identifies the message in the ``deduplication_id`` of each of its publishes; "" if they have none,
             ``None`` if that was not asked yet.
         numbers: how many publishes have such an identifier, by routing key.
+        waited: how long it had waited before its handler could begin, seconds.
     """
 
     id: DeliveryId
@@ -65,6 +66,7 @@ class Delivery:
     overruns: int = 0
     source: str | None = None
     numbers: dict[str, int] | None = None
+    waited: float = 0.0
 
     def __repr__(self) -> str:
         return f"<Delivery {self.tag} {self.message!r} {self.stage}, attempt {self.attempt}>"

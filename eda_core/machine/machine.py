@@ -24,6 +24,7 @@ from eda_core.errors import BufferFull, LocalError, StateError
 from eda_core.machine.calls import Call, Calls, reply_key
 from eda_core.machine.config import Config
 from eda_core.machine.connection import ADDED, CLOSING, ENDED, LOST, OPENED, Connection
+from eda_core.machine.counts import Counts
 from eda_core.machine.deliveries import ABANDONED, ACK, HOLDING, REJECT, REQUEUE, Deliveries, Read
 from eda_core.machine.effects import (
     CHECKING,
@@ -71,6 +72,7 @@ from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.in_flight import Delivery
 from eda_core.machine.link import DRAINING, OPEN, OVER, SERVING, STOPPED, WITHOUT_LINK
 from eda_core.machine.logs import Logs, WallOffset
+from eda_core.machine.metrics import Metrics, handler_metrics
 from eda_core.machine.outbox import Outbox
 from eda_core.machine.outcomes import Failed, Outcome
 from eda_core.machine.topology import NOT_FOUND, PRECONDITION_FAILED, REPLIES, replies
@@ -101,7 +103,7 @@ class Machine:
 
     __slots__ = (
         *"_ask_due _asked _blamed _broker _calls _calls_wanted _configured _connection _consuming".split(),
-        *"_content_type _deliveries _holds _library _logs _outbox _publishing _random _stale _starved".split(),
+        *"_content_type _counts _deliveries _holds _library _logs _outbox _publishing _random _stale _starved".split(),
         *"_received _token _waits_since _warn_due config".split(),
     )
 
@@ -135,12 +137,13 @@ class Machine:
         #: Whether a caller got BufferFull, because the outbox was full or because there were too many calls, and was
         #: not told yet that there is space again.
         self._starved = self._calls_wanted = False
-        self._connection = Connection(config, random)
+        self._counts = counts = Counts()
+        self._connection = Connection(config, random, counts)
         self._consuming, self._publishing = self._connection.consuming, self._connection.publishing
         self._logs = Logs(config, wall_offset)
-        self._outbox = Outbox(config)
+        self._outbox = Outbox(config, counts)
         self._calls = Calls(reply_key(config.service, token, config.commands), config.buffer)
-        self._deliveries = Deliveries(config, self._outbox, self._logs, read)
+        self._deliveries = Deliveries(config, self._outbox, self._logs, read, counts)
 
     def __repr__(self) -> str:
         return (
@@ -190,6 +193,40 @@ class Machine:
     def published(self) -> int:
         """How many messages were accepted for publishing so far."""
         return self._outbox.published
+
+    def metrics(self, now: float) -> Metrics:
+        """Return the numbers of the service at ``now``. This is no input: it changes nothing."""
+        counts, deliveries, outbox = self._counts, self._deliveries, self._outbox
+        return Metrics(
+            service=self.config.service,
+            received=counts.received,
+            acknowledged=counts.acknowledged,
+            retried=counts.retried,
+            dead_lettered=counts.dead_lettered,
+            given_back=counts.given_back,
+            lost=counts.lost,
+            in_flight=len(deliveries.in_flight),
+            paused=deliveries.waiting(),
+            running=deliveries.running(),
+            oldest_delivery=deliveries.oldest(now)[0],
+            failed=counts.failed,
+            published=outbox.published,
+            confirmed=counts.confirmed,
+            refused=counts.refused,
+            returned=counts.returned,
+            unsendable=counts.unsendable,
+            dropped=counts.dropped,
+            held=deliveries.held(),
+            waiting=outbox.kept,
+            unconfirmed=outbox.unconfirmed(),
+            calls=len(self._calls),
+            connecting=counts.connecting,
+            links_opened=counts.links_opened,
+            links_lost=counts.links_lost,
+            link_open=self._connection.state in SERVING,
+            ready=self.ready,
+            handlers=handler_metrics(counts),
+        )
 
     # The link
 
@@ -572,9 +609,11 @@ class Machine:
             self._stale += 1
             return []
         self._consuming.heard = now
+        self._counts.received += 1
         if self._calls.subscribed and routing_key == self._calls.key:
             return self._result(epoch, tag, exchange, routing_key, properties, body, now)
         if connection.state is DRAINING:  # the broker sent it before our Cancel came; another worker will get it
+            self._counts.given_back += 1
             return [Nack(epoch, tag, True)]
         effects = deliveries.delivered(epoch, tag, redelivered, exchange, routing_key, properties, body, now)
         if self._outbox.backlog:  # perhaps a copy of this message, which is given up
@@ -803,6 +842,7 @@ class Machine:
         if self._is_stale(epoch):
             return []
         self._publishing.heard = now
+        self._counts.returned += 1
         if not exchange:  # it was to be tried again; the next link declares the queues again
             return self._give_up_link(epoch, f"the queue {routing_key} is gone", now)
         if exchange == self.config.dead_letter_exchange:
@@ -914,6 +954,7 @@ class Machine:
             )
             self._proceed(now, rejected)
             return rejected
+        self._counts.acknowledged += 1
         effects: list[Effect] = [Ack(epoch, tag, False)]
         if isinstance(message, Result) and (call := self._calls.take(message.correlation_id)) is not None:
             effects.append(Replied(call.ticket, call.command, message))
@@ -1132,9 +1173,10 @@ class Machine:
 
     def _ended(self, now: float, effects: list[Effect]) -> None:
         self._abandon(now, effects)
-        error, deliveries = self._connection.error, self._deliveries
+        error, counts = self._connection.error, self._counts
+        handled = counts.succeeded()
         text = f"stopped: {error}; " if error else "stopped: "
-        text += f"handled {deliveries.succeeded}, failed {deliveries.failures}, published {self.published}"
+        text += f"handled {handled}, failed {counts.failed}, published {self.published}"
         effects.append(Report(ERROR if error else NOTICE, text, HAS_STOPPED))
         effects.append(Stopped(error))
 

@@ -15,6 +15,7 @@ from typing import Final, Generic, TypeVar
 
 from eda_core.errors import BufferFull
 from eda_core.machine.config import Config
+from eda_core.machine.counts import Counts
 from eda_core.machine.effects import Effect, Publish
 from eda_core.machine.identifiers import DeliveryId, Epoch, PublishId
 
@@ -96,12 +97,14 @@ class Outbox:
     """
 
     __slots__ = (
-        *"_blocked_timeout _cancellable _confirm_timeout _confirms _open_timeout _opening_due _read_at".split(),
+        *"_blocked_timeout _cancellable _confirm_timeout _confirms _counts _open_timeout _opening_due".split(),
+        "_read_at",
         *"_refused _refusing_since _tries _troubled _unblocked_at _urls _window backlog blocked_since kept".split(),
         *"limit missing published space suspects wanted".split(),
     )
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, counts: Counts) -> None:
+        self._counts = counts
         self._window = config.window
         #: How many publishes may be unconfirmed now: the window, 1 while there are suspects, 0 without a channel.
         self.space: int = config.window
@@ -166,6 +169,7 @@ class Outbox:
         if dropped:
             self.backlog = deque(publish for publish in self.backlog if not is_unwanted(publish))
             self._refused = deque(each for each in self._refused if not is_unwanted(each[1]))
+            self._counts.dropped += len(dropped)
             self._forget(dropped)
         return dropped
 
@@ -194,10 +198,12 @@ class Outbox:
         safe = self._confirms.take(tag, multiple)
         if self._troubled:
             self._trust(safe)
+        count = len(safe)
+        self._counts.confirmed += count
         if self._cancellable:
             self._forget(safe)
         else:
-            self.kept -= len(safe)
+            self.kept -= count
         return safe
 
     def _trust(self, safe: Collection[Publish]) -> None:
@@ -224,6 +230,8 @@ class Outbox:
         unwanted = [publish for publish in refused if not self._cancellable.get(publish.pid, True)]
         self._refused.extend((due, publish.again()) for publish in refused if publish not in unwanted)
         self._clear_suspects(len(refused))
+        self._counts.refused += len(refused)
+        self._counts.dropped += len(unwanted)
         self._forget(unwanted)
         return len(refused) - len(unwanted), unwanted
 
@@ -310,11 +318,13 @@ class Outbox:
         self._opening_due = now + self._open_timeout
         self.space = 0
         unwanted = [publish for publish in open_ if not wanted.get(publish.pid, True) or _is_ownerless(publish)]
+        self._counts.dropped += len(unwanted)
         self._forget(unwanted)
         if len(open_) == 1:
             self._clear_suspects(1)
             if unwanted:
                 return None, unwanted
+            self._counts.unsendable += 1
             self._forget(open_)
             return open_[0], []
         gone = set(map(id, unwanted))
@@ -424,6 +434,7 @@ class Outbox:
         self._refused.clear()
         self._cancellable = {pid: True for pid, again in wanted.items() if again}
         self.backlog = deque(kept)
+        self._counts.dropped += len(unsafe) - len(kept)
         self.kept -= len(unsafe) - len(kept)
         self.blocked_since = self._opening_due = self._refusing_since = self._read_at = None
         self.suspects, self.space = 0, self._window
@@ -435,6 +446,7 @@ class Outbox:
         self._refused.clear()
         self.backlog.clear()
         self._cancellable.clear()
+        self._counts.dropped += self.kept
         self.kept = 0
         return unsafe
 

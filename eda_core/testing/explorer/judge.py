@@ -292,6 +292,23 @@ class Judge:
             waiting = [call.label for call in node.calls.values()]
             raise Violation("call", f"the service is over, and the callers of {waiting} are not told")
 
+    def counted(self, node: Node) -> None:
+        """Each delivery and each publish is counted once: it is somewhere, or has one end."""
+        machine = node.machine
+        numbers = machine.metrics(self._state.now)
+        ends = [numbers.acknowledged, numbers.retried, numbers.dead_lettered, numbers.given_back, numbers.lost]
+        if numbers.received != sum(ends) + numbers.in_flight:
+            raise Violation("counts", f"{numbers.received} deliveries, {numbers.in_flight} in flight, ends: {ends}")
+        ends = [numbers.confirmed, numbers.unsendable, numbers.dropped]
+        if numbers.published != sum(ends) + numbers.held + numbers.waiting:
+            there = f"{numbers.held} held, {numbers.waiting} waiting"
+            raise Violation("counts", f"{numbers.published} publishes, {there}, ends: {ends}")
+        gone = numbers.links_opened - numbers.links_lost - numbers.link_open
+        if gone and not (gone == 1 and machine.state in life.OVER):
+            raise Violation("counts", f"{numbers.links_opened} links opened, {numbers.links_lost} lost")
+        if numbers.in_flight != len(node.unsettled):
+            raise Violation("counts", f"{numbers.in_flight} in flight, and not {len(node.unsettled)}")
+
     def connect(self, node: Node, effect: fx.Connect) -> None:
         """The machine has no link, and tries the URLs in turn; those at which no link was open come last."""
         if any(link.attended for epoch, link in node.links.items() if epoch >= effect.epoch):

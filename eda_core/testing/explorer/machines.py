@@ -195,6 +195,7 @@ class Machines:
         elif node.machine.state is life.CLOSING and (node.unsettled or node.unconfirmed):
             judge.link_closed(node)
         judge.no_caller_left(node)
+        judge.counted(node)
 
     def _give_up(self, index: int, node: Node, epoch: Epoch) -> None:
         """The machine has given up a link. What is left of it is for the broker to notice."""

@@ -66,7 +66,8 @@ class Violation(Exception):
     Attributes:
         rule: the rule that is broken: an invariant (I1 to I6), a rule of the design (R1 to R10), "life"
             (docs/architecture.rst, "Life of a service"), "call" (what :mod:`eda_core.machine.calls` promises), "turn"
-            (:mod:`eda_core.machine.turns`) or "once" (:mod:`eda_core.services.inbox`).
+            (:mod:`eda_core.machine.turns`), "once" (:mod:`eda_core.services.inbox`) or "counts"
+            (:class:`eda_core.Metrics`).
     """
 
     def __init__(self, rule: str, text: str) -> None:

@@ -285,13 +285,13 @@ def _queues(value: Mapping[str, str], _: _View) -> Any:
 RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     Machine: {
         **dict.fromkeys(("_consuming", "_publishing"), None),  # the connection has them, too
-        **dict.fromkeys(("config", "_random", "_stale", "_token"), None),
+        **dict.fromkeys(("config", "_counts", "_random", "_stale", "_token"), None),
         "_ask_due": _time,
         # nothing depends on logs and warnings
         **dict.fromkeys(("_logs", "_received", "_waits_since", "_warn_due"), None),
     },
     Connection: {
-        **dict.fromkeys(("_config", "epoch", "_random", "_wanted", "_added"), None),
+        **dict.fromkeys(("_config", "_counts", "epoch", "_random", "_wanted", "_added"), None),
         "queues": _queues,
         "_open_since": _age,
         "_due": _time,
@@ -302,7 +302,7 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
         "stop_due": _time,
     },
     Deliveries: {
-        **dict.fromkeys(("_config", "_outbox", "_logs", "_read", "stale"), None),
+        **dict.fromkeys(("_config", "_counts", "_handlers", "_outbox", "_logs", "_read", "stale"), None),
         "_queues": None,  # the connection has them, too
         **dict.fromkeys(("_orphans", "_adoptable"), _values),
         "_adopted": _count,  # they are in flight, and say it themselves
@@ -315,7 +315,7 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     Delivery: {
         **dict.fromkeys(("id", "run"), _delivery),
         "began": _run_time,
-        **dict.fromkeys(("tag", "message", "properties", "key", "source"), None),
+        **dict.fromkeys(("tag", "message", "properties", "key", "source", "waited"), None),
         "body": _body,
     },
     Publish: {
@@ -328,7 +328,11 @@ RULES: Final[dict[type, dict[str, _Rule | None]]] = {
     },
     Outbox: {
         **dict.fromkeys(
-            ("_window", "limit", "_confirm_timeout", "_blocked_timeout", "_open_timeout", "_urls", "published"), None
+            (
+                *("_blocked_timeout", "_confirm_timeout", "_counts", "_open_timeout", "_urls", "_window"),
+                *("limit", "published"),
+            ),
+            None,
         ),
         "_refused": _due,
         "_cancellable": _cancellable,

@@ -132,6 +132,8 @@ class World:
         self.bound = self.replying = False
         self.over: Stopped | None = None
         self.made_of_failures: set[int] = set()
+        #: How many publishes the broker has confirmed, and how many handlers have ended.
+        self.confirms = self.ended = 0
 
     # What the machine asks for
 
@@ -146,6 +148,19 @@ class World:
             action = getattr(self, f"_{type(effect).__name__.lower()}", None)
             if action is not None:
                 action(effect)
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Each delivery, each publish and each end of a handler is counted once."""
+        numbers = self.machine.metrics(self.now)
+        ends = numbers.acknowledged + numbers.retried + numbers.dead_lettered + numbers.given_back + numbers.lost
+        assert numbers.received == ends + numbers.in_flight
+        ends = numbers.confirmed + numbers.unsendable + numbers.dropped
+        assert numbers.published == ends + numbers.held + numbers.waiting
+        assert numbers.confirmed == self.confirms
+        assert numbers.running == len(self.running)
+        assert sum(each.count for each in numbers.handlers) == self.ended
+        assert numbers.links_opened - numbers.links_lost - numbers.link_open in (0, self.machine.state in link.OVER)
 
     def _connect(self, effect: Connect) -> None:
         assert self.epoch is None
@@ -322,6 +337,7 @@ class World:
         if self.running:
             delivery = sorted(self.running)[choice % len(self.running)]
             source = self.running.pop(delivery)
+            self.ended += 1
             if outcome is DEFERRED and self.ids[delivery][0] == self.epoch:
                 self.deferred[delivery] = source
             if outcome is FAILED:
@@ -418,6 +434,7 @@ class World:
             hit = [each for each in sorted(self.unanswered) if each == tag or (multiple and each < tag)]
             for each in hit:
                 publish, number = self.unanswered.pop(each)
+                self.confirms += positive
                 if positive and number:
                     self.accepted[number].confirmed += 1
                     if number in self.calls:

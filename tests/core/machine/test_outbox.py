@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pamqp.commands import Basic
 
 from eda_core.errors import BufferFull
+from eda_core.machine.counts import Counts
 from eda_core.machine.effects import Effect, Publish
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.outbox import Outbox
@@ -17,7 +18,7 @@ FIRST, SECOND = Epoch(1), Epoch(2)
 
 
 def make(window: int, limit: int) -> Outbox:
-    return Outbox(config(window=window, buffer=limit, confirm_timeout=100.0, blocked_timeout=1000.0))
+    return Outbox(config(window=window, buffer=limit, confirm_timeout=100.0, blocked_timeout=1000.0), Counts())
 
 
 def accept(outbox: Outbox, *publishes: Publish) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from eda_core.machine.counts import Counts
 from eda_core.machine.effects import Effect, Publish
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.outbox import Outbox
@@ -14,7 +15,7 @@ EPOCH, ONE, TWO = Epoch(1), DeliveryId(11), DeliveryId(12)
 
 def filled(*publishes: Publish, window: int = 10) -> Outbox:
     """Return an outbox that has sent as many of these publishes as the window allows."""
-    outbox = Outbox(config(window=window, connect_timeout=7.0))
+    outbox = Outbox(config(window=window, connect_timeout=7.0), Counts())
     for publish in publishes:
         outbox.kept += 1
         outbox.backlog.append(publish)

@@ -277,7 +277,8 @@ MUTANTS = (
         "what a handler has published before its link was lost is forgotten when it goes on",
         "machine/deliveries",
         "        self._adopted[orphan.run] = self.in_flight.by_id[orphan.id] = orphan\n",
-        "        self._adopted[orphan.run] = self.in_flight.by_id[orphan.id] = orphan\n        orphan.held = []\n",
+        "        self._adopted[orphan.run] = self.in_flight.by_id[orphan.id] = orphan\n"
+        "        self._counts.dropped += len(orphan.held)\n        orphan.held = []\n",
         "plain relay",
         "I1",
     ),
@@ -300,8 +301,8 @@ MUTANTS = (
     Mutant(
         "a handler that has ended goes on for the next delivery",
         "machine/deliveries",
-        "            self._forget_orphan(number)\n            return False",
-        "            self._orphans.pop(number, None)\n            return False",
+        "            self._forget_orphan(number)\n\n",
+        "            self._orphans.pop(number, None)\n\n",
         "plain relay",
         "R9",
     ),
@@ -547,7 +548,7 @@ MUTANTS = (
         "effects: list[Effect] = [Ack(epoch, tag, False)]",
         "effects: list[Effect] = []",
         "call in a handler that fails",
-        "I3",
+        "counts",
     ),
     Mutant(
         "a result goes to whoever called last",
@@ -825,5 +826,39 @@ MUTANTS = (
         "        if answered",
         "silent link",
         "life",
+    ),
+    # counts
+    Mutant(
+        "what a handler has held that fails is not counted as dropped",
+        "machine/deliveries",
+        "        self._counts.dropped += len(delivery.held)\n        delivery.held = []",
+        "        delivery.held = []",
+        "plain relay",
+        "counts",
+    ),
+    Mutant(
+        "what the handler of a lost delivery has held is never counted as dropped",
+        "machine/deliveries",
+        "            self._counts.dropped += len(orphan.held)\n",
+        "",
+        "plain relay",
+        "counts",
+    ),
+    Mutant(
+        "a delivery counts as dead-lettered when it is given up, and again when its copy is safe",
+        "machine/deliveries",
+        "            kept = self._publish_dead_letter(delivery, _exchange_of(delivery), now)\n",
+        "            kept = self._publish_dead_letter(delivery, _exchange_of(delivery), now)\n"
+        "            self._counts.dead_lettered += kept\n",
+        "poison, dead letters of the service",
+        "counts",
+    ),
+    Mutant(
+        "a message that comes again while its handler runs is not counted",
+        "machine/machine",
+        "        self._counts.received += 1\n",
+        "        self._counts.received += not redelivered\n",
+        "slow handler, publishes at once",
+        "counts",
     ),
 )
