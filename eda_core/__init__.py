@@ -12,6 +12,7 @@ from eda_core.errors import (
     EdaError,
     LocalError,
     NoHandler,
+    NotAnswered,
     NotReady,
     PayloadError,
     PublishError,
@@ -49,6 +50,7 @@ from eda_core.machine.effects import (
     Stopped,
     Unconfigured,
 )
+from eda_core.machine.health import Health, LastError, LinkHealth
 from eda_core.machine.identifiers import DeliveryId, Epoch, PublishId
 from eda_core.machine.machine import Machine
 from eda_core.machine.metrics import METERS, HandlerMetrics, Meter, Metrics
@@ -110,7 +112,10 @@ __all__ = [
     "Failed",
     "HandlerMetrics",
     "Handlers",
+    "Health",
+    "LastError",
     "Limits",
+    "LinkHealth",
     "LocalError",
     "LogRecord",
     "Machine",
@@ -119,6 +124,7 @@ __all__ = [
     "Metrics",
     "Nack",
     "NoHandler",
+    "NotAnswered",
     "NotReady",
     "OpenChannel",
     "Outcome",

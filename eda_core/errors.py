@@ -65,6 +65,10 @@ class NotReady(EdaError, TimeoutError):
     """A service was not ready in the time that somebody was willing to wait. It goes on trying."""
 
 
+class NotAnswered(EdaError, TimeoutError):
+    """A service did not answer a question of another thread in time: its event loop, or its thread, is busy."""
+
+
 class PublishError(EdaError):
     """A publish that was accepted but will not be confirmed, or a call whose command no service receives."""
 

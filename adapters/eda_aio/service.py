@@ -12,21 +12,26 @@ import random
 import secrets
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, cast
 
 from eda_aio.signals import SIGNALS, stopping_on_signals
 from eda_core import Connect, LocalError
 from eda_core.criticality import WARNING
 from eda_core.drivers.coroutines import CoroutineDriver
 from eda_core.drivers.library import quieten, write_report
+from eda_core.drivers.waiting_calls import WaitingCalls
 from eda_core.machine.events import LEFT_UNFINISHED
 from eda_core.services.eventail import EventailCoroutines
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+T = TypeVar("T")
 
 LOGGER = logging.getLogger("eda_aio")
 quieten(
@@ -152,7 +157,8 @@ class _Driver(CoroutineDriver):
         super().__init__(service, machine)
         self._ssl = service.ssl_context
         self._make_link = _LINKS[service._eda_transport]()
-        self._context = copy_context()
+        self._context, self._thread = copy_context(), threading.get_ident()
+        self._asked = WaitingCalls(Future, self.hand_over, lambda: None)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def soon(self, call: Callable[[], None]) -> None:
@@ -160,6 +166,11 @@ class _Driver(CoroutineDriver):
 
     def hand_over(self, call: Callable[[], object]) -> None:
         self._loop.call_soon_threadsafe(call, context=self._context)
+
+    def inspect(self, call: Callable[[], T], timeout: float) -> T:
+        if self.over or self._loop.is_closed() or threading.get_ident() == self._thread:
+            return call()
+        return self._asked.look(call, timeout)
 
     def arm(self, deadline: float) -> Callable[[], object]:
         return self._loop.call_at(deadline, self.tick, context=self._context).cancel
@@ -194,6 +205,7 @@ class _Driver(CoroutineDriver):
         write_report(LOGGER, level, text, event)
 
     async def tear_down(self) -> None:
+        self._asked.end()
         links = [cast(_Link, link) for link in self.links.values()]
         for link in links:
             link.abandon()

@@ -14,9 +14,10 @@ from dataclasses import replace
 from ssl import SSLContext
 from typing import Any, ClassVar, Self, TypeVar
 
-from eda_core import JSON, AnyMessage, Config, ReconnectPolicy, StateError
+from eda_core import JSON, AnyMessage, Config, Health, ReconnectPolicy, StateError
 from eda_core.drivers.processes import ProcessState
 from eda_core.drivers.publish_call import PublishCall, PublishLimits
+from eda_core.machine.machine import unused
 from eda_core.messages import gelf
 from eda_core.services.endpoints import EndpointApi
 from eda_kombu.session import Session
@@ -136,6 +137,17 @@ class Endpoint(EndpointApi):
         named = {"full": full, "conversation_id": conversation_id, "fields": fields}
         process.records.append(((criticity, short, time.monotonic()), named))
         self._pass_on(process)
+
+    def health(self) -> Health:
+        """Return what the endpoint does now: its state, its link, what waits, its last error. For any thread.
+
+        It does not ask the broker. A connection that was lost while nobody used the endpoint counts as open until the
+        next use finds that out. Without a connection the state is ``idle``.
+        """
+        session = self._process().session
+        if session is not None:
+            return session.health()
+        return unused(replace(self._config, pid=os.getpid())).health(0.0)
 
     def close(self) -> None:
         """Send the log records that are left, and close the connection, within ``STOP_TIMEOUT`` seconds.

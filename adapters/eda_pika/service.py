@@ -165,6 +165,10 @@ class _Driver(CallbackDriver):
             return self._signals.run(call, False)
         return self._asked.make(call)
 
+    def inspect(self, call: Callable[[], T], timeout: float) -> T:
+        self.check_process()
+        return call() if self.over or threading.get_ident() == self._thread else self._asked.look(call, timeout)
+
     def wake(self) -> None:
         self._signals.wake()
 

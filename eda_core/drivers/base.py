@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -35,10 +36,12 @@ from eda_core.machine.effects import (
     Unconfigured,
 )
 from eda_core.machine.events import LINK_LOST
+from eda_core.machine.health import Health, LastError
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.link import CLOSING, OPEN, OVER
 from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
+from eda_core.machine.metrics import Metrics
 from eda_core.machine.outcomes import CONFIGURED, DEFERRED, Failed, Outcome, failure, is_payload, outcome
 from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
 from eda_core.text import one_line, shortened
@@ -111,6 +114,8 @@ class Driver(ABC):
         self._answers = Answers()
         #: Why there is no link, as the last report says.
         self._link_lost = ""
+        #: The last warning or error, and when it was reported, monotonic seconds.
+        self._last_error: tuple[LastError, float] | None = None
         self._todo: deque[Effect] = deque()
         self._pumping = False
         self._looking = False
@@ -197,6 +202,19 @@ class Driver(ABC):
         """
         self.post(call)
 
+    def inspect(self, call: Callable[[], T], timeout: float) -> T:
+        """Return what ``call`` returns, which looks at the machine and changes nothing. For any thread.
+
+        Here it is called at once. A driver whose loop runs in another thread than the caller overrides this.
+
+        Args:
+            timeout: how long to wait for the loop, seconds.
+
+        Raises:
+            NotAnswered: the loop has not called it in time.
+        """
+        return call()
+
     # An adapter may define these: callers that wait, and the end
 
     def publish_done(self, effect: PublishDone) -> None:  # noqa: B027 - optional
@@ -204,6 +222,10 @@ class Driver(ABC):
 
     def replied(self, effect: Replied) -> None:  # noqa: B027 - optional
         """Wake the caller that waits with the ticket of the effect. :func:`eda_core.answer` returns what to tell it."""
+
+    def callers(self) -> int:
+        """Return how many callers wait for space. Here none does."""
+        return 0
 
     def buffer_available(self) -> None:  # noqa: B027 - optional
         """Let the callers that got ``BufferFull`` try again, in order, until one gets it again."""
@@ -331,6 +353,7 @@ class Driver(ABC):
             event: the name of what has happened (docs/log-events.rst).
         """
         if text:
+            self._note_error(WARNING, text, event)
             self.report(WARNING, text, event)
             self.tell(self.machine.log, WARNING, text, conversation_id=message.conversation_id)
 
@@ -472,7 +495,23 @@ class Driver(ABC):
     def _report(self, effect: Report) -> None:
         if effect.event == LINK_LOST:
             self._link_lost = effect.text
+        if effect.level <= WARNING:
+            self._note_error(effect.level, effect.text, effect.event)
         self.report(effect.level, effect.text, effect.event)
+
+    def _note_error(self, level: int, text: str, event: str) -> None:
+        first = text.partition("\n")[0]  # a traceback follows
+        self._last_error = LastError(text=first, event=event, level=level, seconds=0.0), self.now()
+
+    def health(self) -> Health:
+        """Return what the service does now. Call it where the machine may be used."""
+        now, last = self.now(), self._last_error
+        error = None if last is None else replace(last[0], seconds=now - last[1])
+        return replace(self.machine.health(now), callers=self.callers(), last_error=error)
+
+    def metrics(self) -> Metrics:
+        """Return the numbers of the service now. Call it where the machine may be used."""
+        return self.machine.metrics(self.now())
 
     def _returned(self, effect: Returned) -> None:
         service = self.service

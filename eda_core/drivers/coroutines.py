@@ -235,6 +235,9 @@ class CoroutineDriver(Driver):
                 raise
             return None
 
+    def callers(self) -> int:
+        return len(self._publishes_for_space) + len(self._calls_for_space)
+
     def buffer_available(self) -> None:
         self._fill(self._publishes_for_space)
         self._fill(self._calls_for_space)

@@ -6,10 +6,11 @@ It decides who hears what when the loop ends. It starts no thread and knows no l
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from eda_core.errors import StateError
+from eda_core.errors import NotAnswered, StateError
 
 T = TypeVar("T")
 
@@ -37,10 +38,14 @@ class WaitingCalls:
         """How many calls wait for the loop."""
         return len(self._waiting)
 
-    def make(self, call: Callable[[], T]) -> T:
+    def make(self, call: Callable[[], T], timeout: float | None = None) -> T:
         """Let the loop make a call, and wait for it. Returns or raises what the call does.
 
+        Args:
+            timeout: how long to wait, seconds; ``None`` for as long as it takes.
+
         Raises:
+            NotAnswered: the loop has not begun the call in time, and does not make it any more.
             StateError: the loop has ended, and does not make it.
         """
         answer = self._future()
@@ -48,6 +53,8 @@ class WaitingCalls:
         self._in_loop(partial(self._answer, answer, call))
         if self._ended:  # perhaps before end() could see this call
             answer.cancel()
+        if timeout is not None and not self._in_time(answer, timeout):
+            raise NotAnswered(f"the service has not answered within {timeout:g} s", hint="its loop is busy")
         try:
             result: T = answer.result()
             return result
@@ -55,6 +62,24 @@ class WaitingCalls:
             if not answer.cancelled():
                 raise
         raise StateError("the service has stopped", hint="call this before")
+
+    def _in_time(self, answer: Any, timeout: float) -> bool:
+        """Wait until a call is made, has failed, or will not be made. Returns false if that takes too long."""
+        if self._ended:  # nobody makes it
+            return True
+        with suppress(Exception):  # also CancelledError: the loop has ended
+            answer.exception(timeout)
+        if answer.done() or not answer.cancel():  # it may be made just now
+            return True
+        self._waiting.discard(answer)
+        return False
+
+    def look(self, call: Callable[[], T], timeout: float) -> T:
+        """Do as :meth:`make` with a call that only looks at the machine. If the loop has ended, call it here."""
+        try:
+            return self.make(call, timeout)
+        except StateError:
+            return call()
 
     def _answer(self, answer: Any, call: Callable[[], object]) -> None:
         self._waiting.discard(answer)

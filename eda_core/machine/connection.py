@@ -473,6 +473,11 @@ class Connection:
         return next((each for each in in_turn if each not in self._silent_urls), in_turn[0])
 
     @property
+    def since(self) -> float | None:
+        """Since when the link is open, or since when there is none, monotonic seconds; ``None`` before the first."""
+        return self.lost_at if self._open_since is None else self._open_since
+
+    @property
     def dead_lettering(self) -> set[str]:
         """The queues that are known to have a dead-letter exchange. A policy of the operator is not known."""
         return self._given.dead_lettering

@@ -68,6 +68,7 @@ from eda_core.machine.events import (
     UNCONFIRMED,
 )
 from eda_core.machine.events import STOPPED as HAS_STOPPED
+from eda_core.machine.health import Health, LinkHealth
 from eda_core.machine.identifiers import DeliveryId, Epoch
 from eda_core.machine.in_flight import Delivery
 from eda_core.machine.link import DRAINING, OPEN, OVER, SERVING, STOPPED, WITHOUT_LINK
@@ -226,6 +227,40 @@ class Machine:
             link_open=self._connection.state in SERVING,
             ready=self.ready,
             handlers=handler_metrics(counts),
+        )
+
+    def health(self, now: float) -> Health:
+        """Return what the service does at ``now``. This is no input: it changes nothing."""
+        config, connection, counts = self.config, self._connection, self._counts
+        deliveries, outbox, serving = self._deliveries, self._outbox, connection.state in SERVING
+        age, oldest = deliveries.oldest(now)
+        blocked, since = outbox.blocked_since, connection.since
+        return Health(
+            service=config.service,
+            worker=f"{config.hostname}:{config.pid}",
+            state=connection.state,
+            ready=self.ready,
+            configured=self._configured and serving,
+            stopping=self.stopping,
+            link=LinkHealth(
+                url=redact(connection.urls()[0]),
+                broker=self._broker,
+                open=serving,
+                seconds=None if since is None else now - since,
+                number=connection.epoch,
+                opened=counts.links_opened,
+                lost=counts.links_lost,
+                blocked=None if blocked is None else now - blocked,
+            ),
+            queues=tuple(connection.queues.values()),
+            in_flight=len(deliveries.in_flight),
+            running=deliveries.running(),
+            paused=deliveries.waiting(),
+            oldest_seconds=None if oldest is None else age,
+            oldest_name="" if oldest is None else oldest.message.name,
+            waiting=outbox.kept,
+            held=deliveries.held(),
+            calls=len(self._calls),
         )
 
     # The link
@@ -1199,6 +1234,11 @@ class Machine:
             effects.append(Report(EMERGENCY, f"{dropped} publish(es) were never confirmed by the broker", UNCONFIRMED))
         error = "the service stopped before its result came"
         effects.extend(Replied(call.ticket, call.command, None, error) for call in self._calls.abandon())
+
+
+def unused(config: Config) -> Machine:
+    """Return a machine that is never started, for what is told of a service that does not run yet."""
+    return Machine(config, random=lambda: 0.0, token="", wall_offset=0.0)
 
 
 #: Seconds until the first warning that the service is not configured yet.

@@ -25,9 +25,11 @@ from eda_core.journal.recording import RecordingMachine
 from eda_core.machine import events
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Effect
+from eda_core.machine.health import Health
 from eda_core.machine.identifiers import TAG_BITS, DeliveryId
 from eda_core.machine.logs import WallOffset
-from eda_core.machine.machine import Machine
+from eda_core.machine.machine import Machine, unused
+from eda_core.machine.metrics import Metrics
 from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
 from eda_core.messages import gelf
 from eda_core.messages.codec import DEFAULT_LIMITS, JSON, Limits
@@ -371,6 +373,28 @@ class ServiceApi(Handlers, Generic[R]):
             StateError: the service was not run yet.
         """
         return self.running_driver().wall_time(self._eda_wall_offset)
+
+    # How it does
+
+    def health(self, timeout: float = 5.0) -> Health:
+        """Return what the service does now: its state, its link, what is in flight, what waits, its last error.
+
+        Any thread may call this, also before the service runs and after its end. It is no coroutine.
+
+        Args:
+            timeout: how long another thread than that of the service waits for the service, seconds.
+
+        Raises:
+            NotAnswered: the service has not answered in time, because its event loop, or its thread, is busy.
+            StateError: this is a fork of the process of the service.
+        """
+        driver = self._eda_running
+        return unused(self._eda_config).health(0.0) if driver is None else driver.inspect(driver.health, timeout)
+
+    def metrics(self, timeout: float = 5.0) -> Metrics:
+        """Return what the service has done so far, as numbers. The arguments and errors are those of :meth:`health`."""
+        driver = self._eda_running
+        return unused(self._eda_config).metrics(0.0) if driver is None else driver.inspect(driver.metrics, timeout)
 
     # Timers
 

@@ -20,6 +20,7 @@ from eda_core.errors import (
     EdaError,
     LocalError,
     NoHandler,
+    NotAnswered,
     NotBegun,
     NotReady,
     PayloadError,
@@ -32,7 +33,7 @@ from eda_core.errors import (
 )
 
 ALL = [EdaError, LocalError, StateError, PayloadError, BufferFull, ServiceError, PublishError, PublishRefused]
-ALL += [PublishTimeout, CommandTimeout, Reject, NoHandler, NotBegun, NotReady]
+ALL += [PublishTimeout, CommandTimeout, Reject, NoHandler, NotBegun, NotReady, NotAnswered]
 
 
 @pytest.mark.parametrize("kind", ALL)

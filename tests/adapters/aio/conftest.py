@@ -9,7 +9,15 @@ from eda_tools.broker import EmbeddedBrokerThread
 from tests.support.services import BrokerUnderTest
 
 #: Here the transport makes no difference, or programs have their own.
-ONE_TRANSPORT = ("test_batch", "test_counts", "test_native_bounds", "test_signals", "test_structured", "test_webapp")
+ONE_TRANSPORT = (
+    "test_batch",
+    "test_counts",
+    "test_health",
+    "test_native_bounds",
+    "test_signals",
+    "test_structured",
+    "test_webapp",
+)
 
 
 @pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])

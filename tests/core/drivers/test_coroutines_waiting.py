@@ -39,6 +39,7 @@ def test_a_publish_waits_for_space() -> None:
     driver, _ = running(service)
     first, *waiting = [driver.begin(service.publish_event("Told", n, "c-1")) for n in range(3)]
     assert len(driver.sent) == 1
+    assert driver.health().callers == 2
     waiting[0].step(Cancelled())
     assert len(driver._publishes_for_space) == 1, "who has gone is forgotten, however long the broker takes nothing"
     driver.confirm()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from eda_core.drivers.waiting_calls import WaitingCalls
-from eda_core.errors import StateError
+from eda_core.errors import NotAnswered, StateError
 
 LONG = 30.0
 
@@ -84,3 +84,60 @@ def test_a_call_that_ends_the_loop_is_answered() -> None:
         answer = threads.submit(loop.calls.make, last)
         loop.turn()
         assert answer.result(LONG) == "the last one"
+
+
+def test_who_waits_in_vain_hears_of_it_and_the_call_is_not_made() -> None:
+    loop, made = Loop(), []
+    with pytest.raises(NotAnswered, match=r"has not answered within 0\.01 s; its loop is busy"):
+        loop.calls.make(lambda: made.append(1), 0.01)
+    assert len(loop.calls) == 0
+    loop.turn()
+    assert made == []
+
+
+def test_a_call_in_time_is_answered() -> None:
+    loop = Loop()
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(loop.calls.make, lambda: "in time", LONG)
+        loop.turn()
+        assert answer.result(LONG) == "in time"
+        failed = threads.submit(loop.calls.make, set[int]().pop, LONG)
+        loop.turn()
+        with pytest.raises(KeyError):
+            failed.result(LONG)
+
+
+def test_a_call_that_has_begun_is_waited_for() -> None:
+    loop, begun, over = Loop(), threading.Event(), threading.Event()
+
+    class OutOfTime(Future[Any]):
+        """The time is over when the loop has begun the call."""
+
+        def exception(self, timeout: float | None = None) -> BaseException | None:
+            assert begun.wait(LONG)
+            over.set()
+            raise TimeoutError
+
+    def call() -> str:
+        begun.set()
+        assert over.wait(LONG)
+        return "late"
+
+    calls = WaitingCalls(OutOfTime, loop.todo.put, lambda: None)
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(calls.make, call, 1.0)
+        loop.turn()
+        assert answer.result(LONG) == "late"
+
+
+def test_who_only_looks_may_do_so_after_the_end() -> None:
+    loop = Loop()
+    with ThreadPoolExecutor() as threads:
+        looking = threads.submit(loop.calls.look, lambda: "seen", LONG)
+        loop.turn()
+        assert looking.result(LONG) == "seen"
+        waiting = threads.submit(loop.calls.look, lambda: "seen", LONG)
+        loop.todo.get(timeout=LONG)
+        loop.calls.end()
+        assert waiting.result(LONG) == "seen"
+    assert loop.calls.look(lambda: "seen", LONG) == "seen"

@@ -559,3 +559,17 @@ def test_a_broker_that_does_not_answer_loses_its_link() -> None:
         assert bench.now <= 118.0
     assert closes[0].reason == "the broker has not answered for 18 s"
     assert bench.state is link.BACKOFF
+
+
+def test_the_connection_knows_since_when_there_is_a_link_or_none() -> None:
+    bench = Bench()
+    connection = bench.machine._connection
+    bench.connect()
+    assert connection.since is None
+    bench.now = 200.0
+    bench.declared(only(Declare, bench.declared(bench.link_up())))
+    bench.now = 300.0
+    assert connection.since == 200.0
+    bench.lose()
+    bench.now = 301.0
+    assert connection.since == 300.0

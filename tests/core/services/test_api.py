@@ -22,7 +22,7 @@ from eda_core.messages.envelope import InvalidEnvelope, seal
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, Result
 from eda_core.services.api import ServiceApi
 from tests.core.drivers.test_base import Carrier
-from tests.core.kit import URLS, WALL, Bench, of, only, opened
+from tests.core.kit import SHOWN, URLS, WALL, Bench, of, only, opened
 
 
 class Service(ServiceApi[str]):
@@ -555,3 +555,23 @@ def test_a_message_of_a_batch_is_not_acknowledged_by_hand() -> None:
     bench.handled(second, DEFERRED)
     made.manual_ack(second, multiple=True)
     assert only(Ack, bench.seen).multiple
+
+
+# How it does
+
+
+def test_a_service_that_was_not_run_is_idle() -> None:
+    made = service()
+    health = made.health()
+    assert (health.service, health.worker, health.state, health.link.url) == ("svc", "box:7", "idle", SHOWN[0])
+    assert made.metrics().service == "svc"
+    assert made.metrics().published == 0
+
+
+def test_a_service_that_runs_asks_its_driver() -> None:
+    made = service()
+    carrier = made.begin_run(Carrier)
+    carrier.tell(carrier.machine.start)
+    assert made.health() == carrier.health()
+    assert made.health().state == "connecting"
+    assert made.metrics().connecting == 1
