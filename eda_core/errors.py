@@ -120,6 +120,10 @@ class Reject(EdaError):
     """
 
 
+class InvalidPayload(Reject):
+    """A payload that does not fit the annotation of its handler. The text names the field, and quotes no value."""
+
+
 class NoHandler(EdaError):
     """A message whose name the service has no method for."""
 

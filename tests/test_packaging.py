@@ -47,7 +47,7 @@ EXTRA_OF = {
 }
 
 
-@pytest.mark.parametrize("name", ["testing", "pika", "aio", "kombu", "tools"])
+@pytest.mark.parametrize("name", ["testing", "pika", "aio", "kombu", "tools", "msgspec", "pydantic"])
 def test_the_extra_exists(name: str) -> None:
     assert EXTRAS[name]
 
@@ -132,12 +132,14 @@ except ImportError as error:
         ("eda_kombu", "kombu", "kombu"),
         ("eda_kombu", "amqp", "kombu"),
         ("eda_core.testing.strategies", "hypothesis", "testing"),
+        ("eda_models.structs", "msgspec", "msgspec"),
+        ("eda_models.pydantic_models", "pydantic", "pydantic"),
     ],
 )
 def test_a_missing_extra_says_the_command_that_installs_it(module: str, missing: str, extra: str) -> None:
     command = [sys.executable, "-c", WITHOUT, missing, module]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment())
-    package = module.removesuffix(".transport")
+    package = "eda_models" if module.startswith("eda_models") else module.removesuffix(".transport")
     assert done.stdout == f"ModuleNotFoundError: {package} needs {missing}: pip install 'eda-core[{extra}]'\n"
 
 
@@ -161,7 +163,7 @@ except ImportError as error:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment())
     name = library.partition(".")[0]
-    package = module.removesuffix(".transport")
+    package = "eda_models" if module.startswith("eda_models") else module.removesuffix(".transport")
     assert done.stdout.startswith(f"{package} needs {name} ")
     assert done.stdout.endswith(f" and {version} is installed: pip install 'eda-core[{package[4:]}]'\n")
 

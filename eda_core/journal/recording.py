@@ -8,14 +8,18 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
-from eda_core.errors import BufferFull
+from eda_core.errors import BufferFull, PayloadError
 from eda_core.journal.values import plain, refused, shown_fields, without_password
 from eda_core.machine.config import Config
 from eda_core.machine.effects import Effect
 from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
+from eda_core.messages.codec import without_models_for
+from eda_core.messages.values import AnyMessage
 
 VERSION: Final = 1
 
@@ -54,6 +58,9 @@ INPUTS: Final = (
     "log",
     "use_json",
 )
+
+#: Inputs with a message, or with a payload, to publish, and where it stands among the arguments.
+_PAYLOADS: Final = {"publish": 0, "call": 1}
 
 #: Inputs with a text of the driver's. It may quote a URL with a password.
 _WITH_REASONS: Final = ("link_down", "channel_closed", "effect_failed")
@@ -100,6 +107,8 @@ class RecordingMachine(Machine):
         method = getattr(super(), name)
         if self._nested:
             return method(*arguments, **named)  # type: ignore[no-any-return]
+        if name in _PAYLOADS:
+            arguments = self._without_models(_PAYLOADS[name], arguments)
         entry: dict[str, Any] = {"input": name}
         self._nested = True
         try:
@@ -125,6 +134,16 @@ class RecordingMachine(Machine):
             self._offsets.clear()
             self._write(json.dumps(entry))
         return made
+
+    def _without_models(self, place: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments with a plain payload: a replay knows no models. The machine refuses what has none."""
+        given = arguments[place]
+        with suppress(PayloadError):
+            if isinstance(given, AnyMessage):
+                given = replace(given, payload=without_models_for(given.payload, self._content_type))
+            else:
+                given = without_models_for(given, self._content_type)
+        return (*arguments[:place], given, *arguments[place + 1 :])
 
 
 def _recorded(name: str) -> Callable[..., list[Effect]]:

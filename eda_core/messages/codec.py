@@ -18,8 +18,9 @@ from typing import Any, Final, NoReturn
 import cbor2
 
 from eda_core.errors import LocalError, PayloadError
+from eda_core.messages.models import without_models
 from eda_core.messages.places import culprit, too_deep
-from eda_core.text import shortened
+from eda_core.text import one_line, shortened
 
 #: The content type of CBOR, the default for what a service publishes.
 CBOR: Final = "application/cbor"
@@ -71,7 +72,9 @@ DEFAULT_LIMITS: Final = Limits()
 
 
 def encode(payload: object, content_type: str = CBOR, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Return a payload as the body of a message.
+    """Return a payload as the body of a message. In the place of models it has maps.
+
+    A model is an instance of a dataclass, a Struct of msgspec, a model of pydantic, or of a class of attrs.
 
     Args:
         content_type: ``CBOR`` or ``JSON``.
@@ -87,6 +90,9 @@ def encode(payload: object, content_type: str = CBOR, limits: Limits = DEFAULT_L
     try:
         body = writer(payload)
     except _WRITE_ERRORS as error:
+        plain_payload = without_models_for(payload, content_type)
+        if plain_payload is not payload:
+            return encode(plain_payload, content_type, limits)
         where, cause = culprit(payload, error, writer)
         raise PayloadError(
             f"payload cannot be written as {content_type}: {where}{cause}", hint="send plain data"
@@ -131,6 +137,24 @@ def decode(body: bytes, content_type: str | None, limits: Limits = DEFAULT_LIMIT
         if reader is None:
             raise DecodeError(f"content type {shortened(repr(content_type), 60)} is neither {CBOR} nor {JSON}")
     return reader(body, limits)
+
+
+def without_models_for(payload: Any, content_type: str) -> Any:
+    """Return a payload with maps in the place of models; the payload itself if there are none in it.
+
+    Args:
+        content_type: ``CBOR`` or ``JSON``, which has fewer types.
+
+    Raises:
+        PayloadError: a model has a value that cannot be written, or contains itself.
+    """
+    try:
+        return without_models(payload, json=content_type == JSON)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(
+            f"payload cannot be written as {content_type}: {shortened(one_line(str(error)), _LONGEST_CAUSE)}",
+            hint="send plain data",
+        ) from error
 
 
 def _is_plain(payload: object, limits: Limits) -> bool:

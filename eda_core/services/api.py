@@ -292,6 +292,7 @@ class ServiceApi(Handlers, Generic[R]):
         try:
             if findings.faults:
                 raise LocalError(f"{type(self).__name__} cannot run{_listed(findings.faults)}")
+            self._eda_read_by(findings.readers)
             driver = make(self)
         except Exception as error:
             self._eda_readiness.end(error)
@@ -479,7 +480,7 @@ class ServiceApi(Handlers, Generic[R]):
 
         Args:
             event: the name of the event, which is its routing key.
-            message: the payload.
+            message: the payload: plain data, or a model (docs/howto/typed-payloads.rst).
             mandatory: whether ``handle_returned_message`` is called if no service receives the event.
             immediate: whether to send the event at once although the handler runs, for example a report of progress.
             headers: more headers, by name. Names that begin with ``x-`` and those of the toolkit are refused.

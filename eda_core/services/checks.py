@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Final
 
+from eda_core.errors import LocalError
 from eda_core.machine.config import Config
 from eda_core.machine.outcomes import PACKAGES
+from eda_core.messages.models import Reader
 from eda_core.services.handlers import HOOKS, Handlers, handler_of
+from eda_core.services.payloads import Unresolved, annotated_payload, reader_for
 from eda_core.services.unawaited import unawaited
 
 #: What the handlers of each kind are given (docs/architecture.rst, "Handlers").
@@ -48,10 +51,12 @@ class Findings:
     Attributes:
         faults: what must be mended before it can run, one line each.
         doubts: what is suspicious, one line each.
+        readers: how payloads are read, by the names of the handlers whose payloads are annotated with models.
     """
 
     faults: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    readers: dict[str, Reader] = field(default_factory=dict)
 
 
 def check_service(service: Handlers, config: Config, *, awaits: bool) -> Findings:
@@ -72,6 +77,8 @@ def check_service(service: Handlers, config: Config, *, awaits: bool) -> Finding
         if overrides(service, name):
             by_name = name.startswith("handle_") and parameters[-1] == "meta"
             _check_method(findings, getattr(service, name), name, f"{name}()", parameters, by_name, awaits=awaits)
+    for name in dict.fromkeys((*called, *handler_names(service))):
+        _find_reader(findings, service, name)
     if awaits:
         findings.faults.extend(unawaited(service))
     for name in idle:
@@ -178,6 +185,20 @@ def _check_method(
         expected = ", ".join((*parameters[:-1], "meta=meta") if by_name else parameters)
         names = ", ".join(str(each.replace(annotation=each.empty)) for each in signature.parameters.values())
         findings.faults.append(f"{name}({names}) cannot be called: {what} is called as {name}({expected})")
+
+
+def _find_reader(findings: Findings, service: Handlers, name: str) -> None:
+    """Note how the payload of a handler is read, if it is annotated with a model."""
+    try:
+        payload = annotated_payload(service, name)
+        reader = None if payload is None else reader_for(payload)
+    except Unresolved as error:
+        findings.doubts.append(f"{name}() gets its payload as it comes: {error}")
+    except LocalError as error:
+        findings.faults.append(f"{name}() cannot get its payload: {error}")
+    else:
+        if reader is not None:
+            findings.readers[name] = reader
 
 
 def overrides(service: Handlers, *names: str) -> bool:

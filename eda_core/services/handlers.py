@@ -6,10 +6,12 @@ only passes on what they return.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, MethodType
 from typing import Any, Final
 
-from eda_core.errors import NoHandler
+from eda_core.errors import InvalidPayload, NoHandler
+from eda_core.messages.models import Misfit, Reader
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Message, Result
 
 
@@ -25,8 +27,15 @@ class Handlers:
 
     A handler raises :class:`eda_core.Reject` if trying again cannot help.
 
+    The payload of a handler ``on_…`` may be annotated with a model: a dataclass, a ``TypedDict``, a Struct of msgspec,
+    a model of pydantic, or a union, list or map of them. Then the handler is given such a value, and a message with
+    another payload is rejected (docs/howto/typed-payloads.rst).
+
     As in eventail, the methods ``handle_…`` get ``meta`` as a keyword argument, the methods ``on_…`` by position.
     """
+
+    #: How payloads are read, by the names of the handlers whose payloads are annotated with models.
+    _eda_readers: Mapping[str, Reader] = MappingProxyType({})
 
     def handle(self, message: AnyMessage) -> Any:
         """Handle a message of any kind. By default this calls the method for the kind of the message.
@@ -38,7 +47,7 @@ class Handlers:
 
     def handle_event(self, event: str, payload: Any, conversation_id: str, meta: dict[str, Any]) -> Any:
         """Handle an event. By default this calls ``on_<event>(payload, conversation_id, meta)``."""
-        return _find(self, "event", event)(payload, conversation_id, meta)
+        return self._eda_handler("event", event)(payload, conversation_id, meta)
 
     def handle_command(
         self, command: str, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: dict[str, Any]
@@ -47,7 +56,7 @@ class Handlers:
 
         By default this calls ``on_<Command>(payload, conversation_id, reply_to, correlation_id, meta)``.
         """
-        return _find(self, "command", command)(payload, conversation_id, reply_to, correlation_id, meta)
+        return self._eda_handler("command", command)(payload, conversation_id, reply_to, correlation_id, meta)
 
     def handle_result(
         self, key: str, payload: Any, conversation_id: str, status: str, correlation_id: str, meta: dict[str, Any]
@@ -56,11 +65,11 @@ class Handlers:
 
         By default this calls ``on_<Name>(payload, conversation_id, status, correlation_id, meta)``.
         """
-        return _find(self, "result", key)(payload, conversation_id, status, correlation_id, meta)
+        return self._eda_handler("result", key)(payload, conversation_id, status, correlation_id, meta)
 
     def handle_config(self, configuration: str, payload: Any, meta: dict[str, Any]) -> Any:
         """Handle a configuration. By default this calls ``on_<configuration>(payload, meta)``."""
-        return _find(self, "configuration", configuration)(payload, meta)
+        return self._eda_handler("configuration", configuration)(payload, meta)
 
     def handle_log(self, key: str, payload: Any, meta: dict[str, Any]) -> Any:
         """Handle a log record. Only tools receive any. By default this does nothing."""
@@ -92,6 +101,20 @@ class Handlers:
         because its handler failed or it is no message, this is called again after a while, and each time later.
         """
 
+    def _eda_handler(self, kind: str, name: str) -> Callable[..., Any]:
+        """Return the method for a message.
+
+        Raises:
+            NoHandler: there is none.
+        """
+        return _find(self, kind, name)
+
+    def _eda_read_by(self, readers: Mapping[str, Reader]) -> None:
+        """Give models to handlers from now on. A service without any finds its handlers as before, at no cost."""
+        if readers:
+            self._eda_readers = readers
+            vars(self)["_eda_handler"] = MethodType(_find_reading, self)
+
 
 #: Methods that are no handlers: a message named ``ready`` must not call ``on_ready``.
 HOOKS: Final = ("on_ready", "on_unconfigured")
@@ -122,6 +145,23 @@ def _find(service: Handlers, kind: str, name: str) -> Callable[..., Any]:
             hint=hint,
         )
     return handler
+
+
+def _find_reading(service: Handlers, kind: str, name: str) -> Callable[..., Any]:
+    """Return the method for a message, which first reads the payload if it is to be a model."""
+    handler = _find(service, kind, name)
+    read = service._eda_readers.get(f"on_{name.rpartition('.')[2]}")
+    if read is None:
+        return handler
+
+    def handle(payload: Any, *others: Any) -> Any:
+        try:
+            model = read(payload)
+        except Misfit as misfit:
+            raise InvalidPayload(str(misfit)) from None
+        return handler(model, *others)
+
+    return handle
 
 
 #: For each kind of message, how its parts are passed on.

@@ -149,7 +149,8 @@ class Once:
         assert delivery is not None
         run.keys += (source,)
         service.make_input_now(lambda machine, now: machine.identify(delivery, source, now))
-        kept = Kept(run.message, stored, service.running_driver().machine.config.limits)
+        config = service._eda_config
+        kept = Kept(run.message, stored, config.limits, config.content_type)
         for message, mandatory in kept.again():
             self._publish(message, mandatory)
         self._kept = kept

@@ -12,7 +12,7 @@ from typing import Any, Final
 import cbor2
 
 from eda_core.errors import LocalError
-from eda_core.messages.codec import CBOR, DecodeError, Limits, decode, encode
+from eda_core.messages.codec import CBOR, DecodeError, Limits, decode, encode, without_models_for
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, Result
 
 #: The form of the text. A later one gets another number.
@@ -27,18 +27,20 @@ class Kept:
         message: the message that is handled.
         stored: what :meth:`record` returned when it was handled before; ``None`` if it was not.
         limits: the limits of payloads.
+        content_type: how the service writes payloads, ``CBOR`` or ``JSON``. Models become maps as it is done for that.
 
     Attributes:
         first: whether the message is handled for the first time.
     """
 
-    __slots__ = ("_limits", "_message", "_publishes", "_stored", "first")
+    __slots__ = ("_content_type", "_limits", "_message", "_publishes", "_stored", "first")
 
-    def __init__(self, message: AnyMessage, stored: str | None, limits: Limits) -> None:
+    def __init__(self, message: AnyMessage, stored: str | None, limits: Limits, content_type: str = CBOR) -> None:
         self.first: bool = stored is None
         self._message = message
         self._stored = stored or ""
         self._limits = limits
+        self._content_type = content_type
         self._publishes: list[list[Any]] = []
 
     def add(self, message: AnyMessage, mandatory: bool) -> None:
@@ -52,7 +54,8 @@ class Kept:
             more = [message.reply_to, message.correlation_id]
         elif isinstance(message, Result):
             more = [message.status, message.correlation_id, _answers(message, self._message)]
-        body, meta = (encode(each, CBOR, self._limits) for each in (message.payload, message.meta))
+        payload = without_models_for(message.payload, self._content_type)
+        body, meta = (encode(each, CBOR, self._limits) for each in (payload, message.meta))
         kind = _KINDS.index(type(message))
         self._publishes.append([kind, message.name, body, message.conversation_id, meta, mandatory, more])
 

@@ -16,6 +16,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +53,37 @@ def testing(url: str) -> None:
     assert found.states > 10, found
     assert simulation.ALL
     run_tests("test_bus.py", "test_strategies.py")
+
+
+def msgspec(url: str) -> None:
+    """Dataclasses are read, and written."""
+    from eda_core.messages.models import library_for, without_models
+
+    library = library_for(Order)
+    assert library is not None
+    order = library.reader(Order)({"number": 7})
+    assert order == Order(7), order
+    assert without_models([order], json=True) == [{"number": 7}]
+
+
+def pydantic(url: str) -> None:
+    """As msgspec; and pydantic's own models."""
+    from pydantic import TypeAdapter, dataclasses
+
+    from eda_core.messages.models import library_for
+
+    msgspec(url)
+    model = dataclasses.dataclass(Order)
+    library = library_for(model)
+    assert library is not None
+    assert library.reader(model)({"number": "7"}) == TypeAdapter(model).validate_python({"number": 7})
+
+
+@dataclass
+class Order:
+    """A payload."""
+
+    number: int
 
 
 def run_tests(*files: str, options: Sequence[str] = (), status: int = 0) -> str:
@@ -181,6 +213,8 @@ PARTS: Final[dict[str, Callable[[str], None]]] = {
     "pika": pika,
     "kombu": kombu,
     "tools": tools,
+    "msgspec": msgspec,
+    "pydantic": pydantic,
     "services": services,
 }
 #: Not among them: with "all" it would not hold.

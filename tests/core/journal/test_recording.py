@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import json
 from collections import deque
 
 import pytest
 
-from eda_core import BufferFull, Epoch, Event, Machine, Ready
+from eda_core import BufferFull, Epoch, Event, Machine, PayloadError, Ready
+from eda_core.journal import replay
 from eda_core.journal.recording import INPUTS
 from tests.core.journal.journals import URL, a_life, a_recording
 
@@ -60,3 +63,24 @@ def test_an_input_that_is_refused_is_written_with_the_name_of_the_error() -> Non
     entry = json.loads(lines[2])
     assert (entry["raised"], entry["named"], "effects" in entry) == ("BufferFull", {"mandatory": True}, False)
     assert entry["arguments"][0]["payload"] == [1, 2]
+
+
+@dataclasses.dataclass
+class Model:
+    when: datetime.datetime
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+def test_a_replay_publishes_what_models_were_written_as(json_too: bool) -> None:
+    lines: list[str] = []
+    machine = a_recording(lines)
+    machine.start(0.0)
+    if json_too:
+        machine.use_json(0.0)
+    model = Model(datetime.datetime(2026, 7, 9, tzinfo=datetime.UTC))
+    machine.publish(Event("Told", model, "c"), 1.0)
+    machine.call("peer.Do", [model], 1.0, ticket=1, timeout=5.0)
+    with pytest.raises(PayloadError):
+        machine.publish(Event("Told", Model(object()), "c"), 1.0)  # type: ignore[arg-type]
+    assert all(made == entry.get("effects", entry.get("raised")) for _, entry, made in replay(lines))
+    assert len(lines) == 5 + json_too

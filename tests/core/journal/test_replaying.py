@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class NotOurs:
 
 @dataclass
 class AlsoNotOurs:
-    payload: int = 1
+    payload: object = field(default_factory=object)
 
 
 def cyclic() -> list[Any]:

@@ -6,6 +6,7 @@ How JSON is refused is in ``test_codec_json``.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import datetime
 import decimal
 import email.mime.text
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 
 from eda_core.errors import LocalError, PayloadError
 from eda_core.messages import codec
-from eda_core.messages.codec import CBOR, JSON, DecodeError, Limits, decode, encode
+from eda_core.messages.codec import CBOR, JSON, DecodeError, Limits, decode, encode, without_models_for
 from eda_core.testing import strategies
 
 BOTH = pytest.mark.parametrize("content_type", [CBOR, JSON])
@@ -457,3 +458,38 @@ def test_a_wide_payload_of_plain_values_is_not_decoded_to_check_it(monkeypatch: 
     monkeypatch.setattr(codec, "decode", pytest.fail)
     payload = [{"numbers": [number, (number,)], number: None} for number in range(300)]
     assert cbor2.loads(encode(payload)) == [{"numbers": [number, [number]], number: None} for number in range(300)]
+
+
+# Models
+
+
+@dataclasses.dataclass
+class Model:
+    number: int
+    when: object = None
+
+
+@BOTH
+def test_models_are_written_as_maps(content_type: str) -> None:
+    payload = {"models": [Model(1), Model(2, MOMENT)]}
+    when = MOMENT if content_type == CBOR else "2026-07-09T12:30:00Z"
+    written = decode(encode(payload, content_type), content_type)
+    assert written == {"models": [{"number": 1, "when": None}, {"number": 2, "when": when}]}
+    assert without_models_for(payload, content_type) == written
+    assert without_models_for(written, content_type) is written
+
+
+@BOTH
+def test_a_model_is_within_the_limits_of_payloads(content_type: str) -> None:
+    with pytest.raises(PayloadError, match=r"payload is \d+ bytes as .*, the limit is 100"):
+        encode(Model(1, "x" * 100), content_type, Limits(max_bytes=100))
+    with pytest.raises(PayloadError, match=r"payload is nested deeper than 3 levels: payload\.when"):
+        encode(Model(1, [[[1]]]), content_type, Limits(max_depth=3))
+
+
+@BOTH
+def test_a_model_with_a_value_that_cannot_be_written_is_refused(content_type: str) -> None:
+    with pytest.raises(PayloadError, match=f"payload cannot be written as {content_type}: .*object.*; send plain data"):
+        encode([Model(1, object())], content_type)
+    with pytest.raises(PayloadError, match=rf"payload cannot be written as {content_type}: payload\.x\.when: "):
+        encode({"x": Model(1, float("nan") if content_type == JSON else MOMENT.replace(tzinfo=None))}, content_type)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from eda_core.errors import LocalError
+from eda_core.messages.values import Event
 from eda_core.services.callbacks import CallbackService
 from eda_core.services.coroutines import CoroutineService
 from tests.core.drivers.test_base import Carrier
@@ -384,3 +386,32 @@ def test_a_misspelt_setting_of_a_base_class_or_of_the_constructor_is_named_too()
 @pytest.mark.parametrize("name", ["PREFETCH_COUNT", "HELD", "TAX_RATE", "_PREFETCH", "Prefetch", "ID"])
 def test_settings_and_constants_of_ones_own_are_no_mistake(name: str) -> None:
     assert started("callbacks", {name: 3}).reports() == []
+
+
+# Typed payloads (more in test_payloads)
+
+
+@dataclass
+class Model:
+    number: int
+
+
+def test_a_payload_may_be_a_model(base: str) -> None:
+    def on_Paid(self: Any, payload: Model, conversation_id: str, meta: Any) -> Any:
+        return payload
+
+    service = made(base, {"on_Paid": on_Paid}, event_routing_keys=["Paid"])
+    service.begin_run(lambda service: Runs(service))
+    assert service.handle(Event("Paid", {"number": 7}, "c", {})) == Model(7)
+
+
+def test_a_payload_whose_annotation_is_not_there_or_cannot_be_read_is_told(base: str) -> None:
+    def on_Paid(self: Any, payload: Nowhere, conversation_id: str, meta: Any) -> None:  # type: ignore[name-defined]  # noqa: F821
+        ...
+
+    def on_Left(self: Any, payload: Model | dict[str, Any], conversation_id: str, meta: Any) -> None: ...
+
+    (doubt,) = doubts(base, {"on_Paid": on_Paid}, event_routing_keys=["Paid"])
+    assert doubt.startswith("on_Paid() gets its payload as it comes: the annotation of payload, 'Nowhere', cannot be ")
+    (fault,) = faults(base, {"on_Left": on_Left}, event_routing_keys=["Left"])
+    assert fault.startswith("on_Left() cannot get its payload: payload is annotated with ")

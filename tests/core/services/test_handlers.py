@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 
 from eda_core import criticality
-from eda_core.errors import NoHandler
+from eda_core.errors import InvalidPayload, NoHandler
 from eda_core.machine.outcomes import failure
+from eda_core.messages.models import Misfit
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Result
 from eda_core.services.callbacks import CallbackService
 from eda_core.services.handlers import Handlers
@@ -181,3 +182,28 @@ def test_a_message_that_nobody_subscribes_to_comes_by_a_binding_that_is_left_ove
         "'eda unbind' takes it away"
     )
     assert str(raised.value).endswith(words) == left_over
+
+
+def test_a_payload_is_read_before_its_handler_gets_it_and_others_stay_as_they_are() -> None:
+    service = Transcriber()
+    service._eda_read_by({"on_TranscriptReady": lambda payload: ("read", payload)})
+    assert service.handle(EVENT) == ("event", ("read", {"a": 1}), "c", META)
+    assert service.handle(CONFIGURATION) == ("configuration", {"a": 1}, META)
+
+
+def test_a_payload_that_cannot_be_read_is_rejected_and_its_handler_is_not_called() -> None:
+    def read(payload: object) -> object:
+        raise Misfit("payload.a", "expected str, got int")
+
+    service = Transcriber()
+    service._eda_read_by({"on_TranscribeAudio": read})
+    with pytest.raises(InvalidPayload, match=r"^payload\.a: expected str, got int$") as caught:
+        service.handle(COMMAND)
+    outcome = failure(caught.value)
+    assert (outcome.permanent, outcome.reason) == (True, "InvalidPayload: payload.a: expected str, got int")
+
+
+def test_without_readers_handlers_are_found_as_before() -> None:
+    service = Transcriber()
+    service._eda_read_by({})
+    assert vars(service) == {}

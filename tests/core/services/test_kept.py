@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import datetime
 from typing import Any
 
 import cbor2
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from eda_core.errors import LocalError, PayloadError
-from eda_core.messages.codec import DEFAULT_LIMITS, Limits
+from eda_core.messages.codec import CBOR, DEFAULT_LIMITS, JSON, Limits
 from eda_core.messages.envelope import seal
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, Result
 from eda_core.services.kept import Kept
@@ -103,3 +105,17 @@ LATER = base64.b64encode(cbor2.dumps([2, []])).decode()
 def test_a_text_that_was_changed_is_refused(stored: Any) -> None:
     with pytest.raises(LocalError, match=r"what the inbox keeps of Happened cannot be read: .*; the text in its store"):
         again(stored)
+
+
+@dataclasses.dataclass
+class Model:
+    when: datetime.datetime
+
+
+@pytest.mark.parametrize("content_type", [CBOR, JSON])
+def test_a_model_is_published_again_as_it_was_written(content_type: str) -> None:
+    message = Event("Told", [Model(datetime.datetime(2026, 7, 9, tzinfo=datetime.UTC))], "c-1")
+    first = Kept(HAPPENED, None, DEFAULT_LIMITS, content_type)
+    first.add(message, True)
+    ((found, _),) = again(first.record())
+    assert seal(found, content_type, DEFAULT_LIMITS)[3] == seal(message, content_type, DEFAULT_LIMITS)[3]
