@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from eda_core.errors import InvalidPayload, NoHandler
 from eda_core.messages.models import Misfit, Reader
-from eda_core.messages.values import AnyMessage, Command, Configuration, Event, LogRecord, Message, Result
+from eda_core.messages.values import ERROR, AnyMessage, Command, Configuration, Event, LogRecord, Message, Result
 
 
 class Handlers:
@@ -148,13 +148,18 @@ def _find(service: Handlers, kind: str, name: str) -> Callable[..., Any]:
 
 
 def _find_reading(service: Handlers, kind: str, name: str) -> Callable[..., Any]:
-    """Return the method for a message, which first reads the payload if it is to be a model."""
+    """Return the method for a message, which first reads the payload if it is to be a model.
+
+    The result of a command that failed says why, and is no model of results: it is passed on as it comes.
+    """
     handler = _find(service, kind, name)
     read = service._eda_readers.get(f"on_{name.rpartition('.')[2]}")
     if read is None:
         return handler
 
     def handle(payload: Any, *others: Any) -> Any:
+        if kind == "result" and others[1] == ERROR:
+            return handler(payload, *others)
         try:
             model = read(payload)
         except Misfit as misfit:

@@ -7,18 +7,21 @@ read, and what follows from one that does not fit.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from eda_core.errors import LocalError
-from eda_core.messages.models import Reader, library_for, models_in
+from eda_core.messages.models import Misfit, Reader, library_for, models_in
 from eda_core.services.handlers import Handlers, handler_of
 from eda_core.text import one_line, shortened
 
 #: Characters of the text of an annotation, and of an error of a library about it.
-_LONGEST = 300
+_LONGEST: Final = 300
+#: What says in a union that any map will do.
+_MAPS: Final = (dict, Mapping)
 
 
 class Unresolved(LookupError):
@@ -125,16 +128,36 @@ def reader_for(payload: AnnotatedPayload) -> Reader | None:
         LocalError: a library is missing that is needed to read it, or cannot read it. The text says what to do.
     """
     what = f"{payload.parameter} is annotated with {payload}"
+    annotation, or_map = without_map(payload.annotation)
     try:
-        library = library_for(payload.annotation)
+        library = library_for(annotation)
     except ImportError as error:
-        if all(hasattr(each, "__required_keys__") for each in models_in(payload.annotation)):
+        if all(hasattr(each, "__required_keys__") for each in models_in(annotation)):
             return None
         raise LocalError(what, hint=f"{error}") from None
     if library is None:
         return None
     try:
-        return library.reader(payload.annotation)
+        read = library.reader(annotation)
     except Exception as error:  # a library also runs what users add to their models
         cause = shortened(one_line(f"{error}"), _LONGEST)
         raise LocalError(what, hint=f"which no message can be read as: {cause}") from None
+    return partial(_read_or_map, read) if or_map else read
+
+
+def without_map(annotation: Any) -> tuple[Any, bool]:
+    """Return an annotation without the dict in its union, and whether there is one: ``Order | dict[str, Any]``."""
+    parts = get_args(annotation) if isinstance(annotation, UnionType) or get_origin(annotation) is Union else ()
+    models = tuple(each for each in parts if (get_origin(each) or each) not in _MAPS or any(models_in(each)))
+    if len(models) in (0, len(parts)):
+        return annotation, False
+    return Union[models], True  # noqa: UP007 - its members are known at run time only
+
+
+def _read_or_map(read: Reader, payload: Any) -> Any:
+    try:
+        return read(payload)
+    except Misfit:
+        if isinstance(payload, dict):
+            return payload
+        raise

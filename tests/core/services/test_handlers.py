@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -201,6 +202,13 @@ def test_a_payload_that_cannot_be_read_is_rejected_and_its_handler_is_not_called
         service.handle(COMMAND)
     outcome = failure(caught.value)
     assert (outcome.permanent, outcome.reason) == (True, "InvalidPayload: payload.a: expected str, got int")
+
+
+def test_the_payload_of_a_result_with_an_error_stays_as_it_is() -> None:
+    service = Transcriber()
+    service._eda_read_by({"on_TranscribeAudioReturn": lambda payload: ("read", payload)})
+    assert service.handle(RESULT)[1] == ("read", {"a": 1})
+    assert service.handle(replace(RESULT, status="error"))[1] == {"a": 1}
 
 
 def test_without_readers_handlers_are_found_as_before() -> None:

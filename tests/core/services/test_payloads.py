@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypedDict, Union
 
 import msgspec
 import pydantic
@@ -18,7 +18,7 @@ from eda_core.messages import models
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event, Result
 from eda_core.services import payloads
 from eda_core.services.handlers import Handlers
-from eda_core.services.payloads import Unresolved, annotated_payload, annotation_text, reader_for, returned
+from eda_core.services.payloads import Unresolved, annotated_payload, annotation_text, reader_for, returned, without_map
 from tests.core.services.test_checks import doubts, faults, made, started
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ class Typed(Handlers):
     def on_Optional(self, payload: Order | None, *others: Any) -> Any:
         return payload
 
+    def on_Either(self, payload: Order | dict[str, Any] | None, *others: Any) -> Any:
+        return payload
+
     def on_Plain(self, payload: dict[str, Any], *others: Any) -> Any:
         return payload
 
@@ -123,6 +126,7 @@ TYPED = {
     "Settings": ("payload", Annotated[Model, "text"]),
     "Inner": ("payload", Typed.Inner),
     "Optional": ("payload", Order | None),
+    "Either": ("payload", Order | dict[str, Any] | None),
     "Wrapped": ("payload", Order),
     "Part": ("payload", Order),
 }
@@ -198,6 +202,10 @@ def all_readers() -> dict[str, models.Reader]:
         (Result("svc.PayReturn", [{"number": 1}], "c", "success", "id", {}), ([Order(1)], "c", "success", "id", {})),
         (Event("Optional", None, "c"), None),
         (Event("Optional", {"number": 1, "note": "x"}, "c"), Order(1, "x")),
+        (Event("Either", {"number": 1}, "c"), Order(1)),
+        (Event("Either", {"other": 1}, "c"), {"other": 1}),
+        (Event("Either", None, "c"), None),
+        (Result("svc.PayReturn", {"reason": "x"}, "c", "error", "id", {}), ({"reason": "x"}, "c", "error", "id", {})),
         (Event("Plain", {"number": "seven"}, "c"), {"number": "seven"}),
     ],
 )
@@ -221,12 +229,13 @@ def test_the_copy_of_a_service_calls_its_own_handlers() -> None:
         (Event("Order", {"number": "secret"}, "c"), "payload.number: expected int, got str"),
         (Event("Order", {"note": "secret"}, "c"), "payload.number: this field is missing"),
         (Event("Order", None, "c"), "payload: expected object, got null"),
+        (Event("Either", [], "c"), "payload: expected object | null, got array"),
         (
             Command("svc.Pay", {"type": "secret"}, "c", "r", "id", {}),
             "payload.type: expected the tag of one of a few types, got another one",
         ),
         (
-            Result("svc.PayReturn", [{"number": 1}, {"number": []}], "c", "error", "id", {}),
+            Result("svc.PayReturn", [{"number": 1}, {"number": []}], "c", "success", "id", {}),
             "payload[1].number: expected int, got array",
         ),
         (
@@ -330,3 +339,20 @@ def test_a_broken_model_is_told() -> None:
 
     with pytest.raises(LocalError, match="is annotated with Broken; which no message can be read as: "):
         reader_for(payloads.AnnotatedPayload("payload", Broken))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "rest"),
+    [
+        (Order | dict[str, Any], Order),
+        (Order | Mapping[str, Any] | None, Order | None),
+        (Optional[Order], None),  # noqa: UP045
+        (Union[Order, dict, list[Order]], Order | list[Order]),  # noqa: UP007
+        (Order | dict[str, Order], None),
+        (dict[str, Order], None),
+        (dict | Mapping, None),
+        (Order, None),
+    ],
+)
+def test_a_union_with_a_map_takes_any_map(annotation: Any, rest: Any) -> None:
+    assert without_map(annotation) == ((annotation, False) if rest is None else (rest, True))
