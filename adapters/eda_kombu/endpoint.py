@@ -214,6 +214,7 @@ class Endpoint(EndpointApi):
                 process.drop()
                 config = replace(self._config, pid=os.getpid(), urls=process.urls or self._config.urls)
                 session = process.begin(lambda config, records: Session(config, records, self._ssl), config)
+                session.tracing = self._eda_tracing
             result = call(session)
             if self._closed:  # meanwhile, by a handler of signals or by a thread that did not get the lock
                 process.close(self.STOP_TIMEOUT / 2)

@@ -17,6 +17,7 @@ from eda_core.drivers.lookups import LookUps
 from eda_core.drivers.processes import ProcessState
 from eda_core.drivers.publish_call import NotConfirmed, PartlyPublished, PublishCall, PublishLimits, Unroutable
 from eda_core.drivers.signals import StopSignals
+from eda_core.drivers.tracing import Sending, SendingMany, Span, Tracing
 from eda_core.machine.effects import CONSUMING, CREDENTIALS, LOGGING, PUBLISHING, VHOST
 
 __all__ = [
@@ -44,7 +45,11 @@ __all__ = [
     "PublishCall",
     "PublishLimits",
     "Run",
+    "Sending",
+    "SendingMany",
+    "Span",
     "StopSignals",
+    "Tracing",
     "Unroutable",
     "UserCode",
     "Wire",

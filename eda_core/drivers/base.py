@@ -19,6 +19,7 @@ from eda_core.drivers.answers import Answers
 from eda_core.drivers.handling import Run
 from eda_core.drivers.readiness import Readiness
 from eda_core.drivers.timers import Timers, not_set
+from eda_core.drivers.tracing import Noting, Tracing
 from eda_core.errors import Abandoned, EdaError, NotReady, ServiceError, StateError
 from eda_core.machine import events
 from eda_core.machine.effects import (
@@ -92,6 +93,7 @@ class Driver(ABC):
             return the outcome that the machine is told.
         running: the user code that has begun and has not ended.
         readiness: whom to tell that the service is ready.
+        tracing: who makes the traces of the service; ``None`` if nobody does.
         over: whether the service has stopped.
         error: why it has stopped, if nobody asked it to.
         exit: the exception with which user code ends the program, or a stop has ended user code. It ends the service at
@@ -111,6 +113,7 @@ class Driver(ABC):
         self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], Outcome]] = {}
         self.running: set[Run] = set()
         self.readiness: Readiness = Readiness()
+        self.tracing: Tracing | None = None
         self._answers = Answers()
         #: Why there is no link, as the last report says.
         self._link_lost = ""
@@ -267,6 +270,11 @@ class Driver(ABC):
         """Note that user code runs no more. ``error`` is what it has raised and nobody has caught."""
         self.running.discard(run)
 
+    def trace(self, run: Run) -> None:
+        """Begin the trace of a handler, in its context. Hooks and timers have none."""
+        if self.tracing is not None and run.message is not None and run.delivery is not None:
+            run.span = self.tracing.handling(run.message, self.machine.attempt(run.delivery))
+
     def run_ended(self, run: Run, returned: object, began: float) -> None:
         """Report that a handler has ended, and publish the result of a command that it has returned.
 
@@ -281,7 +289,10 @@ class Driver(ABC):
                 self._reject(run)
             self.handled(delivery, run.failure, began)
         else:
-            self.handled(delivery, self._conclude(run, returned), began)
+            end = self._conclude(run, returned)
+            if run.span is not None and isinstance(end, Failed):
+                run.failure = end
+            self.handled(delivery, end, began)
 
     def _conclude(self, run: Run, returned: object) -> Outcome:
         """Return the outcome of a handler that has returned a value. Publish a result, and warn about other values."""
@@ -330,7 +341,12 @@ class Driver(ABC):
         self, run: Run, command: Command, payload: object, status: str, *, immediate: bool = False
     ) -> None:
         result = Result(command.reply_to, payload, command.conversation_id, status, command.correlation_id)
-        self.tell(self.machine.publish, result, within=run.delivery, immediate=immediate)
+        if self.tracing is None:
+            self.tell(self.machine.publish, result, within=run.delivery, immediate=immediate)
+        else:
+            with self.tracing.sending(result, held=not immediate, within=run.span) as sending:
+                publish = Noting(self.machine, sending).publish
+                self.tell(publish, sending.message, within=run.delivery, immediate=immediate)
 
     def check_blocking(self, message: AnyMessage, seconds: float, advice: str) -> None:
         """Warn if a handler has kept the event loop for so long that the broker may take the service for dead.
@@ -475,6 +491,8 @@ class Driver(ABC):
             self._todo.extend(self.machine.link_down(effect.epoch, "closed", self.now()))
 
     def _connect(self, effect: Connect) -> None:
+        if self.tracing is not None:
+            self.tracing.connecting(effect.url)
         self.links[effect.epoch] = self.open(effect)
 
     def _ready(self, effect: Ready) -> None:

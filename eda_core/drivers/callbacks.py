@@ -143,7 +143,11 @@ class CallbackDriver(Driver):
                 returned = self.user(self.run_handler, message)
             except Exception as error:
                 run.failed(error)
-        self.ask(partial(self._handler_ended, run, message, returned, self.now() - run.began))
+        try:
+            self.ask(partial(self._handler_ended, run, message, returned, self.now() - run.began))
+        finally:
+            if run.span is not None:
+                run.end_span()
 
     def _handler_ended(self, run: Run, message: AnyMessage, returned: Any, seconds: float) -> None:
         if self.in_loop:

@@ -137,14 +137,20 @@ class CoroutineDriver(Driver):
                 except GeneratorExit:
                     raise
                 except _EXITS as error:
+                    run.failed(error)
+                    run.end_span()
                     self.break_off(error)
                     return
                 except BaseException as error:  # also CancelledError: a handler may await something that is cancelled
                     if self.over:  # tear_down() has cancelled it; the broker delivers its message again
                         raise
                     run.failed(error)
-            self.check_blocking(message, steps.longest, "run what takes long by asyncio.to_thread()")
-            self.run_ended(run, returned, run.began)
+            try:
+                self.check_blocking(message, steps.longest, "run what takes long by asyncio.to_thread()")
+                self.run_ended(run, returned, run.began)
+            finally:
+                if run.span is not None:
+                    run.end_span()
         finally:
             self.ending()
 

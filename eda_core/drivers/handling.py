@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from eda_core.drivers.tracing import Span, Tracing
 from eda_core.errors import NotBegun, Reject
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.outcomes import Failed, failure
@@ -34,6 +35,7 @@ class Run:
         over: whether it has ended.
         began: when it began, monotonic seconds.
         hook: what to call it if it is no handler.
+        span: its trace; ``None`` if there is none.
     """
 
     service: object
@@ -48,12 +50,18 @@ class Run:
     over: bool = False
     began: float = 0.0
     hook: str = ""
+    span: Span | None = None
 
     def failed(self, error: BaseException) -> None:
         """Note what it has raised."""
         self.failure = failure(error)
         if isinstance(error, Reject):
             self.rejection = self.failure.reason.partition(": ")[2]
+
+    def end_span(self) -> None:
+        """End its trace, if there is one."""
+        if self.span is not None:
+            self.span.end(self.failure)
 
     def check_awaited(self) -> None:
         """Check, at its end, that it has awaited what it called.
@@ -80,6 +88,10 @@ class Watch(Protocol):
     """Who is to know which user code runs: a driver."""
 
     running: set[Run]
+    tracing: Tracing | None
+
+    def trace(self, run: Run) -> None:
+        """Begin the trace of user code, in its context. This is called only if there is a ``tracing``."""
 
     def now(self) -> float:
         """Return the time in monotonic seconds."""
@@ -117,9 +129,13 @@ class handling:
             now = watch.now
             run.began = now()
             watch.running.add(run)
+            if watch.tracing is not None:
+                watch.trace(run)
         return run
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._run.span is not None:
+            self._run.span.left(error)
         if self._watch is not None:
             self._watch.user_code_ended(self._run, error)
         self._run.over = True

@@ -195,6 +195,11 @@ class Machine:
         """How many messages were accepted for publishing so far."""
         return self._outbox.published
 
+    @property
+    def last_message_id(self) -> str:
+        """The ``message_id`` of the message that was accepted last; of no use if there was none."""
+        return f"{self._token}-{self._outbox.published}"
+
     def metrics(self, now: float) -> Metrics:
         """Return the numbers of the service at ``now``. This is no input: it changes nothing."""
         counts, deliveries, outbox = self._counts, self._deliveries, self._outbox
@@ -666,6 +671,12 @@ class Machine:
     def deferred(self, delivery: DeliveryId) -> bool:
         """Return whether its handler has ended and deferred the acknowledgement. Then its publishes are not held."""
         return self._deliveries.is_deferred(delivery)
+
+    def attempt(self, delivery: DeliveryId) -> int:
+        """Return which attempt at its message a delivery is, from 1; 0 if it has ended. Any thread may ask."""
+        deliveries = self._deliveries
+        found = deliveries.in_flight.by_id.get(delivery) or deliveries.of_handler(delivery)
+        return 0 if found is None else found.attempt
 
     def handled(
         self, delivery: DeliveryId, outcome: Outcome, now: float, *, began: float | None = None

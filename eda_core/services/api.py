@@ -20,6 +20,7 @@ from eda_core.criticality import WARNING
 from eda_core.drivers.base import Driver
 from eda_core.drivers.handling import handled_by, run_of
 from eda_core.drivers.readiness import Readiness
+from eda_core.drivers.tracing import Noting, Tracing
 from eda_core.errors import LocalError, StateError
 from eda_core.journal.recording import RecordingMachine
 from eda_core.machine import events
@@ -138,6 +139,7 @@ class ServiceApi(Handlers, Generic[R]):
     _eda_config: Config = cast(Any, _NotMade())
     _eda_readiness: Readiness = cast(Any, _NotMade())
     _eda_journal: Callable[[str], None] | None = None
+    _eda_tracing: Tracing | None = None
     _eda_running: Driver | None = None
     _eda_machine: Machine | None = None
     #: What is suspicious about objects that the service has made, one line each.
@@ -239,8 +241,19 @@ class ServiceApi(Handlers, Generic[R]):
         """Publish a message of any kind. See :meth:`publish_event`."""
         if timeout is not None:
             raise LocalError("timeout is given, but this method does not wait for the confirm", hint="leave it out")
+        if self._eda_tracing is not None:
+            return self._eda_trace_publish(self._eda_tracing, message, mandatory, immediate)
         publish = self.publishing(message, mandatory=mandatory, immediate=immediate)
         return self.make_input(lambda machine, now: publish(message, machine, now))
+
+    def _eda_trace_publish(self, tracing: Tracing, message: AnyMessage, mandatory: bool, immediate: bool) -> R:
+        with tracing.sending(message, held=self._eda_holds(immediate)) as sending:
+            publish = self.publishing(sending.message, mandatory=mandatory, immediate=immediate)
+            return self.make_input(lambda machine, now: publish(sending.message, Noting(machine, sending), now))
+
+    def _eda_holds(self, immediate: bool) -> bool:
+        """Return whether what is published here is held until a handler has succeeded."""
+        return not immediate and self.handled_delivery() is not None
 
     def publishing(self, message: AnyMessage, *, mandatory: bool, immediate: bool) -> Callable[..., list[Effect]]:
         """Return the input that publishes a message for the user code that calls this.
@@ -298,7 +311,7 @@ class ServiceApi(Handlers, Generic[R]):
             self._eda_readiness.end(error)
             raise
         self._eda_readiness.begin()
-        driver.readiness = self._eda_readiness
+        driver.readiness, driver.tracing = self._eda_readiness, self._eda_tracing
         self._eda_running = driver
         self._eda_report_doubts((*findings.doubts, *self._eda_doubts))
         return driver
@@ -430,6 +443,17 @@ class ServiceApi(Handlers, Generic[R]):
         """
         self._eda_before_run("keep_journal()")
         self._eda_journal = write
+
+    def trace_by(self, tracing: Tracing) -> None:
+        """Tell ``tracing`` of each handler and each publish. Call this before the service runs.
+
+        The package ``eda_otel`` does so for OpenTelemetry.
+
+        Raises:
+            StateError: the service runs already.
+        """
+        self._eda_before_run("trace_by()")
+        self._eda_tracing = tracing
 
     def use_json(self) -> None:
         """Write the payloads of all messages that are published from now on as JSON, and not as CBOR."""

@@ -152,8 +152,11 @@ class EventBatch:
         failed: BaseException | None = None
         try:
             with handling(self.endpoint, within) as run:
+                if driver.tracing is not None:
+                    run.span = driver.tracing.handling_batch([event.meta for _, event in taken])
                 yield [event for _, event in taken]
                 run.check_awaited()
+                run.end_span()
         except BaseException as error:
             if driver.ends_service(error):
                 taken = []  # neither acknowledged nor failed: the broker delivers them again

@@ -14,12 +14,13 @@ from eda_core.checks import check_seconds
 from eda_core.criticality import ERROR
 from eda_core.drivers.coroutines import CoroutineDriver, Input
 from eda_core.drivers.handling import run_of
+from eda_core.drivers.tracing import Noting, Sending, Tracing
 from eda_core.errors import BufferFull
 from eda_core.machine import events
 from eda_core.machine.effects import Effect
 from eda_core.machine.machine import Machine
 from eda_core.messages.options import options
-from eda_core.messages.values import AnyMessage
+from eda_core.messages.values import AnyMessage, Command
 from eda_core.services.api import ServiceApi
 from eda_core.services.asked import FINISHED, Asked
 from eda_core.services.batch import EventBatch
@@ -123,13 +124,31 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
             LocalError: the command cannot be sent. The text says why.
         """
         meta = options(headers, expiration, priority)
-        return Asked(self._eda_call(command, message, timeout, conversation_id, meta), self._eda_forgotten())
+        work = self._eda_call if self._eda_tracing is None else self._eda_call_traced
+        return Asked(work(command, message, timeout, conversation_id, meta), self._eda_forgotten())
 
-    async def _eda_call(
+    async def _eda_call_traced(
         self, command: str, message: Any, timeout: float, conversation_id: str, meta: dict[str, Any]
     ) -> Any:
+        run = run_of(self)
+        if not conversation_id and run is not None and run.message is not None:
+            conversation_id = run.message.conversation_id
+        tracing = cast(Tracing, self._eda_tracing)
+        with tracing.calling(Command(command, None, conversation_id, "", "", meta)) as sending:
+            meta = sending.message.meta
+            return await self._eda_call(command, message, timeout, conversation_id, meta, sending)
+
+    async def _eda_call(
+        self,
+        command: str,
+        message: Any,
+        timeout: float,
+        conversation_id: str,
+        meta: dict[str, Any],
+        sending: Sending | None = None,
+    ) -> Any:
         driver, within = self.running_driver(), self.handled_delivery()
-        machine = driver.machine
+        machine = driver.machine if sending is None else Noting(driver.machine, sending)
 
         def call(payload: Any, now: float, ticket: int) -> list[Effect]:
             return machine.call(
@@ -143,7 +162,7 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
                 meta=meta,
             )
 
-        return await driver.request(_copied_if_it_waits(call, message), machine.forget_call)
+        return await driver.request(_copied_if_it_waits(call, message), driver.machine.forget_call)
 
     def running_driver(self) -> CoroutineDriver:
         return cast(CoroutineDriver, super().running_driver())
@@ -151,11 +170,27 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
     def publish_message(
         self, message: AnyMessage, *, mandatory: bool, immediate: bool = False, timeout: float | None = None
     ) -> Coroutine[Any, Any, None]:
-        return Asked(self._eda_publish(message, mandatory, immediate, timeout), self._eda_forgotten())
+        work = self._eda_publish if self._eda_tracing is None else self._eda_publish_traced
+        return Asked(work(message, mandatory, immediate, timeout), self._eda_forgotten())
 
-    async def _eda_publish(self, message: AnyMessage, mandatory: bool, immediate: bool, timeout: float | None) -> None:
+    async def _eda_publish_traced(
+        self, message: AnyMessage, mandatory: bool, immediate: bool, timeout: float | None
+    ) -> None:
+        tracing = cast(Tracing, self._eda_tracing)
+        with tracing.sending(message, held=self._eda_holds(immediate)) as sending:
+            await self._eda_publish(sending.message, mandatory, immediate, timeout, sending)
+
+    async def _eda_publish(
+        self,
+        message: AnyMessage,
+        mandatory: bool,
+        immediate: bool,
+        timeout: float | None,
+        sending: Sending | None = None,
+    ) -> None:
         driver = self.running_driver()
-        machine, publish = driver.machine, self.publishing(message, mandatory=mandatory, immediate=immediate)
+        machine: Any = driver.machine if sending is None else Noting(driver.machine, sending)
+        publish = self.publishing(message, mandatory=mandatory, immediate=immediate)
 
         def make(message: AnyMessage, now: float, ticket: int) -> list[Effect]:
             return publish(message, machine, now, ticket)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from eda_core.drivers.publish_call import PartlyPublished, PublishCall, PublishLimits, Unroutable
+from eda_core.drivers.tracing import Tracing
 from eda_core.messages.options import options
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event
 from eda_core.services.eventail import EventailNames, event_of, text_of
@@ -26,6 +27,11 @@ class EndpointApi(EventailNames):
     DELAYED_MESSAGES: ClassVar[bool] = False
 
     _eda_limits: PublishLimits
+    _eda_tracing: Tracing | None = None
+
+    def trace_by(self, tracing: Tracing) -> None:
+        """Tell ``tracing`` of each publish from now on. The package ``eda_otel`` does so."""
+        self._eda_tracing = tracing
 
     @abstractmethod
     def _eda_publish(self, messages: Iterable[AnyMessage], mandatory: bool, limits: PublishLimits) -> PublishCall:
@@ -37,6 +43,13 @@ class EndpointApi(EventailNames):
         return options(headers, expiration, priority, delay, delays=self.DELAYED_MESSAGES)
 
     def _eda_publish_one(self, message: AnyMessage, mandatory: bool, limits: PublishLimits) -> None:
+        if self._eda_tracing is None:
+            self._eda_publish_now(message, mandatory, limits)
+        else:
+            with self._eda_tracing.sending(message, held=False) as sending:
+                self._eda_publish_now(sending.message, mandatory, limits)
+
+    def _eda_publish_now(self, message: AnyMessage, mandatory: bool, limits: PublishLimits) -> None:
         for error in self._eda_publish((message,), mandatory, limits).failed.values():
             raise error
 
@@ -168,8 +181,17 @@ class EndpointApi(EventailNames):
                 why. After the first failure no more are taken from the iterable.
         """
         meta = self._eda_options(headers, expiration, priority, delay)
-        limits = self._eda_limits.of_call(max_retries, timeout)
-        call = self._eda_publish(map(partial(event_of, meta), events), mandatory or bool(delay), limits)
-        if call.failed:
-            raise PartlyPublished(call.taken, call.failed)
-        return call.taken
+        limits, mandatory = self._eda_limits.of_call(max_retries, timeout), mandatory or bool(delay)
+        if self._eda_tracing is None:
+            return _all_of(self._eda_publish(map(partial(event_of, meta), events), mandatory, limits))
+        with self._eda_tracing.sending_many(meta) as sending:
+            call = self._eda_publish(map(partial(event_of, sending.meta), events), mandatory, limits)
+            sending.counted(call.taken)
+            return _all_of(call)
+
+
+def _all_of(call: PublishCall) -> int:
+    """Return how many messages a call has published; raise ``PartlyPublished`` if it was not all that it has taken."""
+    if call.failed:
+        raise PartlyPublished(call.taken, call.failed)
+    return call.taken

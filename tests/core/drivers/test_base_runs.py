@@ -17,6 +17,7 @@ from eda_core.messages.codec import Limits, decode
 from eda_core.messages.values import Command, Event, LogRecord, Result
 from eda_core.services.handlers import Handlers
 from tests.core.drivers.test_base import Carrier, willing
+from tests.core.drivers.traces import Traces
 from tests.core.kit import of, only
 
 
@@ -309,3 +310,72 @@ def test_no_exception_ends_a_service_unless_its_driver_says_so() -> None:
 def test_a_hook_is_named_by_its_method() -> None:
     assert name_of_hook(Ready(), Shop().on_ready) == "Shop.on_ready"
     assert name_of_hook(None, print) == "a timer or a batch"
+
+
+# Traces
+
+
+def traced(carrier: Carrier, run: Run) -> Traces:
+    """Its user code has returned."""
+    carrier.tracing = traces = Traces()
+    carrier.trace(run)
+    assert run.span is not None
+    run.span.left(None)
+    traces.told.clear()
+    return traces
+
+
+def test_the_trace_of_a_handler_tells_which_attempt_it_is() -> None:
+    carrier = serving()
+    run = command(carrier)
+    carrier.trace(run)
+    assert run.span is None, "nobody makes traces"
+    carrier.tracing = traces = Traces()
+    carrier.trace(run)
+    carrier.trace(Run(carrier.service))
+    assert traces.told == [("handling", "svc.Do", 1)]
+    traces.spans[0].left(None)
+    run.failed(LookupError())
+    end(carrier, run)
+    traces.told.clear()
+    carrier.trace(Run(carrier.service, run.delivery, run.message))
+    traces.spans[1].left(None)
+    assert traces.told[0] == ("handling", "svc.Do", 0), "it is not in flight any more"
+
+
+def test_a_result_belongs_to_the_trace_of_its_handler_which_has_left_its_context() -> None:
+    carrier = serving()
+    run = command(carrier)
+    traces = traced(carrier, run)
+    end(carrier, run, {"n": 2})
+    sending = ("sending", "asker.DoReturn", "held", "svc.Do")
+    assert traces.told == [sending, ("accepted", "tok-1"), ("sent", "NoneType")]
+    published = only(Publish, carrier.opened[0].asked)
+    assert (published.properties.headers or {})["trace"] == "svc.Do"
+    assert run.failure is None
+
+
+def test_the_answer_of_a_rejected_command_belongs_to_its_trace() -> None:
+    carrier = serving()
+    run = command(carrier)
+    traces = traced(carrier, run)
+    run.failed(Reject("no such card"))
+    end(carrier, run)
+    assert traces.told[0] == ("sending", "asker.DoReturn", "", "svc.Do")
+
+
+def test_a_trace_knows_that_the_result_could_not_be_published() -> None:
+    carrier = serving()
+    run = command(carrier)
+    traces = traced(carrier, run)
+    end(carrier, run, {"n": object()})
+    assert traces.told[1:] == [("sent", "PayloadError")]
+    assert run.failure is not None
+    assert "PayloadError" in run.failure.reason
+
+
+def test_traces_know_the_broker() -> None:
+    carrier = Carrier(Shop())
+    carrier.tracing = traces = Traces()
+    carrier.tell(carrier.machine.start)
+    assert traces.told == [("connecting", carrier.machine.urls[0])]

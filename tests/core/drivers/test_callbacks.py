@@ -15,6 +15,7 @@ from eda_core.machine.effects import Ack, Effect, Publish, Ready, Stopped
 from eda_core.machine.outcomes import DEFERRED, DONE, Failed
 from eda_core.messages.values import Event
 from tests.core.drivers.jobs import Runs, Service, deliver, running
+from tests.core.drivers.traces import Traces
 from tests.core.kit import URLS, of
 
 #: What a stop says of messages that are not finished.
@@ -282,3 +283,45 @@ def test_a_handler_that_takes_half_the_heartbeat_in_the_loop_is_named(
     )
     assert (expected in driver.reports) == warned
     assert [outcome for what, _, outcome in driver.told] == [DONE]
+
+
+# Traces
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in the loop", "in a thread"])
+@pytest.mark.parametrize(
+    ("name", "left", "reason"),
+    [
+        ("Happened", "NoneType", ""),
+        ("Fails", "NoneType", "LookupError: nothing there"),
+        ("Exits", "SystemExit", ""),
+        ("Endless", "Abandoned", ""),
+    ],
+)
+def test_the_trace_of_a_handler_ends_with_it(name: str, left: str, reason: str, elsewhere: bool) -> None:
+    _, driver = running()
+    driver.tracing, driver.elsewhere = (traces := Traces()), elsewhere
+    driver.take(name)
+    driver.work()
+    assert traces.told == [("handling", name, 1), ("left", name, left), ("end", name, reason)]
+
+
+def test_the_trace_of_a_handler_ends_although_its_service_has_stopped() -> None:
+    class Late(Service):
+        def on_Happened(self, *_: Any) -> None:
+            driver.over = True
+
+    _, driver = running(Late)
+    driver.tracing = traces = Traces()
+    driver.take()
+    driver.work()
+    assert traces.told[-1] == ("end", "Happened", "")
+
+
+def test_hooks_and_timers_have_no_trace() -> None:
+    _, driver = running()
+    driver.tracing = traces = Traces()
+    driver.call(Ready(), lambda: None)
+    driver.call(None, lambda: None)
+    driver.work()
+    assert traces.told == []

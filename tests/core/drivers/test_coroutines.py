@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pamqp.commands import Basic
 
 from eda_core.drivers.handling import handling
 from eda_core.errors import ServiceError
@@ -14,6 +15,7 @@ from eda_core.machine.link import CLOSING
 from eda_core.machine.outcomes import DEFERRED, DONE, Failed
 from eda_core.messages.values import Event
 from tests.core.drivers.test_base import Link
+from tests.core.drivers.traces import Traces
 from tests.core.drivers.turning import Cancelled, Promise, Runs, Service, Task, made, running
 from tests.core.kit import URLS
 
@@ -290,3 +292,44 @@ def test_a_service_whose_event_loop_is_gone_does_not_wait_for_anything() -> None
     driver, run = running(made())
     run.work.close()
     assert driver.ended
+
+
+# Traces
+
+
+def arrive(driver: Runs, name: str = "Happened", tag: int = 1) -> None:
+    """A message comes from the broker, and its handler begins."""
+    properties = Basic.Properties(headers={"conversation_id": "c-1"}, content_type="application/json")
+    epoch = driver.machine.epoch
+    driver.tell(driver.machine.delivered, epoch, tag, False, "events", name, properties, b"1")
+    driver.turn()
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "reason"),
+    [
+        ("Waits", "NoneType", ""),
+        ("Plain", "NoneType", ""),
+        ("Fails", "NoneType", "LookupError: nothing there"),
+        ("Exits", "NoneType", "SystemExit: 3"),
+    ],
+)
+def test_the_trace_of_a_handler_ends_with_it(name: str, left: str, reason: str) -> None:
+    service, traces = Handling(), Traces()
+    service.trace_by(traces)
+    driver, _ = running(service)
+    service.gate.set_result(None)
+    traces.told.clear()
+    arrive(driver, name)
+    assert traces.told[0] == ("handling", name, 1)
+    assert sorted(traces.told[1:]) == [("end", name, reason), ("left", name, left)]
+
+
+def test_the_trace_of_a_handler_that_is_thrown_away_ends() -> None:
+    service, traces = Handling(), Traces()
+    service.trace_by(traces)
+    driver, _ = running(service)
+    traces.told.clear()
+    arrive(driver, "Waits")
+    driver.tasks[-1].work.close()
+    assert traces.told[1:] == [("left", "Waits", "GeneratorExit"), ("end", "Waits", "")]

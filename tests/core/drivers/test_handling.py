@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import copy_context
 
 import pytest
 
-from eda_core.drivers.handling import handled_by, handling
+from eda_core.drivers.handling import Run, handled_by, handling
+from eda_core.drivers.tracing import Tracing
 from eda_core.errors import NotBegun, Reject
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.messages.values import AnyMessage, Command, Event
+from tests.core.drivers.traces import NotedSpan, Traces, current
 
 
 def test_outside_of_handlers_no_delivery_is_handled() -> None:
@@ -81,3 +84,44 @@ def test_a_run_of_a_hook_has_its_name() -> None:
     with handling(Billing()) as run:
         run.hook = "Billing.on_ready"
         assert run.name() == "Billing.on_ready"
+
+
+class Watched:
+    """Who watches, and makes a trace of each run."""
+
+    def __init__(self, traces: Traces | None) -> None:
+        self.running: set[Run] = set()
+        self.tracing: Tracing | None = traces
+        self._traces = traces
+
+    def now(self) -> float:
+        return 5.0
+
+    def trace(self, run: Run) -> None:
+        assert self._traces is not None
+        run.span = NotedSpan(self._traces, run.name())
+
+    def user_code_ended(self, run: Run, error: BaseException | None) -> None:
+        self.running.discard(run)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_user_code_runs_in_the_context_of_its_trace(fails: bool) -> None:
+    traces = Traces()
+    with suppress(ValueError), handling(Billing(), None, watch=Watched(traces)) as run:
+        assert current.get() == "Billing.handle"
+        if fails:
+            raise ValueError
+    assert current.get() == ""
+    assert traces.told[0] == ("left", "Billing.handle", "ValueError" if fails else "NoneType")
+    run.end_span()
+    run.end_span()
+    assert traces.told[1:] == [("end", "Billing.handle", "")]
+
+
+def test_without_traces_there_is_no_span() -> None:
+    watch = Watched(None)
+    with handling(Billing(), None, watch=watch) as run:
+        assert watch.running == {run}
+    run.end_span()
+    assert (run.span, run.began) == (None, 5.0)

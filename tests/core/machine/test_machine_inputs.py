@@ -319,3 +319,20 @@ def test_a_link_that_opens_during_a_stop_publishes_and_consumes_nothing() -> Non
     declared = bench.declared(only(Declare, bench.declared(bench.link_up())))
     assert kinds(declared) == ["Publish"]
     assert kinds(bench.confirm(only(Publish, declared))) == ["PublishDone", "Close"]
+
+
+def test_which_attempt_a_delivery_is() -> None:
+    bench = opened()
+    first = bench.take(message_id="m")
+    assert bench.machine.attempt(first) == 1
+    bench.handled(first, Failed("no"))
+    again = bench.take(message_id="m", redelivered=True)
+    assert (bench.machine.attempt(first), bench.machine.attempt(again)) == (0, 2)
+    bench.lose()
+    assert bench.machine.attempt(again) == 2, "its handler still runs"
+
+
+def test_the_id_of_the_last_message_that_was_accepted() -> None:
+    bench = opened()
+    publish = bench.send()
+    assert bench.machine.last_message_id == publish.properties.message_id

@@ -11,6 +11,7 @@ import pytest
 from eda_core import DEFERRED, DONE, Ack, Event, Failed, LocalError, Nack, Publish, PublishLog, RawEvent
 from eda_core.criticality import WARNING
 from eda_core.drivers.handling import handling
+from eda_core.drivers.tracing import Tracing
 from eda_core.errors import Abandoned
 from eda_core.machine.effects import Connect, Effect
 from eda_core.machine.identifiers import DeliveryId
@@ -18,6 +19,7 @@ from eda_core.machine.outcomes import Outcome
 from eda_core.messages.values import AnyMessage
 from eda_core.services.batch import EventBatch
 from tests.core.drivers.test_base import Carrier
+from tests.core.drivers.traces import Traces
 from tests.core.kit import URLS, Bench, of, only, opened
 from tests.core.services.test_api import Service as Plain
 
@@ -28,6 +30,7 @@ class Runs:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.machine = bench.machine
+        self.tracing: Tracing | None = None
         self.at_stop: dict[object, Callable[[], Any]] = {}
         self.at_end: dict[DeliveryId | None, Callable[[Outcome, float], Outcome]] = {}
         self.reports: list[tuple[int, str, str]] = []
@@ -384,3 +387,16 @@ def test_an_event_in_a_batch_is_short_to_show() -> None:
     event = RawEvent({"secret": "x" * 1000}, "c-1", {"delivery_tag": 7})
     assert repr(event) == "<RawEvent c-1>"
     assert (event.payload, event.conversation_id, event.meta) == ({"secret": "x" * 1000}, "c-1", {"delivery_tag": 7})
+
+
+# Traces
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_trace_of_a_callback_is_told_of_each_event_and_of_its_end(fails: bool) -> None:
+    bench, service, batch = made(fail(LookupError()) if fails else lambda events: None)
+    service.runs.tracing = traces = Traces()
+    for _ in range(2):
+        push(bench, batch, 1)
+    assert traces.told[0] == ("batch", 2)
+    assert sorted(traces.told[1:]) == [("end", "batch", ""), ("left", "batch", "LookupError" if fails else "NoneType")]

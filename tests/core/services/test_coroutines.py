@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from eda_core.messages.values import Result
 from eda_core.services.batch import RawEvent
 from eda_core.services.coroutines import CoroutineBatch
 from eda_core.urls import redact
+from tests.core.drivers.traces import Traces, current
 from tests.core.drivers.turning import Cancelled, Promise, Runs, Service, Task, made, running
 from tests.core.kit import URLS, only
 
@@ -271,3 +273,96 @@ def test_what_waits_for_space_is_published_as_it_was() -> None:
         driver.confirm()
     assert len({each.body for each in driver.sent}) == 1
     assert len(driver.sent) == 3
+
+
+# Traces
+
+
+def traced(kind: type[Service] = Service, **settings: Any) -> tuple[Service, Runs, Traces]:
+    service, traces = kind(URLS[0], ["Happened"], ["svc.Do"], "svc"), Traces()
+    service._eda_config = replace(service._eda_config, **settings)
+    service.trace_by(traces)
+    driver, _ = running(service)
+    traces.told.clear()
+    return service, driver, traces
+
+
+def test_the_trace_of_a_publish_lasts_until_the_confirm() -> None:
+    service, driver, traces = traced()
+    driver.begin(service.publish_event("Told", 1, "c-1"))
+    assert traces.told == [("sending", "Told", "", ""), ("accepted", "tok-1")]
+    driver.confirm()
+    assert traces.told[2:] == [("sent", "NoneType")]
+
+
+def test_a_publish_that_waits_for_space_belongs_to_the_trace_of_its_caller() -> None:
+    """What runs when there is space is in another context."""
+    service, driver, traces = traced(buffer=1)
+    first = driver.begin(service.publish_event("Told", 1, "c-1"))
+    token = current.set("caller")
+    second = driver.begin(service.publish_event("ToldToo", 1, "c-1"))
+    current.reset(token)
+    token = current.set("another")
+    driver.confirm()
+    driver.confirm()
+    current.reset(token)
+    assert first.done
+    assert second.done
+    assert [(publish.properties.headers or {}).get("trace") for publish in driver.sent] == ["", "caller"]
+    assert ("sending", "ToldToo", "", "caller") in traces.told
+    assert traces.told.count(("accepted", "tok-2")) == 1
+    assert traces.told.count(("sent", "NoneType")) == 2
+
+
+def test_the_trace_of_a_call_lasts_until_its_result() -> None:
+    service, driver, traces = traced()
+    task = driver.begin(service.call("peer.Do", 1))
+    assert traces.told == [("calling", "peer.Do", "", ""), ("accepted", "tok-1")]
+    driver.feed([Replied(1, "peer.Do", Result("k", {"n": 2}, "c-1", "success", "id"))])
+    driver.turn()
+    assert task.result == {"n": 2}
+    assert traces.told[2:] == [("sent", "NoneType")]
+
+
+@pytest.mark.parametrize("conversation_id", ["", "c-2"])
+def test_a_call_in_a_handler_has_its_conversation(conversation_id: str) -> None:
+    class Caller(Service):
+        async def on_Happened(self, *_: Any) -> None:
+            await self.call("peer.Do", 1, conversation_id=conversation_id)
+
+    _, driver, traces = traced(Caller)
+    properties = Basic.Properties(headers={"conversation_id": "c-1"}, content_type="application/json")
+    driver.tell(driver.machine.delivered, driver.machine.epoch, 1, False, "events", "Happened", properties, b"1")
+    driver.turn()
+    assert traces.told[1] == ("calling", "peer.Do", conversation_id or "c-1", "Happened")
+    driver.feed([Replied(1, "peer.Do", Result("k", 2, "c-1", "success", "id"))])
+    driver.turn()
+    assert traces.told[-2:] == [("left", "Happened", "NoneType"), ("end", "Happened", "")]
+
+
+def test_the_trace_of_a_batch_is_that_of_its_callback() -> None:
+    class Collector(Service):
+        async def on_Happened(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> bool:
+            await batch.push(payload, conversation_id, meta)
+            return True
+
+    async def hand_over(events: list[RawEvent]) -> None:
+        await service.publish_event("Told", len(events), "c-1")
+
+    service, driver, traces = traced(Collector)
+    batch = CoroutineBatch(service, 2, 5.0, hand_over)
+    for tag in (1, 2):
+        properties = Basic.Properties(headers={"conversation_id": "c-1"}, content_type="application/json")
+        driver.tell(driver.machine.delivered, driver.machine.epoch, tag, False, "events", "Happened", properties, b"1")
+        driver.turn()
+    assert traces.told[3:] == [
+        ("handling", "Happened", 1),
+        ("batch", 2),
+        ("sending", "Told", "held", "batch"),
+        ("accepted", "tok-1"),
+        ("sent", "NoneType"),
+        ("end", "batch", ""),
+        ("left", "batch", "NoneType"),
+        ("left", "Happened", "NoneType"),
+        ("end", "Happened", ""),
+    ]

@@ -12,6 +12,7 @@ from eda_core.errors import LocalError
 from eda_core.machine.effects import PublishDone
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event
 from eda_core.services.endpoints import EndpointApi
+from tests.core.drivers.traces import Traces
 
 
 class Endpoint(EndpointApi):
@@ -105,3 +106,27 @@ def test_wrong_arguments_are_refused_before_anything_is_published() -> None:
     with pytest.raises(LocalError, match="the header 'x-own' cannot be sent"):
         endpoint.send_command("svc.Do", 1, "c", "shop.DoReturn", "k", headers={"x-own": 1})
     assert endpoint.sent == []
+
+
+def test_each_publish_has_a_trace() -> None:
+    endpoint, traces = Endpoint(), Traces()
+    endpoint.trace_by(traces)
+    endpoint.publish_event("Happened", 1, "c", **options())
+    assert traces.told == [("sending", "Happened", "", ""), ("sent", "NoneType")]
+    assert endpoint.sent[0][0] == Event("Happened", 1, "c", {**META, "trace": ""})
+    endpoint.answers[0] = PublishDone(0, None, "NO_ROUTE")
+    with pytest.raises(Unroutable):
+        endpoint.publish_event("Happened", 1, "c", mandatory=True)
+    assert traces.told[2:] == [("sending", "Happened", "", ""), ("sent", "Unroutable")]
+
+
+def test_many_events_have_one_trace() -> None:
+    endpoint, traces = Endpoint(), Traces()
+    endpoint.trace_by(traces)
+    assert endpoint.publish_many([("Happened", 1, "c"), ("Told", 2, "d")], **options()) == 2
+    assert traces.told == [("sending many",), ("counted", 2), ("sent", "NoneType")]
+    assert [message.meta for message, *_ in endpoint.sent] == [{**META, "trace": ""}] * 2
+    endpoint.answers[1] = PublishDone(1, None, "NO_ROUTE")
+    with pytest.raises(PartlyPublished):
+        endpoint.publish_many([("Happened", 1, "c"), ("Told", 2, "d")], mandatory=True)
+    assert traces.told[3:] == [("sending many",), ("counted", 2), ("sent", "PartlyPublished")]
