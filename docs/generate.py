@@ -303,6 +303,7 @@ PUBLIC = (
     "eda_aio",
     "eda_kombu",
     "eda_logging",
+    "eda_otel",
     "eda_pika",
 )
 

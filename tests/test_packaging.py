@@ -36,18 +36,21 @@ def test_the_core_needs_pamqp_and_cbor2_and_nothing_else() -> None:
 
 
 EXTRAS = {name: list(map(Requirement, needs)) for name, needs in PROJECT["optional-dependencies"].items()}
+#: What is imported of distributions that share a name.
+SHARED = {"opentelemetry_api": "opentelemetry", "opentelemetry_sdk": "opentelemetry"}
 #: By the package that needs it.
 EXTRA_OF = {
     "adapters/eda_aio": "aio",
     "adapters/eda_pika": "pika",
     "adapters/eda_kombu": "kombu",
+    "adapters/eda_otel": "otel",
     "tools/eda_tools": "tools",
     "tools/eda_pytest": "testing",
     "eda_core/testing": "testing",
 }
 
 
-@pytest.mark.parametrize("name", ["testing", "pika", "aio", "kombu", "tools", "msgspec", "pydantic"])
+@pytest.mark.parametrize("name", ["testing", "pika", "aio", "kombu", "tools", "msgspec", "pydantic", "otel"])
 def test_the_extra_exists(name: str) -> None:
     assert EXTRAS[name]
 
@@ -83,6 +86,7 @@ def test_what_a_package_imports_is_in_its_extra(package: str, extra: str) -> Non
     """Not only by way of what another library needs."""
     of_the_core = {re.split(r"[<>=]", need)[0] for need in PROJECT["dependencies"]}
     named = {need.name.replace("-", "_") for need in needs_of(extra)}
+    named |= {SHARED[name] for name in named & SHARED.keys()}
     assert imported(ROOT / package) - of_the_core <= named
 
 

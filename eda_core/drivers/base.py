@@ -492,7 +492,7 @@ class Driver(ABC):
 
     def _connect(self, effect: Connect) -> None:
         if self.tracing is not None:
-            self.tracing.connecting(effect.url)
+            self.tracing.connecting(effect.url, effect.name)
         self.links[effect.epoch] = self.open(effect)
 
     def _ready(self, effect: Ready) -> None:

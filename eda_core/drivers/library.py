@@ -51,9 +51,9 @@ def require(package: str, extra: str, modules: Mapping[str, str]) -> None:
             import_module(name)
             found = import_module(module)
         except ModuleNotFoundError as error:
-            if error.name != name:  # the library is there, and misses something itself
+            if not f"{module}.".startswith(f"{error.name}."):  # the library is there, and misses something itself
                 raise
-            raise ModuleNotFoundError(f"{package} needs {name}: {command}", name=name) from None
+            raise ModuleNotFoundError(f"{package} needs {error.name}: {command}", name=error.name) from None
         if needed and not _fits(installed := found.__version__, needed):
             major, minor, _ = needed.split(".")
             raise ImportError(

@@ -78,8 +78,12 @@ class Tracing(Protocol):
     None of them may raise or wait.
     """
 
-    def connecting(self, url: str) -> None:
-        """Note that a link to the broker at ``url`` is opened, which takes the place of the one before."""
+    def connecting(self, url: str, name: str) -> None:
+        """Note that a link to the broker at ``url`` is opened, which takes the place of the one before.
+
+        Args:
+            name: that of the connection, for the broker.
+        """
 
     def handling(self, message: AnyMessage, attempt: int) -> Span:
         """Begin the trace of a handler.

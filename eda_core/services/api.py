@@ -455,6 +455,11 @@ class ServiceApi(Handlers, Generic[R]):
         self._eda_before_run("trace_by()")
         self._eda_tracing = tracing
 
+    @property
+    def traced(self) -> bool:
+        """Whether :meth:`trace_by` was called."""
+        return self._eda_tracing is not None
+
     def use_json(self) -> None:
         """Write the payloads of all messages that are published from now on as JSON, and not as CBOR."""
         self._eda_config = replace(self._eda_config, content_type=JSON)

@@ -192,6 +192,26 @@ def kombu(url: str) -> None:
         endpoint.publish_event("Started", {"n": 1}, "c1")
 
 
+def otel(url: str) -> None:
+    """A service is traced, and what it would publish has the context of its span."""
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+    from eda_core.messages import Event
+    from eda_otel.files import FileExporter
+    from eda_otel.tracing import Tracing
+
+    with tempfile.TemporaryDirectory() as directory:
+        exporter = FileExporter(str(Path(directory) / "spans"))
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        nobody: Any = None
+        with Tracing(nobody, provider).sending(Event("Started", 1, "c1"), held=False) as sending:
+            assert "traceparent" in sending.message.meta, sending.message
+        assert "send events:Started" in (Path(directory) / "spans").read_text("utf-8")
+        exporter.shutdown()
+
+
 def tools(url: str) -> None:
     """Each console script tells its usage, one publishes, one reads a queue, and one writes a project."""
     scripts = Path(sysconfig.get_path("scripts"))
@@ -212,6 +232,7 @@ PARTS: Final[dict[str, Callable[[str], None]]] = {
     "aio": aio,
     "pika": pika,
     "kombu": kombu,
+    "otel": otel,
     "tools": tools,
     "msgspec": msgspec,
     "pydantic": pydantic,

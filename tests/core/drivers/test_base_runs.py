@@ -378,4 +378,4 @@ def test_traces_know_the_broker() -> None:
     carrier = Carrier(Shop())
     carrier.tracing = traces = Traces()
     carrier.tell(carrier.machine.start)
-    assert traces.told == [("connecting", carrier.machine.urls[0])]
+    assert traces.told == [("connecting", carrier.machine.urls[0], carrier.machine.config.connection_name)]

@@ -59,6 +59,14 @@ def test_a_library_that_is_missing_is_named_with_the_command(needed: str) -> Non
     assert caught.value.__suppress_context__
 
 
+def test_a_library_in_a_namespace_of_several_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "shared_by_several").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        require("eda_new", "new", {"shared_by_several.sdk.part": ""})
+    assert str(caught.value) == "eda_new needs shared_by_several.sdk: pip install 'eda-core[new]'"
+
+
 def test_what_the_library_misses_itself_is_another_matter(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     (tmp_path / "broken_client.py").write_text("import nowhere_to_be_found")
     monkeypatch.syspath_prepend(tmp_path)

@@ -67,8 +67,8 @@ class Traces:
         self.told: list[tuple[Any, ...]] = []
         self.spans: list[NotedSpan] = []
 
-    def connecting(self, url: str) -> None:
-        self.told.append(("connecting", url))
+    def connecting(self, url: str, name: str) -> None:
+        self.told.append(("connecting", url, name))
 
     def handling(self, message: AnyMessage, attempt: int) -> NotedSpan:
         self.told.append(("handling", message.name, attempt))

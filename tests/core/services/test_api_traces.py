@@ -23,7 +23,9 @@ def traced(kind: type[Service] = Service) -> tuple[Service, Runs, Traces]:
 
 def test_traces_are_asked_for_before_the_service_runs() -> None:
     service, traces = Service(URLS[0], ["Happened"], [], "svc"), Traces()
+    assert not service.traced
     service.trace_by(traces)
+    assert service.traced
     driver = service.begin_run(Runs)
     assert driver.tracing is traces
     service._eda_machine = driver.machine

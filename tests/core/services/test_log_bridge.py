@@ -186,7 +186,7 @@ def test_what_the_service_forgets_is_handed_over_again() -> None:
     assert texts(driver)[:2] == ["first", "0"]
 
 
-@pytest.mark.parametrize("name", ["eda_core", "eda_aio", "eda_pika.x", "eda_kombu", "eda_logging"])
+@pytest.mark.parametrize("name", ["eda_core", "eda_aio", "eda_pika.x", "eda_kombu", "eda_logging", "eda_otel"])
 def test_what_the_toolkit_logs_is_not_sent(name: str) -> None:
     made, driver = bridge()
     made.put(record(name=name))
