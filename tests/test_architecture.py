@@ -19,11 +19,12 @@ from eda_core.messages import delays
 from eda_core.messages.codec import DEFAULT_LIMITS, JSON, encode
 from eda_core.messages.envelope import open_envelope
 from eda_core.messages.values import AnyMessage
+from eda_core.services.claims import ClaimCheck, stored
 from tests.core.kit import Bench, only, opened
 
 TEXT: Final = (Path(__file__).parents[1] / "docs" / "architecture.rst").read_text("utf-8")
 Example = dict[str, Any]
-EVENT, COMMAND, RESULT, CONFIGURATION, RETRY, DEATH, LOG = EXAMPLES = [
+EVENT, COMMAND, RESULT, CONFIGURATION, RETRY, DEATH, CLAIM, LOG = EXAMPLES = [
     json.loads(text) for text in re.findall(r"^\.\. code-block:: json\n\n((?:    .*\n)+)", TEXT, re.MULTILINE)
 ]
 
@@ -100,6 +101,18 @@ def test_a_dead_letter_is_published_as_the_example_shows() -> None:
     assert shown(found, found.exchange, mandatory=found.mandatory) == DEATH
 
 
+def test_an_event_whose_payload_is_stored_is_published_as_the_example_shows() -> None:
+    class Memory(dict[str, bytes]):
+        put = dict.__setitem__
+
+    memory: Any = Memory()
+    event = Event(EVENT["routing_key"], EVENT["body"], EVENT["headers"]["conversation_id"])
+    found = bench("recorder").send(stored(ClaimCheck(memory, over=0), event, DEFAULT_LIMITS))
+    found.properties.message_id = EVENT["properties"]["message_id"]
+    assert shown(found, found.exchange, mandatory=found.mandatory) == CLAIM
+    assert list(memory) == [CLAIM["headers"]["claim_check"]]
+
+
 def test_a_log_record_is_published_as_the_example_shows() -> None:
     worker = bench("transcriber", events=["AudioReceived"])
     delivery = worker.take(EVENT["routing_key"], EVENT["body"], headers=EVENT["headers"], **EVENT["properties"])
@@ -110,8 +123,8 @@ def test_a_log_record_is_published_as_the_example_shows() -> None:
 
 @pytest.mark.parametrize(
     ("example", "kind"),
-    list(zip(EXAMPLES, (Event, Command, Result, Configuration, Event, Event, LogRecord), strict=True)),
-    ids=["event", "command", "result", "configuration", "retry", "dead letter", "log"],
+    list(zip(EXAMPLES, (Event, Command, Result, Configuration, Event, Event, Event, LogRecord), strict=True)),
+    ids=["event", "command", "result", "configuration", "retry", "dead letter", "claim check", "log"],
 )
 def test_an_example_is_understood(example: Example, kind: type) -> None:
     message = read(example)

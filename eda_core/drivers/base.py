@@ -20,7 +20,7 @@ from eda_core.drivers.handling import Run
 from eda_core.drivers.readiness import Readiness
 from eda_core.drivers.timers import Timers, not_set
 from eda_core.drivers.tracing import Noting, Tracing
-from eda_core.errors import Abandoned, EdaError, NotReady, ServiceError, StateError
+from eda_core.errors import Abandoned, EdaError, LocalError, NotReady, ServiceError, StateError
 from eda_core.machine import events
 from eda_core.machine.effects import (
     BufferAvailable,
@@ -44,6 +44,7 @@ from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine
 from eda_core.machine.metrics import Metrics
 from eda_core.machine.outcomes import CONFIGURED, DEFERRED, Failed, Outcome, failure, is_payload, outcome
+from eda_core.messages.headers import CLAIM_CHECK
 from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, LogRecord, Result
 from eda_core.text import one_line, shortened
 
@@ -94,6 +95,7 @@ class Driver(ABC):
         running: the user code that has begun and has not ended.
         readiness: whom to tell that the service is ready.
         tracing: who makes the traces of the service; ``None`` if nobody does.
+        redeeming: handles a message whose payload may be in a store; ``None`` if the service has no store.
         over: whether the service has stopped.
         error: why it has stopped, if nobody asked it to.
         exit: the exception with which user code ends the program, or a stop has ended user code. It ends the service at
@@ -114,6 +116,7 @@ class Driver(ABC):
         self.running: set[Run] = set()
         self.readiness: Readiness = Readiness()
         self.tracing: Tracing | None = None
+        self.redeeming: Callable[[AnyMessage], Any] | None = None
         self._answers = Answers()
         #: Why there is no link, as the last report says.
         self._link_lost = ""
@@ -252,7 +255,15 @@ class Driver(ABC):
         self.post(lambda: self.feed(call(self.machine, now)))
 
     def run_handler(self, message: AnyMessage) -> Any:
-        """Call the handler for a message, and return what it returns. What happens around it may be added here."""
+        """Call the handler for a message, and return what it returns. What happens around it may be added here.
+
+        Raises:
+            LocalError: the payload of the message is in a store, and the service has none.
+        """
+        if self.redeeming is not None:
+            return self.redeeming(message)
+        if CLAIM_CHECK in message.meta:
+            raise not_redeemed(message)
         return self.service.handle(message)
 
     def handled(self, delivery: DeliveryId, outcome: Outcome, began: float | None = None) -> None:
@@ -558,6 +569,12 @@ class Driver(ABC):
         self._disarm()
         self.readiness.end(StateError(STOPPED_BEFORE) if effect.error is None else ServiceError(effect.error))
         self.stopped(effect.error)
+
+
+def not_redeemed(message: AnyMessage) -> LocalError:
+    """Return the error of a service without a store that gets a message whose payload is in one."""
+    hint = "give this service the same CLAIM_CHECK as the service that has published it"
+    return LocalError(f"the payload of {message.name} is in a store", hint=hint)
 
 
 def name_of_hook(effect: Effect | None, function: Callable[..., Any]) -> str:

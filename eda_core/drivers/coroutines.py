@@ -24,6 +24,7 @@ from eda_core.machine.effects import Effect, PublishDone, Replied
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import failure
+from eda_core.messages.headers import CLAIM_CHECK
 from eda_core.messages.values import AnyMessage
 
 Input = Callable[..., list[Effect]]
@@ -191,7 +192,8 @@ class CoroutineDriver(Driver):
             timeout: how long to wait, seconds; ``None`` for as long as it takes.
 
         Returns:
-            The payload of the result of a call; ``None``, or why it was unroutable, for a publish.
+            The payload of the result of a call, or the effect if that payload is in a store; ``None``, or why it was
+            unroutable, for a publish.
 
         Raises:
             LocalError: the machine refuses the input, or the timeout is not a number of seconds.
@@ -276,6 +278,7 @@ class CoroutineDriver(Driver):
         waiting = self._waiting.pop(effect.ticket, None)
         if waiting is not None and not waiting.done():
             try:
-                waiting.set_result(answer(effect))
+                claimed = effect.result is not None and CLAIM_CHECK in effect.result.meta
+                waiting.set_result(effect if claimed else answer(effect))
             except EdaError as error:
                 waiting.set_exception(error)

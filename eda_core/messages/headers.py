@@ -17,6 +17,9 @@ CAUSATION_ID: Final = "causation_id"
 #: Identifies what a handler has published. It is the same each time the same message is handled again.
 DEDUPLICATION_ID: Final = "deduplication_id"
 
+#: The key under which the payload of a message is in a store (docs/howto/large-payloads.rst).
+CLAIM_CHECK: Final = "claim_check"
+
 #: How many attempts at a message failed before its delayed retry was published.
 ATTEMPT: Final = "attempt"
 #: The exchange to which a message was published first, if it was later put straight into a queue.

@@ -12,6 +12,7 @@ from eda_core.checks import check_seconds
 from eda_core.errors import LocalError
 from eda_core.messages.delays import DELAY, DELAY_STEP, check_delay
 from eda_core.messages.envelope import LONGEST_EXPIRATION, NOT_SENT, SENT
+from eda_core.messages.headers import CLAIM_CHECK
 from eda_core.text import shortened
 
 #: The highest priority that AMQP can carry. RabbitMQ's queues have as many levels as their ``x-max-priority``.
@@ -76,7 +77,7 @@ def _check_name(name: object) -> None:
         reason = "names that begin with x- belong to the broker"
     elif name in _ARGUMENTS:
         reason, hint = "it is a property of messages", f"give the argument {name}"
-    elif name in SENT or name in NOT_SENT or name.startswith(DELAY_STEP):
+    elif name in SENT or name in NOT_SENT or name == CLAIM_CHECK or name.startswith(DELAY_STEP):
         reason = "the toolkit or the broker writes it"
     else:
         return

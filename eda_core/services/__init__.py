@@ -6,6 +6,7 @@ An adapter's ``Service`` derives from one of these. They know no event loop and 
 from eda_core.services.api import ServiceApi
 from eda_core.services.batch import EventBatch, RawEvent
 from eda_core.services.callbacks import CallbackBatch, CallbackService
+from eda_core.services.claims import ClaimCheck, ClaimStore
 from eda_core.services.coroutines import CoroutineBatch, CoroutineService
 from eda_core.services.endpoints import EndpointApi
 from eda_core.services.eventail import EventailCoroutines, EventailNames, EventailService, time_to_stop
@@ -17,6 +18,8 @@ from eda_core.services.stores import DatabaseStore, MemoryStore, Store
 __all__ = [
     "CallbackBatch",
     "CallbackService",
+    "ClaimCheck",
+    "ClaimStore",
     "CoroutineBatch",
     "CoroutineService",
     "DatabaseStore",

@@ -31,6 +31,7 @@ from eda_core.machine.identifiers import TAG_BITS, DeliveryId
 from eda_core.machine.logs import WallOffset
 from eda_core.machine.machine import Machine, unused
 from eda_core.machine.metrics import Metrics
+from eda_core.machine.outcomes import is_payload
 from eda_core.machine.policy import ReconnectPolicy, RetryPolicy
 from eda_core.messages import gelf
 from eda_core.messages.codec import DEFAULT_LIMITS, JSON, Limits
@@ -39,6 +40,7 @@ from eda_core.messages.options import options
 from eda_core.messages.routing import TopicPattern
 from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, Result
 from eda_core.services.checks import check_service
+from eda_core.services.claims import ClaimCheck
 from eda_core.services.handlers import Handlers
 
 if TYPE_CHECKING:
@@ -128,6 +130,8 @@ class ServiceApi(Handlers, Generic[R]):
     DEAD_LETTER_EXCHANGE: ClassVar[str] = ""
     #: Whether messages may be published with a ``delay``. The service declares the queues in which they wait then.
     DELAYED_MESSAGES: ClassVar[bool] = False
+    #: Which payloads are too large for the broker, and the store in which they wait. By default all are sent.
+    CLAIM_CHECK: ClassVar[ClaimCheck | None] = None
     #: The name of a header, such as ``"conversation_id"``: handlers of messages with the same value there run one after
     #: the other in this worker. It is of use if handlers run at the same time: as coroutines, or in threads.
     SERIALIZE_BY: ClassVar[str] = ""
@@ -227,6 +231,17 @@ class ServiceApi(Handlers, Generic[R]):
             waits: whether this may wait for the thread that uses the machine. If not, ``call`` must not raise.
         """
 
+    def _eda_redeem_and_handle(self, message: AnyMessage) -> Any:
+        """Handle a message whose payload may be in a store. Store the payload of its result if that is too large."""
+        raise NotImplementedError
+
+    def _eda_is_large(self, message: AnyMessage, returned: object) -> bool:
+        """Return whether a handler has returned a result that has to be stored."""
+        if self.CLAIM_CHECK is None or not isinstance(message, Command) or not is_payload(returned):
+            return False
+        result = Result(message.reply_to, returned, message.conversation_id, SUCCESS, message.correlation_id)
+        return self.CLAIM_CHECK.checked_in(result, self._eda_config.limits) is not None
+
     def make_input_now(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:
         """Make an input before this returns, in every adapter, unless ``waits`` is false. See :meth:`make_input`."""
         driver = self.running_driver()
@@ -312,6 +327,8 @@ class ServiceApi(Handlers, Generic[R]):
             raise
         self._eda_readiness.begin()
         driver.readiness, driver.tracing = self._eda_readiness, self._eda_tracing
+        if self.CLAIM_CHECK is not None:
+            driver.redeeming = self._eda_redeem_and_handle
         self._eda_running = driver
         self._eda_report_doubts((*findings.doubts, *self._eda_doubts))
         return driver

@@ -16,8 +16,10 @@ from eda_core.errors import NotReady, StateError
 from eda_core.machine.effects import Effect
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import check_begun
+from eda_core.messages.values import AnyMessage, Command
 from eda_core.services.api import ServiceApi
 from eda_core.services.batch import EventBatch
+from eda_core.services.claims import claim_of, redeemed, stored
 
 #: Whether the code that runs waits until its service is ready. Each thread has a context of its own.
 _waits: ContextVar[bool] = ContextVar("eda_waits", default=False)
@@ -80,6 +82,25 @@ class CallbackService(ServiceApi[None]):
                 "wait_until_ready() would keep the thread of run() from its work for ever",
                 hint="call it in another thread; on_ready is called when the service is ready",
             )
+
+    def publish_message(
+        self, message: AnyMessage, *, mandatory: bool, immediate: bool = False, timeout: float | None = None
+    ) -> None:
+        if self.CLAIM_CHECK is not None:
+            message = stored(self.CLAIM_CHECK, message, self._eda_config.limits)
+        super().publish_message(message, mandatory=mandatory, immediate=immediate, timeout=timeout)
+
+    def _eda_redeem_and_handle(self, message: AnyMessage) -> Any:
+        key, claims = claim_of(message), self.CLAIM_CHECK
+        if key and claims is not None:
+            body = claims.store.get(key)
+            check_begun(body)
+            message = redeemed(message, key, body, self._eda_config.limits)
+        returned = self.handle(message)
+        if isinstance(message, Command) and self._eda_is_large(message, returned):
+            self.return_success(message.reply_to, returned, message.conversation_id, message.correlation_id)
+            return None
+        return returned
 
     def make_input(self, call: Callable[[Machine, float], list[Effect]], *, waits: bool = True) -> None:
         self.make_input_now(call, waits=waits)

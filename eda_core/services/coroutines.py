@@ -7,23 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from inspect import isawaitable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from eda_core.checks import check_seconds
 from eda_core.criticality import ERROR
+from eda_core.drivers.base import not_redeemed
 from eda_core.drivers.coroutines import CoroutineDriver, Input
 from eda_core.drivers.handling import run_of
 from eda_core.drivers.tracing import Noting, Sending, Tracing
 from eda_core.errors import BufferFull
 from eda_core.machine import events
-from eda_core.machine.effects import Effect
+from eda_core.machine.calls import answer
+from eda_core.machine.effects import Effect, Replied
 from eda_core.machine.machine import Machine
 from eda_core.messages.options import options
 from eda_core.messages.values import AnyMessage, Command
 from eda_core.services.api import ServiceApi
 from eda_core.services.asked import FINISHED, Asked
 from eda_core.services.batch import EventBatch
+from eda_core.services.claims import claim_of, redeemed
+
+M = TypeVar("M", bound=AnyMessage)
 
 
 class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
@@ -125,7 +131,22 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         """
         meta = options(headers, expiration, priority)
         work = self._eda_call if self._eda_tracing is None else self._eda_call_traced
+        if self.CLAIM_CHECK is not None:
+            stored = self._eda_call_stored(work, command, message, timeout, conversation_id, meta)
+            return Asked(stored, self._eda_forgotten())
         return Asked(work(command, message, timeout, conversation_id, meta), self._eda_forgotten())
+
+    async def _eda_call_stored(
+        self,
+        call: Callable[..., Any],
+        command: str,
+        message: Any,
+        timeout: float,
+        conversation_id: str,
+        meta: dict[str, Any],
+    ) -> Any:
+        sent = await self._eda_stored(Command(command, message, conversation_id, "", "", meta))
+        return await call(command, sent.payload, timeout, conversation_id, sent.meta)
 
     async def _eda_call_traced(
         self, command: str, message: Any, timeout: float, conversation_id: str, meta: dict[str, Any]
@@ -162,7 +183,10 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
                 meta=meta,
             )
 
-        return await driver.request(_copied_if_it_waits(call, message), driver.machine.forget_call)
+        answered = await driver.request(_copied_if_it_waits(call, message), driver.machine.forget_call)
+        if type(answered) is Replied and answered.result is not None:
+            answered = answer(replace(answered, result=await self._eda_redeemed(answered.result)))
+        return answered
 
     def running_driver(self) -> CoroutineDriver:
         return cast(CoroutineDriver, super().running_driver())
@@ -171,7 +195,46 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         self, message: AnyMessage, *, mandatory: bool, immediate: bool = False, timeout: float | None = None
     ) -> Coroutine[Any, Any, None]:
         work = self._eda_publish if self._eda_tracing is None else self._eda_publish_traced
+        if self.CLAIM_CHECK is not None:
+            return Asked(self._eda_publish_stored(work, message, mandatory, immediate, timeout), self._eda_forgotten())
         return Asked(work(message, mandatory, immediate, timeout), self._eda_forgotten())
+
+    async def _eda_publish_stored(self, publish: Callable[..., Any], message: AnyMessage, *how: Any) -> None:
+        await publish(await self._eda_stored(message), *how)
+
+    async def _eda_stored(self, message: M) -> M:
+        """Store the payload of a message if it is too large. Return the message that is published."""
+        claims = self.CLAIM_CHECK
+        found = None if claims is None else claims.checked_in(message, self._eda_config.limits)
+        if claims is None or found is None:
+            return message
+        message, key, body = found
+        storing = claims.store.put(key, body)
+        if isawaitable(storing):
+            await storing
+        return message
+
+    async def _eda_redeemed(self, message: M) -> M:
+        """Return a message with its payload."""
+        key, claims = claim_of(message), self.CLAIM_CHECK
+        if not key:
+            return message
+        if claims is None:
+            raise not_redeemed(message)
+        body = claims.store.get(key)
+        if isawaitable(body):
+            body = await body
+        return redeemed(message, key, body, self._eda_config.limits)
+
+    async def _eda_redeem_and_handle(self, message: AnyMessage) -> Any:
+        message = await self._eda_redeemed(message)
+        returned = self.handle(message)
+        if isawaitable(returned):
+            returned = await returned
+        if isinstance(message, Command) and self._eda_is_large(message, returned):
+            await self.return_success(message.reply_to, returned, message.conversation_id, message.correlation_id)
+            return None
+        return returned
 
     async def _eda_publish_traced(
         self, message: AnyMessage, mandatory: bool, immediate: bool, timeout: float | None

@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 
 from eda_core.drivers.publish_call import PartlyPublished, PublishCall, PublishLimits, Unroutable
 from eda_core.drivers.tracing import Tracing
+from eda_core.messages.codec import DEFAULT_LIMITS
 from eda_core.messages.options import options
 from eda_core.messages.values import AnyMessage, Command, Configuration, Event
+from eda_core.services.claims import ClaimCheck, stored
 from eda_core.services.eventail import EventailNames, event_of, text_of
 
 
@@ -25,6 +27,9 @@ class EndpointApi(EventailNames):
 
     #: Whether messages may be published with a ``delay``. The endpoint declares the queues in which they wait then.
     DELAYED_MESSAGES: ClassVar[bool] = False
+
+    #: Which payloads are too large for the broker, and the store in which they wait. By default all are sent.
+    CLAIM_CHECK: ClassVar[ClaimCheck | None] = None
 
     _eda_limits: PublishLimits
     _eda_tracing: Tracing | None = None
@@ -42,7 +47,14 @@ class EndpointApi(EventailNames):
     ) -> dict[str, Any]:
         return options(headers, expiration, priority, delay, delays=self.DELAYED_MESSAGES)
 
+    def _eda_event(self, meta: dict[str, Any], given: tuple[str, Any, str]) -> AnyMessage:
+        return self._eda_stored(event_of(meta, given))
+
+    def _eda_stored(self, message: AnyMessage) -> AnyMessage:
+        return message if self.CLAIM_CHECK is None else stored(self.CLAIM_CHECK, message, DEFAULT_LIMITS)
+
     def _eda_publish_one(self, message: AnyMessage, mandatory: bool, limits: PublishLimits) -> None:
+        message = self._eda_stored(message)
         if self._eda_tracing is None:
             self._eda_publish_now(message, mandatory, limits)
         else:
@@ -183,9 +195,9 @@ class EndpointApi(EventailNames):
         meta = self._eda_options(headers, expiration, priority, delay)
         limits, mandatory = self._eda_limits.of_call(max_retries, timeout), mandatory or bool(delay)
         if self._eda_tracing is None:
-            return _all_of(self._eda_publish(map(partial(event_of, meta), events), mandatory, limits))
+            return _all_of(self._eda_publish(map(partial(self._eda_event, meta), events), mandatory, limits))
         with self._eda_tracing.sending_many(meta) as sending:
-            call = self._eda_publish(map(partial(event_of, sending.meta), events), mandatory, limits)
+            call = self._eda_publish(map(partial(self._eda_event, sending.meta), events), mandatory, limits)
             sending.counted(call.taken)
             return _all_of(call)
 

@@ -124,7 +124,7 @@ def test_the_page_has_what_the_messages_of_the_architecture_have() -> None:
         json.loads(text)
         for text in re.findall(r"^\.\. code-block:: json\n\n((?:    .*\n)+)", ARCHITECTURE, re.MULTILINE)
     ]
-    assert len(examples) == 7
+    assert len(examples) == 8
     for example in examples:
         assert {*example["properties"]} <= {*PROPERTIES}
         assert {*example["headers"]} <= {*OURS}

@@ -15,6 +15,7 @@ from pamqp.commands import Basic
 
 from eda_core.criticality import NOTICE
 from eda_core.messages.codec import CBOR, JSON
+from eda_core.services.claims import ClaimCheck
 from eda_core.services.log_bridge import LogBridge
 from eda_core.testing.conformance.script import (
     DEAD_LETTERS,
@@ -376,6 +377,51 @@ def delayed_messages_arrive_when_their_time_is_over() -> Script:
     equal((yield Count("source.events")), 0, "messages left in the queue")
 
 
+def large_payloads_wait_in_a_store() -> Script:
+    """With CLAIM_CHECK, of events, commands and results. Who has no store rejects such a message."""
+
+    def answer(payload: Any, *_arguments: Any) -> Steps:
+        return payload["text"] * 2
+        yield
+
+    settings = {"CLAIM_CHECK": ClaimCheck(_Store(), over=1000)}
+    handlers = {"Happened": accept, "Do": answer, "DoReturn": accept}
+    listener = Worker("listener", ["Happened"], ["listener.Do"], handlers=handlers, settings=settings)
+    source = Worker("source", [], ["source.DoReturn"], handlers=handlers, settings=settings)
+    poor = Worker("poor", ["Other"], handlers={"Other": accept})
+    yield Declare("tap", "events", "#")
+    for worker in (listener, source, poor):
+        yield Start(worker)
+    large = {"text": "ä" * 5000}
+    for payload in (large, {"text": "small"}):
+        yield Do(source, "publish_event", "Happened", payload, "c")
+    seen = yield Seen(listener, "Happened", 2)
+    equal([payload for payload, *_ in seen], [large, {"text": "small"}], "the payloads")
+    equal(["claim_check" in meta for *_, meta in seen], [False, False], "whether meta has the key")
+    taken = [(yield Take("tap")), (yield Take("tap"))]
+    equal([each.payload for each in taken], [None, {"text": "small"}], "the payloads on the wire")
+    equal(["claim_check" in each.headers for each in taken], [True, False], "whether the headers have the key")
+    yield Do(source, "send_command", "listener.Do", large, "c", "source.DoReturn", "id")
+    ((payload, _, status, correlation_id, _),) = yield Seen(source, "DoReturn")
+    equal([payload, status, correlation_id], [large["text"] * 2, "success", "id"], "the result")
+    yield Do(source, "publish_event", "Other", large, "c")
+    dead = yield Take(DEAD_LETTERS)
+    equal((dead.key, dead.payload), ("Other", None), "the dead letter of who has no store")
+    yield from stop(listener)
+    equal((yield Count("listener.commands")), 0, "messages left in the queue")
+
+
+class _Store:
+    def __init__(self) -> None:
+        self._bodies: dict[str, bytes] = {}
+
+    def put(self, key: str, body: bytes) -> None:
+        self._bodies[key] = body
+
+    def get(self, key: str) -> bytes:
+        return self._bodies[key]
+
+
 def exclusive_queues_leave_nothing_behind() -> Script:
     """Each worker gets every message, and its queues go with it. A message to them is returned then."""
     tools = [Worker("tool", events=["Happened"], handlers={"Happened": accept}, exclusive=True) for _ in range(2)]
@@ -424,6 +470,7 @@ MESSAGES: Final[tuple[Check, ...]] = tuple(
         logs_go_to_the_bus,
         records_of_the_program_go_to_the_bus,
         delayed_messages_arrive_when_their_time_is_over,
+        large_payloads_wait_in_a_store,
         exclusive_queues_leave_nothing_behind,
         a_failing_on_ready_ends_the_service,
     )

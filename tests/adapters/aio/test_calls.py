@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from eda_core import CommandError, CommandTimeout, PublishError, StateError
+from eda_core import CommandError, CommandTimeout, LocalError, PublishError, StateError
+from eda_core.services import ClaimCheck
 from tests.support.services import BrokerUnderTest, Probe, asynchronous, conversation, peer, reports, running, within
 
 Meta = dict[str, Any]
@@ -150,3 +151,50 @@ async def test_the_end_of_the_service_ends_a_call(broker: BrokerUnderTest) -> No
         with pytest.raises(PublishError, match="the service stopped before its result came"):
             await waiting
         server.gate.set()
+
+
+class SlowStore:
+    """A store whose methods are coroutines."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, bytes] = {}
+
+    async def put(self, key: str, body: bytes) -> None:
+        await asyncio.sleep(0)
+        self.bodies[key] = body
+
+    async def get(self, key: str) -> bytes:
+        await asyncio.sleep(0)
+        return self.bodies[key]
+
+
+@asynchronous
+async def test_large_commands_and_results_wait_in_a_store(broker: BrokerUnderTest) -> None:
+    store = SlowStore()
+
+    class Asker(Probe):
+        CLAIM_CHECK = ClaimCheck(store, over=100)
+
+    class Server(Peer):
+        CLAIM_CHECK = ClaimCheck(store, over=100)
+
+    asker = Asker(broker.url)
+    async with running(Server(broker.url), asker):
+        assert await asker.call("peer.Double", "x" * 1000) == "x" * 2000
+        assert len(store.bodies) == 2
+        with pytest.raises(CommandError) as caught:
+            await asker.call("peer.Refuse", "y" * 1000)
+        assert caught.value.payload == {"why": "y" * 1000}
+        assert await asker.call("peer.Double", 2) == 4
+        assert len(store.bodies) == 4
+
+
+@asynchronous
+async def test_who_has_no_store_cannot_read_a_large_result(broker: BrokerUnderTest) -> None:
+    class Rich(Peer):
+        CLAIM_CHECK = ClaimCheck(SlowStore(), over=10)
+
+    asker = Probe(broker.url)
+    async with running(Rich(broker.url), asker):
+        with pytest.raises(LocalError, match="is in a store; give this service the same CLAIM_CHECK"):
+            await asker.call("peer.Double", "xxxxxxxx")

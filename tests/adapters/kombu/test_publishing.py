@@ -9,13 +9,16 @@ import socket
 import uuid
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cbor2
 import pytest
 
 from eda_core import CBOR, JSON, LocalError, PayloadError, StateError, criticality
+from eda_core.services import ClaimCheck
 from eda_kombu import Endpoint, NotConfirmed, PartlyPublished, Unroutable
+from examples.claim_stores import DirectoryStore
 from tests.adapters.kombu.support import Background, ProxyThread, Publisher, witness
 from tests.support.services import BrokerUnderTest
 
@@ -80,6 +83,20 @@ def test_messages_that_wait_on_the_broker(broker: BrokerUnderTest) -> None:
         endpoint.send_command("billing.ChargeCard", 1, "c", "shop.ChargeCardReturn", "k", delay=1)
         got = [(key, cbor2.loads(body)) for key, _, body in (*seen.take(events, 3), *seen.take(commands, 1))]
     assert got == [("Happened", 0), ("Happened", 2), ("Happened", 3), ("billing.ChargeCard", 1)]
+
+
+def test_large_payloads_wait_in_a_store(broker: BrokerUnderTest, tmp_path: Path) -> None:
+    class Large(Publisher):
+        CLAIM_CHECK = ClaimCheck(DirectoryStore(tmp_path), over=100)
+
+    with witness(broker.url) as seen, Large([broker.url], "source") as endpoint:
+        queue = seen.queue("events")
+        endpoint.publish_event("Happened", "x" * 1000, "c")
+        endpoint.publish_many([("Happened", "y" * 1000, "c"), ("Happened", "small", "c")])
+        got = seen.take(queue, 3)
+    assert [cbor2.loads(body) for _, _, body in got] == [None, None, "small"]
+    keys = [properties.headers.get("claim_check") for _, properties, _ in got]
+    assert [path.name for path in sorted(tmp_path.rglob("*")) if path.is_file()] == sorted(filter(None, keys))
 
 
 def test_who_does_not_declare_the_queues_cannot_publish_late() -> None:
