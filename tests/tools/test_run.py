@@ -342,6 +342,7 @@ async def test_what_cannot_be_loaded_at_first_waits_for_a_change(url: str, proje
         (["services.py:Aio"], 2, "eda run: argument MODULE:NAME[=WORKERS]: 'services.py:Aio' is not MODULE:NAME"),
         (["services:Aio=0"], 2, "eda run: argument MODULE:NAME[=WORKERS]: '0' is not a whole number"),
         (["services:Aio", "--workers", "none"], 2, "eda run: argument --workers: "),
+        (["services:Aio", "--traces", "nowhere/spans"], 2, "eda run: nowhere/spans cannot be written: No such file"),
         ([], 2, "eda run: the following arguments are required: MODULE:NAME[=WORKERS]"),
     ],
 )
@@ -352,6 +353,52 @@ def test_what_cannot_run_is_told_in_one_line(project: Project, arguments: list[s
     assert done.stderr.startswith(told)
     assert done.stderr.count("\n") == 1
     assert ("ZeroDivisionError" in done.stdout) == (status == 1)
+
+
+@asynchronous
+async def test_spans_of_all_workers_are_in_one_file(url: str, project: Project) -> None:
+    """Without any code of the services. A file that is there is appended to."""
+    (project / "relays.py").write_text(
+        "import eda_aio, eda_pika\n"
+        "class First(eda_aio.Service):\n"
+        "    def __init__(self, urls):\n        super().__init__(urls, ['Begun'], [], 'first')\n"
+        "    async def on_Begun(self, payload, conversation_id, meta):\n"
+        "        await self.publish_event('GoneOn', payload, conversation_id)\n"
+        "class Second(eda_pika.Service):\n"
+        "    def __init__(self, urls):\n        super().__init__(urls, ['GoneOn'], [], 'second')\n"
+        "    def on_GoneOn(self, payload, conversation_id, meta):\n"
+        "        self.publish_event('Ended', payload, conversation_id)\n"
+    )
+    file = project / "spans.jsonl"
+    file.write_text('{"name": "kept"}\n')
+    async with run(project, "relays:First=2", "relays:Second", "--traces", "spans.jsonl", url=url) as ran:
+        await ran.logs("ready: receives", times=3)
+        async with peer(url) as client:
+            ended = await client.tap("events", "Ended")
+            for number in range(10):
+                await send(client, "Begun", number)
+            await ended.count(10)
+        ran.process.send_signal(signal.SIGTERM)
+        assert await ran.end() == 0, ran.errors
+    first, *spans = [json.loads(line) for line in file.read_text().splitlines()]
+    assert first == {"name": "kept"}
+    assert len(spans) == 40
+    assert len({span["context"]["trace_id"] for span in spans}) == 10
+    named = {(each["service.name"], each["service.instance.id"]) for each in (_resource(span) for span in spans)}
+    assert named == {("first", "First.1"), ("first", "First.2"), ("second", "Second")}
+
+
+def _resource(span: dict[str, Any]) -> dict[str, Any]:
+    attributes: dict[str, Any] = span["resource"]["attributes"]
+    return attributes
+
+
+def test_without_the_library_for_traces_the_extra_is_named(project: Project) -> None:
+    (project / "opentelemetry.py").write_text("")
+    done = eda_run(project, "services:Aio", "--traces", "spans", PYTHONPATH=f"{project}:{environment()['PYTHONPATH']}")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("eda run: eda_otel needs opentelemetry.trace")
+    assert done.stderr.endswith(": pip install 'eda-core[otel]'\n")
 
 
 def eda_run(project: Project, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

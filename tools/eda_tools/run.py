@@ -23,6 +23,7 @@ from eda_tools.cli.urls import URL_VARIABLE
 from eda_tools.running.backoff import Backoff
 from eda_tools.running.changes import Changes
 from eda_tools.running.log import Log
+from eda_tools.running.spans import check_file
 from eda_tools.running.supervisor import Supervisor, workers_of
 
 __all__ = ["arguments", "main", "parser"]
@@ -39,6 +40,7 @@ examples:
   eda run shop.orders:Orders
   eda run shop.orders:Orders shop.billing:Billing=3
   eda run --reload --log-level debug shop.orders:Orders
+  eda run --traces spans.jsonl shop.orders:Orders
 
 SIGINT, SIGTERM or SIGHUP stops all services as each stops by itself: handlers that run are finished. A second one stops
 them at once.
@@ -104,6 +106,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="what the services log to Python's logging (default: %(default)s)",
     )
     parser.add_argument(
+        "--traces",
+        metavar="FILE",
+        help="trace the services with OpenTelemetry, and append each span that has ended to this file, as a line of "
+        "JSON. It needs the extra [otel]",
+    )
+    parser.add_argument(
         "--restart-delay",
         type=seconds,
         default=1.0,
@@ -151,6 +159,7 @@ async def _run(args: argparse.Namespace, output: Output) -> int:
     if urls is None and os.environ.get(URL_VARIABLE):
         urls = _urls_of_environment()
     workers = workers_of(services)
+    traces = check_file(args.traces) if args.traces else ""
     with Log(output, [worker.path for worker in workers], lambda: supervisor.stop()) as log:
         supervisor = Supervisor(
             workers,
@@ -159,6 +168,7 @@ async def _run(args: argparse.Namespace, output: Output) -> int:
             environment={URL_VARIABLE: ",".join(urls)} if urls else {},
             backoff=partial(Backoff, args.restart_delay, max(60.0, args.restart_delay)),
             changes=Changes(args.directories or ["."]) if args.reload else None,
+            traces=traces,
         )
         _on_signals(supervisor.stop)
         try:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from eda_tools.running import records
@@ -66,8 +66,13 @@ class Process:
         environment: Mapping[str, str],
         say: Callable[[dict[str, Any]], Awaitable[None]],
         killed: Callable[[str], None],
+        traces: Sequence[str] = (),
     ) -> Process:
-        """Start a worker for ``module:name``."""
+        """Start a worker for ``module:name``.
+
+        Args:
+            traces: the file for its spans, and its name in them; empty for none.
+        """
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -75,6 +80,7 @@ class Process:
             "eda_tools.running.worker",
             level,
             path,
+            *traces,
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,

@@ -56,6 +56,7 @@ class Supervisor:
         environment: more environment variables for them.
         backoff: makes the delays of each worker.
         changes: start all anew when there is a change; ``None``: do not look for changes.
+        traces: the path of a file to which each worker appends its spans; "" if there are none.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Supervisor:
         environment: Mapping[str, str] = {},
         backoff: Callable[[], Backoff] = Backoff,
         changes: Changes | None = None,
+        traces: str = "",
     ) -> None:
         self._workers = workers
         self._log = log
@@ -74,6 +76,7 @@ class Supervisor:
         self._environment = environment
         self._backoff = backoff
         self._changes = changes
+        self._traces = traces
         self._running: set[Process] = set()
         #: How often somebody has asked to end all.
         self._asked = 0
@@ -181,7 +184,8 @@ class Supervisor:
         def killed(text: str) -> None:
             self._note(f"{worker.label} {text}", worker, level="ERROR")
 
-        process = await Process.start(worker.path, self._level, self._environment, say, killed)
+        traces = (self._traces, worker.label) if self._traces else ()
+        process = await Process.start(worker.path, self._level, self._environment, say, killed, traces)
         self._running.add(process)
         if self._stopping.is_set():
             process.stop()

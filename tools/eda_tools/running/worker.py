@@ -1,4 +1,4 @@
-"""One worker of ``eda run``: ``python -m eda_tools.running.worker LEVEL MODULE:NAME`` loads a service and runs it.
+"""One worker of ``eda run``: ``python -m eda_tools.running.worker LEVEL MODULE:NAME [FILE WORKER]`` runs a service.
 
 The service is run as a program of its own would run it. This module decides how it is made, and tells the supervisor on
 standard error (:mod:`eda_tools.running.records`) what it logs, and whether it could be made.
@@ -25,6 +25,7 @@ from eda_tools.cli.loading import load_object
 from eda_tools.cli.status import DONE, FAILED, USAGE, ToolError
 from eda_tools.cli.urls import URL_VARIABLE, split_urls
 from eda_tools.running import records
+from eda_tools.running.spans import trace_into
 
 LOGGER: Final = logging.getLogger("eda_tools.run")
 
@@ -140,10 +141,17 @@ def _fits(make: Any, *arguments: Any) -> str | None:
     return None
 
 
-def serve(path: str, urls: Sequence[str]) -> int:
-    """Make a service and run it to its end. Returns the exit status."""
+def serve(path: str, urls: Sequence[str], traces: Sequence[str] = ()) -> int:
+    """Make a service and run it to its end. Returns the exit status.
+
+    Args:
+        traces: the file for its spans, and its name in them; empty for none.
+    """
     try:
         service: Any = make_service(path, urls)
+        if traces:
+            file, worker = traces
+            trace_into(file, worker, service)
     except ToolError as error:
         cause = error.__cause__
         records.write(
@@ -191,11 +199,11 @@ def _stop_without_supervisor() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the worker. Returns the exit status."""
-    level, path = sys.argv[1:] if argv is None else argv
+    level, path, *traces = sys.argv[1:] if argv is None else argv
     _be_a_program()
     threading.Thread(target=_stop_without_supervisor, name="eda run", daemon=True).start()
     logging.basicConfig(level=level, handlers=[RecordHandler()])
-    return serve(path, split_urls(os.environ.get(URL_VARIABLE, "")))
+    return serve(path, split_urls(os.environ.get(URL_VARIABLE, "")), traces)
 
 
 if __name__ == "__main__":
