@@ -61,6 +61,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "eda_tools.cli": _TOOLS,
     "eda_tools.messages": _TOOLS | {"eda_tools.cli"},
     "eda_tools.bus": _TOOLS | {"eda_tools.cli", "eda_tools.messages"},
+    "eda_tools.contracts": _TOOLS | {"eda_tools.cli", "eda_tools.messages", "eda_tools.running"},
     "eda_tools.creating": _TOOLS | {"eda_tools.cli"},
     "eda_tools.running": _TOOLS | {"eda_tools.cli", "eda_otel"},
     "eda_tools.dead_letters": _TOOLS | {"eda_tools.cli", "eda_tools.messages", "eda_tools.bus"},
@@ -69,7 +70,17 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "eda_tools": _TOOLS
     | {
         f"eda_tools.{room}"
-        for room in ("cli", "messages", "bus", "creating", "running", "dead_letters", "diagnosis", "diagrams")
+        for room in (
+            "cli",
+            "messages",
+            "bus",
+            "contracts",
+            "creating",
+            "running",
+            "dead_letters",
+            "diagnosis",
+            "diagrams",
+        )
     },
 }
 

@@ -138,6 +138,14 @@ class ServiceApi(Handlers, Generic[R]):
     #: When to connect again after a lost link.
     RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
 
+    #: The events that the service publishes, with the type of each payload, or only their names. ``eda asyncapi`` and
+    #: ``eda check`` read it; publishing does not.
+    PUBLISHES: ClassVar[Mapping[str, Any] | Collection[str]] = ()
+    #: The commands that it sends, as ``service.Command``, in the same way.
+    SENDS: ClassVar[Mapping[str, Any] | Collection[str]] = ()
+    #: The configurations that it publishes, in the same way.
+    CONFIGURES: ClassVar[Mapping[str, Any] | Collection[str]] = ()
+
     #: Whether handlers, hooks and timers may be coroutine functions.
     _eda_awaits: ClassVar[bool] = False
     _eda_config: Config = cast(Any, _NotMade())

@@ -11,12 +11,19 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 from eda_aio import Service
 from eda_core import RetryPolicy
 from examples.conversations.anonymize import anonymize
 from examples.conversations.worker import add_url_argument, required_url, say_ready
+
+
+class Anonymized(TypedDict):
+    """The payload of a result."""
+
+    text: str
+    counts: dict[str, int]
 
 
 class Anonymizer(Service):
@@ -31,7 +38,7 @@ class Anonymizer(Service):
 
     async def on_AnonymizeText(
         self, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: dict[str, Any]
-    ) -> dict[str, Any] | None:
+    ) -> Anonymized | None:
         """Answers an error to a command that makes no sense: the caller has to know. Bugs are the toolkit's affair."""
         text = payload.get("text") if isinstance(payload, dict) else None
         if not isinstance(text, str):

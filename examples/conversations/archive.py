@@ -14,18 +14,32 @@ import asyncio
 import os
 import sqlite3
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from eda_aio import Service
 from eda_core import criticality
 from examples.conversations.store import Store
 from examples.conversations.worker import add_url_argument, note, required_url, say_ready
-from examples.conversations.workflow import ANONYMIZE, TAG, Next, NextCommand, NextEvent, Workflow
+from examples.conversations.workflow import (
+    ANONYMIZE,
+    TAG,
+    Failure,
+    Next,
+    NextCommand,
+    NextEvent,
+    Summary,
+    Text,
+    Workflow,
+)
 
 
 class Archive(Service):
     """Several workers may run on one state file."""
+
+    #: What it sends, for ``eda asyncapi`` and ``eda check``: the workflow makes the names.
+    PUBLISHES: ClassVar[Mapping[str, Any]] = {"ConversationArchived": Summary, "ConversationFailed": Failure}
+    SENDS: ClassVar[Mapping[str, Any]] = {f"anonymizer.{ANONYMIZE}": Text, f"tagger.{TAG}": Text}
 
     def __init__(self, amqp_urls: Sequence[str], store: Store) -> None:
         results = [f"archive.{ANONYMIZE}Return", f"archive.{TAG}Return"]

@@ -11,11 +11,18 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from eda_aio import Service
 from examples.conversations.tagging import tag
 from examples.conversations.worker import add_url_argument, required_url, say_ready
+
+
+class Tagged(TypedDict):
+    """The payload of a result. A topic has a ``name`` and a ``score``."""
+
+    language: str
+    topics: list[dict[str, Any]]
 
 
 class Tagger(Service):
@@ -27,7 +34,7 @@ class Tagger(Service):
 
     async def on_TagTopics(
         self, payload: Any, conversation_id: str, reply_to: str, correlation_id: str, meta: dict[str, Any]
-    ) -> dict[str, Any] | None:
+    ) -> Tagged | None:
         text = payload.get("text") if isinstance(payload, dict) else None
         if not isinstance(text, str):
             reason = {"reason": "TagTopics needs a field 'text' of type str"}

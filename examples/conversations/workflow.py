@@ -8,7 +8,7 @@ gets that one twice treats it in the same way.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 
 from examples.conversations.store import ARCHIVED, FAILED, Conversation, Store
 
@@ -16,6 +16,29 @@ T = TypeVar("T")
 
 ANONYMIZE: Final = "AnonymizeText"
 TAG: Final = "TagTopics"
+
+
+class Text(TypedDict):
+    """The payload of both commands."""
+
+    text: str
+
+
+class Summary(TypedDict):
+    """The payload of ``ConversationArchived``."""
+
+    name: str | None
+    language: str | None
+    topics: list[dict[str, Any]] | None
+    counts: dict[str, int] | None
+
+
+class Failure(TypedDict):
+    """The payload of ``ConversationFailed``."""
+
+    name: str | None
+    step: str | None
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,5 +24,7 @@ TOOLS: Final = {
 PROGRAMS: Final = {
     "new": "write a small project with a service and its tests",
     "run": "run services, and start again what dies",
+    "asyncapi": "write an AsyncAPI document of what services receive and send",
+    "check": "check whether services agree about their messages",
     "broker": "run the embedded broker, for trials, demos and tests",
 }

@@ -1,0 +1,3 @@
+"""A module that raises while it is imported, for the tests of contracts."""
+
+raise LookupError("not here")
