@@ -57,7 +57,16 @@ def types(session: nox.Session) -> None:
     """mypy --strict of everything that is typed; and that other type checkers see the public types alike."""
     install(session)
     session.run("mypy", "--strict", *(name for name in TYPED if any((HERE / name).rglob("*.py"))))
-    adapters = ("eda_aio", "eda_kombu", "eda_logging", "eda_models", "eda_otel", "eda_pika")
+    adapters = (
+        "eda_aio",
+        "eda_kombu",
+        "eda_logging",
+        "eda_models",
+        "eda_otel",
+        "eda_pika",
+        "eda_probe",
+        "eda_prometheus",
+    )
     for package in ("eda_core", *adapters, "eda_pytest", "eda_tools"):
         session.run("pyright", "--verifytypes", package, "--ignoreexternal")
 

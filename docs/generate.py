@@ -20,7 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import eda_core.testing
 from eda_core.amqp import states
 from eda_core.machine import deliveries, events, link
+from eda_core.machine.metrics import METERS, Metrics
 from eda_core.testing.broker.versions import VERSIONS, Version
+from eda_prometheus.collector import families
 from eda_tools.cli.catalogue import PROGRAMS, TOOLS
 
 DOCS = Path(__file__).parent
@@ -305,6 +307,8 @@ PUBLIC = (
     "eda_logging",
     "eda_otel",
     "eda_pika",
+    "eda_probe",
+    "eda_prometheus",
 )
 
 REFERENCE_HEAD = """\
@@ -525,6 +529,42 @@ def options_page() -> str:
     return text
 
 
+METRICS_HEAD = """\
+.. Written by docs/generate.py from eda_core/machine/metrics.py and eda_prometheus. Change those, then run it.
+
+===========
+The metrics
+===========
+
+What a service counts, and how it is shown to Prometheus. Every metric has the label ``service``: the logical service.
+`How to get them <howto/metrics.rst>`_.
+
+"""
+
+#: What has no meter: the metrics of handlers, and the one of the exporter.
+_MORE_METRICS = {
+    "eda_answers": "1 if the service has answered the scrape. Otherwise 0, and nothing else is shown.",
+    "eda_handlers": "Handlers that have ended, by ``kind`` and ``name`` of their message, and by ``outcome``: "
+    "``success``, ``failure``, or ``lost`` if their delivery was lost before with its link. The first 100 names of "
+    "each kind have numbers of their own, the others are ``other``.",
+    "eda_handler_seconds": "How long handlers took, whatever their outcome, by ``kind`` and ``name`` as above.",
+}
+
+
+def metrics_page() -> str:
+    """The text of ``metrics.rst``."""
+    described = dict(re.findall(r"^        (\w+): (.+(?:\n            .+)*)", str(Metrics.__doc__), re.MULTILINE))
+    meaning = {meter.name: " ".join(described[meter.attribute].split()) for meter in METERS} | _MORE_METRICS
+    text = METRICS_HEAD + ".. list-table::\n   :header-rows: 1\n   :widths: 36 12 52\n\n"
+    text += "   * - name\n     - type\n     - meaning\n"
+    for family in families("", None):
+        shown = family.name + ("_total" if family.type == "counter" else "")
+        told = meaning.get(family.name) or meaning[family.name.removeprefix("eda_").removesuffix("_seconds")]
+        told = re.sub(r"``Config\.dead_letter_exchange``", "``DEAD_LETTER_EXCHANGE``", told)
+        text += f"   * - ``{shown}``\n     - {family.type}\n     - {told[0].upper()}{told[1:]}\n"
+    return text
+
+
 OPTIONS_HEAD = """\
 .. Written by docs/generate.py from eda_tools/cli/catalogue.py. Change that, then run it.
 
@@ -542,6 +582,7 @@ PAGES = {
     "amqp-client.rst": client_page,
     "broker-versions.rst": versions_page,
     "log-events.rst": events_page,
+    "metrics.rst": metrics_page,
     "reference/index.rst": reference_index,
     **{f"reference/{package}.rst": partial(reference_page, package) for package in PUBLIC},
 }

@@ -148,7 +148,19 @@ def owners() -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for package in map(
         importlib.import_module,
-        ("eda_core", "eda_aio", "eda_kombu", "eda_logging", "eda_otel", "eda_pika", "eda_pytest", "eda_tools"),
+        (
+            "eda_core",
+            "eda_aio",
+            "eda_kombu",
+            "eda_logging",
+            "eda_models",
+            "eda_otel",
+            "eda_pika",
+            "eda_probe",
+            "eda_prometheus",
+            "eda_pytest",
+            "eda_tools",
+        ),
     ):
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not info.name.endswith("__main__"):

@@ -44,13 +44,16 @@ EXTRA_OF = {
     "adapters/eda_pika": "pika",
     "adapters/eda_kombu": "kombu",
     "adapters/eda_otel": "otel",
+    "adapters/eda_prometheus": "prometheus",
     "tools/eda_tools": "tools",
     "tools/eda_pytest": "testing",
     "eda_core/testing": "testing",
 }
 
 
-@pytest.mark.parametrize("name", ["testing", "pika", "aio", "kombu", "tools", "msgspec", "pydantic", "otel"])
+@pytest.mark.parametrize(
+    "name", ["testing", "pika", "aio", "kombu", "tools", "msgspec", "pydantic", "otel", "prometheus"]
+)
 def test_the_extra_exists(name: str) -> None:
     assert EXTRAS[name]
 
@@ -135,6 +138,7 @@ except ImportError as error:
         ("eda_pika", "pika", "pika"),
         ("eda_kombu", "kombu", "kombu"),
         ("eda_kombu", "amqp", "kombu"),
+        ("eda_prometheus", "prometheus_client", "prometheus"),
         ("eda_core.testing.strategies", "hypothesis", "testing"),
         ("eda_models.structs", "msgspec", "msgspec"),
         ("eda_models.pydantic_models", "pydantic", "pydantic"),

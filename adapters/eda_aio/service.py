@@ -20,7 +20,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, cast
 
 from eda_aio.signals import SIGNALS, stopping_on_signals
-from eda_core import Connect, LocalError
+from eda_core import Connect, LocalError, NotAnswered
 from eda_core.criticality import WARNING
 from eda_core.drivers.coroutines import CoroutineDriver
 from eda_core.drivers.library import quieten, write_report
@@ -168,8 +168,10 @@ class _Driver(CoroutineDriver):
         self._loop.call_soon_threadsafe(call, context=self._context)
 
     def inspect(self, call: Callable[[], T], timeout: float) -> T:
-        if self.over or self._loop.is_closed() or threading.get_ident() == self._thread:
+        if self.over or threading.get_ident() == self._thread:
             return call()
+        if self._loop.is_closed():
+            raise NotAnswered("the event loop of the service is closed", hint="it has ended without a stop")
         return self._asked.look(call, timeout)
 
     def arm(self, deadline: float) -> Callable[[], object]:
@@ -205,7 +207,6 @@ class _Driver(CoroutineDriver):
         write_report(LOGGER, level, text, event)
 
     async def tear_down(self) -> None:
-        self._asked.end()
         links = [cast(_Link, link) for link in self.links.values()]
         for link in links:
             link.abandon()

@@ -435,6 +435,21 @@ class ServiceApi(Handlers, Generic[R]):
         driver = self._eda_running
         return unused(self._eda_config).metrics(0.0) if driver is None else driver.inspect(driver.metrics, timeout)
 
+    def when_ended(self, call: Callable[[], object]) -> None:
+        """Call a function once when the service has ended, or at once if it has. Any thread may call this.
+
+        Args:
+            call: must not raise or wait. It is called where the service ends, perhaps in its event loop.
+        """
+
+        def ended() -> bool:
+            if self._eda_running is None:  # it was refused to run, and may run later
+                return False
+            call()
+            return True
+
+        self._eda_readiness.watch(ended)
+
     # Timers
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> int:

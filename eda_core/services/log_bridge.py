@@ -35,7 +35,7 @@ _CALLED_AGAIN: Final = 256
 _QUIET: Final = 10.0
 
 #: The loggers of this toolkit, by the first word of their names. What is to be on the bus the machine logs itself.
-_OWN: Final = frozenset({*PACKAGES, "eda_logging", "eda_otel"})
+_OWN: Final = frozenset({*PACKAGES, "eda_logging", "eda_otel", "eda_probe"})
 
 #: From which level of ``logging`` on a record has which severity.
 _SEVERITIES: Final = ((50, CRITICAL), (40, ERROR), (30, WARNING), (25, NOTICE), (20, INFO))

@@ -2,8 +2,8 @@
 
 A Python block, or one of another language, that has a caption is a file. A ``console`` block has commands after ``$``
 and what they print. Of that each line must come, in this order; ``…`` stands for any text, and lines that the page
-leaves out may stand in between. The ports 5672 (the broker) and 8000 (a web application) of the page are ports of the
-test.
+leaves out may stand in between. The ports 5672 (the broker), 8000 (a web application) and 8080 (health) of the page are
+ports of the test.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Player:
         self.page = page
         self.directory = directory
         self.consumers = consumers
-        self.ports = {"5672": str(port), "8000": str(_free_port())}
+        self.ports = {"5672": str(port), "8000": str(_free_port()), "8080": str(_free_port())}
         self.running: list[Process] = []
         self.settings = {
             **environment(f"amqp://guest:guest@127.0.0.1:{port}/"),

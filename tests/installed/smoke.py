@@ -212,6 +212,28 @@ def otel(url: str) -> None:
         exporter.shutdown()
 
 
+def prometheus(url: str) -> None:
+    """A service that runs tells its numbers over HTTP. It needs no client library."""
+    from urllib.request import urlopen
+
+    from eda_aio import Service
+    from eda_probe import HealthServer
+
+    class Smoke(Service):
+        TRANSPORT = "native"
+        told = b""
+
+        async def on_ready(self) -> None:
+            with HealthServer(self, 0) as server:
+                address = f"http://127.0.0.1:{server.port}/metrics"
+                self.told = await asyncio.to_thread(lambda: urlopen(address, timeout=LONGEST).read())
+            await self.stop()
+
+    service = Smoke(url, [], [], "smoke")
+    asyncio.run(service.run())
+    assert b'eda_ready{service="smoke"} 1.0' in service.told, service.told
+
+
 def tools(url: str) -> None:
     """Each console script tells its usage, one publishes, one reads a queue, and one writes a project."""
     scripts = Path(sysconfig.get_path("scripts"))
@@ -233,6 +255,7 @@ PARTS: Final[dict[str, Callable[[str], None]]] = {
     "pika": pika,
     "kombu": kombu,
     "otel": otel,
+    "prometheus": prometheus,
     "tools": tools,
     "msgspec": msgspec,
     "pydantic": pydantic,

@@ -7,15 +7,18 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Container, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import cbor2
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from eda_tools import eda
 from eda_tools import run as tool
@@ -533,3 +536,67 @@ def test_it_costs_nothing_that_is_not_used() -> None:
     """The other commands load nothing of it, and a worker loads nothing of the command line."""
     assert loaded("eda_tools.eda", "eda_tools.run", "eda_tools.running", "rich") == ["rich"]
     assert loaded("eda_tools.running.worker", "rich", "shtab", "argparse", "eda_tools.cli.arguments") == []
+
+
+# --- health ---
+
+
+def scrape(port: int) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """What Prometheus finds at a worker: the values by name and labels. None comes twice."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT) as answer:
+        text = answer.read().decode()
+    samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
+    found = {(each.name, frozenset(each.labels.items())): each.value for each in samples}
+    assert len(found) == len(samples)
+    return found
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that are free now."""
+    for first in range(20_000 + os.getpid() % 10_000, 60_000, count):
+        with suppress(OSError), ExitStack() as stack:
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+    raise AssertionError("no ports are free")
+
+
+@pytest.mark.parametrize("name", ["Native", "Pika"])
+@asynchronous
+async def test_each_worker_tells_how_it_does_at_a_port_of_its_own(url: str, project: Project, name: str) -> None:
+    first = free_ports(3)
+    ports, kind, count = range(first, first + 3), KINDS[name], 30
+    arguments = (f"services:{name}", "--workers", "3", "--health-port", str(first))
+    async with run(project, *arguments, url=url) as started, peer(url) as client:
+        for worker, port in enumerate(ports, 1):
+            await started.logs(f"is told at http://127.0.0.1:{port}/health", worker=worker)
+        await started.logs("ready: receives events", times=3)
+        done = await client.tap("events", "JobDone")
+        for number in range(count):
+            await send(client, f"{kind}Job", number)
+        await done.count(count)
+        labels = frozenset({"service": kind}.items())
+        handled = frozenset({"service": kind, "kind": "event", "name": f"{kind}Job", "outcome": "success"}.items())
+        found = [await asyncio.to_thread(scrape, port) for port in ports]
+        while sum(each["eda_deliveries_acknowledged_total", labels] for each in found) < count:
+            await asyncio.sleep(0.01)  # the last acknowledgements follow their publishes
+            found = [await asyncio.to_thread(scrape, port) for port in ports]
+        assert sum(each.get(("eda_handlers_total", handled), 0.0) for each in found) == count
+        assert sum(each["eda_messages_confirmed_total", labels] for each in found) == count
+        assert [each["eda_ready", labels] for each in found] == [1.0] * 3
+        started.process.send_signal(signal.SIGTERM)
+        assert await started.end() == 0
+
+
+@asynchronous
+async def test_a_port_that_is_taken_ends_all_with_the_reason(url: str, project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with run(project, "services:Aio", "--health-port", str(port), url=url) as started:
+            assert await started.end() == 2
+    assert f"services:Aio: its health cannot be told: cannot listen on port {port} of '127.0.0.1': " in started.errors
+
+
+def test_each_worker_needs_a_port(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.main(["services:Aio", "--workers", "2", "--health-port", "65535"]) == 2
+    assert "--health-port 65535: the last of 2 worker(s) has no port" in capsys.readouterr().err

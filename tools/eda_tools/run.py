@@ -18,7 +18,7 @@ from typing import Final
 from eda_tools.cli.arguments import Parser, broker_urls, parser_of, positive, seconds
 from eda_tools.cli.loading import split_path
 from eda_tools.cli.output import Output
-from eda_tools.cli.status import FAILED, ToolError
+from eda_tools.cli.status import FAILED, USAGE, ToolError
 from eda_tools.cli.urls import URL_VARIABLE
 from eda_tools.running.backoff import Backoff
 from eda_tools.running.changes import Changes
@@ -32,6 +32,7 @@ __all__ = ["arguments", "main", "parser"]
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 #: Seconds for the last lines of the log.
 _LAST_LINES: Final = 3.0
+_LARGEST_PORT: Final = 65535
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
 _EPILOG: Final = """\
@@ -41,6 +42,7 @@ examples:
   eda run shop.orders:Orders shop.billing:Billing=3
   eda run --reload --log-level debug shop.orders:Orders
   eda run --traces spans.jsonl shop.orders:Orders
+  eda run --health-port 8080 shop.orders:Orders=3
 
 SIGINT, SIGTERM or SIGHUP stops all services as each stops by itself: handlers that run are finished. A second one stops
 them at once.
@@ -120,6 +122,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "the worker has run for a minute (default: %(default)g)",
     )
     parser.add_argument(
+        "--health-port",
+        type=positive,
+        metavar="PORT",
+        help="tell over HTTP how each worker does, at /live, /ready, /health and /metrics: the first worker at this "
+        "port, the next one at the next port, and so on, in the order of the services",
+    )
+    parser.add_argument(
+        "--health-host",
+        default="127.0.0.1",
+        metavar="HOST",
+        help="the address for that; 0.0.0.0 and :: mean all addresses of this host (default: %(default)s)",
+    )
+    parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
         default="auto",
@@ -160,6 +175,8 @@ async def _run(args: argparse.Namespace, output: Output) -> int:
         urls = _urls_of_environment()
     workers = workers_of(services)
     traces = check_file(args.traces) if args.traces else ""
+    if args.health_port is not None and args.health_port + len(workers) - 1 > _LARGEST_PORT:
+        raise ToolError(f"--health-port {args.health_port}: the last of {len(workers)} worker(s) has no port", USAGE)
     with Log(output, [worker.path for worker in workers], lambda: supervisor.stop()) as log:
         supervisor = Supervisor(
             workers,
@@ -169,6 +186,7 @@ async def _run(args: argparse.Namespace, output: Output) -> int:
             backoff=partial(Backoff, args.restart_delay, max(60.0, args.restart_delay)),
             changes=Changes(args.directories or ["."]) if args.reload else None,
             traces=traces,
+            health=None if args.health_port is None else (args.health_host, args.health_port),
         )
         _on_signals(supervisor.stop)
         try:

@@ -65,3 +65,28 @@ def test_another_thread_may_have_told_the_last_one() -> None:
     readiness._waiting = Emptied([told.append])  # type: ignore[assignment]
     readiness.reach()
     assert told == []
+
+
+def test_who_watches_is_told_of_each_end_until_it_has_enough() -> None:
+    readiness, told = Readiness(), list[str]()
+
+    def twice() -> bool:
+        told.append("twice")
+        return told.count("twice") == 2
+
+    def once() -> bool:
+        told.append("once")
+        return True
+
+    readiness.watch(twice)
+    readiness.watch(once)
+    readiness.reach()
+    assert told == []
+    readiness.end(ServiceError("refused"))
+    assert told == ["twice", "once"]
+    readiness.begin()
+    for _ in range(2):
+        readiness.end(ServiceError("over"))
+        assert told == ["twice", "once", "twice"]
+    readiness.watch(once)
+    assert told == ["twice", "once", "twice", "once"], "at once, because it has ended"

@@ -575,3 +575,28 @@ def test_a_service_that_runs_asks_its_driver() -> None:
     assert made.health() == carrier.health()
     assert made.health().state == "connecting"
     assert made.metrics().connecting == 1
+
+
+def test_the_end_of_a_service_is_told_once() -> None:
+    made, told = service(), []
+    made.when_ended(lambda: told.append("first"))
+    carrier = made.begin_run(Carrier)
+    carrier.tell(carrier.machine.start)
+    assert told == []
+    carrier.tell(carrier.machine.link_down, carrier.machine.epoch, "refused", refused="credentials")
+    assert carrier.over
+    assert told == ["first"]
+    made.when_ended(lambda: told.append("second"))
+    assert told == ["first", "second"]
+
+
+def test_a_refusal_to_run_is_no_end() -> None:
+    class Wrong(Service):
+        def on_Happened(self) -> None: ...
+
+    made = Wrong([URLS[0]], ["Happened"], [], "svc")
+    told: list[str] = []
+    made.when_ended(lambda: told.append("ended"))
+    with pytest.raises(LocalError, match="cannot run"):
+        made.begin_run(Carrier)
+    assert told == []

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from eda_tools.running import records
@@ -61,26 +61,18 @@ class Process:
     @classmethod
     async def start(
         cls,
-        path: str,
-        level: str,
+        *arguments: str,
         environment: Mapping[str, str],
         say: Callable[[dict[str, Any]], Awaitable[None]],
         killed: Callable[[str], None],
-        traces: Sequence[str] = (),
     ) -> Process:
-        """Start a worker for ``module:name``.
-
-        Args:
-            traces: the file for its spans, and its name in them; empty for none.
-        """
+        """Start a worker with these arguments (:mod:`eda_tools.running.worker`)."""
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "eda_tools.running.worker",
-            level,
-            path,
-            *traces,
+            *arguments,
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +58,8 @@ class Supervisor:
         backoff: makes the delays of each worker.
         changes: start all anew when there is a change; ``None``: do not look for changes.
         traces: the path of a file to which each worker appends its spans; "" if there are none.
+        health: the address and the port at which the first worker tells how it does; ``None``: none does. Each further
+            worker has the next port.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Supervisor:
         backoff: Callable[[], Backoff] = Backoff,
         changes: Changes | None = None,
         traces: str = "",
+        health: tuple[str, int] | None = None,
     ) -> None:
         self._workers = workers
         self._log = log
@@ -77,6 +81,7 @@ class Supervisor:
         self._backoff = backoff
         self._changes = changes
         self._traces = traces
+        self._health = health
         self._running: set[Process] = set()
         #: How often somebody has asked to end all.
         self._asked = 0
@@ -184,8 +189,9 @@ class Supervisor:
         def killed(text: str) -> None:
             self._note(f"{worker.label} {text}", worker, level="ERROR")
 
-        traces = (self._traces, worker.label) if self._traces else ()
-        process = await Process.start(worker.path, self._level, self._environment, say, killed, traces)
+        process = await Process.start(
+            self._level, worker.path, self._watched(worker), environment=self._environment, say=say, killed=killed
+        )
         self._running.add(process)
         if self._stopping.is_set():
             process.stop()
@@ -196,6 +202,16 @@ class Supervisor:
         if process.made:
             self._proven.add(worker.path)
         return process, status
+
+    def _watched(self, worker: Worker) -> str:
+        """How a worker is seen from outside, as an argument of its program."""
+        watched: dict[str, tuple[str, str]] = {}
+        if self._traces:
+            watched["traces"] = self._traces, worker.label
+        if self._health is not None:
+            host, port = self._health
+            watched["health"] = host, str(port + self._workers.index(worker))
+        return json.dumps(watched)
 
     def _cannot(self, worker: Worker, text: str, status: int) -> None:
         """Take note that a service cannot be loaded, and that to try it again is of no use."""

@@ -1,13 +1,17 @@
-"""One worker of ``eda run``: ``python -m eda_tools.running.worker LEVEL MODULE:NAME [FILE WORKER]`` runs a service.
+"""One worker of ``eda run``: ``python -m eda_tools.running.worker LEVEL MODULE:NAME [WATCHED]`` runs a service.
 
-The service is run as a program of its own would run it. This module decides how it is made, and tells the supervisor on
-standard error (:mod:`eda_tools.running.records`) what it logs, and whether it could be made.
+WATCHED is a JSON object of the arguments ``traces`` and ``health`` of :func:`serve`, both lists of texts.
+
+The service is run as a program of its own would run it. This module decides how it is made, and how it is seen from
+outside: by its traces (:mod:`eda_otel`) and its health (:mod:`eda_probe`). It tells the supervisor on standard error
+(:mod:`eda_tools.running.records`) what the service logs, and whether it could be made.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 import os
 import signal
@@ -21,6 +25,7 @@ from typing import Any, Final, NoReturn
 from eda_core.errors import EdaError, LocalError
 from eda_core.services import ServiceApi
 from eda_core.urls import redact
+from eda_probe import HealthServer
 from eda_tools.cli.loading import load_object
 from eda_tools.cli.status import DONE, FAILED, USAGE, ToolError
 from eda_tools.cli.urls import URL_VARIABLE, split_urls
@@ -141,17 +146,23 @@ def _fits(make: Any, *arguments: Any) -> str | None:
     return None
 
 
-def serve(path: str, urls: Sequence[str], traces: Sequence[str] = ()) -> int:
+def serve(
+    path: str, urls: Sequence[str], *, traces: Sequence[str] | None = None, health: Sequence[str] | None = None
+) -> int:
     """Make a service and run it to its end. Returns the exit status.
 
     Args:
-        traces: the file for its spans, and its name in them; empty for none.
+        traces: the file for its spans, and its name in them; ``None`` if there are none.
+        health: the address and the port at which it tells how it does; ``None`` if it does not.
     """
     try:
         service: Any = make_service(path, urls)
-        if traces:
+        if traces is not None:
             file, worker = traces
             trace_into(file, worker, service)
+        if health is not None:
+            host, port = health
+            _tell_health(path, service, host, int(port))
     except ToolError as error:
         cause = error.__cause__
         records.write(
@@ -178,6 +189,13 @@ def serve(path: str, urls: Sequence[str], traces: Sequence[str] = ()) -> int:
     return DONE
 
 
+def _tell_health(path: str, service: ServiceApi[Any], host: str, port: int) -> None:
+    try:
+        HealthServer(service, port, host)
+    except LocalError as error:
+        raise ToolError(f"{path}: its health cannot be told: {error}", USAGE) from None
+
+
 def _be_a_program() -> None:
     """Undo what ``eda_tools`` has prepared for a tool: signals are the service's."""
     sys.excepthook = sys.__excepthook__
@@ -199,11 +217,12 @@ def _stop_without_supervisor() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the worker. Returns the exit status."""
-    level, path, *traces = sys.argv[1:] if argv is None else argv
+    level, path, *more = sys.argv[1:] if argv is None else argv
+    watched: dict[str, Any] = json.loads(more[0]) if more else {}
     _be_a_program()
     threading.Thread(target=_stop_without_supervisor, name="eda run", daemon=True).start()
     logging.basicConfig(level=level, handlers=[RecordHandler()])
-    return serve(path, split_urls(os.environ.get(URL_VARIABLE, "")), traces)
+    return serve(path, split_urls(os.environ.get(URL_VARIABLE, "")), **watched)
 
 
 if __name__ == "__main__":
