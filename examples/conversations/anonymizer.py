@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypedDict
 from eda_aio import Service
 from eda_core import RetryPolicy
 from examples.conversations.anonymize import anonymize
-from examples.conversations.worker import add_url_argument, required_url, say_ready
+from examples.conversations.worker import DEAD_LETTERS, add_url_argument, required_url, say_ready
 
 
 class Anonymized(TypedDict):
@@ -27,6 +27,7 @@ class Anonymized(TypedDict):
 
 
 class Anonymizer(Service):
+    DEAD_LETTER_EXCHANGE: ClassVar[str] = DEAD_LETTERS
     #: Three workers share the queue, which does not count. With this policy the message says how often it has failed.
     RETRY_POLICY: ClassVar[RetryPolicy] = RetryPolicy(counted=True)
 

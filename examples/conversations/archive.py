@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from eda_aio import Service
 from eda_core import criticality
 from examples.conversations.store import Store
-from examples.conversations.worker import add_url_argument, note, required_url, say_ready
+from examples.conversations.worker import DEAD_LETTERS, add_url_argument, note, required_url, say_ready
 from examples.conversations.workflow import (
     ANONYMIZE,
     TAG,
@@ -37,6 +37,7 @@ from examples.conversations.workflow import (
 class Archive(Service):
     """Several workers may run on one state file."""
 
+    DEAD_LETTER_EXCHANGE: ClassVar[str] = DEAD_LETTERS
     #: What it sends, for ``eda asyncapi`` and ``eda check``: the workflow makes the names.
     PUBLISHES: ClassVar[Mapping[str, Any]] = {"ConversationArchived": Summary, "ConversationFailed": Failure}
     SENDS: ClassVar[Mapping[str, Any]] = {f"anonymizer.{ANONYMIZE}": Text, f"tagger.{TAG}": Text}

@@ -11,11 +11,11 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 from eda_aio import Service
 from examples.conversations.tagging import tag
-from examples.conversations.worker import add_url_argument, required_url, say_ready
+from examples.conversations.worker import DEAD_LETTERS, add_url_argument, required_url, say_ready
 
 
 class Tagged(TypedDict):
@@ -26,6 +26,8 @@ class Tagged(TypedDict):
 
 
 class Tagger(Service):
+    DEAD_LETTER_EXCHANGE: ClassVar[str] = DEAD_LETTERS
+
     def __init__(self, amqp_urls: Sequence[str]) -> None:
         super().__init__(amqp_urls, [], ["tagger.TagTopics"], "tagger")
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser
+from typing import Final
 
 URL_VARIABLE = "EDA_AMQP_URL"
+#: The exchange to which the services publish what they give up, with the reason; by default they reject it.
+DEAD_LETTERS: Final = os.environ.get("DEAD_LETTER_EXCHANGE", "")
 
 
 def add_url_argument(parser: ArgumentParser) -> None:
