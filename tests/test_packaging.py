@@ -216,6 +216,12 @@ except ModuleNotFoundError as error:
     assert done.stdout == f"{told}\n"
 
 
+def test_files_of_others_have_their_licence_and_are_not_part_of_the_distribution() -> None:
+    (theirs,) = HATCH["build"]["targets"]["sdist"]["exclude"]
+    assert {path.name for path in (ROOT / theirs).iterdir()} >= {"LICENSE", "NOTICE", "README.rst"}
+    assert not any((ROOT / theirs).is_relative_to(package) for package in PACKAGES)
+
+
 def test_every_package_of_the_shelves_is_shipped_typed() -> None:
     """A new adapter is easily forgotten in ``packages``; py.typed is what makes its types count for users."""
     on_shelves = {path.parent for shelf in ("adapters", "tools") for path in (ROOT / shelf).glob("*/__init__.py")}

@@ -7,14 +7,15 @@ import datetime
 import decimal
 import uuid
 from enum import Enum
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, cast
 
 from eda_core.drivers.library import require
 
 require("eda_models", "pydantic", {"pydantic": ""})
 
 import pydantic
-from pydantic_core import ErrorDetails, to_jsonable_python
+from pydantic_core import ErrorDetails, PydanticSerializationError, to_jsonable_python
 
 from eda_core.messages.models import Misfit, Reader
 from eda_core.text import shortened
@@ -65,8 +66,18 @@ def _misfit(errors: list[ErrorDetails]) -> Misfit:
 
 def plain(model: Any, json: bool) -> Any:
     """See :class:`eda_core.messages.models.Library`."""
-    dump = _adapter(type(model)).dump_python
-    return dump(model, mode="json", by_alias=True) if json else _in_cbor(dump(model, by_alias=True))
+    mode, kind = "json" if json else "python", cast(Any, type(model))
+    try:
+        found = _serializer(kind).to_python(model, mode=mode, by_alias=True, warnings="error")
+    except PydanticSerializationError as error:  # its text has several lines
+        raise TypeError(" ".join(str(error).split())) from None
+    return found if json else _in_cbor(found)
+
+
+@cache
+def _serializer(kind: type) -> Any:
+    """Return what writes a class. To make it takes long for a dataclass, which does not have it itself."""
+    return getattr(kind, "__pydantic_serializer__", None) or _adapter(kind).serializer
 
 
 def _in_cbor(value: Any) -> Any:

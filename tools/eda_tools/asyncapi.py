@@ -16,7 +16,7 @@ from eda_tools.cli.arguments import Parser, parser_of
 from eda_tools.cli.output import Output
 from eda_tools.cli.status import DONE, FAILED, ToolError, naming_file
 from eda_tools.contracts.document import document
-from eda_tools.contracts.reading import read_contracts, service_arguments
+from eda_tools.contracts.reading import read_contracts, read_recorded, service_arguments
 
 __all__ = ["arguments", "main", "parser"]
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "eda asyncapi") -> int:
 
 
 def _run(args: argparse.Namespace, output: Output) -> int:
-    contracts = read_contracts(args.services, args.observed)
+    contracts = read_contracts(args.services, read_recorded(args.observed))
     for contract in contracts:
         for text in (*contract.faults, *contract.doubts):
             output.note(f"{contract.path}: {text}")

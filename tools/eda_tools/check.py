@@ -16,7 +16,7 @@ from eda_tools.cli.arguments import Parser, parser_of
 from eda_tools.cli.output import Output
 from eda_tools.cli.status import DONE, FAILED, ToolError
 from eda_tools.contracts.agreement import NOTE, PROBLEM, WARNING, Finding, counted, findings
-from eda_tools.contracts.reading import read_contracts, service_arguments
+from eda_tools.contracts.reading import read_contracts, read_recorded, service_arguments
 
 __all__ = ["arguments", "main", "parser"]
 
@@ -88,8 +88,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "eda check") -> int:
 
 
 def _run(args: argparse.Namespace, output: Output) -> int:
-    contracts = read_contracts(args.services, args.observed)
-    found = sorted(findings(contracts, args.external), key=lambda each: list(_STYLES).index(each.severity))
+    observed = read_recorded(args.observed)
+    contracts = read_contracts(args.services, observed)
+    found = sorted(findings(contracts, args.external, observed), key=lambda each: list(_STYLES).index(each.severity))
     for each in found:
         if output.json:
             output.record(_as_json(each))

@@ -347,3 +347,11 @@ def test_what_has_no_schema_is_a_type_error() -> None:
         assert found is not None
         with pytest.raises(TypeError):
             found.schema(kind, "#/{name}")
+
+
+@BOTH
+def test_a_model_of_pydantic_that_holds_another_type_is_refused(content_type: str) -> None:
+    model = Picky()
+    model.number = "seven"  # type: ignore[assignment]
+    with pytest.raises(PayloadError, match=r"payload cannot be written as .*: .*Expected `int`.*'number'"):
+        encode(model, content_type)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from eda_aio import Service
+from eda_core.messages.values import Command, Event, LogRecord, Result
 from eda_tools.contracts.agreement import counted, findings
 from eda_tools.contracts.facts import contract_of
 from tests.tools.contracts.shop import Billing, Charged, Listener, Mailer, Order, Orders
@@ -79,6 +80,39 @@ def test_payloads_that_do_not_fit() -> None:
         "customer: the sender does not have it",
         "number: integer is sent, and string is expected",
         *(f"{name}: the receiver does not allow it" for name in ("placed", "kind", "place", "counts", "parts")),
+    ]
+
+
+def test_each_type_that_is_sent_has_to_fit() -> None:
+    class Two(Orders):
+        PUBLISHES: ClassVar[Any] = {"OrderNoted": Charged}
+
+    told = [text for text in of("problem", Two, Asking, external=("#",)) if "OrderNoted" in text]
+    assert told == [
+        "OrderNoted from orders does not fit asking: payload.number: the sender does not have it",
+        "OrderNoted from orders does not fit asking: payload.placed: the sender does not have it",
+    ]
+
+
+def test_messages_of_a_recording_have_to_fit() -> None:
+    contracts = [contract_of("Orders", Orders(URLS)), contract_of("Billing", Billing(URLS))]
+    observed = (
+        Command("billing.ChargeCard", {"order": 7}, "c", "x.Return", "", {"app_id": "web"}),
+        Command("billing.ChargeCard", {"order": 8}, "c", "x.Return", "", {"app_id": "web"}),
+        Command("billing.ChargeCard", {"order": 7, "cents": 5}, "c", "x.Return", "", {"app_id": "web"}),
+        Event("OrderPlaced", {"number": "s3cret"}, "c"),
+        Event("shop.Closed", {"number": "s3cret"}, "c"),
+        Event("Other", {"number": "s3cret"}, "c"),
+        Result("orders.ChargeReturn", {"reason": "x"}, "c", "error", ""),
+        Result("orders.ChargeReturn", [], "c", "success", ""),
+        LogRecord("orders.INFO", {}, ""),
+    )
+    found = [each for each in findings(contracts, ("#",), observed) if each.check == "observed-payload"]
+    assert {(each.severity, each.services) for each in found} == {("problem", ("orders",)), ("problem", ("billing",))}
+    assert [each.text.replace("in the recording does not fit", "->") for each in found] == [
+        "OrderPlaced from somebody -> orders: payload.number: expected int, got str",
+        "orders.ChargeReturn from somebody -> orders: payload: expected object, got array",
+        "billing.ChargeCard from web -> billing: payload.cents: field required",
     ]
 
 

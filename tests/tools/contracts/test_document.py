@@ -6,7 +6,7 @@ import gzip
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -16,7 +16,7 @@ from eda_aio import Service
 from eda_core.services import ServiceApi
 from eda_tools.contracts.document import document, identifier
 from eda_tools.contracts.facts import contract_of
-from tests.tools.contracts.shop import Billing, Listener, Mailer, Orders
+from tests.tools.contracts.shop import Billing, Charged, Listener, Mailer, Orders
 
 URLS = ["amqp://localhost/"]
 
@@ -146,6 +146,20 @@ def test_classes_of_the_same_name_stay_apart() -> None:
     assert messages["others.event.OrderPlaced"]["payload"] == {"$ref": "#/components/schemas/others.Order"}
     (reference,) = found["operations"]["others.receive.events.OrderPlaced"]["messages"]
     assert reference["$ref"].endswith("/others.event.OrderPlaced")
+
+
+class TwoTypes(OtherOrders):
+    PUBLISHES: ClassVar[Any] = {"Noted": Order}
+
+    async def on_OrderPlaced(self, payload: Order, conversation_id: str, meta: Any) -> None:
+        await self.publish_event("Noted", Charged("r"), conversation_id)
+
+
+def test_a_message_may_have_one_of_several_types() -> None:
+    found = made(TwoTypes)
+    assert wrong(found) == []
+    references = [{"$ref": "#/components/schemas/Order"}, {"$ref": "#/components/schemas/Charged"}]
+    assert found["components"]["messages"]["event.Noted"]["payload"] == {"oneOf": references}
 
 
 class Custom:

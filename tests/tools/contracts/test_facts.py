@@ -50,13 +50,13 @@ def test_what_a_service_sends_is_known_by_what_it_declares_by_its_source_and_by_
         Command("stamps.Print", {}, "c", "eda-reply.7", "x", seen),
     )
     assert contract(Orders, *observed).sent == [
-        Sent("configuration", "OrdersConfigured", None, (), DECLARED),
-        Sent("command", "billing.ChargeCard", ChargeCard, ("orders.ChargeReturn",), READ),
-        Sent("event", "OrderNoted", Order, (), READ),
-        Sent("event", "OrderCharged", None, (), READ),
-        Sent("command", "stamps.Stamp", None, ("orders.StampReturn",), READ),
-        Sent("event", "OrderLost", None, (), SEEN),
-        Sent("command", "stamps.Print", None, (), SEEN),
+        Sent("configuration", "OrdersConfigured", (), (), DECLARED),
+        Sent("command", "billing.ChargeCard", (ChargeCard,), ("orders.ChargeReturn",), READ),
+        Sent("event", "OrderNoted", (Order,), (), READ),
+        Sent("event", "OrderCharged", (), (), READ),
+        Sent("command", "stamps.Stamp", (), ("orders.StampReturn",), READ),
+        Sent("event", "OrderLost", (), (), SEEN),
+        Sent("command", "stamps.Print", (), (), SEEN),
     ]
 
 
@@ -67,10 +67,10 @@ def test_what_is_declared_goes_before_what_is_read() -> None:
         CONFIGURES = ()
 
     assert contract(Declaring).sent[:4] == [
-        Sent("event", "OrderNoted", Charged, (), DECLARED),
-        Sent("event", "OrderCharged", None, (), DECLARED),
-        Sent("command", "billing.ChargeCard", ChargeCard, ("orders.ChargeReturn",), DECLARED),
-        Sent("command", "stamps.Charge", None, ("orders.ChargeReturn",), DECLARED),
+        Sent("event", "OrderNoted", (Charged, Order), (), DECLARED),
+        Sent("event", "OrderCharged", (), (), DECLARED),
+        Sent("command", "billing.ChargeCard", (ChargeCard,), ("orders.ChargeReturn",), DECLARED),
+        Sent("command", "stamps.Charge", (), ("orders.ChargeReturn",), DECLARED),
     ]
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from eda_core.errors import LocalError
+from eda_core.messages.models import Misfit, Reader
 from eda_core.messages.routing import TopicPattern
+from eda_core.messages.values import ERROR, AnyMessage, Result, kind_of
+from eda_core.services.payloads import reader_for
 from eda_tools.contracts.facts import SEEN, Contract, Handler, Sent
 from eda_tools.contracts.schemas import NoSchema, misfits, schema_of
 
@@ -34,10 +38,13 @@ class Finding:
     text: str
 
 
-def findings(contracts: Sequence[Contract], external: Sequence[str]) -> Iterator[Finding]:
+def findings(
+    contracts: Sequence[Contract], external: Sequence[str], observed: Iterable[AnyMessage] = ()
+) -> Iterator[Finding]:
     """Return what is wrong with services, and between them.
 
     Args:
+        observed: messages of a recording. Each is read as its handlers would read it.
         external: names, and patterns, of services and events of others. Nothing is said of what goes to them, or comes
             from them.
     """
@@ -51,6 +58,39 @@ def findings(contracts: Sequence[Contract], external: Sequence[str]) -> Iterator
             else:
                 yield from _published(contract, sent, contracts, external)
     yield from _unpublished(contracts, external)
+    yield from dict.fromkeys(_unreadable(contracts, observed))
+
+
+def _unreadable(contracts: Sequence[Contract], observed: Iterable[AnyMessage]) -> Iterator[Finding]:
+    """Return which messages of a recording their handlers would reject."""
+    for contract in contracts:
+        readers = {each.name: _reader(each) for found in contract.received for each in found.handlers}
+        for message in observed:
+            if isinstance(message, Result) and message.status == ERROR:
+                continue  # handlers get these as they come
+            for handler in contract.handlers(kind_of(message), message.name):
+                misfit = _misfit(readers[handler.name], message)
+                if misfit is not None:
+                    sender = message.meta.get("app_id") or "somebody"
+                    text = f"{message.name} from {sender} in the recording does not fit {contract.service}: {misfit}"
+                    yield Finding(PROBLEM, "observed-payload", (contract.service,), message.name, text)
+
+
+def _reader(handler: Handler) -> Reader | None:
+    """Return how a payload is read; ``None`` if the handler gets it as it comes, or if it is among the faults."""
+    try:
+        return None if handler.annotated is None else reader_for(handler.annotated)
+    except LocalError:
+        return None
+
+
+def _misfit(read: Reader | None, message: AnyMessage) -> Misfit | None:
+    try:
+        if read is not None:
+            read(message.payload)
+    except Misfit as misfit:
+        return misfit
+    return None
 
 
 def _is_external(name: str, external: Sequence[str]) -> bool:
@@ -70,10 +110,9 @@ def _command(sender: Contract, sent: Sent, contracts: Sequence[Contract], extern
     elif serving and not any(each.own or each.handlers for each in serving):
         text = f"{prefix} subscribes to {name} of {sender.service}, and has no method on_{name.rpartition('.')[2]}()"
         yield Finding(PROBLEM, "command-unserved", services, name, text)
-    last = name.rpartition(".")[2]
-    handlers = [handler for each in serving for handler in each.handlers if handler.name == last]
+    handlers = [handler for each in servers for handler in each.handlers("command", name)]
     for handler in handlers:
-        yield from _fits("payload-type", name, sent.payload, handler.payload, sender.service, prefix)
+        yield from _fits("payload-type", name, sent.payloads, handler, sender.service, prefix)
     for key in sent.replies:
         owner = next((each for each in contracts if each.service == key.rpartition(".")[0]), None)
         if owner is not None:  # otherwise a service gets the result that is not checked
@@ -83,15 +122,15 @@ def _command(sender: Contract, sent: Sent, contracts: Sequence[Contract], extern
 def _reply(taking: Contract, sent: Sent, key: str, servers: Sequence[Handler]) -> Iterator[Finding]:
     """Return what is wrong with the way of a result to the service that is to take it."""
     owner, prefix = taking.service, sent.name.rpartition(".")[0]
-    bound = list(taking.takes("result", key))
-    if not bound:
+    if not any(taking.takes("result", key)):
         text = f"the result of {sent.name} cannot come: {owner} does not subscribe to its reply_to {key!r}; add it to "
         text += f"command_routing_keys, and define on_{key.rpartition('.')[2]}()"
         yield Finding(PROBLEM, "reply-unbound", (owner,), sent.name, text)
-    takers = [each for found in bound for each in found.handlers if each.name == key.rpartition(".")[2]]
+    takers = taking.handlers("result", key)
     for server in servers:
         for taker in takers:
-            yield from _fits("result-type", key, server.result, taker.payload, prefix, owner)
+            results = () if server.result is None else (server.result,)
+            yield from _fits("result-type", key, results, taker, prefix, owner)
 
 
 def _published(
@@ -99,29 +138,30 @@ def _published(
 ) -> Iterator[Finding]:
     heard = _is_external(sent.name, external)
     for each in contracts:
-        for found in each.takes(sent.kind, sent.name):
-            heard = True
-            for handler in found.handlers:
-                if handler.name == sent.name.rpartition(".")[2]:
-                    yield from _fits(
-                        "payload-type", sent.name, sent.payload, handler.payload, sender.service, each.service
-                    )
+        heard = heard or any(each.takes(sent.kind, sent.name))
+        for handler in each.handlers(sent.kind, sent.name):
+            yield from _fits("payload-type", sent.name, sent.payloads, handler, sender.service, each.service)
     if not heard:
         text = f"nobody hears the {sent.kind} {sent.name} of {sender.service}"
         yield Finding(WARNING, f"{sent.kind}-unheard", (sender.service,), sent.name, text)
 
 
-def _fits(check: str, name: str, ours: Any, theirs: Any, sender: str, receiver: str) -> Iterator[Finding]:
-    """Return what does not fit of what one service sends and another expects. A type that is not known fits."""
-    if ours is None or theirs is None or ours is theirs:
-        return
-    try:
-        sent, expected = schema_of(ours), schema_of(theirs)
-    except NoSchema as error:
-        yield Finding(WARNING, "no-schema", (sender, receiver), name, f"{name} from {sender} to {receiver}: {error}")
-        return
-    for text in misfits(sent, expected):
-        yield Finding(PROBLEM, check, (sender, receiver), name, f"{name} from {sender} does not fit {receiver}: {text}")
+def _fits(
+    check: str, name: str, payloads: Sequence[Any], handler: Handler, sender: str, receiver: str
+) -> Iterator[Finding]:
+    """Return what does not fit of what one service sends and a handler expects. A type that is not known fits."""
+    for payload in payloads:
+        if handler.payload is None or payload is handler.payload:
+            continue
+        try:
+            texts = list(misfits(schema_of(payload), schema_of(handler.payload)))
+        except NoSchema as error:
+            text = f"{name} from {sender} to {receiver}: {error}"
+            yield Finding(WARNING, "no-schema", (sender, receiver), name, text)
+            continue
+        for text in texts:
+            said = f"{name} from {sender} does not fit {receiver}: {text}"
+            yield Finding(PROBLEM, check, (sender, receiver), name, said)
 
 
 def _unpublished(contracts: Sequence[Contract], external: Sequence[str]) -> Iterator[Finding]:

@@ -93,7 +93,7 @@ class _Document:
         if not exclusive:
             queue["name"] = queue_name(contract.service, _EXCHANGES[received.kind])
         names = [
-            self._message(contract, received.kind, _key(received, handler), handler.payload, channel)
+            self._message(contract, received.kind, _key(received, handler), (handler.payload,), channel)
             for handler in received.handlers
         ]
         operation = self._operation(contract, "receive", received.kind, received.key, channel, names)
@@ -112,7 +112,7 @@ class _Document:
             "bindings": self.channels[self._channel("command", received.key)]["bindings"],
         }
         names = [
-            self._message(contract, "result", f"{_key(received, each)}.Result", each.result, channel)
+            self._message(contract, "result", f"{_key(received, each)}.Result", (each.result,), channel)
             for each in handlers
         ]
         return {
@@ -123,7 +123,7 @@ class _Document:
 
     def _send(self, contract: Contract, sent: Sent) -> None:
         channel = self._channel(sent.kind, sent.name)
-        name = self._message(contract, sent.kind, sent.name, sent.payload, channel)
+        name = self._message(contract, sent.kind, sent.name, sent.payloads, channel)
         operation = self._operation(contract, "send", sent.kind, sent.name, channel, [name])
         persistent = {"deliveryMode": 2, "mandatory": sent.kind == "command", "bindingVersion": _BINDINGS}
         operation["bindings"] = {"amqp": persistent}
@@ -158,9 +158,14 @@ class _Document:
         self.channels.setdefault(name, {"address": key, "messages": {}, "bindings": {"amqp": binding}})
         return name
 
-    def _message(self, contract: Contract, kind: str, key: str, annotation: Any, channel: str) -> str:
-        """Add a message to the components and to a channel. Return its name there."""
-        payload = self._payload(contract, key, annotation)
+    def _message(self, contract: Contract, kind: str, key: str, types: Sequence[Any], channel: str) -> str:
+        """Add a message to the components and to a channel. Return its name there.
+
+        Args:
+            types: of its payload. ``None`` is one that is not known.
+        """
+        schemas = [self._payload(contract, key, each) for each in types]
+        payload = {"oneOf": schemas} if len(schemas) > 1 and None not in schemas else next(iter(schemas), None)
         name = identifier(f"{kind}.{key}")
         made = {
             "name": key,

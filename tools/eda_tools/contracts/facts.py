@@ -18,7 +18,7 @@ from eda_core.messages.values import AnyMessage, Command, kind_of
 from eda_core.services import ServiceApi
 from eda_core.services.checks import check_service, handler_names, overrides
 from eda_core.services.handlers import handler_of
-from eda_core.services.payloads import Unresolved, annotated_payload, returned, without_map
+from eda_core.services.payloads import AnnotatedPayload, Unresolved, annotated_payload, returned, without_map
 from eda_tools.cli.status import USAGE, ToolError
 from eda_tools.contracts.source import Call, calls_of
 
@@ -41,11 +41,13 @@ class Handler:
         name: of the message, without the service.
         payload: the annotation of the payload, without a dict in its union; ``None`` if it names no model.
         result: the annotation of what it returns, if that names a model.
+        annotated: the annotation of the payload as it is written.
     """
 
     name: str
     payload: Any = None
     result: Any = None
+    annotated: AnnotatedPayload | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,14 @@ class Sent:
     Attributes:
         kind: ``event``, ``command`` or ``configuration``.
         name: the routing key.
-        payload: the type of its payload; ``None`` if it is not known.
+        payloads: the types of its payload that are known: one, unless several calls send several.
         replies: the routing keys for the results of a command.
         known: how it is known.
     """
 
     kind: str
     name: str
-    payload: Any = None
+    payloads: tuple[Any, ...] = ()
     replies: tuple[str, ...] = ()
     known: str = DECLARED
 
@@ -107,6 +109,12 @@ class Contract:
         for each in self.received:
             if each.kind == kind and TopicPattern(each.key).matches(name):
                 yield each
+
+    def handlers(self, kind: str, name: str) -> list[Handler]:
+        """Return the methods that handle messages with this routing key."""
+        found = {each.name: each for received in self.takes(kind, name) for each in received.handlers}
+        last = name.rpartition(".")[2]
+        return [found[last]] if last in found else []
 
 
 def contract_of(path: str, service: ServiceApi[Any], observed: Iterable[AnyMessage] = ()) -> Contract:
@@ -170,7 +178,7 @@ def _has_own_key(service: ServiceApi[Any], name: str) -> bool:
 
 
 def _handler(service: ServiceApi[Any], kind: str, name: str) -> Handler:
-    payload = result = None
+    found = payload = result = None
     try:
         found = annotated_payload(service, f"on_{name}")
         payload = None if found is None else without_map(found.annotation)[0]
@@ -178,7 +186,7 @@ def _handler(service: ServiceApi[Any], kind: str, name: str) -> Handler:
             result = _result(returned(service, f"on_{name}"))
     except Unresolved:  # it is among the doubts
         pass
-    return Handler(name, payload, result)
+    return Handler(name, payload, result, found)
 
 
 def _result(annotation: Any) -> Any:
@@ -216,7 +224,7 @@ def _sent(path: str, service: ServiceApi[Any], contract: Contract, observed: Ite
         if message.meta.get("app_id") == contract.service and kind_of(message) in DECLARATIONS:
             reply_to = message.reply_to if isinstance(message, Command) else ""
             replies = (reply_to,) if reply_to.startswith(f"{contract.service}.") else ()
-            _add(found, Sent(kind_of(message), message.name, None, replies, SEEN))
+            _add(found, Sent(kind_of(message), message.name, (), replies, SEEN))
     for sent in found.values():
         yield _with_usual_reply(contract.config, sent)
 
@@ -240,17 +248,18 @@ def _declared(path: str, service: ServiceApi[Any]) -> Iterator[Sent]:
             )
         types = names if isinstance(names, Mapping) else dict.fromkeys(names)
         for name, payload in types.items():
-            yield Sent(kind, name, payload if any(models_in(payload)) else None)
+            yield Sent(kind, name, (payload,) if any(models_in(payload)) else ())
 
 
 def _of_call(call: Call) -> Sent:
     assert call.name is not None
-    return Sent(call.kind, call.name, call.payload, (call.reply_to,) if call.reply_to else (), READ)
+    payloads = () if call.payload is None else (without_map(call.payload)[0],)
+    return Sent(call.kind, call.name, payloads, (call.reply_to,) if call.reply_to else (), READ)
 
 
 def _add(found: dict[tuple[str, str], Sent], more: Sent) -> None:
-    """Add what is known of a message to what was known before. That is more certain."""
+    """Add what is known of a message to what was known before."""
     known = found.setdefault((more.kind, more.name), more)
-    payload = more.payload if known.payload is None else known.payload
+    payloads = (*known.payloads, *(each for each in more.payloads if each not in known.payloads))
     replies = tuple(dict.fromkeys((*known.replies, *more.replies)))
-    found[more.kind, more.name] = replace(known, payload=payload, replies=replies)
+    found[more.kind, more.name] = replace(known, payloads=payloads, replies=replies)

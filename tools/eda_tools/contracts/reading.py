@@ -46,16 +46,25 @@ def _path(text: str) -> str:
     return text
 
 
-def read_contracts(paths: Sequence[str], recording: str | None) -> list[Contract]:
-    """Return the contracts of services, in order.
+def read_recorded(recording: str | None) -> list[AnyMessage]:
+    """Return the valid messages of a recording; none if there is no recording.
 
     Raises:
-        ToolError: a service cannot be made, or the recording cannot be read. The text says why.
+        ToolError: it cannot be read. The text says why.
     """
-    observed: list[AnyMessage] = []
-    for delivery in [] if recording is None else read_recording(recording):
-        message = delivery.opened()
-        if not isinstance(message, InvalidEnvelope):
-            observed.append(message)
+    deliveries = () if recording is None else read_recording(recording)
+    opened = (each.opened() for each in deliveries)
+    return [each for each in opened if not isinstance(each, InvalidEnvelope)]
+
+
+def read_contracts(paths: Sequence[str], observed: Sequence[AnyMessage]) -> list[Contract]:
+    """Return the contracts of services, in order.
+
+    Args:
+        observed: the messages of a recording.
+
+    Raises:
+        ToolError: a service cannot be made. The text says why.
+    """
     urls = split_urls(os.environ.get(URL_VARIABLE) or _ANY_URL)
     return [contract_of(path, make_service(path, urls), observed) for path in dict.fromkeys(paths)]
