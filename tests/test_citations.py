@@ -39,8 +39,8 @@ MADE_UP: Final = {
 }
 
 #: Modules whose names also begin routing keys (``service.Command``), methods of AMQP, other packages' names, arguments,
-#: and names of files (``rabbitmq.conf``).
-_WORDS: Final = ("connection", "eventail", "output", "rabbitmq", "service", "worker")
+#: names of files (``rabbitmq.conf``), and attributes of spans (``eda.held``).
+_WORDS: Final = ("connection", "eda", "eventail", "output", "rabbitmq", "service", "worker")
 
 #: A line may end within a citation, and the next may begin with the mark of a comment.
 _GAP: Final = r"(?:[ \t]|\n[ \t]*(?:#:?[ \t]*)?)+"
