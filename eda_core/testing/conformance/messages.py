@@ -90,12 +90,13 @@ def the_envelope_is_that_of_the_architecture() -> Script:
     equal((properties.reply_to or "", properties.correlation_id or ""), ("", ""), "reply_to and correlation_id")
     equal(taken.headers, {"conversation_id": "c1"}, "the headers")
     equal((taken.exchange, taken.key, taken.payload), ("events", "Happened", [1]), "the message")
-    headers: Any = {"conversation_id": "c2", "traceparent": "00-1-2-01", "shard": 3}
+    traced = {"traceparent": "00-1-2-01", "tracestate": "vendor=1", "baggage": "tenant=a"}
+    headers: Any = {"conversation_id": "c2", **traced, "shard": 3}
     properties = Basic.Properties(content_type=JSON, headers=headers, app_id="old", expiration="60000")
     yield Put("events", "Sent", b'{"n": "\xc3\xa9"}', properties)
     ((payload, conversation, meta),) = yield Seen(listener, "Sent")
     equal((payload, conversation), ({"n": "é"}, "c2"), "payload and conversation")
-    wanted = {"traceparent": "00-1-2-01", "shard": 3, "app_id": "old", "expiration": "60000"}
+    wanted = {**traced, "shard": 3, "app_id": "old", "expiration": "60000"}
     equal({name: meta.get(name) for name in wanted}, wanted, "headers and properties in meta")
 
 

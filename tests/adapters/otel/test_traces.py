@@ -27,6 +27,7 @@ from tests.support.services import (
     operate_dead_letters,
     peer,
     running,
+    within,
 )
 from tests.support.tools import run_here
 
@@ -427,3 +428,53 @@ async def test_a_message_does_not_suffer_from_its_trace(
     assert [record.message for record in caplog.records if record.name == "eda_otel"] == [
         "a span could not be made; this is told once"
     ]
+
+
+class Waiting(Noting):
+    """Its handler waits until the test lets it go on."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, ["Happened"])
+        self.begun, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def on_Happened(self, payload: Any, conversation_id: str, meta: Meta) -> None:
+        self.begun.set()
+        await self.gate.wait()
+        await self.publish_event("Told", payload, conversation_id)
+
+
+@asynchronous
+async def test_a_handler_that_goes_on_over_a_lost_link_has_one_span(broker: BrokerUnderTest, spans: Spans) -> None:
+    """Its message comes again, and belongs to the handler that runs."""
+    service = Waiting(broker.url)
+    spans.of(service)
+    async with running(service):
+        await service.publish_event("Happened", 1, "c-1")
+        await within(service.begun.wait(), "the handler begins")
+        await broker.cut()
+        await service.ready.count(2)
+        async with peer(broker.url) as client:
+            told = await client.tap("events", "Told")
+            service.gate.set()
+            headers = (await told.next()).headers
+        found = await spans.until(3)
+    name = "process events:Happened:probe.events"
+    assert tree(found) == [
+        ("send events:Happened", PRODUCER, ""),
+        (name, CONSUMER, "send events:Happened"),
+        ("send events:Told", PRODUCER, name),
+    ]
+    assert headers["traceparent"] == traceparent(found[2])
+    assert found[1].status.status_code is StatusCode.UNSET
+
+
+@asynchronous
+async def test_the_span_of_a_handler_that_a_stop_has_cancelled_ends(broker: BrokerUnderTest, spans: Spans) -> None:
+    service = Waiting(broker.url)
+    spans.of(service)
+    async with running(service):
+        await service.publish_event("Happened", 1, "c-1")
+        await within(service.begun.wait(), "the handler begins")
+        await service.stop(0.0)
+    _, processed = await spans.until(2)
+    assert (processed.status.status_code, attributes(processed)["error.type"]) == (StatusCode.ERROR, "CancelledError")
