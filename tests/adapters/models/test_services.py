@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from eda_core.messages.codec import CBOR, decode
+from eda_core.services import ClaimCheck
 from eda_core.testing.live import Bus, EmbeddedBrokerThread, ServiceRunner
 from eda_core.testing.simulation import Simulation
 from eda_kombu import Endpoint
@@ -84,6 +86,36 @@ def test_an_endpoint_publishes_models(broker: EmbeddedBrokerThread, bus: Bus) ->
     with Endpoint(broker.url, "web") as endpoint:
         endpoint.publish_event("OrderPlaced", Order(7, MOMENT), "c-1")
     assert bus.expect_event("OrderPlaced").payload == {"number": 7, "placed": MOMENT}
+
+
+class Claims:
+    """A store in the memory."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, bytes] = {}
+
+    def put(self, key: str, body: bytes) -> None:
+        self.bodies[key] = body
+
+    def get(self, key: str) -> bytes:
+        return self.bodies[key]
+
+
+@pytest.mark.parametrize("kind", [AioBilling, PikaBilling])
+def test_payloads_in_a_store_are_models_too(kind: Any, broker: EmbeddedBrokerThread, bus: Bus) -> None:
+    claims = Claims()
+    claiming = type("Claiming", (kind,), {"CLAIM_CHECK": ClaimCheck(claims, over=0)})
+    runner = ServiceRunner(bus.service_died)
+    runner(claiming(broker.url))
+    bus.publish_configuration("Prices", {"pens": 3})
+    bus.publish_event("OrderPlaced", Order(7, MOMENT), "c-1")
+    noted = bus.expect_event("OrderNoted")
+    (key,) = (value for name, value in noted.meta.items() if name == "claim_check")
+    assert noted.payload is None
+    assert decode(claims.bodies[key], CBOR) == {"number": 7, "placed": MOMENT}
+    bus.publish_event("OrderPlaced", None, "c-2", {"claim_check": key})
+    assert bus.expect_event("OrderNoted").meta["claim_check"] == key
+    runner.stop()
 
 
 @pytest.mark.parametrize("kind", [AioBilling, PikaBilling])
