@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from eda_tools import asyncapi as tool
 from eda_tools import eda
+from examples.conversations import archive
+from examples.conversations.store import Store
 from tests.tools.contracts.test_document import wrong
 from tests.tools.samples import event, recording
 
 SHOP = "tests.tools.contracts.shop"
+#: The services of the demo. The fixture ``demo`` is for tests that make them.
 DEMO = [
     "examples.conversations.archive:archive",
     "examples.conversations.anonymizer:Anonymizer",
     "examples.conversations.tagger:Tagger",
 ]
+
+
+@pytest.fixture
+def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The services of the demo. The file that the archive opens is closed at the end."""
+    monkeypatch.setenv("ARCHIVE_STATE", str(tmp_path / "archive.sqlite"))
+    with ExitStack() as stack:
+        monkeypatch.setattr(archive, "Store", lambda path: stack.enter_context(Store(path)))
+        yield DEMO
 
 
 def test_the_document_is_written_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,11 +70,8 @@ def test_a_service_that_is_a_function_or_an_object_is_read(capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out)["info"]["title"] == "orders"
 
 
-def test_the_demo_has_a_valid_document(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("ARCHIVE_STATE", str(tmp_path / "archive.sqlite"))
-    assert tool.main(DEMO) == 0
+def test_the_demo_has_a_valid_document(demo: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.main(demo) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     found = json.loads(captured.out)

@@ -11,7 +11,9 @@ from eda_tools import check as tool
 from eda_tools import eda
 from tests.tools.contracts.test_agreement import Receipts
 from tests.tools.samples import command, recording
-from tests.tools.test_asyncapi import DEMO, SHOP
+from tests.tools.test_asyncapi import SHOP, demo
+
+__all__ = ["demo"]
 
 ORDERS = [f"{SHOP}:Orders", f"{SHOP}:Billing"]
 
@@ -65,11 +67,8 @@ def test_what_a_recording_shows_is_checked_too(tmp_path: Path, capsys: pytest.Ca
     assert captured.err.endswith("1 message(s) sent, 1 of them known from the recording only\n")
 
 
-def test_the_services_of_the_demo_agree(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("ARCHIVE_STATE", str(tmp_path / "archive.sqlite"))
-    assert tool.main([*DEMO, "--strict", "--external", "ConversationArchived", "ConversationFailed"]) == 0
+def test_the_services_of_the_demo_agree(demo: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.main([*demo, "--strict", "--external", "ConversationArchived", "ConversationFailed"]) == 0
     assert capsys.readouterr().out == (
         "note     it is not known who publishes the event ConversationReceived that archive receives\n"
     )
