@@ -138,6 +138,8 @@ class ServiceApi(Handlers, Generic[R]):
     #: When to connect again after a lost link.
     RECONNECT_POLICY: ClassVar[ReconnectPolicy] = ReconnectPolicy()
 
+    #: Whether handlers are given models if their payloads are annotated with such classes.
+    TYPED_PAYLOADS: ClassVar[bool] = True
     #: The events that the service publishes, with the type of each payload, or only their names. ``eda asyncapi`` and
     #: ``eda check`` read it; publishing does not.
     PUBLISHES: ClassVar[Mapping[str, Any] | Collection[str]] = ()

@@ -77,8 +77,9 @@ def check_service(service: Handlers, config: Config, *, awaits: bool) -> Finding
         if overrides(service, name):
             by_name = name.startswith("handle_") and parameters[-1] == "meta"
             _check_method(findings, getattr(service, name), name, f"{name}()", parameters, by_name, awaits=awaits)
-    for name in dict.fromkeys((*called, *handler_names(service))):
-        _find_reader(findings, service, name)
+    if getattr(service, "TYPED_PAYLOADS", True):
+        for name in dict.fromkeys((*called, *handler_names(service))):
+            _find_reader(findings, service, name)
     if awaits:
         findings.faults.extend(unawaited(service))
     for name in idle:

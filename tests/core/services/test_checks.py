@@ -405,6 +405,15 @@ def test_a_payload_may_be_a_model(base: str) -> None:
     assert service.handle(Event("Paid", {"number": 7}, "c", {})) == Model(7)
 
 
+def test_a_service_may_take_payloads_as_they_come_whatever_their_annotations(base: str) -> None:
+    def on_Paid(self: Any, payload: Model | dict[str, Model], conversation_id: str, meta: Any) -> Any:
+        return payload
+
+    service = made(base, {"on_Paid": on_Paid, "TYPED_PAYLOADS": False}, event_routing_keys=["Paid"])
+    service.begin_run(lambda service: Runs(service))
+    assert service.handle(Event("Paid", {"number": 7}, "c", {})) == {"number": 7}
+
+
 def test_a_payload_whose_annotation_is_not_there_or_cannot_be_read_is_told(base: str) -> None:
     def on_Paid(self: Any, payload: Nowhere, conversation_id: str, meta: Any) -> None:  # type: ignore[name-defined]  # noqa: F821
         ...
