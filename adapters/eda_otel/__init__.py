@@ -5,6 +5,7 @@ from eda_core.drivers.library import require
 
 require("eda_otel", "otel", {"opentelemetry.trace": ""})
 
+from eda_otel.metrics import measure
 from eda_otel.tracing import instrument
 
-__all__ = ["instrument"]
+__all__ = ["instrument", "measure"]

@@ -75,6 +75,11 @@ class UserCode(Protocol):
         """Ask for a configuration."""
 
 
+#: Is called when a handler has ended, with its message, how long it took, in seconds, and its outcome. It must not
+#: raise, and must not wait.
+Timed = Callable[[AnyMessage, float, Outcome], object]
+
+
 class LinkLike(Protocol):
     """A link that is being opened, open, or being closed."""
 
@@ -95,6 +100,7 @@ class Driver(ABC):
         running: the user code that has begun and has not ended.
         readiness: whom to tell that the service is ready.
         tracing: who makes the traces of the service; ``None`` if nobody does.
+        timed: is called when a handler has ended; ``None`` if nobody wants to know.
         redeeming: handles a message whose payload may be in a store; ``None`` if the service has no store.
         over: whether the service has stopped.
         error: why it has stopped, if nobody asked it to.
@@ -116,6 +122,7 @@ class Driver(ABC):
         self.running: set[Run] = set()
         self.readiness: Readiness = Readiness()
         self.tracing: Tracing | None = None
+        self.timed: Timed | None = None
         self.redeeming: Callable[[AnyMessage], Any] | None = None
         self._answers = Answers()
         #: Why there is no link, as the last report says.
@@ -266,8 +273,8 @@ class Driver(ABC):
             raise not_redeemed(message)
         return self.service.handle(message)
 
-    def handled(self, delivery: DeliveryId, outcome: Outcome, began: float | None = None) -> None:
-        """Report that the handler of a :meth:`dispatch` has ended.
+    def handled(self, delivery: DeliveryId, outcome: Outcome, began: float | None = None) -> Outcome:
+        """Report that the handler of a :meth:`dispatch` has ended. Returns the outcome that the machine was told.
 
         Args:
             began: when it began, monotonic seconds; ``None`` if it began with the ``dispatch``.
@@ -276,6 +283,7 @@ class Driver(ABC):
         if at_end is not None:
             outcome = at_end(outcome, self.now())
         self.tell(self.machine.handled, delivery, outcome, began=began)
+        return outcome
 
     def user_code_ended(self, run: Run, error: BaseException | None) -> None:
         """Note that user code runs no more. ``error`` is what it has raised and nobody has caught."""
@@ -293,17 +301,20 @@ class Driver(ABC):
             returned: what it returned, if it has not failed.
             began: when it began, monotonic seconds.
         """
-        delivery = run.delivery
+        delivery, message, timed = run.delivery, run.message, self.timed
         assert delivery is not None
+        seconds = 0.0 if timed is None else self.now() - began
         if run.failure is not None:
             if run.rejection:
                 self._reject(run)
-            self.handled(delivery, run.failure, began)
+            end = self.handled(delivery, run.failure, began)
         else:
             end = self._conclude(run, returned)
             if run.span is not None and isinstance(end, Failed):
                 run.failure = end
-            self.handled(delivery, end, began)
+            end = self.handled(delivery, end, began)
+        if timed is not None and message is not None:
+            timed(message, seconds, end)
 
     def _conclude(self, run: Run, returned: object) -> Outcome:
         """Return the outcome of a handler that has returned a value. Publish a result, and warn about other values."""

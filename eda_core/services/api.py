@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, 
 from pamqp.commands import Basic
 
 from eda_core.criticality import WARNING
-from eda_core.drivers.base import Driver
+from eda_core.drivers.base import Driver, Timed
 from eda_core.drivers.handling import handled_by, run_of
 from eda_core.drivers.readiness import Readiness
 from eda_core.drivers.tracing import Noting, Tracing
@@ -154,6 +154,7 @@ class ServiceApi(Handlers, Generic[R]):
     _eda_readiness: Readiness = cast(Any, _NotMade())
     _eda_journal: Callable[[str], None] | None = None
     _eda_tracing: Tracing | None = None
+    _eda_timed: Timed | None = None
     _eda_running: Driver | None = None
     _eda_machine: Machine | None = None
     #: What is suspicious about objects that the service has made, one line each.
@@ -337,6 +338,7 @@ class ServiceApi(Handlers, Generic[R]):
             raise
         self._eda_readiness.begin()
         driver.readiness, driver.tracing = self._eda_readiness, self._eda_tracing
+        driver.timed = self._eda_timed
         if self.CLAIM_CHECK is not None:
             driver.redeeming = self._eda_redeem_and_handle
         self._eda_running = driver
@@ -496,6 +498,17 @@ class ServiceApi(Handlers, Generic[R]):
         """
         self._eda_before_run("trace_by()")
         self._eda_tracing = tracing
+
+    def time_handlers_by(self, timed: Timed) -> None:
+        """Call ``timed`` when a handler has ended. Call this before the service runs.
+
+        The package ``eda_otel`` does so for OpenTelemetry.
+
+        Raises:
+            StateError: the service runs already.
+        """
+        self._eda_before_run("time_handlers_by()")
+        self._eda_timed = timed
 
     @property
     def traced(self) -> bool:

@@ -13,10 +13,11 @@ from eda_core.drivers.handling import Run
 from eda_core.errors import Reject
 from eda_core.machine.effects import Ack, Nack, Publish, PublishLog, Ready
 from eda_core.machine.link import OPEN
-from eda_core.messages.codec import Limits, decode
+from eda_core.machine.outcomes import DONE, Failed, Outcome
+from eda_core.messages.codec import CBOR, Limits, decode
 from eda_core.messages.values import Command, Event, LogRecord, Result
 from eda_core.services.handlers import Handlers
-from tests.core.drivers.test_base import Carrier, willing
+from tests.core.drivers.test_base import EPOCH, Carrier, willing
 from tests.core.drivers.traces import Traces
 from tests.core.kit import of, only
 
@@ -379,3 +380,19 @@ def test_traces_know_the_broker() -> None:
     carrier.tracing = traces = Traces()
     carrier.tell(carrier.machine.start)
     assert traces.told == [("connecting", carrier.machine.urls[0], carrier.machine.config.connection_name)]
+
+
+def test_who_times_handlers_hears_of_each_end() -> None:
+    """It hears the outcome that the machine is told, which an inbox may have changed."""
+    carrier, told = willing(Carrier()), list[tuple[str, float, Outcome]]()
+    carrier.timed = lambda message, seconds, end: told.append((message.name, seconds, end))
+    carrier.tell(carrier.machine.start)
+    for tag, failure in ((1, None), (2, Failed("no"))):
+        properties = Basic.Properties(headers={"conversation_id": "c-1"}, content_type=CBOR)
+        carrier.tell(carrier.machine.delivered, EPOCH, tag, False, "events", "Happened", properties, b"\xf6")
+        _, delivery, message = next(what for what in carrier.done[::-1] if what[0] == "dispatch")
+        run = Run(carrier.service, delivery, message, failure=failure, began=carrier.clock)
+        carrier.at_end[delivery] = lambda end, now: end if end is DONE else Failed("worse")
+        carrier.clock += 0.5
+        carrier.run_ended(run, None, run.began)
+    assert told == [("Happened", 0.5, DONE), ("Happened", 0.5, Failed("worse"))]

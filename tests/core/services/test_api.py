@@ -600,3 +600,14 @@ def test_a_refusal_to_run_is_no_end() -> None:
     with pytest.raises(LocalError, match="cannot run"):
         made.begin_run(Carrier)
     assert told == []
+
+
+def test_handlers_are_timed_by_whom_the_service_was_told_of() -> None:
+    made, told = service(), []
+    made.time_handlers_by(lambda message, seconds, outcome: told.append(message))
+    carrier = made.begin_run(Carrier)
+    assert carrier.timed is made._eda_timed
+    assert carrier.timed is not None
+    made.make_machine(random=lambda: 0.5, token="tok", wall_offset=WALL)
+    with pytest.raises(StateError, match=r"time_handlers_by\(\) comes too late"):
+        made.time_handlers_by(print)
