@@ -40,7 +40,7 @@ from eda_core.messages.options import options
 from eda_core.messages.routing import TopicPattern
 from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Configuration, Event, Result
 from eda_core.services.checks import check_service
-from eda_core.services.claims import ClaimCheck
+from eda_core.services.claims import ClaimCheck, stored
 from eda_core.services.handlers import Handlers
 
 if TYPE_CHECKING:
@@ -267,6 +267,8 @@ class ServiceApi(Handlers, Generic[R]):
         """Publish a message of any kind. See :meth:`publish_event`."""
         if timeout is not None:
             raise LocalError("timeout is given, but this method does not wait for the confirm", hint="leave it out")
+        if self.CLAIM_CHECK is not None:
+            message = stored(self.CLAIM_CHECK, message, self._eda_config.limits)
         if self._eda_tracing is not None:
             return self._eda_trace_publish(self._eda_tracing, message, mandatory, immediate)
         publish = self.publishing(message, mandatory=mandatory, immediate=immediate)

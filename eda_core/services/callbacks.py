@@ -19,7 +19,7 @@ from eda_core.machine.outcomes import check_begun
 from eda_core.messages.values import AnyMessage, Command
 from eda_core.services.api import ServiceApi
 from eda_core.services.batch import EventBatch
-from eda_core.services.claims import claim_of, redeemed, stored
+from eda_core.services.claims import claim_of, redeemed
 
 #: Whether the code that runs waits until its service is ready. Each thread has a context of its own.
 _waits: ContextVar[bool] = ContextVar("eda_waits", default=False)
@@ -82,13 +82,6 @@ class CallbackService(ServiceApi[None]):
                 "wait_until_ready() would keep the thread of run() from its work for ever",
                 hint="call it in another thread; on_ready is called when the service is ready",
             )
-
-    def publish_message(
-        self, message: AnyMessage, *, mandatory: bool, immediate: bool = False, timeout: float | None = None
-    ) -> None:
-        if self.CLAIM_CHECK is not None:
-            message = stored(self.CLAIM_CHECK, message, self._eda_config.limits)
-        super().publish_message(message, mandatory=mandatory, immediate=immediate, timeout=timeout)
 
     def _eda_redeem_and_handle(self, message: AnyMessage) -> Any:
         key, claims = claim_of(message), self.CLAIM_CHECK
