@@ -109,7 +109,8 @@ class BlockingDriver(Driver):
             The call. Every message that it has taken is confirmed or failed.
         """
         self._look()  # the link may have been lost since the last call, which is no failure of this one
-        call = self.publish_call = PublishCall(limits, self.now())
+        call, before = PublishCall(limits, self.now()), self.machine.published
+        self.publish_call = call
         window, source, more = self.machine.config.window, iter(messages), True
         while more:
             more = self._take(call, source, mandatory)
@@ -118,6 +119,8 @@ class BlockingDriver(Driver):
             if call.failed or not more:
                 self._wait(0)
                 more = False
+        if self.tracing is not None and self.machine.published > before:
+            call.message_id = self.machine.last_message_id
         self._used_at = self.now()
         return call
 

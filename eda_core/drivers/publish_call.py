@@ -102,6 +102,7 @@ class PublishCall:
         unconfirmed: the messages that are neither confirmed nor failed: for each whether it was sent.
         failed: the error of each message that is not confirmed and will not be.
         last_error: what went wrong last, for the text of :class:`NotConfirmed`.
+        message_id: that of the last message, if there is a trace of it; "" if there is none.
     """
 
     def __init__(self, limits: PublishLimits, now: float) -> None:
@@ -109,6 +110,7 @@ class PublishCall:
         self.unconfirmed: dict[int, bool] = {}
         self.failed: dict[int, Exception] = {}
         self.last_error: str = ""
+        self.message_id: str = ""
         self._limits = limits
         self._progress_at = self._refusals_until = now
         self._failed_connects = self._failures = 0

@@ -56,14 +56,13 @@ class EndpointApi(EventailNames):
     def _eda_publish_one(self, message: AnyMessage, mandatory: bool, limits: PublishLimits) -> None:
         message = self._eda_stored(message)
         if self._eda_tracing is None:
-            self._eda_publish_now(message, mandatory, limits)
-        else:
-            with self._eda_tracing.sending(message, held=False) as sending:
-                self._eda_publish_now(sending.message, mandatory, limits)
-
-    def _eda_publish_now(self, message: AnyMessage, mandatory: bool, limits: PublishLimits) -> None:
-        for error in self._eda_publish((message,), mandatory, limits).failed.values():
-            raise error
+            _check_published(self._eda_publish((message,), mandatory, limits))
+            return
+        with self._eda_tracing.sending(message, held=False) as sending:
+            call = self._eda_publish((sending.message,), mandatory, limits)
+            if call.message_id:
+                sending.accepted(call.message_id)
+            _check_published(call)
 
     def publish_event(
         self,
@@ -200,6 +199,12 @@ class EndpointApi(EventailNames):
             call = self._eda_publish(map(partial(self._eda_event, sending.meta), events), mandatory, limits)
             sending.counted(call.taken)
             return _all_of(call)
+
+
+def _check_published(call: PublishCall) -> None:
+    """Raise the error of the only message of a call, if it has one."""
+    for error in call.failed.values():
+        raise error
 
 
 def _all_of(call: PublishCall) -> int:

@@ -72,6 +72,7 @@ async def test_all_adapters_together_make_one_trace(broker: BrokerUnderTest, spa
         ("send events:OrderPaid", PRODUCER, "process commands:shop.ChargeCardReturn:shop.commands"),
     ]
     assert current == found[4].context
+    assert attributes(found[1])["messaging.message.id"] == attributes(found[2])["messaging.message.id"]
     assert [attributes(span)["eda.held"] for span in found if span.kind is PRODUCER] == [False, True, False, True, True]
     sent, received = attributes(found[3]), attributes(found[4])
     assert sent["messaging.message.id"] == received["messaging.message.id"]

@@ -18,6 +18,7 @@ from eda_core.machine.link import IDLE
 from eda_core.machine.machine import Machine
 from eda_core.machine.policy import ReconnectPolicy
 from eda_core.messages.values import Event
+from tests.core.drivers.traces import Traces
 from tests.core.kit import WALL, config
 
 ALWAYS = PublishLimits()
@@ -124,6 +125,14 @@ def test_it_returns_when_all_are_confirmed() -> None:
     assert [publish.ticket for publish in caller.sent] == list(range(10))
     assert caller.publish([], False, ALWAYS).taken == 0
     assert caller.attempts == 1
+
+
+def test_the_id_of_a_message_is_known_if_there_is_a_trace_of_it() -> None:
+    caller = Caller()
+    assert caller.publish(events(1), False, ALWAYS).message_id == ""
+    caller.tracing = Traces()
+    assert caller.publish(events(1), False, ALWAYS).message_id == caller.sent[-1].properties.message_id == "tok-2"
+    assert caller.publish([Event("", 1, "c")], False, ALWAYS).message_id == "", "it cannot be sent"
 
 
 def test_it_takes_all_whatever_the_broker_answers_meanwhile() -> None:

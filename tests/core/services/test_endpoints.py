@@ -22,6 +22,7 @@ class Endpoint(EndpointApi):
         self._eda_limits = PublishLimits(timeout=300.0, retry_delay=1.0)
         self.sent: list[tuple[AnyMessage, bool, PublishLimits]] = []
         self.answers: dict[int, PublishDone] = {}
+        self.message_id = ""
 
     def _eda_publish(self, messages: Iterable[AnyMessage], mandatory: bool, limits: PublishLimits) -> PublishCall:
         call = PublishCall(limits, 0.0)
@@ -29,6 +30,7 @@ class Endpoint(EndpointApi):
             self.sent.append((message, mandatory, limits))
             call.accepted(0.0)
             call.done(self.answers.get(place, PublishDone(place)), 0.0)
+        call.message_id = self.message_id
         return call
 
 
@@ -114,10 +116,10 @@ def test_each_publish_has_a_trace() -> None:
     endpoint.publish_event("Happened", 1, "c", **options())
     assert traces.told == [("sending", "Happened", "", ""), ("sent", "NoneType")]
     assert endpoint.sent[0][0] == Event("Happened", 1, "c", {**META, "trace": ""})
-    endpoint.answers[0] = PublishDone(0, None, "NO_ROUTE")
+    endpoint.answers[0], endpoint.message_id = PublishDone(0, None, "NO_ROUTE"), "m-1"
     with pytest.raises(Unroutable):
         endpoint.publish_event("Happened", 1, "c", mandatory=True)
-    assert traces.told[2:] == [("sending", "Happened", "", ""), ("sent", "Unroutable")]
+    assert traces.told[2:] == [("sending", "Happened", "", ""), ("accepted", "m-1"), ("sent", "Unroutable")]
 
 
 def test_many_events_have_one_trace() -> None:
