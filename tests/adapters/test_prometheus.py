@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from typing import Any
 
 import pytest
@@ -130,3 +132,11 @@ def test_the_exposition_has_the_programs_own_metrics_and_nothing_twice(service: 
     assert len(lines) == len({line.rpartition(" ")[0] for line in lines})
     assert "orders_total 0.0" in lines
     assert 'eda_ready{service="svc"} ' + f"{float(NUMBERS['ready'])}" in lines
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed: apt-get install -y prometheus")
+def test_prometheus_finds_nothing_wrong_with_the_metrics(service: Service) -> None:
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=generate_latest(registered(service)), capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
