@@ -1,43 +1,52 @@
-"""What a relay costs that is seen from outside, as ratios: ``python -m benchmarks.observed``.
+"""What a relay costs with what a service may be given, as ratios: ``python -m benchmarks.observed``.
 
-A service of eda_aio on the native transport receives events of 200 bytes, and publishes another one for each. Each way
-is measured in a process of its own, in turns, and what counts is the processor time of that process. The broker is
-found as by ``benchmarks.endpoint``; a queue ``bench.events`` is declared and deleted.
+Each way runs the relays of ``benchmarks.peers`` in a process of its own, in turns, and its processor time for each
+message is compared with that of the first way in the same round. The broker is found as by ``benchmarks.endpoint``.
 
-- nothing: what a service has in any case; also its counts.
+- nothing: what a service has in any case, its counts among it.
 - metrics: scraped over HTTP once in a second, which is ten times as often as usual.
-- traces: two spans for each relay, which a processor of the SDK batches, and drops.
-- payloads: the payload is a Struct of msgspec, both ways.
-- turns: handlers of one conversation run one after the other. There are twenty conversations.
+- payloads: each is read as a Struct of msgspec, and written from it.
+- turns: handlers of one conversation run one after the other. There is one conversation.
 - store: a claim check, for payloads larger than these.
 - letters: dead letters would be published by the service.
-- all: all of these.
+- traces, unset: without a provider of OpenTelemetry; 1 %: so many are sampled; recorded: all, and an exporter that does
+  nothing drops them, since what an exporter costs depends on it; to a file: as ``eda run --traces`` does.
+- all: all of these, with traces recorded.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import json
+import runpy
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from contextlib import ExitStack, closing, suppress
-from importlib import import_module
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 from benchmarks.endpoint import broker
-from benchmarks.peers.programs.work import payload
-from eda_aio import Service
-from eda_core.services import ClaimCheck
-from eda_kombu import Endpoint
+from benchmarks.peers.environments import CLIENTS, environ
+from benchmarks.peers.measuring import ANSWERS, WARM, Bench
+from benchmarks.peers.programs.work import ANSWERED
+from eda_core.services import ClaimCheck, Handlers, ServiceApi
 from eda_otel import instrument
+from eda_otel.files import write_spans
 from eda_probe import HealthServer
 
-WAYS: Final = ("nothing", "metrics", "traces", "payloads", "turns", "store", "letters", "all")
+#: The clients of ``benchmarks.peers`` that are measured.
+RELAYS: Final = ("native", "eda_aio", "eda_pika")
 #: Seconds between two scrapes.
 SCRAPE: Final = 1.0
 
@@ -51,8 +60,8 @@ class Payload(msgspec.Struct):
     text: str
 
 
-class NoStore:
-    """Nothing is as large as that."""
+class Nothing:
+    """A store for payloads that are larger than any."""
 
     def put(self, key: str, body: bytes) -> None:
         raise AssertionError
@@ -61,120 +70,134 @@ class NoStore:
         raise AssertionError
 
 
-class Relay(Service):
-    """Relays so many events, and tells the processor time for each, in microseconds."""
+class Nowhere(SpanExporter):
+    """Drops spans."""
 
-    TRANSPORT = "native"
-    PREFETCH_COUNT = 100
-
-    def __init__(self, url: str, count: int) -> None:
-        super().__init__([url], ["Asked"], [], "bench")
-        self.count, self.left = count, count
-        self.began = 0.0
-
-    async def on_Asked(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
-        if self.left == self.count:
-            self.began = time.process_time()
-        self.left -= 1
-        await self.publish_event("Answered", payload, conversation_id)
-        if not self.left:
-            await self.stop()
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
 
 
-class TypedRelay(Relay):
-    """The same with a model."""
-
-    async def on_Asked(self, payload: Payload, conversation_id: str, meta: dict[str, Any]) -> None:
-        await super().on_Asked(payload, conversation_id, meta)
-
-
-def relay(way: str, url: str, count: int) -> None:
-    """Measure one way, in this process."""
-
-    def has(name: str) -> bool:
-        return way in (name, "all")
-
-    class Measured(TypedRelay if has("payloads") else Relay):  # type: ignore[misc]  # one of two classes
-        SERIALIZE_BY: ClassVar[str] = "conversation_id" if has("turns") else ""
-        CLAIM_CHECK: ClassVar[ClaimCheck | None] = ClaimCheck(NoStore()) if has("store") else None
-        DEAD_LETTER_EXCHANGE: ClassVar[str] = "am-dlx" if has("letters") else ""
-
-    service = Measured(url, count)
-    if has("traces"):
-        trace: Any = import_module("opentelemetry.sdk.trace")
-        export: Any = import_module("opentelemetry.sdk.trace.export")
-        provider = trace.TracerProvider()
-        provider.add_span_processor(export.BatchSpanProcessor(_dropping(export)))
-        instrument(service, provider)
-
-    with ExitStack() as stack:
-        if has("metrics"):
-            code = "import sys; from benchmarks.observed import scrape; scrape(int(sys.argv[1]))"
-            port = stack.enter_context(HealthServer(service, 0)).port
-            stack.callback(subprocess.Popen([sys.executable, "-c", code, str(port)]).kill)
-        asyncio.run(service.run())
-    print((time.process_time() - service.began) / count * 1e6)
-
-
-def _dropping(export: Any) -> Any:
-    class Dropping(export.SpanExporter):  # type: ignore[misc]  # the SDK is imported only here
-        def export(self, spans: Any) -> Any:
-            return export.SpanExportResult.SUCCESS
-
-    return Dropping()
+def metrics(service: Any) -> None:
+    code = "import sys; from benchmarks.observed import scrape; scrape(int(sys.argv[1]))"
+    subprocess.Popen([sys.executable, "-c", code, str(HealthServer(service, 0).port)], env=environ())
 
 
 def scrape(port: int) -> None:
-    """Scrape a service as often as is said above, in a process whose time does not count, until that is killed."""
-    while True:
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            answer.read()
-        time.sleep(SCRAPE)
+    """Scrape a service as often as is said above, in a process whose time does not count, until it is gone."""
+    time.sleep(SCRAPE)
+    with suppress(OSError):
+        while True:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                answer.read()
+            time.sleep(SCRAPE)
 
 
-def main() -> int:
-    """Print the times and their ratios."""
+def payloads(service: Any) -> None:
+    def relay(service: Any, payload: Payload, conversation_id: str, meta: Any) -> Any:
+        return service.publish_event(ANSWERED, payload, conversation_id)
+
+    async def relay_it(service: Any, payload: Payload, conversation_id: str, meta: Any) -> None:
+        await service.publish_event(ANSWERED, payload, conversation_id)
+
+    kind: Any = type(service)
+    kind.handle_event = Handlers.handle_event
+    kind.on_Asked0 = relay_it if kind._eda_awaits else relay
+
+
+def turns(service: Any) -> None:
+    type(service).SERIALIZE_BY = "conversation_id"
+
+
+def store(service: Any) -> None:
+    type(service).CLAIM_CHECK = ClaimCheck(Nothing())
+
+
+def letters(service: Any) -> None:
+    type(service).DEAD_LETTER_EXCHANGE = "am-dlx"
+
+
+def recorded(service: Any) -> None:
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+    instrument(service, provider)
+
+
+def everything(service: Any) -> None:
+    for each in (metrics, payloads, turns, store, letters, recorded):
+        each(service)
+
+
+WAYS: Final[dict[str, Callable[[Any], None]]] = {
+    "nothing": lambda service: None,
+    "metrics": metrics,
+    "payloads": payloads,
+    "turns": turns,
+    "store": store,
+    "letters": letters,
+    "traces, unset": instrument,
+    "traces, 1 %": lambda service: instrument(service, TracerProvider(ParentBased(TraceIdRatioBased(0.01)))),
+    "traces, recorded": recorded,
+    "traces, to a file": lambda service: write_spans(service, str(Path(tempfile.mkdtemp(), "spans")), "bench"),
+    "all": everything,
+}
+
+
+def work(way: str, module: str, task: str) -> None:
+    """Be the program of a client, whose service is given something before it runs."""
+    begin_run = ServiceApi.begin_run
+
+    def given(service: Any, make: Any) -> Any:
+        WAYS[way](service)
+        return begin_run(service, make)
+
+    ServiceApi.begin_run = given  # type: ignore[method-assign,assignment]
+    sys.argv[1:] = [task]
+    runpy.run_module(f"benchmarks.peers.programs.{module}", run_name="__main__")
+
+
+def measure(bench: Bench, name: str, way: str, count: int) -> float:
+    """The processor time of one relayed message, microseconds."""
+    client, task = CLIENTS[name], bench.task("relay")
+    task.variant = client.variant
+    bench.fill(task, count)
+    command = [sys.executable, "-m", "benchmarks.observed", "--work", way, client.module, json.dumps(asdict(task))]
+    with subprocess.Popen(command, env=environ()) as process:
+        try:
+            _, before = bench.until(ANSWERS, lambda there: there >= count * WARM, [])
+            worked = cpu(process.pid)
+            _, after = bench.until(ANSWERS, lambda there: there >= count, [])
+            return (cpu(process.pid) - worked) / (after - before) * 1e6
+        finally:
+            process.kill()
+
+
+def cpu(pid: int) -> float:
+    """The processor time of a process so far, seconds."""
+    return sum(int(each.read_text("ascii").split()[0]) for each in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
+def main() -> None:
+    """Measure in turns, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--count", type=int, default=10_000, help="relays in each round (default: %(default)s)")
-    parser.add_argument("--relay", nargs=2, metavar=("WAY", "URL"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.relay:
-        way, url = options.relay
-        relay(way, url, options.count)
-        return 0
-    times: dict[str, list[float]] = {way: [] for way in WAYS}
-    with ExitStack() as stack:
-        url, _ = stack.enter_context(broker())
-        endpoint = stack.enter_context(Endpoint([url], "source"))
-        kombu: Any = import_module("kombu")
-        connection = stack.enter_context(closing(kombu.Connection(url)))
-        endpoint.publish_event("Asked", {}, "c")  # declares the exchanges
-        queue = kombu.Queue("bench.events", kombu.Exchange("events", "topic", durable=True), "Asked")(connection)
-        queue.declare()
-        stack.callback(queue.delete)
-        for _ in range(options.rounds):
-            for way in WAYS:
-                queue.purge()
-                endpoint.publish_many(("Asked", payload(200), f"c{n % 20}") for n in range(options.count))
-                command = (
-                    sys.executable,
-                    "-m",
-                    "benchmarks.observed",
-                    "--count",
-                    str(options.count),
-                    "--relay",
-                    way,
-                    url,
-                )
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
-                times[way].append(float(done.stdout))
-    for way, found in times.items():
-        ratios = sorted(each / first for each, first in zip(found, times["nothing"], strict=True))
-        told = f"{statistics.median(ratios):.2f} x nothing ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        print(f"{way:10s}{statistics.median(found):7.1f} us of processor time for each relay   {told}")
-    return 0
+    parser.add_argument("--work", nargs=3, metavar=("WAY", "MODULE", "TASK"), help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--count", type=int, default=10_000, help="messages of each relay (default: %(default)s)")
+    parser.add_argument("--clients", nargs="+", choices=RELAYS, default=RELAYS)
+    args = parser.parse_args()
+    if args.work:
+        work(*args.work)
+        return
+    took: dict[tuple[str, str], list[float]] = {}
+    with broker() as (url, _), Bench(url) as bench:
+        for _ in range(args.rounds):
+            for name in args.clients:
+                for way in WAYS:
+                    took.setdefault((name, way), []).append(measure(bench, name, way, args.count))
+    for (name, way), times in took.items():
+        ratios = sorted(each / first for each, first in zip(times, took[name, "nothing"], strict=True))
+        told = f"{statistics.median(ratios):5.2f} x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"{CLIENTS[name].title:20s}{way:20s}{statistics.median(times):7.1f} us {told}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
