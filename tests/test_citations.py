@@ -26,6 +26,8 @@ from typing import Any, Final
 import pytest
 from pamqp import commands
 
+from tests.test_rooms import SHELVES as PACKAGES
+
 ROOT: Final = Path(__file__).parents[1]
 SHELVES: Final = ("adapters", "tools", ".")
 #: Whoever cites one of these says which section.
@@ -146,22 +148,7 @@ def _has(owner: Any, parts: list[str]) -> bool:
 def owners() -> dict[str, list[Any]]:
     """The modules and classes of all packages by the last part of their names."""
     found: dict[str, list[Any]] = {}
-    for package in map(
-        importlib.import_module,
-        (
-            "eda_core",
-            "eda_aio",
-            "eda_kombu",
-            "eda_logging",
-            "eda_models",
-            "eda_otel",
-            "eda_pika",
-            "eda_probe",
-            "eda_prometheus",
-            "eda_pytest",
-            "eda_tools",
-        ),
-    ):
+    for package in map(importlib.import_module, PACKAGES):
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not info.name.endswith("__main__"):
                 module = importlib.import_module(info.name)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from eda_tools.cli.arguments import Parser, parser_of
+from eda_tools.cli.command import run_command
 from eda_tools.cli.output import Output
-from eda_tools.cli.status import DONE, FAILED, ToolError, naming_file
+from eda_tools.cli.status import DONE, naming_file
 from eda_tools.contracts.document import document
 from eda_tools.contracts.reading import read_contracts, read_recorded, service_arguments
 
@@ -51,17 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None, prog: str = "eda asyncapi") -> int:
     """Run the command (see ``--help``). Returns the exit status."""
-    output = Output(prog)
-    try:
-        args = parser(prog).parse_args(argv)
-        return _run(args, output)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else FAILED
-    except ToolError as error:
-        output.error(str(error))
-        return error.status
-    finally:
-        output.close()
+    return run_command(parser(prog), _run, argv)
 
 
 def _run(args: argparse.Namespace, output: Output) -> int:

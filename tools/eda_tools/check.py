@@ -12,9 +12,10 @@ from typing import Final
 
 from rich.text import Text
 
-from eda_tools.cli.arguments import Parser, parser_of
+from eda_tools.cli.arguments import Parser, color_option, parser_of
+from eda_tools.cli.command import run_command
 from eda_tools.cli.output import Output
-from eda_tools.cli.status import DONE, FAILED, ToolError
+from eda_tools.cli.status import DONE, FAILED
 from eda_tools.contracts.agreement import NOTE, PROBLEM, WARNING, Finding, counted, findings
 from eda_tools.contracts.reading import read_contracts, read_recorded, service_arguments
 
@@ -63,28 +64,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="json: one object per line (default: %(default)s)",
     )
-    parser.add_argument(
-        "--color",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="auto: colours on a terminal, unless NO_COLOR is set (default: %(default)s)",
-    )
+    color_option(parser)
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "eda check") -> int:
     """Run the command (see ``--help``). Returns the exit status."""
-    output = Output(prog)
-    try:
-        args = parser(prog).parse_args(argv)
-        output.configure(json=args.format == "json", color=args.color)
-        return _run(args, output)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else FAILED
-    except ToolError as error:
-        output.error(str(error))
-        return error.status
-    finally:
-        output.close()
+    return run_command(parser(prog), _run, argv, json="format")
 
 
 def _run(args: argparse.Namespace, output: Output) -> int:

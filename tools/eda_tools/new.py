@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from eda_tools.cli.arguments import Parser, parser_of
-from eda_tools.cli.output import Output, OutputClosed
-from eda_tools.cli.status import DONE, FAILED, USAGE, ToolError, naming_file
+from eda_tools.cli.command import run_command
+from eda_tools.cli.output import Output
+from eda_tools.cli.status import DONE, USAGE, ToolError, naming_file
 from eda_tools.creating.names import Names
 from eda_tools.creating.project import files
 
@@ -46,24 +47,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None, prog: str = "eda new") -> int:
     """Run the command (see ``--help``). Returns the exit status."""
-    output = Output(prog)
-    try:
-        args = parser(prog).parse_args(argv)
-        names = Names.of(args.name)
-        directory = Path(args.directory or names.project)
-        create(directory, names)
-        output.print(f"{directory} is written. To go on, read {directory / 'README.rst'}:")
-        output.print(f"  cd {directory} && pytest")
-        return DONE
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else FAILED
-    except OutputClosed:
-        return DONE
-    except ToolError as error:
-        output.error(str(error))
-        return error.status
-    finally:
-        output.close()
+    return run_command(parser(prog), _run, argv)
+
+
+def _run(args: argparse.Namespace, output: Output) -> int:
+    names = Names.of(args.name)
+    directory = Path(args.directory or names.project)
+    create(directory, names)
+    output.print(f"{directory} is written. To go on, read {directory / 'README.rst'}:")
+    output.print(f"  cd {directory} && pytest")
+    return DONE
 
 
 def create(directory: Path, names: Names) -> None:

@@ -15,10 +15,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from eda_tools.cli.arguments import Parser, broker_urls, parser_of, positive, seconds
+from eda_tools.cli.arguments import Parser, broker_urls, color_option, parser_of, positive, seconds
+from eda_tools.cli.command import run_command
 from eda_tools.cli.loading import split_path
 from eda_tools.cli.output import Output
-from eda_tools.cli.status import FAILED, USAGE, ToolError
+from eda_tools.cli.status import USAGE, ToolError
 from eda_tools.cli.urls import URL_VARIABLE
 from eda_tools.running.backoff import Backoff
 from eda_tools.running.changes import Changes
@@ -134,12 +135,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST",
         help="the address for that; 0.0.0.0 and :: mean all addresses of this host (default: %(default)s)",
     )
-    parser.add_argument(
-        "--color",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="auto: colours on a terminal, unless NO_COLOR is set (default: %(default)s)",
-    )
+    color_option(parser)
 
 
 def _service(text: str) -> tuple[str, int | None]:
@@ -154,18 +150,7 @@ def _service(text: str) -> tuple[str, int | None]:
 
 def main(argv: Sequence[str] | None = None, prog: str = "eda run") -> int:
     """Run the command (see ``--help``). Returns the exit status."""
-    output = Output(prog)
-    try:
-        args = parser(prog).parse_args(argv)
-        output.configure(json=args.log_format == "json", color=args.color)
-        return asyncio.run(_run(args, output))
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else FAILED
-    except ToolError as error:
-        output.error(str(error))
-        return error.status
-    finally:
-        output.close()
+    return run_command(parser(prog), lambda args, output: asyncio.run(_run(args, output)), argv, json="log_format")
 
 
 async def _run(args: argparse.Namespace, output: Output) -> int:

@@ -169,6 +169,11 @@ def common_options(
         metavar="SECONDS",
         help=f"end after this time, with status 124 (default: {default})",
     )
+    color_option(parser)
+
+
+def color_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--color``."""
     parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
