@@ -553,7 +553,8 @@ _MORE_METRICS = {
 
 def metrics_page() -> str:
     """The text of ``metrics.rst``."""
-    described = dict(re.findall(r"^        (\w+): (.+(?:\n            .+)*)", str(Metrics.__doc__), re.MULTILINE))
+    text = inspect.cleandoc(str(Metrics.__doc__))  # from Python 3.13 on it is clean already
+    described = dict(re.findall(r"^    (\w+): (.+(?:\n        .+)*)", text, re.MULTILINE))
     meaning = {meter.name: " ".join(described[meter.attribute].split()) for meter in METERS} | _MORE_METRICS
     text = METRICS_HEAD + ".. list-table::\n   :header-rows: 1\n   :widths: 36 12 52\n\n"
     text += "   * - name\n     - type\n     - meaning\n"

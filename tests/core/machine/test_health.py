@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from dataclasses import fields
@@ -16,7 +17,7 @@ from tests.core.kit import config
 
 @pytest.mark.parametrize("kind", [Health, LinkHealth, LastError])
 def test_every_attribute_is_described(kind: Any) -> None:
-    described = re.findall(r"^        (\w+): ", kind.__doc__, re.MULTILINE)
+    described = re.findall(r"^    (\w+): ", inspect.cleandoc(kind.__doc__), re.MULTILINE)
     assert described == [each.name for each in fields(kind)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import fields
 
@@ -22,7 +23,7 @@ def test_meters_have_names_of_their_own() -> None:
 
 
 def test_every_attribute_is_described() -> None:
-    described = re.findall(r"^        (\w+): ", str(Metrics.__doc__), re.MULTILINE)
+    described = re.findall(r"^    (\w+): ", inspect.cleandoc(str(Metrics.__doc__)), re.MULTILINE)
     assert described == [each.name for each in fields(Metrics)]
 
 
