@@ -18,6 +18,7 @@ from eda_core.errors import (
     CommandError,
     CommandTimeout,
     EdaError,
+    InvalidPayload,
     LocalError,
     NoHandler,
     NotAnswered,
@@ -33,7 +34,7 @@ from eda_core.errors import (
 )
 
 ALL = [EdaError, LocalError, StateError, PayloadError, BufferFull, ServiceError, PublishError, PublishRefused]
-ALL += [PublishTimeout, CommandTimeout, Reject, NoHandler, NotBegun, NotReady, NotAnswered]
+ALL += [PublishTimeout, CommandTimeout, Reject, InvalidPayload, NoHandler, NotBegun, NotReady, NotAnswered]
 
 
 @pytest.mark.parametrize("kind", ALL)
