@@ -22,35 +22,41 @@ _BOUNDS: Final = (*map(floatToGoString, HANDLER_BOUNDS), "+Inf")
 class ServiceCollector(Collector):
     """Gives the numbers of a service to Prometheus (docs/howto/metrics.rst).
 
-    Register it once: ``prometheus_client.REGISTRY.register(ServiceCollector(service))``. ``eda_probe.HealthServer``
-    needs no such line.
+    Register it once: ``prometheus_client.REGISTRY.register(ServiceCollector(service))``. A registry takes each name
+    once: if several services run in a process, give all of them to one collector. ``eda_probe.HealthServer`` needs no
+    such line.
 
     Args:
-        service: of ``eda_aio`` or ``eda_pika``. It may run already, or later.
-        timeout: how long to wait for the service, seconds. If it does not answer, ``eda_answers`` is 0, and nothing
-            else is shown.
+        services: of ``eda_aio`` or ``eda_pika``. They may run already, or later.
+        timeout: how long to wait for a service, seconds. If it does not answer, its ``eda_answers`` is 0, and nothing
+            else is shown of it.
 
     Raises:
-        LocalError: ``service`` is no service.
+        LocalError: there is no service, or something is none.
     """
 
-    def __init__(self, service: ServiceApi[Any], timeout: float = 5.0) -> None:
-        if not isinstance(service, ServiceApi):
-            raise LocalError(f"the service is {type(service).__name__}", hint="give a service of eda_aio or eda_pika")
-        self._service = service
+    def __init__(self, *services: ServiceApi[Any], timeout: float = 5.0) -> None:
+        for service in services or (None,):
+            if not isinstance(service, ServiceApi):
+                text = "there is no service" if service is None else f"the service is {type(service).__name__}"
+                raise LocalError(text, hint="give a service of eda_aio or eda_pika")
+        self._services = services
         self._timeout = timeout
 
     def describe(self) -> Iterable[Metric]:
         """Return the metrics without values. The registry asks for them when this is registered."""
-        return families(self._service.logical_service, None)
+        return families("", None)
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics with the numbers of now."""
+        yield from _together(family for service in self._services for family in self._of(service))
+
+    def _of(self, service: ServiceApi[Any]) -> Iterator[Metric]:
         try:
-            # Not self._service.metrics(): a service may have a method of its own with this name.
-            metrics = ServiceApi.metrics(self._service, self._timeout)
+            # Not service.metrics(): a service may have a method of its own with this name.
+            metrics = ServiceApi.metrics(service, self._timeout)
         except NotAnswered:
-            yield _answers(self._service.logical_service, 0)
+            yield _answers(service.logical_service, 0)
             return
         yield from families(metrics.service, metrics)
 
@@ -92,18 +98,26 @@ def _handlers(service: str, handlers: Iterable[HandlerMetrics]) -> Iterator[Metr
     yield seconds
 
 
+def _together(families: Iterable[Metric]) -> Iterable[Metric]:
+    """Return the metrics, each name once, and each sample once: that which comes first."""
+    found: dict[str, Metric] = {}
+    for family in families:
+        first = found.setdefault(family.name, family)
+        if first is not family:
+            known = {(each.name, *sorted(each.labels.items())) for each in first.samples}
+            first.samples += [each for each in family.samples if (each.name, *sorted(each.labels.items())) not in known]
+    return found.values()
+
+
 class _AndOthers(Collector):
     """The metrics of a service, and those of the default registry, which the program and its libraries have made."""
 
     def __init__(self, service: ServiceApi[Any], timeout: float) -> None:
-        self._own = ServiceCollector(service, timeout)
+        self._own = ServiceCollector(service, timeout=timeout)
 
     def collect(self) -> Iterator[Metric]:
-        own = list(self._own.collect())
-        names = {each.name for each in own}
-        yield from own
         # A program may have registered a collector of its own for this service, or for another one.
-        yield from (each for each in REGISTRY.collect() if each.name not in names)
+        yield from _together((*self._own.collect(), *REGISTRY.collect()))
 
 
 def exposition(service: ServiceApi[Any], timeout: float = 5.0) -> Callable[[str], tuple[str, bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,6 +53,20 @@ def scraped(registry: CollectorRegistry) -> dict[tuple[str, frozenset[tuple[str,
     found = {(each.name, frozenset(each.labels.items())): each.value for each in samples}
     assert len(found) == len(samples)
     return found
+
+
+def test_several_services_have_one_collector(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Service()
+    other.made_up = replace(METRICS, service="other", published=1234)
+    registry = CollectorRegistry()
+    registry.register(ServiceCollector(service, other))
+    found = scraped(registry)
+    name = f"{name_of(next(each for each in METERS if each.attribute == 'published'))}_total"
+    assert found[name, frozenset({("service", "other")})] == 1234
+    assert found[name, frozenset({("service", "svc")})] == NUMBERS["published"]
+    monkeypatch.setattr("eda_prometheus.collector.REGISTRY", registry)
+    told = exposition(service)("text/plain")[1].decode()
+    assert told.count(f'{name}{{service="other"}} 1234.0') == told.count(f'{name}{{service="svc"}}') == 1
 
 
 def registered(service: Service) -> CollectorRegistry:
@@ -114,6 +129,8 @@ def test_a_service_that_does_not_answer_is_told_and_nothing_else(service: Servic
 
 def test_a_collector_needs_a_service() -> None:
     wrong: Any = object()
+    with pytest.raises(LocalError, match="there is no service; give a service"):
+        ServiceCollector()
     with pytest.raises(LocalError, match="the service is object"):
         ServiceCollector(wrong)
 

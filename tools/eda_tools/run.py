@@ -33,6 +33,8 @@ __all__ = ["arguments", "main", "parser"]
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 #: Seconds for the last lines of the log.
 _LAST_LINES: Final = 3.0
+#: How many workers there may be. Each is a process of about 30 MB.
+_MOST_WORKERS: Final = 1000
 _LARGEST_PORT: Final = 65535
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -131,9 +133,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--health-host",
-        default="127.0.0.1",
         metavar="HOST",
-        help="the address for that; 0.0.0.0 and :: mean all addresses of this host (default: %(default)s)",
+        help="the address for that; 0.0.0.0 and :: mean all addresses of this host (default: 127.0.0.1)",
     )
     color_option(parser)
 
@@ -158,10 +159,9 @@ async def _run(args: argparse.Namespace, output: Output) -> int:
     urls = args.urls
     if urls is None and os.environ.get(URL_VARIABLE):
         urls = _urls_of_environment()
-    workers = workers_of(services)
+    workers = workers_of(services) if sum(services.values()) <= _MOST_WORKERS else []
+    _check(args, len(workers))
     traces = check_file(args.traces) if args.traces else ""
-    if args.health_port is not None and args.health_port + len(workers) - 1 > _LARGEST_PORT:
-        raise ToolError(f"--health-port {args.health_port}: the last of {len(workers)} worker(s) has no port", USAGE)
     with Log(output, [worker.path for worker in workers], lambda: supervisor.stop()) as log:
         supervisor = Supervisor(
             workers,
@@ -171,7 +171,7 @@ async def _run(args: argparse.Namespace, output: Output) -> int:
             backoff=partial(Backoff, args.restart_delay, max(60.0, args.restart_delay)),
             changes=Changes(args.directories or ["."]) if args.reload else None,
             traces=traces,
-            health=None if args.health_port is None else (args.health_host, args.health_port),
+            health=None if args.health_port is None else (args.health_host or "127.0.0.1", args.health_port),
         )
         _on_signals(supervisor.stop)
         try:
@@ -181,6 +181,25 @@ async def _run(args: argparse.Namespace, output: Output) -> int:
         if not written:  # nobody reads it: whatever is flushed at the end would wait for ever
             os._exit(status)
         return status
+
+
+def _check(args: argparse.Namespace, workers: int) -> None:
+    """Check what the parser cannot: arguments that belong together.
+
+    Raises:
+        ToolError: they do not. The text says why.
+    """
+    if not workers:
+        raise ToolError(f"there are more than {_MOST_WORKERS:,} workers; give fewer for each service", USAGE)
+    if args.health_port is None and args.health_host is not None:
+        raise ToolError("--health-host is of no use without --health-port", USAGE)
+    if args.health_port is not None and args.health_port + workers - 1 > _LARGEST_PORT:
+        raise ToolError(f"--health-port {args.health_port}: the last of {workers} worker(s) has no port", USAGE)
+    if args.directories and not args.reload:
+        raise ToolError("--reload-dir is of no use without --reload", USAGE)
+    for directory in args.directories or ():
+        if not os.path.isdir(directory):
+            raise ToolError(f"--reload-dir {directory}: there is no such directory", USAGE)
 
 
 def _urls_of_environment() -> tuple[str, ...]:

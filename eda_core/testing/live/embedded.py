@@ -400,7 +400,10 @@ class _Client(asyncio.Protocol):
             if self._owner.stopping:
                 self.transport.close()
             elif self.transport.can_write_eof():
-                self.transport.write_eof()
+                try:
+                    self.transport.write_eof()
+                except OSError:  # the client has gone meanwhile, which the loop has not heard yet
+                    self.transport.abort()
             else:  # TLS has no end of one direction, and a client that sends after its end is reset as well
                 loop.call_later(_SILENCE, self._close_when_silent)
 

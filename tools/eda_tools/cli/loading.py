@@ -44,7 +44,7 @@ def load_object(path: str) -> Any:
         raise ToolError(
             f"there is no module {missing}; begin in the directory that holds it, or install its package", USAGE
         ) from None
-    except Exception as error:  # the module may do anything
+    except (Exception, SystemExit) as error:  # the module may do anything, and end the program
         raise ToolError(f"{module} cannot be imported: {type(error).__name__}: {error}", FAILED) from error
     for part in name.split("."):
         try:
