@@ -42,6 +42,7 @@ from eda_core.messages.values import ERROR, SUCCESS, AnyMessage, Command, Config
 from eda_core.services.checks import check_service
 from eda_core.services.claims import ClaimCheck, stored
 from eda_core.services.handlers import Handlers
+from eda_core.text import shortened
 
 if TYPE_CHECKING:
     from ssl import SSLContext  # only the type: the core does not load ssl
@@ -172,6 +173,9 @@ class ServiceApi(Handlers, Generic[R]):
         log_routing_keys: Sequence[str] = (),
         ssl: SSLContext | None = None,
     ) -> None:
+        if not isinstance(self.CLAIM_CHECK, ClaimCheck | None):
+            hint = "give a ClaimCheck, which has the store"
+            raise LocalError(f"CLAIM_CHECK is {shortened(repr(self.CLAIM_CHECK))}", hint=hint)
         self._eda_identity = self.worker_identity()
         self._eda_readiness = Readiness()
         #: The deliveries that wait in a batch, which acknowledges them, and the batch.

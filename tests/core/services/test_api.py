@@ -6,7 +6,7 @@ import contextvars
 import inspect
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -105,6 +105,14 @@ def test_class_attributes_are_settings() -> None:
 def test_a_wrong_argument_is_refused_when_the_service_is_made() -> None:
     with pytest.raises(LocalError, match="the logical service's name is empty"):
         Service(URLS[0], [], [], "")
+
+
+def test_a_store_without_its_limit_is_refused_when_the_service_is_made() -> None:
+    class Wrong(Service):
+        CLAIM_CHECK: ClassVar[Any] = {"store": "payloads"}
+
+    with pytest.raises(LocalError, match=r"CLAIM_CHECK is \{'store': 'payloads'\}; give a ClaimCheck"):
+        Wrong(URLS[0], [], [], "svc")
 
 
 def test_settings_before_the_run() -> None:
