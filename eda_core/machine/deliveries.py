@@ -981,9 +981,9 @@ class Deliveries:
         The record of each failure on the bus has the traceback, and the record of giving up has its last line. The
         local log has the traceback at the first attempt only.
         """
-        failure, full = delivery.failure, ""
-        if failure is not None:
-            full = failure.detail if event is events.HANDLER_FAILED else failure.reason
+        failure = delivery.failure
+        assert failure is not None
+        full = failure.detail if event is events.HANDLER_FAILED else failure.reason
         first = event is events.HANDLER_FAILED and delivery.attempt == 1
         effects.append(Report(level, f"{text}\n{full}" if full and first else text, event))
         conversation = delivery.message.conversation_id

@@ -114,6 +114,23 @@ def test_every_number_is_checked() -> None:
     assert numbers == {name for name, _, _ in WHOLE} | {*SECONDS, "probe_interval"}
 
 
+@pytest.mark.parametrize("name", ["events", "commands", "configurations", "logs"])
+def test_dead_letters_go_to_no_exchange_of_services(name: str) -> None:
+    assert reason(dead_letter_exchange=name) == (
+        f"dead_letter_exchange is '{name}'; give one of its own, such as am-dlx: a service would get its dead letters "
+        "as messages"
+    )
+    assert make(dead_letter_exchange="am-dlx").dead_letter_exchange == "am-dlx"
+
+
+@pytest.mark.parametrize("name", ["correlation_id", "message_id", "routing_key", "payload"])
+def test_messages_are_serialized_by_a_header(name: str) -> None:
+    assert reason(serialize_by=name) == (
+        f"serialize_by is '{name}', which is no header; give the name of a header, such as conversation_id"
+    )
+    assert make(serialize_by="customer").serialize_by == "customer"
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "", None, "application/CBOR"])
 def test_there_are_two_content_types(content_type: object) -> None:
     assert reason(content_type=content_type) == (

@@ -21,6 +21,7 @@ from eda_core.machine.effects import (
     Declare,
     Effect,
     Nack,
+    Probe,
     Publish,
     PublishDone,
     Report,
@@ -29,6 +30,7 @@ from eda_core.machine.effects import (
 )
 from eda_core.machine.identifiers import Epoch
 from eda_core.machine.outcomes import CONFIGURED, DEFERRED, DONE, Failed
+from eda_core.machine.policy import RetryPolicy
 from eda_core.messages.codec import CBOR, JSON
 from tests.core.kit import URLS, Bench, kinds, of, only, opened, snapshot
 from tests.core.machine.channels import closed
@@ -319,6 +321,48 @@ def test_a_link_that_opens_during_a_stop_publishes_and_consumes_nothing() -> Non
     declared = bench.declared(only(Declare, bench.declared(bench.link_up())))
     assert kinds(declared) == ["Publish"]
     assert kinds(bench.confirm(only(Publish, declared))) == ["PublishDone", "Close"]
+
+
+def test_a_broker_that_answers_but_confirms_nothing_is_left() -> None:
+    bench = opened(probe_interval=4.0, probe_timeout=8.0)
+    publish, effects = bench.send(), list[Effect]()
+    for last in (False, True):
+        while not of(Probe, bench.due()):
+            pass
+        assert bench.machine.alive(bench.epoch, bench.now, channel=CONSUMING, answered=True) == []
+        effects = bench.did(bench.machine.alive(bench.epoch, bench.now, channel=PUBLISHING, answered=True))
+        assert bool(effects) is last
+    reason = "the broker answers, but has confirmed no publish for 8 s"
+    assert only(Close, effects) == Close(Epoch(1), reason, unresponsive=True)
+    assert only(Publish, bench.open()).pid == publish.pid
+
+
+def test_a_message_that_is_given_up_when_it_comes_is_published_at_once() -> None:
+    bench = opened(dead_letter_exchange="am-dlx", retry=RetryPolicy(max_losses=1))
+    counts = {"x-delivery-count": 2, "x-acquired-count": 2}
+    copy = only(Publish, bench.deliver(headers={"conversation_id": "c", **counts}, redelivered=True))
+    assert copy.exchange == "am-dlx"
+    assert bench.confirm(copy) == [Ack(bench.epoch, 1, False)]
+
+
+def test_a_copy_that_comes_back_does_not_take_the_place_of_its_message() -> None:
+    bench = opened(dead_letter_exchange="am-dlx")
+    copy = only(Publish, bench.handled(bench.take(), Failed("no", permanent=True)))
+    back = ("am-dlx", "Happened", copy.properties, copy.body, "NO_ROUTE")
+    assert bench.machine.returned(bench.epoch, *back, bench.now) == []
+    effects = bench.confirm(copy)
+    assert only(Nack, effects) == Nack(bench.epoch, 1, False)
+    assert of(Ack, effects) == []
+    assert "no queue is bound to am-dlx for Happened (NO_ROUTE)" in only(Report, effects).text
+
+
+def test_a_key_of_the_handler_identifies_its_message() -> None:
+    bench = opened()
+    delivery = bench.take(message_id="m")
+    assert bench.machine.identify(delivery, "order 17", bench.now) == []
+    bench.publish(within=delivery)
+    headers = only(Publish, bench.handled(delivery)).properties.headers or {}
+    assert headers["deduplication_id"] == "order 17/svc/Told.1"
 
 
 def test_which_attempt_a_delivery_is() -> None:

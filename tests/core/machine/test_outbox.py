@@ -268,6 +268,24 @@ def test_a_returned_publish_is_found_by_its_message_id() -> None:
     assert outbox.returned("m3", "gone") is outbox.returned(None, "gone") is outbox.returned("", "gone") is None
 
 
+def test_of_copies_with_the_same_message_id_none_is_safe_when_one_is_returned() -> None:
+    """Nobody knows which of them has come back."""
+    outbox = make(9, 9)
+    known, nameless = Basic.Properties(message_id="m"), Basic.Properties()
+    copies = [make_publish(number, exchange="am-dlx", properties=known) for number in (1, 2)]
+    others = [
+        make_publish(3, properties=known),
+        make_publish(4, exchange="am-dlx", properties=Basic.Properties(message_id="another")),
+        make_publish(5, exchange="am-dlx", properties=nameless),
+    ]
+    accept(outbox, *copies, *others)
+    send(outbox)
+    outbox.returned_copies("am-dlx", "m", "NO_ROUTE")
+    assert [each.returned for each in (*copies, *others)] == ["NO_ROUTE"] * 2 + [None] * 3
+    outbox.returned_copies("am-dlx", None, "gone")
+    assert [each.returned for each in others] == [None, None, "gone"]
+
+
 def test_a_lost_link_keeps_the_order_of_acceptance() -> None:
     """Unconfirmed, refused and unsent publishes are sent in the order of their acceptance."""
     outbox = make(3, 10)

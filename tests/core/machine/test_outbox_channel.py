@@ -117,6 +117,40 @@ def test_refusals_without_a_confirm_are_counted_by_time() -> None:
     assert outbox.refuses_all(305.0) is not None
 
 
+def test_answers_without_a_confirm_are_counted_by_time() -> None:
+    outbox = filled(make_publish(1), make_publish(2))  # at 0.0
+    assert outbox.confirms_none(10.0, 11.0) is None
+    assert outbox.confirms_none(13.0, 13.9) is None
+    assert outbox.confirms_none(13.0, 14.0) == "the broker answers, but has confirmed no publish for 14 s"
+
+
+@pytest.mark.parametrize("sign", ["confirm", "refusal", "lost link"])
+def test_a_sign_that_publishes_are_read_begins_the_time_anew(sign: str) -> None:
+    outbox = filled(make_publish(1), make_publish(2))
+    assert outbox.confirms_none(10.0, 11.0) is None
+    if sign == "confirm":
+        outbox.confirmed(1, False)
+    elif sign == "refusal":
+        outbox.refused(1, False, 99.0)
+    else:
+        outbox.lose_link()
+        send(outbox)
+    assert outbox.confirms_none(99.0, 100.0) is None
+    assert outbox.confirms_none(105.0, 106.0) is not None
+
+
+def test_an_answer_says_nothing_of_what_was_sent_later_or_cannot_be_read() -> None:
+    outbox = filled(make_publish(1))  # at 0.0
+    assert outbox.confirms_none(-1.0, 50.0) is None
+    assert outbox.confirms_none(-1.0, 60.0) is None, "no time has begun"
+    outbox.block(61.0)
+    assert outbox.confirms_none(70.0, 70.0) is None
+    assert outbox.confirms_none(80.0, 80.0) is None
+    outbox.unblock(81.0)
+    outbox.confirmed(1, False)
+    assert outbox.confirms_none(90.0, 90.0) is outbox.confirms_none(99.0, 99.0) is None, "nothing is unconfirmed"
+
+
 @pytest.mark.parametrize("confirmed", [False, True])
 def test_an_exchange_is_missing_for_the_first_time_until_it_confirms(confirmed: bool) -> None:
     outbox = filled(make_publish(1), make_publish(2, exchange="commands"))

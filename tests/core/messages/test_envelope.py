@@ -23,6 +23,7 @@ from pamqp.commands import Basic
 from eda_core.errors import LocalError, PayloadError
 from eda_core.messages import gelf
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS, JSON, Limits
+from eda_core.messages.delays import DELAY
 from eda_core.messages.envelope import InvalidEnvelope, envelope_of, open_envelope
 from eda_core.messages.properties import Unreadable
 from eda_core.messages.routing import EXCHANGES, MAX_HEADER_BYTES
@@ -270,6 +271,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"conversation_id": 7}, "the conversation id of Name is int, not str; pass text"),
     ({"conversation_id": None}, "the conversation id of Name is NoneType, not str; pass text"),
     ({"conversation_id": "é" * MAX_HEADER_BYTES}, "properties and headers of Name are 240"),
+    ({"conversation_id": "é" * MAX_HEADER_BYTES, "meta": {}}, "properties and headers of Name are 240"),
+    (
+        {"kind": Configuration, "meta": {DELAY: 5}},
+        "the configuration Name cannot be delayed; only the workers",
+    ),
+    ({"meta": {DELAY: 5, "expiration": "60000"}}, "Name has a delay and an expiration; give one of them"),
+    ({"meta": {DELAY: -1}}, "delay is -1; give seconds, from 0 to "),
     ({"conversation_id": "\ud800", "meta": {}}, "the conversation id '\\ud800' is not valid Unicode"),
     ({"meta": {7: 1}}, "header name 7 is not text; use str keys in meta"),
     ({"meta": {"": 1}}, "header name '' cannot be sent; use text of 1 to 128 bytes in meta"),
@@ -343,6 +351,29 @@ def test_only_the_two_content_types_are_sent() -> None:
 def test_what_is_no_message_is_refused() -> None:
     with pytest.raises(LocalError, match="a str cannot be published"):
         seal("Name", CBOR, DEFAULT_LIMITS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("message", "exchange"),
+    [
+        (Event("Remind", 1, "c", {DELAY: 5, "own": 1}), "events"),
+        (Command("s.Do", 1, "c", "r.Back", "id", {DELAY: 5, "own": 1}), "commands"),
+        (Result("r.Back", 1, "c", "success", "id", {DELAY: 5, "own": 1}), "commands"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_delayed_message_goes_to_the_first_exchange_of_its_way(message: AnyMessage, exchange: str) -> None:
+    sealed = seal(message, CBOR, DEFAULT_LIMITS)
+    headers = sealed.properties.headers or {}
+    assert (sealed.exchange, sealed.routing_key) == ("delay.2", message.name)
+    assert (headers["origin_exchange"], headers["origin_routing_key"]) == (exchange, message.name)
+    assert headers["own"] == 1
+    assert DELAY not in headers
+
+
+def test_a_delay_of_nothing_is_none() -> None:
+    sealed = seal(Event("Remind", 1, "c", {DELAY: 0}), CBOR, DEFAULT_LIMITS)
+    assert (sealed.exchange, sealed.properties.headers) == ("events", {"conversation_id": "c"})
 
 
 def test_empty_places_in_meta_count_as_absent() -> None:

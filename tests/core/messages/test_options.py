@@ -8,6 +8,7 @@ import pytest
 
 from eda_core.errors import LocalError
 from eda_core.messages.codec import CBOR, DEFAULT_LIMITS
+from eda_core.messages.delays import DELAY, DELAY_STEP
 from eda_core.messages.envelope import seal
 from eda_core.messages.options import options
 from eda_core.messages.values import Event
@@ -23,6 +24,11 @@ def test_what_is_given_becomes_headers_and_properties() -> None:
 def test_what_is_not_given_is_not_sent() -> None:
     assert options() == {}
     assert options({}, None, 0) == {"priority": 0}
+
+
+@pytest.mark.parametrize(("delay", "seconds"), [(0, 0), (0.2, 1), (90, 90)])
+def test_a_delay_is_a_whole_number_of_seconds_for_who_publishes(delay: float, seconds: int) -> None:
+    assert options({"tenant": "a"}, delay=delay, delays=True) == {"tenant": "a", DELAY: seconds}
 
 
 def test_the_headers_are_not_changed() -> None:
@@ -59,6 +65,19 @@ def test_a_short_expiration_is_not_none() -> None:
         ({"expiration": True}, "expiration is True; give seconds, more than 0"),
         ({"expiration": float("nan")}, "expiration is nan; give seconds, more than 0"),
         ({"expiration": 1e9}, "expiration is 1000000000.0; give seconds, up to 315360000"),
+        (
+            {"headers": {f"{DELAY_STEP}3": True}},
+            f"the header '{DELAY_STEP}3' cannot be sent: the toolkit or the broker writes it; choose another name",
+        ),
+        (
+            {"delay": 1},
+            "delayed messages are not declared; set DELAYED_MESSAGES = True in the class, which declares the queues "
+            "in which they wait",
+        ),
+        (
+            {"delay": -1, "delays": True},
+            "delay is -1; give seconds, from 0 to 16777216; keep what is due later in a database",
+        ),
         ({"priority": 256}, "priority is 256; give a whole number from 0 to 255"),
         ({"priority": -1}, "priority is -1; give a whole number from 0 to 255"),
         ({"priority": True}, "priority is True; give a whole number from 0 to 255"),
