@@ -9,7 +9,8 @@ import pytest
 from pamqp.commands import Basic
 
 from eda_core.drivers.base import Driver, LinkLike
-from eda_core.errors import ServiceError, StateError
+from eda_core.drivers.handling import Run
+from eda_core.errors import Abandoned, LocalError, ServiceError, StateError
 from eda_core.machine import link
 from eda_core.machine.effects import (
     Ack,
@@ -545,3 +546,99 @@ def test_a_driver_calls_the_handler_of_its_service_and_returns_what_that_returns
             return payload, conversation_id
 
     assert Carrier(Told()).run_handler(Event("Told", 7, "c-1")) == (7, "c-1")
+
+
+def test_the_service_redeems_a_payload_that_is_in_a_store() -> None:
+    carrier, message = Carrier(), Event("Told", None, "c-1", {"claim_check": "a key"})
+    with pytest.raises(LocalError) as raised:
+        carrier.run_handler(message)
+    assert str(raised.value) == (
+        "the payload of Told is in a store; give this service the same CLAIM_CHECK as the service that has published it"
+    )
+    carrier.redeeming = lambda message: ("redeemed", message)
+    assert carrier.run_handler(message) == ("redeemed", message)
+
+
+# What ends a run, and several inputs
+
+
+def test_effects_of_inputs_that_are_made_together_are_performed_at_the_end_in_order() -> None:
+    carrier = Carrier(connect_timeout=12.0)
+    with carrier.together():
+        carrier.tell(carrier.machine.start)
+        carrier.feed([Report(4, "second")])
+        assert (carrier.done, carrier.armed) == ([], [])
+    assert [what[0] for what in carrier.done] == ["open", "report"]
+    assert carrier.armed == [112.0]
+
+
+def test_inputs_made_together_while_effects_are_performed_wait_for_those() -> None:
+    carrier = Carrier()
+
+    def inner() -> None:
+        with carrier.together():
+            carrier.feed([Report(4, "inner")])
+        assert len(carrier.done) == 1
+
+    carrier.hooks["buffer available"] = inner
+    carrier.feed([BufferAvailable(), Report(4, "outer")])
+    assert [what[-1] for what in carrier.done[1:]] == ["outer", "inner"]
+
+
+def test_effects_of_inputs_made_together_are_performed_although_one_raises() -> None:
+    carrier = Carrier()
+
+    def inputs() -> None:
+        with carrier.together():
+            carrier.feed([Report(4, "first")])
+            raise RuntimeError("bug")
+
+    with pytest.raises(RuntimeError, match="bug"):
+        inputs()
+    assert carrier.done == [("report", 4, "first")]
+
+
+def test_the_timer_is_looked_at_once_for_all_inputs_of_a_turn() -> None:
+    class Looping(Carrier):
+        turn: tuple[Callable[[], None], ...] = ()
+
+        def soon(self, call: Callable[[], None]) -> None:
+            self.turn += (call,)
+
+    carrier = Looping(connect_timeout=12.0)
+    carrier.tell(carrier.machine.start)
+    carrier.feed([])
+    assert carrier.armed == []
+    (look,) = carrier.turn
+    look()
+    assert carrier.armed == [112.0]
+    carrier.feed([])
+    assert len(carrier.turn) == 2
+
+
+def test_user_code_that_ends_the_program_stops_the_service_at_once_and_is_raised() -> None:
+    carrier = willing(Carrier())
+    carrier.tell(carrier.machine.start)
+    properties = Basic.Properties(headers={"conversation_id": "c-1"})
+    carrier.tell(carrier.machine.delivered, EPOCH, 1, False, "events", "Happened", properties, b"")
+    first = SystemExit(3)
+    carrier.break_off(first)
+    carrier.break_off(KeyboardInterrupt())
+    assert carrier.machine.deadline() == carrier.clock, "it waits for no handler"
+    with pytest.raises(SystemExit) as raised:
+        carrier.raise_end()
+    assert raised.value is first
+
+
+def test_a_handler_that_was_abandoned_raises_nothing_at_the_end() -> None:
+    carrier = Carrier()
+    carrier.break_off(Abandoned("the time is over"))
+    carrier.raise_end()
+
+
+def test_user_code_that_has_ended_runs_no_more() -> None:
+    carrier, run = Carrier(), Run(Handlers())
+    carrier.running.add(run)
+    carrier.user_code_ended(run, None)
+    carrier.user_code_ended(run, None)
+    assert carrier.running == set()

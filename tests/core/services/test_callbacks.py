@@ -15,8 +15,10 @@ from eda_core.machine.effects import Ack, Nack, Publish
 from eda_core.machine.identifiers import DeliveryId
 from eda_core.messages.values import AnyMessage, Event
 from eda_core.services.callbacks import CallbackBatch
+from eda_core.services.claims import ClaimCheck
 from tests.core.drivers.jobs import Runs, Service, running
 from tests.core.kit import URLS, of
+from tests.core.services.claiming import LARGE, OVER, SMALL, Memory, key_of, properties, put
 
 
 async def _by_mistake(*_: Any) -> None: ...
@@ -199,3 +201,73 @@ def test_the_thread_of_the_run_does_not_wait_for_itself() -> None:
         service.wait_until_ready()
     driver.tell(driver.machine.link_up, driver.machine.epoch)
     service.wait_until_ready()
+
+
+# Payloads in a store
+
+
+def claiming(kind: type[Service], memory: Memory) -> tuple[Service, Runs]:
+    kind.CLAIM_CHECK = ClaimCheck(memory, OVER)
+    service = kind(URLS[0], ["Happened"], ["svc.#"], "svc")
+    driver = service.begin_run(Runs)
+    driver.tell(driver.machine.start)
+    driver.tell(driver.machine.link_up, driver.machine.epoch)
+    driver.work()
+    return service, driver
+
+
+def handle(driver: Runs, exchange: str, name: str, key: str, body: bytes = b"null", **given: Any) -> None:
+    """Deliver a message, and let its handler end."""
+    epoch = driver.machine.epoch
+    driver.tell(driver.machine.delivered, epoch, 1, False, exchange, name, properties(key, **given), body)
+    driver.work()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_handler_gets_the_payload_that_is_in_the_store(stored: bool) -> None:
+    got, memory = list[Any](), Memory()
+
+    class Listener(Service):
+        def on_Happened(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+            got.append((payload, "claim_check" in meta))
+
+    _, driver = claiming(Listener, memory)
+    handle(driver, "events", "Happened", put(memory, LARGE) if stored else "", b'"small"')
+    assert got == [(LARGE if stored else SMALL, False)]
+    assert len(of(Ack, driver.link.asked)) == 1
+
+
+def test_a_payload_that_is_not_in_the_store_fails_the_handler() -> None:
+    _, driver = claiming(type("Listener", (Service,), {}), Memory())
+    handle(driver, "events", "Happened", "0" * 64)
+    assert of(Nack, driver.link.asked) == [Nack(driver.machine.epoch, 1, True)]
+
+
+def test_a_store_of_coroutines_is_a_mistake_in_a_service_of_functions() -> None:
+    class Slow(Memory):
+        async def get(self, key: str) -> bytes:  # type: ignore[override]  # that is the mistake
+            raise AssertionError
+
+    memory = Slow()
+    _, driver = claiming(type("Listener", (Service,), {}), memory)
+    handle(driver, "events", "Happened", put(memory, LARGE))
+    assert of(Nack, driver.link.asked) == [Nack(driver.machine.epoch, 1, False)]
+
+
+@pytest.mark.parametrize("returned", [LARGE, SMALL])
+def test_a_large_result_is_stored_and_answers_the_command(returned: str) -> None:
+    memory = Memory()
+
+    class Server(Service):
+        def on_Do(self, payload: Any, *_: Any) -> Any:
+            return returned
+
+    _, driver = claiming(Server, memory)
+    handle(driver, "commands", "svc.Do", "", reply_to="peer.DoReturn", correlation_id="k")
+    (result,) = of(Publish, driver.link.asked)
+    assert (result.routing_key, result.properties.correlation_id) == ("peer.DoReturn", "k")
+    assert (result.properties.headers or {})["status"] == "success"
+    assert key_of(result) == (put(Memory(), LARGE) if returned is LARGE else None)
+    assert list(memory.bodies) == ([key_of(result)] if returned is LARGE else [])
+    driver.tell(driver.machine.confirmed, result.epoch, result.tag)
+    assert len(of(Ack, driver.link.asked)) == 1

@@ -9,15 +9,18 @@ import pytest
 from pamqp.commands import Basic
 
 from eda_core.drivers.handling import handling
-from eda_core.errors import LocalError, NotReady, ServiceError, StateError
-from eda_core.machine.effects import PublishLog, Replied
+from eda_core.errors import CommandError, LocalError, NotReady, ServiceError, StateError
+from eda_core.machine.effects import Ack, PublishLog, Replied
+from eda_core.messages.codec import decode
 from eda_core.messages.values import Result
 from eda_core.services.batch import RawEvent
+from eda_core.services.claims import ClaimCheck
 from eda_core.services.coroutines import CoroutineBatch
 from eda_core.urls import redact
 from tests.core.drivers.traces import Traces, current
 from tests.core.drivers.turning import Cancelled, Promise, Runs, Service, Task, made, running
 from tests.core.kit import URLS, only
+from tests.core.services.claiming import LARGE, OVER, SMALL, Memory, key_of, properties, put
 
 
 def test_a_publish_returns_when_it_is_confirmed() -> None:
@@ -366,3 +369,150 @@ def test_the_trace_of_a_batch_is_that_of_its_callback() -> None:
         ("left", "Happened", "NoneType"),
         ("end", "Happened", ""),
     ]
+
+
+# Payloads in a store
+
+
+class Later(Memory):
+    """Its methods are coroutine functions; they end in a later turn of the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = Promise()
+
+    async def put(self, key: str, body: bytes) -> None:  # type: ignore[override]  # a ClaimStore may
+        await self.free
+        super().put(key, body)
+
+    async def get(self, key: str) -> bytes:  # type: ignore[override]  # a ClaimStore may
+        await self.free
+        return super().get(key)
+
+
+def claiming(memory: Memory | None, kind: type[Service] = Service) -> tuple[Service, Runs]:
+    service = type(kind.__name__, (kind,), {"CLAIM_CHECK": memory and ClaimCheck(memory, OVER)})(
+        URLS[0], ["Happened"], ["svc.Do"], "svc"
+    )
+    driver, _ = running(service)
+    return service, driver
+
+
+def free(memory: Memory, driver: Runs) -> None:
+    """Let the store answer."""
+    if isinstance(memory, Later):
+        memory.free.set_result(None)
+    driver.turn()
+    driver.turn()
+
+
+STORES = pytest.mark.parametrize("store", [Memory, Later])
+
+
+@STORES
+def test_a_large_payload_is_stored_before_its_message_is_published(store: type[Memory]) -> None:
+    service, driver = claiming(memory := store())
+    task = driver.begin(service.publish_event("Told", LARGE, "c-1"))
+    assert len(driver.sent) == (store is Memory)
+    free(memory, driver)
+    assert key_of(driver.sent[0]) == put(Memory(), LARGE)
+    assert list(memory.bodies) == [key_of(driver.sent[0])]
+    assert not task.done
+    driver.confirm()
+    assert (task.result, task.error) == (None, None)
+
+
+def test_a_small_payload_travels_in_its_message() -> None:
+    service, driver = claiming(memory := Later())
+    driver.begin(service.publish_event("Told", SMALL, "c-1"))
+    assert decode(driver.sent[0].body, driver.sent[0].properties.content_type) == SMALL
+    assert (key_of(driver.sent[0]), memory.bodies) == (None, {})
+
+
+def test_what_cannot_be_stored_is_not_published() -> None:
+    class Full(Memory):
+        def put(self, key: str, body: bytes) -> None:
+            raise OSError("no space left")
+
+    service, driver = claiming(Full())
+    task = driver.begin(service.publish_event("Told", LARGE, "c-1"))
+    assert isinstance(task.error, OSError)
+    assert driver.sent == []
+
+
+@STORES
+def test_a_handler_gets_the_payload_that_is_in_the_store(store: type[Memory]) -> None:
+    got, memory = list[Any](), store()
+
+    class Listener(Service):
+        async def on_Happened(self, payload: Any, conversation_id: str, meta: dict[str, Any]) -> None:
+            got.append((payload, "claim_check" in meta))
+
+    _, driver = claiming(memory, Listener)
+    key = put(memory, LARGE)
+    for tag, given, body in ((1, "", b'"small"'), (2, key, b"null")):
+        driver.tell(
+            driver.machine.delivered, driver.machine.epoch, tag, False, "events", "Happened", properties(given), body
+        )
+        driver.turn()
+    free(memory, driver)
+    assert got == [(SMALL, False), (LARGE, False)]
+    assert sum(isinstance(each, Ack) for each in driver.link.asked) == 2
+
+
+@STORES
+@pytest.mark.parametrize("returned", [LARGE, SMALL])
+@pytest.mark.parametrize("waits", [True, False], ids=["a coroutine function", "a function"])
+def test_a_large_result_is_stored_and_answers_the_command(store: type[Memory], returned: str, waits: bool) -> None:
+    class Server(Service):
+        def on_Do(self, *_: Any) -> Any:
+            return self._later() if waits else returned
+
+        async def _later(self) -> Any:
+            return returned
+
+    _, driver = claiming(memory := store(), Server)
+    given = properties("", reply_to="peer.DoReturn", correlation_id="k")
+    driver.tell(driver.machine.delivered, driver.machine.epoch, 1, False, "commands", "svc.Do", given, b"null")
+    driver.turn()
+    free(memory, driver)
+    (result,) = driver.sent
+    assert (result.routing_key, result.properties.correlation_id) == ("peer.DoReturn", "k")
+    assert (result.properties.headers or {})["status"] == "success"
+    assert key_of(result) == (put(Memory(), LARGE) if returned is LARGE else None)
+    assert list(memory.bodies) == ([key_of(result)] if returned is LARGE else [])
+    driver.confirm()
+    assert sum(isinstance(each, Ack) for each in driver.link.asked) == 1
+
+
+@STORES
+def test_a_call_stores_its_payload_and_redeems_that_of_its_result(store: type[Memory]) -> None:
+    service, driver = claiming(memory := store())
+    task = driver.begin(service.call("peer.Do", LARGE, headers={"tenant": "a"}))
+    free(memory, driver)
+    (command,) = driver.sent
+    assert key_of(command) == put(Memory(), LARGE)
+    assert (command.properties.headers or {})["tenant"] == "a"
+    key = put(memory, {"n": LARGE})
+    driver.feed([Replied(1, "peer.Do", Result("k", None, "c-1", "success", "id", {"claim_check": key}))])
+    driver.turn()
+    assert task.result == {"n": LARGE}
+
+
+def test_an_error_that_is_in_the_store_is_raised_with_its_payload() -> None:
+    service, driver = claiming(memory := Memory())
+    task = driver.begin(service.call("peer.Do", SMALL))
+    result = Result("k", None, "c-1", "error", "id", {"claim_check": put(memory, {"reason": LARGE})})
+    driver.feed([Replied(1, "peer.Do", result)])
+    driver.turn()
+    assert isinstance(task.error, CommandError)
+    assert task.error.payload == {"reason": LARGE}
+
+
+def test_a_result_in_a_store_is_an_error_where_the_service_has_none() -> None:
+    service, driver = claiming(None)
+    task = driver.begin(service.call("peer.Do", 1))
+    driver.feed([Replied(1, "peer.Do", Result("k", None, "c-1", "success", "id", {"claim_check": "0" * 64}))])
+    driver.turn()
+    assert isinstance(task.error, LocalError)
+    assert "in a store; give this service the same CLAIM_CHECK" in str(task.error)
