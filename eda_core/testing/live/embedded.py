@@ -94,6 +94,8 @@ def operated_broker(
 def report_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """An exception handler for a loop with an embedded broker: too many open files are one line, without traceback."""
     error = context.get("exception")
+    if isinstance(error, ValueError) and "_start_serving(" in context.get("message", ""):
+        return  # asyncio listens again a second after there were too many, also on a socket that is closed meanwhile
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         LOGGER.error("no more connections for now: %s (see `ulimit -n`). Who connects has to wait.", error.strerror)
     else:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from typing import Any
 
 import aio_pika
 import pika
@@ -289,6 +290,26 @@ def test_too_many_connections_have_to_wait_and_are_one_line_of_the_log() -> None
     assert logged == "no more connections for now: Too many open files (see `ulimit -n`). Who connects has to wait.\n"
     assert set(more.splitlines(keepends=True)) <= {logged}
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_to_listen_again_on_a_closed_socket_is_no_fault(closed: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio does so if a broker ends less than a second after too many files were open."""
+    loop: Any = asyncio.new_event_loop()
+    loop.set_exception_handler(embedded.report_fault)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if closed:
+            listener.close()
+        loop.call_soon(loop._start_serving if closed else _fail, asyncio.Protocol, listener)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    loop.close()
+    assert len(caplog.records) == (0 if closed else 1)
+
+
+def _fail(*_: object) -> None:
+    raise ValueError("something else")
 
 
 def test_a_client_that_never_hangs_up_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
