@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeGuard, TypeVar, cast
 
 from pamqp.commands import Basic
 
@@ -250,7 +250,7 @@ class ServiceApi(Handlers, Generic[R]):
         """Handle a message whose payload may be in a store. Store the payload of its result if that is too large."""
         raise NotImplementedError
 
-    def _eda_is_large(self, message: AnyMessage, returned: object) -> bool:
+    def _eda_is_large(self, message: AnyMessage, returned: object) -> TypeGuard[Command]:
         """Return whether a handler has returned a result that has to be stored."""
         if self.CLAIM_CHECK is None or not isinstance(message, Command) or not is_payload(returned):
             return False

@@ -16,7 +16,7 @@ from eda_core.errors import NotReady, StateError
 from eda_core.machine.effects import Effect
 from eda_core.machine.machine import Machine
 from eda_core.machine.outcomes import check_begun
-from eda_core.messages.values import AnyMessage, Command
+from eda_core.messages.values import AnyMessage
 from eda_core.services.api import ServiceApi
 from eda_core.services.batch import EventBatch
 from eda_core.services.claims import claim_of, redeemed
@@ -90,7 +90,7 @@ class CallbackService(ServiceApi[None]):
             check_begun(body)
             message = redeemed(message, key, body, self._eda_config.limits)
         returned = self.handle(message)
-        if isinstance(message, Command) and self._eda_is_large(message, returned):
+        if self._eda_is_large(message, returned):
             self.return_success(message.reply_to, returned, message.conversation_id, message.correlation_id)
             return None
         return returned

@@ -231,7 +231,7 @@ class CoroutineService(ServiceApi[Coroutine[Any, Any, None]]):
         returned = self.handle(message)
         if isawaitable(returned):
             returned = await returned
-        if isinstance(message, Command) and self._eda_is_large(message, returned):
+        if self._eda_is_large(message, returned):
             await self.return_success(message.reply_to, returned, message.conversation_id, message.correlation_id)
             return None
         return returned

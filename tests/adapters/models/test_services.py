@@ -14,6 +14,7 @@ from eda_core.testing.live import Bus, EmbeddedBrokerThread, ServiceRunner
 from eda_core.testing.simulation import Simulation
 from eda_kombu import Endpoint
 from tests.adapters.models.services import SERVICES, AioBilling, ChargeCard, Order, PikaBilling, Prices
+from tests.core.services.claiming import Memory
 
 MOMENT = datetime.datetime(2026, 7, 9, 12, 30, tzinfo=datetime.UTC)
 
@@ -88,22 +89,9 @@ def test_an_endpoint_publishes_models(broker: EmbeddedBrokerThread, bus: Bus) ->
     assert bus.expect_event("OrderPlaced").payload == {"number": 7, "placed": MOMENT}
 
 
-class Claims:
-    """A store in the memory."""
-
-    def __init__(self) -> None:
-        self.bodies: dict[str, bytes] = {}
-
-    def put(self, key: str, body: bytes) -> None:
-        self.bodies[key] = body
-
-    def get(self, key: str) -> bytes:
-        return self.bodies[key]
-
-
 @pytest.mark.parametrize("kind", [AioBilling, PikaBilling])
 def test_payloads_in_a_store_are_models_too(kind: Any, broker: EmbeddedBrokerThread, bus: Bus) -> None:
-    claims = Claims()
+    claims = Memory()
     claiming = type("Claiming", (kind,), {"CLAIM_CHECK": ClaimCheck(claims, over=0)})
     runner = ServiceRunner(bus.service_died)
     runner(claiming(broker.url))

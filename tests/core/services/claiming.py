@@ -16,6 +16,8 @@ OVER = 50
 
 
 class Memory:
+    """A store in the memory."""
+
     def __init__(self) -> None:
         self.bodies: dict[str, bytes] = {}
 

@@ -15,17 +15,7 @@ from eda_core.messages.options import options
 from eda_core.messages.values import Event
 from eda_core.services.claims import ClaimCheck, claim_of, redeemed, stored
 from eda_core.testing.strategies import payloads
-
-
-class Memory:
-    def __init__(self) -> None:
-        self.bodies: dict[str, bytes] = {}
-
-    def put(self, key: str, body: bytes) -> None:
-        self.bodies[key] = body
-
-    def get(self, key: str) -> bytes:
-        return self.bodies[key]
+from tests.core.services.claiming import Memory
 
 
 def event(payload: object, meta: dict[str, Any] | None = None) -> Event:
